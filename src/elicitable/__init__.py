@@ -1,0 +1,34 @@
+"""elicitable: can it be elicited by context, or must the weights change?
+
+Names are resolved on first use, so that importing the package loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from elicitable import errors
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "context": "elicitable.methods.catalog",
+    "load": "elicitable.models.load",
+    "tune": "elicitable.runs.tune",
+    "use": "elicitable.models.inject",
+    "verdict": "elicitable.runs.race",
+    "watch": "elicitable.models.watch",
+}
+
+__all__ = ["__version__", "context", "errors", "load", "tune", "use", "verdict", "watch"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'elicitable' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,129 @@
+"""The frozen records that rooms exchange.
+
+Shape glossary, used in every docstring and always in this order:
+``layer, head, batch, query, key, d_head, d_model, vocab, prefix``; ``kv_head`` where keys and values are grouped,
+``row`` where a context differs from row to row of the batch (1 when it is shared).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Split = Literal["train", "validation", "test"]
+Text = str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item of a task: read ``prompt``, then write ``target``.
+
+    Both are texts, or both are tuples of token ids (the synthetic tasks have no tokenizer). ``prompt`` is already
+    in the task's template. In a classification task ``target`` is one of the task's labels.
+    """
+
+    prompt: Text
+    target: Text
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Per-item outcomes of one evaluation, kept per item so that methods can be compared in pairs.
+
+    ``correct`` holds one 0/1 per item, in the order of the split. ``loss_nats`` is the mean negative log-likelihood
+    of the target per token, in nats.
+    """
+
+    correct: tuple[int, ...]
+    loss_nats: float
+
+    @property
+    def mean(self) -> float:
+        """Share of items answered right, in [0, 1]."""
+        return sum(self.correct) / len(self.correct)
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One point of a learning curve. ``validation`` is None where only the loss was measured."""
+
+    step: int
+    loss_nats: float
+    validation: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The three budgets of an adapted model; they are different numbers and are shown apart."""
+
+    numbers_trained: int
+    bytes_stored: int
+    keys_per_layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """One arm of a race: a method at one setting, over all its seeds, on the test split."""
+
+    method: str
+    setting: Mapping[str, Any]
+    budget: Budget
+    status: str  # "ok", "diverged", "failed", "skipped"
+    reason: str = ""  # why, when status is not "ok"
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    items: int = 0
+    seeds: int = 0
+    learning_rate: float | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    side_effect_nats: float | None = None
+    correct: tuple[tuple[int, ...], ...] = ()  # (seed, item)
+    curves: tuple[tuple[CurvePoint, ...], ...] = ()  # one per seed, at the chosen learning rate
+    sweep: tuple[Mapping[str, Any], ...] = ()  # what was tried: learning_rate, steps, validation, loss_nats
+    prefix_mass: tuple[tuple[float, ...], ...] = ()  # (layer, head), mean over test items and queries
+    samples: tuple[Mapping[str, str], ...] = ()  # prompt, target, answer: a few of the test items
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer of a race, and everything needed to judge it."""
+
+    label: str
+    reasons: tuple[str, ...]
+    arms: tuple[ArmResult, ...]
+    model: str
+    task: str
+    margin: float
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """Mean test score of each method, by name."""
+        return {arm.method: arm.mean for arm in self.arms}
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixKV:
+    """What every context comes down to: keys and values that the content attends to, one set a layer.
+
+    ``keys[layer]`` is (row, kv_head, prefix, d_head) and ``values[layer]`` (row, kv_head, prefix, d_value), after
+    whatever the model does to its own keys (rotary angles, norms); a layer whose entry is None gets no context.
+    ``visible`` (row, prefix) masks unused places where rows have contexts of different length. ``positions``
+    (row, prefix) are relative to the first content token (-prefix … -1), which is what a sliding window sees.
+    ``shift`` is how far the content's own positions move up (models with learned absolute positions).
+    ``value_bias[layer]`` (kv_head, d_value) is added to every content value; it is the control without a context.
+    """
+
+    keys: tuple[torch.Tensor | None, ...]
+    values: tuple[torch.Tensor | None, ...]
+    positions: torch.Tensor | None = None
+    visible: torch.Tensor | None = None
+    shift: int = 0
+    value_bias: tuple[torch.Tensor | None, ...] | None = None
+    pinned: bool = False  # True: sliding windows do not cut the context off
