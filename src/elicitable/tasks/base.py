@@ -1,0 +1,125 @@
+"""What a task is: the contract that every task keeps, the built-in ones and a user's own.
+
+A task hands out items (read ``prompt``, then write ``target``). Training, evaluation and the verdict see tasks
+through these four methods and never ask which task they hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from elicitable.errors import InputError
+from elicitable.values import Item, Split
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HeldOut = Literal["validation", "test"]
+Kind = Literal["classification", "generation"]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Four methods and a name. Bring your own class: nothing has to be inherited.
+
+    Optional attributes: ``warnings: tuple[str, ...]``, what a person should know about the data (see
+    :func:`warnings_of`), and, for tasks of token ids, ``vocab_size: int``.
+
+    >>> class Echo:
+    ...     name = "echo"
+    ...     def labels(self): return None
+    ...     def sample(self, n, rng): return [Item("say a", " a")] * n
+    ...     def held_out(self, split, n=None): return [Item("say b", " b")]
+    ...     def fingerprint(self): return fingerprint_of(["echo", "1"])
+    >>> isinstance(Echo(), Task)
+    True
+    """
+
+    name: str
+
+    def labels(self) -> tuple[str, ...] | None:
+        """The possible targets, verbatim, of a classification task; None where the whole answer must match."""
+        ...
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+        """``n`` training items. The stream has no end, depends on ``rng`` only and never gives a held-out input."""
+        ...
+
+    def held_out(self, split: HeldOut, n: int | None = None) -> list[Item]:
+        """The first ``n`` items (None: the task's default) of ``split`` in a fixed order, the same every time."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Identity of the data and the template, for records: equal exactly where both are equal."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCard:
+    """One line of the catalog."""
+
+    name: str
+    description: str
+    kind: Kind
+    source: str
+
+
+def warnings_of(task: Task) -> tuple[str, ...]:
+    """What the task says about its data; empty where the task has no ``warnings``."""
+    return tuple(getattr(task, "warnings", ()))
+
+
+def fingerprint_of(parts: Iterable[str | bytes]) -> str:
+    """SHA-256 (hex) over ``parts``, each with its length, so that moving a border changes the result.
+
+    >>> fingerprint_of(["ab", "c"]) == fingerprint_of(["a", "bc"])
+    False
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def checked_count(n: int, what: str = "n") -> int:
+    """``n`` itself if it is a whole number of items, at least 1; else :class:`InputError`.
+
+    >>> checked_count(0)
+    Traceback (most recent call last):
+    elicitable.errors.InputError: n must be a whole number of items, at least 1, not 0
+    """
+    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
+        raise InputError(f"{what} must be a whole number of items, at least 1, not {n!r}")
+    return int(n)
+
+
+def checked_split(split: str) -> HeldOut:
+    """``split`` itself if it is held out; else :class:`InputError`.
+
+    >>> checked_split("test")
+    'test'
+    """
+    if split == "validation":
+        return "validation"
+    if split == "test":
+        return "test"
+    raise InputError(f"held-out split must be 'validation' or 'test', not {split!r}")
+
+
+__all__ = [
+    "HeldOut",
+    "Item",
+    "Kind",
+    "Split",
+    "Task",
+    "TaskCard",
+    "checked_count",
+    "checked_split",
+    "fingerprint_of",
+    "warnings_of",
+]
