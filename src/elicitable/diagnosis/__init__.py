@@ -1,1 +1,1 @@
-"""TODO"""
+"""Evidence in, verdict out, with reasons."""

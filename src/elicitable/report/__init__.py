@@ -1,1 +1,1 @@
-"""TODO"""
+"""Reads records, never runs anything: figures, tables, one self-contained HTML file."""

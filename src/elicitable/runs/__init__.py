@@ -1,1 +1,1 @@
-"""TODO"""
+"""Run one trial, keep its record, run many of them."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The one loop for every method, its schedule, and evaluation."""

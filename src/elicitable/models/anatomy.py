@@ -1,0 +1,136 @@
+"""Facts of an architecture, read off the live model by running it, never guessed."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from elicitable.errors import UnsupportedModelError
+from elicitable.models.attend import NAME, probing
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """Shapes of one attention layer, as its own keys and values have them."""
+
+    heads: int
+    kv_heads: int
+    d_head: int
+    d_value: int
+    sliding_window: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """Where things are in one decoder.
+
+    ``attentions`` are the modules that call the attention function, one a layer, in order; ``blocks`` the decoder
+    layers around them; ``decoder`` the module whose forward takes token ids and positions. ``has_rotary`` says that
+    positions −n … −1 can be given to a context; where it is False (learned absolute positions, tables) the content is
+    shifted by n instead.
+    """
+
+    decoder: nn.Module
+    blocks: tuple[nn.Module, ...]
+    attentions: tuple[nn.Module, ...]
+    layers: tuple[LayerFacts, ...]
+    d_model: int
+    vocab: int
+    has_rotary: bool
+    takes_position_ids: bool
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+
+def anatomy_of(hf: PreTrainedModel) -> Anatomy:
+    """Run three tokens through ``hf`` and read its anatomy.
+
+    Raises:
+        UnsupportedModelError: the model is no causal decoder, mixes attention with other kinds of layers, or does not
+            hand its attention to transformers' attention interface; the message names the architecture and reason.
+    """
+    name = type(hf).__name__
+    if getattr(hf.config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(f"{name} is an encoder-decoder; elicitable needs a causal decoder.")
+    if not hasattr(hf, "lm_head") and hf.get_output_embeddings() is None:
+        raise UnsupportedModelError(
+            f"{name} has no language-model head; elicitable needs a causal decoder "
+            "(a model that AutoModelForCausalLM loads)."
+        )
+    if not hf._can_set_attn_implementation():
+        raise UnsupportedModelError(
+            f"{name} ({hf.config.model_type}) does not use transformers' attention interface, "
+            "so a context cannot be injected exactly."
+        )
+    calls = _probe(hf, name)
+    modules = [call[0] for call in calls]
+    depth = getattr(hf.config.get_text_config(), "num_hidden_layers", len(modules))
+    if len(modules) != depth or len(set(map(id, modules))) != depth:
+        raise UnsupportedModelError(
+            f"{name} has {depth} layers but {len(set(map(id, modules)))} of them attend through the attention "
+            "interface; layers of another kind (state space, linear or custom attention) would not see a context."
+        )
+    if any("chunked" in str(kind) for kind in getattr(hf.config.get_text_config(), "layer_types", None) or ()):
+        raise UnsupportedModelError(
+            f"{name} attends in chunks; which chunk a context belongs to is not defined, so it is refused."
+        )
+    return Anatomy(
+        decoder=hf.get_decoder(),
+        blocks=_blocks(hf, modules),
+        attentions=tuple(modules),
+        layers=tuple(_facts(call) for call in calls),
+        d_model=hf.get_input_embeddings().weight.shape[1],
+        vocab=hf.get_input_embeddings().weight.shape[0],
+        has_rotary=any(key.endswith("inv_freq") for key, _ in hf.named_buffers()),
+        takes_position_ids="position_ids" in inspect.signature(hf.get_decoder().forward).parameters,
+    )
+
+
+@torch.no_grad()
+def _probe(hf: PreTrainedModel, name: str) -> list[tuple[nn.Module, Any, Any, Any, dict[str, Any]]]:
+    ids = torch.zeros(1, 3, dtype=torch.long, device=hf.get_input_embeddings().weight.device)
+    previous, training = hf.config._attn_implementation, hf.training
+    hf.set_attn_implementation(NAME)
+    hf.eval()
+    try:
+        with probing() as calls:
+            hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    finally:
+        hf.set_attn_implementation(previous)
+        hf.train(training)
+    for module, _, key, _, _ in calls:
+        if key.shape[2] != ids.shape[1]:
+            raise UnsupportedModelError(
+                f"{name}: {type(module).__name__} attends to {key.shape[2]} keys for {ids.shape[1]} tokens "
+                "(compressed, cross or memory attention), which a context cannot be split from exactly."
+            )
+    return calls
+
+
+def _facts(call: tuple[nn.Module, Any, Any, Any, dict[str, Any]]) -> LayerFacts:
+    _, query, key, value, kwargs = call
+    return LayerFacts(
+        heads=query.shape[1],
+        kv_heads=key.shape[1],
+        d_head=key.shape[3],
+        d_value=value.shape[3],
+        sliding_window=kwargs.get("sliding_window"),
+    )
+
+
+def _blocks(hf: PreTrainedModel, attentions: list[nn.Module]) -> tuple[nn.Module, ...]:
+    """The decoder layers: the outermost list of modules with one attention module inside each entry."""
+    for module in hf.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == len(attentions):
+            inside = [set(map(id, block.modules())) for block in module]
+            if all(id(attention) in block for attention, block in zip(attentions, inside, strict=True)):
+                return tuple(module)
+    raise UnsupportedModelError(f"{type(hf).__name__}: its decoder layers are not one list of modules.")

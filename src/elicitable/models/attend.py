@@ -1,0 +1,345 @@
+"""The one attention function: it injects a context and, when watched, hands everything to a watcher.
+
+Registered with transformers as ``"elicitable"``. It receives the queries and keys a model would attend with (after
+rotary angles and norms, before grouped heads are repeated), puts the context's keys and values in front, and attends:
+
+    o_i = Σ_{j∈prefix} A^pt_ij v_j + Σ_{j≤i} A^pt_ij v_j,    A^pt = softmax([q_i·K_prefix, q_i·K_content] · scaling)
+
+A strength g adds log g to every prefix logit, so the prefix's weight in the softmax is scaled by g.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+
+from elicitable.errors import UnsupportedModelError
+from elicitable.values import PrefixKV
+
+NAME = "elicitable"
+_KNOWN = {
+    "softcap",
+    "s_aux",
+    "sliding_window",
+    "position_bias",
+    "is_causal",
+}
+# Keyword arguments that modelling code passes along and that do not change attention.
+_HARMLESS = {
+    "position_ids",
+    "use_cache",
+    "cache_position",
+    "position_embeddings",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "logits_to_keep",
+    "num_items_in_batch",
+    "return_dict",
+    "labels",
+    "shift_labels",
+    "past_key_values",
+    "layer_idx",
+    "token_type_ids",
+    "is_first_iteration",
+    "query_length",
+    "deterministic",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One attention call as the model made it: what a watcher sees. Shapes as in the glossary.
+
+    ``key`` and ``value`` are the content's alone, ``prefix_key`` (row, kv_head, prefix, d_head) the context's.
+    ``content_mask`` is None for plain causal attention, else what the model passed (bool: True is visible).
+    ``prefix_visible`` is (batch or 1, 1, query or 1, prefix) bool, or None where every query sees every key.
+    """
+
+    layer: int
+    module: Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    prefix_key: Tensor | None
+    prefix_value: Tensor | None
+    prefix_visible: Tensor | None
+    content_mask: Tensor | None
+    scaling: float
+    softcap: float | None
+    sink: Tensor | None
+    position_bias: Tensor | None
+    sliding_window: int | None
+    log_strength: float
+    query_positions: Tensor | None = None
+
+
+Watcher = Callable[[Call, Tensor], Tensor | None]
+
+
+@dataclass(eq=False)
+class Slot:
+    """What is active in one model right now. Attention modules hold a reference to it while it is installed."""
+
+    prefix: PrefixKV | None = None
+    strength: float = 1.0
+    capture: dict[int, tuple[Tensor, Tensor]] | None = None
+    watchers: list[Watcher] = field(default_factory=list)
+    query_positions: Tensor | None = None
+    active_calls: int = 0
+    _masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+
+    def causal(self, queries: int, keys: int, prefix: int, device: torch.device) -> Tensor:
+        """(1, 1, query, prefix + key) bool: all of the prefix, and content key j ≤ i (aligned at the end)."""
+        shape = (queries, keys, prefix)
+        mask = self._masks.get(shape)
+        if mask is None or mask.device != device:
+            mask = torch.ones(queries, prefix + keys, dtype=torch.bool, device=device)
+            mask = mask.tril(diagonal=prefix + keys - queries)[None, None]
+            if len(self._masks) > 64:
+                self._masks.clear()
+            self._masks[shape] = mask
+        return mask
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where an attention module sits: which slot it listens to and which layer it is."""
+
+    slot: Slot
+    layer: int
+
+
+_probes: list[list[tuple[Module, Tensor, Tensor, Tensor, dict[str, Any]]]] = []
+
+
+@contextmanager
+def probing() -> Iterator[list[tuple[Module, Tensor, Tensor, Tensor, dict[str, Any]]]]:
+    """Record every attention call made inside, in order: (module, query, key, value, keyword arguments)."""
+    calls: list[tuple[Module, Tensor, Tensor, Tensor, dict[str, Any]]] = []
+    _probes.append(calls)
+    try:
+        yield calls
+    finally:
+        _probes.remove(calls)
+
+
+def attend(
+    module: Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention over context and content, in the form transformers calls it.
+
+    Args:
+        module: the calling attention module; its seat says which context is active.
+        query: (batch, head, query, d_head).
+        key: (batch, kv_head, key, d_head).
+        value: (batch, kv_head, key, d_value).
+        attention_mask: None (causal), bool (True is visible) or additive, (batch, 1 or head, query, key).
+        scaling: multiplies q·k; 1/√d_head when None.
+
+    Returns:
+        The output (batch, query, head, d_value), and None in place of attention weights.
+
+    Raises:
+        UnsupportedModelError: the model passes an argument that changes attention and is not known here.
+    """
+    for calls in _probes:
+        calls.append((module, query, key, value, kwargs))
+    _refuse_unknown(module, kwargs)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    seat: Seat | None = getattr(module, "_elicitable_seat", None)
+    call = _call(seat, module, query, key, value, attention_mask, scaling, kwargs)
+    output: Tensor | None = None
+    if seat is not None:
+        for watcher in seat.slot.watchers:
+            output = watcher(call, attention_mask) if output is None else output
+    if output is None:
+        output = combine(call, seat.slot if seat else Slot(), dropout)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _refuse_unknown(module: Module, kwargs: dict[str, Any]) -> None:
+    for name, given in kwargs.items():
+        if given is None or name in _KNOWN or name in _HARMLESS:
+            continue
+        raise UnsupportedModelError(
+            f"{type(module).__name__} passes {name!r} to its attention, which elicitable does not know; "
+            "a context would be injected wrongly. Please report the architecture."
+        )
+    if kwargs.get("is_causal") is False:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} attends in both directions; elicitable needs a causal decoder."
+        )
+
+
+def _call(
+    seat: Seat | None,
+    module: Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    kwargs: dict[str, Any],
+) -> Call:
+    slot, layer = (seat.slot, seat.layer) if seat else (Slot(), -1)
+    if slot.capture is not None:
+        slot.capture[layer] = (key, value)
+    prefix_key = prefix_value = visible = None
+    prefix = slot.prefix
+    window = kwargs.get("sliding_window")
+    if prefix is not None and slot.strength > 0:
+        slot.active_calls += 1
+        bias = prefix.value_bias[layer] if prefix.value_bias is not None else None
+        if bias is not None:
+            value = value + slot.strength * bias.to(value)[None, :, None, :]
+        if prefix.keys[layer] is not None:
+            prefix_key = _rows(prefix.keys[layer], query)
+            prefix_value = _rows(prefix.values[layer], query)
+            visible = _prefix_visible(prefix, slot, query, window)
+    return Call(
+        layer=layer,
+        module=module,
+        query=query,
+        key=key,
+        value=value,
+        prefix_key=prefix_key,
+        prefix_value=prefix_value,
+        prefix_visible=visible,
+        content_mask=mask,
+        scaling=scaling,
+        softcap=kwargs.get("softcap"),
+        sink=kwargs.get("s_aux"),
+        position_bias=kwargs.get("position_bias"),
+        sliding_window=window,
+        log_strength=math.log(slot.strength) if slot.strength > 0 else -math.inf,
+        query_positions=slot.query_positions,
+    )
+
+
+def _rows(rows: Tensor | None, query: Tensor) -> Tensor:
+    """Bring (row, …) to the batch: one row is shared, several are repeated for beams and samples."""
+    assert rows is not None
+    batch = query.shape[0]
+    rows = rows.to(device=query.device, dtype=query.dtype)
+    if rows.shape[0] == batch:
+        return rows
+    if rows.shape[0] == 1:
+        return rows.expand(batch, *rows.shape[1:])
+    return rows.repeat_interleave(batch // rows.shape[0], dim=0)
+
+
+def _prefix_visible(prefix: PrefixKV, slot: Slot, query: Tensor, window: int | None) -> Tensor | None:
+    """(batch or 1, 1, query or 1, prefix) bool: used places, inside the layer's sliding window."""
+    visible: Tensor | None = None
+    if prefix.visible is not None:
+        rows = prefix.visible.to(query.device)
+        batch = query.shape[0]
+        if rows.shape[0] not in (1, batch):
+            rows = rows.repeat_interleave(batch // rows.shape[0], dim=0)
+        visible = rows[:, None, None, :]
+    if window is not None and not prefix.pinned and prefix.positions is not None and slot.query_positions is not None:
+        keys = prefix.positions.to(query.device)[:, None, None, :]
+        inside = keys > slot.query_positions[:, None, -query.shape[2] :, None] - window
+        if not bool(inside.all()):
+            visible = inside if visible is None else visible & inside
+    return visible
+
+
+def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
+    """softmax over the context's and the content's keys together; (batch, head, query, d_value)."""
+    key, value, mask = call.key, call.value, call.content_mask
+    if call.prefix_key is not None and call.prefix_value is not None:
+        mask = joint_mask(call, slot)
+        key = torch.cat([call.prefix_key, key], dim=2)
+        value = torch.cat([call.prefix_value, value], dim=2)
+    if call.softcap is not None or call.sink is not None or call.position_bias is not None:
+        return _eager(call, key, value, mask, slot, dropout)
+    groups = call.query.shape[1] // key.shape[1]
+    causal = mask is None and call.query.shape[2] > 1
+    if causal and key.shape[2] != call.query.shape[2]:
+        mask, causal = slot.causal(call.query.shape[2], key.shape[2], 0, key.device), False
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    return torch.nn.functional.scaled_dot_product_attention(
+        call.query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=call.scaling
+    )
+
+
+def joint_mask(call: Call, slot: Slot) -> Tensor | None:
+    """The mask over prefix and content keys: bool, or additive when a strength or the model asks for it."""
+    assert call.prefix_key is not None
+    queries, keys, prefix = call.query.shape[2], call.key.shape[2], call.prefix_key.shape[2]
+    soft = call.log_strength != 0.0
+    content = call.content_mask
+    if content is None and call.prefix_visible is None and not soft:
+        return None if queries == 1 else slot.causal(queries, keys, prefix, call.key.device)
+    if content is None:
+        content = slot.causal(queries, keys, 0, call.key.device)
+    batch = max(content.shape[0], call.prefix_visible.shape[0] if call.prefix_visible is not None else 1)
+    heads = content.shape[1]
+    if call.prefix_visible is None:
+        before = torch.ones(1, 1, 1, prefix, dtype=torch.bool, device=content.device)
+    else:
+        before = call.prefix_visible
+    if soft or content.dtype != torch.bool:
+        before, content = _additive(before, call.query.dtype), _additive(content, call.query.dtype)
+        before = before + call.log_strength
+    return torch.cat(
+        [before.expand(batch, heads, queries, prefix), content.expand(batch, heads, queries, keys)], dim=-1
+    )
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+def logits_of(call: Call, key: Tensor) -> Tensor:
+    """scaling·q·k with the model's soft cap; (batch, head, query, key), before any mask or strength."""
+    groups = call.query.shape[1] // key.shape[1]
+    logits = torch.matmul(call.query, key.repeat_interleave(groups, dim=1).transpose(-1, -2)) * call.scaling
+    if call.softcap is not None:
+        logits = call.softcap * torch.tanh(logits / call.softcap)
+    return logits
+
+
+def _eager(call: Call, key: Tensor, value: Tensor, mask: Tensor | None, slot: Slot, dropout: float) -> Tensor:
+    """Attention written out, for soft-capped logits, learned sinks and position biases."""
+    logits = logits_of(call, key)
+    if call.position_bias is not None:
+        pad = logits.shape[-1] - call.position_bias.shape[-1]
+        logits = logits + torch.nn.functional.pad(call.position_bias, (pad, 0))
+    if mask is None and call.query.shape[2] > 1:
+        mask = slot.causal(call.query.shape[2], key.shape[2], 0, key.device)
+    if mask is not None:
+        logits = logits + _additive(mask, logits.dtype)
+    if call.sink is not None:
+        sink = call.sink.to(logits).reshape(1, -1, 1, 1).expand(*logits.shape[:3], 1)
+        logits = torch.cat([logits, sink], dim=-1)
+    weights = torch.softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    if call.sink is not None:
+        weights = weights[..., :-1]
+    weights = torch.nn.functional.dropout(weights.to(value.dtype), p=dropout, training=call.module.training)
+    return torch.matmul(weights, value.repeat_interleave(call.query.shape[1] // value.shape[1], dim=1))
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, sdpa_mask)

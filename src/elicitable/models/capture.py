@@ -1,0 +1,130 @@
+"""Run something as a context and keep what the content would attend to: context -> PrefixKV.
+
+A causal model never lets the context see the content, so its keys and values are computed once, at batch size 1.
+Gradients flow through them to whatever they were computed from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elicitable.errors import InputError
+from elicitable.models.inject import installed, set_prefix
+from elicitable.models.model import Model
+from elicitable.values import PrefixKV
+
+
+def capture_tokens(model: Model, ids: Tensor, before: PrefixKV | None = None) -> PrefixKV:
+    """The context of hard tokens ``ids`` (row, prefix)."""
+    return _capture(model, {"input_ids": ids}, ids.shape[0], ids.shape[1], before)
+
+
+def capture_embeddings(model: Model, embeddings: Tensor, before: PrefixKV | None = None) -> PrefixKV:
+    """The context of input embeddings (row, prefix, d_model) that flow through all layers: a soft prompt."""
+    embeddings = embeddings.to(model.dtype)
+    return _capture(model, {"inputs_embeds": embeddings}, embeddings.shape[0], embeddings.shape[1], before)
+
+
+def capture_residuals(model: Model, vectors: Tensor, before: PrefixKV | None = None) -> PrefixKV:
+    """The context of residual-stream vectors (layer, prefix, d_model): the paper's prefix-tuning.
+
+    Placeholder tokens are run at batch size 1 while every decoder layer's input is replaced by that layer's vectors,
+    so each layer's own norm, W_K and W_V see them; no other fact of the architecture is needed. The vectors stand
+    after any position embedding, so the content's positions do not move.
+    """
+    prefix = vectors.shape[1]
+    ids = torch.zeros(1, prefix, dtype=torch.long, device=model.device)
+    with _layer_inputs(model, vectors.to(model.dtype)):
+        captured = _capture(model, {"input_ids": ids}, 1, prefix, before, is_placed=False)
+    return captured
+
+
+def _capture(
+    model: Model, inputs: dict[str, Tensor], rows: int, prefix: int, before: PrefixKV | None, is_placed: bool = True
+) -> PrefixKV:
+    if prefix == 0:
+        raise InputError("a context needs at least one token or vector, got none.")
+    anatomy = model.anatomy
+    relative = torch.arange(-prefix, 0, device=model.device)[None]
+    start = 0 if is_placed and not anatomy.has_rotary else -prefix
+    positions = (relative - relative[0, 0] + start).expand(rows, -1)
+    if not is_placed and not anatomy.has_rotary:
+        positions = torch.zeros_like(positions)  # replaced by the layer's own vectors before they are used
+    mask = torch.ones(rows, prefix, dtype=torch.long, device=model.device)
+    given = {"position_ids": positions} if anatomy.takes_position_ids else {}
+    with installed(model) as slot, _without_watchers(slot):
+        outer, strength, seen = slot.prefix, slot.strength, slot.capture
+        set_prefix(model, slot, before)
+        slot.capture = {}
+        training = model.hf.training
+        model.hf.eval()
+        try:
+            model.hf(**inputs, **given, attention_mask=mask, use_cache=False, **_few_logits(model))
+            captured = slot.capture
+        finally:
+            model.hf.train(training)
+            set_prefix(model, slot, outer, strength)
+            slot.capture = seen
+    return PrefixKV(
+        keys=tuple(captured[layer][0] for layer in range(anatomy.depth)),
+        values=tuple(captured[layer][1] for layer in range(anatomy.depth)),
+        positions=relative,
+        shift=prefix if is_placed and not anatomy.has_rotary else 0,
+    )
+
+
+def _few_logits(model: Model) -> dict[str, Any]:
+    import inspect
+
+    takes = "logits_to_keep" in inspect.signature(model.hf.forward).parameters
+    return {"logits_to_keep": 1} if takes else {}
+
+
+@contextmanager
+def _without_watchers(slot: Any) -> Any:
+    watchers, slot.watchers = slot.watchers, []
+    try:
+        yield
+    finally:
+        slot.watchers = watchers
+
+
+@contextmanager
+def _layer_inputs(model: Model, vectors: Tensor) -> Any:
+    hooks = [
+        block.register_forward_pre_hook(_replace_input(vectors[layer]), with_kwargs=True)
+        for layer, block in enumerate(model.anatomy.blocks)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _replace_input(vectors: Tensor) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        if args:
+            return (vectors[None].to(args[0].dtype), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": vectors[None].to(kwargs["hidden_states"].dtype)}
+
+    return hook
+
+
+def sink_token(model: Model) -> int:
+    """The token that stands first in the model's own texts (its beginning-of-sequence token, else 0)."""
+    config = model.hf.config.get_text_config()
+    for candidate in (getattr(model.tokenizer, "bos_token_id", None), getattr(config, "bos_token_id", None)):
+        if isinstance(candidate, int) and 0 <= candidate < model.anatomy.vocab:
+            return candidate
+    return 0
+
+
+def token_rows(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:
+    """(row, token) ids of sequences of equal length."""
+    return torch.cat([model.ids(row) for row in rows])

@@ -1,0 +1,279 @@
+"""Put a context into a model, and take it out again.
+
+Nothing is patched and no cache is touched: while a slot is installed the model attends with the package's attention
+function, and one hook on its decoder fixes the positions. Both are gone after the ``with``, also after an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from elicitable.errors import InputError
+from elicitable.models.attend import NAME, Seat, Slot
+from elicitable.models.model import Model, as_model
+from elicitable.values import PrefixKV
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+
+class Adaptation(Protocol):
+    """What ``use`` can put into a model: a context, changed weights, or both (the contract of the methods room)."""
+
+    def prefix(self, model: Model, before: PrefixKV | None = None) -> PrefixKV | None:
+        """The keys and values of the context, given what stands before it; None without a context."""
+
+    def weights(self, model: Model) -> AbstractContextManager[None]:
+        """Install changed weights; nothing to do for a context."""
+
+
+@contextmanager
+def installed(model: Model) -> Iterator[Slot]:
+    """Install an empty slot: the model attends through it until the end of the ``with``.
+
+    Nested use of one model shares the outer slot, so that contexts compose.
+    """
+    anatomy = model.anatomy
+    current: Seat | None = getattr(anatomy.attentions[0], "_elicitable_seat", None)
+    if current is not None:
+        yield current.slot
+        return
+    slot = Slot()
+    previous = model.hf.config._attn_implementation
+    hook = anatomy.decoder.register_forward_pre_hook(
+        _fix_positions(slot, anatomy.takes_position_ids), with_kwargs=True
+    )
+    try:
+        model.hf.set_attn_implementation(NAME)
+        for layer, attention in enumerate(anatomy.attentions):
+            attention.__dict__["_elicitable_seat"] = Seat(slot, layer)
+        yield slot
+    finally:
+        hook.remove()
+        for attention in anatomy.attentions:
+            attention.__dict__.pop("_elicitable_seat", None)
+        model.hf.set_attn_implementation(previous)
+
+
+@contextmanager
+def use(
+    model: Any, context: Adaptation | PrefixKV | Sequence[Adaptation | PrefixKV], strength: float = 1.0
+) -> Iterator[Model]:
+    """Every forward pass and ``generate`` of ``model`` inside the ``with`` sees ``context``.
+
+    Args:
+        model: what :func:`elicitable.load` returns, or a transformers model.
+        context: a context, an adaptation (LoRA, full), a :class:`PrefixKV`, or several: the first stands first and
+            the later ones see the earlier ones.
+        strength: g in [0, 1]: the prefix's softmax weight is multiplied by g. At 0 nothing is installed, so the
+            outputs are bit-equal to the base model's; changed weights are then not installed either.
+
+    Raises:
+        InputError: the strength is outside [0, 1], or the context does not fit the model.
+
+    Example:
+        >>> import elicitable as el
+        >>> model = el.load("toy:ascending")
+        >>> context = el.context("prompt", model, token_ids=[7, 0])
+        >>> with el.use(model, context):
+        ...     logits = model(input_ids=model.ids([3, 1, 2])).logits
+        >>> tuple(logits.shape)
+        (1, 3, 10)
+    """
+    model = as_model(model)
+    if not 0.0 <= strength <= 1.0:
+        raise InputError(f"strength must be between 0 (the base model) and 1 (the whole context), got {strength!r}.")
+    parts = list(context) if isinstance(context, list | tuple) else [context]
+    with ExitStack() as stack:
+        if strength > 0:
+            for part in parts:
+                if not isinstance(part, PrefixKV):
+                    stack.enter_context(part.weights(model))
+            slot = stack.enter_context(installed(model))
+            before, before_strength = slot.prefix, slot.strength
+            stack.callback(_restore, slot, before, before_strength)
+            set_prefix(model, slot, prefix_of(model, parts, before), strength)
+        yield model
+
+
+def prefix_of(model: Model, parts: Sequence[Any], before: PrefixKV | None = None) -> PrefixKV | None:
+    """The keys and values of ``parts`` one after another, each computed with the earlier ones in place."""
+    joined = before
+    for part in parts:
+        own = part if isinstance(part, PrefixKV) else part.prefix(model, joined)
+        if own is not None:
+            check_fits(model, own)
+            joined = join(joined, own)
+    return joined
+
+
+def set_prefix(model: Model, slot: Slot, prefix: PrefixKV | None, strength: float = 1.0) -> None:
+    """Make ``prefix`` the slot's; the next forward pass sees it."""
+    slot.prefix, slot.strength = prefix, strength
+
+
+def _restore(slot: Slot, prefix: PrefixKV | None, strength: float) -> None:
+    slot.prefix, slot.strength = prefix, strength
+
+
+def join(first: PrefixKV | None, second: PrefixKV) -> PrefixKV:
+    """``second`` placed right before the content, ``first`` before it."""
+    if first is None:
+        return second
+    rows = max(_row_count(first), _row_count(second))
+    shift_back = max((k.shape[2] for k in second.keys if k is not None), default=0)
+    return PrefixKV(
+        keys=tuple(_cat(a, b, rows) for a, b in zip(first.keys, second.keys, strict=True)),
+        values=tuple(_cat(a, b, rows) for a, b in zip(first.values, second.values, strict=True)),
+        positions=_join_positions(first, second, shift_back, rows),
+        visible=_join_visible(first, second, rows),
+        shift=first.shift + second.shift,
+        value_bias=_add_biases(first.value_bias, second.value_bias),
+        pinned=first.pinned or second.pinned,
+    )
+
+
+def _row_count(prefix: PrefixKV) -> int:
+    return next((k.shape[0] for k in prefix.keys if k is not None), 1)
+
+
+def prefix_length(prefix: PrefixKV) -> int:
+    return max((k.shape[2] for k in prefix.keys if k is not None), default=0)
+
+
+def _cat(a: Tensor | None, b: Tensor | None, rows: int) -> Tensor | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return torch.cat([_expand(a, rows), _expand(b, rows).to(a)], dim=2)
+
+
+def _expand(x: Tensor, rows: int) -> Tensor:
+    return x if x.shape[0] == rows else x.expand(rows, *x.shape[1:])
+
+
+def _join_positions(first: PrefixKV, second: PrefixKV, back: int, rows: int) -> Tensor | None:
+    if first.positions is None or second.positions is None:
+        return None if first.positions is second.positions else _place(first, second, back, rows)
+    return torch.cat([_expand(first.positions - back, rows), _expand(second.positions, rows)], dim=1)
+
+
+def _place(first: PrefixKV, second: PrefixKV, back: int, rows: int) -> Tensor:
+    """One of the two has no positions: it counts as lying right before what follows it."""
+    parts = []
+    for prefix, offset in ((first, back), (second, 0)):
+        own = prefix.positions if prefix.positions is not None else torch.arange(-prefix_length(prefix), 0)[None]
+        parts.append(_expand(own - offset, rows))
+    return torch.cat(parts, dim=1)
+
+
+def _join_visible(first: PrefixKV, second: PrefixKV, rows: int) -> Tensor | None:
+    if first.visible is None and second.visible is None:
+        return None
+    parts = []
+    for prefix in (first, second):
+        own = prefix.visible if prefix.visible is not None else torch.ones(1, prefix_length(prefix), dtype=torch.bool)
+        parts.append(_expand(own, rows))
+    return torch.cat(parts, dim=1)
+
+
+def _add_biases(
+    a: tuple[Tensor | None, ...] | None, b: tuple[Tensor | None, ...] | None
+) -> tuple[Tensor | None, ...] | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return tuple(x if y is None else y if x is None else x + y for x, y in zip(a, b, strict=True))
+
+
+def stack_rows(prefixes: Sequence[PrefixKV]) -> PrefixKV:
+    """One context a row: shorter ones are padded at their far end and the padding is hidden.
+
+    Raises:
+        InputError: the contexts shift the content by different amounts (models with learned positions need contexts
+            of equal length), or carry value biases, which are shared by the whole batch.
+    """
+    if any(p.value_bias is not None for p in prefixes):
+        raise InputError("a value bias is shared by the whole batch and cannot differ from row to row.")
+    if len({p.shift for p in prefixes}) > 1:
+        raise InputError(
+            "on a model with learned absolute positions the contexts of one batch must have equal length, got "
+            f"{[prefix_length(p) for p in prefixes]}."
+        )
+    longest = max(prefix_length(p) for p in prefixes)
+
+    def padded(x: Tensor) -> Tensor:
+        return nn.functional.pad(x, (0, 0, longest - x.shape[2], 0))
+
+    depth = range(len(prefixes[0].keys))
+    device = next(k for k in prefixes[0].keys if k is not None).device
+    visible = torch.stack(
+        [
+            torch.arange(longest, device=device) >= longest - prefix_length(p)
+            for p in prefixes
+            for _ in range(_row_count(p))
+        ]
+    )
+    return PrefixKV(
+        keys=tuple(torch.cat([padded(_present(p.keys[i])) for p in prefixes]) for i in depth),
+        values=tuple(torch.cat([padded(_present(p.values[i])) for p in prefixes]) for i in depth),
+        positions=torch.arange(-longest, 0, device=device)[None].expand(len(visible), -1),
+        visible=visible,
+        shift=prefixes[0].shift,
+    )
+
+
+def _present(x: Tensor | None) -> Tensor:
+    if x is None:
+        raise InputError("contexts that skip layers cannot be stacked into one batch.")
+    return x
+
+
+def check_fits(model: Model, prefix: PrefixKV) -> None:
+    """Raise InputError, with both shapes, where a prefix was made for another model."""
+    if len(prefix.keys) != model.anatomy.depth:
+        raise InputError(
+            f"the context has {len(prefix.keys)} layers, {model.name} has {model.anatomy.depth}: "
+            "it was made for another model."
+        )
+    for layer, (key, value, facts) in enumerate(zip(prefix.keys, prefix.values, model.anatomy.layers, strict=True)):
+        if key is None or value is None:
+            continue
+        if (key.shape[1], key.shape[3], value.shape[3]) != (facts.kv_heads, facts.d_head, facts.d_value):
+            raise InputError(
+                f"layer {layer}: the context's keys are {tuple(key.shape)} and values {tuple(value.shape)}; "
+                f"{model.name} needs (row, {facts.kv_heads}, prefix, {facts.d_head}) and "
+                f"(row, {facts.kv_heads}, prefix, {facts.d_value})."
+            )
+
+
+def _fix_positions(slot: Slot, takes_position_ids: bool) -> Any:
+    """A decoder pre-hook: the content starts at position 0 (or ``shift``) in every row, wherever its padding is."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        ids = kwargs.get("inputs_embeds") if ids is None else ids
+        if ids is None:
+            return args, kwargs
+        positions = kwargs.get("position_ids")
+        if positions is None:
+            positions = _positions(ids.shape[:2], kwargs, ids.device)
+        slot.query_positions = positions if positions.ndim == 2 else None
+        shift = slot.prefix.shift if slot.prefix is not None and slot.strength > 0 else 0
+        if takes_position_ids:
+            kwargs["position_ids"] = positions + shift if shift else positions
+        return args, kwargs
+
+    return hook
+
+
+def _positions(shape: torch.Size, kwargs: dict[str, Any], device: torch.device) -> Tensor:
+    batch, queries = shape
+    mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+    past = int(cache.get_seq_length()) if cache is not None else 0
+    if mask is not None and mask.ndim == 2 and mask.shape[1] == past + queries:
+        return (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -queries:].to(device)
+    return torch.arange(past, past + queries, device=device)[None].expand(batch, -1)
