@@ -1,0 +1,126 @@
+"""What a floating-point type can carry, measured on the last affine map of the constructions.
+
+A symbol Y enters as s = Y/V, is marked by adding 1, unmarked by subtracting 1, and read by
+logits_j = (2j/V − 1)z + ¼ − (j/V)². In exact arithmetic the right logit leads by 1/V². Rounding eats from
+that lead; the vocabulary ends where a neighbour catches up.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elicitable.constructions.blocks import logit_rows
+from elicitable.errors import InputError
+
+#: The types in which a construction can be built, finest first.
+DTYPES: dict[str, torch.dtype] = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+#: Up to this vocabulary every symbol is tried against every logit; above it, against its neighbours.
+EVERY_LOGIT = 4096
+
+#: At most this many symbols are tried against their neighbours, evenly spaced with both ends.
+NEIGHBOUR_SYMBOLS = 1 << 20
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """The type called ``name``; raises InputError for another.
+
+    >>> dtype_named("bfloat16")
+    torch.bfloat16
+    """
+    if name not in DTYPES:
+        raise InputError(f"unknown dtype {name!r}; choose one of {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a type that a construction can be built in; raises InputError for another."""
+    for name, known in DTYPES.items():
+        if known == dtype:
+            return name
+    raise InputError(f"{dtype} cannot carry a construction; choose one of {', '.join(DTYPES)}.")
+
+
+def fraction_bits(dtype: torch.dtype) -> int:
+    """Bits behind the binary point of a number in [1, 2): 52, 23, 10 and 7.
+
+    >>> [fraction_bits(dtype) for dtype in DTYPES.values()]
+    [52, 23, 10, 7]
+    """
+    return round(-np.log2(torch.finfo(dtype).eps))
+
+
+def read_back(symbols: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
+    """z = ReLU((s + 1) − 1) for s = Y/V, every step rounded to ``dtype``."""
+    entry = (symbols.double() / vocab).to(dtype)
+    return ((entry + 1) - 1).relu()
+
+
+def _margin_of_all(vocab: int, dtype: torch.dtype) -> float:
+    """Smallest lead of the right logit over all V symbols and all V logits."""
+    rows = logit_rows(vocab)
+    weight, bias = (torch.from_numpy(part).to(dtype) for part in (rows.weight, rows.bias))
+    z = read_back(torch.arange(vocab), vocab, dtype)
+    smallest = float("inf")
+    for chosen in torch.arange(vocab).split(1024):
+        logits = torch.nn.functional.linear(z[chosen, None], weight, bias).double()
+        right = logits.gather(1, chosen[:, None])
+        logits.scatter_(1, chosen[:, None], -torch.inf)
+        smallest = min(smallest, float((right[:, 0] - logits.amax(dim=1)).min()))
+    return smallest
+
+
+def _logit(j: Tensor, z: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
+    """One row of the readout per entry; j is wrapped into 0..V−1."""
+    weight = ((2 * j - vocab).double() / vocab).to(dtype)
+    # (V/2 − j)(V/2 + j)/V²: no cancellation, so the rounding is the correct one up to one unit
+    bias = ((vocab - 2 * j).double() * (vocab + 2 * j).double() / (4.0 * vocab * vocab)).to(dtype)
+    return torch.addcmul(bias, weight, z)
+
+
+def _margin_to_neighbours(vocab: int, dtype: torch.dtype) -> float:
+    """Smallest lead of the right logit over j ± 1, over evenly spaced symbols."""
+    count = min(vocab, NEIGHBOUR_SYMBOLS)
+    symbols = torch.from_numpy(np.unique(np.linspace(0, vocab - 1, count).round().astype(np.int64)))
+    z = read_back(symbols, vocab, dtype)
+    right = _logit(symbols, z, vocab, dtype).double()
+    below = _logit((symbols - 1).clamp(min=1), z, vocab, dtype).double()[1:]
+    above = _logit(symbols + 1, z, vocab, dtype).double()[:-1]
+    return float(min((right[1:] - below).min(), (right[:-1] - above).min()))
+
+
+@functools.cache
+def smallest_margin(vocab: int, dtype: torch.dtype) -> float:
+    """The smallest lead of the right logit in ``dtype``; 1/V² in exact arithmetic, ≤ 0 is a failure.
+
+    All symbols against all logits up to V = 4096; above, evenly spaced symbols (at most 2^20) against
+    their two neighbours: any logit further off trails by at least 4/V².
+
+    >>> smallest_margin(10, torch.float64) * 10**2
+    0.999999999999994
+    """
+    margin = _margin_of_all if vocab <= EVERY_LOGIT else _margin_to_neighbours
+    return margin(vocab, dtype)
+
+
+def check_vocab(vocab: int, dtype: torch.dtype) -> None:
+    """Raises InputError if two symbols of a vocabulary cannot be told apart in ``dtype``."""
+    if vocab < 2:
+        raise InputError(f"a vocabulary needs at least 2 symbols, got {vocab}.")
+    if smallest_margin(vocab, dtype) <= 0:
+        finer = [name for name in DTYPES if fraction_bits(DTYPES[name]) > fraction_bits(dtype)]
+        advice = f" or a finer dtype ({', '.join(finer)})" if finer else ""
+        raise InputError(
+            f"vocabulary {vocab} is beyond {dtype_name(dtype)}: the logits of neighbouring symbols "
+            f"are 1/V² = {1 / vocab**2:.1e} apart and rounding closes the gap; "
+            f"use a smaller vocabulary{advice}."
+        )
