@@ -54,9 +54,7 @@ def build(
         n_virtual=1,
         inverse_temperature=inverse_temperature,
         temperature_bound=temperature_bound(),
-        model=Transformer(
-            stream, np.eye(vocab), [LayerBlocks(attention)], readout, inverse_temperature, dtype
-        ),
+        model=Transformer(stream, np.eye(vocab), [LayerBlocks(attention)], readout, inverse_temperature, dtype),
         to_virtual=lambda tables: tables.transpose(0, 2, 1) / vocab,
         from_virtual=lambda tokens: _from_virtual(tokens, vocab),
     )

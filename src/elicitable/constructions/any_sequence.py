@@ -64,9 +64,7 @@ def build(
         n_virtual=1,
         inverse_temperature=inverse_temperature,
         temperature_bound=temperature_bound(vocab, length),
-        model=Transformer(
-            stream, embedding, [LayerBlocks(attention)], readout, inverse_temperature, dtype
-        ),
+        model=Transformer(stream, embedding, [LayerBlocks(attention)], readout, inverse_temperature, dtype),
         to_virtual=lambda tables: _to_virtual(tables, vocab),
         from_virtual=lambda tokens: _from_virtual(tokens, vocab),
     )

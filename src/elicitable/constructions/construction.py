@@ -72,7 +72,7 @@ class Construction:
     @property
     def n_inputs(self) -> int:
         """Number of user inputs, V^n_X."""
-        return self.vocab**self.n_input
+        return int(self.vocab**self.n_input)
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -87,8 +87,11 @@ class Construction:
 
     def inputs(self) -> Symbols:
         """All user inputs in counting order, (V^n_X, n_X)."""
-        return base_digits(np.arange(self.n_inputs), self.vocab, self.n_input) \
-            if self.n_input else np.zeros((1, 0), dtype=np.int64)
+        return (
+            base_digits(np.arange(self.n_inputs), self.vocab, self.n_input)
+            if self.n_input
+            else np.zeros((1, 0), dtype=np.int64)
+        )
 
     def numbered_targets(self, start: int, stop: int) -> Symbols:
         """Targets number start..stop−1 in counting order, as tables (count, V^n_X, n_Y)."""
@@ -109,9 +112,7 @@ class Construction:
             target = _total(target, self)
         symbols = np.asarray(target)
         if symbols.shape not in {self.target_shape, (self.n_inputs, self.n_answer)}:
-            raise InputError(
-                f"{self.name} takes a target of shape {self.target_shape}, got shape {symbols.shape}."
-            )
+            raise InputError(f"{self.name} takes a target of shape {self.target_shape}, got shape {symbols.shape}.")
         if symbols.dtype.kind not in "iu" or symbols.min() < 0 or symbols.max() >= self.vocab:
             raise InputError(
                 f"a target of {self.name} holds whole numbers from 0 to {self.vocab - 1}, got "
@@ -135,10 +136,9 @@ class Construction:
         width = self.model.embedding.weight.shape[1]
         if tuple(tokens.shape) != (self.n_virtual, width):
             raise InputError(
-                f"{self.name} has virtual tokens of shape {(self.n_virtual, width)}, "
-                f"got {tuple(tokens.shape)}."
+                f"{self.name} has virtual tokens of shape {(self.n_virtual, width)}, got {tuple(tokens.shape)}."
             )
-        table = self.from_virtual(tokens.double().numpy()[None])[0]
+        table: Symbols = self.from_virtual(tokens.double().numpy()[None])[0]
         valid = table.min() >= 0 and table.max() < self.vocab
         if not valid or not torch.equal(self.virtual_token(table), tokens.to(self.dtype)):
             raise InputError(
@@ -167,8 +167,7 @@ class Construction:
         symbols = tuple(int(symbol) for symbol in inputs)
         if len(symbols) != self.n_input or not all(0 <= x < self.vocab for x in symbols):
             raise InputError(
-                f"{self.name} takes a user input of {self.n_input} symbols from 0 to "
-                f"{self.vocab - 1}, got {symbols}."
+                f"{self.name} takes a user input of {self.n_input} symbols from 0 to {self.vocab - 1}, got {symbols}."
             )
         return symbols
 
@@ -177,7 +176,7 @@ def _as_tuple(value: object) -> tuple[int, ...]:
     """A symbol or a sequence of symbols as a tuple."""
     if isinstance(value, Sequence | np.ndarray):
         return tuple(int(symbol) for symbol in value)
-    return (int(value),)  # type: ignore[call-overload, no-any-return]
+    return (int(value),)  # type: ignore[call-overload]
 
 
 def _total(mapping: Mapping[object, object], construction: Construction) -> list[tuple[int, ...]]:

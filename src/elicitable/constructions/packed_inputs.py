@@ -92,9 +92,7 @@ def build(
         n_virtual=1,
         inverse_temperature=inverse_temperature,
         temperature_bound=temperature_bound(vocab, n_input),
-        model=Transformer(
-            stream, np.eye(vocab), [pick, *unpack], readout, inverse_temperature, dtype
-        ),
+        model=Transformer(stream, np.eye(vocab), [pick, *unpack], readout, inverse_temperature, dtype),
         to_virtual=lambda tables: _to_virtual(tables, vocab, inner, bits),
         from_virtual=lambda tokens: _from_virtual(tokens, vocab, inner, bits),
     )
@@ -159,7 +157,7 @@ def _select(stream: Subspaces, vocab: int, n_input: int) -> Matrix:
 def _to_virtual(tables: Symbols, vocab: int, inner: int, bits: int) -> Numbers:
     """s_{X_1} = 2^−b·Σ_r m(X_1, r)·V^(M−1−r): (batch, V^n_X, 1) to (batch, 1, V)."""
     powers = vocab ** np.arange(inner - 1, -1, -1, dtype=np.int64)
-    packed = tables.reshape(-1, 1, vocab, inner) @ powers
+    packed: Numbers = (tables.reshape(-1, 1, vocab, inner) @ powers).astype(np.float64)
     return packed * 2.0**-bits
 
 

@@ -1,8 +1,8 @@
 """Longer inputs paid in length: V^(n_X−1) virtual tokens realise any map from n_X user tokens to one answer.
 
-One virtual token per value of X_1 … X_{n_X−1}, in counting order, each a table over the last token as in theorem 2. The
-first layer brings X_1 … X_{n_X−1} to the last position; the second compares them, digit by digit, with the address of each
-virtual token. Nothing is packed, so the precision needed is that of theorem 2. (Paper: section 3, appendix A, for what
+One virtual token per value of X_1 … X_{n_X−1}, in counting order, each a table over the last token as in theorem 2.
+The first layer brings X_1 … X_{n_X−1} to the last position; the second compares them, digit by digit, with the
+address of each virtual token. Nothing is packed, so the precision needed is that of theorem 2. (Paper: section 3, appendix A, for what
 is realised; this way to pay for it is worked out here.)
 """
 
@@ -47,9 +47,7 @@ def build(
     tables = vocab ** (n_input - 1)
     context = tables + n_input
     leading = [f"X_{k}" for k in range(1, n_input)]
-    stream = Subspaces(
-        (("embedding", vocab), ("position", context), *((name, vocab) for name in leading))
-    )
+    stream = Subspaces((("embedding", vocab), ("position", context), *((name, vocab) for name in leading)))
 
     # X_k stands at position V^(n_X−1) + k: bring all but the last to every position.
     gather = LayerBlocks(
@@ -77,9 +75,7 @@ def build(
         n_virtual=tables,
         inverse_temperature=inverse_temperature,
         temperature_bound=temperature_bound(vocab, n_input),
-        model=Transformer(
-            stream, np.eye(vocab), [gather, look_up], readout, inverse_temperature, dtype
-        ),
+        model=Transformer(stream, np.eye(vocab), [gather, look_up], readout, inverse_temperature, dtype),
         to_virtual=lambda targets: targets.reshape(-1, tables, vocab) / vocab,
         from_virtual=lambda tokens: _from_virtual(tokens, vocab),
     )
@@ -110,7 +106,7 @@ def leak(inverse_temperature: float, vocab: int, n_input: int) -> float:
     With P positions a head misplaces ε(T) = (P − 1)/(e^T + P − 1). After the first layer each one-hot digit is
     off by at most ε, so the lookup's lead in score is at least T(1 − n_X·ε) and it misplaces ε(T(1 − n_X·ε)).
     """
-    others = vocab ** (n_input - 1) + n_input - 1
+    others = int(vocab ** (n_input - 1)) + n_input - 1
 
     def misplaced(score: float) -> float:
         return others / (math.exp(score) + others)

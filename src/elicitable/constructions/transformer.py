@@ -73,6 +73,11 @@ def _linear(weight: Matrix, bias: Matrix | None = None) -> nn.Linear:
     return layer.requires_grad_(False)
 
 
+def _embedding(rows: Matrix) -> nn.Embedding:
+    """An nn.Embedding (float64) whose row v is rows[v]."""
+    return nn.Embedding(rows.shape[0], rows.shape[1], _weight=torch.from_numpy(rows), _freeze=True)
+
+
 class AttentionHead(nn.Module):
     """One causal softmax head at inverse temperature T. (batch, position, stream) → the same, output."""
 
@@ -86,7 +91,7 @@ class AttentionHead(nn.Module):
         """A (batch, query, key)."""
         scores = self.inverse_temperature * (self.query(stream) @ self.key(stream).mT)
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        return scores.masked_fill(future, float("-inf")).softmax(dim=-1)
+        return torch.softmax(scores.masked_fill(future, float("-inf")), dim=-1)
 
     def forward(self, stream: Tensor) -> tuple[Tensor, Tensor]:
         """Output t and weights A."""
@@ -141,7 +146,7 @@ class Transformer(nn.Module):
         self.stream = stream
         position = stream.slice("position")
         self.context = position.stop - position.start
-        self.embedding = nn.Embedding.from_pretrained(torch.from_numpy(embedding), freeze=True)
+        self.embedding = _embedding(embedding)
         self.layers = nn.ModuleList(Layer(blocks, inverse_temperature) for blocks in layers)
         self.readout = _mlp(readout)
         self.to(dtype)
@@ -176,11 +181,10 @@ class Transformer(nn.Module):
 
     def shape(self) -> Shape:
         """The sizes, read off the module itself."""
-        mlps = [layer.mlp for layer in self.layers if layer.mlp is not None] + [self.readout]
-        widths = tuple(
-            tuple(part.out_features for part in mlp if isinstance(part, nn.Linear)) for mlp in mlps
-        )
-        heads = tuple(len(layer.heads) for layer in self.layers if len(layer.heads))
+        layers = [layer for layer in self.layers if isinstance(layer, Layer)]
+        mlps = [layer.mlp for layer in layers if layer.mlp is not None] + [self.readout]
+        widths = tuple(tuple(part.out_features for part in mlp if isinstance(part, nn.Linear)) for mlp in mlps)
+        heads = tuple(len(layer.heads) for layer in layers if len(layer.heads))
         vocab, embedding = self.embedding.weight.shape
         return Shape(
             vocab=vocab,

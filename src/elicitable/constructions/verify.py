@@ -85,15 +85,11 @@ def verify(
     """
     exhaustive = how == "exhaustive"
     count = _target_count(construction, how)
-    groups = (
-        _numbered(construction, count) if exhaustive else _random(construction, count, seed)
-    )
+    groups = _numbered(construction, count) if exhaustive else _random(construction, count, seed)
     return _verify(construction, groups, exhaustive, None if exhaustive else seed, most_counterexamples)
 
 
-def verify_targets(
-    construction: Construction, tables: Symbols, *, most_counterexamples: int = 10
-) -> Verification:
+def verify_targets(construction: Construction, tables: Symbols, *, most_counterexamples: int = 10) -> Verification:
     """The given targets, as tables (count, V^n_X, n_Y), on every input."""
     return _verify(construction, iter([tables]), False, None, most_counterexamples)
 
@@ -172,9 +168,7 @@ def _verify(
     )
 
 
-def prompts(
-    construction: Construction, tables: Symbols, rows: Symbols
-) -> tuple[Tensor, Tensor]:
+def prompts(construction: Construction, tables: Symbols, rows: Symbols) -> tuple[Tensor, Tensor]:
     """Teacher-forced prompts and the symbols they should be answered with.
 
     Row r is input r mod V^n_X of target r // V^n_X. Returns embeddings (rows, position, d_e) of
@@ -206,9 +200,7 @@ def _leads(construction: Construction, tables: Symbols) -> Iterator[tuple[Symbol
 
 
 @torch.no_grad()
-def _counterexample(
-    construction: Construction, tables: Symbols, row: int, step: int
-) -> Counterexample:
+def _counterexample(construction: Construction, tables: Symbols, row: int, step: int) -> Counterexample:
     """Runs one row again and says what it emitted."""
     embeddings, answers = prompts(construction, tables, np.array([row]))
     logits = construction.model(embeddings)[0, step - construction.n_answer].double()
