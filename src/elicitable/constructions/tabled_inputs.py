@@ -2,8 +2,8 @@
 
 One virtual token per value of X_1 … X_{n_X−1}, in counting order, each a table over the last token as in theorem 2.
 The first layer brings X_1 … X_{n_X−1} to the last position; the second compares them, digit by digit, with the
-address of each virtual token. Nothing is packed, so the precision needed is that of theorem 2. (Paper: section 3, appendix A, for what
-is realised; this way to pay for it is worked out here.)
+address of each virtual token. Nothing is packed, so the precision needed is that of theorem 2. (Paper: section 3,
+appendix A, for what is realised; this way to pay for it is worked out here.)
 """
 
 from __future__ import annotations
