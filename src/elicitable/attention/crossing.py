@@ -1,0 +1,152 @@
+"""Why content attention drifts: queries and keys of two runs, crossed (section 6, measured exactly).
+
+Below a prefixed layer both queries and keys have changed. With q and k each from the run with (1) or without (0) the
+context there are four patterns P_qk, and the change is a sum of three parts:
+
+    P_11 − P_00 = (P_10 − P_00) + (P_01 − P_00) + (P_11 − P_10 − P_01 + P_00)
+                  changed queries  changed keys    interaction
+
+What the context changes in the weights themselves is that, scaled, plus its own local rescaling:
+
+    A^pt − P_00 = −α P_11 + (P_11 − P_00)        local rescaling, and what came from below
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from elicitable.attention.drift import jensen_shannon, total_variation
+from elicitable.attention.operands import Operands, chunks, valid_queries
+from elicitable.attention.patterns import content_pattern, joint_pattern
+
+
+@dataclass(frozen=True, eq=False)
+class Crossed:
+    """The four patterns of one block of queries, (batch, head, query, key) each; index q then k, 1 is with context."""
+
+    p11: Tensor
+    p10: Tensor
+    p01: Tensor
+    p00: Tensor
+
+    @property
+    def by_queries(self) -> Tensor:
+        """P_10 − P_00: what the changed queries do alone."""
+        return self.p10 - self.p00
+
+    @property
+    def by_keys(self) -> Tensor:
+        """P_01 − P_00: what the changed keys do alone."""
+        return self.p01 - self.p00
+
+    @property
+    def interaction(self) -> Tensor:
+        """P_11 − P_10 − P_01 + P_00: what neither does alone."""
+        return self.p11 - self.p10 - self.p01 + self.p00
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """Sums over batch and queries that are no padding, (head,), of each statistic; ``queries`` is how many.
+
+    Attributes:
+        variation: total variation between content attention with and without the context.
+        divergence: Jensen–Shannon divergence of the same, nats.
+        by_queries: ½ Σ_j |P_10 − P_00|.
+        by_keys: ½ Σ_j |P_01 − P_00|.
+        interaction: ½ Σ_j |interaction|.
+        local: ½ Σ_j |A^pt_ij − P_11,ij| = α/2, the local rescaling.
+        first_with: the content's first visible key's weight in A^pt (the model's own sink, with the context).
+        first_without: the same without the context.
+        residual: the largest |A^pt − (1 − α)(P_00 + the three parts)|; (head,), a maximum and no sum.
+        queries: number of (batch, query) pairs summed over.
+    """
+
+    variation: Tensor
+    divergence: Tensor
+    by_queries: Tensor
+    by_keys: Tensor
+    interaction: Tensor
+    local: Tensor
+    first_with: Tensor
+    first_without: Tensor
+    residual: Tensor
+    queries: int
+
+
+def cross(with_context: Operands, without: Operands, rows: slice = slice(None)) -> Crossed:
+    """The four content patterns of two runs over the same content.
+
+    Example:
+        >>> q, k = torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4)
+        >>> crossed = cross(Operands(q, k, k), Operands(q, k, k))
+        >>> bool((crossed.interaction == 0).all())
+        True
+    """
+    return Crossed(
+        p11=content_pattern(with_context, rows),
+        p10=content_pattern(replace(without, query=with_context.query), rows),
+        p01=content_pattern(replace(without, key=with_context.key), rows),
+        p00=content_pattern(without, rows),
+    )
+
+
+def drift(with_context: Operands, without: Operands, block: int = 128) -> Drift:
+    """Drift of content attention between two runs, and what it is made of.
+
+    Args:
+        with_context: the call in the run with the context.
+        without: the call of the same layer in the run without it, over the same content at the same positions.
+        block: query rows at once.
+
+    Example:
+        >>> x = torch.randn(1, 2, 3, 4)
+        >>> drift(Operands(x, x, x), Operands(x, x, x)).variation.tolist()
+        [0.0, 0.0]
+    """
+    heads, queries = with_context.query.shape[1:3]
+    names = [name for name in Drift.__dataclass_fields__ if name != "queries"]
+    sums = {name: torch.zeros(heads, dtype=torch.float64) for name in names}
+    valid = valid_queries(with_context)
+    first = _first_key(with_context)
+    for rows in chunks(queries, block):
+        seen = valid[:, None, rows]
+        for name, each in _block(with_context, without, rows, first).items():
+            each = torch.where(seen, each, 0.0)
+            if name == "residual":
+                sums[name] = torch.maximum(sums[name], each.amax(dim=(0, 2)).double().cpu())
+            else:
+                sums[name] += each.sum(dim=(0, 2), dtype=torch.float64).cpu()
+    return Drift(**sums, queries=int(valid.sum()))
+
+
+def _block(one: Operands, zero: Operands, rows: slice, first: Tensor) -> dict[str, Tensor]:
+    crossed, joint = cross(one, zero, rows), joint_pattern(one, rows)
+    mass = joint.prefix.sum(dim=-1, keepdim=True)
+    recombined = crossed.p00 + crossed.by_queries + crossed.by_keys + crossed.interaction
+    at = first[:, None, None, None].expand(*joint.content.shape[:3], 1)
+    return {
+        "variation": total_variation(crossed.p11, crossed.p00),
+        "divergence": jensen_shannon(crossed.p11, crossed.p00),
+        "by_queries": total_variation(crossed.p10, crossed.p00),
+        "by_keys": total_variation(crossed.p01, crossed.p00),
+        "interaction": 0.5 * crossed.interaction.abs().sum(dim=-1),
+        "local": total_variation(joint.content, crossed.p11),
+        "first_with": joint.content.gather(-1, at)[..., 0],
+        "first_without": crossed.p00.gather(-1, at)[..., 0],
+        "residual": (joint.content - (1 - mass) * recombined).abs().amax(dim=-1),
+    }
+
+
+def _first_key(operands: Operands) -> Tensor:
+    """(batch,) index of the first content key that is no padding."""
+    batch, keys = operands.key.shape[0], operands.key.shape[2]
+    mask = operands.content_mask
+    if mask is None:
+        return torch.zeros(batch, dtype=torch.long, device=operands.key.device)
+    seen = mask[:, 0] if mask.dtype == torch.bool else mask[:, 0] > torch.finfo(mask.dtype).min / 2
+    ever = seen.any(dim=1).expand(batch, keys)
+    return ever.long().argmax(dim=-1)

@@ -1,0 +1,49 @@
+"""Which virtual tokens are used: each context position's share of the prefix mass, and how much it varies.
+
+Appendix B of the paper: one or two positions of a trained prefix take most of the mass, nearly whatever the input.
+Shares are collected in a histogram, so that percentiles over any number of batches cost a fixed memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BINS = 512  # a percentile is known to 1/512: finer than the spreads of 0.016 and more that appendix B reports
+
+
+def share_histogram(share: Tensor, valid: Tensor) -> Tensor:
+    """Counts of each position's share over queries that are no padding: (head, prefix, BINS) of int32.
+
+    Args:
+        share: softmax within the context, (batch, head, query, prefix).
+        valid: (batch, query) bool.
+    """
+    heads, prefix = share.shape[1], share.shape[3]
+    counts = torch.zeros(heads * prefix * BINS, dtype=torch.int32)
+    if prefix == 0:
+        return counts.reshape(heads, 0, BINS)
+    bins = (share.transpose(0, 1).reshape(heads, -1, prefix) * BINS).to(torch.int32).clamp_(0, BINS - 1)
+    bins = bins[:, valid.reshape(-1)] if not bool(valid.all()) else bins
+    place = torch.arange(heads * prefix, dtype=torch.int32, device=bins.device).reshape(heads, 1, prefix) * BINS
+    found = torch.bincount((bins + place).reshape(-1).cpu(), minlength=counts.numel())
+    return found.to(torch.int32).reshape(heads, prefix, BINS)
+
+
+def percentile(histogram: Tensor, q: float) -> Tensor:
+    """The share below which a fraction ``q`` of the counts lies, (…,), to 1/BINS; NaN where nothing was counted.
+
+    >>> counts = torch.zeros(BINS, dtype=torch.int32)
+    >>> counts[128] = 10
+    >>> percentile(counts, 0.5).item()
+    0.2509765625
+    """
+    total = histogram.sum(dim=-1, dtype=torch.float64)
+    reached = histogram.cumsum(dim=-1, dtype=torch.float64) >= (q * total)[..., None]
+    middle = (reached.to(torch.int32).argmax(dim=-1).double() + 0.5) / BINS
+    return torch.where(total > 0, middle, torch.nan)
+
+
+def spread(histogram: Tensor, low: float = 0.01, high: float = 0.99) -> Tensor:
+    """The 1–99 percentile spread of each position's share, (…,), in [0, 1]; appendix B's figure."""
+    return percentile(histogram, high) - percentile(histogram, low)

@@ -1,0 +1,66 @@
+"""In which directions a context pushes a head's output: the span of its bias over queries and inputs.
+
+With n context tokens the bias Σ_{j∈prefix} A^pt_ij v_j lies in the span of n vectors (section 4; one token has one
+direction for every input). Trained contexts use fewer (appendix B). The directions are counted by the second moment
+M = Σ_i b_i b_iᵀ, which adds up over batches: a stream of biases costs one d_value × d_value matrix a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Subspace:
+    """The spectrum of a stream of biases.
+
+    Attributes:
+        energies: eigenvalues of M, descending, (head, d_value); their sum is Σ_i ‖b_i‖².
+        effective_rank: exp(−Σ p log p) over shares p of the energies, (head,), in [1, d_value]; 0 where M is zero.
+        first_share: share of the energy in the first direction, (head,), in (0, 1]; 0 where M is zero.
+    """
+
+    energies: Tensor
+    effective_rank: Tensor
+    first_share: Tensor
+
+    def rank(self, tolerance: float = 1e-10) -> Tensor:
+        """(head,) number of directions with more than ``tolerance`` of the first one's energy."""
+        return (self.energies > tolerance * self.energies[:, :1].clamp(min=torch.finfo(torch.float64).tiny)).sum(-1)
+
+
+def second_moment(bias: Tensor, valid: Tensor) -> Tensor:
+    """Σ_{batch, query} b bᵀ over queries that are no padding: (head, d_value, d_value), in float64.
+
+    Args:
+        bias: (batch, head, query, d_value).
+        valid: (batch, query) bool.
+    """
+    batch, heads, queries, d_value = bias.shape
+    if not bool(valid.all()):
+        bias = torch.where(valid[:, None, :, None], bias, 0.0)
+    rows = bias.transpose(0, 1).reshape(heads, batch * queries, d_value)
+    return torch.matmul(rows.transpose(1, 2), rows).double()
+
+
+def subspace(moment: Tensor) -> Subspace:
+    """The spectrum of a second moment.
+
+    Args:
+        moment: (head, d_value, d_value), symmetric.
+
+    Example:
+        >>> one_direction = torch.tensor([[[4.0, 0.0], [0.0, 0.0]]])
+        >>> found = subspace(one_direction)
+        >>> found.effective_rank.item(), found.first_share.item(), found.rank().item()
+        (1.0, 1.0, 1)
+    """
+    energies = torch.linalg.eigvalsh(moment.double()).flip(-1).clamp(min=0.0)
+    total = energies.sum(dim=-1, keepdim=True)
+    shares = torch.where(total > 0, energies / total.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    entropy = -torch.special.xlogy(shares, shares).sum(dim=-1)
+    present = total[:, 0] > 0
+    return Subspace(energies, torch.where(present, entropy.exp(), 0.0), shares[:, 0])
