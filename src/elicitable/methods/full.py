@@ -1,0 +1,86 @@
+"""Full fine-tuning: every weight is trained, on a copy that is swapped in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from elicitable.methods.base import Adaptation, Schedule, Trained
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+
+
+class FullWeights(Adaptation):
+    """A trained copy of every weight. The model's own tensors are never written to."""
+
+    kind = "full"
+
+    def __init__(self, model: Model, **setting: Any) -> None:
+        super().__init__(**setting)
+        self.names = [name for name, _ in model.hf.named_parameters()]
+        self.copies = [
+            nn.Parameter(p.detach().clone().to(model.trainable_dtype) if p.is_floating_point() else p.detach().clone())
+            for _, p in model.hf.named_parameters()
+        ]
+
+    @contextmanager
+    def weights(self, model: Model) -> Iterator[None]:
+        """Put the copies in the place of the model's parameters; tied weights stay tied."""
+        places = _places(model.hf)
+        originals = [places[name][0] for name in self.names]
+        try:
+            self._swap(places, self.copies)
+            yield
+        finally:
+            self._swap(places, originals)
+
+    def _swap(self, places: dict[str, tuple[nn.Parameter, list[tuple[nn.Module, str]]]], new: list[Any]) -> None:
+        for name, parameter in zip(self.names, new, strict=True):
+            for module, attribute in places[name][1]:
+                module._parameters[attribute] = parameter
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Every weight."""
+        return self.copies
+
+    def state(self) -> dict[str, Tensor]:
+        """Every weight under its own name."""
+        return {name: p.detach().clone() for name, p in zip(self.names, self.copies, strict=True)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over every weight."""
+        with torch.no_grad():
+            for name, parameter in zip(self.names, self.copies, strict=True):
+                parameter.copy_(state[name])
+
+
+def _places(hf: nn.Module) -> dict[str, tuple[nn.Parameter, list[tuple[nn.Module, str]]]]:
+    """Each parameter by its first name, with every module that holds it (tied weights are held twice)."""
+    holders: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in hf.modules():
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None:
+                holders.setdefault(id(parameter), []).append((module, attribute))
+    return {name: (p, holders[id(p)]) for name, p in hf.named_parameters()}
+
+
+class Full(Trained):
+    """All numbers of the model; not bound by the budget, and says so."""
+
+    name = "full"
+    label = "weights"
+    summary = "full fine-tuning: every weight"
+    schedule = Schedule(learning_rates=(3e-5, 1e-4, 3e-4, 1e-3), weight_decay=0.1)
+
+    def numbers(self, model: Model, size: int = 1) -> int:
+        """Every number of the model."""
+        return sum(p.numel() for p in model.hf.parameters())
+
+    def build(self, model: Model, size: int = 1, seed: int = 0, **options: Any) -> FullWeights:
+        """A copy that starts at the pretrained weights."""
+        return FullWeights(model)

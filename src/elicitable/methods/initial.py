@@ -1,0 +1,62 @@
+"""Where a trained context starts: it matters more than most choices of method, so it is a setting and is recorded.
+
+``random``  Gaussian, with the spread of the model's own embeddings.
+``vocabulary``  the embeddings of tokens drawn from the vocabulary.
+``text``  the embeddings of a given text, repeated or cut to length.
+``sink``  the model's own first token, over and over, with a little noise so that the positions can part ways.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from elicitable.errors import InputError, UnknownNameError
+from elicitable.models.capture import sink_token
+from elicitable.rng import torch_generator
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+
+INITS = ("random", "sink", "text", "vocabulary")
+
+
+def check_init(init: str) -> None:
+    """Raise UnknownNameError for a name that is none of :data:`INITS`."""
+    if init not in INITS:
+        raise UnknownNameError("init", init, INITS)
+
+
+def initial_ids(model: Model, length: int, init: str, seed: int, text: str | None) -> Tensor:
+    """(1, length) token ids to start from; not defined for ``random``."""
+    if init == "text":
+        if not text:
+            raise InputError("init='text' needs text=.")
+        ids = model.ids(text).flatten().tolist()
+        return model.ids((ids * length)[:length])
+    if init == "sink":
+        return model.ids([sink_token(model)] * length)
+    drawn = torch.randint(model.anatomy.vocab, (length,), generator=torch_generator(seed, "init", init))
+    return model.ids(drawn)
+
+
+def initial_embeddings(model: Model, length: int, init: str, seed: int, text: str | None = None) -> Tensor:
+    """(length, d_model) input embeddings in the trainable dtype."""
+    check_init(init)
+    table = model.hf.get_input_embeddings().weight.detach()
+    generator = torch_generator(seed, "noise", init)
+    noise = torch.randn(length, table.shape[1], generator=generator, dtype=torch.float64)
+    spread = float(table.float().std())
+    if init == "random":
+        return (spread * noise).to(table.device, model.trainable_dtype)
+    start = table[initial_ids(model, length, init, seed, text)[0]].to(model.trainable_dtype)
+    jitter = 0.1 * spread if init == "sink" else 0.0
+    return start + (jitter * noise).to(start)
+
+
+def check_length(length: int) -> None:
+    """Raise InputError for a context of no positions."""
+    if length < 1:
+        raise InputError(f"length must be at least 1 virtual token, got {length}.")

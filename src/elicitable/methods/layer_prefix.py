@@ -1,0 +1,88 @@
+"""Prefix-tuning as the paper states it: n residual-stream vectors a layer, seen by its own norm, W_K and W_V.
+
+    k_j = W_K norm(s_j),   v_j = W_V norm(s_j)      for the layer's vectors s_1 … s_n
+
+Source: Petrov, Torr, Bibi, ICLR 2024, section 2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from elicitable.methods.base import Adaptation, Schedule, Trained
+from elicitable.methods.initial import check_init, check_length, initial_ids
+from elicitable.models.capture import capture_residuals
+from elicitable.rng import torch_generator
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+    from elicitable.values import PrefixKV
+
+
+class LayerPrefixContext(Adaptation):
+    """``vectors`` (layer, prefix, d_model), trained."""
+
+    kind = "layer-prefix"
+
+    def __init__(self, vectors: Tensor, **setting: Any) -> None:
+        super().__init__(**setting)
+        self.vectors = nn.Parameter(vectors)
+
+    def prefix(self, model: Model, before: PrefixKV | None = None) -> PrefixKV:
+        """Each layer's norm and projections applied to its vectors, at batch 1."""
+        return capture_residuals(model, self.vectors, before)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The vectors of all layers."""
+        return [self.vectors]
+
+    def keys_per_layer(self) -> int:
+        """One key a virtual token."""
+        return self.vectors.shape[1]
+
+
+class LayerPrefix(Trained):
+    """n·layers·d_model numbers."""
+
+    name = "layer-prefix"
+    label = "prefix"
+    summary = "the paper's prefix: n residual-stream vectors a layer, through the layer's own projections"
+    schedule = Schedule(learning_rates=(1e-2, 3e-2, 1e-1, 3e-1))
+
+    def numbers(self, model: Model, size: int) -> int:
+        """size · layers · d_model."""
+        return size * model.anatomy.depth * model.anatomy.d_model
+
+    def build(
+        self, model: Model, size: int, seed: int = 0, init: str = "random", text: str | None = None, **options: Any
+    ) -> LayerPrefixContext:
+        """``size`` virtual tokens a layer; other starts than ``random`` are the residual stream of their tokens."""
+        check_length(size)
+        check_init(init)
+        if init == "random":
+            shape = (model.anatomy.depth, size, model.anatomy.d_model)
+            vectors = torch.randn(shape, generator=torch_generator(seed, "layer-prefix"), dtype=torch.float64)
+            vectors = vectors.to(model.device, model.trainable_dtype)
+        else:
+            vectors = residuals(model, initial_ids(model, size, init, seed, text)).to(model.trainable_dtype)
+        return LayerPrefixContext(vectors, length=size, init=init, text=text, seed=seed)
+
+
+@torch.no_grad()
+def residuals(model: Model, ids: Tensor) -> Tensor:
+    """(layer, token, d_model): what each decoder layer receives when ``ids`` (1, token) are run alone."""
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append((args[0] if args else kwargs["hidden_states"])[0].detach())
+
+    hooks = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in model.anatomy.blocks]
+    try:
+        model.hf(input_ids=ids, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(seen)

@@ -1,0 +1,154 @@
+"""LoRA through peft: W + (α/r)·B·A on chosen linear layers, swapped in and out.
+
+Source: Hu et al., ICLR 2022 (arXiv 2106.09685).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from elicitable.errors import InputError
+from elicitable.methods.base import Adaptation, Schedule, Trained
+from elicitable.methods.initial import check_length
+from elicitable.rng import torch_generator
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+
+# Which linear layers by default: what the paper's "same budget" experiment uses on GPT-2 shapes, queries and values
+# (the LoRA paper's choice) where they are apart, else every linear layer of the decoder blocks.
+_DEFAULTS = (("c_fc", "c_proj"), ("q_proj", "v_proj"), ("query_key_value",), ("qkv_proj",), ("Wqkv",))
+
+
+class LoRAWeights(Adaptation):
+    """peft's LoRA layers, built once; installing them swaps modules, so the base weights are never touched."""
+
+    kind = "lora"
+
+    def __init__(
+        self, model: Model, rank: int, modules: Sequence[str], seed: int, alpha: float, **setting: Any
+    ) -> None:
+        super().__init__(rank=rank, modules=list(modules), alpha=alpha, seed=seed, **setting)
+        self.layers = _build(model, rank, list(modules), alpha)
+        self._initialise(seed)
+
+    def _initialise(self, seed: int) -> None:
+        """A uniform as peft does (Kaiming, a = √5), from our own stream; B = 0, so the start is the base model."""
+        generator = torch_generator(seed, "lora")
+        with torch.no_grad():
+            for _, _, layer, _ in self.layers:
+                a = layer.lora_A["default"].weight
+                bound = math.sqrt(6.0 / (1 + 5) / a.shape[1])
+                a.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))
+                layer.lora_B["default"].weight.zero_()
+
+    @contextmanager
+    def weights(self, model: Model) -> Iterator[None]:
+        """Put the LoRA layers in the place of the linear layers they wrap."""
+        try:
+            for parent, name, layer, _ in self.layers:
+                layer.train(model.hf.training)
+                setattr(parent, name, layer)
+            yield
+        finally:
+            for parent, name, _, base in self.layers:
+                setattr(parent, name, base)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """A and B of every layer."""
+        return [
+            weight
+            for _, _, layer, _ in self.layers
+            for weight in (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
+        ]
+
+
+def _build(model: Model, rank: int, modules: list[str], alpha: float) -> list[tuple[nn.Module, str, Any, nn.Module]]:
+    """(parent, attribute, LoRA layer, base layer) for every matching linear layer; the model is left as it was."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    owners = {id(child): (parent, name) for parent in model.hf.modules() for name, child in parent.named_children()}
+    frozen = {name: p.requires_grad for name, p in model.hf.named_parameters()}
+    before = dict(model.hf.named_modules())
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, lora_dropout=0.0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fan_in_fan_out is set for GPT-2's Conv1D, with a warning
+            inject_adapter_in_model(config, model.hf)
+    except ValueError as error:
+        linear = sorted({name.rsplit(".", 1)[-1] for name, m in before.items() if isinstance(m, nn.Linear)})
+        raise InputError(f"no layer of {model.name} is named {modules}; its linear layers: {linear}.") from error
+    found = []
+    for module in list(model.hf.modules()):
+        if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
+            parent, name = owners[id(module.base_layer)]
+            found.append((parent, name, module, module.base_layer))
+    for parent, name, layer, base in found:
+        layer.to(base.weight.device)
+        for weight in (layer.lora_A["default"].weight, layer.lora_B["default"].weight):
+            weight.data = weight.data.to(model.trainable_dtype)
+        setattr(parent, name, base)
+    if hasattr(model.hf, "peft_config"):
+        del model.hf.peft_config
+    for name, parameter in model.hf.named_parameters():
+        parameter.requires_grad_(frozen[name])
+    return found
+
+
+def default_modules(model: Model) -> list[str]:
+    """Names of the linear layers that LoRA is put on unless told otherwise."""
+    names = {name.rsplit(".", 1)[-1] for block in model.anatomy.blocks for name, _ in block.named_modules()}
+    for wanted in _DEFAULTS:
+        if set(wanted) <= names:
+            return list(wanted)
+    linear = {
+        name.rsplit(".", 1)[-1]
+        for block in model.anatomy.blocks
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    return sorted(linear)
+
+
+class LoRA(Trained):
+    """rank·Σ_layers (inputs + outputs) numbers."""
+
+    name = "lora"
+    label = "weights"
+    summary = "low-rank change of chosen weights (peft)"
+    schedule = Schedule(learning_rates=(1e-3, 3e-3, 1e-2, 3e-2))
+
+    def numbers(self, model: Model, size: int, modules: Sequence[str] | None = None) -> int:
+        """size · Σ (inputs + outputs) over the chosen linear layers."""
+        wanted = tuple(modules or default_modules(model))
+        return size * sum(
+            sum(_ends(module))
+            for block in model.anatomy.blocks
+            for name, module in block.named_modules()
+            if name.rsplit(".", 1)[-1] in wanted and hasattr(module, "weight") and module.weight.ndim == 2
+        )
+
+    def build(
+        self,
+        model: Model,
+        size: int,
+        seed: int = 0,
+        modules: Sequence[str] | None = None,
+        alpha: float | None = None,
+        **options: Any,
+    ) -> LoRAWeights:
+        """Rank ``size`` on ``modules`` with α = 2·rank unless given."""
+        check_length(size)
+        return LoRAWeights(model, size, modules or default_modules(model), seed, alpha or 2.0 * size)
+
+
+def _ends(module: nn.Module) -> tuple[int, int]:
+    weight: Tensor = module.weight
+    return weight.shape[0], weight.shape[1]

@@ -1,0 +1,72 @@
+"""The toy transformers of the paper's section 5: GPT-2 blocks over a vocabulary of ten digits.
+
+They are trained by ``elicitable pretrain`` and kept in the package with their full training record. Differences from
+the companion code: no reserved prefix positions; instead the content stands at a random offset at every pretraining
+step, so that a context may come first without moving the content to positions never seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from elicitable.models.model import Model
+from elicitable.rng import derive_seed
+
+SYMBOLS = 10
+CONTENT = 19  # ten digits read, ten written, the last of which is never read
+LONGEST_CONTEXT = 64
+
+
+@dataclass(frozen=True)
+class ToySpec:
+    """Shape of a toy and how it is pretrained (iterations and rate found by the sweeps noted in docs/log.md)."""
+
+    name: str
+    task: str
+    layers: int
+    heads: int
+    d_model: int
+    has_first_norm: bool = True
+    steps: int = 20_000
+    learning_rate: float = 1e-3
+    batch: int = 64
+    largest_offset: int = LONGEST_CONTEXT
+
+    def as_dict(self) -> dict[str, Any]:
+        """The spec as plain data."""
+        return asdict(self)
+
+
+TOYS = {
+    "ascending": ToySpec("ascending", "ascending", layers=1, heads=1, d_model=96, steps=12_000, learning_rate=3e-3),
+    "mixed": ToySpec("mixed", "mixed", layers=4, heads=4, d_model=256, steps=20_000, learning_rate=1e-3),
+}
+
+
+def build_toy(spec: ToySpec, seed: int) -> Model:
+    """A toy with fresh weights; the same seed gives the same bytes, and the global generator is left alone."""
+    config = GPT2Config(
+        vocab_size=SYMBOLS,
+        n_positions=CONTENT + LONGEST_CONTEXT,
+        n_embd=spec.d_model,
+        n_layer=spec.layers,
+        n_head=spec.heads,
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+        tie_word_embeddings=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "toy", spec.name))
+        hf = GPT2LMHeadModel(config)
+    if not spec.has_first_norm:
+        for block in hf.transformer.h:
+            block.ln_1 = torch.nn.Identity()
+    return Model(hf.eval(), name=f"toy:{spec.name}")

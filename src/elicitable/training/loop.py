@@ -1,0 +1,265 @@
+"""The one training loop. It never asks which method it holds.
+
+AdamW, gradient clipping, a linear warm-up, a constant phase, and a cosine down to zero: the constant phase ends when
+the task is solved, when nothing improves any more, or when steps or time run out, so the cosine never has to be
+planned ahead for a length nobody knows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from elicitable.models.inject import installed, prefix_of, set_prefix
+from elicitable.rng import generator
+from elicitable.training.batches import stream
+from elicitable.training.evaluate import Reading, answer_logits, evaluate, token_losses
+from elicitable.training.precision import autocast, frozen_casts
+from elicitable.values import CurvePoint, Item, Score
+
+if TYPE_CHECKING:
+    from elicitable.methods.base import Adaptation
+    from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one adaptation is trained; frozen data, part of a trial's identity.
+
+    ``steps`` bounds the constant phase and the cosine together, ``seconds`` too when given. ``patience`` is the share
+    of the steps so far (at least ``patience_steps``) without improvement after which the constant phase ends.
+    """
+
+    learning_rate: float
+    steps: int
+    batch: int = 64
+    warmup: int = 50
+    cooldown: float = 0.2
+    evaluate_every: int = 100
+    validation_items: int = 256
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    solved: float = 0.995
+    patience: float = 0.3
+    patience_steps: int = 500
+    max_tokens: int = 1024
+    largest_offset: int = 0
+    seconds: float | None = None
+
+
+@dataclass
+class Fit:
+    """What training gave: the best state by validation, the curve, and why it stopped."""
+
+    curve: list[CurvePoint] = field(default_factory=list)
+    best: Score | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
+    seconds: float = 0.0
+    stopped: str = ""  # solved, plateau, steps, time, diverged, interrupted
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a state to evaluate."""
+        return self.best is not None and bool(self.state)
+
+
+Progress = Callable[[CurvePoint, float], None]  # the newest point, and the share of the work that is done
+
+
+def train(
+    model: Model,
+    adaptation: Adaptation,
+    task: Task,
+    plan: Plan,
+    seed: int,
+    *,
+    inside: Sequence[Adaptation] = (),
+    progress: Progress | None = None,
+) -> Fit:
+    """Train ``adaptation`` on ``task``; its best state by validation is loaded at the end.
+
+    The base weights get no gradient and are untouched. ``inside`` are adaptations that stand before it and are not
+    trained (contexts compose). Not-a-number in the loss stops the run as ``diverged``.
+    """
+    parameters = adaptation.parameters()
+    optimizer = torch.optim.AdamW(_groups(parameters, plan.weight_decay), lr=plan.learning_rate, betas=plan.betas)
+    batches = stream(model, task, plan.batch, generator(seed, "data", task.name), plan.max_tokens)
+    offsets = generator(seed, "offset")
+    validation = task.held_out("validation", plan.validation_items)
+    fit, phase, started = Fit(), Phase(plan), time.monotonic()
+    with prepared(model, adaptation, inside) as refresh:
+        while not phase.is_over:
+            rate = phase.rate()
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            offset = int(offsets.integers(plan.largest_offset + 1)) if plan.largest_offset else 0
+            loss = _step(model, refresh, next(batches), optimizer, parameters, plan.clip, offset)
+            fit.steps += 1
+            if not math.isfinite(loss):
+                fit.stopped = "diverged"
+                break
+            phase.advance(time.monotonic() - started)
+            if fit.steps % plan.evaluate_every == 0 or phase.is_over:
+                point = _validate(model, adaptation, refresh, task, validation, plan, fit, loss)
+                phase.observe(point)
+                if progress:
+                    progress(point, phase.share())
+    fit.seconds = time.monotonic() - started
+    fit.stopped = fit.stopped or phase.reason
+    if fit.state:
+        adaptation.load(fit.state)
+    return fit
+
+
+@contextmanager
+def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] = ()) -> Iterator[Callable[[], None]]:
+    """Freeze the base, install ``adaptation``, and yield the function that recomputes its keys and values."""
+    trained = {id(p) for p in adaptation.parameters()}
+    frozen: list[tuple[nn.Parameter, bool]] = []
+    was_training = model.hf.training
+    with ExitStack() as stack:
+        for part in (*inside, adaptation):
+            stack.enter_context(part.weights(model))
+        for parameter in model.hf.parameters():
+            if id(parameter) not in trained and parameter.requires_grad:
+                frozen.append((parameter, True))
+                parameter.requires_grad_(False)
+        stack.enter_context(frozen_casts(model))
+        slot = stack.enter_context(installed(model))
+        stack.callback(set_prefix, model, slot, slot.prefix, slot.strength)
+        model.hf.eval()  # no dropout: the data are new at every step or few, and the frozen model is what is asked
+        try:
+            yield lambda: set_prefix(model, slot, prefix_of(model, [*inside, adaptation]))
+        finally:
+            model.hf.train(was_training)
+            for parameter, required in frozen:
+                parameter.requires_grad_(required)
+
+
+def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups: list[dict[str, object]] = [{"params": matrices, "weight_decay": weight_decay}]
+    return [*groups, {"params": vectors, "weight_decay": 0.0}] if vectors else groups
+
+
+def _step(
+    model: Model,
+    refresh: Callable[[], None],
+    batch: object,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    clip: float,
+    offset: int,
+) -> float:
+    with autocast(model):
+        refresh()
+        logits = answer_logits(model, batch, offset)  # type: ignore[arg-type]
+    targets = batch.targets  # type: ignore[attr-defined]
+    losses = token_losses(logits, targets)
+    loss = losses.sum() / (targets >= 0).sum()
+    value = float(loss.detach())
+    if math.isfinite(value):
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, clip)
+        if not bool(torch.isfinite(norm)):
+            return math.nan
+        optimizer.step()
+    return value
+
+
+def _validate(
+    model: Model,
+    adaptation: Adaptation,
+    refresh: Callable[[], None],
+    task: Task,
+    items: Sequence[Item],
+    plan: Plan,
+    fit: Fit,
+    loss: float,
+) -> CurvePoint:
+    with torch.no_grad(), autocast(model):
+        refresh()
+    reading = Reading(batch=max(plan.batch, 16), max_tokens=plan.max_tokens)
+    score = evaluate(model, items, task.labels(), reading)
+    if fit.best is None or (score.mean, -score.loss_nats) > (fit.best.mean, -fit.best.loss_nats):
+        fit.best, fit.state = score, adaptation.state()
+    point = CurvePoint(step=fit.steps, loss_nats=loss, validation=score.mean)
+    fit.curve.append(point)
+    return replace(point, loss_nats=score.loss_nats)
+
+
+class Phase:
+    """Where the schedule is: warm-up, constant, cosine down. Knows steps, time and improvement; nothing of models."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.step = 0
+        self.elapsed = 0.0
+        self.cooling_from: int | None = None
+        self.cooling_steps = 0
+        self.reason = ""
+        self.best_score, self.best_loss, self.best_step = -1.0, math.inf, 0
+
+    def rate(self) -> float:
+        """Learning rate of the coming step."""
+        peak = self.plan.learning_rate
+        if self.cooling_from is not None:
+            done = (self.step - self.cooling_from) / max(1, self.cooling_steps)
+            return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+        return peak * min(1.0, (self.step + 1) / max(1, self.plan.warmup))
+
+    def advance(self, elapsed: float) -> None:
+        """One step was taken; ``elapsed`` seconds since the start."""
+        self.step += 1
+        self.elapsed = elapsed
+        if self.cooling_from is not None:
+            return
+        share = self.plan.cooldown
+        if self.step >= round(self.plan.steps * (1 - share)):
+            self._cool("steps", self.plan.steps - self.step)
+        elif self.plan.seconds is not None and elapsed >= self.plan.seconds * (1 - share):
+            left = max(0.0, self.plan.seconds - elapsed) / (elapsed / self.step)
+            self._cool("time", min(self.plan.steps - self.step, int(left)))
+
+    def observe(self, point: CurvePoint) -> None:
+        """A validation score came in: solved, improved, or a plateau."""
+        score = point.validation or 0.0
+        if score >= self.plan.solved:
+            self.cooling_from, self.cooling_steps, self.reason = self.step, 0, "solved"
+            return
+        if score >= self.best_score + 0.01 or point.loss_nats <= 0.98 * self.best_loss:
+            self.best_score, self.best_loss = max(score, self.best_score), min(point.loss_nats, self.best_loss)
+            self.best_step = self.step
+        waited = self.step - self.best_step
+        if self.cooling_from is None and waited >= max(self.plan.patience_steps, self.plan.patience * self.step):
+            self._cool("plateau", round(self.plan.cooldown * self.step))
+
+    def _cool(self, reason: str, steps: int) -> None:
+        self.cooling_from, self.cooling_steps, self.reason = self.step, max(0, steps), reason
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step has been taken."""
+        if self.cooling_from is None:
+            return False
+        late = self.plan.seconds is not None and self.elapsed >= self.plan.seconds
+        return late or self.step >= self.cooling_from + self.cooling_steps
+
+    def share(self) -> float:
+        """Work done, in [0, 1]: by steps or by time, whichever is further."""
+        if self.is_over:
+            return 1.0
+        by_time = self.elapsed / self.plan.seconds if self.plan.seconds else 0.0
+        return min(1.0, max(self.step / self.plan.steps, by_time))
