@@ -181,7 +181,7 @@ def table_of_objects(source: str, objects: Iterable[tuple[str, dict[str, Any]]])
 
 
 def _cell(source: str, place: str, name: str, value: Any) -> str | None:
-    """A value as text: whole numbers without a point, truth values as JSON writes them.
+    """A value as text: whole numbers without a point, truth values as JSON writes them; None for all others.
 
     >>> [_cell("x", "line 1", "label", value) for value in ("a", 1, 1.0, 0.5, True, None)]
     ['a', '1', '1', '0.5', 'true', None]
@@ -192,9 +192,8 @@ def _cell(source: str, place: str, name: str, value: Any) -> str | None:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, float):
-        whole = math.isfinite(value) and value == int(value)
-        return str(int(value)) if whole else repr(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value == int(value) else repr(value)
     return None
 
 
