@@ -11,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from elicitable.errors import UnsupportedModelError
-from elicitable.models.attend import NAME, probing
+from elicitable.models.adapters import attending, has_adapter, has_alibi
+from elicitable.models.attend import probing
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Anatomy:
 
     ``attentions`` are the modules that call the attention function, one a layer, in order; ``blocks`` the decoder
     layers around them; ``decoder`` the module whose forward takes token ids and positions. ``has_rotary`` says that
-    positions −n … −1 can be given to a context; where it is False (learned absolute positions, tables) the content is
+    positions −n … −1 can be given to a context (rotary angles, or ALiBi); where it is False (learned absolute positions, tables) the content is
     shifted by n instead.
     """
 
@@ -65,7 +66,7 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
             f"{name} has no language-model head; elicitable needs a causal decoder "
             "(a model that AutoModelForCausalLM loads)."
         )
-    if not hf._can_set_attn_implementation():
+    if not has_adapter(hf) and not hf._can_set_attn_implementation():
         raise UnsupportedModelError(
             f"{name} ({hf.config.model_type}) does not use transformers' attention interface, "
             "so a context cannot be injected exactly."
@@ -89,7 +90,7 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
         layers=tuple(_facts(call) for call in calls),
         d_model=hf.get_input_embeddings().weight.shape[1],
         vocab=hf.get_input_embeddings().weight.shape[0],
-        has_rotary=any(key.endswith("inv_freq") for key, _ in hf.named_buffers()),
+        has_rotary=has_alibi(hf) or any(key.endswith("inv_freq") for key, _ in hf.named_buffers()),
         takes_position_ids="position_ids" in inspect.signature(hf.get_decoder().forward).parameters,
     )
 
@@ -97,14 +98,12 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
 @torch.no_grad()
 def _probe(hf: PreTrainedModel, name: str) -> list[tuple[nn.Module, Any, Any, Any, dict[str, Any]]]:
     ids = torch.zeros(1, 3, dtype=torch.long, device=hf.get_input_embeddings().weight.device)
-    previous, training = hf.config._attn_implementation, hf.training
-    hf.set_attn_implementation(NAME)
+    training = hf.training
     hf.eval()
     try:
-        with probing() as calls:
+        with attending(hf), probing() as calls:
             hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     finally:
-        hf.set_attn_implementation(previous)
         hf.train(training)
     for module, _, key, _, _ in calls:
         if key.shape[2] != ids.shape[1]:

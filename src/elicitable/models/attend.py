@@ -31,6 +31,7 @@ _KNOWN = {
     "s_aux",
     "sliding_window",
     "position_bias",
+    "position_slopes",
     "is_causal",
 }
 # Keyword arguments that modelling code passes along and that do not change attention.
@@ -81,6 +82,9 @@ class Call:
     sliding_window: int | None
     log_strength: float
     query_positions: Tensor | None = None
+    prefix_bias: Tensor | None = None  # (1, head, 1, prefix): position bias of the context's keys
+    value_bias: Tensor | None = None  # (kv_head, d_value): already added to ``value``
+    dropout: float = 0.0
 
 
 Watcher = Callable[[Call, Tensor], Tensor | None]
@@ -164,7 +168,7 @@ def attend(
     _refuse_unknown(module, kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     seat: Seat | None = getattr(module, "_elicitable_seat", None)
-    call = _call(seat, module, query, key, value, attention_mask, scaling, kwargs)
+    call = _call(seat, module, query, key, value, attention_mask, scaling, dropout, kwargs)
     output: Tensor | None = None
     if seat is not None:
         for watcher in seat.slot.watchers:
@@ -196,23 +200,26 @@ def _call(
     value: Tensor,
     mask: Tensor | None,
     scaling: float,
+    dropout: float,
     kwargs: dict[str, Any],
 ) -> Call:
     slot, layer = (seat.slot, seat.layer) if seat else (Slot(), -1)
     if slot.capture is not None:
         slot.capture[layer] = (key, value)
-    prefix_key = prefix_value = visible = None
+    prefix_key = prefix_value = visible = prefix_bias = value_bias = None
     prefix = slot.prefix
     window = kwargs.get("sliding_window")
     if prefix is not None and slot.strength > 0:
         slot.active_calls += 1
         bias = prefix.value_bias[layer] if prefix.value_bias is not None else None
         if bias is not None:
-            value = value + slot.strength * bias.to(value)[None, :, None, :]
+            value_bias = slot.strength * bias.to(value)
+            value = value + value_bias[None, :, None, :]
         if prefix.keys[layer] is not None:
             prefix_key = _rows(prefix.keys[layer], query)
             prefix_value = _rows(prefix.values[layer], query)
             visible = _prefix_visible(prefix, slot, query, window)
+            prefix_bias = _prefix_bias(prefix, prefix_key.shape[2], kwargs.get("position_slopes"))
     return Call(
         layer=layer,
         module=module,
@@ -230,7 +237,18 @@ def _call(
         sliding_window=window,
         log_strength=math.log(slot.strength) if slot.strength > 0 else -math.inf,
         query_positions=slot.query_positions,
+        prefix_bias=prefix_bias,
+        value_bias=value_bias,
+        dropout=dropout,
     )
+
+
+def _prefix_bias(prefix: PrefixKV, keys: int, slopes: Tensor | None) -> Tensor | None:
+    """slope · position (row, head, 1, prefix) for models with ALiBi, whose content starts at position 0."""
+    if slopes is None:
+        return None
+    positions = prefix.positions if prefix.positions is not None else torch.arange(-keys, 0)[None]
+    return slopes[None, :, None, None] * positions.to(slopes)[:, None, None, :]
 
 
 def _rows(rows: Tensor | None, query: Tensor) -> Tensor:
@@ -326,7 +344,10 @@ def _eager(call: Call, key: Tensor, value: Tensor, mask: Tensor | None, slot: Sl
     logits = logits_of(call, key)
     if call.position_bias is not None:
         pad = logits.shape[-1] - call.position_bias.shape[-1]
-        logits = logits + torch.nn.functional.pad(call.position_bias, (pad, 0))
+        bias = torch.nn.functional.pad(call.position_bias, (pad, 0))
+        if call.prefix_bias is not None:
+            bias = bias + torch.nn.functional.pad(_rows(call.prefix_bias, call.query), (0, call.key.shape[2]))
+        logits = logits + bias.to(logits.dtype)
     if mask is None and call.query.shape[2] > 1:
         mask = slot.causal(call.query.shape[2], key.shape[2], 0, key.device)
     if mask is not None:

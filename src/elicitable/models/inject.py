@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from elicitable.errors import InputError
-from elicitable.models.attend import NAME, Seat, Slot
+from elicitable.models.adapters import attending
+from elicitable.models.attend import Seat, Slot
 from elicitable.models.model import Model, as_model
 from elicitable.values import PrefixKV
 
@@ -44,20 +45,16 @@ def installed(model: Model) -> Iterator[Slot]:
         yield current.slot
         return
     slot = Slot()
-    previous = model.hf.config._attn_implementation
-    hook = anatomy.decoder.register_forward_pre_hook(
-        _fix_positions(slot, anatomy.takes_position_ids), with_kwargs=True
-    )
+    hook = anatomy.decoder.register_forward_pre_hook(_fix_positions(slot, anatomy.takes_position_ids), with_kwargs=True)
     try:
-        model.hf.set_attn_implementation(NAME)
-        for layer, attention in enumerate(anatomy.attentions):
-            attention.__dict__["_elicitable_seat"] = Seat(slot, layer)
-        yield slot
+        with attending(model.hf):
+            for layer, attention in enumerate(anatomy.attentions):
+                attention.__dict__["_elicitable_seat"] = Seat(slot, layer)
+            yield slot
     finally:
         hook.remove()
         for attention in anatomy.attentions:
             attention.__dict__.pop("_elicitable_seat", None)
-        model.hf.set_attn_implementation(previous)
 
 
 @contextmanager
