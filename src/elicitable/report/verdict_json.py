@@ -1,0 +1,229 @@
+"""A verdict as a JSON object and back.
+
+The object is strict JSON: numbers that are not finite become null, tuples become lists, keys become texts. What is
+read is checked key by key, and a record that is not what it should be is refused with the key's name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from elicitable.errors import StoreError
+from elicitable.values import ArmResult, Budget, CurvePoint, Verdict
+
+T = TypeVar("T")
+Read = Callable[[Any, str], T]
+
+
+def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as plain dictionaries, lists, texts, finite numbers, booleans and nulls.
+
+    Example:
+        >>> record = verdict_to_json(Verdict("inconclusive", ("one seed",), (), "toy:mixed", "ascending", 0.02))
+        >>> record["label"], record["arms"], record["margin"]
+        ('inconclusive', [], 0.02)
+    """
+    return {
+        "label": verdict.label,
+        "reasons": list(verdict.reasons),
+        "model": verdict.model,
+        "task": verdict.task,
+        "margin": plain_json(verdict.margin),
+        "arms": [_arm_to_json(arm) for arm in verdict.arms],
+        "provenance": plain_json(verdict.provenance),
+    }
+
+
+def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
+    """The verdict that :func:`verdict_to_json` wrote.
+
+    Raises:
+        StoreError: a key is missing, unknown or holds the wrong kind of value; the message names it
+            (``arms[2].mean``).
+
+    Example:
+        >>> verdict = Verdict("inconclusive", ("one seed",), (), "toy:mixed", "ascending", 0.02)
+        >>> verdict_from_json(verdict_to_json(verdict)) == verdict
+        True
+    """
+    fields = _Fields(record, "")
+    verdict = Verdict(
+        label=fields.take("label", _text),
+        reasons=fields.take("reasons", _many(_text)),
+        model=fields.take("model", _text),
+        task=fields.take("task", _text),
+        margin=fields.take("margin", _number),
+        arms=fields.take("arms", _many(_arm_from_json)),
+        provenance=fields.take("provenance", _mapping),
+    )
+    fields.finish()
+    return verdict
+
+
+def plain_json(value: Any) -> Any:
+    """``value`` in JSON's own kinds: tuples as lists, numpy scalars as numbers, not finite as None, others as text.
+
+    >>> plain_json({"size": (1, 2.5), 3: float("nan")})
+    {'size': [1, 2.5], '3': None}
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(inner) for inner in value]
+    if isinstance(value, set | frozenset):
+        return sorted((plain_json(inner) for inner in value), key=repr)
+    if callable(unwrap := getattr(value, "tolist", None)):  # numpy and torch, without importing either
+        return plain_json(unwrap())
+    return str(value)
+
+
+def _arm_to_json(arm: ArmResult) -> dict[str, Any]:
+    return {
+        "method": arm.method,
+        "setting": plain_json(arm.setting),
+        "numbers_trained": arm.budget.numbers_trained,
+        "bytes_stored": arm.budget.bytes_stored,
+        "keys_per_layer": arm.budget.keys_per_layer,
+        "mean": plain_json(arm.mean),
+        "low": plain_json(arm.low),
+        "high": plain_json(arm.high),
+        "items": arm.items,
+        "seeds": arm.seeds,
+        "learning_rate": plain_json(arm.learning_rate),
+        "steps": arm.steps,
+        "seconds": plain_json(arm.seconds),
+        "side_effect_nats": plain_json(arm.side_effect_nats),
+        "status": arm.status,
+        "reason": arm.reason,
+        "sweep": plain_json(arm.sweep),
+        "curves": [[_point_to_json(point) for point in curve] for curve in arm.curves],
+        "prefix_mass": plain_json(arm.prefix_mass),
+        "samples": plain_json(arm.samples),
+        "correct": plain_json(arm.correct),
+    }
+
+
+def _point_to_json(point: CurvePoint) -> dict[str, Any]:
+    return {
+        "step": point.step,
+        "loss_nats": plain_json(point.loss_nats),
+        "validation": plain_json(point.validation),
+    }
+
+
+def _arm_from_json(record: Any, where: str) -> ArmResult:
+    fields = _Fields(record, where)
+    arm = ArmResult(
+        method=fields.take("method", _text),
+        setting=fields.take("setting", _mapping),
+        budget=Budget(
+            numbers_trained=fields.take("numbers_trained", _count),
+            bytes_stored=fields.take("bytes_stored", _count),
+            keys_per_layer=fields.take("keys_per_layer", _count),
+        ),
+        status=fields.take("status", _text),
+        reason=fields.take("reason", _text),
+        mean=fields.take("mean", _optional(_number)),
+        low=fields.take("low", _optional(_number)),
+        high=fields.take("high", _optional(_number)),
+        items=fields.take("items", _count),
+        seeds=fields.take("seeds", _count),
+        learning_rate=fields.take("learning_rate", _optional(_number)),
+        steps=fields.take("steps", _count),
+        seconds=fields.take("seconds", _number_or_nan),
+        side_effect_nats=fields.take("side_effect_nats", _optional(_number)),
+        correct=fields.take("correct", _many(_many(_count))),
+        curves=fields.take("curves", _many(_many(_point_from_json))),
+        sweep=fields.take("sweep", _many(_mapping)),
+        prefix_mass=fields.take("prefix_mass", _many(_many(_number_or_nan))),
+        samples=fields.take("samples", _many(_mapping)),
+    )
+    fields.finish()
+    return arm
+
+
+def _point_from_json(record: Any, where: str) -> CurvePoint:
+    fields = _Fields(record, where)
+    point = CurvePoint(
+        step=fields.take("step", _count),
+        loss_nats=fields.take("loss_nats", _number_or_nan),
+        validation=fields.take("validation", _optional(_number)),
+    )
+    fields.finish()
+    return point
+
+
+class _Fields:
+    """The keys of one object, each taken exactly once, so that missing and unknown ones are both seen."""
+
+    def __init__(self, record: Any, where: str) -> None:
+        self.left = dict(_mapping(record, where or "the verdict"))
+        self.where = where
+
+    def take(self, key: str, read: Read[T]) -> T:
+        place = f"{self.where}.{key}" if self.where else key
+        if key not in self.left:
+            raise StoreError(f"not a verdict: the key {place!r} is missing.")
+        return read(self.left.pop(key), place)
+
+    def finish(self) -> None:
+        if self.left:
+            key = next(iter(self.left))
+            place = f"{self.where}.{key}" if self.where else key
+            raise StoreError(f"unknown key {place!r} in a verdict; was it written by a newer version?")
+
+
+def _refuse(place: str, expected: str, value: Any) -> StoreError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return StoreError(f"not a verdict: {place!r} should be {expected}, got {shown}.")
+
+
+def _text(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise _refuse(place, "a text", value)
+    return value
+
+
+def _count(value: Any, place: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _refuse(place, "a whole number of at least 0", value)
+    return value
+
+
+def _number(value: Any, place: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise _refuse(place, "a finite number", value)
+    return float(value)
+
+
+def _number_or_nan(value: Any, place: str) -> float:
+    """A number that was not finite was written as null."""
+    return math.nan if value is None else _number(value, place)
+
+
+def _mapping(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _refuse(place, "an object", value)
+    return dict(value)
+
+
+def _optional(read: Read[T]) -> Read[T | None]:
+    return lambda value, place: None if value is None else read(value, place)
+
+
+def _many(read: Read[T]) -> Read[tuple[T, ...]]:
+    def read_all(value: Any, place: str) -> tuple[T, ...]:
+        if not isinstance(value, list | tuple):
+            raise _refuse(place, "a list", value)
+        return tuple(read(inner, f"{place}[{i}]") for i, inner in enumerate(value))
+
+    return read_all
