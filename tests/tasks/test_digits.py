@@ -58,9 +58,7 @@ def test_held_out_items_are_of_their_split_and_shared_by_all_tasks(name: str) ->
         assert len(items) == size
         assert items == task.held_out(split) == DigitTask(name).held_out(split, 2_000)[:size]
         assert is_in_split(encode(np.array([item.prompt for item in items])), split).all()
-        assert [item.prompt for item in items] == [
-            item.prompt for item in DigitTask("ascending").held_out(split)
-        ]
+        assert [item.prompt for item in items] == [item.prompt for item in DigitTask("ascending").held_out(split)]
         assert all(type(symbol) is int for symbol in items[0].prompt + items[0].target)
 
 

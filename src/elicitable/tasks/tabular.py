@@ -146,7 +146,7 @@ def _contradictions(pairs: Mapping[Split, Sequence[Pair]]) -> list[str]:
         for text, answer in rows:
             answers.setdefault(text, set()).add(answer)
     count = sum(len(found) > 1 for found in answers.values())
-    return [f"{count} texts occur with different labels; they stay in the data"] if count else []
+    return [f"texts that occur with different labels: {count} (they stay in the data)"] if count else []
 
 
 def _cut_warning(cut: int, pairs: Mapping[Split, Sequence[Pair]], max_words: int | None) -> list[str]:

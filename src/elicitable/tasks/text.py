@@ -111,7 +111,8 @@ class TextTask:
         pairs = self._splits["train"]
         order: list[int] = []
         while len(order) < checked_count(n):
-            order += rng.permutation(len(pairs)).tolist()[: n - len(order)]
+            count = min(n - len(order), len(pairs))
+            order += rng.choice(len(pairs), count, replace=False).tolist()
         return [self.template.item(*pairs[index]) for index in order]
 
     def held_out(self, split: HeldOut, n: int | None = None) -> list[Item]:

@@ -1,0 +1,127 @@
+"""Templates, cutting and tasks of texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elicitable.errors import InputError
+from elicitable.tasks.text import Template, TextTask, cut_words
+
+
+def make(n: int = 10, **options: Any) -> TextTask:
+    splits = {
+        "train": [(f"train {i}", "ab"[i % 2]) for i in range(n)],
+        "validation": [(f"validation {i}", "a") for i in range(700)],
+        "test": [(f"test {i}", "b") for i in range(1_200)],
+    }
+    options.setdefault("classes", ("a", "b"))
+    return TextTask("demo", splits, options.pop("template", Template("<", ">")), **options)
+
+
+@pytest.mark.parametrize(
+    ("template", "separator", "prompt", "target"),
+    [
+        ("{text}", None, "T", " A"),
+        ("{text}\nLabel:", None, "T\nLabel:", " A"),
+        ("{text}\nLabel: ", None, "T\nLabel:", " A"),
+        ("Q {text}\n", None, "Q T", "\nA"),
+        ("{text}\\nLabel:\\t", None, "T\nLabel:", "\tA"),
+        ("{text}:", "", "T:", "A"),
+        ("{x} {{text}}", None, "{x} {T}", " A"),
+    ],
+)
+def test_templates(template: str, separator: str | None, prompt: str, target: str) -> None:
+    item = Template.parse(template, "classification", separator).item("T", "A")
+    assert (item.prompt, item.target) == (prompt, target)
+
+
+@given(st.text(), st.text())
+def test_a_text_enters_the_template_verbatim(text: str, answer: str) -> None:
+    item = Template.parse("Review: {text}\nLabel:", "classification").item(text, answer)
+    assert item.prompt + item.target == f"Review: {text}\nLabel: {answer}"
+
+
+@pytest.mark.parametrize(
+    ("template", "kind", "slot"),
+    [
+        ("no slot", "classification", "{text}"),
+        ("{text}", "generation", "{prompt}"),
+        ("{text}{text}", "classification", ""),
+    ],
+)
+def test_a_template_needs_its_slot_once(template: str, kind: Any, slot: str) -> None:
+    with pytest.raises(InputError, match=r"must contain {.*} exactly once") as caught:
+        Template.parse(template, kind)
+    assert slot in str(caught.value)
+
+
+@given(st.text(alphabet="ab \n\t"), st.integers(1, 6))
+def test_cutting_keeps_the_first_words_and_the_space_between(text: str, max_words: int) -> None:
+    text = text.strip()
+    cut = cut_words(text, max_words)
+    assert text.startswith(cut)
+    assert cut.split() == text.split()[:max_words]
+    assert cut_words(text, None) == text
+
+
+def test_cutting_a_long_text_is_fast() -> None:
+    assert cut_words("word " * 1_000_000, 60).count("word") == 60
+    assert len(cut_words("x" * 1_000_000, 60)) == 1_000_000
+
+
+def test_labels_carry_the_separator() -> None:
+    assert make().labels() == (" a", " b")
+    assert make(template=Template("", "", "\n")).labels() == ("\na", "\nb")
+    assert make(classes=None).labels() is None
+
+
+def test_defaults_and_sizes_of_the_held_out_splits() -> None:
+    task = make()
+    assert task.sizes == {"train": 10, "validation": 700, "test": 1_200}
+    assert len(task.held_out("validation")) == 500
+    assert len(task.held_out("test")) == 1_000
+    assert len(task.held_out("test", 1_100)) == 1_100
+    assert len(task.held_out("test", 10_000)) == 1_200  # all there are
+
+
+def test_one_call_gives_every_item_before_any_comes_again() -> None:
+    task = make(10)
+    items = task.sample(25, np.random.default_rng(0))
+    prompts = [item.prompt for item in items]
+    assert len(set(prompts[:10])) == len(set(prompts[10:20])) == 10
+    assert len(items) == 25
+    assert prompts[:10] != prompts[10:20]
+
+
+def test_warnings_name_small_test_splits_and_labels_that_training_never_shows() -> None:
+    splits = {"train": [("x", "a")], "validation": [("y", "a")], "test": [("z", "c")]}
+    task = TextTask("demo", splits, Template("", ""), classes=("a", "c"), warnings=["first"])
+    assert task.warnings == (
+        "first",
+        "the test split has only 1 items: intervals will be wide",
+        "label 'c' occurs in the test split but never in train",
+    )
+
+
+def test_an_empty_split_is_refused() -> None:
+    splits = {"train": [("x", "a")], "validation": [], "test": [("z", "c")]}
+    with pytest.raises(InputError, match="demo: the validation split is empty"):
+        TextTask("demo", splits, Template("", ""))
+
+
+def test_the_fingerprint_sees_rows_labels_and_template() -> None:
+    prints = {
+        make().fingerprint(),
+        make(11).fingerprint(),
+        make(classes=("b", "a")).fingerprint(),
+        make(classes=None).fingerprint(),
+        make(template=Template("<", ">", "")).fingerprint(),
+        make(template=Template("", "<>")).fingerprint(),
+    }
+    assert len(prints) == 6
+    assert make().fingerprint() in prints
