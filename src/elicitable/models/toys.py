@@ -42,8 +42,8 @@ class ToySpec:
 
 
 TOYS = {
-    "ascending": ToySpec("ascending", "ascending", layers=1, heads=1, d_model=96, steps=12_000, learning_rate=3e-3),
-    "mixed": ToySpec("mixed", "mixed", layers=4, heads=4, d_model=256, steps=20_000, learning_rate=1e-3),
+    "ascending": ToySpec("ascending", "ascending", layers=1, heads=1, d_model=96, steps=10_000, learning_rate=2e-3),
+    "mixed": ToySpec("mixed", "mixed", layers=4, heads=4, d_model=256, steps=8_000, learning_rate=1e-3),
 }
 
 
@@ -55,7 +55,7 @@ def build_toy(spec: ToySpec, seed: int) -> Model:
         n_embd=spec.d_model,
         n_layer=spec.layers,
         n_head=spec.heads,
-        activation_function="gelu_pytorch_tanh",
+        activation_function="gelu",  # exact; on a CPU 2 to 3.5 times as fast as the tanh form
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,

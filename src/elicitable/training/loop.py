@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,7 @@ class Plan:
     patience_steps: int = 500
     max_tokens: int = 1024
     largest_offset: int = 0
+    select_by: Literal["score", "loss"] = "score"
     seconds: float | None = None
 
 
@@ -193,11 +194,15 @@ def _validate(
         refresh()
     reading = Reading(batch=max(plan.batch, 16), max_tokens=plan.max_tokens)
     score = evaluate(model, items, task.labels(), reading)
-    if fit.best is None or (score.mean, -score.loss_nats) > (fit.best.mean, -fit.best.loss_nats):
+    if fit.best is None or _worth(score, plan) > _worth(fit.best, plan):
         fit.best, fit.state = score, adaptation.state()
     point = CurvePoint(step=fit.steps, loss_nats=loss, validation=score.mean)
     fit.curve.append(point)
     return replace(point, loss_nats=score.loss_nats)
+
+
+def _worth(score: Score, plan: Plan) -> tuple[float, float]:
+    return (score.mean, -score.loss_nats) if plan.select_by == "score" else (-score.loss_nats, score.mean)
 
 
 class Phase:
