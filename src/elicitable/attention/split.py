@@ -69,12 +69,14 @@ def split(operands: Operands, block: int = 128) -> Parts:
         before = torch.logsumexp(logits, dim=-1)
         # a row that sees no context key has logits of −∞ alone: its share is zero, not NaN
         share = torch.exp(logits - torch.where(before.isneginf(), 0.0, before)[..., None])
+        lead = before - lse
+        lead = torch.where(before.isneginf(), -torch.inf, lead)  # also where the query sees nothing at all (padding)
         return Parts(
-            mass=torch.sigmoid(before - lse),
+            mass=torch.sigmoid(lead),
             share=share,
             inside=weighted(share, operands.prefix_value.to(share.dtype)),
             content=content,
-            content_mass=torch.sigmoid(lse - before),
+            content_mass=torch.sigmoid(-lead),
         )
 
 

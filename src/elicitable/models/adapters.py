@@ -24,7 +24,7 @@ from elicitable.models.attend import NAME, attend
 Forward = Callable[..., tuple[Tensor, None]]
 
 
-def _mpt(self: nn.Module, hidden_states: Tensor, **given: Any) -> tuple[Tensor, None]:
+def _mpt(self: Any, hidden_states: Tensor, **given: Any) -> tuple[Tensor, None]:
     """``MptAttention.forward``; its mask is True where a key is hidden."""
     batch, queries = hidden_states.shape[:2]
     mixed = self.Wqkv(hidden_states)
@@ -53,7 +53,7 @@ def _mpt(self: nn.Module, hidden_states: Tensor, **given: Any) -> tuple[Tensor, 
 
 
 def _bloom(
-    self: nn.Module, hidden_states: Tensor, residual: Tensor, alibi: Tensor, attention_mask: Any = None, **given: Any
+    self: Any, hidden_states: Tensor, residual: Tensor, alibi: Tensor, attention_mask: Any = None, **given: Any
 ) -> tuple[Tensor, None]:
     """``BloomAttention.forward``."""
     batch, queries = hidden_states.shape[:2]
@@ -78,7 +78,7 @@ def _bloom(
 
 
 def _falcon(
-    self: nn.Module, hidden_states: Tensor, alibi: Tensor | None, attention_mask: Any = None, **given: Any
+    self: Any, hidden_states: Tensor, alibi: Tensor | None, attention_mask: Any = None, **given: Any
 ) -> tuple[Tensor, None]:
     """``FalconAttention.forward`` with rotary positions."""
     from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb

@@ -32,8 +32,8 @@ class Anatomy:
 
     ``attentions`` are the modules that call the attention function, one a layer, in order; ``blocks`` the decoder
     layers around them; ``decoder`` the module whose forward takes token ids and positions. ``has_rotary`` says that
-    positions −n … −1 can be given to a context (rotary angles, or ALiBi); where it is False (learned absolute positions, tables) the content is
-    shifted by n instead.
+    positions −n … −1 can be given to a context (rotary angles, or ALiBi); where it is False (learned absolute
+    positions, tables) the content is shifted by n instead.
     """
 
     decoder: nn.Module

@@ -87,7 +87,7 @@ class Call:
     dropout: float = 0.0
 
 
-Watcher = Callable[[Call, Tensor], Tensor | None]
+Watcher = Callable[[Call, Tensor | None], Tensor | None]
 
 
 @dataclass(eq=False)

@@ -1,0 +1,399 @@
+"""What a watch has seen: statistics that add up over batches, and the raw operands only where they were asked for.
+
+Shapes as in the glossary of :mod:`elicitable.values`; layers with fewer heads than the widest are filled with NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from elicitable.attention.crossing import Drift
+from elicitable.attention.operands import Operands, valid_queries
+from elicitable.attention.positions import BINS, share_histogram, spread
+from elicitable.attention.residuals import Residuals
+from elicitable.attention.split import Parts, attend_content
+from elicitable.attention.subspace import Subspace, second_moment, subspace
+from elicitable.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DRIFTS = ("variation", "divergence", "by_queries", "by_keys", "interaction", "local", "first_with", "first_without")
+
+
+@dataclass(eq=False)
+class Tally:
+    """Sums of one layer over batch and queries that are no padding; (head, …) in float64."""
+
+    heads: int
+    d_value: int
+    queries: int = 0
+    drift_queries: int = 0
+    prefix: int = 0
+    visible: float = 0.0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    largest: dict[str, Tensor] = field(default_factory=dict)
+    position_mass: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
+    histogram: Tensor = field(default_factory=lambda: torch.zeros(0, 0, BINS, dtype=torch.int32))
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Add to a sum, from zero."""
+        value = value.double().cpu()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def raise_to(self, name: str, value: Tensor) -> None:
+        """Keep the larger of what is there and ``value``; a NaN stays."""
+        value = value.double().cpu()
+        self.largest[name] = torch.maximum(self.largest[name], value) if name in self.largest else value
+
+    def add_positions(self, mass: Tensor, histogram: Tensor) -> None:
+        """Add per-position sums (head, prefix); contexts of different length are aligned at the content."""
+        self.position_mass = _add_aligned(self.position_mass, mass.double().cpu())
+        self.histogram = _add_aligned(self.histogram, histogram)
+        self.prefix = max(self.prefix, mass.shape[1])
+
+
+def _add_aligned(old: Tensor, new: Tensor) -> Tensor:
+    if old.shape[0] == 0:
+        return new
+    length = max(old.shape[1], new.shape[1])
+    total = new.new_zeros(new.shape[0], length, *new.shape[2:])
+    total[:, length - old.shape[1] :] += old
+    total[:, length - new.shape[1] :] += new
+    return total
+
+
+class Scope:
+    """The statistics of everything a model ran inside :func:`elicitable.watch`.
+
+    Means are over all queries that are no padding, of all batches. Every (layer, head) result is a float64 tensor.
+    """
+
+    def __init__(self, layers: int, keep: Sequence[int] = (), spectra: bool = True) -> None:
+        self.depth = layers
+        self.raw: dict[int, list[tuple[Operands, Operands | None]]] = {layer: [] for layer in keep}
+        self.notes: list[str] = []
+        self._spectra = spectra
+        self._tallies: dict[int, Tally] = {}
+        self._masses: dict[int, list[list[Tensor]]] = {}
+
+    # --- what the watch feeds in -------------------------------------------------------------------------------
+
+    def add_split(self, layer: int, operands: Operands, parts: Parts) -> None:
+        """Take in one call's split."""
+        tally = self._tally(layer, operands)
+        valid = valid_queries(operands)
+        every = bool(valid.all())
+        self._keep_mass(layer, operands, parts.mass if every else parts.mass.masked_fill(~valid[:, None], torch.nan))
+        bias, rest = _parts_with_value_bias(operands, parts)
+        if not every:
+            bias, rest = (torch.where(valid[:, None, :, None], x, 0.0) for x in (bias, rest))
+        mass = parts.mass if every else torch.where(valid[:, None], parts.mass, 0.0)
+        bias_norm, rest_norm = torch.linalg.vector_norm(bias, dim=-1), torch.linalg.vector_norm(rest, dim=-1)
+        dots = torch.linalg.vecdot(bias, rest)
+        cosine = dots / (bias_norm * rest_norm).clamp(min=torch.finfo(bias.dtype).tiny)
+        for name, value in (("mass", mass), ("bias_norm", bias_norm), ("content_norm", rest_norm), ("cosine", cosine)):
+            tally.add(name, value.sum(dim=(0, 2)))
+        tally.add("bias", bias.sum(dim=(0, 2)))
+        if self._spectra:
+            tally.add("moment", second_moment(bias, valid))
+        count = int(valid.sum())
+        if operands.prefix:
+            used = torch.einsum("bhq,bhqn->hn", mass, torch.where(valid[:, None, :, None], parts.share, 0.0))
+            histogram = share_histogram(parts.share, valid)
+            tally.add_positions(used, histogram)
+            tally.visible += count * _visible_share(operands, valid)
+        tally.queries += count
+
+    def add_residuals(self, layer: int, found: Residuals) -> None:
+        """Take in how far one call is from both identities."""
+        self._tallies[layer].raise_to("attention", found.attention)
+        self._tallies[layer].raise_to("output", found.output)
+
+    def add_drift(self, layer: int, found: Drift) -> None:
+        """Take in how far one call's content attention is from the run without the context."""
+        tally = self._tallies[layer]
+        for name in _DRIFTS:
+            tally.add(name, getattr(found, name))
+        tally.raise_to("crossing", found.residual)
+        tally.drift_queries += found.queries
+
+    def keep(self, layer: int, operands: Operands, without: Operands | None) -> None:
+        """Keep raw operands of a layer that was asked for."""
+        if layer in self.raw:
+            self.raw[layer].append((operands, without))
+
+    def note(self, text: str) -> None:
+        """Remember, once, what a reader of the numbers must know."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def _tally(self, layer: int, operands: Operands) -> Tally:
+        if layer not in self._tallies:
+            self._tallies[layer] = Tally(operands.query.shape[1], operands.value.shape[3])
+        return self._tallies[layer]
+
+    def _keep_mass(self, layer: int, operands: Operands, mass: Tensor) -> None:
+        """Append along the batch; a call that continues a cache appends along the queries of the last batch."""
+        batches = self._masses.setdefault(layer, [])
+        mass = mass.transpose(0, 1).cpu()
+        continues = operands.key.shape[2] > operands.query.shape[2]
+        if continues and batches and batches[-1][0].shape[1] == mass.shape[1]:
+            batches[-1].append(mass)
+        else:
+            batches.append([mass])
+
+    # --- what a reader takes out -------------------------------------------------------------------------------
+
+    @property
+    def prefix_mass(self) -> Tensor:
+        """α, (layer, head, batch, query) in [0, 1]: attention on the context. NaN at padding and filled places."""
+        layers = [[torch.cat(pieces, dim=2) for pieces in self._masses.get(i, [])] for i in range(self.depth)]
+        if not any(layers):
+            raise InputError("nothing was watched: run the model inside the `with`.")
+        heads = max(mass.shape[0] for masses in layers for mass in masses)
+        queries = max(mass.shape[2] for masses in layers for mass in masses)
+        rows = max(sum(mass.shape[1] for mass in masses) for masses in layers)
+        first = next(masses[0] for masses in layers if masses)
+        result = torch.full((self.depth, heads, rows, queries), torch.nan, dtype=first.dtype)
+        for layer, masses in enumerate(layers):
+            at = 0
+            for mass in masses:
+                result[layer, : mass.shape[0], at : at + mass.shape[1], : mass.shape[2]] = mass
+                at += mass.shape[1]
+        return result
+
+    @property
+    def queries(self) -> int:
+        """Number of (batch, query) pairs seen by every layer, padding left out."""
+        return max((tally.queries for tally in self._tallies.values()), default=0)
+
+    @property
+    def mean_mass(self) -> Tensor:
+        """Mean α, (layer, head) in [0, 1]."""
+        return self._mean("mass")
+
+    @property
+    def attention_residual(self) -> Tensor:
+        """Largest |A^pt_ij − (1 − α_i) A_ij|, (layer, head): the first identity of section 4."""
+        return self._most("attention", "residuals")
+
+    @property
+    def output_residual(self) -> Tensor:
+        """Largest |t^pt_i − Σ_{j∈prefix} A^pt_ij v_j − (1 − α_i) t_i|, (layer, head): the second identity."""
+        return self._most("output", "residuals")
+
+    @property
+    def drift(self) -> Tensor:
+        """Mean total variation of content attention with and without the context, (layer, head) in [0, 1]."""
+        return self._mean("variation", "drift")
+
+    @property
+    def drift_divergence(self) -> Tensor:
+        """Mean Jensen–Shannon divergence of the same, (layer, head), nats in [0, log 2]."""
+        return self._mean("divergence", "drift")
+
+    @property
+    def drift_by_queries(self) -> Tensor:
+        """Mean ½ Σ_j |P_10 − P_00|, (layer, head): the drift that changed queries cause alone."""
+        return self._mean("by_queries", "drift")
+
+    @property
+    def drift_by_keys(self) -> Tensor:
+        """Mean ½ Σ_j |P_01 − P_00|, (layer, head): the drift that changed keys cause alone."""
+        return self._mean("by_keys", "drift")
+
+    @property
+    def drift_interaction(self) -> Tensor:
+        """Mean ½ Σ_j |P_11 − P_10 − P_01 + P_00|, (layer, head)."""
+        return self._mean("interaction", "drift")
+
+    @property
+    def local_rescaling(self) -> Tensor:
+        """Mean ½ Σ_j |A^pt_ij − P_11,ij|, (layer, head): what this layer's own prefix mass takes from the content."""
+        return self._mean("local", "drift")
+
+    @property
+    def crossing_residual(self) -> Tensor:
+        """Largest |A^pt − (1 − α)(P_00 + queries + keys + interaction)|, (layer, head)."""
+        return self._most("crossing", "drift")
+
+    @property
+    def sink_with(self) -> Tensor:
+        """Mean attention on the content's first token with the context, (layer, head)."""
+        return self._mean("first_with", "drift")
+
+    @property
+    def sink_without(self) -> Tensor:
+        """Mean attention on the content's first token without the context, (layer, head)."""
+        return self._mean("first_without", "drift")
+
+    @property
+    def bias_norm(self) -> Tensor:
+        """Mean ‖bias‖ of the head's output, (layer, head)."""
+        return self._mean("bias_norm")
+
+    @property
+    def content_norm(self) -> Tensor:
+        """Mean ‖(1 − α) t‖ of the head's output, (layer, head)."""
+        return self._mean("content_norm")
+
+    @property
+    def bias_cosine(self) -> Tensor:
+        """Mean cosine between the bias and the content part, (layer, head) in [−1, 1]."""
+        return self._mean("cosine")
+
+    @property
+    def position_mass(self) -> Tensor:
+        """Mean A^pt on each context position, (layer, head, prefix); sums over prefix to the mean mass."""
+        per_layer = {i: t.position_mass / max(t.queries, 1) for i, t in self._tallies.items() if t.prefix}
+        return self._stack_positions(per_layer)
+
+    @property
+    def position_spread(self) -> Tensor:
+        """1–99 percentile spread of each position's share of the prefix mass, (layer, head, prefix) in [0, 1]."""
+        return self._stack_positions({i: spread(t.histogram) for i, t in self._tallies.items() if t.prefix})
+
+    @property
+    def layer_spread(self) -> Tensor:
+        """The same with all heads of a layer pooled, mean over positions, (layer,): the figure of appendix B."""
+        pooled = {i: spread(t.histogram.sum(dim=0, dtype=torch.int64)) for i, t in self._tallies.items() if t.prefix}
+        means = [pooled[i].mean() if i in pooled else torch.tensor(torch.nan).double() for i in range(self.depth)]
+        return torch.stack(means)
+
+    @property
+    def visible_share(self) -> Tensor:
+        """Share of (query, context key) pairs that the layer's sliding window leaves visible, (layer,) in [0, 1]."""
+        shares = [
+            tally.visible / max(tally.queries, 1) if (tally := self._tallies.get(i)) and tally.prefix else torch.nan
+            for i in range(self.depth)
+        ]
+        return torch.tensor(shares, dtype=torch.float64)
+
+    @property
+    def mean_bias(self) -> tuple[Tensor | None, ...]:
+        """Mean bias of each layer's heads, (head, d_value); None for a layer that saw nothing."""
+        found = (self._tallies.get(i) for i in range(self.depth))
+        return tuple(None if tally is None else tally.sums["bias"] / max(tally.queries, 1) for tally in found)
+
+    def bias_subspace(self, layer: int) -> Subspace:
+        """The spectrum of the biases of one layer's heads over all queries and inputs."""
+        if not self._spectra:
+            raise InputError("spectra were not measured: watch(..., spectra=True).")
+        return subspace(self._tallies[layer].sums["moment"])
+
+    @property
+    def effective_rank(self) -> Tensor:
+        """exp of the entropy of the bias spectrum, (layer, head); at most the context's length."""
+        return self._spectral(lambda found: found.effective_rank)
+
+    @property
+    def first_share(self) -> Tensor:
+        """Share of the bias's energy in its first direction, (layer, head) in [0, 1]."""
+        return self._spectral(lambda found: found.first_share)
+
+    @property
+    def prefix_length(self) -> int:
+        """Context keys of the longest context seen."""
+        return max((tally.prefix for tally in self._tallies.values()), default=0)
+
+    def frame(self) -> pd.DataFrame:
+        """A tidy data frame, one row per layer and head; what was not measured is NaN."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            "prefix_mass": self.mean_mass,
+            **{name: self._or_nan(name) for name in _COLUMNS},
+        }
+        layers, heads = columns["prefix_mass"].shape
+        index = pd.MultiIndex.from_product([range(layers), range(heads)], names=["layer", "head"])
+        table = pd.DataFrame({name: value.flatten().numpy() for name, value in columns.items()}, index=index)
+        table = table.reset_index()
+        return table[table["prefix_mass"].notna()].reset_index(drop=True)
+
+    def _or_nan(self, name: str) -> Tensor:
+        try:
+            value: Tensor = getattr(self, name)
+        except InputError:
+            return torch.full_like(self.mean_mass, torch.nan)
+        return value
+
+    def _spectral(self, pick: Any) -> Tensor:
+        if not self._spectra:
+            raise InputError("spectra were not measured: watch(..., spectra=True).")
+        return self._stack({i: pick(self.bias_subspace(i)) for i in self._tallies})
+
+    def _mean(self, name: str, option: str = "") -> Tensor:
+        counts = {i: t.drift_queries if option else t.queries for i, t in self._tallies.items()}
+        return self._stack(
+            {i: t.sums[name] / max(counts[i], 1) for i, t in self._tallies.items() if name in t.sums}, option
+        )
+
+    def _most(self, name: str, option: str) -> Tensor:
+        return self._stack({i: t.largest[name] for i, t in self._tallies.items() if name in t.largest}, option)
+
+    def _stack(self, per_layer: dict[int, Tensor], option: str = "") -> Tensor:
+        if not self._tallies:
+            raise InputError("nothing was watched: run the model inside the `with`.")
+        if not per_layer:
+            why = " ".join(self.notes)
+            raise InputError(f"this was not measured: watch(model, context, {option}=True) does. {why}".rstrip())
+        heads = max(value.shape[0] for value in per_layer.values())
+        result = torch.full((self.depth, heads), torch.nan, dtype=torch.float64)
+        for layer, value in per_layer.items():
+            result[layer, : value.shape[0]] = value
+        return result
+
+    def _stack_positions(self, per_layer: dict[int, Tensor]) -> Tensor:
+        heads = max((value.shape[0] for value in per_layer.values()), default=0)
+        result = torch.full((self.depth, heads, self.prefix_length), torch.nan, dtype=torch.float64)
+        for layer, value in per_layer.items():
+            result[layer, : value.shape[0], self.prefix_length - value.shape[1] :] = value
+        return result
+
+
+_COLUMNS = (
+    "attention_residual",
+    "output_residual",
+    "drift",
+    "drift_divergence",
+    "drift_by_queries",
+    "drift_by_keys",
+    "drift_interaction",
+    "local_rescaling",
+    "bias_norm",
+    "content_norm",
+    "bias_cosine",
+    "effective_rank",
+    "first_share",
+    "sink_with",
+    "sink_without",
+)
+
+
+def _parts_with_value_bias(operands: Operands, parts: Parts) -> tuple[Tensor, Tensor]:
+    """The context's and the content's part; what a value bias adds belongs to the context."""
+    bias, rest = parts.bias, parts.rest
+    if operands.value_bias is None:
+        return bias, rest
+    heads = operands.query.shape[1]
+    added = operands.value_bias.to(bias.dtype).repeat_interleave(heads // operands.value_bias.shape[0], dim=0)
+    weight = parts.content_mass[..., None]
+    if operands.sink is not None:  # a sink takes weight and gives no value
+        ones = torch.ones_like(operands.value[..., :1])
+        weight = weight * attend_content(replace(operands, value=ones))[0]
+    moved = weight * added[None, :, None, :]
+    return bias + moved, rest - moved
+
+
+def _visible_share(operands: Operands, valid: Tensor) -> float:
+    if operands.prefix_visible is None:
+        return 1.0
+    batch, queries = valid.shape
+    seen = operands.prefix_visible[:, 0].expand(batch, queries, -1).double().mean(dim=-1)
+    return float(seen[valid].mean()) if bool(valid.any()) else 0.0
