@@ -26,12 +26,12 @@ CONTEXTS = ("prompt", "examples", "soft-prompt", "layer-prefix", "kv-prefix")
 SIDE_EFFECTS = {"soft-prompt": 0.21, "layer-prefix": 0.87, "kv-prefix": 1.785, "lora": 0.05, "full": 0.644}
 
 
-def arm(method: str, seeds: int = 3, items: int = 1000, **changes: Any) -> ArmResult:
+def arm(method: str, seeds: int = 3, items: int = 1000, mean: float | None = None, **changes: Any) -> ArmResult:
     """One arm that ran through, with curves, sweep, masses and samples, the same on every call."""
     about = METHODS[method]
     rng = np.random.default_rng(sum(map(ord, method)))
     rates = about.get("rates", ())
-    mean = about["mean"]
+    mean = about["mean"] if mean is None else mean
     correct = tuple(tuple(int(hit) for hit in rng.random(items) < mean) for _ in range(seeds))
     mean = float(np.mean(correct))
     spread = 1.96 * math.sqrt(max(mean * (1 - mean), 1e-4) / items)
@@ -54,8 +54,11 @@ def arm(method: str, seeds: int = 3, items: int = 1000, **changes: Any) -> ArmRe
         sweep=tuple(tried(rate, rates[-2], mean, rng) for rate in rates),
         prefix_mass=masses(method, rng) if method in CONTEXTS else (),
         samples=tuple(
-            {"prompt": "3 1 4 1 5 2 6 5 3 5", "target": "1 1 2 3 3 4 5 5 5 6", "answer": "1 1 2 3 3 4 5 5 5 6"}
-            for _ in range(2)
+            {"prompt": prompt, "target": target, "answer": target if rng.random() < mean else prompt}
+            for prompt, target in (
+                ("3 1 4 1 5 2 6 5 3 5", "2 2 3 4 4 5 6 6 6 7"),
+                ("0 7 2 6 1 1 4 0 3 3", "1 1 2 2 3 4 4 5 7 0"),
+            )
         ),
     )
     return dataclasses.replace(result, **changes)
@@ -179,16 +182,12 @@ def reviews() -> Verdict:
     means = dict(zip(METHODS, (0.58, 0.71, 0.74, 0.80, 0.85, 0.86, 0.70, 0.86, 0.87), strict=True))
     arms = []
     for method in METHODS:
-        base = arm(method, seeds=2, items=500)
-        mean = means[method]
+        base = arm(method, seeds=2, items=500, mean=means[method])
         arms.append(
             dataclasses.replace(
                 base,
-                mean=mean,
-                low=mean - 0.03,
-                high=mean + 0.03,
                 prefix_mass=masses(method, rng, 30, 9) if base.prefix_mass else (),
-                samples=(sample, sample | {"answer": " negative"}),
+                samples=(sample, sample | {"prompt": "Bad.", "target": " negative", "answer": " negative"}),
                 budget=dataclasses.replace(base.budget, numbers_trained=134_515_008)
                 if method == "full"
                 else base.budget,

@@ -29,13 +29,14 @@ OTHER = Group("other", "Other methods", ())
 CONTROL = Group("control", "Control, no part in the verdict", ("value-bias",))
 GROUPS = (NOTHING, CONTEXT, WEIGHTS, OTHER, CONTROL)
 
-METHODS_OF_LABEL = {
-    "already-there": ("zero-shot",),
-    "prompt": ("prompt",),
-    "examples": ("examples",),
-    "soft-prompt": ("soft-prompt",),
-    "prefix": ("layer-prefix", "kv-prefix"),
-    "weights": ("lora", "full"),
+# The methods a label speaks of, in tiers: those of one tier reach equally deep, an earlier tier less deep.
+TIERS_OF_LABEL = {
+    "already-there": (("zero-shot",),),
+    "prompt": (("prompt",),),
+    "examples": (("examples",),),
+    "soft-prompt": (("soft-prompt",),),
+    "prefix": (("layer-prefix", "kv-prefix"),),
+    "weights": (("lora",), ("full",)),
 }
 
 
@@ -81,14 +82,20 @@ def highest(verdict: Verdict, *groups: Group) -> ArmResult | None:
 
 
 def winner(verdict: Verdict) -> ArmResult | None:
-    """The arm that the label speaks of: the least invasive of its methods within the margin of the best.
+    """The arm that the label speaks of.
 
-    None when the label names no method (``out-of-reach``, ``inconclusive``) or no arm of it was scored.
+    It is the arm that ``provenance["answer"]`` names; without that, the highest arm of the label's least invasive
+    tier that has one within the margin of the best. None when the label names no method (``out-of-reach``,
+    ``inconclusive``) or no arm of it was scored.
     """
-    methods = METHODS_OF_LABEL.get(verdict.label, ())
-    arms = [arm for _, members in grouped(verdict) for arm in members if arm.method in methods and is_scored(arm)]
+    tiers = [
+        [arm for arm in verdict.arms if arm.method in tier and is_scored(arm)]
+        for tier in TIERS_OF_LABEL.get(verdict.label, ())
+    ]
+    arms = [arm for tier in tiers for arm in tier]
     best = highest(verdict)
     if not arms or best is None:
         return None
-    near = [arm for arm in arms if mean_of(arm) >= mean_of(best) - verdict.margin]
-    return near[0] if near else max(arms, key=mean_of)
+    named = [arm for arm in arms if arm.method == verdict.provenance.get("answer")]
+    near = [[arm for arm in tier if mean_of(arm) >= mean_of(best) - verdict.margin] for tier in tiers]
+    return max(next((tier for tier in [named, *near] if tier), arms), key=mean_of)

@@ -1,0 +1,231 @@
+"""The report: one HTML file that holds everything and asks the network for nothing.
+
+The page has no scripts. Its content security policy forbids every request, so that a text from a user's file could
+not cause one even if it were not escaped; and it is escaped, like every value that reaches the template.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elicitable.errors import StoreError
+from elicitable.report import notation, phrases, pictures, standing
+from elicitable.report.table import warnings_of
+from elicitable.values import ArmResult, Verdict
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+LONGEST_SETTING = 240
+SHOWN_APART = ("command", "warnings")  # keys of provenance with a place of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A further part of the report. ``html`` is taken as it is: whoever makes it escapes the texts in it.
+
+    It may use inline SVG, images as ``data:`` and inline styles; scripts and requests are blocked by the page. The
+    page's colours are CSS variables (``--ink``, ``--soft``, ``--line``, ``--card``, ``--context``, ``--weights``,
+    ``--nothing``, ``--accent``) that fit light and dark; its classes ``note``, ``panels``, ``panel``, ``table-scroll``
+    may be used.
+    """
+
+    title: str
+    html: str
+
+
+def write_report(verdict: Verdict, path: str | os.PathLike[str], sections: Sequence[Section] = ()) -> Path:
+    """Write the report to ``path`` and return it. The same record gives the same bytes.
+
+    The file appears whole or not at all: it is written beside ``path`` and renamed.
+
+    Raises:
+        StoreError: ``path`` cannot be written.
+        UnknownNameError: the verdict's label is not one of the eight.
+
+    Example:
+        >>> folder = tempfile.mkdtemp()
+        >>> verdict = Verdict("inconclusive", ("One seed only.",), (), "toy:mixed", "ascending", 0.02)
+        >>> write_report(verdict, Path(folder) / "report.html").name
+        'report.html'
+    """
+    path = Path(path)
+    page = report_html(verdict, sections).encode("utf-8", errors="replace")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, page)
+    except OSError as error:
+        raise StoreError(f"cannot write the report to {str(path)!r}: {error.strerror or error}.") from error
+    return path
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
+    """The whole page as a text."""
+    curves, loss_ticks = pictures.curve_panels(verdict)
+    sweeps, rate_ticks = pictures.sweep_panels(verdict)
+    maps, mass_top = pictures.heat_maps(verdict)
+    effects, effect_zero = pictures.side_effects(verdict)
+    arms = [arm for _, members in standing.grouped(verdict) for arm in members]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            verdict=verdict,
+            answer=phrases.answer(verdict),
+            evidence=phrases.evidence(verdict),
+            next_steps=phrases.next_steps(verdict),
+            tone=_tone(verdict),
+            winner=standing.winner(verdict),
+            warnings=warnings_of(verdict),
+            arms=arms,
+            panel=pictures.PANEL,
+            ticks=pictures.TICKS,
+            race=pictures.race(verdict),
+            cost=pictures.cost_plot(verdict),
+            curves=curves,
+            loss_ticks=loss_ticks,
+            sweeps=sweeps,
+            rate_ticks=rate_ticks,
+            sweep_tables=[(arm.method, *_sweep_table(arm)) for arm in arms if arm.sweep],
+            settings=[(arm.method, setting_text(arm.setting)) for arm in arms],
+            maps=maps,
+            mass_top=mass_top,
+            items=compared_answers(arms),
+            effects=effects,
+            effect_zero=effect_zero,
+            command=verdict.provenance.get("command"),
+            provenance=flat({key: value for key, value in verdict.provenance.items() if key not in SHOWN_APART}),
+            sections=sections,
+        )
+    )
+
+
+def _tone(verdict: Verdict) -> str:
+    """The colour of the label: that of the group of methods it speaks of."""
+    tiers = standing.TIERS_OF_LABEL.get(verdict.label)
+    return standing.group_of(tiers[0][0]).name if tiers else "open"
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("elicitable.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
+    environment.filters |= {
+        "byte_size": notation.byte_size,
+        "count": notation.count,
+        "deployment": phrases.deployment,
+        "duration": notation.duration,
+        "nats": notation.nats,
+        "plural": notation.plural,
+        "points": notation.points,
+        "rate": notation.rate,
+        "group": lambda method: standing.group_of(method).name,
+    }
+    return environment
+
+
+def _printable(value: Any) -> Any:
+    """Control characters, which HTML does not allow, as the replacement character; markup and numbers as they are."""
+    if type(value) is not str:
+        return value
+    return "".join(c if c in "\n\t" or c.isprintable() or not _is_control(c) else "\ufffd" for c in value)
+
+
+def _is_control(letter: str) -> bool:
+    number = ord(letter)
+    return number < 32 or 127 <= number < 160 or 0xD800 <= number < 0xE000
+
+
+def setting_text(setting: Mapping[str, Any]) -> str:
+    """A setting in one line, cut where it is very long.
+
+    >>> setting_text({"rank": 1, "modules": ["q", "v"]})
+    "rank 1, modules ['q', 'v']"
+    """
+    text = ", ".join(f"{name} {value}" for name, value in setting.items())
+    return text if len(text) <= LONGEST_SETTING else text[: LONGEST_SETTING - 1] + "…"
+
+
+def flat(record: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """A nested record as rows of (dotted name, text).
+
+    >>> flat({"seed": 0, "versions": {"torch": "2.13"}})
+    [('seed', '0'), ('versions.torch', '2.13')]
+    """
+    rows: list[tuple[str, str]] = []
+    for key, value in record.items():
+        name = f"{before}{key}"
+        if isinstance(value, Mapping):
+            rows += flat(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            rows.append((name, ", ".join(map(str, value))))
+        else:
+            rows.append((name, str(value)))
+    return rows
+
+
+def _sweep_table(arm: ArmResult) -> tuple[list[str], list[list[str]]]:
+    """The sweep's columns, in the order they first appear, and its rows."""
+    columns = list(dict.fromkeys(key for entry in arm.sweep for key in entry))
+    return columns, [[_cell(key, entry.get(key)) for key in columns] for entry in arm.sweep]
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return notation.NONE
+    if key == "learning_rate" and pictures.is_number(value):
+        return notation.rate(value)
+    return f"{value:.4g}" if isinstance(value, float) else setting_text({"": value}).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedItem:
+    """One test item and what each arm answered: (method, answer, whether it is the target)."""
+
+    prompt: str
+    target: str
+    answers: tuple[tuple[str, str, bool], ...]
+
+
+def compared_answers(arms: Iterable[ArmResult]) -> tuple[ComparedItem, ...]:
+    """The samples of all arms by test item, so that the answers to one item stand together."""
+    items: dict[tuple[str, str], list[tuple[str, str, bool]]] = {}
+    for arm in arms:
+        for sample in arm.samples:
+            prompt, target = (str(sample.get(key, "")) for key in ("prompt", "target"))
+            answer = str(sample.get("answer", ""))
+            answers = items.setdefault((prompt, target), [])
+            if all(method != arm.method for method, _, _ in answers):
+                answers.append((arm.method, answer, answer.strip() == target.strip()))
+    return tuple(ComparedItem(prompt, target, tuple(answers)) for (prompt, target), answers in items.items())

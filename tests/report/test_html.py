@@ -1,0 +1,168 @@
+"""The report: one file, whole or absent, the same bytes every time, and nothing in it that a text could start."""
+
+from __future__ import annotations
+
+import re
+import stat
+from html.parser import HTMLParser
+
+import pytest
+import records
+
+from elicitable.errors import StoreError, UnknownNameError
+from elicitable.report import phrases
+from elicitable.report.html import Section, compared_answers, flat, report_html, setting_text, write_report
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+LOADS = {"src", "srcset", "href", "xlink:href", "data", "poster", "action", "background"}
+
+
+class Page(HTMLParser):
+    """Collects tags, visible text and loads; fails on a tag that is closed out of order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.loads, self.ids, self.texts = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loads += [value for name, value in attrs if name in LOADS]
+        self.ids += [value for name, value in attrs if name == "id"]
+        assert not any(name.startswith("on") for name, _ in attrs)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """Every made-up verdict's page, rendered once."""
+    return {name: report_html(make()) for name, make in records.ALL.items()}
+
+
+@pytest.mark.parametrize("name", records.ALL)
+def test_every_page_is_well_formed_and_loads_nothing(pages, name):
+    page = Page(pages[name])
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert all(load.startswith("#") or load == "data:," for load in page.loads)
+    assert {load[1:] for load in page.loads if load.startswith("#")} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert "@import" not in pages[name]
+    assert "url(" not in pages[name]
+
+
+@pytest.mark.parametrize("name", records.ALL)
+def test_no_number_on_the_page_is_not_a_number(pages, name):
+    drawn = re.findall(r'\s(?:points|x|y|cx|cy|x1|x2|y1|y2|d|style|viewBox)="([^"]*)"', pages[name])
+    assert not any(re.search("nan|inf|None", value) for value in drawn)
+    assert "None" not in Page(pages[name]).text
+
+
+def test_the_page_says_what_the_issue_asks_for(pages):
+    text = Page(pages["nine arms"]).text
+    assert phrases.answer(records.verdict()) in text
+    for heading in (
+        "What to do with it", "What kv-prefix costs to deploy", "Why", "The race", "Score against numbers trained",
+        "Learning curves", "Attention on the context", "What was tried", "Sample answers", "Side effects",
+        "Three budgets, apart", "How to reproduce",
+    ):  # fmt: skip
+        assert heading in text
+    assert "elicitable verdict --model toy:mixed --task ascending-add-1" in text
+    assert "prompt was searched up to 6 tokens only" in text
+    for arm in records.verdict().arms:
+        assert f"{arm.mean:.3f} [{arm.low:.3f}, {arm.high:.3f}]" in text
+
+
+def test_arms_without_a_score_say_why(pages):
+    text = Page(pages["with failures"]).text
+    assert "diverged: the loss became NaN at step 50" in text
+    assert "skipped: the examples do not fit in 32 positions" in text
+
+
+def test_texts_from_files_stay_texts(pages):
+    page = Page(pages["hostile"])
+    assert "script" not in page.tags
+    assert page.text.count("<script>alert('x')</script>") >= 8
+    assert "\x00" not in pages["hostile"]
+    assert "\x1b" not in pages["hostile"]
+
+
+def test_a_race_without_arms_has_a_page(pages):
+    text = Page(pages["empty"]).text
+    assert "No arm of the race ran through." in text
+    assert "Learning curves" not in text
+
+
+def test_further_sections_keep_their_markup_and_not_that_of_their_title():
+    text = report_html(records.verdict(), [Section("Inside <b>", "<svg id='mine'><title>x</title></svg>")])
+    assert "<svg id='mine'>" in text
+    assert "<h2>Inside &lt;b&gt;</h2>" in text
+    assert 'href="#part-1"' in text
+
+
+def test_the_same_record_gives_the_same_bytes(tmp_path):
+    first = write_report(records.verdict(), tmp_path / "a.html").read_bytes()
+    assert write_report(records.verdict(), tmp_path / "b.html").read_bytes() == first
+
+
+def test_the_file_appears_whole_in_a_new_folder_with_the_usual_rights(tmp_path):
+    path = write_report(records.hostile(), tmp_path / "new" / "report.html")
+    assert path.read_text("utf-8").startswith("<!doctype html>")
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+    (tmp_path / "other").write_text("")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+
+
+def test_a_path_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot write the report to '.*file/report.html'"):
+        write_report(records.empty(), tmp_path / "file" / "report.html")
+
+
+def test_a_failed_rename_leaves_nothing_behind(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(StoreError, match="cannot write the report"):
+        write_report(records.empty(), tmp_path / "report.html")
+    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_an_unknown_label_is_refused():
+    with pytest.raises(UnknownNameError, match="did you mean 'weights'"):
+        report_html(records.verdict(label="weight"))
+
+
+@pytest.mark.parametrize("label", phrases.ANSWERS)
+def test_every_label_has_its_words(label):
+    text = Page(report_html(records.verdict(label=label))).text
+    assert phrases.answer(records.verdict(label=label)) in text
+    assert "impossible" not in text
+    assert all(step in text for step in phrases.next_steps(records.verdict(label=label)))
+
+
+def test_answers_to_one_item_stand_together():
+    items = compared_answers(records.verdict().arms)
+    assert len(items) == 2
+    assert [method for method, _, _ in items[0].answers] == list(records.METHODS)
+    assert all(is_right == (answer == items[0].target) for _, answer, is_right in items[0].answers)
+
+
+def test_long_settings_are_cut_and_records_flattened():
+    assert len(setting_text({"token_ids": list(range(5000))})) == 240
+    assert flat({"a": {"b": [1, 2]}, "c": None}) == [("a.b", "1, 2"), ("c", "None")]

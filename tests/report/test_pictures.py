@@ -1,0 +1,129 @@
+"""The geometry of the figures, on records with gaps, breaks and odd sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import records
+
+from elicitable.report import pictures, standing
+from elicitable.values import CurvePoint
+
+
+def test_the_race_is_ordered_by_invasiveness_and_marks_the_answer():
+    race = pictures.race(records.verdict(arms=records.verdict().arms[::-1]))
+    assert [row.method for _, rows in race.groups for row in rows] == [
+        "zero-shot", "prompt", "examples", "soft-prompt", "layer-prefix", "kv-prefix", "lora", "full", "value-bias",
+    ]  # fmt: skip
+    assert [row.method for _, rows in race.groups for row in rows if row.is_answer] == ["kv-prefix"]
+    assert race.best == "full"
+    assert race.band[1] - race.band[0] == pytest.approx(2)
+
+
+def test_seeds_are_marked_where_there_are_several():
+    seeds = [row.seeds for _, rows in pictures.race(records.verdict()).groups for row in rows]
+    assert {len(marks) for marks in seeds} == {3}
+    assert not any(row.seeds for _, rows in pictures.race(records.inconclusive()).groups for row in rows)
+
+
+def test_the_control_is_never_the_best():
+    verdict = records.with_arm(records.verdict(), "value-bias", mean=1.0)
+    assert standing.highest(verdict).method == "full"
+
+
+@pytest.mark.parametrize(
+    ("label", "method"),
+    [
+        ("prefix", "kv-prefix"),
+        ("weights", "lora"),
+        ("prompt", "prompt"),
+        ("out-of-reach", None),
+        ("inconclusive", None),
+    ],
+)
+def test_the_arm_a_label_speaks_of(label, method):
+    winner = standing.winner(records.verdict(label=label))
+    assert (winner and winner.method) == method
+
+
+def test_the_weights_are_all_needed_when_lora_is_not_enough():
+    verdict = records.with_arm(records.verdict(label="weights"), "lora", mean=0.5)
+    assert standing.winner(verdict).method == "full"
+
+
+def test_provenance_may_name_the_answer():
+    verdict = records.verdict(label="weights", provenance={"answer": "full"})
+    assert standing.winner(verdict).method == "full"
+
+
+def test_a_curve_breaks_where_the_loss_is_not_a_number():
+    arms = (records.arm("lora", curves=(tuple(CurvePoint(i, math.nan if i in (3, 5) else 1.0) for i in range(9)),)),)
+    (panel,), ticks = pictures.curve_panels(records.verdict(arms=arms))
+    assert [len(line.split()) for line in panel.loss.stretches] == [3, 3]
+    assert len(panel.loss.dots) == 1
+    assert len(panel.loss.breaks) == 2
+    assert [tick.text for tick in ticks] == ["0", "0.5", "1"]
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_end():
+    curve = tuple(CurvePoint(i, 1.0 + i, i / 10_000) for i in range(10_001))
+    (panel,), _ = pictures.curve_panels(records.verdict(arms=(records.arm("lora", curves=(curve,)),)))
+    points = panel.loss.stretches[0].split()
+    assert len(points) <= pictures.LONGEST_CURVE + 2
+    assert points[-1].startswith(f"{pictures.PANEL.right:g},")
+
+
+def test_labels_never_overlap_in_a_column():
+    plot = pictures.cost_plot(records.verdict())
+    for x in {point.x for point in plot.points}:
+        heights = sorted(point.label_y for point in plot.points if point.x == x)
+        gaps = [b - a for a, b in itertools.pairwise(heights)]
+        assert all(gap >= pictures.LABEL_LINE - 0.01 for gap in gaps)
+        assert all(pictures.COST_TOP <= height <= pictures.COST_BOTTOM for height in heights)
+
+
+def test_what_trains_more_stands_further_right():
+    places = {point.method: point.x for point in pictures.cost_plot(records.verdict()).points}
+    assert places["prompt"] == pictures.ZERO_X < places["value-bias"] < places["lora"] < places["full"]
+
+
+def test_no_scored_arm_gives_no_plot():
+    assert pictures.cost_plot(records.empty()) is None
+
+
+def test_the_sweep_marks_the_chosen_rate_and_broken_trials():
+    sweep = (
+        {"learning_rate": 0.1, "validation": 0.9},
+        {"learning_rate": 0.1, "validation": 0.5},
+        {"learning_rate": 1.0, "validation": None},
+        {"text": "no rate", "validation": 0.3},
+    )
+    (panel,), ticks = pictures.sweep_panels(records.verdict(arms=(records.arm("kv-prefix", sweep=sweep),)))
+    assert [(dot.is_chosen, dot.is_broken) for dot in panel.dots] == [(True, False), (False, False), (False, True)]
+    assert [tick.text for tick in ticks] == ["1e-1", "1e0"]
+
+
+def test_heat_maps_share_one_scale_and_large_ones_are_drawn_by_level():
+    small = records.arm("prompt", prefix_mass=((0.1, 0.2), (math.nan, 0.64)))
+    large = records.arm("kv-prefix", prefix_mass=((0.35,) * 64,) * 80)
+    (first, second), top = pictures.heat_maps(records.verdict(arms=(small, large)))
+    assert top == 0.7
+    assert [(cell.x, cell.y) for cell in first.cells] == [(0, 0), (0, 1), (1, 1)]
+    assert not second.cells
+    assert [level.share for level in second.levels] == [0.5]
+
+
+def test_side_effects_start_at_zero_on_either_side():
+    arms = (records.arm("lora", side_effect_nats=-0.5), records.arm("full", side_effect_nats=1.5))
+    effects, zero = pictures.side_effects(records.verdict(arms=arms))
+    assert zero == 25
+    assert [(effect.start, effect.width) for effect in effects] == [(0, 25), (25, 75)]
+
+
+def test_an_unknown_method_has_a_place_before_the_control():
+    arm = dataclasses.replace(records.arm("lora"), method="adapter")
+    race = pictures.race(records.verdict(arms=(records.arm("value-bias"), arm)))
+    assert [group.name for group, _ in race.groups] == ["other", "control"]
