@@ -28,6 +28,7 @@ class Adaptation:
     """
 
     kind: ClassVar[str] = "zero-shot"
+    starts_text: bool = False  # the context brings the tokenizer's first token along, so the content has none
 
     def __init__(self, **setting: Any) -> None:
         self.setting = {name: value for name, value in setting.items() if value is not None}

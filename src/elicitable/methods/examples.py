@@ -9,7 +9,7 @@ import torch
 
 from elicitable.errors import InputError
 from elicitable.methods.base import Chosen
-from elicitable.methods.prompt import TokenContext
+from elicitable.methods.prompt import TokenContext, with_start
 from elicitable.rng import generator
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Examples(Chosen):
             for nth in range(draws):
                 context = self.build(model, seed=1000 * seed + nth, task=task, k=k)
                 if context.keys_per_layer() <= room:
+                    with_start(model, context)
                     yield context
 
 

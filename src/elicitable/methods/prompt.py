@@ -102,7 +102,16 @@ class Prompt(Chosen):
                         yield self.build(model, token_ids=ids)
             return
         for text in (*prompts, *instructions(task)):
-            yield self.build(model, text=text)
+            yield with_start(model, self.build(model, text=text))
+
+
+def with_start(model: Model, context: TokenContext) -> TokenContext:
+    """Move the tokenizer's own first token (where it has one) from the content to the front of the context."""
+    start = model.start_ids()
+    if start:
+        context.ids = torch.cat([model.ids(start), context.ids], dim=1)
+    context.starts_text = True
+    return context
 
 
 def instructions(task: Task) -> Iterator[str]:

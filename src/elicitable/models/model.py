@@ -76,6 +76,13 @@ class Model:
             )
         return ids.to(self.device)
 
+    def start_ids(self) -> list[int]:
+        """What the tokenizer itself puts before a text: a beginning-of-sequence token, or nothing."""
+        if self.tokenizer is None or self.tokenizer.bos_token_id is None:
+            return []
+        bos: int = self.tokenizer.bos_token_id
+        return [bos] if self.tokenizer("a")["input_ids"][:1] == [bos] else []
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (first 16 hex digits) over every weight's name, shape and bytes."""

@@ -50,7 +50,7 @@ def encode(model: Model, items: Sequence[Item], max_tokens: int = 1024, has_star
     """
     if items and not isinstance(items[0].prompt, str):
         return _encode_ids(model, items)
-    start = start_ids(model) if has_start else []
+    start = model.start_ids() if has_start else []
     prompts = _tokenize(model, [str(item.prompt) for item in items])
     answers = _tokenize(model, [str(item.target) for item in items])
     rows = []
@@ -78,15 +78,6 @@ def _tokenize(model: Model, texts: list[str]) -> list[list[int]]:
         raise InputError(f"{model.name} has no tokenizer, so it cannot read a text task; use one of the digit tasks.")
     ids: list[list[int]] = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
     return ids
-
-
-def start_ids(model: Model) -> list[int]:
-    """What the tokenizer itself puts before a text: a beginning-of-sequence token, or nothing."""
-    if model.tokenizer is None:
-        return []
-    bos = model.tokenizer.bos_token_id
-    ids: list[int] = model.tokenizer("a")["input_ids"]
-    return [bos] if bos is not None and ids[:1] == [bos] else []
 
 
 def _pad(rows: Sequence[tuple[list[int], list[int]]], model: Model) -> Batch:

@@ -1,0 +1,202 @@
+"""Evidence to verdict: the least invasive way that is not worse than the best by more than a margin.
+
+Each way is compared in pairs with the best one. With the 95 % interval [low, high] of (best − way):
+
+    enough   high ≤ margin        worse   low > margin        open   otherwise
+
+The verdict is the least invasive way that is not worse; if that way is still open, it is ``inconclusive``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from elicitable.diagnosis.intervals import gap
+from elicitable.values import ArmResult, CurvePoint
+
+LADDER: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("already-there", ("zero-shot",)),
+    ("prompt", ("prompt",)),
+    ("examples", ("examples",)),
+    ("soft-prompt", ("soft-prompt",)),
+    ("prefix", ("layer-prefix", "kv-prefix")),
+    ("weights", ("lora", "full")),
+)
+LABELS = (*(label for label, _ in LADDER), "out-of-reach", "inconclusive")
+Standing = Literal["enough", "worse", "open"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm beside the best: the mean and interval of (best − arm), and where that leaves it."""
+
+    arm: ArmResult
+    mean: float
+    low: float
+    high: float
+    standing: Standing
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A label and the reasons for it, in the order a person would want them."""
+
+    label: str
+    reasons: tuple[str, ...]
+
+
+def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int) -> Decision:
+    """The verdict of a race.
+
+    Args:
+        arms: results on the same test items, in the same order of items.
+        margin: how much worse (share of items) still counts as good enough.
+        floor: what always giving the one most common answer scores; the best must beat it by the margin.
+        seed: of the bootstrap.
+    """
+    judged = [arm for arm in arms if arm.status == "ok" and arm.correct and _label_of(arm)]
+    if not judged:
+        return Decision("inconclusive", ("No arm of the race finished; see each arm's status for the reason.",))
+    best = max(judged, key=lambda arm: arm.mean or 0.0)
+    rising = [arm for arm in judged if is_rising(arm)]
+    assert best.low is not None
+    assert best.mean is not None
+    if best.low <= floor + margin and best.mean <= floor + 2 * margin:
+        return _out_of_reach(best, floor, rising)
+    return _climb([compare(best, arm, margin, seed) for arm in judged], best, margin, arms)
+
+
+def _label_of(arm: ArmResult) -> str | None:
+    return next((label for label, methods in LADDER if arm.method in methods), None)
+
+
+def compare(best: ArmResult, arm: ArmResult, margin: float, seed: int) -> Comparison:
+    """``arm`` beside ``best``, in pairs over items."""
+    mean, low, high = gap(best.correct, arm.correct, seed) if arm is not best else (0.0, 0.0, 0.0)
+    standing: Standing = "enough" if high <= margin else "worse" if low > margin else "open"
+    if standing == "worse" and could_catch_up(arm, best, margin):
+        standing = "open"
+    return Comparison(arm, mean, low, high, standing)
+
+
+def _climb(compared: list[Comparison], best: ArmResult, margin: float, arms: Sequence[ArmResult]) -> Decision:
+    """Up the ladder to the first rung that is not worse than the best."""
+    reasons: list[str] = []
+    for label, methods in LADDER:
+        rung = [c for c in compared if c.arm.method in methods]
+        enough = [c for c in rung if c.standing == "enough"]
+        if enough:
+            winner = min(enough, key=lambda c: (c.mean, c.arm.budget.numbers_trained))
+            return Decision(label, (_won(winner, best, margin), *reasons, *_missing(arms)))
+        undecided = [c for c in rung if c.standing == "open"]
+        if undecided:
+            closest = min(undecided, key=lambda c: c.mean)
+            return Decision("inconclusive", (_open(closest, best, margin), *reasons, *_missing(arms)))
+        reasons += [_lost(c, best) for c in rung]
+    raise AssertionError("the best arm is never worse than itself")
+
+
+def _won(winner: Comparison, best: ArmResult, margin: float) -> str:
+    arm = winner.arm
+    if arm is best:
+        return f"{arm.method} scores {_shown(arm)}, the best of all arms, and nothing less invasive comes close."
+    return (
+        f"{arm.method} scores {_shown(arm)}; the best arm, {best.method}, is at most {_points(winner.high)} ahead "
+        f"(95 % interval), within the margin of {_points(margin)}."
+    )
+
+
+def _lost(lost: Comparison, best: ArmResult) -> str:
+    return (
+        f"{lost.arm.method} scores {_shown(lost.arm)}: {_points(lost.mean)} behind {best.method} "
+        f"(95 % interval {_points(lost.low)} to {_points(lost.high)})."
+    )
+
+
+def _open(closest: Comparison, best: ArmResult, margin: float) -> str:
+    arm = closest.arm
+    if closest.low > margin:
+        return (
+            f"{arm.method} is {_points(closest.mean)} behind {best.method} but was still improving when its time was "
+            "up; more time (--time-limit or --steps) would settle it."
+        )
+    return (
+        f"{arm.method} is {_points(closest.mean)} behind {best.method}, but the 95 % interval "
+        f"({_points(closest.low)} to {_points(closest.high)}) holds the margin of {_points(margin)}; "
+        f"{_settle(closest, margin)} would settle it."
+    )
+
+
+def _settle(closest: Comparison, margin: float) -> str:
+    """How many more test items or seeds would shrink the interval off the margin (width falls as 1/√n)."""
+    half = (closest.high - closest.low) / 2
+    distance = abs(margin - closest.mean)
+    if distance < 0.1 * half:
+        return "no reasonable number of items (the gap is the margin itself): another --margin"
+    factor = max(2, math.ceil((half / distance) ** 2))
+    more_items = f"about {factor * closest.arm.items:,} test items (now {closest.arm.items:,})"
+    return f"{more_items} or more seeds (now {closest.arm.seeds})"
+
+
+def _out_of_reach(best: ArmResult, floor: float, rising: list[ArmResult]) -> Decision:
+    if rising:
+        names = ", ".join(arm.method for arm in rising)
+        return Decision(
+            "inconclusive",
+            (
+                f"Nothing beats always giving one answer ({floor:.2f}) yet, but {names} was still improving when its "
+                "time was up; more time would settle it.",
+            ),
+        )
+    return Decision(
+        "out-of-reach",
+        (
+            f"The best arm, {best.method}, scores {_shown(best)}; always giving the most common answer scores "
+            f"{floor:.2f}. Neither context nor weights get this model there with these data and this budget.",
+        ),
+    )
+
+
+def _missing(arms: Sequence[ArmResult]) -> list[str]:
+    return [
+        f"{arm.method} took no part: {arm.status}{f' ({arm.reason})' if arm.reason else ''}."
+        for arm in arms
+        if arm.status != "ok"
+    ]
+
+
+def is_rising(arm: ArmResult) -> bool:
+    """Whether an arm was cut off while its validation score still rose by a point or more in its last third."""
+    return arm.reason in ("time", "steps") and slope(arm) > 0.01
+
+
+def could_catch_up(arm: ArmResult, best: ArmResult, margin: float) -> bool:
+    """Whether an arm that was cut off would, at the pace of its last third, reach the best within twice its time."""
+    if arm.reason not in ("time", "steps") or arm.mean is None or best.mean is None:
+        return False
+    return slope(arm) > 0.01 and arm.mean + 3 * slope(arm) >= best.mean - margin
+
+
+def slope(arm: ArmResult) -> float:
+    """Rise of the validation score over the last third of the steps, mean over seeds."""
+    rises = [_rise(curve) for curve in arm.curves if len(curve) >= 3]
+    return sum(rises) / len(rises) if rises else 0.0
+
+
+def _rise(curve: tuple[CurvePoint, ...]) -> float:
+    """Best of the last third minus best before it."""
+    border = curve[-1].step * 2 / 3
+    before = [p.validation or 0.0 for p in curve if p.step <= border]
+    after = [p.validation or 0.0 for p in curve if p.step > border]
+    return max(after) - max(before) if before and after else 0.0
+
+
+def _shown(arm: ArmResult) -> str:
+    return f"{arm.mean:.3f} [{arm.low:.3f}, {arm.high:.3f}]"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"

