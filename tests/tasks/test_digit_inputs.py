@@ -76,6 +76,29 @@ def test_draws_are_of_their_split_and_never_all_equal(split: str) -> None:
     assert 0 <= codes.min() <= codes.max() < DIGITS**LENGTH
 
 
+def test_all_equal_inputs_are_passed_over_even_when_only_they_are_drawn_first() -> None:
+    """A draw hits one once in 50 million, so a generator is made up that gives them first."""
+    all_equal = encode(np.repeat(np.arange(DIGITS), LENGTH).reshape(DIGITS, LENGTH))
+    bait = all_equal[is_in_split(all_equal, "train")]
+    assert len(bait) > 0
+
+    class Baited:
+        rounds = 0
+
+        def integers(self, low: int, high: int, size: int | tuple[int, int]) -> np.ndarray:
+            if isinstance(size, int):
+                return np.ones(size, dtype=np.int64)  # the coins: few distinct digits only
+            self.rounds += 1
+            return np.resize(bait if self.rounds == 1 else good, size)
+
+    good = draw_codes(1, "train", np.random.default_rng(0))
+    while distinct(good)[0] > FEW:
+        good = draw_codes(1, "train", np.random.default_rng(int(good[0])))
+    rng = Baited()
+    assert draw_codes(3, "train", rng).tolist() == good.tolist() * 3  # type: ignore[arg-type]
+    assert rng.rounds == 2
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_half_of_the_draws_have_at_most_five_distinct_digits_by_design(split: str) -> None:
     n = 100_000

@@ -94,6 +94,12 @@ def test_fingerprints_tell_the_tasks_apart_and_stay() -> None:
     assert prints == {name: DigitTask(name).fingerprint() for name in reversed(NAMES)}
 
 
+def test_the_fingerprint_sees_the_rule_and_not_only_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = DigitTask("add-1").fingerprint()
+    monkeypatch.setitem(RULES, "add-1", RULES["add-2"])
+    assert DigitTask("add-1").fingerprint() != before
+
+
 def test_bad_names_counts_and_splits_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'descending'"):
         DigitTask("decending")

@@ -72,7 +72,12 @@ def test_a_test_split_with_hidden_labels_is_not_used(monkeypatch: pytest.MonkeyP
 
 
 def test_columns_that_are_no_texts_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = datasets.Dataset.from_dict({**rows(60), "tokens": [[1, 2]] * 60, "note": [None] * 60})
+    """The pictures here are broken: decoding one would raise."""
+    kinds = {"text": "string", "label": "int64", "note": "string"}
+    features = {name: datasets.Value(kind) for name, kind in kinds.items()}
+    features |= {"tokens": datasets.List(datasets.Value("int64")), "picture": datasets.Image()}
+    extra = {"tokens": [[1, 2]] * 60, "note": [None] * 60, "picture": [{"bytes": b"broken", "path": None}] * 60}
+    data = datasets.Dataset.from_dict({**rows(60), **extra}, features=datasets.Features(features))
     serve(monkeypatch, train=data)
     assert hub_task("owner/name").labels() == (" 0", " 1")
 
