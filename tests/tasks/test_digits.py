@@ -113,6 +113,7 @@ def test_bad_names_counts_and_splits_are_refused() -> None:
         task.held_out("train")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow  # not for its length: a clock belongs where a busy machine stops nobody
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_64_costs_less_than_a_third_of_a_millisecond(name: str) -> None:
     """The best of many, so that a busy machine does not matter; measured: 0.07 to 0.12 ms."""
