@@ -106,6 +106,12 @@ def test_the_sweep_marks_the_chosen_rate_and_broken_trials():
     assert [tick.text for tick in ticks] == ["1e-1", "1e0"]
 
 
+@pytest.mark.parametrize(("rate", "is_at_edge"), [(0.01, True), (0.1, False), (0.3, True)])
+def test_a_rate_at_the_edge_of_the_sweep_is_pointed_out(rate, is_at_edge):
+    (panel,), _ = pictures.sweep_panels(records.verdict(arms=(records.arm("kv-prefix", learning_rate=rate),)))
+    assert ("at the edge" in panel.caption) == is_at_edge
+
+
 def test_heat_maps_share_one_scale_and_large_ones_are_drawn_by_level():
     small = records.arm("prompt", prefix_mass=((0.1, 0.2), (math.nan, 0.64)))
     large = records.arm("kv-prefix", prefix_mass=((0.35,) * 64,) * 80)

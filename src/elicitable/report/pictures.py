@@ -335,7 +335,7 @@ def sweep_panels(verdict: Verdict) -> tuple[tuple[SweepPanel, ...], tuple[Tick, 
     first, last = math.floor(math.log10(min(rates)) + 1e-9), math.ceil(math.log10(max(rates)) - 1e-9)
     last = max(last, first + 1)
     span = (first, last)
-    ticks = tuple(Tick(PANEL.x((power - first) / (last - first)), f"1e{power}") for power in _at_most(5, first, last))
+    ticks = tuple(Tick(_sweep_x(power, span), f"1e{power}") for power in _at_most(5, first, last))
     return tuple(_sweep_panel(arm, span) for arm in arms), ticks
 
 
@@ -367,7 +367,7 @@ def _sweep_panel(arm: ArmResult, span: tuple[int, int]) -> SweepPanel:
         score = validation if is_number(validation) else None
         dots.append(
             SweepDot(
-                x=PANEL.x((math.log10(rate) - span[0]) / (span[1] - span[0])),
+                x=_sweep_x(math.log10(rate), span),
                 y=PANEL.y(score or 0.0),
                 is_chosen=entry is best,
                 is_broken=score is None,
@@ -376,7 +376,21 @@ def _sweep_panel(arm: ArmResult, span: tuple[int, int]) -> SweepPanel:
         )
     line = " ".join(f"{dot.x:g},{dot.y:g}" for dot in dots if not dot.is_broken)
     caption = f"{notation.plural(len(arm.sweep), 'trial')}, chosen {notation.rate(arm.learning_rate)}"
+    if _is_at_edge(arm, [rate for rate, _ in entries]):
+        caption += ", at the edge of what was tried: a wider sweep may do better"
     return SweepPanel(arm.method, standing.group_of(arm.method).name, caption, tuple(dots), line)
+
+
+def _sweep_x(power: float, span: tuple[int, int]) -> float:
+    """The place of a power of ten, a little inside the frame so that no dot sits on its corner."""
+    return PANEL.x(0.04 + 0.92 * (power - span[0]) / (span[1] - span[0]))
+
+
+def _is_at_edge(arm: ArmResult, rates: Sequence[float]) -> bool:
+    """Whether the chosen rate is the lowest or the highest of several that were tried."""
+    if arm.learning_rate is None or min(rates) == max(rates):
+        return False
+    return arm.learning_rate <= min(rates) * (1 + 1e-6) or arm.learning_rate >= max(rates) * (1 - 1e-6)
 
 
 def _chosen_entry(arm: ArmResult, entries: Sequence[tuple[float, Mapping[str, Any]]]) -> Mapping[str, Any] | None:
