@@ -74,11 +74,7 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
     calls = _probe(hf, name)
     modules = [call[0] for call in calls]
     depth = getattr(hf.config.get_text_config(), "num_hidden_layers", len(modules))
-    if len(modules) != depth or len(set(map(id, modules))) != depth:
-        raise UnsupportedModelError(
-            f"{name} has {depth} layers but {len(set(map(id, modules)))} of them attend through the attention "
-            "interface; layers of another kind (state space, linear or custom attention) would not see a context."
-        )
+    _check_every_layer_attends(name, modules, depth)
     if any("chunked" in str(kind) for kind in getattr(hf.config.get_text_config(), "layer_types", None) or ()):
         raise UnsupportedModelError(
             f"{name} attends in chunks; which chunk a context belongs to is not defined, so it is refused."
@@ -90,28 +86,90 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
         layers=tuple(_facts(call) for call in calls),
         d_model=hf.get_input_embeddings().weight.shape[1],
         vocab=hf.get_input_embeddings().weight.shape[0],
-        has_rotary=has_alibi(hf) or any(key.endswith("inv_freq") for key, _ in hf.named_buffers()),
+        has_rotary=_has_relative_positions(hf),
         takes_position_ids="position_ids" in inspect.signature(hf.get_decoder().forward).parameters,
     )
 
 
+def _check_every_layer_attends(name: str, modules: list[nn.Module], depth: int) -> None:
+    distinct = len(set(map(id, modules)))
+    if distinct == depth and len(modules) > depth:
+        raise UnsupportedModelError(
+            f"{name} attends {len(modules) // depth} times in one layer (differential attention); the parts of its "
+            "difference would each need a context of their own."
+        )
+    if distinct != depth or len(modules) != depth:
+        raise UnsupportedModelError(
+            f"{name} has {depth} layers but {distinct} of them attend through the attention interface; layers of "
+            "another kind (state space, linear or custom attention) would not see a context."
+        )
+
+
+def _has_relative_positions(hf: PreTrainedModel) -> bool:
+    """Rotary angles or ALiBi, unless queries are also scaled by their absolute position."""
+    rope = getattr(hf.config.get_text_config(), "rope_parameters", None) or {}
+    if rope.get("llama_4_scaling_beta") is not None:
+        return False
+    return has_alibi(hf) or any(key.endswith("inv_freq") for key, _ in hf.named_buffers())
+
+
+_Probed = tuple[nn.Module, Any, Any, Any, dict[str, Any]]
+
+
 @torch.no_grad()
-def _probe(hf: PreTrainedModel, name: str) -> list[tuple[nn.Module, Any, Any, Any, dict[str, Any]]]:
-    ids = torch.zeros(1, 3, dtype=torch.long, device=hf.get_input_embeddings().weight.device)
+def _probe(hf: PreTrainedModel, name: str) -> list[_Probed]:
+    ids = torch.arange(3, device=hf.get_input_embeddings().weight.device)[None]
     training = hf.training
     hf.eval()
     try:
         with attending(hf), probing() as calls:
-            hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+            ours = _logits(hf, ids)
+        for call in calls:
+            _check_mask(name, call)
+        own, changed = _logits(hf, ids), _logits(hf, ids % 2)
     finally:
         hf.train(training)
-    for module, _, key, _, _ in calls:
-        if key.shape[2] != ids.shape[1]:
-            raise UnsupportedModelError(
-                f"{name}: {type(module).__name__} attends to {key.shape[2]} keys for {ids.shape[1]} tokens "
-                "(compressed, cross or memory attention), which a context cannot be split from exactly."
-            )
+    _check_same(name, ours, own, changed)
     return calls
+
+
+def _logits(hf: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    return logits.double()
+
+
+def _check_mask(name: str, call: _Probed) -> None:
+    """The probe's mask shows and hides, and nothing else; keys are one a token."""
+    module, query, key, _, kwargs = call
+    tokens, mask = query.shape[2], kwargs.get("attention_mask")
+    if key.shape[2] != tokens:
+        raise UnsupportedModelError(
+            f"{name}: {type(module).__name__} attends to {key.shape[2]} keys for {tokens} tokens "
+            "(compressed, cross or memory attention), which a context cannot be split from exactly."
+        )
+    if mask is not None and mask.dtype != torch.bool:
+        shows = mask == 0
+        if not bool((shows | (mask <= torch.finfo(mask.dtype).min / 2)).all()):
+            raise UnsupportedModelError(
+                f"{name}: {type(module).__name__} computes its attention mask from the input; a context's part of "
+                "it is not known to elicitable."
+            )
+
+
+def _check_same(name: str, ours: torch.Tensor, own: torch.Tensor, changed: torch.Tensor) -> None:
+    """Through our attention the model gives its own logits, and early ones do not see the last token."""
+    scale = max(float(own.abs().max()), 1e-30)
+    if float((own - changed)[:, :2].abs().max()) > 1e-3 * scale:
+        raise UnsupportedModelError(
+            f"{name} attends in both directions (a changed last token changes earlier logits); elicitable needs a "
+            "causal decoder."
+        )
+    # attention in the model's own type against ours: 16-bit types keep 2 to 3 digits, float32 models 6
+    if float((own - ours).abs().max()) > 0.1 * scale:
+        raise UnsupportedModelError(
+            f"{name}: through transformers' attention interface it does not give its own logits, so its attention has "
+            "a part that elicitable does not see."
+        )
 
 
 def _facts(call: tuple[nn.Module, Any, Any, Any, dict[str, Any]]) -> LayerFacts:

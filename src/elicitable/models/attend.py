@@ -164,7 +164,7 @@ def attend(
         UnsupportedModelError: the model passes an argument that changes attention and is not known here.
     """
     for calls in _probes:
-        calls.append((module, query, key, value, kwargs))
+        calls.append((module, query, key, value, {**kwargs, "attention_mask": attention_mask}))
     _refuse_unknown(module, kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     seat: Seat | None = getattr(module, "_elicitable_seat", None)
