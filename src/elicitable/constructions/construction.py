@@ -6,8 +6,9 @@ inputs, that is a table (V^n_X, n_Y) of numbers 0..V−1. The prompt is [virtual
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -84,6 +85,12 @@ class Construction:
     def n_targets(self) -> int:
         """Number of targets, V^(n_Y · V^n_X)."""
         return int(self.vocab ** (self.n_answer * self.n_inputs))
+
+    def at(self, inverse_temperature: float) -> Construction:
+        """The same weights at another inverse temperature."""
+        model = copy.deepcopy(self.model)
+        model.set_inverse_temperature(inverse_temperature)
+        return replace(self, model=model, inverse_temperature=inverse_temperature)
 
     def inputs(self) -> Symbols:
         """All user inputs in counting order, (V^n_X, n_X)."""

@@ -151,6 +151,20 @@ class Transformer(nn.Module):
         self.readout = _mlp(readout)
         self.to(dtype)
 
+    def set_inverse_temperature(self, inverse_temperature: float) -> None:
+        """Changes T in every head, in place."""
+        for module in self.modules():
+            if isinstance(module, AttentionHead):
+                module.inverse_temperature = inverse_temperature
+
+    def head_names(self) -> tuple[tuple[str, ...], ...]:
+        """The name of each head, layer by layer."""
+        return tuple(
+            tuple(head.name for head in layer.heads if isinstance(head, AttentionHead))
+            for layer in self.layers
+            if isinstance(layer, Layer)
+        )
+
     def embed(self, symbols: Tensor) -> Tensor:
         """Embeddings of hard tokens: (…,) integers to (…, embedding)."""
         embeddings: Tensor = self.embedding(symbols)

@@ -1,0 +1,118 @@
+"""Hard tokens beside virtual tokens: how many of the possible behaviours each can ask for.
+
+The same frozen transformer is started with hard tokens (rows of its embedding matrix) and with virtual tokens
+(anything), and left to run. A prompt of n hard tokens can take V^n values and so reach at most V^n behaviours, whatever
+the weights. (Paper: section 3.)
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elicitable.constructions.construction import Construction, chunks
+from elicitable.constructions.precision import dtype_name
+from elicitable.errors import InputError
+
+#: At most this many behaviours, and this many symbols, are enumerated by running them.
+MOST_ENUMERATED = 1_000_000
+MOST_SYMBOLS = 20_000_000
+
+#: Prompts run at a time.
+BATCH = 8192
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Behaviours reached, of ``possible`` = V^(n_Y·V^n_X) ones.
+
+    ``hard_reached`` of ``hard_prompts`` = V^n prompts of n hard tokens, each run; ``hard_bound`` what no choice of
+    embeddings could exceed, min(V^n, possible). ``virtual_reached`` is counted by running one virtual prompt for each
+    behaviour, or None where there are too many to run; the theorem says all.
+    """
+
+    construction: str
+    vocab: int
+    n_input: int
+    n_answer: int
+    n_virtual: int
+    dtype: str
+    possible: int
+    hard_prompts: int
+    hard_reached: int
+    hard_bound: int
+    virtual_reached: int | None
+    examples: tuple[tuple[int, ...], ...]
+    seconds: float
+
+
+def reach(construction: Construction) -> Reach:
+    """Runs all hard prompts, and all virtual prompts where they can be enumerated.
+
+    ``examples`` are the first few behaviours the hard prompts reach. Raises InputError for more hard prompts than
+    can be run.
+
+    >>> from elicitable.constructions import any_sequence
+    >>> result = reach(any_sequence.build(vocab=4, length=3))
+    >>> result.possible, result.hard_reached, result.virtual_reached
+    (64, 4, 64)
+    """
+    began = time.perf_counter()
+    hard_prompts = construction.vocab**construction.n_virtual
+    each = construction.n_inputs * construction.n_answer
+    if hard_prompts * each > MOST_SYMBOLS or hard_prompts > MOST_ENUMERATED:
+        raise InputError(
+            f"{construction.name} has {construction.vocab}^{construction.n_virtual} prompts of hard tokens here, too "
+            "many to run them all; use a smaller vocabulary or fewer virtual tokens."
+        )
+    possible = construction.n_targets
+    hard = behaviours(construction, _hard_prompts(construction))
+    enumerable = possible <= MOST_ENUMERATED and possible * each <= MOST_SYMBOLS
+    virtual = behaviours(construction, _virtual_prompts(construction)) if enumerable else None
+    return Reach(
+        construction=construction.name,
+        vocab=construction.vocab,
+        n_input=construction.n_input,
+        n_answer=construction.n_answer,
+        n_virtual=construction.n_virtual,
+        dtype=dtype_name(construction.dtype),
+        possible=possible,
+        hard_prompts=hard_prompts,
+        hard_reached=len(hard),
+        hard_bound=min(hard_prompts, possible),
+        virtual_reached=None if virtual is None else len(virtual),
+        examples=tuple(itertools.islice(sorted(hard), 5)),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _hard_prompts(construction: Construction) -> Iterator[Tensor]:
+    """All prompts of n_virtual hard tokens, embedded: batches (batch, n_virtual, d_e)."""
+    total, places = construction.vocab**construction.n_virtual, construction.n_virtual
+    powers = np.array([construction.vocab**place for place in reversed(range(places))])
+    for start, stop in chunks(total, BATCH):
+        symbols = np.arange(start, stop)[:, None] // powers % construction.vocab
+        yield construction.model.embed(torch.from_numpy(symbols))
+
+
+def _virtual_prompts(construction: Construction) -> Iterator[Tensor]:
+    """The virtual tokens of every behaviour: batches (batch, n_virtual, d_e)."""
+    for start, stop in chunks(construction.n_targets, BATCH):
+        yield construction.virtual_tokens(construction.numbered_targets(start, stop))
+
+
+@torch.no_grad()
+def behaviours(construction: Construction, prompts: Iterable[Tensor]) -> set[tuple[int, ...]]:
+    """The distinct tables (flattened) that prompts lead to, by greedy generation on every user input."""
+    inputs = torch.from_numpy(construction.inputs())
+    found: set[tuple[int, ...]] = set()
+    for batch in prompts:
+        rows = [construction.greedy(batch, row.expand(len(batch), construction.n_input)) for row in inputs]
+        found.update(map(tuple, torch.cat(rows, dim=1).tolist()))
+    return found
