@@ -56,6 +56,8 @@ def attention_reference(operands: Operands) -> Oracle:
                 logits += [_content_logit(operands, q, k, b, h, group, i, j) for j in range(keys)]
                 if operands.sink is not None:
                     logits.append(float(operands.sink[h]))
+                if max(logits) == -np.inf:
+                    continue  # a padded query that sees nothing has no attention
                 row = np.exp(np.array(logits) - max(logits))
                 row = row / row.sum()
                 before[b, h, i], inside[b, h, i] = row[:prefix], row[prefix : prefix + keys]
