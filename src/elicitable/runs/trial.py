@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from elicitable.errors import ElicitableError
@@ -153,6 +154,13 @@ def assess(trial: Trial, model: Model, adaptation: Adaptation, task: Task) -> Re
             for item, answer in zip(items, shown, strict=False)
         ],
     }
+
+
+@lru_cache(maxsize=8)
+def elsewhere_nats(model: Model) -> float:
+    """Nats a token that the bare model needs for the text that side effects are measured on."""
+    batch = 4 if model.tokenizer is not None else 64
+    return evaluate(model, _elsewhere(model), None, Reading(batch=batch)).loss_nats
 
 
 def _elsewhere(model: Model) -> Sequence[Item]:

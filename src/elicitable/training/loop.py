@@ -98,6 +98,7 @@ def train(
     offsets = generator(seed, "offset")
     validation = task.held_out("validation", plan.validation_items)
     fit, phase, started = Fit(), Phase(plan), time.monotonic()
+    told = started
     with prepared(model, adaptation, inside) as refresh:
         while not phase.is_over:
             rate = phase.rate()
@@ -115,6 +116,9 @@ def train(
                 phase.observe(point)
                 if progress:
                     progress(point, phase.share())
+            elif progress and time.monotonic() - told > 0.5:
+                told = time.monotonic()
+                progress(CurvePoint(fit.steps, loss), phase.share())
     fit.seconds = time.monotonic() - started
     fit.stopped = fit.stopped or phase.reason
     if fit.state:

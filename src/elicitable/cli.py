@@ -1,0 +1,349 @@
+"""The command line. Nothing heavy is imported before a command runs, so that help answers at once."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from elicitable import __version__
+from elicitable.errors import ElicitableError, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STARTED = time.monotonic()
+app = typer.Typer(
+    help="Can it be elicited by context, or must the weights change?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="toy:mixed, toy:ascending, smollm2, a folder, a .gguf file or a hub id")
+]
+TaskName = Annotated[
+    str, typer.Option("--task", "-t", help="a task by name, a CSV, TSV or JSONL file, or hub:owner/name")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="print one JSON object on standard output, progress on standard error")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="output folder; the same arguments resume there")]
+Seed = Annotated[int, typer.Option("--seed", help="of everything that is drawn")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps")]
+TextColumn = Annotated[str | None, typer.Option("--text-column", help="column of the text (files, hub data)")]
+LabelColumn = Annotated[str | None, typer.Option("--label-column", help="column of the label")]
+PromptColumn = Annotated[str | None, typer.Option("--prompt-column", help="column of the prompt (generation)")]
+TargetColumn = Annotated[str | None, typer.Option("--target-column", help="column of the target (generation)")]
+Template = Annotated[str | None, typer.Option("--template", help="how a text is shown, with {text} in it")]
+MaxWords = Annotated[int | None, typer.Option("--max-words", help="cut texts at so many words; 0 never cuts")]
+
+
+def main() -> NoReturn:
+    """Run the command line: bad input is one line on standard error and exit code 2, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except ElicitableError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept; the same command resumes.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)
+    sys.exit(0)
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"elicitable {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Can it be elicited by context, or must the weights change?"""
+
+
+@app.command()
+def verdict(
+    model: ModelName,
+    task: TaskName,
+    budget: Annotated[int | None, typer.Option(help="numbers trained; default 12 x layers x d_model")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="only these methods (may be repeated)")] = None,
+    seeds: Annotated[int, typer.Option(help="reruns at the best learning rate")] = 2,
+    margin: Annotated[float, typer.Option(help="how much worse still counts as good enough (0.02 is 2 points)")] = 0.02,
+    time_limit: Annotated[str | None, typer.Option(help="for everything, e.g. 90s, 30m, 2h; spread evenly")] = None,
+    steps: Annotated[int | None, typer.Option(help="at most so many steps a run")] = None,
+    test_items: Annotated[int | None, typer.Option(help="how many items of the test split")] = None,
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", help="a text for the prompt arm to try")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    prompt_column: PromptColumn = None,
+    target_column: TargetColumn = None,
+    template: Template = None,
+    max_words: MaxWords = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Try every method at a matched budget and say whether context is enough or the weights must change."""
+    limit = seconds(time_limit)
+    asked = _task_options(text_column, label_column, prompt_column, target_column, template, max_words)
+    folder = out or default_folder("verdict", model, task)
+    console = _progress_console()
+    if not quiet:
+        console.print(f"loading {model} …", highlight=False, markup=False)
+    from elicitable.models.load import load
+    from elicitable.report.html import write_report
+    from elicitable.report.table import print_verdict
+    from elicitable.report.verdict_json import verdict_to_json
+    from elicitable.runs import race
+    from elicitable.runs.progress import LiveReporter
+    from elicitable.runs.store import Store
+    from elicitable.tasks.catalog import task_from
+
+    Store(folder)  # an unwritable folder is said before minutes are spent
+    wanted = task_from(task, **asked)
+    loaded = load(model, device=device)
+    _say_warnings(wanted, console)
+    with LiveReporter(console, limit) as live:
+        answer = race.verdict(
+            loaded,
+            wanted,
+            budget=budget,
+            methods=method,
+            seeds=seeds,
+            seed=seed,
+            margin=margin,
+            time_limit=limit,
+            steps=steps,
+            test_items=test_items,
+            prompts=prompt or (),
+            out=folder,
+            started=STARTED,
+            reporter=None if quiet else live,
+        )
+    answer.provenance["command"] = _command()  # type: ignore[index]
+    _write_json(folder / "verdict.json", verdict_to_json(answer))
+    report = write_report(answer, folder / "report.html")
+    if as_json:
+        _print_json(verdict_to_json(answer))
+    else:
+        print_verdict(answer, _result_console(), report)
+
+
+@app.command()
+def tune(
+    model: ModelName,
+    task: TaskName,
+    method: Annotated[
+        str, typer.Option("--method", help="soft-prompt, layer-prefix, kv-prefix, value-bias, lora, full")
+    ],
+    budget: Annotated[int | None, typer.Option(help="numbers trained; default 12 x layers x d_model")] = None,
+    size: Annotated[int | None, typer.Option(help="virtual tokens or rank, instead of a budget")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="default: swept")] = None,
+    steps: Annotated[int | None, typer.Option(help="at most so many steps")] = None,
+    init: Annotated[str | None, typer.Option(help="random, vocabulary, text or sink")] = None,
+    init_text: Annotated[str | None, typer.Option(help="the text of --init text")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    prompt_column: PromptColumn = None,
+    target_column: TargetColumn = None,
+    template: Template = None,
+    max_words: MaxWords = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one method and write an adapter folder that PEFT loads."""
+    from elicitable.models.load import load
+    from elicitable.runs.progress import LiveReporter
+    from elicitable.runs.tune import tune as run_tune
+    from elicitable.tasks.catalog import task_from
+
+    asked = _task_options(text_column, label_column, prompt_column, target_column, template, max_words)
+    folder = out or default_folder(f"tune-{method}", model, task)
+    wanted, console = task_from(task, **asked), _progress_console()
+    with LiveReporter(console) as live:
+        tuned = run_tune(
+            load(model, device=device),
+            wanted,
+            method=method,
+            budget=budget,
+            size=size,
+            learning_rate=learning_rate,
+            steps=steps,
+            init=init,
+            text=init_text,
+            seed=seed,
+            out=folder,
+            reporter=None if quiet else live,
+        )
+    if as_json:
+        _print_json(tuned.record)
+    else:
+        shown = tuned.record
+        _result_console().print(
+            f"{method} on {task}: {shown['mean']:.3f} [{shown['low']:.3f}, {shown['high']:.3f}] on {shown['items']:,} test "
+            f"items; {shown['numbers_trained']:,} numbers trained at {shown['learning_rate']:g}.\nadapter: {folder}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def pretrain(
+    toy: Annotated[str, typer.Argument(help="ascending or mixed")],
+    steps: Annotated[int | None, typer.Option(help="default: as the shipped checkpoint")] = None,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a toy transformer from fresh weights, as the shipped checkpoints were."""
+    from elicitable.runs.pretrain import pretrain as run_pretrain
+    from elicitable.runs.progress import LiveReporter
+
+    folder, console = out or Path("elicitable-runs") / "pretrain", _progress_console()
+    with LiveReporter(console) as live:
+        live.begin(toy, f"pretraining, seed {seed}", 0, 1)
+        record = run_pretrain(toy, folder, seed=seed, steps=steps, progress=None if quiet else live.point)
+    if as_json:
+        _print_json(record)
+    else:
+        scores = ", ".join(f"{task} {score:.3f}" for task, score in record["test_scores"].items())
+        _result_console().print(f"{folder / toy}.safetensors: {scores}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """The models that can be named without a path."""
+    from elicitable.models.load import catalog
+
+    _print_cards([(card.name, card.description, card.source) for card in catalog()], as_json)
+
+
+@app.command()
+def tasks(as_json: Json = False) -> None:
+    """The built-in tasks."""
+    from elicitable.tasks.catalog import catalog
+
+    _print_cards([(card.name, card.description, card.kind) for card in catalog().values()], as_json)
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """The methods, least invasive first."""
+    from elicitable.methods.catalog import METHODS
+
+    _print_cards([(method.name, method.summary, method.label) for method in METHODS], as_json)
+
+
+def seconds(text: str | None) -> float | None:
+    """A duration such as ``90``, ``90s``, ``30m`` or ``1.5h`` in seconds.
+
+    >>> seconds("30m")
+    1800.0
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", text.strip())
+    if match is None:
+        raise InputError(f"a time limit is a number with s, m or h (90s, 30m, 2h), got {text!r}.")
+    return float(match[1]) * {None: 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def default_folder(what: str, model: str, task: str) -> Path:
+    """Where results go without ``--out``: a folder named after the question."""
+    name = "-".join((what, Path(model).stem if Path(model).suffix else model, Path(task).stem))
+    return Path("elicitable-runs") / re.sub(r"[^\w.-]+", "-", name)
+
+
+def _task_options(
+    text_column: str | None,
+    label_column: str | None,
+    prompt_column: str | None,
+    target_column: str | None,
+    template: str | None,
+    max_words: int | None,
+) -> dict[str, Any]:
+    given = {
+        "text_column": text_column,
+        "label_column": label_column,
+        "prompt_column": prompt_column,
+        "target_column": target_column,
+        "template": template,
+        "max_words": max_words,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _say_warnings(task: Any, console: Console) -> None:
+    from elicitable.tasks.base import warnings_of
+
+    for warning in warnings_of(task):
+        console.print(f"warning: {warning}", highlight=False, markup=False)
+
+
+def _progress_console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _result_console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["elicitable", *sys.argv[1:]])
+
+
+def _print_json(record: Any) -> None:
+    json.dump(record, sys.stdout, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def _write_json(path: Path, record: Any) -> None:
+    from elicitable.cache import replace_file
+
+    replace_file(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _print_cards(rows: list[tuple[str, str, str]], as_json: bool) -> None:
+    if as_json:
+        _print_json([{"name": name, "description": text, "note": note} for name, text, note in rows])
+        return
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    _result_console().print(table, highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What a race says while it runs: one live line on a terminal, a line now and then where there is none."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from elicitable.values import ArmResult, CurvePoint
+
+if TYPE_CHECKING:
+    from typing import Self
+
+QUIET_SECONDS = 15.0  # without a terminal: a line at least so often, so that logs stay readable
+
+
+class LiveReporter:
+    """Progress on standard error. Use as a context manager around the race."""
+
+    def __init__(self, console: Console, time_limit: float | None = None) -> None:
+        self.console = console
+        self.time_limit = time_limit
+        self.started = self._said = time.monotonic()
+        self._live: Live | None = None
+        self._arm, self._what, self._done, self._arms = "", "", 0, 0
+        self._last: CurvePoint | None = None
+        self._validation: float | None = None
+        self._share = 0.0
+
+    def __enter__(self) -> Self:
+        self.started = self._said = time.monotonic()
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, transient=True, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
+        """Show what starts."""
+        self._arm, self._what, self._done, self._arms = arm, what, arms_done, arms
+        self._last, self._validation, self._share = None, None, 0.0
+        self._show(is_new=True)
+
+    def point(self, point: CurvePoint, share: float) -> None:
+        """Show the newest loss and the newest validation score."""
+        self._last, self._share = point, share
+        self._validation = point.validation if point.validation is not None else self._validation
+        self._show()
+
+    def end(self, arm: ArmResult) -> None:
+        """Leave one line behind for a finished arm."""
+        score = f"{arm.mean:.3f} [{arm.low:.3f}, {arm.high:.3f}]" if arm.mean is not None else arm.status
+        self.console.print(
+            f"{arm.method:<13} {score:<22} {arm.steps:>6} steps {arm.seconds:>7.1f} s  {self._note(arm)}",
+            highlight=False,
+        )
+
+    def _note(self, arm: ArmResult) -> str:
+        return "" if arm.reason == "all candidates tried" else arm.reason[: max(0, self.console.width - 62)]
+
+    def line(self) -> str:
+        """The current state as one line."""
+        parts = [f"[{min(self._done + 1, self._arms)}/{self._arms}] {self._arm}: {self._what}"]
+        if self._last is not None:
+            parts.append(f"step {self._last.step} loss {self._last.loss_nats:.3f}")
+        if self._validation is not None:
+            parts.append(f"validation {self._validation:.3f}")
+        return "  ".join([*parts, self._time()])
+
+    def _time(self) -> str:
+        spent = time.monotonic() - self.started
+        if self.time_limit is not None:
+            return f"{_clock(max(0.0, self.time_limit - spent))} left"
+        done = (self._done + 0.9 * self._share) / max(1, self._arms)
+        return f"about {_clock(spent / done - spent)} left" if done > 0.02 else f"{_clock(spent)} so far"
+
+    def _show(self, is_new: bool = False) -> None:
+        if self._live is not None:
+            self._live.update(Text(self.line(), overflow="ellipsis", no_wrap=True))
+        elif is_new or time.monotonic() - self._said > QUIET_SECONDS:
+            self._said = time.monotonic()
+            self.console.print(self.line(), highlight=False, markup=False)
+
+
+def _clock(seconds: float) -> str:
+    whole = int(seconds)
+    return (
+        f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
+        if whole >= 3600
+        else f"{whole // 60}:{whole % 60:02}"
+    )
