@@ -32,7 +32,7 @@ from elicitable.rng import generator
 #: Where the table stops although arithmetic would go on: vocabulary of theorem 1, of theorem 2 (V × V weights), of
 #: longer answers, and virtual tokens of tabled inputs.
 MOST_VOCAB = {any_sequence.NAME: 4096, any_map.NAME: 1024, longer_answers.NAME: 128}
-MOST_TABLES = 36
+MOST_TABLES = 25
 
 #: Lengths the table is made at: symbols of theorem 1, its longest sequence, symbols of a longer answer.
 LENGTH, LONG_LENGTH, ANSWER_LENGTH = 8, 128, 8
@@ -238,7 +238,7 @@ def temperature_needed(construction: Construction, seed: int = 0) -> float:
     0 where uniform attention will do; infinity where targets fail even at the construction's own temperature.
     """
     draws = generator(seed, "constructions", "temperature", construction.name)
-    targets = np.concatenate([extreme_targets(construction), construction.random_targets(3, draws)])
+    targets = np.concatenate([extreme_targets(construction), construction.random_targets(2, draws)])
 
     def passes(inverse_temperature: float) -> bool:
         return verify_targets(construction.at(inverse_temperature), targets).failures == 0
