@@ -206,8 +206,8 @@ def test_lora_on_the_queries_shows_in_the_residual() -> None:
 
 
 @torch.no_grad()
-def test_a_reference_at_other_positions_shows_in_the_residual(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second trap: on learned positions a reference at 0…T is not the same model."""
+def test_a_reference_whose_norm_differs_shows_in_that_layer_alone() -> None:
+    """A layer's input is the residual stream, so what a norm does to it is part of the layer."""
     model = fresh("gpt2")
     other = Model(copy.deepcopy(model.hf))
     with torch.no_grad():
@@ -421,13 +421,17 @@ class _LargestMatrix(TorchDispatchMode):
 def test_no_query_by_key_matrix_is_ever_whole() -> None:
     model = fresh()
     ids = torch.randint(3, 64, (1, 300), generator=torch.Generator().manual_seed(0))
-    with el.watch(model, prompt(model)), _LargestMatrix(300) as seen:
+    context = prompt(model)
+    with el.use(model, context), _LargestMatrix(300) as own:
         model(ids)
-    assert seen.found == set()
+    with el.watch(model, context), _LargestMatrix(300) as seen:
+        model(ids)
+    assert all("(1, 1, " in made for made in own.found)  # the causal mask, shared by all heads
+    assert seen.found == own.found
     model.hf.set_attn_implementation("eager")  # the check can fail
     with _LargestMatrix(300) as seen:
         model(ids)
-    assert seen.found
+    assert any("(1, 4, 300, 300)" in made for made in seen.found)
 
 
 def test_errors_say_what_to_do() -> None:
