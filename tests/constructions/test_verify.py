@@ -169,36 +169,8 @@ def test_i_love_transformers() -> None:
 def test_letters_to_words_is_complete() -> None:
     """A 52-entry map of single letters to words of up to 10 letters."""
     letters = Alphabet(string.ascii_letters + ".")
-    words = [
-        "apple",
-        "banana",
-        "cherry",
-        "dragonfly",
-        "elephant",
-        "falcon",
-        "giraffe",
-        "hedgehog",
-        "iguana",
-        "jackrabbit",
-        "kangaroo",
-        "llama",
-    ]
-    words += [
-        "manatee",
-        "nightjar",
-        "octopus",
-        "penguin",
-        "quail",
-        "rabbit",
-        "salamander",
-        "tiger",
-        "urchin",
-        "vulture",
-        "walrus",
-        "xerus",
-        "yak",
-        "zebra",
-    ]
+    words = """apple banana cherry dragonfly elephant falcon giraffe hedgehog iguana jackrabbit kangaroo llama manatee
+        nightjar octopus penguin quail rabbit salamander tiger urchin vulture walrus xerus yak zebra""".split()  # noqa: SIM905
     answers = dict(zip(string.ascii_letters, [*words, *(word.upper() for word in words)], strict=True))
     assert max(map(len, answers.values())) == 10
     construction = longer_answers.build(len(letters), 10)
