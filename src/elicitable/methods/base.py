@@ -28,13 +28,17 @@ class Adaptation:
     """
 
     kind: ClassVar[str] = "zero-shot"
+    moves_content: bool = False  # the content's positions move up by the context's length even on rotary models
     starts_text: bool = False  # the context brings the tokenizer's first token along, so the content has none
 
     def __init__(self, **setting: Any) -> None:
         self.setting = {name: value for name, value in setting.items() if value is not None}
 
-    def prefix(self, model: Model, before: PrefixKV | None = None) -> PrefixKV | None:
-        """The context's keys and values, computed with ``before`` in place; None where there is no context."""
+    def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV | None:
+        """The context's keys and values, computed with ``before`` in place; None where there is no context.
+
+        ``end`` positions right before the content are left to later contexts.
+        """
         return None
 
     def weights(self, model: Model) -> AbstractContextManager[None]:

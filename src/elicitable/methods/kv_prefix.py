@@ -27,13 +27,14 @@ class KVPrefixContext(Adaptation):
     """A key (kv_head, prefix, d_head) and a value (kv_head, prefix, d_value) a layer, trained."""
 
     kind = "kv-prefix"
+    moves_content = True
 
     def __init__(self, keys: list[Tensor], values: list[Tensor], **setting: Any) -> None:
         super().__init__(**setting)
         self.keys = [nn.Parameter(key) for key in keys]
         self.values = [nn.Parameter(value) for value in values]
 
-    def prefix(self, model: Model, before: PrefixKV | None = None) -> PrefixKV:
+    def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
         """The keys and values themselves."""
         length = self.keys_per_layer()
         return PrefixKV(

@@ -31,9 +31,9 @@ class LayerPrefixContext(Adaptation):
         super().__init__(**setting)
         self.vectors = nn.Parameter(vectors)
 
-    def prefix(self, model: Model, before: PrefixKV | None = None) -> PrefixKV:
+    def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
         """Each layer's norm and projections applied to its vectors, at batch 1."""
-        return capture_residuals(model, self.vectors, before)
+        return capture_residuals(model, self.vectors, before, end)
 
     def parameters(self) -> list[nn.Parameter]:
         """The vectors of all layers."""

@@ -37,10 +37,10 @@ class TokenContext(Adaptation):
         self.ids = ids
         self._cached: tuple[int, PrefixKV] | None = None
 
-    def prefix(self, model: Model, before: PrefixKV | None = None) -> PrefixKV:
+    def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
         """Keys and values of the tokens, run at batch 1; kept, because they do not depend on the content."""
-        if before is not None or torch.is_grad_enabled():
-            return capture_tokens(model, self.ids.to(model.device), before)
+        if before is not None or end or torch.is_grad_enabled():
+            return capture_tokens(model, self.ids.to(model.device), before, end)
         if self._cached is None or self._cached[0] != id(model.hf):
             self._cached = (id(model.hf), capture_tokens(model, self.ids.to(model.device)))
         return self._cached[1]

@@ -27,9 +27,9 @@ class SoftPromptContext(Adaptation):
         super().__init__(**setting)
         self.vectors = nn.Parameter(vectors)
 
-    def prefix(self, model: Model, before: PrefixKV | None = None) -> PrefixKV:
+    def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
         """The embeddings run through the frozen model at batch 1."""
-        return capture_embeddings(model, self.vectors[None], before)
+        return capture_embeddings(model, self.vectors[None], before, end)
 
     def parameters(self) -> list[nn.Parameter]:
         """The embeddings."""

@@ -27,7 +27,7 @@ class ValueBiasAdaptation(Adaptation):
         super().__init__(**setting)
         self.biases = [nn.Parameter(bias) for bias in biases]
 
-    def prefix(self, model: Model, before: PrefixKV | None = None) -> PrefixKV:
+    def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
         """A prefix of no keys that carries the biases."""
         nothing = (None,) * len(self.biases)
         return PrefixKV(keys=nothing, values=nothing, value_bias=tuple(self.biases))

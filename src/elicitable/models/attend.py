@@ -96,6 +96,7 @@ class Slot:
 
     prefix: PrefixKV | None = None
     strength: float = 1.0
+    parts: tuple[Any, ...] = ()  # what the prefix was made of, so that a nested context can be placed after them
     capture: dict[int, tuple[Tensor, Tensor]] | None = None
     watchers: list[Watcher] = field(default_factory=list)
     query_positions: Tensor | None = None

@@ -19,42 +19,40 @@ from elicitable.models.model import Model
 from elicitable.values import PrefixKV
 
 
-def capture_tokens(model: Model, ids: Tensor, before: PrefixKV | None = None) -> PrefixKV:
-    """The context of hard tokens ``ids`` (row, prefix)."""
-    return _capture(model, {"input_ids": ids}, ids.shape[0], ids.shape[1], before)
+def capture_tokens(model: Model, ids: Tensor, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
+    """The context of hard tokens ``ids`` (row, prefix), whose last one stands ``end`` + 1 positions before the content.
+
+    ``before`` is what stands before it (and is seen by it), ``end`` the positions that later contexts take.
+    """
+    return _capture(model, {"input_ids": ids}, ids.shape[0], ids.shape[1], before, end)
 
 
-def capture_embeddings(model: Model, embeddings: Tensor, before: PrefixKV | None = None) -> PrefixKV:
+def capture_embeddings(model: Model, embeddings: Tensor, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
     """The context of input embeddings (row, prefix, d_model) that flow through all layers: a soft prompt."""
     embeddings = embeddings.to(model.dtype)
-    return _capture(model, {"inputs_embeds": embeddings}, embeddings.shape[0], embeddings.shape[1], before)
+    return _capture(model, {"inputs_embeds": embeddings}, embeddings.shape[0], embeddings.shape[1], before, end)
 
 
-def capture_residuals(model: Model, vectors: Tensor, before: PrefixKV | None = None) -> PrefixKV:
+def capture_residuals(model: Model, vectors: Tensor, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
     """The context of residual-stream vectors (layer, prefix, d_model): the paper's prefix-tuning.
 
     Placeholder tokens are run at batch size 1 while every decoder layer's input is replaced by that layer's vectors,
-    so each layer's own norm, W_K and W_V see them; no other fact of the architecture is needed. The vectors stand
-    after any position embedding, so the content's positions do not move.
+    so each layer's own norm, W_K and W_V see them; no other fact of the architecture is needed.
     """
     prefix = vectors.shape[1]
     ids = torch.zeros(1, prefix, dtype=torch.long, device=model.device)
     with _layer_inputs(model, vectors.to(model.dtype)):
-        captured = _capture(model, {"input_ids": ids}, 1, prefix, before, is_placed=False)
-    return captured
+        return _capture(model, {"input_ids": ids}, 1, prefix, before, end)
 
 
 def _capture(
-    model: Model, inputs: dict[str, Tensor], rows: int, prefix: int, before: PrefixKV | None, is_placed: bool = True
+    model: Model, inputs: dict[str, Tensor], rows: int, prefix: int, before: PrefixKV | None, end: int
 ) -> PrefixKV:
     if prefix == 0:
         raise InputError("a context needs at least one token or vector, got none.")
     anatomy = model.anatomy
     relative = torch.arange(-prefix, 0, device=model.device)[None]
-    start = 0 if is_placed and not anatomy.has_rotary else -prefix
-    positions = (relative - relative[0, 0] + start).expand(rows, -1)
-    if not is_placed and not anatomy.has_rotary:
-        positions = torch.zeros_like(positions)  # replaced by the layer's own vectors before they are used
+    positions = (relative - end if anatomy.has_rotary else relative + prefix).expand(rows, -1)
     mask = torch.ones(rows, prefix, dtype=torch.long, device=model.device)
     given = {"position_ids": positions} if anatomy.takes_position_ids else {}
     with installed(model) as slot, _without_watchers(slot):
@@ -74,7 +72,7 @@ def _capture(
         keys=tuple(captured[layer][0] for layer in range(anatomy.depth)),
         values=tuple(captured[layer][1] for layer in range(anatomy.depth)),
         positions=relative,
-        shift=prefix if is_placed and not anatomy.has_rotary else 0,
+        shift=0 if anatomy.has_rotary else prefix,
     )
 
 

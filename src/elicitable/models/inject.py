@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 class Adaptation(Protocol):
     """What ``use`` can put into a model: a context, changed weights, or both (the contract of the methods room)."""
 
-    def prefix(self, model: Model, before: PrefixKV | None = None) -> PrefixKV | None:
+    moves_content: bool
+
+    def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV | None:
         """The keys and values of the context, given what stands before it; None without a context."""
+
+    def keys_per_layer(self) -> int:
+        """Keys that the content pays for in every layer."""
 
     def weights(self, model: Model) -> AbstractContextManager[None]:
         """Install changed weights; nothing to do for a context."""
@@ -92,21 +97,38 @@ def use(
                 if not isinstance(part, PrefixKV):
                     stack.enter_context(part.weights(model))
             slot = stack.enter_context(installed(model))
-            before, before_strength = slot.prefix, slot.strength
-            stack.callback(_restore, slot, before, before_strength)
-            set_prefix(model, slot, prefix_of(model, parts, before), strength)
+            stack.callback(_restore, slot, slot.prefix, slot.strength, slot.parts)
+            if slot.parts and strength != slot.strength:
+                raise InputError(
+                    f"a context of strength {slot.strength:g} is in use; one inside it cannot have strength {strength:g}."
+                )
+            slot.parts = (*slot.parts, *parts)
+            set_prefix(model, slot, prefix_of(model, slot.parts), strength)
         yield model
 
 
 def prefix_of(model: Model, parts: Sequence[Any], before: PrefixKV | None = None) -> PrefixKV | None:
-    """The keys and values of ``parts`` one after another, each computed with the earlier ones in place."""
+    """The keys and values of ``parts`` one after another, each computed with the earlier ones in place.
+
+    On a rotary model a context stands at negative positions, so those of the parts that follow it are kept free.
+    """
     joined = before
-    for part in parts:
-        own = part if isinstance(part, PrefixKV) else part.prefix(model, joined)
+    for nth, part in enumerate(parts):
+        end = sum(_positions_taken(model, later) for later in parts[nth + 1 :])
+        own = part if isinstance(part, PrefixKV) else part.prefix(model, joined, end)
         if own is not None:
             check_fits(model, own)
             joined = join(joined, own)
     return joined
+
+
+def _positions_taken(model: Model, part: Any) -> int:
+    """Negative positions that a context takes: its length, unless it moves the content up instead."""
+    if not model.anatomy.has_rotary:
+        return 0
+    if isinstance(part, PrefixKV):
+        return prefix_length(part) - part.shift
+    return 0 if part.moves_content else int(part.keys_per_layer())
 
 
 def set_prefix(model: Model, slot: Slot, prefix: PrefixKV | None, strength: float = 1.0) -> None:
@@ -114,8 +136,8 @@ def set_prefix(model: Model, slot: Slot, prefix: PrefixKV | None, strength: floa
     slot.prefix, slot.strength = prefix, strength
 
 
-def _restore(slot: Slot, prefix: PrefixKV | None, strength: float) -> None:
-    slot.prefix, slot.strength = prefix, strength
+def _restore(slot: Slot, prefix: PrefixKV | None, strength: float, parts: tuple[Any, ...]) -> None:
+    slot.prefix, slot.strength, slot.parts = prefix, strength, parts
 
 
 def join(first: PrefixKV | None, second: PrefixKV) -> PrefixKV:

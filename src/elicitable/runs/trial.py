@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from elicitable.errors import ElicitableError
 from elicitable.methods.catalog import method_named
 from elicitable.runs.passages import ITEMS
@@ -112,7 +114,7 @@ def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, Record]
         if tried and deadline is not None and time.monotonic() > deadline:
             stopped = "time"
             break
-        with prepared(model, candidate) as refresh:
+        with torch.no_grad(), prepared(model, candidate) as refresh:
             refresh()
             score = evaluate(model, items, task.labels(), reading_of(trial.plan, candidate))
         tried.append((score.mean, -score.loss_nats, candidate))
@@ -140,7 +142,7 @@ def assess(trial: Trial, model: Model, adaptation: Adaptation, task: Task) -> Re
     """What is measured once, at the end: the test split, side effects, prefix mass, a few answers."""
     items = task.held_out("test", trial.test_items)
     reading = reading_of(trial.plan, adaptation)
-    with prepared(model, adaptation) as refresh:
+    with torch.no_grad(), prepared(model, adaptation) as refresh:
         refresh()
         score = evaluate(model, items, task.labels(), reading)
         elsewhere = evaluate(model, _elsewhere(model), None, replace(reading, batch=64 if not model.tokenizer else 4))
@@ -178,8 +180,6 @@ def prefix_mass(
     """(layer, head) share of attention on the context, mean over items and content positions; None without one."""
     if adaptation.keys_per_layer() == 0:
         return None
-    import torch
-
     from elicitable.models.watch import watch
     from elicitable.training.batches import encode
 

@@ -143,8 +143,13 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
         slot = stack.enter_context(installed(model))
         stack.callback(set_prefix, model, slot, slot.prefix, slot.strength)
         model.hf.eval()  # no dropout: the data are new at every step or few, and the frozen model is what is asked
+
+        def refresh() -> None:
+            with autocast(model):
+                set_prefix(model, slot, prefix_of(model, [*inside, adaptation]))
+
         try:
-            yield lambda: set_prefix(model, slot, prefix_of(model, [*inside, adaptation]))
+            yield refresh
         finally:
             model.hf.train(was_training)
             for parameter, required in frozen:
@@ -167,8 +172,8 @@ def _step(
     clip: float,
     offset: int,
 ) -> float:
+    refresh()
     with autocast(model):
-        refresh()
         logits = answer_logits(model, batch, offset)  # type: ignore[arg-type]
     targets = batch.targets  # type: ignore[attr-defined]
     losses = token_losses(logits, targets)
@@ -194,7 +199,7 @@ def _validate(
     fit: Fit,
     loss: float,
 ) -> CurvePoint:
-    with torch.no_grad(), autocast(model):
+    with torch.no_grad():
         refresh()
     reading = Reading(batch=max(plan.batch, 16), max_tokens=plan.max_tokens)
     score = evaluate(model, items, task.labels(), reading)
