@@ -219,5 +219,6 @@ def test_drift_finds_the_contents_first_token() -> None:
     operands = case("padded")
     found = drift(operands, operands.without_context())
     weights = attention_reference(operands).content_weights
-    first = weights[0, :, 2:, 2].sum(-1) + weights[1, :, :, 0].sum(-1)
+    first = weights[0, :, 3:, 2].sum(-1) + weights[1, :, 1:, 0].sum(-1)  # the first token itself is left out
     assert np.abs(found.first_with.numpy() - first).max() < CLOSE
+    assert (found.queries, found.later) == (8, 6)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import elicitable as el
 from elicitable.attention.reference import attention_reference
 from elicitable.errors import InputError
+from elicitable.methods.base import Adaptation
 from elicitable.models.architectures import tiny_model
 from elicitable.models.capture import capture_residuals, capture_tokens
 from elicitable.models.model import Model
@@ -33,14 +34,14 @@ def prompt(model: Model, ids: tuple[int, ...] = (7, 9, 4)) -> PrefixKV:
         return capture_tokens(model, torch.tensor([ids]))
 
 
-class ChangedWeight:
-    """An adaptation that adds ``by`` to one weight for the length of the ``with``, and has no context."""
+class ChangedWeight(Adaptation):
+    """Adds ``by`` to one weight for the length of the ``with``, and has no context."""
+
+    kind = "changed-weight"
 
     def __init__(self, name: str, by: float = 0.1) -> None:
+        super().__init__()
         self.name, self.by = name, by
-
-    def prefix(self, model: Model, before: PrefixKV | None = None) -> PrefixKV | None:
-        return None
 
     @contextmanager
     def weights(self, model: Model) -> Iterator[None]:

@@ -59,10 +59,12 @@ class Drift:
         by_keys: ½ Σ_j |P_01 − P_00|.
         interaction: ½ Σ_j |interaction|.
         local: ½ Σ_j |A^pt_ij − P_11,ij| = α/2, the local rescaling.
-        first_with: the content's first visible key's weight in A^pt (the model's own sink, with the context).
+        first_with: the content's first visible key's weight in A^pt (the model's own sink, with the context), summed
+            over later queries alone.
         first_without: the same without the context.
         residual: the largest |A^pt − (1 − α)(P_00 + the three parts)|; (head,), a maximum and no sum.
         queries: number of (batch, query) pairs summed over.
+        later: how many of them come after their row's first token.
     """
 
     variation: Tensor
@@ -75,6 +77,7 @@ class Drift:
     first_without: Tensor
     residual: Tensor
     queries: int
+    later: int
 
 
 def cross(with_context: Operands, without: Operands, rows: slice = slice(None)) -> Crossed:
@@ -108,19 +111,21 @@ def drift(with_context: Operands, without: Operands, block: int = 128) -> Drift:
         [0.0, 0.0]
     """
     heads, queries = with_context.query.shape[1:3]
-    names = [name for name in Drift.__dataclass_fields__ if name != "queries"]
+    names = [name for name in Drift.__dataclass_fields__ if name not in ("queries", "later")]
     sums = {name: torch.zeros(heads, dtype=torch.float64) for name in names}
     valid = valid_queries(with_context)
     first = _first_key(with_context)
+    own = torch.arange(queries, device=valid.device) + with_context.key.shape[2] - queries
+    later = valid & (own > first[:, None])
     for rows in chunks(queries, block):
         seen = valid[:, None, rows]
         for name, each in _block(with_context, without, rows, first).items():
-            each = torch.where(seen, each, 0.0)
+            each = torch.where(later[:, None, rows] if name.startswith("first") else seen, each, 0.0)
             if name == "residual":
                 sums[name] = torch.maximum(sums[name], each.amax(dim=(0, 2)).double().cpu())
             else:
                 sums[name] += each.sum(dim=(0, 2), dtype=torch.float64).cpu()
-    return Drift(**sums, queries=int(valid.sum()))
+    return Drift(**sums, queries=int(valid.sum()), later=int(later.sum()))
 
 
 def _block(one: Operands, zero: Operands, rows: slice, first: Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from elicitable.attention.operands import Operands
 from elicitable.attention.patterns import content_pattern, joint_pattern
 from elicitable.errors import InputError
 from elicitable.models.adapters import attending
@@ -215,9 +214,9 @@ def _check_head(model: Model, heatmap: tuple[int, int] | None) -> None:
 
 
 def _head_facts(scope: Scope) -> tuple[HeadFacts, ...]:
-    rows = scope.frame().to_dict("records")
-    whole = {"layer", "head"}
-    return tuple(HeadFacts(**{str(k): int(v) if k in whole else float(v) for k, v in row.items()}) for row in rows)
+    rows: list[dict[str, Any]] = scope.frame().to_dict("records")
+    names = [name for name in HeadFacts.__dataclass_fields__ if name not in ("layer", "head")]
+    return tuple(HeadFacts(int(row["layer"]), int(row["head"]), *(float(row[name]) for name in names)) for row in rows)
 
 
 def _layer_facts(model: Model, scope: Scope, top: int) -> tuple[LayerFacts, ...]:
@@ -289,7 +288,7 @@ def says(model: Model, layer: int, bias: Tensor, top: int = 8) -> tuple[Words, W
 def output_projection(model: Model, layer: int) -> nn.Module | None:
     """W_O of one layer: the first leaf module that gets the heads' outputs after attention, found by running it."""
     attention, facts = model.anatomy.attentions[layer], model.anatomy.layers[layer]
-    width, found = facts.heads * facts.d_value, []
+    width, found = facts.heads * facts.d_value, list[nn.Module]()
     leaves = [m for m in attention.modules() if not any(m.children())]
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -332,15 +331,11 @@ def _heatmap(model: Model, parts: list[Any], row: list[int], layer: int, head: i
         layer=layer,
         head=head,
         tokens=tuple(token_name(model, token) for token in row),
-        prefix_tokens=tuple(f"[{i}]" for i in range(_length(operands))),
+        prefix_tokens=tuple(f"[{i}]" for i in range(operands.prefix)),
         with_context=_rows(torch.cat([joint.prefix, joint.content[..., :keys]], dim=-1), head),
         without=_rows(without[..., :keys], head),
         rescaled=_rows(joint.content[..., :keys] / rest.clamp(min=torch.finfo(rest.dtype).tiny), head),
     )
-
-
-def _length(operands: Operands) -> int:
-    return operands.prefix
 
 
 def _rows(weights: Tensor, head: int) -> tuple[tuple[float, ...], ...]:

@@ -34,6 +34,7 @@ class Tally:
     d_value: int
     queries: int = 0
     drift_queries: int = 0
+    later_queries: int = 0
     prefix: int = 0
     visible: float = 0.0
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -122,6 +123,7 @@ class Scope:
             tally.add(name, getattr(found, name))
         tally.raise_to("crossing", found.residual)
         tally.drift_queries += found.queries
+        tally.later_queries += found.later
 
     def keep(self, layer: int, operands: Operands, without: Operands | None) -> None:
         """Keep raw operands of a layer that was asked for."""
@@ -225,12 +227,12 @@ class Scope:
 
     @property
     def sink_with(self) -> Tensor:
-        """Mean attention on the content's first token with the context, (layer, head)."""
+        """Mean attention of later queries on the content's first token, with the context, (layer, head)."""
         return self._mean("first_with", "drift")
 
     @property
     def sink_without(self) -> Tensor:
-        """Mean attention on the content's first token without the context, (layer, head)."""
+        """Mean attention of later queries on the content's first token, without the context, (layer, head)."""
         return self._mean("first_without", "drift")
 
     @property
@@ -329,9 +331,9 @@ class Scope:
         return self._stack({i: pick(self.bias_subspace(i)) for i in self._tallies})
 
     def _mean(self, name: str, option: str = "") -> Tensor:
-        counts = {i: t.drift_queries if option else t.queries for i, t in self._tallies.items()}
+        counted = "later_queries" if name.startswith("first") else "drift_queries" if option else "queries"
         return self._stack(
-            {i: t.sums[name] / max(counts[i], 1) for i, t in self._tallies.items() if name in t.sums}, option
+            {i: t.sums[name] / max(getattr(t, counted), 1) for i, t in self._tallies.items() if name in t.sums}, option
         )
 
     def _most(self, name: str, option: str) -> Tensor:
