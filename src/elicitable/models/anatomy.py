@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from elicitable.errors import UnsupportedModelError
 from elicitable.models.adapters import attending, has_adapter, has_alibi
 from elicitable.models.attend import probing
+from elicitable.models.mode import evaluating
 
 
 @dataclass(frozen=True)
@@ -119,16 +120,12 @@ _Probed = tuple[nn.Module, Any, Any, Any, dict[str, Any]]
 @torch.no_grad()
 def _probe(hf: PreTrainedModel, name: str) -> list[_Probed]:
     ids = torch.arange(3, device=hf.get_input_embeddings().weight.device)[None]
-    training = hf.training
-    hf.eval()
-    try:
+    with evaluating(hf):
         with attending(hf), probing() as calls:
             ours = _logits(hf, ids)
         for call in calls:
             _check_mask(name, call)
         own, changed = _logits(hf, ids), _logits(hf, ids % 2)
-    finally:
-        hf.train(training)
     _check_same(name, ours, own, changed)
     return calls
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from elicitable.errors import InputError
 from elicitable.models.inject import installed, set_prefix
+from elicitable.models.mode import evaluating
 from elicitable.models.model import Model
 from elicitable.values import PrefixKV
 
@@ -59,13 +60,11 @@ def _capture(
         outer, strength, seen = slot.prefix, slot.strength, slot.capture
         set_prefix(model, slot, before)
         slot.capture = {}
-        training = model.hf.training
-        model.hf.eval()
         try:
-            model.hf(**inputs, **given, attention_mask=mask, use_cache=False, **_few_logits(model))
+            with evaluating(model.hf):
+                model.hf(**inputs, **given, attention_mask=mask, use_cache=False, **_few_logits(model))
             captured = slot.capture
         finally:
-            model.hf.train(training)
             set_prefix(model, slot, outer, strength)
             slot.capture = seen
     return PrefixKV(

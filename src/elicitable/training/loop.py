@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from elicitable.models.inject import installed, prefix_of, set_prefix
+from elicitable.models.mode import evaluating
 from elicitable.rng import generator
 from elicitable.training.batches import stream
 from elicitable.training.evaluate import Reading, answer_logits, evaluate, token_losses
@@ -131,7 +132,6 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
     """Freeze the base, install ``adaptation``, and yield the function that recomputes its keys and values."""
     trained = {id(p) for p in adaptation.parameters()}
     frozen: list[tuple[nn.Parameter, bool]] = []
-    was_training = model.hf.training
     with ExitStack() as stack:
         for part in (*inside, adaptation):
             stack.enter_context(part.weights(model))
@@ -142,7 +142,8 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
         stack.enter_context(frozen_casts(model))
         slot = stack.enter_context(installed(model))
         stack.callback(set_prefix, model, slot, slot.prefix, slot.strength)
-        model.hf.eval()  # no dropout: the data are new at every step or few, and the frozen model is what is asked
+        # no dropout: the data are new at every step or few, and the frozen model is what is asked
+        stack.enter_context(evaluating(model.hf))
 
         def refresh() -> None:
             with autocast(model):
@@ -151,7 +152,6 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
         try:
             yield refresh
         finally:
-            model.hf.train(was_training)
             for parameter, required in frozen:
                 parameter.requires_grad_(required)
 
