@@ -66,7 +66,8 @@ def _places(hf: nn.Module) -> dict[str, tuple[nn.Parameter, list[tuple[nn.Module
         for attribute, parameter in module._parameters.items():
             if parameter is not None:
                 holders.setdefault(id(parameter), []).append((module, attribute))
-    return {name: (p, holders[id(p)]) for name, p in hf.named_parameters()}
+    # a LoRA that is in use has put its layers around the linear ones
+    return {name.replace(".base_layer", ""): (p, holders[id(p)]) for name, p in hf.named_parameters()}
 
 
 class Full(Trained):

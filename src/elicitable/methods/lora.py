@@ -51,15 +51,18 @@ class LoRAWeights(Adaptation):
 
     @contextmanager
     def weights(self, model: Model) -> Iterator[None]:
-        """Put the LoRA layers in the place of the linear layers they wrap."""
+        """Put the LoRA layers in the place of the linear layers they wrap; a second LoRA wraps the first."""
+        if any(getattr(parent, name) is layer for parent, name, layer, _ in self.layers):
+            raise InputError(f"{self} is already in use in {model.name}; the same one cannot be put in twice.")
         try:
             for parent, name, layer, _ in self.layers:
-                layer.train(model.hf.training)
+                layer.base_layer = getattr(parent, name)
                 setattr(parent, name, layer)
             yield
         finally:
-            for parent, name, _, base in self.layers:
-                setattr(parent, name, base)
+            for parent, name, layer, base in self.layers:
+                setattr(parent, name, layer.base_layer)
+                layer.base_layer = base
 
     def parameters(self) -> list[nn.Parameter]:
         """A and B of every layer."""
@@ -79,7 +82,7 @@ def _build(model: Model, rank: int, modules: list[str], alpha: float) -> list[tu
     before = dict(model.hf.named_modules())
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, lora_dropout=0.0)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # peft draws a start, we draw our own
             warnings.simplefilter("ignore")  # fan_in_fan_out is set for GPT-2's Conv1D, with a warning
             inject_adapter_in_model(config, model.hf)
     except ValueError as error:
@@ -92,6 +95,9 @@ def _build(model: Model, rank: int, modules: list[str], alpha: float) -> list[tu
             found.append((parent, name, module, module.base_layer))
     for parent, name, layer, base in found:
         layer.to(base.weight.device)
+        for part in (layer.lora_A, layer.lora_B, layer.lora_dropout):
+            part.eval()
+        layer.training = base.training
         for weight in (layer.lora_A["default"].weight, layer.lora_B["default"].weight):
             weight.data = weight.data.to(model.trainable_dtype)
         setattr(parent, name, base)
