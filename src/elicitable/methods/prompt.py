@@ -35,15 +35,10 @@ class TokenContext(Adaptation):
     def __init__(self, ids: Tensor, **setting: Any) -> None:
         super().__init__(**setting)
         self.ids = ids
-        self._cached: tuple[int, PrefixKV] | None = None
 
     def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
-        """Keys and values of the tokens, run at batch 1; kept, because they do not depend on the content."""
-        if before is not None or end or torch.is_grad_enabled():
-            return capture_tokens(model, self.ids.to(model.device), before, end)
-        if self._cached is None or self._cached[0] != id(model.hf):
-            self._cached = (id(model.hf), capture_tokens(model, self.ids.to(model.device)))
-        return self._cached[1]
+        """Keys and values of the tokens, run at batch 1 through the weights as they are right now."""
+        return capture_tokens(model, self.ids.to(model.device), before, end)
 
     def state(self) -> dict[str, Tensor]:
         """The token ids."""
@@ -51,7 +46,7 @@ class TokenContext(Adaptation):
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take over the token ids."""
-        self.ids, self._cached = state["token_ids"].clone(), None
+        self.ids = state["token_ids"].clone()
 
     def keys_per_layer(self) -> int:
         """One key a token."""
