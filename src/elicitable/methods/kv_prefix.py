@@ -93,7 +93,8 @@ def _random(model: Model, size: int, seed: int) -> tuple[list[Tensor], list[Tens
 
 @torch.no_grad()
 def _of_tokens(model: Model, size: int, init: str, seed: int, text: str | None) -> tuple[list[Tensor], list[Tensor]]:
-    captured = capture_tokens(model, initial_ids(model, size, init, seed, text))
+    # the content stands at position ``size`` and after it, so the tokens before it stand at 0 and after
+    captured = capture_tokens(model, initial_ids(model, size, init, seed, text), end=-size)
     as_trained = model.trainable_dtype
     keys = [key[0].to(as_trained).clone() for key in captured.keys if key is not None]
     return keys, [value[0].to(as_trained).clone() for value in captured.values if value is not None]
