@@ -153,7 +153,7 @@ def verdict(
     clock = time.monotonic() if started is None else started
     _check(seeds, margin, time_limit, steps, test_items)
     model, task = load(model), task_from(task)
-    pace = _paced(DIGITS if model.tokenizer is None else TEXT, steps, test_items)
+    pace = paced(DIGITS if model.tokenizer is None else TEXT, steps, test_items)
     race = Race(
         model=model,
         task=task,
@@ -189,7 +189,7 @@ def _check(seeds: int, margin: float, time_limit: float | None, steps: int | Non
         raise BudgetError(f"a time limit must be more than 0 seconds, got {time_limit:g}.")
 
 
-def _paced(pace: Pace, steps: int | None, test_items: int | None) -> Pace:
+def paced(pace: Pace, steps: int | None, test_items: int | None) -> Pace:
     if steps is not None:
         pace = replace(pace, steps=steps, sweep_steps=min(pace.sweep_steps, max(1, steps // 4)))
     return replace(pace, test_items=test_items) if test_items is not None else pace
