@@ -1,0 +1,266 @@
+"""The microscope's part of the report: figures and one HTML fragment, from an inspection's record alone.
+
+Every figure function returns a matplotlib figure of its own; nothing is shown and no global state is touched.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elicitable.errors import InputError
+from elicitable.report.html import Section
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from elicitable.diagnosis.inspect import HeadFacts, Inspection
+
+_INK = "#777777"  # readable on light and dark pages
+_LINES = ("#3b76c2", "#c2603b", "#4d9a57", "#8a63b5")
+_MOST_TOKENS = 40  # names on a heatmap's axis; more cannot be read
+
+
+def mass_map(found: Inspection) -> Figure:
+    """Mean prefix mass α of every head, layer × head; colours from 0 to 1."""
+    grid = _grid(found, lambda head: head.prefix_mass)
+    figure, axis = _figure(5.2, 0.7 + 0.16 * len(grid))
+    image = axis.imshow(grid, vmin=0, vmax=1, aspect="auto", cmap="viridis", interpolation="nearest")
+    axis.set(xlabel="head", ylabel="layer", title="prefix mass α")
+    figure.colorbar(image, ax=axis, fraction=0.05)
+    return figure
+
+
+def drift_by_depth(found: Inspection) -> Figure:
+    """Drift of content attention by layer, what it is made of, and α beside it; means over heads, all in [0, 1]."""
+    figure, axis = _figure(5.2, 3.0)
+    lines: tuple[tuple[str, Callable[[HeadFacts], float], str], ...] = (
+        ("drift (total variation)", lambda head: head.drift, "-"),
+        ("by changed queries", lambda head: head.drift_by_queries, "--"),
+        ("by changed keys", lambda head: head.drift_by_keys, "--"),
+        ("prefix mass α", lambda head: head.prefix_mass, ":"),
+    )
+    for (label, pick, style), colour in zip(lines, _LINES, strict=True):
+        means = [_mean(row) for row in _grid(found, pick)]
+        axis.plot(range(len(means)), means, style, color=colour, label=label, marker=".", markersize=4)
+    axis.set(xlabel="layer", ylim=(-0.02, 1.02), title="content attention, with against without the context")
+    axis.legend(frameon=False, fontsize=7, labelcolor=_INK)
+    return figure
+
+
+def spectra(found: Inspection) -> Figure:
+    """Cumulative share of the bias's energy in its first directions, one line a layer, up to the n of theory."""
+    from matplotlib import colormaps
+
+    figure, axis = _figure(5.2, 3.0)
+    colours = colormaps["viridis"].resampled(max(len(found.layers), 2))
+    for facts in found.layers:
+        total, line = 0.0, []
+        for share in facts.spectrum:
+            total += share
+            line.append(total)
+        axis.plot(range(1, len(line) + 1), line, color=colours(facts.layer), marker=".", linewidth=0.9)
+    axis.set(
+        xlabel=f"directions (theory allows {found.prefix})",
+        ylim=(0, 1.02),
+        title="energy of the bias, dark: first layer, bright: last",
+    )
+    return figure
+
+
+def position_use(found: Inspection) -> Figure:
+    """Mean attention on each context token, layer × position."""
+    rows = [list(facts.position_mass) for facts in found.layers]
+    figure, axis = _figure(5.2, 0.7 + 0.16 * len(rows))
+    image = axis.imshow(rows, vmin=0, aspect="auto", cmap="viridis", interpolation="nearest")
+    axis.set(xlabel="context token", ylabel="layer", title="mean attention on each context token")
+    figure.colorbar(image, ax=axis, fraction=0.05)
+    return figure
+
+
+def attention_heatmaps(found: Inspection) -> Figure:
+    """One head on one text: with the context, without it, and the first rescaled by 1/(1 − α): the paper's figure.
+
+    Raises:
+        InputError: the inspection kept no head.
+    """
+    kept = found.heatmap
+    if kept is None:
+        raise InputError("this inspection kept no attention: inspect(…, heatmap=(layer, head)).")
+    from matplotlib.figure import Figure
+
+    side = min(2.2 + 0.14 * len(kept.tokens), 6.0)
+    figure = Figure(figsize=(3 * side, side + 0.8), layout="constrained")
+    figure.patch.set_alpha(0)
+    panels = (
+        ("with the context", kept.with_context, (*kept.prefix_tokens, *kept.tokens)),
+        ("without", kept.without, kept.tokens),
+        ("with, content ÷ (1 − α)", kept.rescaled, kept.tokens),
+    )
+    for axis, (title, weights, columns) in zip(figure.subplots(1, 3), panels, strict=True):
+        _style(axis)
+        axis.imshow(weights, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+        axis.set_title(title, color=_INK, fontsize=9)
+        _name_axis(axis.set_xticks, columns, rotation=90)
+        _name_axis(axis.set_yticks, kept.tokens)
+    figure.suptitle(f"layer {kept.layer}, head {kept.head}", color=_INK, fontsize=9)
+    return figure
+
+
+def write_figures(found: Inspection, folder: str | os.PathLike[str], suffix: str = "svg") -> list[Path]:
+    """Write every figure there is to ``folder`` as ``mass-map.svg`` and so on; the paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, draw in _figures(found):
+        paths.append(folder / f"{name}.{suffix}")
+        with _reproducible():
+            draw(found).savefig(paths[-1], metadata=None if suffix == "png" else {"Date": None})
+    return paths
+
+
+def microscope_section(found: Inspection) -> Section:
+    """The report's second part: what was measured, figures, what the bias says, warnings. All texts are escaped."""
+    figures = "".join(f'<div class="panel">{_svg(draw(found), name)}</div>' for name, draw in _figures(found))
+    return Section(
+        "Inside the model",
+        f"<p>{_summary(found)}</p>{_warnings(found)}"
+        f'<div class="panels">{figures}</div>'
+        f"<h3>What the bias says</h3>{_words_table(found)}"
+        f"<h3>Heads the context governs most</h3>{_heads_table(found)}",
+    )
+
+
+def _figures(found: Inspection) -> Iterable[tuple[str, Callable[[Inspection], Figure]]]:
+    yield "mass-map", mass_map
+    if any(not math.isnan(head.drift) for head in found.heads):
+        yield "drift-by-depth", drift_by_depth
+    if found.prefix:
+        yield "spectra", spectra
+        yield "position-use", position_use
+    if found.heatmap is not None:
+        yield "attention", attention_heatmaps
+
+
+def _summary(found: Inspection) -> str:
+    first, worst = found.largest_residual(slice(0, 1)), found.largest_residual()
+    return html.escape(
+        f"{found.model} with {found.context}: {found.texts} texts, {found.queries} queries, {found.prefix} context "
+        f"tokens, in {found.dtype}. Largest deviation from the two identities of one attention layer, given that "
+        f"layer's input: {first:.1e} in layer 0, {worst:.1e} in any layer."
+    ) + (
+        f" Context tokens that no head uses (under 1% of its prefix mass): {', '.join(map(str, found.dead_positions))}."
+        if found.dead_positions
+        else ""
+    )
+
+
+def _warnings(found: Inspection) -> str:
+    return "".join(f'<p class="note">{html.escape(text)}</p>' for text in found.warnings)
+
+
+def _words_table(found: Inspection) -> str:
+    def words(pairs: Sequence[tuple[str, float]]) -> str:
+        return " · ".join(f"<code>{html.escape(_visible(word))}</code>" for word, _ in pairs[:6])
+
+    rows = "".join(
+        f"<tr><td>{facts.layer}</td><td>{words(facts.promoted)}</td><td>{words(facts.suppressed)}</td></tr>"
+        for facts in found.layers
+        if facts.promoted
+    )
+    if not rows:
+        return '<p class="note">No output projection was found to read the bias through.</p>'
+    head = "<tr><th>layer</th><th>promoted</th><th>suppressed</th></tr>"
+    return f'<div class="table-scroll"><table>{head}{rows}</table></div>'
+
+
+def _heads_table(found: Inspection) -> str:
+    columns = (
+        ("α", "prefix_mass", ".3f"),
+        ("drift", "drift", ".3f"),
+        ("‖bias‖", "bias_norm", ".3g"),
+        ("‖content‖", "content_norm", ".3g"),
+        ("cosine", "bias_cosine", "+.2f"),
+        ("effective rank", "effective_rank", ".2f"),
+        ("residual, attention", "attention_residual", ".0e"),
+        ("residual, output", "output_residual", ".0e"),
+    )
+    names = "".join(f"<th>{name}</th>" for name, _, _ in columns)
+    rows = "".join(
+        f"<tr><td>{head.layer}</td><td>{head.head}</td>"
+        + "".join(f"<td>{getattr(head, field):{form}}</td>" for _, field, form in columns)
+        + "</tr>"
+        for head in sorted(found.heads, key=lambda head: -head.prefix_mass)[:10]
+    )
+    table = f"<table><tr><th>layer</th><th>head</th>{names}</tr>{rows}</table>"
+    return f'<div class="table-scroll">{table}</div>'
+
+
+def _grid(found: Inspection, pick: Callable[[HeadFacts], float]) -> list[list[float]]:
+    """(layer, head); missing heads are NaN."""
+    width = max(head.head for head in found.heads) + 1
+    grid = [[math.nan] * width for _ in range(max(head.layer for head in found.heads) + 1)]
+    for head in found.heads:
+        grid[head.layer][head.head] = pick(head)
+    return grid
+
+
+def _mean(row: Sequence[float]) -> float:
+    present = [value for value in row if not math.isnan(value)]
+    return sum(present) / len(present) if present else math.nan
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    axis = figure.subplots()
+    _style(axis)
+    return figure, axis
+
+
+def _style(axis: Any) -> None:
+    axis.patch.set_alpha(0)
+    axis.tick_params(colors=_INK, labelsize=7)
+    for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
+        text.set_color(_INK)
+        text.set_fontsize(9)
+    for spine in axis.spines.values():
+        spine.set_color(_INK)
+
+
+def _name_axis(set_ticks: Any, names: Sequence[str], **options: Any) -> None:
+    step = math.ceil(len(names) / _MOST_TOKENS)
+    at = range(0, len(names), step)
+    labels = [_visible(names[i]).replace("$", r"\$") for i in at]
+    set_ticks(list(at), labels=labels, fontsize=6, **options)
+
+
+def _visible(token: str) -> str:
+    """Blanks and line ends as signs, anything a font may lack as its code point."""
+    shown = token.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣" if not token.strip() else " ")
+    return "".join(c if c.isprintable() and ord(c) < 0x2500 else f"U+{ord(c):04X}" for c in shown)
+
+
+def _reproducible() -> Any:
+    from matplotlib import rc_context
+
+    return rc_context({"svg.hashsalt": "elicitable", "svg.fonttype": "path"})
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as inline SVG that fits its panel; names inside it are made its own, as ids are shared by a page."""
+    buffer = io.StringIO()
+    with _reproducible():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 style="width:100%;height:auto"', svg, count=1)
