@@ -37,8 +37,8 @@ MOST_TABLES = 25
 #: Lengths the table is made at: symbols of theorem 1, its longest sequence, symbols of a longer answer.
 LENGTH, LONG_LENGTH, ANSWER_LENGTH = 8, 128, 8
 
-#: Bisection stops when the inverse temperature is known to this.
-TEMPERATURE_STEP = 1e-3
+#: Steps in which the inverse temperature comes down, and to which the first failure is then placed.
+COARSE_STEP, TEMPERATURE_STEP = 0.25, 1e-3
 
 
 @dataclass(frozen=True)
@@ -233,9 +233,11 @@ def telling_targets(construction: Construction, seed: int) -> Symbols:
 
 
 def temperature_needed(construction: Construction, seed: int = 0) -> float:
-    """The smallest inverse temperature (to 1e-3, by bisection) at which extreme and some random targets all pass.
+    """The inverse temperature below which extreme or random targets begin to fail, coming from above.
 
-    0 where uniform attention will do; infinity where targets fail even at the construction's own temperature.
+    Close to the largest vocabulary, rounding makes some colder and some warmer settings pass by luck. So T comes down
+    from the bound + 6 in steps of ¼ to the first failure, and bisection places it there to 1e-3. 0 where uniform
+    attention will do; infinity where targets fail even at the construction's own temperature.
     """
     draws = generator(seed, "constructions", "temperature", construction.name)
     targets = np.concatenate([extreme_targets(construction), construction.random_targets(2, draws)])
@@ -243,11 +245,14 @@ def temperature_needed(construction: Construction, seed: int = 0) -> float:
     def passes(inverse_temperature: float) -> bool:
         return verify_targets(construction.at(inverse_temperature), targets).failures == 0
 
-    if passes(0.0):
-        return 0.0
-    low, high = 0.0, construction.inverse_temperature
-    if not passes(high):
+    if not passes(construction.inverse_temperature):
         return float("inf")
+    high = min(construction.inverse_temperature, construction.temperature_bound + 6)
+    if not passes(high):
+        return construction.inverse_temperature
+    while high > 0 and passes(max(0.0, high - COARSE_STEP)):
+        high = max(0.0, high - COARSE_STEP)
+    low = max(0.0, high - COARSE_STEP)
     while high - low > TEMPERATURE_STEP:
         middle = (low + high) / 2
         low, high = (low, middle) if passes(middle) else (middle, high)
