@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,8 +152,7 @@ def test_an_exception_inside_leaves_the_model_as_it_came(model: Model, method: s
 
     with pytest.raises(KeyboardInterrupt), el.use(model, adaptation):
         stop()
-    with pytest.raises(KeyboardInterrupt), prepared(model, adaptation) as refresh:
-        refresh()
+    with pytest.raises(KeyboardInterrupt), prepared(model, adaptation):
         stop()
     with pytest.raises(InputError), el.use(model, [adaptation, el.context("prompt", model, token_ids=[1])], 2.0):
         stop()
@@ -239,7 +239,7 @@ def test_the_budget_is_used_up_and_never_passed(model: Model, method: str) -> No
 
 
 @every_model
-@pytest.mark.parametrize("method", ("prompt", "examples", *TRAINED))
+@pytest.mark.parametrize("method", ["prompt", "examples", *TRAINED])
 def test_state_and_load_round_trip_bit_equal(model: Model, method: str) -> None:
     adaptation = trained(method, model, seed=0)
     other = trained(method, model, seed=1)
@@ -269,7 +269,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(model: Model
 
 
 @every_model
-@pytest.mark.parametrize("method", ("lora", "full", "value-bias"))
+@pytest.mark.parametrize("method", ["lora", "full", "value-bias"])
 def test_what_starts_at_the_base_model_is_the_base_model(model: Model, method: str) -> None:
     with el.use(model, make(method, model)):
         started = logits(model)
@@ -373,7 +373,7 @@ def test_prefix_mass_grows_with_strength(model: Model, method: str) -> None:
         with torch.no_grad(), el.watch(model, context, strength=strength) as scope:
             moved.append(model(input_ids=IDS).logits)
         masses.append(scope.prefix_mass[0])  # below the first layer the queries differ with the strength
-    for low, high in zip(masses, masses[1:], strict=False):
+    for low, high in itertools.pairwise(masses):
         assert (high - low).nan_to_num(0).min() >= 0
         assert (high - low).nan_to_num(0).max() > 0
     with el.use(model, context):

@@ -49,7 +49,8 @@ def solve(model: Model, method: str, budget: int, longest: int | None = None) ->
         return Sized(method, 1, one, budget, is_bound=False)
     if one > budget:
         raise BudgetError(
-            f"a budget of {budget:,} is too small for {method} on {model.name}: its smallest size trains {one:,} numbers."
+            f"a budget of {budget:,} is too small for {method} on {model.name}: its smallest size trains {one:,} "
+            "numbers."
         )
     size = 1 if method == "value-bias" else budget // one
     size = min(size, longest) if longest else size

@@ -53,6 +53,8 @@ class Examples(Chosen):
             if k < 1:
                 raise InputError(f"examples need k of at least 1, got {k}.")
             items = draw(task_of(task), k, seed)
+        if not items:
+            raise InputError("examples need at least one item, got items=[].")
         return ExampleContext(torch.cat([_tokens(model, item) for item in items], dim=1), k=len(items), seed=seed)
 
     def candidates(

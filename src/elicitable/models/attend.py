@@ -22,7 +22,7 @@ from torch.nn import Module
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-from elicitable.errors import UnsupportedModelError
+from elicitable.errors import InputError, UnsupportedModelError
 from elicitable.values import PrefixKV
 
 NAME = "elicitable"
@@ -255,12 +255,19 @@ def _prefix_bias(prefix: PrefixKV, keys: int, slopes: Tensor | None) -> Tensor |
 def _rows(rows: Tensor | None, query: Tensor) -> Tensor:
     """Bring (row, …) to the batch: one row is shared, several are repeated for beams and samples."""
     assert rows is not None
-    batch = query.shape[0]
-    rows = rows.to(device=query.device, dtype=query.dtype)
+    return _spread(rows.to(device=query.device, dtype=query.dtype), query.shape[0])
+
+
+def _spread(rows: Tensor, batch: int) -> Tensor:
     if rows.shape[0] == batch:
         return rows
     if rows.shape[0] == 1:
         return rows.expand(batch, *rows.shape[1:])
+    if batch % rows.shape[0]:
+        raise InputError(
+            f"the context has {rows.shape[0]} rows, which do not fit a batch of {batch}: give one row for all, or one "
+            "for each (beams and samples of a row share its context)."
+        )
     return rows.repeat_interleave(batch // rows.shape[0], dim=0)
 
 
@@ -269,12 +276,10 @@ def _prefix_visible(prefix: PrefixKV, slot: Slot, query: Tensor, window: int | N
     visible: Tensor | None = None
     if prefix.visible is not None:
         rows = prefix.visible.to(query.device)
-        batch = query.shape[0]
-        if rows.shape[0] not in (1, batch):
-            rows = rows.repeat_interleave(batch // rows.shape[0], dim=0)
-        visible = rows[:, None, None, :]
+        visible = (rows if rows.shape[0] == 1 else _spread(rows, query.shape[0]))[:, None, None, :]
     if window is not None and not prefix.pinned and prefix.positions is not None and slot.query_positions is not None:
-        keys = prefix.positions.to(query.device)[:, None, None, :]
+        keys = prefix.positions.to(query.device)
+        keys = (keys if keys.shape[0] == 1 else _spread(keys, query.shape[0]))[:, None, None, :]
         inside = keys > slot.query_positions[:, None, -query.shape[2] :, None] - window
         if not bool(inside.all()):
             visible = inside if visible is None else visible & inside

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from elicitable.errors import InputError
-from elicitable.models.inject import installed, set_prefix
+from elicitable.models.inject import installed, row_count, set_prefix
 from elicitable.models.mode import evaluating
 from elicitable.models.model import Model
 from elicitable.values import PrefixKV
@@ -52,17 +53,24 @@ def _capture(
     if prefix == 0:
         raise InputError("a context needs at least one token or vector, got none.")
     anatomy = model.anatomy
+    if not anatomy.has_rotary:
+        _check_reach(model, prefix)
+    if before is not None and rows == 1 and (rows := row_count(before)) > 1:  # rows that stand before it make it differ
+        inputs = {name: x.expand(rows, *x.shape[1:]) for name, x in inputs.items()}
     relative = torch.arange(-prefix, 0, device=model.device)[None]
     positions = (relative - end if anatomy.has_rotary else relative + prefix).expand(rows, -1)
-    mask = torch.ones(rows, prefix, dtype=torch.long, device=model.device)
     given = {"position_ids": positions} if anatomy.takes_position_ids else {}
+    given["attention_mask"] = torch.ones(rows, prefix, dtype=torch.long, device=model.device)
+    if before is not None and before.positions is not None and anatomy.has_rotary and anatomy.takes_position_ids:
+        # relative to the content; here the first query stands at −prefix − end, and sliding windows count from there
+        before = replace(before, positions=before.positions + positions[0, 0])
     with installed(model) as slot, _without_watchers(slot):
         outer, strength, seen = slot.prefix, slot.strength, slot.capture
         set_prefix(model, slot, before)
         slot.capture = {}
         try:
             with evaluating(model.hf):
-                model.hf(**inputs, **given, attention_mask=mask, use_cache=False, **_few_logits(model))
+                model.hf(**inputs, **given, use_cache=False, **_few_logits(model))
             captured = slot.capture
         finally:
             set_prefix(model, slot, outer, strength)
@@ -73,6 +81,12 @@ def _capture(
         positions=relative,
         shift=0 if anatomy.has_rotary else prefix,
     )
+
+
+def _check_reach(model: Model, prefix: int) -> None:
+    longest = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and prefix > longest:
+        raise InputError(f"the context has {prefix} tokens, but {model.name} has only {longest} positions.")
 
 
 def _few_logits(model: Model) -> dict[str, Any]:

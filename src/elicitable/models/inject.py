@@ -100,7 +100,8 @@ def use(
             stack.callback(_restore, slot, slot.prefix, slot.strength, slot.parts)
             if slot.parts and strength != slot.strength:
                 raise InputError(
-                    f"a context of strength {slot.strength:g} is in use; one inside it cannot have strength {strength:g}."
+                    f"a context of strength {slot.strength:g} is in use; one inside it cannot have strength "
+                    f"{strength:g}."
                 )
             slot.parts = (*slot.parts, *parts)
             set_prefix(model, slot, prefix_of(model, slot.parts), strength)
@@ -144,7 +145,7 @@ def join(first: PrefixKV | None, second: PrefixKV) -> PrefixKV:
     """``second`` placed right before the content, ``first`` before it."""
     if first is None:
         return second
-    rows = max(_row_count(first), _row_count(second))
+    rows = max(row_count(first), row_count(second))
     shift_back = max((k.shape[2] for k in second.keys if k is not None), default=0)
     return PrefixKV(
         keys=tuple(_cat(a, b, rows) for a, b in zip(first.keys, second.keys, strict=True)),
@@ -157,7 +158,8 @@ def join(first: PrefixKV | None, second: PrefixKV) -> PrefixKV:
     )
 
 
-def _row_count(prefix: PrefixKV) -> int:
+def row_count(prefix: PrefixKV) -> int:
+    """1 for a context that all rows of the batch share."""
     return next((k.shape[0] for k in prefix.keys if k is not None), 1)
 
 
@@ -233,7 +235,7 @@ def stack_rows(prefixes: Sequence[PrefixKV]) -> PrefixKV:
         [
             torch.arange(longest, device=device) >= longest - prefix_length(p)
             for p in prefixes
-            for _ in range(_row_count(p))
+            for _ in range(row_count(p))
         ]
     )
     return PrefixKV(
