@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from elicitable.attention.drift import jensen_shannon, total_variation
-from elicitable.attention.operands import Operands, chunks, valid_queries
+from elicitable.attention.operands import Operands, block_rows, chunks, content_logits, valid_queries
 from elicitable.attention.patterns import content_pattern, joint_pattern
 
 
@@ -45,7 +45,7 @@ class Crossed:
     @property
     def interaction(self) -> Tensor:
         """P_11 − P_10 − P_01 + P_00: what neither does alone."""
-        return self.p11 - self.p10 - self.p01 + self.p00
+        return (self.p11 - self.p10).sub_(self.p01).add_(self.p00)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,10 @@ class Drift:
     later: int
 
 
-def cross(with_context: Operands, without: Operands, rows: slice = slice(None)) -> Crossed:
-    """The four content patterns of two runs over the same content.
+def cross(
+    with_context: Operands, without: Operands, rows: slice = slice(None), logits: Tensor | None = None
+) -> Crossed:
+    """The four content patterns of two runs over the same content; ``logits`` are the first's, if known.
 
     Example:
         >>> q, k = torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4)
@@ -90,20 +92,20 @@ def cross(with_context: Operands, without: Operands, rows: slice = slice(None)) 
         True
     """
     return Crossed(
-        p11=content_pattern(with_context, rows),
+        p11=content_pattern(with_context, rows) if logits is None else torch.softmax(logits, dim=-1),
         p10=content_pattern(replace(without, query=with_context.query), rows),
         p01=content_pattern(replace(without, key=with_context.key), rows),
         p00=content_pattern(without, rows),
     )
 
 
-def drift(with_context: Operands, without: Operands, block: int = 128) -> Drift:
+def drift(with_context: Operands, without: Operands, block: int | None = None) -> Drift:
     """Drift of content attention between two runs, and what it is made of.
 
     Args:
         with_context: the call in the run with the context.
         without: the call of the same layer in the run without it, over the same content at the same positions.
-        block: query rows at once.
+        block: query rows at once; by default as many as fit a processor's cache.
 
     Example:
         >>> x = torch.randn(1, 2, 3, 4)
@@ -117,7 +119,7 @@ def drift(with_context: Operands, without: Operands, block: int = 128) -> Drift:
     first = _first_key(with_context)
     own = torch.arange(queries, device=valid.device) + with_context.key.shape[2] - queries
     later = valid & (own > first[:, None])
-    for rows in chunks(queries, block):
+    for rows in chunks(queries, block or block_rows(with_context)):
         seen = valid[:, None, rows]
         for name, each in _block(with_context, without, rows, first).items():
             each = torch.where(later[:, None, rows] if name.startswith("first") else seen, each, 0.0)
@@ -129,20 +131,22 @@ def drift(with_context: Operands, without: Operands, block: int = 128) -> Drift:
 
 
 def _block(one: Operands, zero: Operands, rows: slice, first: Tensor) -> dict[str, Tensor]:
-    crossed, joint = cross(one, zero, rows), joint_pattern(one, rows)
-    mass = joint.prefix.sum(dim=-1, keepdim=True)
-    recombined = crossed.p00 + crossed.by_queries + crossed.by_keys + crossed.interaction
-    at = first[:, None, None, None].expand(*joint.content.shape[:3], 1)
+    logits = content_logits(one, rows)
+    crossed, joint = cross(one, zero, rows, logits), joint_pattern(one, rows, logits)
+    rest = 1 - joint.prefix.sum(dim=-1, keepdim=True)
+    by_queries, by_keys, interaction = crossed.by_queries, crossed.by_keys, crossed.interaction
+    recombined = (crossed.p00 + by_queries).add_(by_keys).add_(interaction)
+    at = first.clamp(max=joint.content.shape[-1] - 1)[:, None, None, None].expand(*joint.content.shape[:3], 1)
     return {
         "variation": total_variation(crossed.p11, crossed.p00),
         "divergence": jensen_shannon(crossed.p11, crossed.p00),
-        "by_queries": total_variation(crossed.p10, crossed.p00),
-        "by_keys": total_variation(crossed.p01, crossed.p00),
-        "interaction": 0.5 * crossed.interaction.abs().sum(dim=-1),
+        "by_queries": 0.5 * torch.linalg.vector_norm(by_queries, ord=1, dim=-1),
+        "by_keys": 0.5 * torch.linalg.vector_norm(by_keys, ord=1, dim=-1),
+        "interaction": 0.5 * torch.linalg.vector_norm(interaction, ord=1, dim=-1),
         "local": total_variation(joint.content, crossed.p11),
         "first_with": joint.content.gather(-1, at)[..., 0],
         "first_without": crossed.p00.gather(-1, at)[..., 0],
-        "residual": (joint.content - (1 - mass) * recombined).abs().amax(dim=-1),
+        "residual": (joint.content - recombined.mul_(rest)).abs_().amax(dim=-1),
     }
 
 

@@ -12,15 +12,23 @@ def total_variation(p: Tensor, q: Tensor) -> Tensor:
     >>> total_variation(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])).item()
     1.0
     """
-    return 0.5 * (p - q).abs().sum(dim=-1)
+    distance: Tensor = torch.linalg.vector_norm(p - q, ord=1, dim=-1)
+    return 0.5 * distance
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
     """½ KL(p ‖ m) + ½ KL(q ‖ m) with m = (p + q)/2, in nats, in [0, log 2].
 
+    Computed as H(m) − ½ H(p) − ½ H(q), to about the rounding of one entropy: 1e-7 in float32.
+
     >>> round(jensen_shannon(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])).item(), 4)
     0.6931
     """
-    middle = (p + q) / 2
-    divergence = torch.special.xlogy(p, p / middle) + torch.special.xlogy(q, q / middle)
-    return 0.5 * torch.where(middle > 0, divergence, 0.0).sum(dim=-1).clamp(min=0.0)
+    mixed = _entropy((p + q).mul_(0.5))
+    return (mixed - 0.5 * (_entropy(p) + _entropy(q))).clamp(min=0.0)
+
+
+def _entropy(p: Tensor) -> Tensor:
+    """−Σ_j p_j log p_j over the last axis, where 0 log 0 = 0."""
+    expected: Tensor = torch.linalg.vecdot(p, p.clamp(min=torch.finfo(p.dtype).tiny).log_())
+    return -expected

@@ -74,7 +74,13 @@ class Operands:
         return replace(self, **tensors)
 
 
-def chunks(queries: int, size: int = 128) -> Iterator[slice]:
+def block_rows(operands: Operands) -> int:
+    """Query rows whose weights over all batches, heads and keys are about 2^18 numbers: 1 MB in float32."""
+    batch, heads, _, _ = operands.query.shape
+    return max(1, 2**18 // (batch * heads * max(operands.key.shape[2], 1)))
+
+
+def chunks(queries: int, size: int) -> Iterator[slice]:
     """Consecutive blocks of query rows, so that no query × key matrix is ever whole.
 
     >>> [(rows.start, rows.stop) for rows in chunks(5, 2)]
@@ -115,29 +121,42 @@ def prefix_logits(operands: Operands, rows: slice = slice(None)) -> Tensor:
 
 
 def content_logits(operands: Operands, rows: slice = slice(None)) -> Tensor:
-    """(batch, head, query, key) logits of the content's keys; a learned sink is one more last column."""
-    logits = _capped(operands, rows, operands.key)
+    """(batch, head, query, key) logits of the content's keys that the last of ``rows`` may see.
+
+    A learned sink is one more last column. Keys after the last row are left out: no mask may show them.
+    """
+    seen = seen_keys(operands, rows)
+    logits = _capped(operands, rows, operands.key[:, :, :seen])
     if operands.content_bias is not None:
-        logits = logits + _rows(operands.content_bias, rows).to(logits.dtype)
-    logits = hide(logits, operands.content_mask, rows, operands.query.shape[2])
+        bias = operands.content_bias
+        logits = logits + _rows(bias if bias.shape[3] == 1 else bias[..., :seen], rows).to(logits.dtype)
+    mask = operands.content_mask
+    if mask is not None or operands.query.shape[2] > 1:
+        logits += hidden(operands, rows, logits.dtype)
     if operands.sink is not None:
         sink = operands.sink.to(logits.dtype).reshape(1, -1, 1, 1)
         logits = torch.cat([logits, sink.expand(*logits.shape[:3], 1)], dim=-1)
     return logits
 
 
-def hide(logits: Tensor, mask: Tensor | None, rows: slice, queries: int) -> Tensor:
-    """−∞ where a key is not to be seen: by the mask, or the causal rule where there is none."""
+def hidden(operands: Operands, rows: slice, dtype: torch.dtype) -> Tensor:
+    """What is added to logits so that hidden keys have −∞: (batch or 1, head or 1, query, key)."""
+    seen, mask = seen_keys(operands, rows), operands.content_mask
     if mask is None:
-        if queries == 1:
-            return logits
-        keys = logits.shape[-1]
-        last_seen = torch.arange(queries, device=logits.device)[rows] + keys - queries
-        return logits.masked_fill(torch.arange(keys, device=logits.device) > last_seen[:, None], -torch.inf)
-    mask = _rows(mask, rows)
+        last = torch.arange(operands.query.shape[2], device=operands.query.device)[rows]
+        last = last + operands.key.shape[2] - operands.query.shape[2]
+        mask = (torch.arange(seen, device=last.device) <= last[:, None])[None, None]
+    else:
+        mask = _rows(mask, rows)[..., :seen]
     if mask.dtype == torch.bool:
-        return logits.masked_fill(~mask, -torch.inf)
-    return (logits + mask.to(logits.dtype)).masked_fill(mask <= torch.finfo(mask.dtype).min / 2, -torch.inf)
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+    return mask.to(dtype).masked_fill(mask <= torch.finfo(mask.dtype).min / 2, -torch.inf)
+
+
+def seen_keys(operands: Operands, rows: slice) -> int:
+    """Number of content keys up to the own key of the last of ``rows``."""
+    queries, keys = operands.query.shape[2], operands.key.shape[2]
+    return keys - queries + (queries if rows.stop is None else min(rows.stop, queries))
 
 
 def valid_queries(operands: Operands) -> Tensor:
@@ -159,7 +178,7 @@ def valid_queries(operands: Operands) -> Tensor:
 
 def _capped(operands: Operands, rows: slice, key: Tensor) -> Tensor:
     dtype = operands.dtype
-    logits = products(operands.query[:, :, rows].to(dtype), key.to(dtype)) * operands.scaling
+    logits = products(operands.query[:, :, rows].to(dtype) * operands.scaling, key.to(dtype))
     if operands.softcap is not None:
         logits = operands.softcap * torch.tanh(logits / operands.softcap)
     return logits

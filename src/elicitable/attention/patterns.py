@@ -23,9 +23,9 @@ class Pattern:
     content: Tensor
 
 
-def joint_pattern(operands: Operands, rows: slice = slice(None)) -> Pattern:
-    """softmax over context, content and sink together, as the model attends."""
-    content = content_logits(operands, rows)
+def joint_pattern(operands: Operands, rows: slice = slice(None), content: Tensor | None = None) -> Pattern:
+    """softmax over context, content and sink together, as the model attends; ``content`` are its logits if known."""
+    content = content_logits(operands, rows) if content is None else content
     if operands.prefix_key is None:
         return Pattern(content.new_zeros(*content.shape[:3], 0), torch.softmax(content, dim=-1))
     logits = torch.cat([prefix_logits(operands, rows), content], dim=-1)

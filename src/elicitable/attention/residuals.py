@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from elicitable.attention.operands import Operands, chunks, valid_queries, weighted
+from elicitable.attention.operands import Operands, block_rows, chunks, valid_queries, weighted
 from elicitable.attention.patterns import content_pattern, joint_pattern
 
 
@@ -28,7 +28,7 @@ class Residuals:
 
 
 def residuals(
-    operands: Operands, output: Tensor, reference: Operands, reference_output: Tensor, block: int = 128
+    operands: Operands, output: Tensor, reference: Operands, reference_output: Tensor, block: int | None = None
 ) -> Residuals:
     """Hold a call against the reference.
 
@@ -37,7 +37,7 @@ def residuals(
         output: what the model computed for it, (batch, head, query, d_value).
         reference: the same call computed without the context (and without changed weights).
         reference_output: its output, t.
-        block: query rows at once.
+        block: query rows at once; by default as many as fit a processor's cache.
 
     Returns:
         Maxima over batch, queries that are no padding, and keys.
@@ -52,10 +52,10 @@ def residuals(
     heads, queries = operands.query.shape[1:3]
     valid = valid_queries(operands)
     worst = [operands.query.new_zeros(heads, dtype=operands.dtype) for _ in range(2)]
-    for rows in chunks(queries, block):
+    for rows in chunks(queries, block or block_rows(operands)):
         joint = joint_pattern(operands, rows)
         rest = 1 - joint.prefix.sum(dim=-1, keepdim=True)
-        weights_off = joint.content - rest * content_pattern(reference, rows)
+        weights_off = content_pattern(reference, rows).mul_(-rest).add_(joint.content)
         predicted = rest * reference_output[:, :, rows].to(operands.dtype)
         predicted = predicted + context_part(operands, joint.prefix, joint.content)
         output_off = output[:, :, rows].to(operands.dtype) - predicted
@@ -76,5 +76,6 @@ def context_part(operands: Operands, prefix_weights: Tensor, content_weights: Te
     if operands.value_bias is not None:
         bias = operands.value_bias.to(part.dtype)
         bias = bias.repeat_interleave(heads // bias.shape[0], dim=0)[None, :, None, :]
-        part = part + content_weights[..., : operands.key.shape[2]].sum(dim=-1, keepdim=True) * bias
+        keys = content_weights.shape[-1] - (operands.sink is not None)
+        part = part + content_weights[..., :keys].sum(dim=-1, keepdim=True) * bias
     return part

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from elicitable.attention.operands import Operands, chunks, content_logits, prefix_logits, weighted
+from elicitable.attention.operands import (
+    Operands,
+    block_rows,
+    chunks,
+    content_logits,
+    prefix_logits,
+    seen_keys,
+    weighted,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +55,12 @@ class Parts:
         return self.content_mass[..., None] * self.content
 
 
-def split(operands: Operands, block: int = 128) -> Parts:
+def split(operands: Operands, block: int | None = None) -> Parts:
     """Split one attention call.
 
     Args:
         operands: the call. Gradients do not flow through the split.
-        block: query rows computed at once where no flash kernel applies.
+        block: query rows computed at once where no flash kernel applies; by default as fit a processor's cache.
 
     Example:
         >>> one = torch.ones(1, 1, 1, 1)
@@ -85,17 +93,18 @@ def recombine(parts: Parts) -> Tensor:
     return torch.addcmul(parts.bias, parts.content_mass[..., None], parts.content)
 
 
-def attend_content(operands: Operands, block: int = 128) -> tuple[Tensor, Tensor]:
+def attend_content(operands: Operands, block: int | None = None) -> tuple[Tensor, Tensor]:
     """The content attending to itself: output (batch, head, query, d_value), log-sum-exp (batch, head, query)."""
     if _has_flash(operands):
         return _flash(operands)
     value = operands.value.to(operands.dtype)
     outputs, sums = [], []
-    for rows in chunks(operands.query.shape[2], block):
+    for rows in chunks(operands.query.shape[2], block or block_rows(operands)):
         logits = content_logits(operands, rows)
         lse = torch.logsumexp(logits, dim=-1)
         weights = torch.exp(logits - torch.where(lse.isneginf(), 0.0, lse)[..., None])
-        outputs.append(weighted(weights[..., : value.shape[2]], value))
+        seen = seen_keys(operands, rows)
+        outputs.append(weighted(weights[..., :seen], value[:, :, :seen]))
         sums.append(lse)
     return torch.cat(outputs, dim=2), torch.cat(sums, dim=2)
 
