@@ -1,0 +1,233 @@
+"""Who may import whom. The rooms are the argument of the package; this holds the walls between them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import elicitable
+
+PACKAGE = Path(elicitable.__file__).parent
+
+GROUND = {"errors", "values", "rng", "cache"}
+SIBLINGS = {"models", "attention", "constructions", "tasks"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "values": {"errors"},
+    "rng": {"errors"},
+    "cache": {"errors"},
+    **dict.fromkeys(SIBLINGS, GROUND),
+    "methods": GROUND | SIBLINGS,
+    "training": GROUND | SIBLINGS | {"methods"},
+    "diagnosis": GROUND | {"models", "attention", "training", "tasks"},
+    "runs": GROUND | SIBLINGS | {"methods", "training", "diagnosis"},
+    "experiments": {"errors", "values"},
+    "report": {"errors", "values", "cache"},
+    "cli": GROUND | SIBLINGS | {"methods", "training", "diagnosis", "runs", "experiments", "report", "__init__"},
+    "__init__": {"errors"},
+}
+# (file, room): the microscope sees attention; report names the types of the records it draws, and runs nothing
+GRANTED = {("models/watch.py", "attention"), ("models/scope.py", "attention")}
+GRANTED_TYPES = {("report", "constructions"), ("report", "diagnosis")}
+OWNERS = {
+    "transformers": ("models/",),
+    "peft": ("methods/lora.py", "methods/adapter.py"),
+    "datasets": ("tasks/",),
+    "ray": ("runs/ray_executor.py",),
+    "matplotlib": ("report/",),
+}
+HEAVY = {*OWNERS, "torch", "numpy", "pandas", "safetensors", "gguf", "rich", "jinja2"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: the importing file, the module, whether it is for type checkers only, whether it runs at once."""
+
+    file: str
+    module: str
+    is_type_only: bool
+    is_at_once: bool
+
+    def __str__(self) -> str:
+        return f"{self.file} imports {self.module}"
+
+
+def imports_of(root: Path, package: str = "elicitable") -> list[Import]:
+    return [found for path in sorted(root.rglob("*.py")) for found in _imports(path, root, package)]
+
+
+def _imports(path: Path, root: Path, package: str) -> Iterator[Import]:
+    file = path.relative_to(root).as_posix()
+    parents: dict[ast.AST, ast.AST] = {}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        parents.update(dict.fromkeys(ast.iter_child_nodes(node), node))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            modules = [node.module or ""]
+            if any(alias.name == "*" for alias in node.names):
+                modules = [f"{node.module}.*"]
+            elif node.module == package or _is_room(root, node.module or "", package):
+                modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        around = list(_above(node, parents))
+        is_type_only = any(isinstance(up, ast.If) and "TYPE_CHECKING" in ast.unparse(up.test) for up in around)
+        is_at_once = not any(isinstance(up, ast.FunctionDef | ast.AsyncFunctionDef) for up in around)
+        for module in modules:
+            yield Import(file, module, is_type_only, is_at_once and not is_type_only)
+
+
+def _is_room(root: Path, module: str, package: str) -> bool:
+    inside = module.removeprefix(f"{package}.").replace(".", "/")
+    return module.startswith(f"{package}.") and (root / inside).is_dir()
+
+
+def _above(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> Iterator[ast.AST]:
+    while node in parents:
+        node = parents[node]
+        yield node
+
+
+def room_of(file: str) -> str:
+    return file.split("/")[0].removesuffix(".py")
+
+
+def complaints(root: Path, package: str = "elicitable") -> list[str]:
+    """Every import that breaks a rule, in words."""
+    found = []
+    for one in imports_of(root, package):
+        top = one.module.split(".")[0]
+        if one.module.endswith(".*"):
+            found.append(f"{one}: name what is imported")
+        if top == package:
+            found += _through_a_wall(one, package)
+        elif top in OWNERS and not one.file.startswith(OWNERS[top]):
+            found.append(f"{one}: only {', '.join(OWNERS[top])} may")
+    return [*found, *(f"cycle: {' -> '.join(cycle)}" for cycle in cycles(root, package))]
+
+
+def _through_a_wall(one: Import, package: str) -> list[str]:
+    room = room_of(one.file)
+    parts = one.module.split(".")
+    other = parts[1] if len(parts) > 1 and not parts[1].startswith("_") else "__init__"
+    if room not in MAY_IMPORT:
+        return [f"{one}: {room} is a room without rules"]
+    if other == room or other in MAY_IMPORT[room] or (one.file, other) in GRANTED:
+        return []
+    if one.is_type_only and (room, other) in GRANTED_TYPES:
+        return []
+    return [f"{one}: {room} may not import {other}"]
+
+
+def cycles(root: Path, package: str) -> list[list[str]]:
+    """Cycles of imports that run when a module is imported."""
+    names = {_module_name(path, root, package) for path in root.rglob("*.py")}
+    edges: dict[str, set[str]] = {name: set() for name in names}
+    for one in imports_of(root, package):
+        if one.is_at_once:
+            target = one.module if one.module in names else one.module.rpartition(".")[0]
+            source = _module_name(root / one.file, root, package)
+            if target in names and target not in (package, source):
+                edges[source].add(target)
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        if name in path:
+            found.append([*path[path.index(name) :], name])
+        elif name not in done:
+            for target in sorted(edges[name]):
+                visit(target, [*path, name])
+            done.add(name)
+
+    for name in sorted(names):
+        visit(name, [])
+    return found
+
+
+def _module_name(path: Path, root: Path, package: str) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join((package, *(part for part in parts if part != "__init__")))
+
+
+def test_the_house_keeps_its_walls() -> None:
+    assert complaints(PACKAGE) == []
+
+
+def test_every_room_and_every_file_of_the_house_is_walked() -> None:
+    files = {one.file for one in imports_of(PACKAGE)}
+    assert {room_of(file) for file in files} >= {*SIBLINGS, "methods", "training", "runs", "diagnosis", "report", "cli"}
+    assert len(imports_of(PACKAGE)) > 300
+    assert {room_of(path.relative_to(PACKAGE).as_posix()) for path in PACKAGE.rglob("*.py")} <= set(MAY_IMPORT)
+    for file, room in GRANTED:  # an exception that nothing needs any more is taken back
+        assert any(one.file == file and one.module.startswith(f"elicitable.{room}") for one in imports_of(PACKAGE))
+
+
+def test_only_the_command_line_is_slow_to_load_and_only_when_it_runs() -> None:
+    light = {"__init__.py", "cli.py", "errors.py", "values.py", "rng.py", "cache.py"}
+    at_once = {(one.file, one.module.split(".")[0]) for one in imports_of(PACKAGE) if one.is_at_once}
+    assert {(file, top) for file, top in at_once if file in light and top in HEAVY} == set()
+
+
+def test_the_walk_sees_a_house_that_breaks_every_rule(tmp_path: Path) -> None:
+    files = {
+        "__init__.py": "",
+        "errors.py": "from elicitable.values import Item\n",
+        "values.py": "def f():\n    from elicitable import rng\n",
+        "rng.py": "",
+        "models/__init__.py": "",
+        "models/load.py": "import transformers.models\nfrom elicitable.tasks.base import Task\n",
+        "models/watch.py": "from elicitable.attention.split import split\n",
+        "attention/__init__.py": "",
+        "attention/split.py": "from transformers import *\n",
+        "tasks/__init__.py": "",
+        "tasks/base.py": "import os\nfrom elicitable.methods import base\n",
+        "methods/__init__.py": "",
+        "methods/base.py": "from elicitable.models import load\nimport peft\n",
+        "methods/lora.py": "import peft\nfrom elicitable.methods import full\n",
+        "methods/full.py": "from elicitable.methods.lora import LoRA\n",
+        "report/__init__.py": "",
+        "report/html.py": (
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from elicitable.diagnosis.inspect import I\n"
+            "from elicitable.runs.race import verdict\n"
+        ),
+        "garage/__init__.py": "from elicitable import errors\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert sorted(complaints(tmp_path)) == [
+        "attention/split.py imports transformers.*: name what is imported",
+        "attention/split.py imports transformers.*: only models/ may",
+        "cycle: elicitable.methods.base -> elicitable.models.load -> elicitable.tasks.base -> elicitable.methods.base",
+        "cycle: elicitable.methods.full -> elicitable.methods.lora -> elicitable.methods.full",
+        "errors.py imports elicitable.values: errors may not import values",
+        "garage/__init__.py imports elicitable.errors: garage is a room without rules",
+        "methods/base.py imports peft: only methods/lora.py, methods/adapter.py may",
+        "models/load.py imports elicitable.tasks.base: models may not import tasks",
+        "report/html.py imports elicitable.runs.race: report may not import runs",
+        "tasks/base.py imports elicitable.methods.base: tasks may not import methods",
+        "values.py imports elicitable.rng: values may not import rng",
+    ]
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = sorted(HEAVY | {"typer"})
+    program = f"import sys, elicitable; print([m for m in {heavy!r} if m in sys.modules], elicitable.__all__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("[] ['__version__'"), done.stdout
+
+
+def test_every_public_name_is_there() -> None:
+    assert sorted(elicitable.__all__) == list(elicitable.__all__)
+    for name in elicitable.__all__:
+        assert getattr(elicitable, name) is not None
+    assert dir(elicitable) == list(elicitable.__all__)
