@@ -8,6 +8,7 @@ import importlib
 import json
 import math
 import pkgutil
+import time
 
 import numpy as np
 import pytest
@@ -56,8 +57,10 @@ def test_capacity_of_a_small_type() -> None:
 
 @pytest.mark.slow
 def test_capacity_of_every_type_in_under_three_minutes() -> None:
+    began = time.process_time()
     rows = capacity.capacity()
-    assert sum(row.seconds for row in rows) < 180  # about 35 s on one free core
+    # processor time, as the machine may be shared
+    assert time.process_time() - began < 180
     largest = {(row.dtype, row.construction, row.n_input): row.vocab for row in rows if row.n_answer != 128}
     assert [largest["float64", "packed-inputs", n] for n in range(2, 7)] == [13, 4, 3, 2, 2]
     assert [largest["float32", "packed-inputs", n] for n in range(2, 6)] == [7, 3, 2, 2]

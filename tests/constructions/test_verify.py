@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import string
+import time
 
 import numpy as np
 import pytest
@@ -212,9 +213,11 @@ def test_three_inputs_at_ten_symbols_paid_in_length() -> None:
 
 @pytest.mark.slow
 def test_theorem_1_all_million_sequences() -> None:
+    began = time.process_time()
     result = verify(any_sequence.build(10, 6))
     assert (result.checked, result.exhaustive, result.failures) == (10**6, True, 0)
-    assert result.seconds < 60  # about 5 s on one free core
+    # processor time, as the machine may be shared: about 5 s
+    assert time.process_time() - began < 60
 
 
 @pytest.mark.slow
