@@ -85,7 +85,7 @@ def _peft_form(model: Model, adaptation: Adaptation) -> tuple[dict[str, Any], di
     if isinstance(adaptation, LoRAWeights):
         return _lora_form(model, adaptation)
     if isinstance(adaptation, ValueBiasAdaptation):
-        biases = {f"layers.{i}": bias for i, bias in enumerate(adaptation.biases)}
+        biases: dict[str, Tensor] = {f"layers.{i}": bias for i, bias in enumerate(adaptation.biases)}
         return {"peft_type": "ELICITABLE_VALUE_BIAS"}, biases
     raise InputError(f"{adaptation.kind} is chosen, not trained: there are no tensors to write.")
 
@@ -111,7 +111,7 @@ def _prefix_form(model: Model, keys: list[Tensor], values: list[Tensor]) -> tupl
 
 def _lora_form(model: Model, adaptation: LoRAWeights) -> tuple[dict[str, Any], dict[str, Tensor]]:
     names = {id(module): name for name, module in model.hf.named_modules()}
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for _, _, layer, base in adaptation.layers:
         place = f"base_model.model.{names[id(base)]}"
         tensors[f"{place}.lora_A.weight"] = layer.lora_A["default"].weight

@@ -96,7 +96,10 @@ class Method(Protocol):
     name: str
     label: str
     summary: str
-    schedule: Schedule | None
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """How it is trained; None for a method that is chosen."""
 
     def numbers(self, model: Model, size: int) -> int:
         """Numbers trained at ``size`` (virtual tokens, rank); closed form, read off the live model's shapes."""

@@ -45,7 +45,7 @@ def initial_ids(model: Model, length: int, init: str, seed: int, text: str | Non
 def initial_embeddings(model: Model, length: int, init: str, seed: int, text: str | None = None) -> Tensor:
     """(length, d_model) input embeddings in the trainable dtype."""
     check_init(init)
-    table = model.hf.get_input_embeddings().weight.detach()
+    table: Tensor = model.hf.get_input_embeddings().weight.detach()
     generator = torch_generator(seed, "noise", init)
     noise = torch.randn(length, table.shape[1], generator=generator, dtype=torch.float64)
     spread = float(table.float().std())

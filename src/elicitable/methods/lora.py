@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -156,5 +156,5 @@ class LoRA(Trained):
 
 
 def _ends(module: nn.Module) -> tuple[int, int]:
-    weight: Tensor = module.weight
+    weight = cast("Tensor", module.weight)
     return weight.shape[0], weight.shape[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.load import load
 from elicitable.runs.provenance import versions
 from elicitable.runs.store import Record, Store
+from elicitable.runs.timing import Timing
 from elicitable.runs.trial import Trial, curve_of, run
 from elicitable.tasks.base import warnings_of
 from elicitable.tasks.catalog import task_from
@@ -70,13 +71,28 @@ class Pace:
     validation_items: int
     test_items: int
     max_tokens: int
+    patience_steps: int
 
 
 DIGITS = Pace(
-    batch=32, steps=8_000, sweep_steps=100, evaluate_every=50, validation_items=256, test_items=1_000, max_tokens=128
+    batch=16,
+    steps=12_000,
+    sweep_steps=40,
+    evaluate_every=50,
+    validation_items=256,
+    test_items=1_000,
+    max_tokens=128,
+    patience_steps=300,
 )
 TEXT = Pace(
-    batch=16, steps=300, sweep_steps=40, evaluate_every=20, validation_items=128, test_items=500, max_tokens=256
+    batch=16,
+    steps=300,
+    sweep_steps=40,
+    evaluate_every=20,
+    validation_items=128,
+    test_items=500,
+    max_tokens=256,
+    patience_steps=100,
 )
 
 
@@ -96,8 +112,6 @@ class Race:
     started: float
     reporter: Reporter
     options: dict[str, dict[str, Any]]
-    spent_before: float = 0.0
-    arms: list[ArmResult] = field(default_factory=list)
     quickest: int | None = None  # steps of the quickest arm that solved the task
 
     def left(self) -> float | None:
@@ -169,11 +183,7 @@ def verdict(
         options={"prompt": {"prompts": list(prompts)} if prompts else {}},
     )
     sizes = _sizes(race, methods)
-    for sized in _in_order(sizes):
-        arm = _run_arm(race, sized, sizes)
-        race.arms.append(arm)
-        race.reporter.end(arm)
-    return _judge(race)
+    return _judge(race, _run(race, sizes))
 
 
 def _check(seeds: int, margin: float, time_limit: float | None, steps: int | None, test_items: int | None) -> None:
@@ -215,61 +225,120 @@ def _sizes(race: Race, methods: Sequence[str] | None) -> list[Sized]:
     return sizes
 
 
-_ORDER = ("zero-shot", "prompt", "examples", "full", "kv-prefix", "lora", "layer-prefix", "soft-prompt", "value-bias")
+@dataclass
+class _Entry:
+    """One arm while the race runs."""
+
+    sized: Sized
+    records: list[Record] = field(default_factory=list)
+    swept: list[dict[str, Any]] = field(default_factory=list)
+    rate: float | None = None
+    refusal: str = ""
+
+    @property
+    def is_trained(self) -> bool:
+        return method_named(self.sized.method).schedule is not None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is something to rerun: not refused, not diverged, and seeds can change it."""
+        return bool(self.records) and self.records[-1]["status"] == "ok" and self.sized.method not in _SEEDLESS
 
 
-def _in_order(sizes: list[Sized]) -> list[Sized]:
-    """Cheap and quick arms first: how fast they solve a task says how long the others deserve."""
-    return sorted(sizes, key=lambda sized: _ORDER.index(sized.method))
+_SEEDLESS = ("zero-shot", "prompt")
+_ORDER = ("zero-shot", "prompt", "examples", "lora", "full", "kv-prefix", "layer-prefix", "soft-prompt", "value-bias")
+_CONTENDER = 0.10  # arms further than this behind the best after one seed are not rerun: no seed would bring them back
 
 
-def _run_arm(race: Race, sized: Sized, sizes: list[Sized]) -> ArmResult:
-    method = method_named(sized.method)
-    if method.schedule is None:
-        return _chosen_arm(race, sized, len(sizes))
-    if sized.size == 0:
-        reason = f"a budget of {race.budget:,} is too small; size 1 trains {method.numbers(race.model, 1):,} numbers"
-        nothing = Budget(0, 0, 0)
-        return ArmResult(method=sized.method, setting={}, budget=nothing, status="skipped", reason=reason)
-    return _trained_arm(race, sized, len(sizes))
+def _run(race: Race, sizes: list[Sized]) -> list[ArmResult]:
+    """Two rounds: every arm once, cheap and quick ones first; then the contenders over the other seeds."""
+    entries = [_Entry(sized) for sized in sorted(sizes, key=lambda sized: _ORDER.index(sized.method))]
+    for nth, entry in enumerate(entries):
+        if entry.is_trained:
+            _first_round(race, entry, nth, len(entries))
+        else:
+            _choose(race, entry, 0, nth, len(entries))
+        race.reporter.end(_arm(race, entry))
+    for seed in range(1, race.seeds):
+        contenders = _contenders(entries)
+        for nth, entry in enumerate(contenders):
+            if entry.is_trained:
+                _rerun(race, entry, seed, nth, len(contenders))
+            else:
+                _choose(race, entry, seed, nth, len(contenders))
+    return [_arm(race, entry) for entry in entries]
 
 
-def _chosen_arm(race: Race, sized: Sized, arms: int) -> ArmResult:
-    """An arm without training: every seed chooses among its candidates on validation."""
-    left, records = race.left(), []
-    share = None if left is None else max(1.0, 0.6 * left / (arms - len(race.arms)) / race.seeds)
-    plan = replace(_plan(race, sized.method, 0.0), seconds=share, validation_items=race.pace.validation_items // 2)
-    seeds = race.seeds if sized.method == "examples" else 1
-    for nth in range(seeds):
-        race.reporter.begin(sized.method, f"seed {nth + 1} of {seeds}", len(race.arms), arms)
-        trial = _trial(race, sized, plan, race.seed + nth, race.pace.test_items)
-        records.append(run(trial, race.model, race.task, race.store))
-    return _arm(race, sized, records, [], None)
+def _contenders(entries: list[_Entry]) -> list[_Entry]:
+    running = [entry for entry in entries if entry.is_running]
+    best = max((_first_score(entry) for entry in running), default=0.0)
+    return [entry for entry in running if _first_score(entry) >= best - _CONTENDER]
 
 
-def _trained_arm(race: Race, sized: Sized, arms: int) -> ArmResult:
-    """Sweep the learning rates, then rerun the best over the seeds."""
-    method = method_named(sized.method)
+def _first_score(entry: _Entry) -> float:
+    correct = entry.records[0]["test"]["correct"]
+    return float(correct.count("1") / len(correct))
+
+
+def _choose(race: Race, entry: _Entry, seed: int, nth: int, arms: int) -> None:
+    """An arm without training chooses among its candidates on validation."""
+    method, left = entry.sized.method, race.left()
+    share = None if left is None else max(1.0, 0.5 * left / (arms - nth))
+    plan = replace(_plan(race, method, 0.0), seconds=share, validation_items=race.pace.validation_items // 2)
+    race.reporter.begin(method, "choosing on validation" if method not in _SEEDLESS[:1] else "scoring", nth, arms)
+    entry.records.append(_go(race, entry, plan, seed, race.pace.test_items))
+
+
+def _first_round(race: Race, entry: _Entry, nth: int, arms: int) -> None:
+    """Sweep the learning rates, then train once at the best."""
+    method = method_named(entry.sized.method)
     assert method.schedule is not None
-    timing = _Timing.of(race, sized, arms)
-    rates = timing.rates(method.schedule.learning_rates)
-    swept = []
-    for nth, rate in enumerate(rates):
-        plan = timing.sweep(_plan(race, sized.method, rate), len(rates))
-        race.reporter.begin(sized.method, f"rate {rate:g} ({nth + 1} of {len(rates)})", len(race.arms), arms)
-        record = run(_trial(race, sized, plan, race.seed, 0), race.model, race.task, race.store, race.reporter.point)
-        swept.append({"learning_rate": rate, **_of_sweep(record)})
-        timing.used()
-    best = max(swept, key=_worth)
+    if entry.sized.size == 0:
+        needed = method.numbers(race.model, 1)
+        entry.refusal = f"a budget of {race.budget:,} is too small; size 1 trains {needed:,} numbers"
+        return
+    timing = None if race.time_limit is None else Timing.of(race, entry.sized, arms - nth)
+    rates = method.schedule.learning_rates if timing is None else timing.rates(method.schedule.learning_rates)
+    for at, rate in enumerate(rates):
+        plan = _plan(race, method.name, rate)
+        plan = timing.sweep(plan, len(rates)) if timing else _short(plan, race.pace.sweep_steps)
+        race.reporter.begin(method.name, f"rate {rate:g} ({at + 1} of {len(rates)})", nth, arms)
+        record = _go(race, entry, plan, 0, 0)
+        entry.swept.append({"learning_rate": rate, **_of_sweep(record)})
+    best = max(entry.swept, key=_worth)
     if _worth(best)[0] < 0:
-        return _arm(race, sized, [record], swept, None)
-    records = []
-    for nth in range(race.seeds):
-        plan = timing.final(_plan(race, sized.method, best["learning_rate"]), race.seeds - nth)
-        race.reporter.begin(sized.method, f"seed {nth + 1} of {race.seeds}", len(race.arms), arms)
-        trial = _trial(race, sized, plan, race.seed + nth, race.pace.test_items)
-        records.append(run(trial, race.model, race.task, race.store, race.reporter.point))
-    return _arm(race, sized, records, swept, best["learning_rate"])
+        entry.records.append(record)
+        return
+    entry.rate = best["learning_rate"]
+    _rerun(race, entry, 0, nth, arms, timing)
+
+
+def _rerun(race: Race, entry: _Entry, seed: int, nth: int, arms: int, timing: Timing | None = None) -> None:
+    """Train once at the best rate. In a race against the clock later seeds share what is left of it."""
+    assert entry.rate is not None
+    plan = _plan(race, entry.sized.method, entry.rate)
+    if race.time_limit is not None:
+        timing = timing or Timing.of(race, entry.sized, (arms - nth) * (race.seeds - seed), is_rerun=True)
+        if timing.is_over:
+            return
+        plan = timing.final(plan)
+    race.reporter.begin(entry.sized.method, f"seed {seed + 1} of {race.seeds}", nth, arms)
+    record = _go(race, entry, plan, seed, race.pace.test_items)
+    entry.records.append(record)
+    if record.get("stopped") == "solved":
+        race.quickest = min(record["steps"], race.quickest or record["steps"])
+
+
+def _go(race: Race, entry: _Entry, plan: Plan, seed: int, test_items: int) -> Record:
+    method = entry.sized.method
+    options = race.options.get(method, {})
+    trial = Trial(method, entry.sized.size or 2, plan, race.seed + seed, test_items, options, race.time_limit)
+    return run(trial, race.model, race.task, race.store, race.reporter.point)
+
+
+def _short(plan: Plan, steps: int) -> Plan:
+    """A sweep run: a few steps at a constant rate, one look at the validation split."""
+    return replace(plan, steps=steps, warmup=min(plan.warmup, max(1, steps // 5)), evaluate_every=steps, cooldown=0.0)
 
 
 def _of_sweep(record: Record) -> dict[str, Any]:
@@ -289,139 +358,29 @@ def _worth(swept: dict[str, Any]) -> tuple[float, float]:
 
 
 def _plan(race: Race, method: str, rate: float) -> Plan:
-    schedule = method_named(method).schedule
+    """The plan of a full run. Once an arm has solved the task, the others get at least four times its steps."""
+    schedule, pace = method_named(method).schedule, race.pace
+    floor = None if race.quickest is None else max(2 * pace.patience_steps, 4 * race.quickest)
     return Plan(
         learning_rate=rate,
-        steps=race.pace.steps,
-        batch=race.pace.batch,
-        warmup=min(50, max(1, race.pace.steps // 10)),
-        evaluate_every=race.pace.evaluate_every,
-        validation_items=race.pace.validation_items,
+        steps=pace.steps,
+        batch=pace.batch,
+        warmup=min(20, max(1, pace.steps // 10)),
+        evaluate_every=min(pace.evaluate_every, pace.steps),
+        validation_items=pace.validation_items,
         weight_decay=schedule.weight_decay if schedule else 0.0,
-        max_tokens=race.pace.max_tokens,
+        patience_steps=pace.patience_steps,
+        floor_steps=floor,
+        max_tokens=pace.max_tokens,
     )
 
 
-def _trial(race: Race, sized: Sized, plan: Plan, seed: int, test_items: int) -> Trial:
-    options = race.options.get(sized.method, {})
-    return Trial(sized.method, sized.size or 2, plan, seed, test_items, options, race.time_limit)
-
-
-@dataclass
-class _Timing:
-    """How an arm's share of the time is spent: 40 % on the sweep, the rest on the seeds, tests taken off first."""
-
-    race: Race
-    share: float | None
-    pace_seconds: float
-    validation_seconds: float
-    test_seconds: float
-    deadline: float = 0.0
-
-    @classmethod
-    def of(cls, race: Race, sized: Sized, arms: int) -> _Timing:
-        left = race.left()
-        if left is None:
-            return cls(race, None, 0.0, 0.0, 0.0)
-        paced = _measure(race, sized)
-        per_item = paced["item_seconds"]
-        test = per_item * race.pace.test_items
-        share = left / (arms - len(race.arms)) - race.seeds * test
-        timing = cls(race, share, paced["step_seconds"], per_item * race.pace.validation_items, test)
-        timing.deadline = time.monotonic() + share
-        need = timing.least()
-        if share < need:
-            total = need * arms + race.seeds * test * arms
-            raise BudgetError(
-                f"a time limit of {race.time_limit:g} s is too short for {sized.method} on {race.model.name}: one arm "
-                f"needs about {need + race.seeds * test:.0f} s here, all {arms} about {total:.0f} s; give more time, fewer "
-                "--methods, --seeds or --test-items."
-            )
-        return timing
-
-    def least(self) -> float:
-        """The shortest share that can be judged: one rate and every seed for ten steps and one validation."""
-        return (1 + self.race.seeds) * (10 * self.pace_seconds + self.validation_seconds)
-
-    def rates(self, rates: tuple[float, ...]) -> tuple[float, ...]:
-        """As many of the rates as get at least 15 steps each; the middle ones are the last to go."""
-        if self.share is None:
-            return rates
-        affordable = int(0.4 * self.share / (15 * self.pace_seconds + self.validation_seconds))
-        drop = max(0, len(rates) - max(1, affordable))
-        return rates[drop // 2 + drop % 2 : len(rates) - drop // 2]
-
-    def sweep(self, plan: Plan, rates: int) -> Plan:
-        """The plan of one sweep run."""
-        if self.share is None:
-            steps = self.race.pace.sweep_steps
-            return replace(plan, steps=steps, warmup=min(plan.warmup, steps // 5), evaluate_every=steps, cooldown=0.0)
-        return self._within(plan, 0.4 * self.share / rates, is_sweep=True)
-
-    def final(self, plan: Plan, seeds_left: int) -> Plan:
-        """The plan of one seed at the best rate."""
-        if self.share is None:
-            return plan
-        return self._within(plan, max(1.0, (self.deadline - time.monotonic()) / seeds_left))
-
-    def _within(self, plan: Plan, seconds: float, is_sweep: bool = False) -> Plan:
-        steps = max(2, int(seconds / self.pace_seconds))
-        every = max(1, steps) if is_sweep else max(5, steps // 8)
-        affordable = max(5, int(4 * self.validation_seconds / self.pace_seconds))  # a fifth of the time at most
-        return replace(
-            plan,
-            seconds=max(0.5, seconds - self.validation_seconds),
-            warmup=min(plan.warmup, max(1, steps // 10)),
-            evaluate_every=min(max(every, affordable), max(1, steps - 1)) if not is_sweep else 10**9,
-            cooldown=0.0 if is_sweep else plan.cooldown,
-            patience_steps=max(plan.patience_steps, steps),
-        )
-
-    def used(self) -> None:
-        """A run ended; what it left over goes to the seeds by itself, because they go by the deadline."""
-
-
-def _measure(race: Race, sized: Sized) -> dict[str, float]:
-    """Seconds a training step and a scored item take for this method, measured once and kept."""
-    spec = {
-        "pace": sized.method,
-        "size": sized.size,
-        "time_limit": race.time_limit,
-        "budget": race.budget,
-        "model": race.model.fingerprint,
-        "task": race.task.fingerprint(),
-        "batch": race.pace.batch,
-    }
-    known = race.store.get(spec)
-    if known is None:
-        plan = replace(
-            _plan(race, sized.method, 1e-5), steps=3, cooldown=0.0, evaluate_every=10**9, validation_items=16
-        )
-        known = race.store.put(spec, _stopwatch(race, sized, plan))
-    return {key: known[key] for key in ("step_seconds", "item_seconds")}
-
-
-def _stopwatch(race: Race, sized: Sized, plan: Plan) -> Record:
-    from elicitable.runs.trial import reading_of
-    from elicitable.training.evaluate import evaluate
-    from elicitable.training.loop import prepared, train
-
-    adaptation = method_named(sized.method).build(race.model, sized.size, seed=race.seed)
-    train(race.model, adaptation, race.task, replace(plan, steps=1), race.seed)  # warm caches
-    started = time.monotonic()
-    fit = train(race.model, adaptation, race.task, plan, race.seed)
-    items = race.task.held_out("validation", 32)
-    with prepared(race.model, adaptation) as refresh:
-        refresh()
-        begun = time.monotonic()
-        evaluate(race.model, items, race.task.labels(), reading_of(plan, adaptation))
-        per_item = (time.monotonic() - begun) / len(items)
-    seconds = begun - started - plan.validation_items * per_item
-    return {"status": "ok", "step_seconds": max(1e-4, seconds / max(1, fit.steps)), "item_seconds": per_item}
-
-
-def _arm(race: Race, sized: Sized, records: list[Record], swept: list[dict[str, Any]], rate: float | None) -> ArmResult:
+def _arm(race: Race, entry: _Entry) -> ArmResult:
     """Gather the records of an arm into its result."""
+    sized, records, swept, rate = entry.sized, entry.records, entry.swept, entry.rate
+    if entry.refusal:
+        nothing = Budget(0, 0, 0)
+        return ArmResult(method=sized.method, setting={}, budget=nothing, status="skipped", reason=entry.refusal)
     done = [record for record in records if record["status"] == "ok"]
     first = (done or records)[0]
     budget = Budget(**first["budget"]) if "budget" in first else Budget(sized.numbers, 0, 0)
@@ -473,9 +432,9 @@ def _side_effect(race: Race, records: list[Record]) -> float | None:
     return round(sum(values) / len(values) - base, 4) if values else None
 
 
-def _judge(race: Race) -> Verdict:
+def _judge(race: Race, results: list[ArmResult]) -> Verdict:
     order = [method.name for method in METHODS]
-    arms = tuple(sorted(race.arms, key=lambda arm: order.index(arm.method)))
+    arms = tuple(sorted(results, key=lambda arm: order.index(arm.method)))
     decision = decide(arms, margin=race.margin, floor=_floor(race), seed=race.seed)
     return Verdict(
         label=decision.label,
@@ -511,6 +470,3 @@ def _provenance(race: Race) -> dict[str, Any]:
         "floor": round(_floor(race), 4),
         "warnings": list(warnings_of(race.task)),
     }
-
-
-Started = Callable[[], float]

@@ -57,7 +57,7 @@ class Store:
         path = self._place(key) / "record.json"
         if not path.exists():
             return None
-        record = _read(path)
+        record: Record = _read(path)
         if record.get("version", 0) > VERSION:
             raise StoreError(
                 f"{path} was written by a newer elicitable (store version {record['version']}, this one reads "
@@ -71,8 +71,8 @@ class Store:
 
     def put(self, spec: dict[str, Any], record: Record, state: dict[str, Tensor] | None = None) -> Record:
         """Keep a complete record and its tensors; returns the record with version and spec."""
-        key, whole = identity(spec), {**record, "version": VERSION, "spec": spec}
-        whole = json.loads(json.dumps(whole, default=list))
+        key = identity(spec)
+        whole: Record = json.loads(json.dumps({**record, "version": VERSION, "spec": spec}, default=list))
         if self.folder is None:
             self._memory[key] = (whole, state or {})
             return whole

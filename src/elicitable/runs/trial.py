@@ -38,11 +38,15 @@ class Trial:
     time_limit: float | None = None
 
     def spec(self, model: Model, task: Task) -> dict[str, Any]:
-        """Identity of the trial. Seconds allotted are left out: the race's time limit stands for them."""
+        """Identity of the trial. What a race against the clock derives from its speed is left out: the time limit
+        stands for it, so that an interrupted race finds its trials again."""
+        plan = replace(self.plan, seconds=None)
+        if self.time_limit is not None:
+            plan = replace(plan, steps=0, warmup=0, evaluate_every=0, patience_steps=0, floor_steps=None)
         return {
             "method": self.method,
             "size": self.size,
-            "plan": asdict(replace(self.plan, seconds=None)),
+            "plan": asdict(plan),
             "seed": self.seed,
             "test_items": self.test_items,
             "options": self.options,

@@ -36,7 +36,9 @@ class Plan:
     """How one adaptation is trained; frozen data, part of a trial's identity.
 
     ``steps`` bounds the constant phase and the cosine together, ``seconds`` too when given. ``patience`` is the share
-    of the steps so far (at least ``patience_steps``) without improvement after which the constant phase ends.
+    of the steps so far (at least ``patience_steps``) without improvement of the validation score or loss after which
+    the constant phase ends. Beyond ``floor_steps``, when given, only a better score counts as improvement: a loss that
+    creeps while the score stands still does not keep a run alive for ever.
     """
 
     learning_rate: float
@@ -52,6 +54,7 @@ class Plan:
     solved: float = 0.995
     patience: float = 0.3
     patience_steps: int = 500
+    floor_steps: int | None = None
     max_tokens: int = 1024
     largest_offset: int = 0
     select_by: Literal["score", "loss"] = "score"
@@ -251,14 +254,20 @@ class Phase:
         """A validation score came in: solved, improved, or a plateau."""
         score = point.validation or 0.0
         if score >= self.plan.solved:
-            self.cooling_from, self.cooling_steps, self.reason = self.step, 0, "solved"
+            self._solve()
             return
-        if score >= self.best_score + 0.01 or point.loss_nats <= 0.98 * self.best_loss:
+        is_creeping = self.plan.floor_steps is not None and self.step > self.plan.floor_steps
+        if score >= self.best_score + 0.01 or (point.loss_nats <= 0.98 * self.best_loss and not is_creeping):
             self.best_score, self.best_loss = max(score, self.best_score), min(point.loss_nats, self.best_loss)
             self.best_step = self.step
         waited = self.step - self.best_step
         if self.cooling_from is None and waited >= max(self.plan.patience_steps, self.plan.patience * self.step):
             self._cool("plateau", round(self.plan.cooldown * self.step))
+
+    def _solve(self) -> None:
+        """Solved while the rate was constant: come down in half the usual steps; solved on the way down: stop."""
+        steps = round(self.plan.cooldown * self.step / 2) if self.cooling_from is None else 0
+        self._cool("solved", min(steps, self.plan.steps - self.step))
 
     def _cool(self, reason: str, steps: int) -> None:
         self.cooling_from, self.cooling_steps, self.reason = self.step, max(0, steps), reason
