@@ -134,9 +134,8 @@ def main() -> None:
         return
     ways = ["plain", *(way for way in given.ways if way != "plain")]
     rounds = [{way: _apart(way, given.tokens) for way in ways} for _ in range(given.repeats)]
-    print(
-        f"{'way':24}{'seconds':>9}{'ratio':>8}{'peak MB':>9}{'ratio':>8}   {given.tokens} tokens, {given.repeats} rounds"
-    )
+    print(f"{given.tokens} tokens, {given.repeats} rounds")
+    print(f"{'way':24}{'seconds':>9}{'ratio':>8}{'peak MB':>9}{'ratio':>8}")
     for way in ways:
         failed = [r[way]["failed"] for r in rounds if "failed" in r[way]]
         if failed:
