@@ -74,6 +74,7 @@ def plan_of(spec: ToySpec) -> Plan:
         evaluate_every=500,
         weight_decay=0.1,
         solved=2.0,
+        perfect=2.0,
         patience_steps=spec.steps,
         largest_offset=spec.largest_offset,
         select_by="loss",

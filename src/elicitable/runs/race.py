@@ -180,10 +180,16 @@ def verdict(
         time_limit=time_limit,
         started=clock,
         reporter=reporter or Silent(),
-        options={"prompt": {"prompts": list(prompts)} if prompts else {}},
+        options=_options(model, prompts),
     )
     sizes = _sizes(race, methods)
     return _judge(race, _run(race, sizes))
+
+
+def _options(model: Model, prompts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Settings of the arms: free keys and values start at random where no text gives them a better place."""
+    start = {"init": "random"} if model.tokenizer is None else {"init": "vocabulary"}
+    return {"prompt": {"prompts": list(prompts)} if prompts else {}, "kv-prefix": start}
 
 
 def _check(seeds: int, margin: float, time_limit: float | None, steps: int | None, test_items: int | None) -> None:

@@ -64,10 +64,14 @@ def encode(model: Model, items: Sequence[Item], max_tokens: int = 1024, has_star
 
 def _encode_ids(model: Model, items: Sequence[Item]) -> Batch:
     rows = [([int(i) for i in item.prompt], [int(i) for i in item.target]) for item in items]
-    largest = max(max(prompt + answer) for prompt, answer in rows)
-    if largest >= model.anatomy.vocab:
+    for item, (_, answer) in zip(items, rows, strict=True):
+        if not answer:
+            raise InputError(f"the answer {item.target!r} has no tokens; every item needs an answer.")
+    used = [id_ for prompt, answer in rows for id_ in prompt + answer]
+    if min(used) < 0 or max(used) >= model.anatomy.vocab:
+        wrong = min(used) if min(used) < 0 else max(used)
         raise InputError(
-            f"the task uses token id {largest}, {model.name} has a vocabulary of {model.anatomy.vocab}: "
+            f"the task uses token id {wrong}, {model.name} has a vocabulary of {model.anatomy.vocab}: "
             "the digit tasks are for the toy models, use a text task with this model."
         )
     return _pad(rows, model)

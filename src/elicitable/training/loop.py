@@ -51,7 +51,8 @@ class Plan:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
-    solved: float = 0.995
+    solved: float = 0.98
+    perfect: float = 0.999
     patience: float = 0.3
     patience_steps: int = 500
     floor_steps: int | None = None
@@ -226,16 +227,16 @@ class Phase:
         self.elapsed = 0.0
         self.cooling_from: int | None = None
         self.cooling_steps = 0
+        self.cooling_rate = 0.0  # where the cosine starts: below the peak if the warm-up was cut short
         self.reason = ""
         self.best_score, self.best_loss, self.best_step = -1.0, math.inf, 0
 
     def rate(self) -> float:
         """Learning rate of the coming step."""
-        peak = self.plan.learning_rate
         if self.cooling_from is not None:
             done = (self.step - self.cooling_from) / max(1, self.cooling_steps)
-            return peak * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
-        return peak * min(1.0, (self.step + 1) / max(1, self.plan.warmup))
+            return self.cooling_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+        return self.plan.learning_rate * min(1.0, (self.step + 1) / max(1, self.plan.warmup))
 
     def advance(self, elapsed: float) -> None:
         """One step was taken; ``elapsed`` seconds since the start."""
@@ -253,8 +254,8 @@ class Phase:
     def observe(self, point: CurvePoint) -> None:
         """A validation score came in: solved, improved, or a plateau."""
         score = point.validation or 0.0
-        if score >= self.plan.solved:
-            self._solve()
+        if score >= min(self.plan.solved, self.plan.perfect):
+            self._solve(score)
             return
         is_creeping = self.plan.floor_steps is not None and self.step > self.plan.floor_steps
         if score >= self.best_score + 0.01 or (point.loss_nats <= 0.98 * self.best_loss and not is_creeping):
@@ -264,12 +265,15 @@ class Phase:
         if self.cooling_from is None and waited >= max(self.plan.patience_steps, self.plan.patience * self.step):
             self._cool("plateau", round(self.plan.cooldown * self.step))
 
-    def _solve(self) -> None:
-        """Solved while the rate was constant: come down in half the usual steps; solved on the way down: stop."""
-        steps = round(self.plan.cooldown * self.step / 2) if self.cooling_from is None else 0
-        self._cool("solved", min(steps, self.plan.steps - self.step))
+    def _solve(self, score: float) -> None:
+        """Solved: come down over half as many steps again, which finishes the work; perfect on the way down: stop."""
+        if self.cooling_from is None:
+            self._cool("solved", min(max(100, self.step // 2), self.plan.steps - self.step))
+        elif score >= self.plan.perfect:
+            self._cool("solved", 0)
 
     def _cool(self, reason: str, steps: int) -> None:
+        self.cooling_rate = self.rate()
         self.cooling_from, self.cooling_steps, self.reason = self.step, max(0, steps), reason
 
     @property
