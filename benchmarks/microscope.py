@@ -25,7 +25,7 @@ WAYS = ("plain", "watch", "watch with residuals", "watch with everything", "outp
 
 
 def measure(way: str, tokens: int) -> dict[str, float | str]:
-    """Seconds of the second run of ``way``, and how much the process's peak memory (MB) grew over the loaded model."""
+    """Seconds of the second run of ``way``; the process's peak memory, and its growth over the loaded model, in MB."""
     import torch
 
     import elicitable as el
@@ -38,7 +38,8 @@ def measure(way: str, tokens: int) -> dict[str, float | str]:
         run()
         started = time.perf_counter()
         run()
-    return {"seconds": time.perf_counter() - started, "peak_mb": _peak_mb() - loaded}
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "peak_mb": _peak_mb(), "growth_mb": _peak_mb() - loaded}
 
 
 def _way(way: str, model: object, ids: object) -> Callable[[], object]:
@@ -135,18 +136,18 @@ def main() -> None:
     ways = ["plain", *(way for way in given.ways if way != "plain")]
     rounds = [{way: _apart(way, given.tokens) for way in ways} for _ in range(given.repeats)]
     print(f"{given.tokens} tokens, {given.repeats} rounds")
-    print(f"{'way':24}{'seconds':>9}{'ratio':>8}{'peak MB':>9}{'ratio':>8}")
+    print(f"{'way':24}{'seconds':>9}{'ratio':>8}{'peak MB':>9}{'ratio':>8}{'growth MB':>11}{'ratio':>8}")
     for way in ways:
         failed = [r[way]["failed"] for r in rounds if "failed" in r[way]]
         if failed:
             print(f"{way:24}not run: {failed[0]}")
             continue
         columns = []
-        for unit in ("seconds", "peak_mb"):
+        for unit in ("seconds", "peak_mb", "growth_mb"):
             values = [float(r[way][unit]) for r in rounds]
             ratios = [float(r[way][unit]) / float(r["plain"][unit]) for r in rounds]
             columns += [statistics.median(values), statistics.median(ratios)]
-        print("{:24}{:9.2f}{:8.2f}{:9.0f}{:8.2f}".format(way, *columns))
+        print("{:24}{:9.2f}{:8.2f}{:9.0f}{:8.2f}{:11.0f}{:8.2f}".format(way, *columns))
 
 
 if __name__ == "__main__":
