@@ -112,7 +112,8 @@ def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None,
     """What the model answers to each item, as text (digits for the toys): the best label, or greedy tokens."""
     for item in items:
         if labels is not None:
-            nats, _ = label_nats(model, [item], labels, reading)
+            with torch.no_grad(), autocast(model):
+                nats, _ = label_nats(model, [item], labels, reading)
             yield labels[int(nats.argmin())]
         else:
             yield _greedy(model, item, reading)
