@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -202,8 +203,8 @@ def tune(
     else:
         shown = tuned.record
         _result_console().print(
-            f"{method} on {task}: {shown['mean']:.3f} [{shown['low']:.3f}, {shown['high']:.3f}] on {shown['items']:,} test "
-            f"items; {shown['numbers_trained']:,} numbers trained at {shown['learning_rate']:g}.\nadapter: {folder}",
+            f"{method} on {task}: {shown['mean']:.3f} [{shown['low']:.3f}, {shown['high']:.3f}] on {shown['items']:,} "
+            f"test items; {shown['numbers_trained']:,} numbers trained at {shown['learning_rate']:g}.\nadapter: {folder}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -235,8 +236,151 @@ def pretrain(
 
 
 @app.command()
-def models(as_json: Json = False) -> None:
-    """The models that can be named without a path."""
+def inspect(
+    model: ModelName,
+    context: Annotated[str, typer.Option("--context", "-c", help="a text, or an adapter folder (tune's or PEFT's)")],
+    task: Annotated[str, typer.Option("--task", "-t", help="whose test texts to look at")],
+    texts: Annotated[int, typer.Option(help="how many texts")] = 64,
+    max_tokens: Annotated[int, typer.Option(help="tokens a text at most")] = 256,
+    heatmap: Annotated[str | None, typer.Option(help="layer,head whose attention is drawn for the first text")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float64, float32, bfloat16 or float16")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    device: Device = "auto",
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a context does inside a model, layer by layer and head by head."""
+    from elicitable.diagnosis.inspect import inspect as look
+    from elicitable.models.load import load
+    from elicitable.report.html import write_page
+    from elicitable.report.microscope import inspection_table, inspection_to_json, microscope_section, write_figures
+    from elicitable.runs.store import Store
+    from elicitable.tasks.catalog import task_from
+
+    folder = out or default_folder("inspect", model, task)
+    Store(folder)
+    wanted = task_from(task, **_task_options(text_column, label_column, None, None, None, None))
+    loaded = load(model, device=device, dtype=dtype)
+    items = wanted.held_out("test", texts)
+    with _progress_console().status(f"inspecting {len(items)} texts …") if not quiet else nullcontext():
+        found = look(
+            loaded, context_of(loaded, context), items, max_tokens=max_tokens, heatmap=_layer_and_head(heatmap)
+        )
+    record = inspection_to_json(found)
+    _write_json(folder / "inspection.json", record)
+    write_figures(found, folder / "figures")
+    report = write_page(f"Inside {model}", [microscope_section(found)], folder / "report.html")
+    if as_json:
+        _print_json(record)
+    else:
+        _result_console().print(inspection_table(found))
+        _result_console().print(f"Report: {report}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def prune(
+    adapter: Annotated[Path, typer.Argument(help="the folder of a prefix adapter")],
+    model: ModelName,
+    task: TaskName,
+    margin: Annotated[float, typer.Option(help="how much of the score may be lost (0.01 is 1 point)")] = 0.01,
+    items: Annotated[int, typer.Option(help="validation items the score is measured on")] = 500,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    device: Device = "auto",
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Drop the virtual tokens that do nothing and write a smaller adapter."""
+    from elicitable.models.load import load
+    from elicitable.runs.prune import prune_adapter
+    from elicitable.tasks.catalog import task_from
+
+    wanted = task_from(task, **_task_options(text_column, label_column, None, None, None, None))
+    folder = out or adapter.with_name(f"{adapter.name}-pruned")
+    with _progress_console().status("pruning …") if not quiet else nullcontext():
+        record = prune_adapter(load(model, device=device), adapter, wanted, folder, margin=margin, items=items)
+    if as_json:
+        _print_json(record)
+    else:
+        _result_console().print(
+            f"kept {len(record['kept'])} of {len(record['kept']) + len(record['dropped'])} virtual tokens; "
+            f"{record['numbers_before']:,} numbers are now {record['numbers_after']:,}. Validation "
+            f"{record['score_before']:.3f} -> {record['score_after']:.3f}, test {record['test_before']:.3f} -> "
+            f"{record['test_after']:.3f} on {record['test_items']:,} items.\nadapter: {folder}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def construct(
+    name: Annotated[str, typer.Argument(help="theorem-1, theorem-2, …, capacity, reach or token-reach; `list` lists")],
+    vocab: Annotated[int, typer.Option(help="V, the size of the vocabulary")] = 10,
+    length: Annotated[int | None, typer.Option(help="N or n_Y, symbols of the answer")] = None,
+    inputs: Annotated[int | None, typer.Option(help="n_X, user tokens")] = None,
+    text: Annotated[str | None, typer.Option(help="the text to encode (printable ASCII from the space)")] = None,
+    mapping: Annotated[Path | None, typer.Option("--map", help="a JSON object: input text to answer text")] = None,
+    given: Annotated[str, typer.Option("--input", help="the user input that the answer is generated for")] = "",
+    verify: Annotated[str | None, typer.Option(help="exhaustive, or how many random targets to run")] = None,
+    dtype: Annotated[str, typer.Option(help="float64, float32, bfloat16 or float16")] = "float64",
+    temperature: Annotated[float | None, typer.Option(help="the inverse temperature T of the softmax")] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="for token-reach: a language model")] = "smollm2",
+    hard_tokens: Annotated[str, typer.Option(help="for token-reach: how many hard tokens, or all")] = "2000",
+    virtual_tokens: Annotated[int, typer.Option(help="for token-reach: how many virtual tokens to train")] = 64,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Build a theorem as a transformer, run it and verify it."""
+    from elicitable import cli_construct
+
+    request = cli_construct.Request(
+        name=name,
+        vocab=vocab,
+        length=length,
+        inputs=inputs,
+        text=text,
+        mapping=mapping,
+        given=given,
+        verify=verify,
+        dtype=dtype,
+        temperature=temperature,
+        model=model,
+        hard_tokens=hard_tokens,
+        virtual_tokens=virtual_tokens,
+        seed=seed,
+        out=out,
+    )
+    record, shown = cli_construct.answer(request, None if quiet else _progress_console())
+    if as_json:
+        _print_json(record)
+    else:
+        for part in shown:
+            _result_console().print(part, highlight=False, markup=False)
+    if record.get("counterexamples"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def models(
+    architectures: Annotated[bool, typer.Option("--architectures", help="which decoders were checked")] = False,
+    as_json: Json = False,
+) -> None:
+    """The models that can be named without a path, or the architectures that were checked."""
+    if architectures:
+        from elicitable.models.architectures import architecture_rows
+
+        rows = architecture_rows()
+        if as_json:
+            _print_json(rows)
+        else:
+            _print_cards([(r["name"], r["state"], r["reason"] or r["traits"]) for r in rows], False)
+        return
     from elicitable.models.load import catalog
 
     _print_cards([(card.name, card.description, card.source) for card in catalog()], as_json)
@@ -256,6 +400,32 @@ def methods(as_json: Json = False) -> None:
     from elicitable.methods.catalog import METHODS
 
     _print_cards([(method.name, method.summary, method.label) for method in METHODS], as_json)
+
+
+def context_of(model: Any, context: str) -> Any:
+    """A context from the command line: an adapter folder where there is one, else a prompt's text or token ids."""
+    from elicitable.methods.adapter import read_adapter
+    from elicitable.methods.catalog import context as make
+
+    path = Path(context)
+    if path.is_dir():
+        return read_adapter(model, path)
+    if context.startswith((".", "/")) or path.suffix == ".safetensors":
+        raise InputError(f"no such adapter folder: {context}.")
+    if model.tokenizer is not None:
+        return make("prompt", model, text=context)
+    if not re.fullmatch(r"\s*\d+([\s,]+\d+)*\s*", context):
+        raise InputError(f"{model.name} has no tokenizer: give token ids such as '3 1 2', or an adapter folder.")
+    return make("prompt", model, token_ids=[int(number) for number in re.findall(r"\d+", context)])
+
+
+def _layer_and_head(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)[,:](\d+)", text)
+    if match is None:
+        raise InputError(f"a heat map is named by layer,head (0,3), got {text!r}.")
+    return int(match[1]), int(match[2])
 
 
 def seconds(text: str | None) -> float | None:

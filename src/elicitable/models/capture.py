@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from elicitable.errors import InputError
-from elicitable.models.inject import installed, row_count, set_prefix
+from elicitable.models.inject import installed, reach_of, row_count, set_prefix
 from elicitable.models.mode import evaluating
 from elicitable.models.model import Model
 from elicitable.values import PrefixKV
@@ -53,8 +53,7 @@ def _capture(
     if prefix == 0:
         raise InputError("a context needs at least one token or vector, got none.")
     anatomy = model.anatomy
-    if not anatomy.has_rotary:
-        _check_reach(model, prefix)
+    _check_reach(model, prefix)
     if before is not None and rows == 1 and (rows := row_count(before)) > 1:  # rows that stand before it make it differ
         inputs = {name: x.expand(rows, *x.shape[1:]) for name, x in inputs.items()}
     relative = torch.arange(-prefix, 0, device=model.device)[None]
@@ -84,7 +83,7 @@ def _capture(
 
 
 def _check_reach(model: Model, prefix: int) -> None:
-    longest = getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+    longest = reach_of(model)
     if longest is not None and prefix > longest:
         raise InputError(f"the context has {prefix} tokens, but {model.name} has only {longest} positions.")
 

@@ -50,7 +50,8 @@ def installed(model: Model) -> Iterator[Slot]:
         yield current.slot
         return
     slot = Slot()
-    hook = anatomy.decoder.register_forward_pre_hook(_fix_positions(slot, anatomy.takes_position_ids), with_kwargs=True)
+    fix = _fix_positions(slot, anatomy.takes_position_ids, reach_of(model))
+    hook = anatomy.decoder.register_forward_pre_hook(fix, with_kwargs=True)
     try:
         with attending(model.hf):
             for layer, attention in enumerate(anatomy.attentions):
@@ -90,7 +91,7 @@ def use(
     model = as_model(model)
     if not 0.0 <= strength <= 1.0:
         raise InputError(f"strength must be between 0 (the base model) and 1 (the whole context), got {strength!r}.")
-    parts = list(context) if isinstance(context, list | tuple) else [context]
+    parts: list[Any] = list(context) if isinstance(context, list | tuple) else [context]
     with ExitStack() as stack:
         if strength > 0:
             for part in parts:
@@ -271,7 +272,14 @@ def check_fits(model: Model, prefix: PrefixKV) -> None:
             )
 
 
-def _fix_positions(slot: Slot, takes_position_ids: bool) -> Any:
+def reach_of(model: Model) -> int | None:
+    """How many positions the model has; None where they are not learned one by one."""
+    if model.anatomy.has_rotary:
+        return None
+    return getattr(model.hf.config.get_text_config(), "max_position_embeddings", None)
+
+
+def _fix_positions(slot: Slot, takes_position_ids: bool, reach: int | None) -> Any:
     """A decoder pre-hook: the content starts at position 0 (or ``shift``) in every row, wherever its padding is."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -286,6 +294,11 @@ def _fix_positions(slot: Slot, takes_position_ids: bool) -> Any:
         shift = slot.prefix.shift if slot.prefix is not None and slot.strength > 0 else 0
         if takes_position_ids:
             kwargs["position_ids"] = positions + shift if shift else positions
+            if shift and reach is not None and int(positions.max()) + shift >= reach:
+                raise InputError(
+                    f"the context takes {shift} positions and the content needs {int(positions.max()) + 1}, "
+                    f"but the model has only {reach}."
+                )
         return args, kwargs
 
     return hook
@@ -296,5 +309,6 @@ def _positions(shape: torch.Size, kwargs: dict[str, Any], device: torch.device) 
     mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
     past = int(cache.get_seq_length()) if cache is not None else 0
     if mask is not None and mask.ndim == 2 and mask.shape[1] == past + queries:
-        return (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -queries:].to(device)
+        positions: Tensor = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -queries:]
+        return positions.to(device)
     return torch.arange(past, past + queries, device=device)[None].expand(batch, -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ class Model:
     tokenizer: Any = None
     name: str = "in-memory"
     source: str | None = None
+    _fingerprint: tuple[Any, str] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.hf(*args, **kwargs)
@@ -45,12 +46,14 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where the model's input embeddings are."""
-        return self.hf.get_input_embeddings().weight.device
+        device: torch.device = self.hf.get_input_embeddings().weight.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the model's input embeddings."""
-        return self.hf.get_input_embeddings().weight.dtype
+        dtype: torch.dtype = self.hf.get_input_embeddings().weight.dtype
+        return dtype
 
     @property
     def trainable_dtype(self) -> torch.dtype:
@@ -66,8 +69,8 @@ class Model:
         if isinstance(text, str):
             if self.tokenizer is None:
                 raise InputError(f"{self.name} has no tokenizer: give token ids instead of the text {text!r}.")
-            encoded = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"].long()
-            return encoded.reshape(1, -1).to(self.device)
+            encoded: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return torch.tensor(encoded, dtype=torch.long).reshape(1, -1).to(self.device)
         ids = torch.as_tensor(text, dtype=torch.long).reshape(1, -1)
         vocab = self.hf.get_input_embeddings().weight.shape[0]
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= vocab):
@@ -83,14 +86,25 @@ class Model:
         bos: int = self.tokenizer.bos_token_id
         return [bos] if self.tokenizer("a")["input_ids"][:1] == [bos] else []
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 (first 16 hex digits) over every weight's name, shape and bytes."""
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.hf.state_dict().items()):
-            digest.update(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """SHA-256 (first 16 hex digits) over every weight's name, shape and bytes.
+
+        Kept as long as no weight is written to, so that a model which its owner trains on is another model.
+        """
+        state = sorted(self.hf.state_dict().items())
+        stamp = tuple((name, w.data_ptr(), 0 if w.is_inference() else w._version) for name, w in state)
+        if self._fingerprint is None or self._fingerprint[0] != stamp:
+            self._fingerprint = (stamp, _hash_of(state))
+        return self._fingerprint[1]
+
+
+def _hash_of(state: list[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for name, weight in state:
+        digest.update(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def as_model(model: Any) -> Model:

@@ -64,6 +64,18 @@ def write_report(verdict: Verdict, path: str | os.PathLike[str], sections: Seque
     return path
 
 
+def write_page(title: str, sections: Sequence[Section], path: str | os.PathLike[str]) -> Path:
+    """Write a page of sections without a verdict, self-contained like the report; raises StoreError as it does."""
+    path = Path(path)
+    page = _environment().get_template("page.html.j2").render(title=title, sections=sections)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, page.encode("utf-8", errors="replace"))
+    except OSError as error:
+        raise StoreError(f"cannot write the page to {str(path)!r}: {error.strerror or error}.") from error
+    return path
+
+
 def _replace(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

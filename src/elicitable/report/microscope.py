@@ -11,11 +11,16 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import RenderableType
+from rich.table import Table
+
 from elicitable.errors import InputError
 from elicitable.report.html import Section
+from elicitable.report.verdict_json import plain_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,6 +142,43 @@ def microscope_section(found: Inspection) -> Section:
     )
 
 
+def inspection_to_json(found: Inspection) -> dict[str, Any]:
+    """The inspection as strict JSON: every field, with null for what is not defined."""
+    plain: dict[str, Any] = plain_json(asdict(found))
+    return plain | {
+        "largest_residual_first_layer": plain_json(found.largest_residual(slice(0, 1))),
+        "largest_residual": plain_json(found.largest_residual()),
+    }
+
+
+def inspection_table(found: Inspection) -> RenderableType:
+    """One row a layer, means over its heads: readable at 80 columns."""
+    table = Table(box=None, pad_edge=False, caption=_plain_summary(found), caption_justify="left")
+    for name in ("layer", "mass α", "drift", "bias norm", "bias cos.", "eff. rank", "attn. resid.", "out. resid."):
+        table.add_column(name, justify="right")
+    for layer in range(len(found.layers)):
+        heads = [head for head in found.heads if head.layer == layer]
+        means = (
+            f"{_mean([getattr(head, name) for head in heads]):.{digits}f}"
+            for name, digits in (
+                ("prefix_mass", 3),
+                ("drift", 3),
+                ("bias_norm", 3),
+                ("bias_cosine", 2),
+                ("effective_rank", 2),
+            )
+        )
+        worst = (
+            f"{max(getattr(head, name) for head in heads):.0e}" for name in ("attention_residual", "output_residual")
+        )
+        table.add_row(str(layer), *means, *worst)
+    return table
+
+
+def _plain_summary(found: Inspection) -> str:
+    return "\n".join([html.unescape(_summary(found)), *(f"warning: {text}" for text in found.warnings)])
+
+
 def _figures(found: Inspection) -> Iterable[tuple[str, Callable[[Inspection], Figure]]]:
     yield "mass-map", mass_map
     if any(not math.isnan(head.drift) for head in found.heads):
@@ -255,12 +297,17 @@ def _reproducible() -> Any:
     return rc_context({"svg.hashsalt": "elicitable", "svg.fonttype": "path"})
 
 
-def _svg(figure: Figure, name: str) -> str:
-    """The figure as inline SVG that fits its panel; names inside it are made its own, as ids are shared by a page."""
-    buffer = io.StringIO()
+def figure_svg(figure: Figure) -> bytes:
+    """A figure as an SVG file; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
     with _reproducible():
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as inline SVG that fits its panel; names inside it are made its own, as ids are shared by a page."""
+    svg = figure_svg(figure).decode()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 style="width:100%;height:auto"', svg, count=1)

@@ -201,7 +201,7 @@ def _check(seeds: int, margin: float, time_limit: float | None, steps: int | Non
         raise InputError(f"steps must be at least 1, got {steps}.")
     if test_items is not None and test_items < 1:
         raise InputError(f"test items must be at least 1, got {test_items}.")
-    if time_limit is not None and time_limit <= 0:
+    if time_limit is not None and not time_limit > 0:
         raise BudgetError(f"a time limit must be more than 0 seconds, got {time_limit:g}.")
 
 
@@ -253,6 +253,7 @@ class _Entry:
 
 _SEEDLESS = ("zero-shot", "prompt")
 _ORDER = ("zero-shot", "prompt", "examples", "lora", "full", "kv-prefix", "layer-prefix", "soft-prompt", "value-bias")
+_TIMES_QUICKEST = 4
 _CONTENDER = 0.10  # arms further than this behind the best after one seed are not rerun: no seed would bring them back
 
 
@@ -364,19 +365,18 @@ def _worth(swept: dict[str, Any]) -> tuple[float, float]:
 
 
 def _plan(race: Race, method: str, rate: float) -> Plan:
-    """The plan of a full run. Once an arm has solved the task, the others get at least four times its steps."""
+    """The plan of a full run. Once an arm has solved the task, every other gets at most four times its steps."""
     schedule, pace = method_named(method).schedule, race.pace
-    floor = None if race.quickest is None else max(2 * pace.patience_steps, 4 * race.quickest)
+    enough = pace.steps if race.quickest is None else max(2 * pace.patience_steps, _TIMES_QUICKEST * race.quickest)
     return Plan(
         learning_rate=rate,
-        steps=pace.steps,
+        steps=min(pace.steps, enough),
         batch=pace.batch,
         warmup=min(20, max(1, pace.steps // 10)),
         evaluate_every=min(pace.evaluate_every, pace.steps),
         validation_items=pace.validation_items,
         weight_decay=schedule.weight_decay if schedule else 0.0,
         patience_steps=pace.patience_steps,
-        floor_steps=floor,
         max_tokens=pace.max_tokens,
     )
 

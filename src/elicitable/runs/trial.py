@@ -42,7 +42,7 @@ class Trial:
         stands for it, so that an interrupted race finds its trials again."""
         plan = replace(self.plan, seconds=None)
         if self.time_limit is not None:
-            plan = replace(plan, steps=0, warmup=0, evaluate_every=0, patience_steps=0, floor_steps=None)
+            plan = replace(plan, steps=0, warmup=0, evaluate_every=0, patience_steps=0)
         return {
             "method": self.method,
             "size": self.size,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,15 @@ from torch import Tensor, nn
 from elicitable.models.inject import installed, prefix_of, set_prefix
 from elicitable.models.mode import evaluating
 from elicitable.rng import generator
-from elicitable.training.batches import stream
+from elicitable.training.batches import CHUNK, stream
+from elicitable.training.checkpoint import Checkpoint, Frozen
 from elicitable.training.evaluate import Reading, answer_logits, evaluate, token_losses
 from elicitable.training.precision import autocast, frozen_casts
 from elicitable.values import CurvePoint, Item, Score
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from elicitable.methods.base import Adaptation
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
@@ -37,8 +40,7 @@ class Plan:
 
     ``steps`` bounds the constant phase and the cosine together, ``seconds`` too when given. ``patience`` is the share
     of the steps so far (at least ``patience_steps``) without improvement of the validation score or loss after which
-    the constant phase ends. Beyond ``floor_steps``, when given, only a better score counts as improvement: a loss that
-    creeps while the score stands still does not keep a run alive for ever.
+    the constant phase ends.
     """
 
     learning_rate: float
@@ -55,7 +57,6 @@ class Plan:
     perfect: float = 0.999
     patience: float = 0.3
     patience_steps: int = 500
-    floor_steps: int | None = None
     max_tokens: int = 1024
     largest_offset: int = 0
     select_by: Literal["score", "loss"] = "score"
@@ -91,21 +92,31 @@ def train(
     *,
     inside: Sequence[Adaptation] = (),
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Train ``adaptation`` on ``task``; its best state by validation is loaded at the end.
 
     The base weights get no gradient and are untouched. ``inside`` are adaptations that stand before it and are not
-    trained (contexts compose). Not-a-number in the loss stops the run as ``diverged``.
+    trained (contexts compose). Not-a-number in the loss stops the run as ``diverged``. With a ``checkpoint`` the run
+    goes on from what is kept there, and keeps itself there from time to time.
     """
     parameters = adaptation.parameters()
     optimizer = torch.optim.AdamW(_groups(parameters, plan.weight_decay), lr=plan.learning_rate, betas=plan.betas)
-    batches = stream(model, task, plan.batch, generator(seed, "data", task.name), plan.max_tokens)
-    offsets = generator(seed, "offset")
+    drawn, offsets = generator(seed, "data", task.name), generator(seed, "offset")
     validation = task.held_out("validation", plan.validation_items)
     fit, phase, started = Fit(), Phase(plan), time.monotonic()
-    told = started
+    run = _Run(adaptation, optimizer, {"data": drawn, "offset": offsets}, fit, phase)
+    kept = checkpoint.read() if checkpoint else None
+    if kept is not None:
+        run.thaw(kept)
+        started -= fit.seconds
+    batches = stream(model, task, plan.batch, drawn, plan.max_tokens)
+    told = time.monotonic()
     with prepared(model, adaptation, inside) as refresh:
         while not phase.is_over:
+            if checkpoint and fit.steps % CHUNK == 0 and checkpoint.is_due():  # no drawn batch is waiting here
+                fit.seconds = time.monotonic() - started
+                checkpoint.write(run.freeze())
             rate = phase.rate()
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -129,6 +140,53 @@ def train(
     if fit.state:
         adaptation.load(fit.state)
     return fit
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """All that changes from step to step, so that it can be kept and taken up again."""
+
+    adaptation: Adaptation
+    optimizer: torch.optim.Optimizer
+    generators: dict[str, np.random.Generator]
+    fit: Fit
+    phase: Phase
+
+    def freeze(self) -> Frozen:
+        """The state between two steps."""
+        tensors = {f"adaptation/{name}": tensor for name, tensor in self.adaptation.state().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self.fit.state.items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in slots.items()}
+        return Frozen(tensors, self._plain())
+
+    def _plain(self) -> dict[str, Any]:
+        best = self.fit.best
+        return {
+            "steps": self.fit.steps,
+            "seconds": self.fit.seconds,
+            "curve": [[point.step, point.loss_nats, point.validation] for point in self.fit.curve],
+            "best": None if best is None else [list(best.correct), best.loss_nats],
+            "phase": {name: value for name, value in vars(self.phase).items() if name != "plan"},
+            "generators": {name: rng.bit_generator.state for name, rng in self.generators.items()},
+        }
+
+    def thaw(self, kept: Frozen) -> None:
+        """Take up the state that was kept."""
+        self.adaptation.load(kept.part("adaptation"))
+        whole = self.optimizer.state_dict()
+        whole["state"] = {}
+        for name, tensor in kept.part("optimizer").items():
+            index, slot = name.split("/")
+            whole["state"].setdefault(int(index), {})[slot] = tensor
+        self.optimizer.load_state_dict(whole)
+        plain = kept.plain
+        self.fit.steps, self.fit.seconds, self.fit.state = plain["steps"], plain["seconds"], kept.part("best")
+        self.fit.curve[:] = [CurvePoint(*point) for point in plain["curve"]]
+        self.fit.best = Score(tuple(plain["best"][0]), plain["best"][1]) if plain["best"] else None
+        vars(self.phase).update(plain["phase"])
+        for name, state in plain["generators"].items():
+            self.generators[name].bit_generator.state = state
 
 
 @contextmanager
@@ -257,8 +315,7 @@ class Phase:
         if score >= min(self.plan.solved, self.plan.perfect):
             self._solve(score)
             return
-        is_creeping = self.plan.floor_steps is not None and self.step > self.plan.floor_steps
-        if score >= self.best_score + 0.01 or (point.loss_nats <= 0.98 * self.best_loss and not is_creeping):
+        if score >= self.best_score + 0.01 or point.loss_nats <= 0.98 * self.best_loss:
             self.best_score, self.best_loss = max(score, self.best_score), min(point.loss_nats, self.best_loss)
             self.best_step = self.step
         waited = self.step - self.best_step
