@@ -58,7 +58,11 @@ class Store:
         if not path.exists():
             return None
         record: Record = _read(path)
-        if record.get("version", 0) > VERSION:
+        if not isinstance(record.get("version"), int):
+            raise StoreError(
+                f"{path} has version {record.get('version')!r}, which is none; move it away to run the trial again."
+            )
+        if record["version"] > VERSION:
             raise StoreError(
                 f"{path} was written by a newer elicitable (store version {record['version']}, this one reads "
                 f"{VERSION}); update the package or choose another --out. Nothing was changed."
