@@ -348,3 +348,12 @@ def test_a_context_longer_than_the_models_positions_is_refused(name: str, shared
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(InputError, match="got str"):
         el.context("prompt", "toy", token_ids=[1])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_a_context_that_leaves_the_content_too_few_positions_is_refused(name: str, shared: Shared) -> None:
+    context = el.context("kv-prefix", shared(name), length=60)
+    with el.use(shared(name), context):
+        assert logits(shared(name), IDS[:, :4]).isfinite().all()
+        with pytest.raises(InputError, match=r"takes 60 positions and the content needs 6, .* only 64"):
+            logits(shared(name))

@@ -1,0 +1,56 @@
+"""Tiny models that several rooms are tested with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from elicitable.models.model import Model
+from elicitable.rng import torch_generator
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz .:?+="
+
+
+def tiny_gpt2(vocab: int, dtype: torch.dtype = torch.float64, seed: int = 0, spread: float = 0.5) -> Model:
+    """Two layers, 16 wide, with weights large enough that answers differ from prompt to prompt."""
+    config = GPT2Config(
+        vocab_size=vocab, n_positions=64, n_embd=16, n_layer=2, n_head=2, bos_token_id=None, eos_token_id=None
+    )
+    hf = GPT2LMHeadModel(config)
+    generator = torch_generator(seed, "test model")
+    with torch.no_grad():
+        for weight in hf.parameters():
+            if weight.ndim >= 2:
+                weight.copy_(spread * torch.randn(weight.shape, generator=generator))
+    return Model(hf.to(dtype).eval(), name="tiny")
+
+
+@pytest.fixture
+def digits_model() -> Callable[..., Model]:
+    """A tiny GPT-2 of token ids, without a tokenizer."""
+    return tiny_gpt2
+
+
+@pytest.fixture
+def letters_model() -> Callable[..., Model]:
+    """A tiny GPT-2 that reads letters, one token each, after a beginning-of-text token if asked for."""
+
+    def build(has_start: bool = False, dtype: torch.dtype = torch.float64) -> Model:
+        vocab = {"<s>": 0, **{letter: 1 + i for i, letter in enumerate(LETTERS)}}
+        tokens = Tokenizer(WordLevel(vocab, unk_token="."))
+        tokens.pre_tokenizer = Split(Regex("[\\s\\S]"), "isolated")  # type: ignore[assignment]
+        if has_start:
+            from tokenizers.processors import TemplateProcessing
+
+            tokens.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+        model = tiny_gpt2(len(vocab), dtype)
+        model.tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, bos_token="<s>")
+        return model
+
+    return build

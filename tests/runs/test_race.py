@@ -1,0 +1,254 @@
+"""A whole race, small: it resumes as a no-op, a failing arm does not stop it, an interrupt leaves nothing partial."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import elicitable as el
+from elicitable.errors import BudgetError, InputError, StoreError, UnknownNameError
+from elicitable.methods.catalog import METHODS
+from elicitable.models.model import Model
+from elicitable.runs import race, trial
+from elicitable.runs.store import Store
+from elicitable.runs.trial import Trial
+from elicitable.training import loop
+from elicitable.training.loop import Plan
+from elicitable.values import ArmResult, CurvePoint, Item
+
+Build = Callable[..., Model]
+TRAINED = {method.name for method in METHODS if method.schedule is not None}
+
+
+class Reverse:
+    """Two digits in, the same two out, the other way round."""
+
+    name = "reverse"
+
+    def __init__(self, fingerprint: str = "reverse") -> None:
+        self._fingerprint = fingerprint
+
+    def labels(self) -> None:
+        return None
+
+    def _items(self) -> list[Item]:
+        return [Item(pair, pair[::-1]) for pair in itertools.product(range(8), repeat=2)]
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+        items = self._items()
+        return [items[i] for i in rng.integers(0, 64, n)]
+
+    def held_out(self, split: str, n: int | None = None) -> list[Item]:
+        return self._items()[:n]
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A race of seconds: little data, few steps; the side effects on the same few items."""
+    pace = replace(race.DIGITS, batch=8, validation_items=16, test_items=32, evaluate_every=2)
+    monkeypatch.setattr(race, "DIGITS", pace)
+    monkeypatch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
+    trial.elsewhere_nats.cache_clear()
+
+
+def run(model: Model, out: Path | None = None, **options: Any) -> el.values.Verdict:
+    return race.verdict(model, Reverse(), **{"steps": 4, "seeds": 2, "budget": 500, "out": out} | options)
+
+
+def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def test_every_method_runs_and_running_again_is_a_no_op(digits_model: Build, tmp_path: Path) -> None:
+    model = digits_model(8)
+    first = run(model, tmp_path)
+    assert [arm.method for arm in first.arms] == [method.name for method in METHODS]
+    assert {arm.status for arm in first.arms if arm.method != "examples"} == {"ok"}, [a.reason for a in first.arms]
+    for arm in first.arms:
+        assert arm.items == 32
+        assert arm.low <= arm.mean <= arm.high
+        assert (arm.budget.numbers_trained > 0) == (arm.method in TRAINED)
+        assert arm.budget.numbers_trained <= 500 or arm.method == "full"
+        assert arm.side_effect_nats is not None
+        assert len(arm.samples) == 5
+        assert bool(arm.prefix_mass) == (arm.budget.keys_per_layer > 0)
+    zero = next(arm for arm in first.arms if arm.method == "zero-shot")
+    assert zero.side_effect_nats == 0.0
+    before = files(tmp_path)
+    again = run(model, tmp_path)
+    assert files(tmp_path) == before
+    assert again == first
+
+
+def test_the_store_makes_no_difference_to_the_numbers(digits_model: Build, tmp_path: Path) -> None:
+    chosen = ["zero-shot", "kv-prefix", "lora"]
+    stored, plain = (run(digits_model(8), out, methods=chosen) for out in (tmp_path, None))
+    assert [arm.correct for arm in stored.arms] == [arm.correct for arm in plain.arms]
+    assert [arm.curves for arm in stored.arms] == [arm.curves for arm in plain.arms]
+    other = run(digits_model(8), None, methods=chosen, seed=7)
+    assert [arm.curves for arm in other.arms] != [arm.curves for arm in plain.arms]
+
+
+def test_other_data_or_other_weights_run_again(digits_model: Build, tmp_path: Path) -> None:
+    def count(model: Model, task: Any = None) -> int:
+        race.verdict(model, task or Reverse(), methods=["kv-prefix"], steps=4, seeds=1, budget=500, out=tmp_path)
+        return len(list((tmp_path / "trials").iterdir()))
+
+    model = digits_model(8)
+    one = count(model)
+    assert count(model) == one
+    assert count(model, Reverse("changed")) == 2 * one
+    with torch.no_grad():
+        model.hf.transformer.wte.weight.add_(0.1)  # the same object, trained on by its owner
+    assert count(model) == 3 * one
+    assert count(digits_model(8, seed=1)) == 4 * one
+
+
+def test_an_arm_that_diverges_is_recorded_and_the_race_goes_on(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = loop.token_losses
+    training: list[str] = []
+    monkeypatch.setattr(loop, "token_losses", lambda *given: own(*given) * (float("nan") if training else 1.0))
+    build = race.method_named("kv-prefix").build
+
+    def watched(self: Any, *given: Any, **more: Any) -> Any:
+        training.append("kv-prefix")
+        return build(*given, **more)
+
+    monkeypatch.setattr(type(race.method_named("kv-prefix")), "build", watched)
+    lora = race.method_named("layer-prefix").build
+
+    def cured(self: Any, *given: Any, **more: Any) -> Any:
+        training.clear()
+        return lora(*given, **more)
+
+    monkeypatch.setattr(type(race.method_named("layer-prefix")), "build", cured)
+    answer = run(digits_model(8), tmp_path, methods=["zero-shot", "kv-prefix", "layer-prefix"])
+    status = {arm.method: (arm.status, arm.reason, arm.mean) for arm in answer.arms}
+    assert status["kv-prefix"] == ("diverged", "diverged", None)
+    assert status["layer-prefix"][0] == status["zero-shot"][0] == "ok"
+    assert any("kv-prefix took no part: diverged" in reason for reason in answer.reasons)
+    records = [record for record in Store(tmp_path) if record["spec"].get("method") == "kv-prefix"]
+    assert len(records) == len(race.method_named("kv-prefix").schedule.learning_rates)
+    assert {record["status"] for record in records} == {"diverged"}
+
+
+def test_an_arm_that_fails_is_recorded_with_its_traceback_and_the_race_goes_on(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any, **more: Any) -> Any:
+        raise RuntimeError("out of memory: tried to allocate 3 GB\nmore lines")
+
+    monkeypatch.setattr(type(race.method_named("lora")), "build", broken)
+    answer = run(digits_model(8), tmp_path, methods=["zero-shot", "lora", "kv-prefix"])
+    arms = {arm.method: arm for arm in answer.arms}
+    assert arms["lora"].status == "failed"
+    assert arms["lora"].reason == "RuntimeError: out of memory: tried to allocate 3 GB"
+    assert arms["kv-prefix"].status == "ok"
+    (record,) = {r["traceback"] for r in Store(tmp_path) if r["spec"].get("method") == "lora"}
+    assert "in broken" in record
+
+
+def test_an_interrupt_leaves_no_partial_record_and_the_rest_is_kept(digits_model: Build, tmp_path: Path) -> None:
+    class Impatient(race.Silent):
+        def point(self, point: CurvePoint, share: float) -> None:
+            if self.arm == "lora":
+                raise KeyboardInterrupt
+
+        def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
+            self.arm = arm
+
+    model, chosen = digits_model(8), ["zero-shot", "lora"]
+    with pytest.raises(KeyboardInterrupt):
+        run(model, tmp_path, methods=chosen, reporter=Impatient())
+    left = files(tmp_path)
+    assert {record["spec"]["method"] for record in Store(tmp_path)} == {"zero-shot"}
+    assert all(name.endswith("record.json") for name in left)
+    whole = run(model, tmp_path, methods=chosen)
+    assert left.items() <= files(tmp_path).items()
+    assert [arm.correct for arm in whole.arms] == [arm.correct for arm in run(model, None, methods=chosen).arms]
+
+
+def test_a_corrupt_record_stops_the_race_by_name(digits_model: Build, tmp_path: Path) -> None:
+    run(digits_model(8), tmp_path, methods=["zero-shot"])
+    (record,) = tmp_path.rglob("record.json")
+    record.write_text("{", encoding="utf-8")
+    with pytest.raises(StoreError, match=r"record\.json cannot be read"):
+        run(digits_model(8), tmp_path, methods=["zero-shot"])
+
+
+def test_an_arm_below_the_budget_is_skipped_with_the_reason_and_one_asked_for_is_refused(digits_model: Build) -> None:
+    model = digits_model(8)
+    answer = run(model, budget=40, methods=None)
+    arms: dict[str, ArmResult] = {arm.method: arm for arm in answer.arms}
+    assert arms["soft-prompt"].status == "ok"
+    assert arms["soft-prompt"].budget.numbers_trained == 32
+    assert arms["kv-prefix"].status == "skipped"
+    assert "size 1 trains 64 numbers" in arms["kv-prefix"].reason
+    with pytest.raises(BudgetError, match=r"budget of 40 is too small for kv-prefix on tiny.*64"):
+        run(model, budget=40, methods=["kv-prefix"])
+    with pytest.raises(BudgetError, match="too small"):
+        run(model, budget=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"methods": ["kv-prefx"]}, UnknownNameError, "did you mean 'kv-prefix'"),
+        ({"seeds": 0}, InputError, "seeds must be at least 1, got 0"),
+        ({"steps": 0}, InputError, "steps must be at least 1, got 0"),
+        ({"test_items": 0}, InputError, "test items must be at least 1, got 0"),
+        ({"margin": 0.0}, InputError, "margin must be"),
+        ({"margin": 2}, InputError, r"2 points are 0\.02"),
+        ({"margin": float("nan")}, InputError, "margin must be"),
+        ({"budget": 0}, BudgetError, "at least 1 trained number, got 0"),
+        ({"time_limit": 0.0}, BudgetError, "more than 0 seconds"),
+        ({"time_limit": float("nan")}, BudgetError, "more than 0 seconds"),
+        ({"time_limit": 1e-3, "methods": ["kv-prefix"]}, BudgetError, "too short.*kv-prefix"),
+    ],
+)
+def test_arguments_out_of_range_are_named(
+    digits_model: Build, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(digits_model(8), **options)
+
+
+def test_a_race_against_the_clock_keeps_it_and_running_again_is_a_no_op(digits_model: Build, tmp_path: Path) -> None:
+    import time
+
+    model = digits_model(8)
+    _ = model.anatomy
+    started = time.monotonic()
+    first = run(model, tmp_path, steps=None, seeds=1, time_limit=6.0, methods=["zero-shot", "kv-prefix", "lora"])
+    taken = time.monotonic() - started
+    assert taken < 6.6 + 1.0  # within 10 %, and a second for a machine that is shared
+    before = files(tmp_path)
+    again = run(model, tmp_path, steps=None, seeds=1, time_limit=6.0, methods=["zero-shot", "kv-prefix", "lora"])
+    assert files(tmp_path) == before
+    assert again.arms == first.arms
+
+
+def test_a_sweep_never_reads_the_test_split(digits_model: Build) -> None:
+    class Secret(Reverse):
+        def held_out(self, split: str, n: int | None = None) -> list[Item]:
+            assert split == "validation"
+            return super().held_out(split, n)
+
+    plan = Plan(learning_rate=1e-3, steps=2, batch=4, validation_items=4)
+    record = trial.run(Trial("lora", 1, plan, seed=0), digits_model(8), Secret(), Store(None))
+    assert record["status"] == "ok"
+    with pytest.raises(AssertionError):
+        trial.run(Trial("lora", 1, plan, seed=0, test_items=4), digits_model(8), Secret(), Store(None))
