@@ -57,7 +57,7 @@ def answer(request: Request, console: Console | None) -> Answer:
     if request.name == "capacity":
         return _capacity(request, console)
     if request.name == "token-reach":
-        from elicitable.cli_token_reach import answer as token_reach
+        from elicitable.cli.token_reach import answer as token_reach
 
         told: Answer = token_reach(request, console)
         return told

@@ -204,7 +204,8 @@ def tune(
         shown = tuned.record
         _result_console().print(
             f"{method} on {task}: {shown['mean']:.3f} [{shown['low']:.3f}, {shown['high']:.3f}] on {shown['items']:,} "
-            f"test items; {shown['numbers_trained']:,} numbers trained at {shown['learning_rate']:g}.\nadapter: {folder}",
+            f"test items; {shown['numbers_trained']:,} numbers trained at {shown['learning_rate']:g}.\n"
+            f"adapter: {folder}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -337,9 +338,9 @@ def construct(
     quiet: Quiet = False,
 ) -> None:
     """Build a theorem as a transformer, run it and verify it."""
-    from elicitable import cli_construct
+    from elicitable.cli import construct as theory
 
-    request = cli_construct.Request(
+    request = theory.Request(
         name=name,
         vocab=vocab,
         length=length,
@@ -356,7 +357,7 @@ def construct(
         seed=seed,
         out=out,
     )
-    record, shown = cli_construct.answer(request, None if quiet else _progress_console())
+    record, shown = theory.answer(request, None if quiet else _progress_console())
     if as_json:
         _print_json(record)
     else:
