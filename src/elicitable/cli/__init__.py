@@ -338,7 +338,7 @@ def construct(
     quiet: Quiet = False,
 ) -> None:
     """Build a theorem as a transformer, run it and verify it."""
-    from elicitable.cli import construct as theory
+    from elicitable.cli import theory
 
     request = theory.Request(
         name=name,

@@ -240,6 +240,7 @@ class _Entry:
     swept: list[dict[str, Any]] = field(default_factory=list)
     rate: float | None = None
     refusal: str = ""
+    last: Record | None = None  # of the sweep: what is shown when every rate diverged
 
     @property
     def is_trained(self) -> bool:
@@ -306,18 +307,32 @@ def _first_round(race: Race, entry: _Entry, nth: int, arms: int) -> None:
         return
     timing = None if race.time_limit is None else Timing.of(race, entry.sized, arms - nth)
     rates = method.schedule.learning_rates if timing is None else timing.rates(method.schedule.learning_rates)
-    for at, rate in enumerate(rates):
-        plan = _plan(race, method.name, rate)
-        plan = timing.sweep(plan, len(rates)) if timing else _short(plan, race.pace.sweep_steps)
-        race.reporter.begin(method.name, f"rate {rate:g} ({at + 1} of {len(rates)})", nth, arms)
-        record = _go(race, entry, plan, 0, 0)
-        entry.swept.append({"learning_rate": rate, **_of_sweep(record)})
-    best = max(entry.swept, key=_worth)
-    if _worth(best)[0] < 0:
-        entry.records.append(record)
+    swept = _sweep(race, entry, rates, race.pace.sweep_steps, nth, arms, timing)
+    says_nothing = _worth(swept[0])[0] < 0.05 and race.quickest is None
+    if timing is None and says_nothing and race.pace.steps > 20 * race.pace.sweep_steps:
+        left = tuple(one["learning_rate"] for one in swept[:3])
+        swept = _sweep(race, entry, left, 10 * race.pace.sweep_steps, nth, arms, timing)
+    if _worth(swept[0])[0] < 0:
         return
-    entry.rate = best["learning_rate"]
+    entry.rate = swept[0]["learning_rate"]
     _rerun(race, entry, 0, nth, arms, timing)
+
+
+def _sweep(
+    race: Race, entry: _Entry, rates: Sequence[float], steps: int, nth: int, arms: int, timing: Timing | None
+) -> list[dict[str, Any]]:
+    """A short run at every rate, best first. Where it scores nothing and nobody has solved the task yet, the caller
+    sweeps the better ones again, ten times as long: the first steps of a hard task say little about a rate."""
+    swept = []
+    for at, rate in enumerate(rates):
+        plan = _plan(race, entry.sized.method, rate)
+        plan = timing.sweep(plan, len(rates)) if timing else _short(plan, steps)
+        race.reporter.begin(entry.sized.method, f"rate {rate:g} ({at + 1} of {len(rates)})", nth, arms)
+        record = _go(race, entry, plan, 0, 0)
+        swept.append({"learning_rate": rate, **_of_sweep(record)})
+        entry.last = record
+    entry.swept += swept
+    return sorted(swept, key=_worth, reverse=True)
 
 
 def _rerun(race: Race, entry: _Entry, seed: int, nth: int, arms: int, timing: Timing | None = None) -> None:
@@ -378,12 +393,14 @@ def _plan(race: Race, method: str, rate: float) -> Plan:
         weight_decay=schedule.weight_decay if schedule else 0.0,
         patience_steps=pace.patience_steps,
         max_tokens=pace.max_tokens,
+        cooldown=0.4,
     )
 
 
 def _arm(race: Race, entry: _Entry) -> ArmResult:
     """Gather the records of an arm into its result."""
-    sized, records, swept, rate = entry.sized, entry.records, entry.swept, entry.rate
+    sized, swept, rate = entry.sized, entry.swept, entry.rate
+    records = entry.records or ([entry.last] if entry.last else [])
     if entry.refusal:
         nothing = Budget(0, 0, 0)
         return ArmResult(method=sized.method, setting={}, budget=nothing, status="skipped", reason=entry.refusal)

@@ -315,7 +315,7 @@ class Phase:
         if score >= min(self.plan.solved, self.plan.perfect):
             self._solve(score)
             return
-        if score >= self.best_score + 0.01 or point.loss_nats <= 0.98 * self.best_loss:
+        if score >= self.best_score + 0.01 or point.loss_nats <= 0.95 * self.best_loss:
             self.best_score, self.best_loss = max(score, self.best_score), min(point.loss_nats, self.best_loss)
             self.best_step = self.step
         waited = self.step - self.best_step
