@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": GROUND | SIBLINGS,
     "training": GROUND | SIBLINGS | {"methods"},
     "diagnosis": GROUND | {"models", "attention", "training", "tasks"},
-    "runs": GROUND | SIBLINGS | {"methods", "training", "diagnosis"},
+    "runs": GROUND | SIBLINGS | {"methods", "training", "diagnosis", "experiments"},
     "experiments": {"errors", "values"},
     "report": {"errors", "values", "cache"},
     "cli": GROUND | SIBLINGS | {"methods", "training", "diagnosis", "runs", "experiments", "report", "__init__"},
