@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from elicitable.values import Item
 
 IGNORED = -100
+CHUNK = 32  # batches drawn at once, because drawing few items is what costs
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +102,8 @@ def _pad(rows: Sequence[tuple[list[int], list[int]]], model: Model) -> Batch:
 
 
 def stream(model: Model, task: Task, size: int, rng: np.random.Generator, max_tokens: int) -> Iterator[Batch]:
-    """Training batches without end; drawn many at a time, because drawing few is what costs."""
-    chunk = 32
+    """Training batches without end. ``rng`` is drawn from once before every :data:`CHUNK` batches, not in between."""
     while True:
-        items = task.sample(size * chunk, rng)
+        items = task.sample(size * CHUNK, rng)
         for first in range(0, len(items), size):
             yield encode(model, items[first : first + size], max_tokens)

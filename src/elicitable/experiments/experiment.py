@@ -1,0 +1,199 @@
+"""What an experiment is: trials to run, claims to hold them against, a figure to draw. Data only; nothing runs here.
+
+A *trial* is named within its experiment. Each seed of a preset runs it once; an adaptation also once per learning
+rate and restart, of which the one with the best validation score counts. A *claim* names one cell (a trial and one of
+its measurements), what the source reports there, and the inequality or tolerance that makes it reproduced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from elicitable.errors import InputError
+
+Outcome = Literal["reproduced", "differs", "not testable here", "not run yet"]
+Relation = Literal["at most", "at least", "within"]
+Options = tuple[tuple[str, Any], ...]
+
+DIGIT_TASKS = ("ascending", "descending", "add-1", "add-2", "ascending-add-1", "double-histogram")
+
+
+@dataclass(frozen=True, slots=True)
+class Toy:
+    """A toy transformer's shape and how it is pretrained; the fields of the model room's own toy spec."""
+
+    name: str
+    task: str
+    layers: int
+    heads: int
+    d_model: int
+    has_first_norm: bool
+    steps: int
+    learning_rate: float
+    batch: int = 64
+    largest_offset: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How an adaptation is trained, all but its learning rate; the fields of the training room's plan."""
+
+    steps: int
+    batch: int = 64
+    warmup: int = 20
+    cooldown: float = 0.2
+    evaluate_every: int = 50
+    validation_items: int = 256
+    weight_decay: float = 0.0
+    patience_steps: int = 1_000
+    max_tokens: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrain:
+    """Train a toy from fresh weights and score it on ``scored``; its weights are shared by the trials built on it.
+
+    ``measures`` may ask for ``"attention"``: the first head's, on one item of the first task.
+    """
+
+    name: str
+    toy: Toy
+    scored: tuple[str, ...] = DIGIT_TASKS
+    measures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Adapt:
+    """Adapt ``base`` (a pretraining trial of this experiment, or a model by name) to ``task``.
+
+    ``size`` is the number of virtual tokens or the rank. ``scored`` are the tasks whose test split is scored, and
+    ``measures`` what is looked at on top: ``"attention"`` or ``"prefix use"``.
+    """
+
+    name: str
+    base: str
+    task: str
+    method: str
+    size: int
+    rates: tuple[float, ...]
+    training: Training
+    scored: tuple[str, ...]
+    restarts: int = 1
+    options: Options = ()
+    measures: tuple[str, ...] = ()
+    test_items: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Ask one question of a model by name: ``what`` is ``"identity"`` or ``"token reach"``."""
+
+    name: str
+    base: str
+    what: str
+    settings: Options = ()
+
+
+Trial = Pretrain | Adapt | Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a value must satisfy: at most or at least ``value``, or within ``value`` of what the source reports.
+
+    >>> Bound("at most", 1.0).holds(0.3, source=None), Bound("within", 2.0).holds(5.0, source=8.0)
+    (True, False)
+    """
+
+    relation: Relation
+    value: float
+
+    def holds(self, found: float, source: float | None) -> bool:
+        """Whether ``found`` satisfies it.
+
+        Raises:
+            InputError: "within" needs a value in the source to be within of.
+        """
+        if self.relation == "at most":
+            return found <= self.value
+        if self.relation == "at least":
+            return found >= self.value
+        if source is None:
+            raise InputError("a bound 'within' needs a value in the source.")
+        return abs(found - source) <= self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One number of an experiment: a trial by name, and one of its measurements (a task's name is its score, in %)."""
+
+    trial: str
+    measurement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the source says about one cell (or about ``cell`` − ``minus``), and what would count as the same.
+
+    ``source`` is the printed figure in ``unit``; None where the source says it in words only, or not at all.
+    """
+
+    text: str
+    cell: Cell
+    source: float | None
+    bound: Bound
+    unit: str = "%"
+    minus: Cell | None = None
+
+    def outcome(self, found: float) -> Outcome:
+        """``reproduced`` or ``differs``."""
+        return "reproduced" if self.bound.holds(found, self.source) else "differs"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What is drawn: ``kind`` over the named trials."""
+
+    kind: Literal["learning curves", "sweep", "attention", "position shares", "residuals"]
+    trials: tuple[str, ...]
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One paper object. ``deviations`` say how ours differs from the companion code where that could matter."""
+
+    name: str
+    title: str
+    source: str
+    trials: tuple[Trial, ...]
+    claims: tuple[Claim, ...]
+    figure: Figure
+    deviations: tuple[str, ...] = field(default=())
+
+    def trial(self, name: str) -> Trial:
+        """The trial of that name.
+
+        Raises:
+            InputError: there is none.
+        """
+        for trial in self.trials:
+            if trial.name == name:
+                return trial
+        raise InputError(f"experiment {self.name} has no trial named {name!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How much is run: every trial at seeds 0 … ``seeds`` − 1."""
+
+    name: str
+    seeds: int
+    description: str
+
+
+PRESETS = (
+    Preset("quick", 1, "one seed, every claim checked"),
+    Preset("paper", 10, "ten seeds, mean ± standard deviation and interval; run it in pieces, it resumes"),
+)

@@ -1,0 +1,99 @@
+"""A running training as a file: what a killed run needs to go on as if nothing had happened.
+
+Everything that decides the coming steps is kept: the trained numbers, the optimiser's, the generators' states, the
+place in the schedule, and the best state so far. A run that goes on from here takes the same steps, bit for bit, as
+one that was never stopped. Tensors are kept as safetensors with the rest as JSON in its header; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elicitable.errors import StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """The state of a run between two steps: tensors by dotted name, and plain data."""
+
+    tensors: dict[str, Tensor]
+    plain: dict[str, Any]
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors under ``name``, without it."""
+        return {key[len(name) + 1 :]: t for key, t in self.tensors.items() if key.startswith(f"{name}/")}
+
+
+class Checkpoint:
+    """Where one run is kept, and how often. ``owner`` is the identity of the trial that is running."""
+
+    def __init__(self, path: Path, owner: str, every_seconds: float = 60.0) -> None:
+        self.path, self.owner, self.every_seconds = path, owner, every_seconds
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether so many seconds have passed since the last one."""
+        return time.monotonic() - self._last >= self.every_seconds
+
+    def read(self) -> Frozen | None:
+        """What was kept, or None.
+
+        Raises:
+            StoreError: the file is corrupt, of another trial, or from a newer version; it is left as it is.
+        """
+        if not self.path.exists():
+            return None
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                head = json.loads((file.metadata() or {}).get("run", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise StoreError(f"{self.path} cannot be read ({error}); move it away to start the trial again.") from error
+        if not isinstance(head.get("version"), int) or head["version"] > VERSION:
+            raise StoreError(
+                f"{self.path} has checkpoint version {head.get('version')!r}, this elicitable reads {VERSION}; update "
+                "the package or move the file away. Nothing was changed."
+            )
+        if head.get("owner") != self.owner:
+            raise StoreError(f"{self.path} belongs to another trial; move it away to start this one again.")
+        return Frozen(tensors, head["plain"])
+
+    def write(self, state: Frozen) -> None:
+        """Keep ``state`` in the place of what was there, by rename.
+
+        Raises:
+            StoreError: it cannot be written; the one before is still there.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        head = json.dumps({"version": VERSION, "owner": self.owner, "plain": state.plain})
+        partial = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, partial = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+            os.close(handle)
+            save_file({k: t.detach().clone().contiguous() for k, t in state.tensors.items()}, partial, {"run": head})
+            os.replace(partial, self.path)
+        except (OSError, SafetensorError) as error:
+            if partial is not None:
+                Path(partial).unlink(missing_ok=True)
+            raise StoreError(f"cannot write the checkpoint {self.path}: {error}.") from error
+        self._last = time.monotonic()
+
+    def remove(self) -> None:
+        """The run is over and recorded."""
+        self.path.unlink(missing_ok=True)
