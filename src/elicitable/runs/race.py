@@ -21,6 +21,7 @@ from elicitable.runs.timing import Timing
 from elicitable.runs.trial import Trial, curve_of, run
 from elicitable.tasks.base import warnings_of
 from elicitable.tasks.catalog import task_from
+from elicitable.training.batches import encode
 from elicitable.training.loop import Plan
 from elicitable.values import ArmResult, Budget, CurvePoint, Verdict
 
@@ -182,6 +183,7 @@ def verdict(
         reporter=reporter or Silent(),
         options=_options(model, prompts),
     )
+    encode(model, task.held_out("validation", 1))  # a task that the model cannot read is no arm's failure
     sizes = _sizes(race, methods)
     return _judge(race, _run(race, sizes))
 
@@ -249,13 +251,15 @@ class _Entry:
     @property
     def is_running(self) -> bool:
         """Whether there is something to rerun: not refused, not diverged, and seeds can change it."""
-        return bool(self.records) and self.records[-1]["status"] == "ok" and self.sized.method not in _SEEDLESS
+        is_fine = bool(self.records) and self.records[-1]["status"] == "ok"
+        return is_fine and self.sized.method not in (*_SEEDLESS, *_CONTROLS)
 
 
 _SEEDLESS = ("zero-shot", "prompt")
+_CONTROLS = ("value-bias",)  # no part in the verdict, so one seed is enough
 _ORDER = ("zero-shot", "prompt", "examples", "lora", "full", "kv-prefix", "layer-prefix", "soft-prompt", "value-bias")
-_TIMES_QUICKEST = 4
-_CONTENDER = 0.10  # arms further than this behind the best after one seed are not rerun: no seed would bring them back
+_TIMES_QUICKEST = 2
+_CONTENDER = 0.05  # arms further than this behind the best after one seed are not rerun: no seed would bring them back
 
 
 def _run(race: Race, sizes: list[Sized]) -> list[ArmResult]:
@@ -380,7 +384,7 @@ def _worth(swept: dict[str, Any]) -> tuple[float, float]:
 
 
 def _plan(race: Race, method: str, rate: float) -> Plan:
-    """The plan of a full run. Once an arm has solved the task, every other gets at most four times its steps."""
+    """The plan of a full run. Once an arm has solved the task, every other gets at most twice its steps."""
     schedule, pace = method_named(method).schedule, race.pace
     enough = pace.steps if race.quickest is None else max(2 * pace.patience_steps, _TIMES_QUICKEST * race.quickest)
     return Plan(

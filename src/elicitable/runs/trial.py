@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Sequence
@@ -54,6 +55,9 @@ class Trial:
             "model": model.fingerprint,
             "task": task.fingerprint(),
         }
+
+
+_FINALISTS = 8
 
 
 def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress | None = None) -> Record:
@@ -111,30 +115,42 @@ def _finite(value: float) -> float | None:
 def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, Record]:
     """The best candidate on validation, as far as the time allotted reaches; the first is always tried."""
     items = task.held_out("validation", trial.plan.validation_items)
-    deadline = time.monotonic() + trial.plan.seconds if trial.plan.seconds else None
+    deadline = time.monotonic() + trial.plan.seconds if trial.plan.seconds else math.inf
+    candidates = list(method_named(trial.method).candidates(model, task, trial.seed, **trial.options))
+    if not candidates:
+        raise ElicitableError(f"{trial.method} has no candidates for {task.name} on {model.name}")
+    if len(candidates) > 2 * _FINALISTS:  # a search: a quick look at each, a long one at the best
+        screened = _scored(trial, model, task, candidates, items[:32], deadline)
+        finalists = [candidate for _, _, candidate in screened[:_FINALISTS]]
+    else:
+        finalists = candidates
+    tried = _scored(trial, model, task, finalists, items, deadline)
+    mean, loss, best = tried[0]
+    return best, {
+        "status": "ok",
+        "stopped": "all candidates tried" if len(tried) == len(finalists) else "stopped early",
+        "steps": 0,
+        "validation": mean,
+        "validation_loss_nats": _finite(-loss),
+        "curve": [],
+        "tried": [{"setting": c.setting, "validation": m} for m, _, c in tried[:20]],
+        "tried_count": len(candidates),
+    }
+
+
+def _scored(
+    trial: Trial, model: Model, task: Task, candidates: Sequence[Adaptation], items: Sequence[Item], deadline: float
+) -> list[tuple[float, float, Adaptation]]:
+    """(score, −loss, candidate), best first; the first is always scored, the others as far as the time reaches."""
     tried: list[tuple[float, float, Adaptation]] = []
-    stopped = "all candidates tried"
-    for candidate in method_named(trial.method).candidates(model, task, trial.seed, **trial.options):
-        if tried and deadline is not None and time.monotonic() > deadline:
-            stopped = "time"
+    for candidate in candidates:
+        if tried and time.monotonic() > deadline:
             break
         with torch.no_grad(), prepared(model, candidate) as refresh:
             refresh()
             score = evaluate(model, items, task.labels(), reading_of(trial.plan, candidate))
         tried.append((score.mean, -score.loss_nats, candidate))
-    if not tried:
-        raise ElicitableError(f"{trial.method} has no candidates for {task.name} on {model.name}")
-    mean, loss, best = max(tried, key=lambda one: one[:2])
-    return best, {
-        "status": "ok",
-        "stopped": stopped if stopped == "all candidates tried" else "stopped early",
-        "steps": 0,
-        "validation": mean,
-        "validation_loss_nats": _finite(-loss),
-        "curve": [],
-        "tried": [{"setting": c.setting, "validation": m} for m, _, c in sorted(tried, key=lambda t: t[:2])[-20:]],
-        "tried_count": len(tried),
-    }
+    return sorted(tried, key=lambda one: one[:2], reverse=True)
 
 
 def reading_of(plan: Plan, adaptation: Adaptation) -> Reading:
