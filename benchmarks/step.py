@@ -1,0 +1,158 @@
+"""One training step of a prefix: ours beside peft's, in one process, alternating, medians; and the arithmetic floor.
+
+    python benchmarks/step.py [--steps 30] [--batch 64] [--length 10]
+
+Both train free keys and values (``length`` a layer) on the same frozen 4-layer toy and the same batches, with the
+optimiser's step and the drawing of data left out on both sides. The floor is the FLOPs of a forward and of the
+backward that reaches the prefix (activations only, no weight gradients), over the rate that this machine reaches
+for matrix products of exactly those shapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import copy
+
+import torch
+
+import elicitable as el
+from elicitable.methods.catalog import method_named
+from elicitable.rng import generator
+from elicitable.tasks.catalog import task_from
+from elicitable.training import precision
+from elicitable.training.batches import Batch, encode
+from elicitable.training.evaluate import answer_logits, token_losses
+from elicitable.training.loop import prepared
+
+Step = Callable[[], None]
+
+
+def our_step(model: Any, batch: Batch, length: int) -> tuple[Step, Callable[[], None]]:
+    """One forward and backward as the training loop takes it, and what closes it."""
+    adaptation = method_named("kv-prefix").build(model, length, seed=0, init="random")
+    opened = prepared(model, adaptation)
+    refresh = opened.__enter__()
+
+    def step() -> None:
+        for parameter in adaptation.parameters():
+            parameter.grad = None
+        refresh()
+        with precision.autocast(model):
+            logits = answer_logits(model, batch)
+        (token_losses(logits, batch.targets).sum() / batch.targets.numel()).backward()
+
+    return step, lambda: opened.__exit__(None, None, None)
+
+
+def peft_step(model: Any, batch: Batch, length: int, is_bfloat16: bool) -> Step:
+    """The same through peft's PrefixTuning, with logits for the answer only."""
+    from peft import PrefixTuningConfig, get_peft_model
+
+    peft = get_peft_model(
+        copy.deepcopy(model.hf).eval(), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=length)
+    )
+    answer = batch.targets.shape[1]
+    around = (lambda: torch.autocast("cpu", torch.bfloat16)) if is_bfloat16 else nullcontext
+
+    def step() -> None:
+        peft.zero_grad(set_to_none=True)
+        with around():
+            logits = peft(input_ids=batch.input_ids, logits_to_keep=answer).logits[:, -answer:].float()
+        (token_losses(logits, batch.targets).sum() / batch.targets.numel()).backward()
+
+    return step
+
+
+def floor_seconds(model: Any, batch: Batch, length: int, dtype: torch.dtype) -> tuple[float, float]:
+    """Seconds and FLOPs of the matrix products alone, each timed at its own shape."""
+    rows, tokens = batch.input_ids.shape
+    facts, d = model.anatomy.layers[0], model.anatomy.d_model
+    keys, heads = tokens + length, rows * facts.heads
+    seconds = flops = 0.0
+    # each product once forward and once back to its activations; attention's two products have two operands that need
+    # a gradient (queries and keys, weights and values), so each costs two products on the way back
+    plain = [(rows * tokens, d, 3 * d), (rows * tokens, d, d), (rows * tokens, d, 4 * d), (rows * tokens, 4 * d, d)]
+    batched = [(tokens, facts.d_head, keys), (tokens, keys, facts.d_head)]
+    for m, k, n in plain:
+        seconds += 2 * timed(lambda a, b: a @ b, (m, k), (k, n), dtype)
+        flops += 2 * 2.0 * m * k * n
+    for m, k, n in batched:
+        seconds += 3 * timed(torch.bmm, (heads, m, k), (heads, k, n), dtype)
+        flops += 3 * 2.0 * heads * m * k * n
+    return model.anatomy.depth * seconds, model.anatomy.depth * flops
+
+
+def timed(product: Callable[..., Any], a: tuple[int, ...], b: tuple[int, ...], dtype: torch.dtype) -> float:
+    """Median seconds of one product."""
+    x, y = torch.randn(a).to(dtype), torch.randn(b).to(dtype)
+    taken = []
+    for _ in range(12):
+        started = time.perf_counter()
+        product(x, y)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+def alternate(steps: dict[str, Step], count: int) -> dict[str, float]:
+    """Median milliseconds of each, taken in turns so that a busy machine is busy for both."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for nth in range(count + 3):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if nth >= 3:
+                taken[name].append(1e3 * (time.perf_counter() - started))
+    return {name: round(statistics.median(times), 2) for name, times in taken.items()}
+
+
+def measure(batch_size: int, length: int, count: int, is_bfloat16: bool) -> dict[str, Any]:
+    """Ours, peft's and the floor in one type."""
+    model = el.load("toy:mixed", device="cpu", dtype="float32")
+    items = task_from("ascending-add-1").sample(batch_size, generator(0, "benchmark"))
+    batch = encode(model, items)
+    known = precision.has_fast_bfloat16
+    precision.has_fast_bfloat16 = lambda device: is_bfloat16
+    try:
+        ours, close = our_step(model, batch, length)
+        # peft gets a copy of its own that was made before ours was put in
+        theirs = peft_step(el.load("toy:mixed", device="cpu", dtype="float32"), batch, length, is_bfloat16)
+        found = alternate({"ours_ms": ours, "peft_ms": theirs}, count)
+        close()
+    finally:
+        precision.has_fast_bfloat16 = known
+    seconds, flops = floor_seconds(model, batch, length, torch.bfloat16 if is_bfloat16 else torch.float32)
+    floor = 1e3 * seconds
+    return {
+        "dtype": "bfloat16" if is_bfloat16 else "float32",
+        **found,
+        "floor_ms": round(floor, 2),
+        "gflop": round(flops / 1e9, 2),
+        "peft_over_ours": round(found["peft_ms"] / found["ours_ms"], 2),
+        "ours_over_floor": round(found["ours_ms"] / floor, 2),
+    }
+
+
+def main() -> None:
+    """Print one JSON object a type."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--length", type=int, default=10)
+    given = parser.parse_args()
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    for is_bfloat16 in (False, True):
+        print(json.dumps(measure(given.batch, given.length, given.steps, is_bfloat16)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The tables of a reproduction: a mark per claim, ours beside the source's, and no text that is taken as markup."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from elicitable.report.reproduction import reproduction_markdown, reproduction_sections
+
+
+def claim(outcome: str, **given: Any) -> dict[str, Any]:
+    return {
+        "text": "LoRA <does> | it",
+        "unit": "%",
+        "source": 92.38,
+        "bound": {"relation": "at least", "value": 75.0},
+        "outcome": outcome,
+        "reason": "",
+        "mean": 97.5,
+        "sd": None,
+        "low": 95.0,
+        "high": 99.0,
+        "values": [97.5],
+    } | given
+
+
+def results() -> dict[str, Any]:
+    lost = claim("not testable here", mean=None, low=None, high=None, source=None, reason="untestable: no model")
+    swept = [
+        {"seed": 0, "rate": rate, "restart": 0, "validation": 0.5, "steps": 1200, "stopped": "steps"}
+        for rate in (0.01, 0.1)
+    ]
+    experiment = {
+        "name": "same-budget",
+        "title": "The same numbers",
+        "source": "section 5.3",
+        "deviations": ["no <b>dropout</b>"],
+        "claims": [claim("reproduced"), claim("differs"), lost],
+        "trials": [{"name": "rank-1 LoRA", "sweep": swept}],
+    }
+    outcomes = {"reproduced": 1, "differs": 1, "not testable here": 1}
+    return {"preset": "quick", "seeds": 1, "seconds": 90.0, "outcomes": outcomes, "experiments": [experiment]}
+
+
+def test_markdown_has_a_mark_a_claim_and_the_whole_sweep() -> None:
+    page = reproduction_markdown(results())
+    assert page.startswith("Preset quick, 1 seed, 1.5 minutes of trials on one core each: 1 reproduced, 1 differs, ")
+    assert "| ✓ reproduced | LoRA <does> \\| it | 97.50 % [95.00, 99.00] | 92.38 % | at least 75 |  |" in page
+    assert "| ✗ differs |" in page
+    assert "| – not testable here | LoRA <does> \\| it | — | in words | at least 75 | untestable: no model |" in page
+    assert "| rank-1 LoRA | 0 | 0.1 | 0 | 50.00 % | 1,200 | steps |" in page
+
+
+def test_html_escapes_every_text() -> None:
+    [section] = reproduction_sections(results())
+    assert section.title == "The same numbers"
+    assert "LoRA &lt;does&gt;" in section.html
+    assert "no &lt;b&gt;dropout" in section.html
+    assert "<does>" not in section.html
