@@ -114,6 +114,7 @@ def _has_relative_positions(hf: PreTrainedModel) -> bool:
     return has_alibi(hf) or any(key.endswith("inv_freq") for key, _ in hf.named_buffers())
 
 
+_BOTH_DIRECTIONS = "attends in both directions; elicitable needs a causal decoder."
 _Probed = tuple[nn.Module, Any, Any, Any, dict[str, Any]]
 
 
@@ -136,9 +137,11 @@ def _logits(hf: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _check_mask(name: str, call: _Probed) -> None:
-    """The probe's mask shows and hides, and nothing else; keys are one a token."""
+    """The attention is causal; the probe's mask shows and hides, and nothing else; keys are one a token."""
     module, query, key, _, kwargs = call
     tokens, mask = query.shape[2], kwargs.get("attention_mask")
+    if getattr(module, "is_causal", True) is False:
+        raise UnsupportedModelError(f"{name} {_BOTH_DIRECTIONS}")
     if key.shape[2] != tokens:
         raise UnsupportedModelError(
             f"{name}: {type(module).__name__} attends to {key.shape[2]} keys for {tokens} tokens "
@@ -157,10 +160,7 @@ def _check_same(name: str, ours: torch.Tensor, own: torch.Tensor, changed: torch
     """Through our attention the model gives its own logits, and early ones do not see the last token."""
     scale = max(float(own.abs().max()), 1e-30)
     if float((own - changed)[:, :2].abs().max()) > 1e-3 * scale:
-        raise UnsupportedModelError(
-            f"{name} attends in both directions (a changed last token changes earlier logits); elicitable needs a "
-            "causal decoder."
-        )
+        raise UnsupportedModelError(f"{name} {_BOTH_DIRECTIONS} (A changed last token changes earlier logits.)")
     # attention in the model's own type against ours: 16-bit types keep 2 to 3 digits, float32 models 6
     if float((own - ours).abs().max()) > 0.1 * scale:
         raise UnsupportedModelError(

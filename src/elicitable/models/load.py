@@ -193,7 +193,15 @@ def _dequantise(path: Path, folder: Path) -> None:
 
 def _pretrained(where: str, dtype: torch.dtype, name: str) -> Model:
     with _quiet(), _readable(where):
-        hf = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, trust_remote_code=False, use_safetensors=True)
+        hf, found = AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+        if found["missing_keys"]:  # transformers would go on with random numbers in their place
+            lacking = ", ".join(sorted(found["missing_keys"])[:5])
+            raise InputError(
+                f"{where} is not a whole {type(hf).__name__}: {len(found['missing_keys'])} of its weights are not in "
+                f"the files ({lacking}); save it with its language-model head."
+            )
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         except (OSError, ValueError, KeyError):
