@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from elicitable import __version__
 from elicitable.errors import ElicitableError, InputError
@@ -19,7 +20,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 STARTED = time.monotonic()
+
+
+class _Interrupted(Exception):
+    """Ctrl-C. Typer would exit before :func:`main` can say that the same command resumes."""
+
+
+class _Group(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; Ctrl-C leaves it as an exception that typer does not know."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _Interrupted from stop
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Can it be elicited by context, or must the weights change?",
     no_args_is_help=True,
     add_completion=False,
@@ -56,7 +73,7 @@ def main() -> NoReturn:
     except ElicitableError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except _Interrupted:
         print("interrupted: what is finished is kept; the same command resumes.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
@@ -119,9 +136,9 @@ def verdict(
     from elicitable.runs.store import Store
     from elicitable.tasks.catalog import task_from
 
-    Store(folder)  # an unwritable folder is said before minutes are spent
     wanted = task_from(task, **asked)
     loaded = load(model, device=device)
+    Store(folder)  # an unwritable folder is said before minutes are spent
     _say_warnings(wanted, console)
     with LiveReporter(console, limit) as live:
         answer = race.verdict(
@@ -378,13 +395,13 @@ def models(
 
         rows = architecture_rows()
         if as_json:
-            _print_json(rows)
+            _print_json({"architectures": rows})
         else:
-            _print_cards([(r["name"], r["state"], r["reason"] or r["traits"]) for r in rows], False)
+            _print_cards("architectures", [(r["name"], r["state"], r["reason"] or r["traits"]) for r in rows], False)
         return
     from elicitable.models.load import catalog
 
-    _print_cards([(card.name, card.description, card.source) for card in catalog()], as_json)
+    _print_cards("models", [(card.name, card.description, card.source) for card in catalog()], as_json)
 
 
 @app.command()
@@ -392,7 +409,7 @@ def tasks(as_json: Json = False) -> None:
     """The built-in tasks."""
     from elicitable.tasks.catalog import catalog
 
-    _print_cards([(card.name, card.description, card.kind) for card in catalog().values()], as_json)
+    _print_cards("tasks", [(card.name, card.description, card.kind) for card in catalog().values()], as_json)
 
 
 @app.command()
@@ -400,7 +417,7 @@ def methods(as_json: Json = False) -> None:
     """The methods, least invasive first."""
     from elicitable.methods.catalog import METHODS
 
-    _print_cards([(method.name, method.summary, method.label) for method in METHODS], as_json)
+    _print_cards("methods", [(method.name, method.summary, method.label) for method in METHODS], as_json)
 
 
 def context_of(model: Any, context: str) -> Any:
@@ -504,9 +521,9 @@ def _write_json(path: Path, record: Any) -> None:
     replace_file(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _print_cards(rows: list[tuple[str, str, str]], as_json: bool) -> None:
+def _print_cards(what: str, rows: list[tuple[str, str, str]], as_json: bool) -> None:
     if as_json:
-        _print_json([{"name": name, "description": text, "note": note} for name, text, note in rows])
+        _print_json({what: [{"name": name, "description": text, "note": note} for name, text, note in rows]})
         return
     from rich.table import Table
 
