@@ -59,8 +59,8 @@ def answer(request: Request, console: Console | None) -> Answer:
     if request.name == "token-reach":
         from elicitable.cli.token_reach import answer as token_reach
 
-        told: Answer = token_reach(request, console)
-        return told
+        folder = request.out or Path("elicitable-runs") / "token-reach"
+        return token_reach(request.model, request.hard_tokens, request.virtual_tokens, request.seed, folder, console)
     is_reach = request.name == "reach"
     names = [*(one.name for one in catalog.CATALOG), "capacity", "list", "reach", "token-reach"]
     name = "theorem-1" if is_reach else request.name

@@ -128,11 +128,16 @@ def _replace_input(vectors: Tensor) -> Any:
 
 def sink_token(model: Model) -> int:
     """The token that stands first in the model's own texts (its beginning-of-sequence token, else 0)."""
+    return start_token(model) or 0
+
+
+def start_token(model: Model) -> int | None:
+    """The model's beginning-of-sequence token, by its tokenizer or its configuration; None where neither has one."""
     config = model.hf.config.get_text_config()
     for candidate in (getattr(model.tokenizer, "bos_token_id", None), getattr(config, "bos_token_id", None)):
         if isinstance(candidate, int) and 0 <= candidate < model.anatomy.vocab:
             return candidate
-    return 0
+    return None
 
 
 def token_rows(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:

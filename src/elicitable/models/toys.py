@@ -42,7 +42,7 @@ class ToySpec:
 
 
 TOYS = {
-    "ascending": ToySpec("ascending", "ascending", layers=1, heads=1, d_model=96, steps=10_000, learning_rate=2e-3),
+    "ascending": ToySpec("ascending", "ascending", layers=1, heads=1, d_model=96, steps=20_000, learning_rate=2e-3),
     "mixed": ToySpec("mixed", "mixed", layers=4, heads=4, d_model=256, steps=6_000, learning_rate=1e-3),
 }
 

@@ -1,0 +1,50 @@
+"""``elicitable construct token-reach``: what single hard and virtual tokens reach on a trained language model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+from elicitable.errors import InputError
+from elicitable.models.load import load
+from elicitable.report.html import write_page
+from elicitable.report.token_reach import reach_lines, token_reach_section
+from elicitable.report.verdict_json import plain_json
+from elicitable.runs.reach import token_reach
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console, RenderableType
+
+
+def answer(
+    model: str, hard_tokens: str, virtual_tokens: int, seed: int, out: Path, console: Console | None
+) -> tuple[dict[str, Any], list[RenderableType]]:
+    """The record and the lines to print; records and report are kept in ``out``."""
+    count: int | Literal["all"]
+    if hard_tokens == "all":
+        count = "all"
+    elif hard_tokens.isdigit():
+        count = int(hard_tokens)
+    else:
+        raise InputError(f"--hard-tokens takes a number or all, got {hard_tokens!r}.")
+
+    started = said = time.monotonic()
+
+    def told(what: str, share: float) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if console is None or now - said < 5:
+            return
+        said = now
+        left = f"about {(now - started) * (1 - share) / share:.0f} s left" if share > 0.02 else "…"
+        console.print(f"{what}: {share:.0%}, {left}", highlight=False, markup=False)
+
+    found = token_reach(
+        load(model), hard_tokens=count, virtual_tokens=virtual_tokens, seed=seed, out=out, progress=told
+    )
+    report = write_page(f"Single tokens on {model}", [token_reach_section(found)], out / "report.html")
+    record: dict[str, Any] = plain_json(asdict(found))
+    return record, [*reach_lines(found), f"Report: {report}"]

@@ -1,0 +1,163 @@
+"""The verdict from arms made by hand: every label, the edges of the margin, and what would settle an open one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from elicitable.diagnosis.intervals import interval
+from elicitable.diagnosis.verdict import LABELS, LADDER, could_catch_up, decide, is_rising, slope
+from elicitable.methods.catalog import METHODS
+from elicitable.values import ArmResult, Budget, CurvePoint
+
+ITEMS = 1_000
+
+
+def arm(
+    method: str, right: int, *, seeds: int = 1, items: int = ITEMS, reason: str = "plateau", **more: object
+) -> ArmResult:
+    """An arm that has the first ``right`` of ``items`` items right, with every seed: nested, so pairs are exact."""
+    correct = ((1,) * right + (0,) * (items - right),) * seeds
+    low, high = interval(correct, 0)
+    made = ArmResult(
+        method=method,
+        setting={},
+        budget=Budget(0 if method in ("zero-shot", "prompt", "examples") else 100, 0, 0),
+        status="ok",
+        reason=reason,
+        mean=right / items,
+        low=low,
+        high=high,
+        items=items,
+        seeds=seeds,
+        correct=correct,
+    )
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def label(*arms: ArmResult, margin: float = 0.02, floor: float = 0.1) -> str:
+    return decide(arms, margin=margin, floor=floor, seed=0).label
+
+
+def curve(*scores: float) -> tuple[CurvePoint, ...]:
+    return tuple(CurvePoint(10 * (i + 1), 1.0, score) for i, score in enumerate(scores))
+
+
+@pytest.mark.parametrize("winner", range(len(LADDER)))
+def test_the_least_invasive_arm_that_is_not_worse_gives_the_label(winner: int) -> None:
+    """Every rung below ``winner`` is far worse; it and every rung above it are equally good."""
+    arms = [
+        arm(method, 300 if rung < winner else 900) for rung, (_, methods) in enumerate(LADDER) for method in methods
+    ]
+    decision = decide(arms, margin=0.02, floor=0.1, seed=0)
+    assert decision.label == LADDER[winner][0]
+    assert decision.reasons
+    assert label(*reversed(arms)) == decision.label  # the order of the arms says nothing
+
+
+def test_the_ladder_is_the_catalogs_order_and_every_label_is_known() -> None:
+    order = [method.label for method in METHODS if method.label != "control"]
+    assert list(dict.fromkeys(order)) == [name for name, _ in LADDER]
+    assert {m for _, methods in LADDER for m in methods} == {m.name for m in METHODS if m.label != "control"}
+    assert (*dict.fromkeys(order), "out-of-reach", "inconclusive") == LABELS
+
+
+def test_one_good_arm_of_a_rung_is_enough() -> None:
+    assert label(arm("zero-shot", 200), arm("layer-prefix", 200), arm("kv-prefix", 900), arm("full", 900)) == "prefix"
+    assert label(arm("zero-shot", 200), arm("lora", 200), arm("full", 900)) == "weights"
+
+
+def test_the_control_is_never_the_verdict_and_never_the_best() -> None:
+    assert label(arm("zero-shot", 300), arm("value-bias", 990), arm("full", 900)) == "weights"
+    assert label(arm("value-bias", 990)) == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("gap", "expected"), [(0, "already-there"), (5, "already-there"), (20, "inconclusive"), (60, "weights")]
+)
+def test_the_margin_is_held_against_the_whole_interval(gap: int, expected: str) -> None:
+    """(best − way) of nested outcomes is gap/1000 with a standard error of √gap/1000: 0, 2.2, 4.5, 7.5 per mille."""
+    assert label(arm("zero-shot", 900 - gap), arm("full", 900), margin=0.02) == expected
+
+
+def test_an_open_gap_says_what_would_settle_it() -> None:
+    decision = decide([arm("zero-shot", 885), arm("full", 900)], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == "inconclusive"
+    assert "zero-shot is 1.5 points behind full" in decision.reasons[0]
+    assert "test items (now 1,000)" in decision.reasons[0]
+    at_the_margin = decide([arm("zero-shot", 880), arm("full", 900)], margin=0.02, floor=0.1, seed=0)
+    assert "another --margin" in at_the_margin.reasons[0]
+
+
+def test_more_items_settle_what_few_leave_open() -> None:
+    few = [arm("zero-shot", 88, items=100), arm("full", 90, items=100)]
+    many = [arm("zero-shot", 38_000, items=40_000), arm("full", 38_200, items=40_000)]
+    assert label(*few) == "inconclusive"
+    assert label(*many) == "already-there"
+
+
+def test_pairs_are_pairs() -> None:
+    """The same two means: paired outcomes settle what crossed ones leave open."""
+    full = arm("full", 500)
+    paired = arm("zero-shot", 495)
+    crossed_outcomes = ((0,) * 505 + (1,) * 495,)
+    crossed = replace(paired, correct=crossed_outcomes)
+    assert label(paired, full) == "already-there"
+    assert label(crossed, full) == "inconclusive"
+
+
+@pytest.mark.parametrize(("right", "expected"), [(100, "out-of-reach"), (110, "out-of-reach"), (200, "weights")])
+def test_what_does_not_beat_always_giving_one_answer_is_out_of_reach(right: int, expected: str) -> None:
+    assert label(arm("zero-shot", 0), arm("lora", 50), arm("full", right), floor=0.1) == expected
+
+
+def test_nothing_at_all_right_is_out_of_reach_even_without_a_floor() -> None:
+    assert label(arm("zero-shot", 0), arm("full", 0), floor=0.0) == "out-of-reach"
+
+
+def test_out_of_reach_waits_for_an_arm_that_still_rises() -> None:
+    rising = arm("full", 100, reason="steps", curves=(curve(0.01, 0.02, 0.05, 0.10),))
+    decision = decide([arm("zero-shot", 90), rising], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == "inconclusive"
+    assert "full was still improving" in decision.reasons[0]
+
+
+def test_an_arm_that_could_catch_up_keeps_the_verdict_open() -> None:
+    rising = {"reason": "time", "curves": (curve(0.1, 0.3, 0.5, 0.7),)}
+    assert label(arm("zero-shot", 100), arm("kv-prefix", 700, **rising), arm("full", 950)) == "inconclusive"
+    settled = {"reason": "plateau", "curves": (curve(0.1, 0.3, 0.5, 0.7),)}
+    assert label(arm("zero-shot", 100), arm("kv-prefix", 700, **settled), arm("full", 950)) == "weights"
+    hopeless = {"reason": "time", "curves": (curve(0.01, 0.02, 0.03, 0.05),)}
+    assert label(arm("zero-shot", 100), arm("kv-prefix", 50, **hopeless), arm("full", 950)) == "weights"
+
+
+def test_slope_is_the_rise_of_the_last_third_mean_over_seeds() -> None:
+    one = arm(
+        "full", 500, reason="time", curves=(curve(0.1, 0.2, 0.3, 0.4, 0.4, 0.5), curve(0.4, 0.4, 0.4, 0.4, 0.4, 0.4))
+    )
+    assert slope(one) == pytest.approx((0.1 + 0.0) / 2)
+    assert is_rising(one)
+    assert not is_rising(replace(one, reason="plateau"))
+    assert slope(replace(one, curves=(curve(0.1, 0.9),))) == 0.0  # too short to say
+    assert could_catch_up(one, arm("full", 640), 0.02)
+    assert not could_catch_up(one, arm("full", 700), 0.02)
+
+
+def test_arms_that_did_not_finish_are_named_and_do_not_decide() -> None:
+    diverged = replace(arm("kv-prefix", 0), status="diverged", reason="diverged", correct=(), mean=None)
+    decision = decide([arm("zero-shot", 300), diverged, arm("full", 900)], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == "weights"
+    assert "kv-prefix took no part: diverged (diverged)." in decision.reasons
+    assert decide([diverged], margin=0.02, floor=0.1, seed=0).label == "inconclusive"
+    assert decide([], margin=0.02, floor=0.1, seed=0).label == "inconclusive"
+
+
+def test_seeds_that_disagree_widen_what_one_seed_narrows() -> None:
+    steady = arm("full", 900, seeds=4)
+    torn = replace(steady, correct=((1,) * 1000, (1,) * 1000, (1,) * 1000, (1,) * 600 + (0,) * 400))
+    assert label(arm("lora", 910, seeds=4), torn) != "inconclusive"
+    wide, narrow = interval(torn.correct, 0), interval(steady.correct, 0)
+    assert wide[1] - wide[0] > 3 * (narrow[1] - narrow[0])
+    assert np.mean(torn.correct) == pytest.approx(0.9)

@@ -1,0 +1,246 @@
+"""The graph of trials run whole, resumed, killed and refused, on an experiment that takes seconds."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elicitable.errors import InputError, StoreError, UnknownNameError
+from elicitable.experiments.experiment import Experiment
+from elicitable.runs import jobs, reproduce
+from elicitable.runs.executors import Inline, executor_named
+from elicitable.runs.outcomes import results_of
+from elicitable.runs.store import Store
+
+SCRIPT = Path(__file__).with_name("tiny_experiment.py")
+
+
+def _tiny() -> Any:
+    spec = importlib.util.spec_from_file_location("tiny_experiment", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tiny = _tiny()
+
+
+def run(out: Path, experiment: Experiment = tiny.TINY, **given: Any) -> dict[str, Any]:
+    return reproduce.run_experiments([experiment], "quick", 1, out=out, executor=Inline(), **given)
+
+
+def records(out: Path) -> dict[str, dict[str, Any]]:
+    """Every record but what the clock says."""
+    found = {}
+    for path in sorted((out / "trials").glob("*/record.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        del record["timing"]
+        found[path.parent.name] = record
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tiny experiment was run undisturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    run(out)
+    return out
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_every_trial_is_recorded_and_every_claim_judged(whole: Path) -> None:
+    results = json.loads((whole / "results.json").read_text(encoding="utf-8"))
+    assert len(records(whole)) == results["trials"] == results["trials_recorded"] == 6
+    assert {record["status"] for record in records(whole).values()} == {"ok"}
+    table = results["experiments"][0]
+    assert [claim["outcome"] for claim in table["claims"]] == ["reproduced", "differs", "reproduced"]
+    assert results["outcomes"] == {"reproduced": 2, "differs": 1}
+    assert {trial["name"]: len(trial["sweep"]) for trial in table["trials"]} == {
+        "base": 1, "prefix": 2, "lora": 2, "full": 1,
+    }  # fmt: skip
+    chosen = next(trial for trial in table["trials"] if trial["name"] == "prefix")
+    best = max(chosen["sweep"], key=lambda one: (one["validation"], -one["loss_nats"]))
+    assert chosen["chosen"][0]["rate"] == best["rate"]
+    assert not list((whole / "running").glob("*")) if (whole / "running").exists() else True
+
+
+def test_a_rerun_does_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("record.json")}
+    monkeypatch.setattr(jobs, "_execute", lambda *_: pytest.fail("a trial was run again"))
+    run(copy)
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("record.json")} == before
+
+
+def test_what_is_missing_is_run_again_to_the_same_record(copy: Path) -> None:
+    wanted = records(copy)
+    gone = next(name for name, record in wanted.items() if record["spec"]["rate"] == 0.1)
+    shutil.rmtree(copy / "trials" / gone)
+    told: list[tuple[int, int]] = []
+    run(copy, told=lambda job, record, done, of: told.append((done, of)))
+    assert told == [(6, 6)]
+    assert records(copy) == wanted
+
+
+def test_an_interrupted_trial_goes_on_from_its_checkpoint_to_the_same_record(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from elicitable.training.checkpoint import Checkpoint
+
+    wanted = records(copy)
+    gone = next(name for name, record in wanted.items() if record["spec"]["kind"] == "pretrain")
+    shutil.rmtree(copy / "trials" / gone)
+    write = Checkpoint.write
+
+    def stop(self: Checkpoint, state: Any) -> None:
+        write(self, state)
+        if state.plain["steps"] >= 96:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(copy, checkpoint_seconds=0.0)
+    monkeypatch.setattr(Checkpoint, "write", write)
+    assert [path.name for path in (copy / "running").iterdir()] == [f"{gone}.safetensors"]
+    run(copy)
+    assert records(copy) == wanted
+    assert not list((copy / "running").iterdir())
+
+
+def test_a_failure_is_kept_with_its_traceback_and_run_again_only_when_asked(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = records(copy)
+    gone = next(name for name, record in wanted.items() if record["spec"]["rate"] == 0.03)
+    shutil.rmtree(copy / "trials" / gone)
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("the roof\nis leaking")
+
+    real = jobs._adapt
+    monkeypatch.setattr(jobs, "_adapt", fail)
+    results = run(copy)
+    assert results["trials_failed"] == 1
+    record = records(copy)[gone]
+    assert (record["status"], record["stopped"]) == ("failed", "RuntimeError: the roof")
+    assert "is leaking" in record["traceback"]
+    monkeypatch.setattr(jobs, "_adapt", real)
+    run(copy)
+    assert records(copy)[gone]["status"] == "failed"
+    run(copy, retry=True)
+    assert records(copy) == wanted
+
+
+def test_a_corrupt_record_is_named_and_nothing_is_overwritten(copy: Path) -> None:
+    path = next(copy.rglob("record.json"))
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(StoreError, match=str(path)):
+        run(copy)
+    assert path.read_text(encoding="utf-8") == "{"
+
+
+def test_two_runs_do_not_share_a_folder(copy: Path) -> None:
+    with reproduce._alone(copy), pytest.raises(StoreError, match="another run is using"):
+        run(copy)
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+    order = jobs.Order(jobs.Job(tiny.BASE, 0), str(tmp_path / "elsewhere"))
+    with pytest.raises(StoreError, match="folder that all workers share"):
+        jobs.run_job(order)
+
+
+def test_a_model_that_cannot_be_had_is_untestable_and_tried_again(tmp_path: Path) -> None:
+    lost = replace(tiny.PREFIX, base=str(tmp_path / "no-such-model.gguf"), rates=(0.1,))
+    claim = replace(tiny.TINY.claims[1])
+    experiment = replace(tiny.TINY, trials=(lost,), claims=(claim,), figure=replace(tiny.TINY.figure, trials=()))
+    judged = run(tmp_path / "out", experiment)["experiments"][0]["claims"][0]
+    assert judged["outcome"] == "not testable here"
+    assert "no such GGUF file" in judged["reason"]
+    [record] = records(tmp_path / "out").values()
+    assert not jobs.is_final(record)
+
+
+def test_names_do_not_enter_an_identity_and_everything_else_does() -> None:
+    base = jobs.Job(tiny.BASE, 0)
+    job = jobs.Job(tiny.PREFIX, 0, 0.1, 0, base)
+    assert replace(job, trial=replace(tiny.PREFIX, name="other", rates=(0.5,))).identity == job.identity
+    training = replace(tiny.TRAINING, steps=7)
+    others = [
+        replace(job, seed=1),
+        replace(job, rate=0.2),
+        replace(job, restart=1),
+        replace(job, trial=replace(tiny.PREFIX, size=3)),
+        replace(job, trial=replace(tiny.PREFIX, training=training)),
+        replace(job, trial=replace(tiny.PREFIX, options=())),
+        replace(job, base=replace(base, seed=1)),
+        replace(job, base=replace(base, trial=replace(tiny.BASE, toy=replace(tiny.BASE.toy, layers=2)))),
+    ]
+    assert len({job.identity, *(one.identity for one in others)}) == 1 + len(others)
+
+
+def test_status_says_what_is_done_under_way_and_waiting(tmp_path: Path) -> None:
+    lines = reproduce.status(["new-task"], out=tmp_path)
+    assert {line.state for line in lines} == {"waiting"}
+    job = lines[0].job
+    Store(tmp_path).put(
+        job.spec(), {"status": "ok", "stopped": "", "steps": 5, "scores": {}, "timing": {"seconds": 1.5}}
+    )
+    assert [line.state for line in reproduce.status(["new-task"], out=tmp_path)].count("done") == 1
+    assert reproduce.tables(["new-task"], out=tmp_path)["outcomes"]["not run yet"] >= 1
+
+
+def test_arguments_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'new-task'"):
+        reproduce.reproduce(["new-tsk"], out=tmp_path)
+    with pytest.raises(UnknownNameError, match="preset"):
+        reproduce.reproduce(preset="slow", out=tmp_path)
+    with pytest.raises(InputError, match="seeds must be at least 1"):
+        reproduce.reproduce(seeds=0, out=tmp_path)
+
+
+def test_no_experiments_give_empty_tables() -> None:
+    assert results_of([], "quick", 1)["experiments"] == []
+
+
+@pytest.mark.slow
+def test_killed_twice_at_any_moment_the_rerun_gives_the_undisturbed_records(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, str(SCRIPT), str(out), "local"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for wait_for in ("running/*", "trials/*/record.json"):
+        process = subprocess.Popen(command, env=environment)
+        while not list(out.glob(wait_for)) and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(1.5)  # its workers notice that it is gone
+    subprocess.run(command, env=environment, check=True)
+    assert records(out) == records(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="runs where `pip install elicitable[ray]`")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_local_ray_cluster_gives_equal_records(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    reproduce.run_experiments([tiny.TINY], "quick", 1, out=out, executor=executor_named("ray", 2))
+    assert records(out) == records(whole)
