@@ -29,7 +29,71 @@ PLAN = Plan(
     solved=2.0,
     perfect=2.0,
 )
- -> None:
+
+
+class Successor:
+    """Answer d + 1 mod 8."""
+
+    name = "successor"
+
+    def labels(self) -> None:
+        return None
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+        return [Item((int(d),), ((int(d) + 1) % 8,)) for d in rng.integers(0, 8, n)]
+
+    def held_out(self, split: str, n: int | None = None) -> list[Item]:
+        return [Item((d,), ((d + 1) % 8,)) for d in range(8)][:n]
+
+    def fingerprint(self) -> str:
+        return "successor"
+
+
+def run(model: Model, method: str, **given: Any) -> tuple[Fit, list[torch.Tensor]]:
+    adaptation = method_named(method).build(model, 2, 0)
+    fit = train(model, adaptation, Successor(), PLAN, 1, **given)
+    return fit, [p.detach().clone() for p in adaptation.parameters()]
+
+
+@pytest.mark.parametrize("method", ["kv-prefix", "lora", "full"])
+def test_a_stopped_run_goes_on_to_the_same_bytes(digits_model: Build, method: str, tmp_path: Path) -> None:
+    model = digits_model(8, torch.float32)
+    path = tmp_path / "running" / "it.safetensors"
+
+    def stop(point: CurvePoint, share: float) -> None:
+        if point.step >= 80:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(model, method, checkpoint=Checkpoint(path, "it", every_seconds=0.0), progress=stop)
+    kept = Checkpoint(path, "it").read()
+    assert kept is not None
+    assert kept.plain["steps"] == 64  # between two draws of data, and not at the beginning
+    assert kept.plain["best"] is not None
+    whole, numbers = run(model, method)
+    resumed, again = run(model, method, checkpoint=Checkpoint(path, "it", every_seconds=1e9))
+    assert resumed.curve == whole.curve
+    assert (resumed.best, resumed.steps, resumed.stopped) == (whole.best, whole.steps, whole.stopped)
+    assert all(torch.equal(a, b) for a, b in zip(numbers, again, strict=True))
+    assert all(torch.equal(whole.state[name], resumed.state[name]) for name in whole.state)
+
+
+def test_what_is_kept_is_what_is_read(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "a" / "it", "it", every_seconds=0.0)
+    assert checkpoint.read() is None
+    checkpoint.write(Frozen({"best/0": torch.tensor([0.1])}, {"loss": 0.1, "phase": float("inf")}))
+    kept = checkpoint.read()
+    assert kept is not None
+    assert torch.equal(kept.part("best")["0"], torch.tensor([0.1]))
+    assert kept.plain == {"loss": 0.1, "phase": float("inf")}
+    assert [path.name for path in checkpoint.path.parent.iterdir()] == ["it"]
+    checkpoint.remove()
+    assert checkpoint.read() is None
+
+
+def test_a_checkpoint_that_is_corrupt_newer_or_of_another_trial_is_named_and_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint = Checkpoint(tmp_path / "it", "it")
     checkpoint.write(Frozen({"best/0": torch.zeros(3)}, {}))
     with pytest.raises(StoreError, match="belongs to another trial"):
