@@ -201,7 +201,7 @@ def test_status_says_what_is_done_under_way_and_waiting(tmp_path: Path) -> None:
     assert {line.state for line in lines} == {"waiting"}
     job = lines[0].job
     Store(tmp_path).put(
-        job.spec(), {"status": "ok", "stopped": "", "steps": 5, "scores": {}, "timing": {"seconds": 1.5}}
+        job.spec(), {"status": "ok", "stopped": "", "steps": 5, "scores": {}, "curve": [], "timing": {"seconds": 1.5}}
     )
     assert [line.state for line in reproduce.status(["new-task"], out=tmp_path)].count("done") == 1
     assert reproduce.tables(["new-task"], out=tmp_path)["outcomes"]["not run yet"] >= 1
