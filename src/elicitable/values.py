@@ -190,11 +190,15 @@ class VirtualReach:
 
 @dataclass(frozen=True, slots=True)
 class TokenReach:
-    """Hard tokens beside virtual tokens of one trained model; ``seconds`` were spent in all, over every sitting."""
+    """Hard tokens beside virtual tokens of one trained model; ``seconds`` were spent in all, over every sitting.
+
+    ``start`` is what stands before the token in every input: the model's beginning-of-sequence token, or nothing.
+    """
 
     model: str
     vocab: int
     d_model: int
+    start: str
     length: int
     seed: int
     hard: HardReach

@@ -14,6 +14,7 @@ FOUND = TokenReach(
     model="smol<b>",
     vocab=49_152,
     d_model=576,
+    start="<|im_start|>",
     length=10,
     seed=0,
     hard=HardReach(
@@ -45,7 +46,15 @@ FOUND = TokenReach(
 
 def test_the_section_has_the_numbers_and_escapes_every_token() -> None:
     section = token_reach_section(FOUND)
-    for text in ("1,500 distinct", "[73.0 %, 77.0 %]", "20,111", "32,149", "15,000 to 33,001", "31 tokens"):
+    for text in (
+        "1,500 distinct",
+        "[73.0 %, 77.0 %]",
+        "20,111",
+        "32,149",
+        "15,000 to 33,001",
+        "31 tokens",
+        "&lt;|im_start|&gt;",
+    ):
         assert text in section.html
     for text in ("60 wrote their target exactly", "93.8 % [85.0 %, 97.5 %]", "reached, step 80", "missed", "wanted"):
         assert text in section.html

@@ -40,11 +40,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @torch.no_grad()
-def rerun(model: Model, first: torch.Tensor, length: int) -> torch.Tensor:
+def rerun(model: Model, first: torch.Tensor, length: int, after: tuple[int, ...] = ()) -> torch.Tensor:
     """(row, length) greedy ids, the whole text read anew for every token: no cache, one row at a time."""
     rows = []
+    start = model.hf.get_input_embeddings()(torch.tensor(after, dtype=torch.long))[None]
     for token in first:
         text = token[None, None] if token.ndim else model.hf.get_input_embeddings()(token)[None, None]
+        text = torch.cat([start, text], dim=1)
         written: list[torch.Tensor] = []
         for _ in range(length):
             written.append(model.hf(inputs_embeds=text, use_cache=False).logits[0, -1].argmax())
@@ -59,6 +61,9 @@ def test_a_batch_with_a_cache_writes_what_single_rows_write_without_one(model: M
     assert torch.equal(written, rerun(model, ids, 5))
     virtual = torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.equal(continue_greedily(model, virtual, 5), rerun(model, virtual, 5))
+    after = (9, 3)
+    assert torch.equal(continue_greedily(model, ids, 5, after), rerun(model, ids, 5, after))
+    assert torch.equal(continue_greedily(model, virtual, 5, after), rerun(model, virtual, 5, after))
 
 
 def test_a_virtual_token_that_is_a_hard_token_writes_the_same(model: Model) -> None:
@@ -72,9 +77,9 @@ def test_trained_tokens_write_their_targets_and_the_model_is_as_it_was(model: Mo
     before = copy.deepcopy(model.hf.state_dict())
     rounds: list[tuple[int, int]] = []
     tell = lambda *seen: rounds.append(seen)  # noqa: E731
-    fitted = fit_virtual_tokens(model, targets, start, torch.full((8,), 0.1), steps=200, progress=tell)
+    fitted = fit_virtual_tokens(model, targets, start, torch.full((8,), 0.1), steps=200, after=(1,), progress=tell)
     assert fitted.reached.sum() >= 6
-    written = rerun(model, fitted.vectors, 2)
+    written = rerun(model, fitted.vectors, 2, (1,))
     assert torch.equal(written, fitted.written)
     assert torch.equal(fitted.reached, (written == targets).all(dim=1))
     assert rounds[-1] == (rounds[-1][0], int(fitted.reached.sum()))
@@ -108,8 +113,10 @@ def test_no_steps_worth_the_name_reach_nothing(model: Model) -> None:
 
 
 def test_all_hard_tokens_are_counted(model: Model) -> None:
-    found = token_reach(model, hard_tokens="all", virtual_tokens=1, length=3, steps=1).hard
-    written = [tuple(row) for row in rerun(model, torch.arange(VOCAB), 3).tolist()]
+    whole = token_reach(model, hard_tokens="all", virtual_tokens=1, length=3, steps=1)
+    assert (whole.start, model.hf.config.bos_token_id) == ("1", 1)
+    found = whole.hard
+    written = [tuple(row) for row in rerun(model, torch.arange(VOCAB), 3, (1,)).tolist()]
     assert (found.distinct.sampled, found.distinct.population) == (VOCAB, VOCAB)
     assert found.distinct.distinct == len(set(written)) == found.distinct.high
     assert found.shared[0][1] == max(map(written.count, written)) > 1
@@ -130,9 +137,9 @@ class Calls:
         monkeypatch.setattr(reach, "continue_greedily", self._hard)
         monkeypatch.setattr(reach, "fit_virtual_tokens", self._virtual)
 
-    def _hard(self, model: Model, first: torch.Tensor, length: int) -> torch.Tensor:
+    def _hard(self, model: Model, first: torch.Tensor, *given: Any) -> torch.Tensor:
         self.hard.append(len(first))
-        return continue_greedily(model, first, length)
+        return continue_greedily(model, first, *given)
 
     def _virtual(self, model: Model, targets: torch.Tensor, *given: Any, **more: Any) -> Any:
         self.virtual.append(len(targets))
@@ -174,7 +181,14 @@ def test_a_larger_sample_continues_a_smaller_one(model: Model, calls: Calls, tmp
 def test_what_changes_a_result_is_computed_anew(model: Model, calls: Calls, tmp_path: Path) -> None:
     asked: dict[str, Any] = {"hard_tokens": 20, "virtual_tokens": 2, "length": 2, "steps": 2, "out": tmp_path}
     token_reach(model, **asked)
-    for change in ({"seed": 1}, {"length": 3}, {"steps": 3}, {"targets": "random"}, {"time_limit": 600.0}):
+    for change in (
+        {"seed": 1},
+        {"length": 3},
+        {"steps": 3},
+        {"targets": "random"},
+        {"time_limit": 600.0},
+        {"with_start": False},
+    ):
         calls.virtual = []
         token_reach(model, **{**asked, **change})
         assert calls.virtual[-1] == 2, change
@@ -206,6 +220,12 @@ def test_the_hit_rate_counts_exact_answers_and_has_an_interval(model: Model) -> 
     assert found.reached / found.tried <= found.tokens_right <= 1
 
 
+def test_without_a_start_the_token_is_the_whole_input(model: Model) -> None:
+    found = token_reach(model, hard_tokens="all", virtual_tokens=1, length=3, steps=1, with_start=False)
+    written = {tuple(row) for row in rerun(model, torch.arange(VOCAB), 3).tolist()}
+    assert (found.start, found.hard.distinct.distinct) == ("", len(written))
+
+
 def test_targets_of_the_model_follow_its_probabilities(model: Model) -> None:
     drawn = sampled_targets(model, 4000, 1, torch_generator(0, "test"))[:, 0]
     with torch.no_grad():
@@ -226,7 +246,7 @@ def test_targets_of_the_model_follow_its_probabilities(model: Model) -> None:
         ({"length": 1.5}, "length must be a positive whole number, got 1.5"),
         ({"steps": -1}, "steps must be a positive whole number, got -1"),
         ({"time_limit": 0.0}, "time_limit must be a positive number of seconds, got 0.0"),
-        ({"length": 10**6}, "length must be at most [0-9]+, the positions of tiny, got 1000000"),
+        ({"length": 10**6}, "length must be at most [0-9]+, what tiny has positions for, got 1000000"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused_by_name(model: Model, given: dict[str, Any], message: str) -> None:

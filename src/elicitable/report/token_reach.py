@@ -23,7 +23,7 @@ def reach_lines(found: TokenReach) -> list[str]:
     Control characters of decoded tokens are shown as escapes, so that no token can move the cursor.
     """
     return [
-        f"{plain(found.model)}: what one token can make it write, greedily, {plural(found.length, 'token')} long",
+        f"{plain(found.model)}: {_question(found)}",
         "",
         *(f"  {text}" for text in [*hard_facts(found), *virtual_facts(found)]),
         f"  {duration(found.seconds)} in all.",
@@ -34,6 +34,11 @@ def reach_lines(found: TokenReach) -> list[str]:
         "virtual tokens",
         *(line for one in found.virtual.examples for line in _example_lines(one)),
     ]
+
+
+def _question(found: TokenReach) -> str:
+    after = f", after its start token {shown(found.start)}," if found.start else ""
+    return f"what one token{after} can make it write, greedily, {plural(found.length, 'token')} long"
 
 
 def _example_lines(one: ReachExample) -> Iterable[str]:
@@ -86,7 +91,8 @@ def virtual_facts(found: TokenReach) -> list[str]:
 
 def token_reach_section(found: TokenReach) -> Section:
     """The section of the HTML report: the facts, and examples of hard and of virtual tokens."""
-    facts = "".join(f"<p>{html.escape(text)}</p>" for text in [*hard_facts(found), *virtual_facts(found)])
+    told = [f"The question: {_question(found)}.", *hard_facts(found), *virtual_facts(found)]
+    facts = "".join(f"<p>{html.escape(text)}</p>" for text in told)
     note = (
         "The source reports, for LLaMA-7B and ten tokens: 24,426 distinct continuations of its 32,000 hard tokens, and "
         "46,812 of 48,218 trained virtual tokens that reach theirs (Petrov, Torr, Bibi, ICLR 2024, section 3)."

@@ -1,9 +1,10 @@
 """What one token can make a trained model write: hard tokens beside trained virtual tokens.
 
-A single hard token, as the whole input, is followed by one greedy continuation, so V hard tokens reach at most V of
-the V^L continuations of length L. A single virtual token, one free input embedding, is trained for a target drawn at
-random; how often the model then writes that target exactly is the hit rate. The source reports for LLaMA-7B and L = 10:
-24,426 distinct continuations of 32,000 hard tokens, 46,812 of 48,218 trained virtual tokens.
+The input is the model's beginning-of-sequence token, where it has one, and one token more. A hard token is followed by
+one greedy continuation, so V hard tokens reach at most V of the V^L continuations of length L. A virtual token, one
+free input embedding, is trained for a target drawn at random; how often the model then writes that target exactly is
+the hit rate. The source reports for LLaMA-7B and L = 10: 24,426 distinct continuations of 32,000 hard tokens, 46,812 of
+48,218 trained virtual tokens.
 
 The work is kept in records of 500 hard or 16 virtual tokens, so an interrupted run goes on where its last record ended.
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from elicitable.diagnosis.distinct import distinct
 from elicitable.diagnosis.intervals import wilson
 from elicitable.errors import BudgetError, InputError, UnknownNameError
+from elicitable.models.capture import start_token
 from elicitable.models.mode import evaluating
 from elicitable.models.model import as_model
 from elicitable.rng import torch_generator
@@ -57,6 +59,7 @@ def token_reach(
     length: int = 10,
     targets: str = "model",
     steps: int = STEPS,
+    with_start: bool = True,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -76,6 +79,9 @@ def token_reach(
         targets: ``"random"``, each token uniform over the vocabulary; or ``"model"``, what the model itself writes at
             temperature 1 after a token drawn uniformly.
         steps: the most steps of Adam a virtual token gets.
+        with_start: the token stands after the model's beginning-of-sequence token, where it has one. Without it the
+            token is the very first, which many models treat as an attention sink and hardly read: SmolLM2 then starts
+            almost every answer with "-", whatever the token.
         seed: of the sample, the targets and the starts.
         out: folder of the records; in memory only when None.
         progress: told what runs and how much of the work is done.
@@ -94,7 +100,8 @@ def token_reach(
         (10, 2)
     """
     model = as_model(model)
-    plan = _Plan(length, targets, steps, seed, time_limit)
+    start = start_token(model) if with_start else None
+    plan = _Plan(length, targets, steps, () if start is None else (start,), seed, time_limit)
     _check(model, plan, hard_tokens, virtual_tokens)
     sitting = _Sitting(model, plan, Store(out), progress or _say_nothing, time.monotonic())
     hard = sitting.hard_reach(model.anatomy.vocab if hard_tokens == "all" else hard_tokens)
@@ -104,6 +111,7 @@ def token_reach(
         model=model.name,
         vocab=model.anatomy.vocab,
         d_model=model.anatomy.d_model,
+        start=sitting.text(plan.after) if plan.after else "",
         length=length,
         seed=seed,
         hard=hard,
@@ -120,6 +128,7 @@ class _Plan:
     length: int
     targets: str
     steps: int
+    after: tuple[int, ...]
     seed: int
     time_limit: float | None
 
@@ -138,8 +147,9 @@ def _check(model: Model, plan: _Plan, hard_tokens: int | str, virtual_tokens: in
     if plan.time_limit is not None and not plan.time_limit > 0:
         raise InputError(f"time_limit must be a positive number of seconds, got {plan.time_limit!r}.")
     positions = getattr(model.hf.config, "max_position_embeddings", None)
-    if positions is not None and plan.length > positions:
-        raise InputError(f"length must be at most {positions}, the positions of {model.name}, got {plan.length}.")
+    most = None if positions is None else positions - len(plan.after)
+    if most is not None and plan.length > most:  # the last token written is not read
+        raise InputError(f"length must be at most {most}, what {model.name} has positions for, got {plan.length}.")
 
 
 def _say_nothing(what: str, share: float) -> None:
@@ -158,7 +168,7 @@ class _Sitting:
 
     def _spec(self, kind: str, **more: Any) -> dict[str, Any]:
         plan = self.plan
-        shared = {"model": self.model.fingerprint, "length": plan.length, "seed": plan.seed}
+        shared = {"model": self.model.fingerprint, "length": plan.length, "after": plan.after, "seed": plan.seed}
         return {"kind": f"token-reach/{kind}", **shared, **more}
 
     def _training(self) -> dict[str, Any]:
@@ -198,9 +208,9 @@ class _Sitting:
             seconds += record["seconds"]
         return HardReach(
             distinct=distinct(written, vocab),
-            shared=tuple((self._text(tokens), count) for tokens, count in Counter(written).most_common(3) if count > 1),
+            shared=tuple((self.text(tokens), count) for tokens, count in Counter(written).most_common(3) if count > 1),
             examples=tuple(
-                ReachExample(self._text([i]), self._text(w)) for i, w in zip(ids[:SHOWN], written, strict=False)
+                ReachExample(self.text([i]), self.text(w)) for i, w in zip(ids[:SHOWN], written, strict=False)
             ),
             seconds=seconds,
         )
@@ -212,7 +222,7 @@ class _Sitting:
             return known
         self._left()
         began = time.monotonic()
-        written = continue_greedily(self.model, ids.to(self.model.device), self.plan.length)
+        written = continue_greedily(self.model, ids.to(self.model.device), self.plan.length, self.plan.after)
         seconds = round(time.monotonic() - began, 3)
         return self.store.put(spec, {"ids": ids.tolist(), "written": written.tolist(), "seconds": seconds})
 
@@ -264,6 +274,7 @@ class _Sitting:
             start.repeat(len(RATES), 1),
             rates,
             steps,
+            after=self.plan.after,
             seconds=left and SWEEP_SHARE * left,
             progress=tell,
         )
@@ -294,6 +305,7 @@ class _Sitting:
             start,
             torch.full((rows,), rate),
             self.plan.steps,
+            after=self.plan.after,
             seconds=left and left / chunks_left,
             progress=tell,
         )
@@ -314,13 +326,13 @@ class _Sitting:
         if self.plan.targets == "random":
             targets = torch.randint(vocab, (rows, self.plan.length), generator=generator).to(model.device)
         else:
-            targets = sampled_targets(model, rows, self.plan.length, generator)
+            targets = sampled_targets(model, rows, self.plan.length, generator, self.plan.after)
         with torch.no_grad():
             return targets, model.hf.get_input_embeddings()(ids)
 
     # what is shown
 
-    def _text(self, ids: list[int] | tuple[int, ...]) -> str:
+    def text(self, ids: list[int] | tuple[int, ...]) -> str:
         """Token ids as text; as numbers where there is no tokenizer."""
         if self.model.tokenizer is None:
             return " ".join(map(str, ids))
@@ -334,7 +346,7 @@ class _Sitting:
             is_reached = step > 0
             shown[is_reached] += 1
             if shown[is_reached] <= SHOWN:
-                yield ReachExample(f"virtual token {number}", self._text(tokens), self._text(target), is_reached, step)
+                yield ReachExample(f"virtual token {number}", self.text(tokens), self.text(target), is_reached, step)
 
 
 def _right(target: list[int], written: list[int]) -> int:
@@ -358,14 +370,17 @@ def _by_rate(fitted: FittedTokens) -> list[dict[str, float]]:
 
 
 @torch.no_grad()
-def sampled_targets(model: Model, rows: int, length: int, generator: torch.Generator) -> Tensor:
-    """(row, length) ids that the model writes at temperature 1 after a token drawn uniformly, which is not kept.
+def sampled_targets(
+    model: Model, rows: int, length: int, generator: torch.Generator, after: tuple[int, ...] = ()
+) -> Tensor:
+    """(row, length) ids that the model writes at temperature 1 after ``after`` and a token drawn uniformly.
 
     >>> import elicitable as el
     >>> tuple(sampled_targets(el.load("toy:ascending"), 3, 4, torch_generator(0, "example")).shape)
     (3, 4)
     """
-    given = torch.randint(model.anatomy.vocab, (rows, 1), generator=generator).to(model.device)
+    drawn = torch.randint(model.anatomy.vocab, (rows, 1), generator=generator)
+    given = torch.cat([torch.tensor(after, dtype=torch.long).expand(rows, -1), drawn], dim=1).to(model.device)
     written, cache = [], None
     with evaluating(model.hf):
         for _ in range(length):

@@ -1,9 +1,9 @@
 """Many single virtual tokens at once, each trained to make the frozen model write its own target.
 
 A virtual token v ∈ R^d_model is the whole input, after the token that starts every text where there is one: the model
-reads v and writes all that follows. For a target y_1 … y_L the loss is the teacher-forced −Σ_t log p(y_t | v, y_<t) / L.
-Rows of a batch do not see each other, so one batch trains as many tokens as it has rows; a row that writes its target
-leaves the batch.
+reads v and writes all that follows. For a target y_1 … y_L the loss is the teacher-forced
+−Σ_t log p(y_t | v, y_1 … y_{t−1}) / L. Rows of a batch do not see each other, so one batch trains as many tokens as it
+has rows; a row that writes its target leaves the batch.
 
 Source: Petrov, Torr, Bibi, ICLR 2024 (arXiv 2310.19698), section 3.
 """
@@ -53,8 +53,8 @@ class FittedTokens:
 
 
 @torch.no_grad()
-def continue_greedily(model: Model, first: Tensor, length: int, start: Sequence[int] = ()) -> Tensor:
-    """(row, length) ids that the model writes greedily after ``start`` and one token, which are its whole input.
+def continue_greedily(model: Model, first: Tensor, length: int, after: Sequence[int] = ()) -> Tensor:
+    """(row, length) ids that the model writes greedily after ``after`` and one token, which are its whole input.
 
     End-of-text is a token like any other: nothing stops before ``length``. Computed in the model's own precision.
 
@@ -62,7 +62,7 @@ def continue_greedily(model: Model, first: Tensor, length: int, start: Sequence[
         model: the model, as it is.
         first: (row,) token ids, or (row, d_model) virtual tokens.
         length: how many tokens are written.
-        start: ids that stand first in every row, such as the model's beginning-of-sequence token.
+        after: ids that stand first in every row, such as the model's beginning-of-sequence token.
 
     Example:
         >>> import elicitable as el
@@ -71,9 +71,9 @@ def continue_greedily(model: Model, first: Tensor, length: int, start: Sequence[
         (10, 4)
     """
     if first.is_floating_point():
-        given = {"inputs_embeds": _after(model, start, first[:, None].to(model.dtype))}
+        given = {"inputs_embeds": _after(model, after, first[:, None].to(model.dtype))}
     else:
-        given = {"input_ids": torch.cat([_rows(start, first), first[:, None]], dim=1)}
+        given = {"input_ids": torch.cat([_rows(after, first), first[:, None]], dim=1)}
     written, cache = [], None
     with evaluating(model.hf):
         for _ in range(length):
@@ -203,15 +203,15 @@ def _losses(model: Model, tokens: Tensor, targets: Tensor, after: Sequence[int])
     return token_losses.view(targets.shape).mean(dim=1), is_right
 
 
-def _after(model: Model, start: Sequence[int], embeddings: Tensor) -> Tensor:
-    """``embeddings`` (row, token, d_model) with those of ``start`` before them."""
-    first = model.hf.get_input_embeddings()(_rows(start, embeddings))
+def _after(model: Model, after: Sequence[int], embeddings: Tensor) -> Tensor:
+    """``embeddings`` (row, token, d_model) with those of ``after`` before them."""
+    first = model.hf.get_input_embeddings()(_rows(after, embeddings))
     return torch.cat([first.to(embeddings.dtype), embeddings], dim=1)
 
 
-def _rows(start: Sequence[int], rows: Tensor) -> Tensor:
-    """(row, start) ids, the same for every row of ``rows``."""
-    return torch.tensor(list(start), dtype=torch.long, device=rows.device).expand(len(rows), -1)
+def _rows(ids: Sequence[int], rows: Tensor) -> Tensor:
+    """(row, token) ids, the same for every row of ``rows``."""
+    return torch.tensor(list(ids), dtype=torch.long, device=rows.device).expand(len(rows), -1)
 
 
 @contextmanager
