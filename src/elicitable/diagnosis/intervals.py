@@ -27,10 +27,10 @@ def replicates(arms: dict[str, Outcomes], seed: int, count: int = REPLICATES) ->
 
     items = len(next(iter(arms.values()))[0])
     rng = generator(seed, "bootstrap", "items")
-    counts = rng.multinomial(items, np.full(items, 1.0 / items), size=count) / items
+    counts = rng.multinomial(items, np.full(items, 1.0 / items), size=count)
     means = {}
     for name, outcomes in arms.items():
-        by_seed = np.asarray(outcomes, dtype=float) @ counts.T  # (seed, replicate)
+        by_seed = np.asarray(outcomes, dtype=float) @ counts.T / items  # (seed, replicate); whole numbers, then one /
         seeds = generator(seed, "bootstrap", "seeds", name).integers(len(by_seed), size=(count, len(by_seed)))
         means[name] = by_seed[seeds, np.arange(count)[:, None]].mean(axis=1)
     return means
