@@ -385,6 +385,74 @@ def construct(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[list[str] | None, typer.Argument(help="experiments; default all")] = None,
+    preset: Annotated[str, typer.Option(help="quick (one seed) or paper (ten)")] = "quick",
+    seeds: Annotated[int | None, typer.Option(help="instead of the preset's")] = None,
+    executor: Annotated[str, typer.Option(help="local, inline or ray")] = "local",
+    workers: Annotated[int | None, typer.Option(help="trials at once")] = None,
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster")] = None,
+    status: Annotated[bool, typer.Option("--status", help="say what is done and run nothing")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="run failed trials again")] = False,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the paper's experiments and put ours beside what the source reports."""
+    from elicitable.report.html import write_page
+    from elicitable.report.reproduction import reproduction_markdown, reproduction_sections
+    from elicitable.runs import reproduce as runs
+
+    folder, console = out or Path("elicitable-runs") / f"reproduce-{preset}", _progress_console()
+    if status:
+        lines = runs.status(name or (), preset=preset, seeds=seeds, out=folder)
+        if as_json:
+            _print_json({"trials": [_plain_line(line) for line in lines]})
+        for line in () if as_json else lines:
+            _result_console().print(
+                f"{line.state:<10} {line.experiment}: {line.job.describe()}", highlight=False, markup=False
+            )
+        return
+
+    def told(job: Any, record: Any, done: int, total: int) -> None:
+        if not quiet:
+            console.print(f"[{done}/{total}] {job.describe()}: {record['status']}", highlight=False, markup=False)
+
+    found = runs.reproduce(
+        name or (),
+        preset=preset,
+        seeds=seeds,
+        out=folder,
+        executor=executor,
+        workers=workers,
+        address=address,
+        retry=retry,
+        told=told,
+    )
+    write_page("The paper's experiments, reproduced", reproduction_sections(found), folder / "report.html")
+    text = reproduction_markdown(found)
+    (folder / "results.md").write_text(text, encoding="utf-8")
+    if as_json:
+        _print_json(found)
+    else:
+        typer.echo(text)
+        typer.echo(f"Report: {folder / 'report.html'}")
+    if found.get("trials_failed"):
+        raise typer.Exit(1)
+
+
+def _plain_line(line: Any) -> dict[str, Any]:
+    return {
+        "experiment": line.experiment,
+        "trial": line.job.describe(),
+        "state": line.state,
+        "steps": line.steps,
+        "seconds": line.seconds,
+        "reason": line.reason,
+    }
+
+
+@app.command()
 def models(
     architectures: Annotated[bool, typer.Option("--architectures", help="which decoders were checked")] = False,
     as_json: Json = False,

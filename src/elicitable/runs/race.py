@@ -267,7 +267,12 @@ def _run(race: Race, sizes: list[Sized]) -> list[ArmResult]:
     entries = [_Entry(sized) for sized in sorted(sizes, key=lambda sized: _ORDER.index(sized.method))]
     for nth, entry in enumerate(entries):
         if entry.is_trained:
-            _first_round(race, entry, nth, len(entries))
+            try:
+                _first_round(race, entry, nth, len(entries))
+            except BudgetError as error:  # too little time: an answer is owed all the same, unless nothing was trained
+                if not any(other.is_trained and other.records for other in entries):
+                    raise
+                entry.refusal = str(error)
         else:
             _choose(race, entry, 0, nth, len(entries))
         race.reporter.end(_arm(race, entry))
