@@ -17,8 +17,8 @@ from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
 from elicitable.rng import torch_generator
 from elicitable.runs import reach
-from elicitable.runs.reach import sampled_targets, token_reach
-from elicitable.training.virtual_tokens import continue_greedily, fit_virtual_tokens
+from elicitable.runs.reach import best_rate, by_rate, sampled_targets, token_reach
+from elicitable.training.virtual_tokens import FittedTokens, continue_greedily, fit_virtual_tokens
 from elicitable.values import TokenReach
 
 VOCAB, WIDTH = 64, 32
@@ -207,8 +207,17 @@ def test_the_rate_is_chosen_on_targets_that_are_not_scored(model: Model, monkeyp
     scored = {tuple(row) for targets in seen[1:] for row in targets.tolist()}
     assert (len(swept), len(scored)) == (reach.SWEEP_TARGETS, 4)
     assert not swept & scored
-    best = min(found.sweep, key=lambda entry: (-entry["reached"], entry["loss_nats"]))
-    assert found.learning_rate == best["rate"]
+    assert found.learning_rate == best_rate(found.sweep)
+
+
+def test_a_rate_that_reaches_more_wins_over_a_lower_loss() -> None:
+    steps, losses = torch.tensor([20, 20, 40, 0, 0, 0]), torch.tensor([0.9, 0.9, 0.1, 0.1, 0.5, torch.inf])
+    fitted = FittedTokens(torch.zeros(6, 4), torch.zeros(6, 2), steps, losses)
+    swept = by_rate(fitted, (0.01, 0.03, 0.1))
+    assert [entry["reached"] for entry in swept] == [2, 1, 0]
+    assert best_rate(swept) == 0.01
+    assert best_rate(swept[1:]) == 0.03
+    assert best_rate([{**swept[0], "reached": 1}, swept[1]]) == 0.03
 
 
 def test_the_hit_rate_counts_exact_answers_and_has_an_interval(model: Model) -> None:

@@ -315,7 +315,9 @@ def _first_round(race: Race, entry: _Entry, nth: int, arms: int) -> None:
         entry.refusal = f"a budget of {race.budget:,} is too small; size 1 trains {needed:,} numbers"
         return
     timing = None if race.time_limit is None else Timing.of(race, entry.sized, arms - nth)
-    rates = method.schedule.learning_rates if timing is None else timing.rates(method.schedule.learning_rates)
+    rates: Sequence[float] = method.schedule.learning_rates
+    if timing is not None:
+        rates = _kept(race, entry, "rates", timing.rates(method.schedule.learning_rates))
     swept = _sweep(race, entry, rates, race.pace.sweep_steps, nth, arms, timing)
     says_nothing = _worth(swept[0])[0] < 0.05 and race.quickest is None
     if timing is None and says_nothing and race.pace.steps > 20 * race.pace.sweep_steps:
@@ -325,6 +327,22 @@ def _first_round(race: Race, entry: _Entry, nth: int, arms: int) -> None:
         return
     entry.rate = swept[0]["learning_rate"]
     _rerun(race, entry, 0, nth, arms, timing)
+
+
+def _kept(race: Race, entry: _Entry, what: str, decision: Any) -> Any:
+    """A decision that hangs on the clock, kept with the trials: the same arguments find the same trials again."""
+    spec = {
+        "decision": what,
+        "method": entry.sized.method,
+        "size": entry.sized.size,
+        "time_limit": race.time_limit,
+        "seeds": race.seeds,
+        "seed": race.seed,
+        "test_items": race.pace.test_items,
+        "model": race.model.fingerprint,
+        "task": race.task.fingerprint(),
+    }
+    return (race.store.get(spec) or race.store.put(spec, {"status": "ok", "decision": decision}))["decision"]
 
 
 def _sweep(
@@ -350,7 +368,7 @@ def _rerun(race: Race, entry: _Entry, seed: int, nth: int, arms: int, timing: Ti
     plan = _plan(race, entry.sized.method, entry.rate)
     if race.time_limit is not None:
         timing = timing or Timing.of(race, entry.sized, (arms - nth) * (race.seeds - seed), is_rerun=True)
-        if timing.is_over:
+        if _kept(race, entry, f"no time for seed {seed}", timing.is_over):
             return
         plan = timing.final(plan)
     race.reporter.begin(entry.sized.method, f"seed {seed + 1} of {race.seeds}", nth, arms)

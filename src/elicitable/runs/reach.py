@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -254,7 +254,7 @@ class _Sitting:
         )
 
     def _sweep(self) -> Record:
-        """The learning rate that reaches most of its targets, or, where equal, has the lowest mean loss."""
+        """The best learning rate, found on targets that are not scored."""
         steps = min(SWEEP_STEPS, self.plan.steps)
         spec = self._spec("sweep", rates=RATES, rows=SWEEP_TARGETS, steps=steps, **self._training())
         known = self.store.get(spec)
@@ -278,10 +278,9 @@ class _Sitting:
             seconds=left and SWEEP_SHARE * left,
             progress=tell,
         )
-        sweep = _by_rate(fitted)
-        best = min(sweep, key=lambda entry: (-entry["reached"], entry["loss_nats"]))
+        sweep = by_rate(fitted, RATES)
         seconds = round(time.monotonic() - began, 3)
-        return self.store.put(spec, {"rate": best["rate"], "sweep": sweep, "seconds": seconds})
+        return self.store.put(spec, {"rate": best_rate(sweep), "sweep": sweep, "seconds": seconds})
 
     def _virtual_chunk(self, first: int, wanted: int, rate: float) -> Record:
         chunk, rows = first // VIRTUAL_CHUNK, min(VIRTUAL_CHUNK, wanted - first)
@@ -355,18 +354,23 @@ def _right(target: list[int], written: list[int]) -> int:
     return next(wrong, len(target))
 
 
-def _by_rate(fitted: FittedTokens) -> list[dict[str, float]]:
-    """What each rate of the sweep did; rows are grouped by rate."""
-    reached, losses = fitted.reached.view(len(RATES), -1), fitted.losses.view(len(RATES), -1).double()
+def by_rate(fitted: FittedTokens, rates: Sequence[float]) -> list[dict[str, float]]:
+    """What each rate of a sweep did: targets reached, targets tried, mean loss in nats. Rows are grouped by rate."""
+    reached, losses = fitted.reached.view(len(rates), -1), fitted.losses.view(len(rates), -1).double()
     return [
         {
             "rate": rate,
             "reached": int(reached[i].sum()),
             "tried": reached.shape[1],
-            "loss_nats": round(float(losses[i].clamp(max=1e9).mean()), 6),
+            "loss_nats": round(float(losses[i].clamp(max=1e9).mean()), 6),  # a record holds no infinity
         }
-        for i, rate in enumerate(RATES)
+        for i, rate in enumerate(rates)
     ]
+
+
+def best_rate(sweep: Sequence[Mapping[str, float]]) -> float:
+    """The rate that reached most targets; of those, the one of lowest mean loss."""
+    return min(sweep, key=lambda entry: (-entry["reached"], entry["loss_nats"]))["rate"]
 
 
 @torch.no_grad()
