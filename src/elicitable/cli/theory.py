@@ -230,8 +230,8 @@ def _capacity(request: Request, console: Console | None) -> Answer:
     else:
         rows = capacities.capacity(dtypes, seed=request.seed)
     table = Table(box=None, pad_edge=False)
-    for head in ("type", "construction", "V", "n_X", "N", "limited by", "T needed", "T bound", "margin", "1/V²"):
-        table.add_column(head, justify="left" if head in ("type", "construction", "limited by") else "right")
+    for head in ("type", "construction", "V", "n_X", "N", "T needed", "T bound", "margin", "1/V²"):
+        table.add_column(head, justify="left" if head in ("type", "construction") else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.dtype,
@@ -239,13 +239,13 @@ def _capacity(request: Request, console: Console | None) -> Answer:
             f"{row.vocab:,}",
             str(row.n_input),
             str(row.n_answer),
-            row.limited_by,
             f"{row.temperature_needed:.2f}",
             f"{row.temperature_bound:.2f}",
             f"{row.smallest_margin:.1e}",
             f"{row.ideal_margin:.1e}",
         )
-    shown: list[RenderableType] = [table]
+    limits = [f"{row.dtype} {row.construction}, V = {row.vocab:,}: {row.limited_by}" for row in rows]
+    shown: list[RenderableType] = [table, "", "What limits each row:", *limits]
     if request.out is not None:
         from elicitable.cache import replace_file
         from elicitable.report.constructions import plot_capacity
