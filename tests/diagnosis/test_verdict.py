@@ -69,6 +69,14 @@ def test_one_good_arm_of_a_rung_is_enough() -> None:
     assert label(arm("zero-shot", 200), arm("lora", 200), arm("full", 900)) == "weights"
 
 
+def test_the_best_arm_of_a_rung_is_the_one_that_is_named() -> None:
+    arms = [arm("zero-shot", 200), arm("layer-prefix", 898), arm("kv-prefix", 900), arm("full", 901)]
+    for order in (arms, arms[::-1]):
+        assert decide(order, margin=0.02, floor=0.1, seed=0).reasons[0].startswith("kv-prefix scores 0.900")
+    few = [arm("zero-shot", 200), arm("lora", 900), replace(arm("full", 900), budget=Budget(10**6, 0, 0))]
+    assert decide(few, margin=0.02, floor=0.1, seed=0).reasons[0].startswith("lora")  # as good with fewer numbers
+
+
 def test_the_control_is_never_the_verdict_and_never_the_best() -> None:
     assert label(arm("zero-shot", 300), arm("value-bias", 990), arm("full", 900)) == "weights"
     assert label(arm("value-bias", 990)) == "inconclusive"

@@ -17,7 +17,7 @@ from elicitable.models.model import Model
 from elicitable.training import loop, precision
 from elicitable.training.evaluate import Reading, answer_logits, evaluate, token_losses
 from elicitable.training.loop import Plan, prepared, train
-from elicitable.values import CurvePoint, Item
+from elicitable.values import CurvePoint, Item, Score
 
 Build = Callable[..., Model]
 TRAINED = [method.name for method in METHODS if method.schedule is not None]
@@ -71,6 +71,28 @@ def test_every_method_learns_and_leaves_the_base_alone(digits_model: Build, meth
         score = evaluate(model, Successor().held_out("validation", 8), None, Reading(batch=16))
     assert score.correct == fit.best.correct
     assert score.loss_nats == pytest.approx(fit.best.loss_nats, abs=1e-12)
+
+
+@pytest.mark.parametrize(("select_by", "best"), [("score", 1), ("loss", 2)])
+def test_the_best_state_by_validation_is_the_one_that_is_left(
+    digits_model: Build, monkeypatch: pytest.MonkeyPatch, select_by: Any, best: int
+) -> None:
+    model = digits_model(8)
+    adaptation = build(model, "kv-prefix")
+    scores = [Score((0, 0), 3.0), Score((1, 0), 2.0), Score((0, 0), 1.0), Score((1, 0), 2.5)]
+    states: list[list[torch.Tensor]] = []
+
+    def scored(*given: Any) -> Score:
+        states.append(numbers(adaptation))
+        return scores[len(states) - 1]
+
+    monkeypatch.setattr(loop, "evaluate", scored)
+    fit = train(model, adaptation, Successor(), replace(PLAN, steps=8, evaluate_every=2, select_by=select_by), 0)
+    assert len(states) == 4
+    assert fit.best == scores[best]
+    left = numbers(adaptation)
+    equal = [all(torch.equal(a, b) for a, b in zip(left, state, strict=True)) for state in states]
+    assert equal == [nth == best for nth in range(4)]
 
 
 def test_enough_training_solves_it_and_says_so(digits_model: Build) -> None:
