@@ -5,6 +5,7 @@ Items are resampled once for all methods (they answered the same items), seeds w
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from elicitable.rng import generator
@@ -26,14 +27,20 @@ def replicates(arms: dict[str, Outcomes], seed: int, count: int = REPLICATES) ->
     import numpy as np
 
     items = len(next(iter(arms.values()))[0])
-    rng = generator(seed, "bootstrap", "items")
-    counts = rng.multinomial(items, np.full(items, 1.0 / items), size=count)
+    counts = _item_counts(items, seed, count)
     means = {}
     for name, outcomes in arms.items():
         by_seed = np.asarray(outcomes, dtype=float) @ counts.T / items  # (seed, replicate); whole numbers, then one /
         seeds = generator(seed, "bootstrap", "seeds", name).integers(len(by_seed), size=(count, len(by_seed)))
         means[name] = by_seed[seeds, np.arange(count)[:, None]].mean(axis=1)
     return means
+
+
+@lru_cache(maxsize=1)
+def _item_counts(items: int, seed: int, count: int) -> np.ndarray:
+    """(replicate, item) how often each item is drawn; the same for every arm, so drawn once for all of them."""
+    rng = generator(seed, "bootstrap", "items")
+    return rng.multinomial(items, [1.0 / items] * items, size=count).astype(float)
 
 
 def interval(outcomes: Outcomes, seed: int, level: float = 0.95) -> tuple[float, float]:
