@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -157,7 +158,7 @@ def verdict(
             started=STARTED,
             reporter=None if quiet else live,
         )
-    answer.provenance["command"] = _command()  # type: ignore[index]
+    answer = replace(answer, provenance={**answer.provenance, "command": _command()})
     _write_json(folder / "verdict.json", verdict_to_json(answer))
     report = write_report(answer, folder / "report.html")
     if as_json:

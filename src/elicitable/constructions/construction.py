@@ -38,14 +38,6 @@ def base_digits(numbers: Symbols, base: int, places: int) -> Symbols:
     return np.stack([numbers // power % base for power in powers], axis=-1)
 
 
-def number_of(digits: Sequence[int], base: int) -> int:
-    """The integer that has these digits, the inverse of :func:`base_digits`."""
-    number = 0
-    for digit in digits:
-        number = number * base + int(digit)
-    return number
-
-
 @dataclass(frozen=True, eq=False)
 class Construction:
     """A built transformer and its code.

@@ -45,6 +45,7 @@ class Anatomy:
     vocab: int
     has_rotary: bool
     takes_position_ids: bool
+    takes_logits_to_keep: bool
 
     @property
     def depth(self) -> int:
@@ -89,6 +90,7 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
         vocab=hf.get_input_embeddings().weight.shape[0],
         has_rotary=_has_relative_positions(hf),
         takes_position_ids="position_ids" in inspect.signature(hf.get_decoder().forward).parameters,
+        takes_logits_to_keep="logits_to_keep" in inspect.signature(hf.forward).parameters,
     )
 
 

@@ -100,7 +100,6 @@ class Slot:
     capture: dict[int, tuple[Tensor, Tensor]] | None = None
     watchers: list[Watcher] = field(default_factory=list)
     query_positions: Tensor | None = None
-    active_calls: int = 0
     _masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
 
     def causal(self, queries: int, keys: int, prefix: int, device: torch.device) -> Tensor:
@@ -211,7 +210,6 @@ def _call(
     prefix = slot.prefix
     window = kwargs.get("sliding_window")
     if prefix is not None and slot.strength > 0:
-        slot.active_calls += 1
         bias = prefix.value_bias[layer] if prefix.value_bias is not None else None
         if bias is not None:
             value_bias = slot.strength * bias.to(value)
@@ -314,7 +312,7 @@ def _is_short_training(query: Tensor, key: Tensor) -> bool:
     """Whether attention written out beats the CPU's fused kernel, whose backward pass is slow on short sequences.
 
     Measured on one core, bfloat16, 256 heads in all, forward + backward: 4.5 against 18.8 ms at 19 queries and 25
-    keys, 6.9 against 20.5 ms at 96 and 102 (benchmarks/step.py).
+    keys, 6.9 against 20.5 ms at 96 and 102 (benchmarks/kernels.py).
     """
     is_trained = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
     return is_trained and query.device.type == "cpu" and query.shape[2] * key.shape[2] <= 512 * 512

@@ -6,7 +6,6 @@ Gradients flow through them to whatever they were computed from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -59,6 +58,7 @@ def _capture(
     relative = torch.arange(-prefix, 0, device=model.device)[None]
     positions = (relative - end if anatomy.has_rotary else relative + prefix).expand(rows, -1)
     given = {"position_ids": positions} if anatomy.takes_position_ids else {}
+    few_logits = {"logits_to_keep": 1} if anatomy.takes_logits_to_keep else {}
     given["attention_mask"] = torch.ones(rows, prefix, dtype=torch.long, device=model.device)
     if before is not None and before.positions is not None and anatomy.has_rotary and anatomy.takes_position_ids:
         # relative to the content; here the first query stands at −prefix − end, and sliding windows count from there
@@ -69,7 +69,7 @@ def _capture(
         slot.capture = {}
         try:
             with evaluating(model.hf):
-                model.hf(**inputs, **given, use_cache=False, **_few_logits(model))
+                model.hf(**inputs, **given, use_cache=False, **few_logits)
             captured = slot.capture
         finally:
             set_prefix(model, slot, outer, strength)
@@ -86,13 +86,6 @@ def _check_reach(model: Model, prefix: int) -> None:
     longest = reach_of(model)
     if longest is not None and prefix > longest:
         raise InputError(f"the context has {prefix} tokens, but {model.name} has only {longest} positions.")
-
-
-def _few_logits(model: Model) -> dict[str, Any]:
-    import inspect
-
-    takes = "logits_to_keep" in inspect.signature(model.hf.forward).parameters
-    return {"logits_to_keep": 1} if takes else {}
 
 
 @contextmanager
@@ -138,8 +131,3 @@ def start_token(model: Model) -> int | None:
         if isinstance(candidate, int) and 0 <= candidate < model.anatomy.vocab:
             return candidate
     return None
-
-
-def token_rows(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:
-    """(row, token) ids of sequences of equal length."""
-    return torch.cat([model.ids(row) for row in rows])

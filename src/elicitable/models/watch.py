@@ -31,6 +31,7 @@ from elicitable.attention.split import recombine, split
 from elicitable.errors import InputError
 from elicitable.models.attend import Call, Slot, Watcher, combine
 from elicitable.models.inject import Adaptation, installed, use
+from elicitable.models.mode import evaluating
 from elicitable.models.model import Model, as_model
 from elicitable.models.scope import Scope
 from elicitable.values import PrefixKV
@@ -196,7 +197,7 @@ class _Reference:
     def _alone(self, watcher: Watcher, shift: int) -> Iterator[None]:
         """No context, no other watchers; the content stays at its positions."""
         slot, depth = self.slot, self.base.anatomy.depth
-        saved = {name: getattr(slot, name) for name in ("watchers", "prefix", "strength", "capture", "active_calls")}
+        saved = {name: getattr(slot, name) for name in ("watchers", "prefix", "strength", "capture")}
         positions = slot.query_positions
         slot.watchers, slot.strength, slot.capture = [watcher], 1.0, None
         slot.prefix = PrefixKV((None,) * depth, (None,) * depth, shift=shift) if shift else None
@@ -220,7 +221,7 @@ class _Reference:
             return _Replay(x, watched.key, _plain_value(watched)) if isinstance(x, Cache) else x
 
         block = self.base.anatomy.blocks[layer]
-        with self._alone(stop, 0), _in_eval(block), suppress(_Seen):
+        with self._alone(stop, 0), evaluating(block), suppress(_Seen):
             block.forward(*map(replay, args), **{name: replay(x) for name, x in kwargs.items()})
         return seen[0]
 
@@ -238,7 +239,7 @@ class _Reference:
             given["past_key_values"] = self._shadow(cache)
         if "logits_to_keep" in inspect.signature(self.base.hf.forward).parameters:
             given["logits_to_keep"] = 1
-        with self._alone(record, shift), _in_eval(self.base.hf):
+        with self._alone(record, shift), evaluating(self.base.hf):
             self.base.hf(**given)
         return seen
 
@@ -261,19 +262,6 @@ def _plain_value(watched: Operands) -> Tensor:
     if watched.value_bias is None:
         return watched.value
     return watched.value - watched.value_bias[None, :, None, :]
-
-
-@contextmanager
-def _in_eval(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, every submodule's own mode afterwards."""
-    training = [m for m in module.modules() if m.training]
-    for m in training:
-        m.training = False
-    try:
-        yield
-    finally:
-        for m in training:
-            m.training = True
 
 
 class _Observer:
