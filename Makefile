@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: install demo test test-all format clean
 
