@@ -73,7 +73,8 @@ class ArmResult:
     setting: Mapping[str, Any]
     budget: Budget
     status: str  # "ok", "diverged", "failed", "skipped"
-    reason: str = ""  # why, when status is not "ok"
+    reason: str = ""  # why, when status is not "ok" or not every seed ran through
+    stopped: str = ""  # why training ended: "solved", "plateau", "steps", "time"
     mean: float | None = None
     low: float | None = None
     high: float | None = None

@@ -16,7 +16,7 @@ ITEMS = 1_000
 
 
 def arm(
-    method: str, right: int, *, seeds: int = 1, items: int = ITEMS, reason: str = "plateau", **more: object
+    method: str, right: int, *, seeds: int = 1, items: int = ITEMS, stopped: str = "plateau", **more: object
 ) -> ArmResult:
     """An arm that has the first ``right`` of ``items`` items right, with every seed: nested, so pairs are exact."""
     correct = ((1,) * right + (0,) * (items - right),) * seeds
@@ -26,7 +26,7 @@ def arm(
         setting={},
         budget=Budget(0 if method in ("zero-shot", "prompt", "examples") else 100, 0, 0),
         status="ok",
-        reason=reason,
+        stopped=stopped,
         mean=right / items,
         low=low,
         high=high,
@@ -126,28 +126,28 @@ def test_nothing_at_all_right_is_out_of_reach_even_without_a_floor() -> None:
 
 
 def test_out_of_reach_waits_for_an_arm_that_still_rises() -> None:
-    rising = arm("full", 100, reason="steps", curves=(curve(0.01, 0.02, 0.05, 0.10),))
+    rising = arm("full", 100, stopped="steps", curves=(curve(0.01, 0.02, 0.05, 0.10),))
     decision = decide([arm("zero-shot", 90), rising], margin=0.02, floor=0.1, seed=0)
     assert decision.label == "inconclusive"
     assert "full was still improving" in decision.reasons[0]
 
 
 def test_an_arm_that_could_catch_up_keeps_the_verdict_open() -> None:
-    rising = {"reason": "time", "curves": (curve(0.1, 0.3, 0.5, 0.7),)}
+    rising = {"stopped": "time", "curves": (curve(0.1, 0.3, 0.5, 0.7),)}
     assert label(arm("zero-shot", 100), arm("kv-prefix", 700, **rising), arm("full", 950)) == "inconclusive"
-    settled = {"reason": "plateau", "curves": (curve(0.1, 0.3, 0.5, 0.7),)}
+    settled = {"stopped": "plateau", "curves": (curve(0.1, 0.3, 0.5, 0.7),)}
     assert label(arm("zero-shot", 100), arm("kv-prefix", 700, **settled), arm("full", 950)) == "weights"
-    hopeless = {"reason": "time", "curves": (curve(0.01, 0.02, 0.03, 0.05),)}
+    hopeless = {"stopped": "time", "curves": (curve(0.01, 0.02, 0.03, 0.05),)}
     assert label(arm("zero-shot", 100), arm("kv-prefix", 50, **hopeless), arm("full", 950)) == "weights"
 
 
 def test_slope_is_the_rise_of_the_last_third_mean_over_seeds() -> None:
     one = arm(
-        "full", 500, reason="time", curves=(curve(0.1, 0.2, 0.3, 0.4, 0.4, 0.5), curve(0.4, 0.4, 0.4, 0.4, 0.4, 0.4))
+        "full", 500, stopped="time", curves=(curve(0.1, 0.2, 0.3, 0.4, 0.4, 0.5), curve(0.4, 0.4, 0.4, 0.4, 0.4, 0.4))
     )
     assert slope(one) == pytest.approx((0.1 + 0.0) / 2)
     assert is_rising(one)
-    assert not is_rising(replace(one, reason="plateau"))
+    assert not is_rising(replace(one, stopped="plateau"))
     assert slope(replace(one, curves=(curve(0.1, 0.9),))) == 0.0  # too short to say
     assert could_catch_up(one, arm("full", 640), 0.02)
     assert not could_catch_up(one, arm("full", 700), 0.02)
@@ -159,6 +159,23 @@ def test_arms_that_did_not_finish_are_named_and_do_not_decide() -> None:
     assert decision.label == "weights"
     assert "kv-prefix took no part: diverged (diverged)." in decision.reasons
     assert decide([diverged], margin=0.02, floor=0.1, seed=0).label == "inconclusive"
+
+
+def test_out_of_reach_needs_a_weight_method_in_the_race() -> None:
+    decision = decide([arm("zero-shot", 50), arm("kv-prefix", 60)], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == "inconclusive"
+    assert "lora or full would settle it" in decision.reasons[0]
+    lost = replace(arm("full", 0), status="failed", reason="out of memory", correct=(), mean=None)
+    decision = decide([arm("zero-shot", 50), arm("lora", 60), lost], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == "out-of-reach"
+    assert decision.reasons[1] == "full took no part: failed (out of memory)."
+
+
+def test_a_score_over_some_of_the_seeds_is_said_to_be_one() -> None:
+    partial = replace(arm("lora", 950), reason="1 of 2 seeds diverged, the score is that of the rest")
+    decision = decide([arm("zero-shot", 100), partial], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == "weights"
+    assert "lora: 1 of 2 seeds diverged, the score is that of the rest." in decision.reasons
     assert decide([], margin=0.02, floor=0.1, seed=0).label == "inconclusive"
 
 

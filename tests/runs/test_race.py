@@ -58,7 +58,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     pace = replace(race.DIGITS, batch=8, validation_items=16, test_items=32, evaluate_every=2)
     monkeypatch.setattr(race, "DIGITS", pace)
     monkeypatch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
-    trial.elsewhere_nats.cache_clear()
+    trial._elsewhere_nats.cache_clear()
 
 
 def run(model: Model, out: Path | None = None, **options: Any) -> el.values.Verdict:
@@ -252,3 +252,93 @@ def test_a_sweep_never_reads_the_test_split(digits_model: Build) -> None:
     assert record["status"] == "ok"
     with pytest.raises(AssertionError):
         trial.run(Trial("lora", 1, plan, seed=0, test_items=4), digits_model(8), Secret(), Store(None))
+
+
+def test_a_seed_that_diverges_is_not_passed_over(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = trial.train
+
+    def second_diverges(model: Any, adaptation: Any, task: Any, plan: Plan, seed: int, **more: Any) -> Any:
+        fit = own(model, adaptation, task, plan, seed, **more)
+        return replace(fit, stopped="diverged", best=None) if seed == 1 else fit
+
+    monkeypatch.setattr(trial, "train", second_diverges)
+    answer = run(digits_model(8), tmp_path, methods=["zero-shot", "lora"])
+    lora = next(arm for arm in answer.arms if arm.method == "lora")
+    assert (lora.status, lora.seeds, len(lora.correct)) == ("ok", 1, 1)
+    assert lora.reason == "1 of 2 seeds diverged; the score is that of the rest"
+    assert lora.stopped == "steps"
+    assert f"lora: {lora.reason}." in answer.reasons
+
+
+def test_what_failed_is_tried_again_and_what_diverged_is_not(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any, **more: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    model = digits_model(8)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(race.method_named("lora")), "build", broken)
+        first = run(model, tmp_path, methods=["zero-shot", "lora"])
+    assert first.arms[1].status == "failed"
+    again = run(model, tmp_path, methods=["zero-shot", "lora"])
+    assert again.arms[1].status == "ok"
+    assert again.arms[0] == first.arms[0]
+    plain = run(model, None, methods=["zero-shot", "lora"])
+    assert again.arms[1].correct == plain.arms[1].correct
+
+
+def test_a_method_that_cannot_be_is_skipped_for_good(digits_model: Build, tmp_path: Path) -> None:
+    class Long(Reverse):
+        def _items(self) -> list[Item]:
+            return [Item(pair * 18, pair[::-1]) for pair in itertools.product(range(8), repeat=2)]
+
+    answer = race.verdict(digits_model(8), Long(), steps=2, seeds=1, methods=["zero-shot", "examples"], out=tmp_path)
+    examples = answer.arms[1]
+    assert examples.status == "skipped"
+    assert "examples has no candidates" in examples.reason
+    before = files(tmp_path)
+    assert race.verdict(digits_model(8), Long(), steps=2, seeds=1, methods=["zero-shot", "examples"], out=tmp_path)
+    assert files(tmp_path) == before
+
+
+def test_side_effects_are_measured_against_the_weights_as_they_are_now(digits_model: Build) -> None:
+    model = digits_model(8)
+    first = run(model, methods=["zero-shot"])
+    with torch.no_grad():
+        model.hf.transformer.wte.weight.mul_(3)
+    assert run(model, methods=["zero-shot"]).arms[0].side_effect_nats == first.arms[0].side_effect_nats == 0.0
+
+
+def test_training_goes_on_inside_what_is_in_use(digits_model: Build) -> None:
+    """A prompt around a race or a tuning stands before whatever is trained, and is not trained itself."""
+    model = digits_model(8)
+    bare = run(model, methods=["zero-shot", "kv-prefix"])
+    outer = el.context("kv-prefix", model, length=2, seed=5)
+    before = outer.state()
+    with el.use(model, outer):
+        inside = run(model, methods=["zero-shot", "kv-prefix"])
+        tuned = el.tune(model, Reverse(), method="kv-prefix", size=2, learning_rate=0.3, steps=20, test_items=32)
+    assert inside.arms[0].curves == bare.arms[0].curves
+    assert inside.arms[0].samples != bare.arms[0].samples or inside.arms[1].curves != bare.arms[1].curves
+    assert inside.provenance["model_hash"] != bare.provenance["model_hash"]
+    assert all(torch.equal(before[name], tensor) for name, tensor in outer.state().items())
+    assert all(parameter.grad is None for parameter in outer.parameters())
+    items = Reverse().held_out("test", 32)
+    with torch.no_grad(), el.use(model, [outer, tuned.adaptation]):
+        both = trial.evaluate(model, items, None, trial.Reading(batch=32))
+    assert both.mean == tuned.record["mean"]
+    assert both.loss_nats == pytest.approx(tuned.record["loss_nats"], abs=1e-9)
+    with el.use(model, outer, strength=0.5), pytest.raises(InputError, match=r"strength 0\.5"):
+        el.tune(model, Reverse(), method="kv-prefix", size=2, learning_rate=0.3, steps=2)
+
+
+def test_a_race_inside_a_prompt_does_not_find_the_trials_of_one_without(digits_model: Build, tmp_path: Path) -> None:
+    model = digits_model(8)
+    run(model, tmp_path, methods=["zero-shot"])
+    before = len(list((tmp_path / "trials").iterdir()))
+    with el.use(model, el.context("prompt", model, token_ids=[3, 1])):
+        run(model, tmp_path, methods=["zero-shot"])
+    assert len(list((tmp_path / "trials").iterdir())) == 2 * before

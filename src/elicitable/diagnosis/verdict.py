@@ -61,11 +61,11 @@ def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int)
     if not judged:
         return Decision("inconclusive", ("No arm of the race finished; see each arm's status for the reason.",))
     best = max(judged, key=lambda arm: arm.mean or 0.0)
-    rising = [arm for arm in judged if is_rising(arm)]
     assert best.low is not None
     assert best.mean is not None
     if best.low <= floor + margin and best.mean <= floor + 2 * margin:
-        return _out_of_reach(best, floor, rising)
+        label, reason = _out_of_reach(best, floor, judged)
+        return Decision(label, (reason, *_missing(arms)))
     return _climb([compare(best, arm, margin, seed) for arm in judged], best, margin, arms)
 
 
@@ -141,41 +141,43 @@ def _settle(closest: Comparison, margin: float) -> str:
     return f"{more_items} or more seeds (now {closest.arm.seeds})"
 
 
-def _out_of_reach(best: ArmResult, floor: float, rising: list[ArmResult]) -> Decision:
+def _out_of_reach(best: ArmResult, floor: float, judged: list[ArmResult]) -> tuple[str, str]:
+    """Label and reason where nothing beats the floor: more time or a weight method may still do it, or nothing does."""
+    rising = ", ".join(arm.method for arm in judged if is_rising(arm))
     if rising:
-        names = ", ".join(arm.method for arm in rising)
-        return Decision(
-            "inconclusive",
-            (
-                f"Nothing beats always giving one answer ({floor:.2f}) yet, but {names} was still improving when its "
-                "time was up; more time would settle it.",
-            ),
+        return "inconclusive", (
+            f"Nothing beats always giving one answer ({floor:.2f}) yet, but {rising} was still improving when its "
+            "time was up; more time would settle it."
         )
-    return Decision(
-        "out-of-reach",
-        (
-            f"The best arm, {best.method}, scores {_shown(best)}; always giving the most common answer scores "
-            f"{floor:.2f}. Neither context nor weights get this model there with these data and this budget.",
-        ),
+    if not any(_label_of(arm) == "weights" for arm in judged):
+        return "inconclusive", (
+            f"Nothing that was tried beats always giving one answer ({floor:.2f}), and no weight method was among it; "
+            "lora or full would settle it."
+        )
+    return "out-of-reach", (
+        f"The best arm, {best.method}, scores {_shown(best)}; always giving the most common answer scores "
+        f"{floor:.2f}. Neither context nor weights get this model there with these data and this budget."
     )
 
 
 def _missing(arms: Sequence[ArmResult]) -> list[str]:
-    return [
+    """What the reasons owe the reader besides: arms that took no part, and seeds that are missing from a score."""
+    lost = [
         f"{arm.method} took no part: {arm.status}{f' ({arm.reason})' if arm.reason else ''}."
         for arm in arms
         if arm.status != "ok"
     ]
+    return [*lost, *(f"{arm.method}: {arm.reason}." for arm in arms if arm.status == "ok" and arm.reason)]
 
 
 def is_rising(arm: ArmResult) -> bool:
     """Whether an arm was cut off while its validation score still rose by a point or more in its last third."""
-    return arm.reason in ("time", "steps") and slope(arm) > 0.01
+    return arm.stopped in ("time", "steps") and slope(arm) > 0.01
 
 
 def could_catch_up(arm: ArmResult, best: ArmResult, margin: float) -> bool:
     """Whether an arm that was cut off would, at the pace of its last third, reach the best within twice its time."""
-    if arm.reason not in ("time", "steps") or arm.mean is None or best.mean is None:
+    if arm.stopped not in ("time", "steps") or arm.mean is None or best.mean is None:
         return False
     return slope(arm) > 0.01 and arm.mean + 3 * slope(arm) >= best.mean - margin
 

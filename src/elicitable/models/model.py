@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -88,22 +89,65 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (first 16 hex digits) over every weight's name, shape and bytes.
+        """SHA-256 (first 16 hex digits) over all that changes what the model answers.
 
-        Kept as long as no weight is written to, so that a model which its owner trains on is another model.
+        That is every weight's name, shape, type and bytes, the configuration, how the tokenizer reads, and the context
+        that is in use right now. Kept as long as none of them changes, so that a model which its owner trains on is
+        another model.
         """
         state = sorted(self.hf.state_dict().items())
-        stamp = tuple((name, w.data_ptr(), 0 if w.is_inference() else w._version) for name, w in state)
+        settings = _configuration(self.hf)
+        written = tuple((name, w.data_ptr(), 0 if w.is_inference() else w._version) for name, w in state)
+        stamp = (written, settings, self.tokenizer)
         if self._fingerprint is None or self._fingerprint[0] != stamp:
-            self._fingerprint = (stamp, _hash_of(state))
-        return self._fingerprint[1]
+            texts = (settings, _reading(self.tokenizer), *map(str, self.start_ids()))
+            self._fingerprint = (stamp, _hash_of(texts, state))
+        context = _context_in_use(self.hf)
+        return _hash_of([self._fingerprint[1]], context) if context else self._fingerprint[1]
 
 
-def _hash_of(state: list[tuple[str, Tensor]]) -> str:
+def _configuration(hf: PreTrainedModel) -> str:
+    """The class and its configuration as canonical JSON, without what only says where it came from."""
+    plain = _without(hf.config.to_dict(), ("transformers_version", "architectures", "dtype", "torch_dtype"))
+    return type(hf).__name__ + json.dumps(plain, sort_keys=True, default=str)
+
+
+def _without(record: dict[Any, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """``record`` and the records in it without ``keys`` and without private ones."""
+    kept = {str(key): value for key, value in record.items() if key not in keys and not str(key).startswith("_")}
+    return {key: _without(value, keys) if isinstance(value, dict) else value for key, value in kept.items()}
+
+
+def _reading(tokenizer: Any) -> str:
+    """How a tokenizer cuts texts, without how it was last asked to pad or cut them off."""
+    if tokenizer is None:
+        return ""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return json.dumps({**json.loads(backend.to_str()), "padding": None, "truncation": None}, sort_keys=True)
+
+
+def _context_in_use(hf: PreTrainedModel) -> list[tuple[str, Tensor]]:
+    """The keys and values that are installed right now (see :mod:`elicitable.models.inject`), by name."""
+    seats = (module.__dict__.get("_elicitable_seat") for module in hf.modules())
+    slot = next((seat.slot for seat in seats if seat is not None), None)
+    if slot is None or slot.prefix is None:
+        return []
+    prefix, strength = slot.prefix, f"{slot.strength:g} of "
+    named = {"key": prefix.keys, "value": prefix.values, "bias": prefix.value_bias or ()}
+    return [
+        (f"{strength}{name}.{i}", x) for name, layers in named.items() for i, x in enumerate(layers) if x is not None
+    ]
+
+
+def _hash_of(texts: Iterable[str], tensors: list[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, weight in state:
-        digest.update(f"{name}{tuple(weight.shape)}{weight.dtype}".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for text in texts:
+        digest.update(f"{len(text)} {text}".encode())
+    for name, tensor in tensors:
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -126,7 +126,7 @@ def deployment(arm: ArmResult) -> str:
 
 
 def trouble(arm: ArmResult) -> str:
-    """Why an arm has no score, or nothing: ``diverged: the loss became NaN at step 40``."""
+    """What went wrong in an arm, or nothing: ``diverged: the loss became NaN at step 40``."""
     if arm.status == "ok":
-        return ""
+        return arm.reason
     return f"{arm.status}: {arm.reason or 'no reason was recorded'}"

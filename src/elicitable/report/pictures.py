@@ -96,7 +96,7 @@ def _race_row(arm: ArmResult, is_answer: bool) -> RaceRow:
         mean=None if arm.mean is None else _percent(arm.mean),
         interval=None if interval is None else (_percent(interval[0]), _percent(interval[1])),
         seeds=tuple(_percent(sum(hits) / len(hits)) for hits in arm.correct if hits) if arm.seeds > 1 else (),
-        trouble=phrases.trouble(arm),
+        trouble=phrases.trouble(arm) if arm.mean is None else "",
     )
 
 

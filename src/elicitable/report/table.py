@@ -68,8 +68,8 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
         console.print(verdict_table(verdict))
         console.print(Text(_legend(verdict), style="dim"))
         console.print()
-    troubles = [f"{arm.method} {phrases.trouble(arm)}" for arm in verdict.arms if arm.status != "ok"]
-    _print_list(console, "Arms without a score", troubles)
+    troubles = [f"{arm.method} {trouble}" for arm in verdict.arms if (trouble := phrases.trouble(arm))]
+    _print_list(console, "What went wrong", troubles)
     _print_list(console, "Why", verdict.reasons)
     _print_list(console, "Warnings", warnings_of(verdict), style="bold red")
     if report is not None:

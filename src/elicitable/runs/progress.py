@@ -65,7 +65,8 @@ class LiveReporter:
         )
 
     def _note(self, arm: ArmResult) -> str:
-        return "" if arm.reason == "all candidates tried" else arm.reason[: max(0, self.console.width - 62)]
+        note = arm.reason or ("" if arm.stopped == "all candidates tried" else arm.stopped)
+        return note[: max(0, self.console.width - 62)]
 
     def line(self) -> str:
         """The current state as one line."""

@@ -442,6 +442,7 @@ def _arm(race: Race, entry: _Entry) -> ArmResult:
             budget=budget,
             status=first["status"],
             reason=first.get("stopped", ""),
+            stopped=first.get("stopped", ""),
             learning_rate=rate,
             sweep=tuple(swept),
             seconds=seconds,
@@ -455,7 +456,8 @@ def _arm(race: Race, entry: _Entry) -> ArmResult:
         setting=first["setting"],
         budget=budget,
         status="ok",
-        reason=next((stop for stop in stops if stop in ("time", "steps")), stops[0]),
+        reason=_lost_seeds(records),
+        stopped=next((stop for stop in stops if stop in ("time", "steps")), stops[0]),
         mean=sum(map(sum, correct)) / (len(correct) * len(correct[0])),
         low=low,
         high=high,
@@ -471,6 +473,15 @@ def _arm(race: Race, entry: _Entry) -> ArmResult:
         prefix_mass=tuple(tuple(row) for row in first.get("prefix_mass") or ()),
         samples=tuple(first["samples"]),
     )
+
+
+def _lost_seeds(records: list[Record]) -> str:
+    """What a score must not pass over: seeds that diverged or failed; nothing where every one ran through."""
+    lost = Counter(record["status"] for record in records if record["status"] != "ok")
+    if not lost:
+        return ""
+    named = " and ".join(f"{count} of {len(records)} seeds {status}" for status, count in sorted(lost.items()))
+    return f"{named}; the score is that of the rest"
 
 
 def _side_effect(race: Race, records: list[Record]) -> float | None:

@@ -63,17 +63,20 @@ _FINALISTS = 8
 def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress | None = None) -> Record:
     """The trial's record: from the store if it is there, else by running it.
 
-    A failure is recorded with its traceback and does not stop the race; an interrupt leaves no record.
+    What cannot be done with this model and task is recorded as ``skipped``. A failure (out of memory, a bug) is
+    recorded with its traceback, does not stop the race, and is tried again the next time. An interrupt leaves none.
     """
     spec = trial.spec(model, task)
     known = store.get(spec)
-    if known is not None:
+    if known is not None and known["status"] != "failed":
         return known
     started = time.monotonic()
     state = None
     try:
         record, state = _execute(trial, model, task, progress)
-    except (ElicitableError, RuntimeError, ValueError, IndexError) as error:
+    except ElicitableError as error:
+        record = {"status": "skipped", "stopped": str(error)}
+    except (RuntimeError, ValueError, IndexError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         record = {"status": "failed", "stopped": reason, "traceback": traceback.format_exc()}
     record["seconds"] = round(time.monotonic() - started, 3)
@@ -178,9 +181,13 @@ def assess(trial: Trial, model: Model, adaptation: Adaptation, task: Task) -> Re
     }
 
 
-@lru_cache(maxsize=8)
 def elsewhere_nats(model: Model) -> float:
-    """Nats a token that the bare model needs for the text that side effects are measured on."""
+    """Nats a token that the model as it is right now needs for the text that side effects are measured on."""
+    return _elsewhere_nats(model, model.fingerprint)
+
+
+@lru_cache(maxsize=8)
+def _elsewhere_nats(model: Model, fingerprint: str) -> float:
     batch = 4 if model.tokenizer is not None else 64
     return evaluate(model, _elsewhere(model), None, Reading(batch=batch)).loss_nats
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from elicitable.errors import InputError
 from elicitable.models.inject import installed, prefix_of, set_prefix
 from elicitable.models.mode import evaluating
 from elicitable.rng import generator
@@ -24,7 +25,7 @@ from elicitable.training.batches import CHUNK, stream
 from elicitable.training.checkpoint import Checkpoint, Frozen
 from elicitable.training.evaluate import Reading, answer_logits, evaluate, token_losses
 from elicitable.training.precision import autocast, frozen_casts
-from elicitable.values import CurvePoint, Item, Score
+from elicitable.values import CurvePoint, Item, PrefixKV, Score
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,31 +192,41 @@ class _Run:
 
 @contextmanager
 def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] = ()) -> Iterator[Callable[[], None]]:
-    """Freeze the base, install ``adaptation``, and yield the function that recomputes its keys and values."""
+    """Freeze the base, install ``adaptation``, and yield the function that recomputes its keys and values.
+
+    A context that is in use around this (:func:`elicitable.use`) stands before it, and is frozen too.
+
+    Raises:
+        InputError: the context in use has a strength other than 1, which the adaptation inside it would share.
+    """
     trained = {id(p) for p in adaptation.parameters()}
-    frozen: list[tuple[nn.Parameter, bool]] = []
+    frozen: list[nn.Parameter] = []
     with ExitStack() as stack:
         for part in (*inside, adaptation):
             stack.enter_context(part.weights(model))
-        for parameter in model.hf.parameters():
+        slot = stack.enter_context(installed(model))
+        around = slot.parts
+        if around and slot.strength != 1.0:
+            raise InputError(f"a context of strength {slot.strength:g} is in use; training inside it needs strength 1.")
+        others = [p for part in (*around, *inside) if not isinstance(part, PrefixKV) for p in part.parameters()]
+        for parameter in (*model.hf.parameters(), *others):
             if id(parameter) not in trained and parameter.requires_grad:
-                frozen.append((parameter, True))
+                frozen.append(parameter)
                 parameter.requires_grad_(False)
         stack.enter_context(frozen_casts(model))
-        slot = stack.enter_context(installed(model))
         stack.callback(set_prefix, model, slot, slot.prefix, slot.strength)
         # no dropout: the data are new at every step or few, and the frozen model is what is asked
         stack.enter_context(evaluating(model.hf))
 
         def refresh() -> None:
             with autocast(model):
-                set_prefix(model, slot, prefix_of(model, [*inside, adaptation]))
+                set_prefix(model, slot, prefix_of(model, [*around, *inside, adaptation]))
 
         try:
             yield refresh
         finally:
-            for parameter, required in frozen:
-                parameter.requires_grad_(required)
+            for parameter in frozen:
+                parameter.requires_grad_(True)
 
 
 def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
