@@ -21,10 +21,13 @@ def cache_dir() -> Path:
     return (Path(chosen) if chosen else Path.home() / ".cache" / "elicitable").expanduser().absolute()
 
 
-def replace_file(path: Path, data: bytes) -> None:
+CACHE_ADVICE = "Free the place, or set ELICITABLE_CACHE to a folder that can be written to."
+
+
+def replace_file(path: Path, data: bytes, advice: str = CACHE_ADVICE) -> None:
     """Write ``data`` to ``path`` by rename: a reader sees the old file or the whole new one, never a part.
 
-    Creates the folder. Raises :class:`StoreError` where that is impossible.
+    Creates the folder. Raises :class:`StoreError`, which ends with ``advice``, where that is impossible.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +45,4 @@ def replace_file(path: Path, data: bytes) -> None:
     except OSError as error:
         if partial is not None:
             Path(partial).unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}. "
-            "Free the place, or set ELICITABLE_CACHE to a folder that can be written to."
-        ) from error
+        raise StoreError(f"cannot write {path}: {error.strerror or error}. {advice}") from error

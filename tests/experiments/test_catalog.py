@@ -25,13 +25,14 @@ def test_claims_and_figures_name_what_is_measured(experiment: Experiment) -> Non
     names = [trial.name for trial in experiment.trials]
     assert len(names) == len(set(names))
     for claim in experiment.claims:
-        for cell in (claim.cell, *([claim.minus] if claim.minus else [])):
+        for cell in (claim.cell, *(one for one in (claim.minus, claim.beside) if one)):
             trial = experiment.trial(cell.trial)
             if cell.measurement in catalog():
                 assert not isinstance(trial, Measure)
                 assert cell.measurement in trial.scored
         assert isinstance(claim.bound.holds(0.0, claim.source), bool)
-    assert {experiment.trial(name).name for name in experiment.figure.trials} == set(experiment.figure.trials)
+    for figure in experiment.figures:
+        assert {experiment.trial(name).name for name in figure.trials} == set(figure.trials)
 
 
 @EACH

@@ -27,7 +27,7 @@ PREFIX = Adapt(
     TRAINING,
     ("descending",),
     options=(("init", "random"),),
-    measures=("attention",),
+    measures=("attention", "activations"),
     test_items=50,
 )
 LORA = Adapt("lora", "base", "descending", "lora", 1, (0.01,), TRAINING, ("descending",), restarts=2, test_items=50)
@@ -44,9 +44,9 @@ TINY = Experiment(
             "no gap", Cell("lora", "descending"), None, Bound("at most", 10.0), "points", Cell("prefix", "descending")
         ),
     ),
-    figure=Figure("learning curves", ("prefix", "lora"), "Curves."),
+    figures=(Figure("learning curves", ("prefix", "lora"), "Curves."),),
 )
 
 if __name__ == "__main__":
     out, executor = sys.argv[1:]
-    run_experiments([TINY], "quick", 1, out=out, executor=executor_named(executor, 2), checkpoint_seconds=0.0)
+    run_experiments([TINY], "quick", [0], out=out, executor=executor_named(executor, 2), checkpoint_seconds=0.0)

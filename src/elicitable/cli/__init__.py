@@ -389,57 +389,60 @@ def construct(
 def reproduce(
     name: Annotated[list[str] | None, typer.Argument(help="experiments; default all")] = None,
     preset: Annotated[str, typer.Option(help="quick (one seed) or paper (ten)")] = "quick",
-    seeds: Annotated[int | None, typer.Option(help="instead of the preset's")] = None,
+    seeds: Annotated[int | None, typer.Option(help="how many, instead of the preset's")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="the first; the others follow it")] = 0,
     executor: Annotated[str, typer.Option(help="local, inline or ray")] = "local",
     workers: Annotated[int | None, typer.Option(help="trials at once")] = None,
     address: Annotated[str | None, typer.Option(help="of a Ray cluster")] = None,
     status: Annotated[bool, typer.Option("--status", help="say what is done and run nothing")] = False,
+    tables: Annotated[bool, typer.Option("--tables", help="print the tables of what is done and run nothing")] = False,
+    export: Annotated[
+        Path | None, typer.Option(help="also write the records there, one JSON lines file an experiment")
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="run failed trials again")] = False,
     out: Out = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Run the paper's experiments and put ours beside what the source reports."""
-    from elicitable.report.html import write_page
-    from elicitable.report.reproduction import reproduction_markdown, reproduction_sections
+    from elicitable.report.reproduction import reproduction_markdown, write_reproduction
     from elicitable.runs import reproduce as runs
 
-    folder, console = out or Path("elicitable-runs") / f"reproduce-{preset}", _progress_console()
+    folder = out or Path("elicitable-runs") / f"reproduce-{preset}"
+    which: dict[str, Any] = {"preset": preset, "seeds": seeds, "first_seed": seed, "out": folder}
     if status:
-        lines = runs.status(name or (), preset=preset, seeds=seeds, out=folder)
-        if as_json:
-            _print_json({"trials": [_plain_line(line) for line in lines]})
-        for line in () if as_json else lines:
-            _result_console().print(
-                f"{line.state:<10} {line.experiment}: {line.job.describe()}", highlight=False, markup=False
-            )
+        _print_status(runs.status(name or (), **which), as_json)
         return
+    if tables:
+        found = runs.tables(name or (), **which)
+    else:
+        from elicitable.runs.executors import cores
+        from elicitable.runs.overview import Overview
 
-    def told(job: Any, record: Any, done: int, total: int) -> None:
-        if not quiet:
-            console.print(f"[{done}/{total}] {job.describe()}: {record['status']}", highlight=False, markup=False)
-
-    found = runs.reproduce(
-        name or (),
-        preset=preset,
-        seeds=seeds,
-        out=folder,
-        executor=executor,
-        workers=workers,
-        address=address,
-        retry=retry,
-        told=told,
-    )
-    write_page("The paper's experiments, reproduced", reproduction_sections(found), folder / "report.html")
-    text = reproduction_markdown(found)
-    (folder / "results.md").write_text(text, encoding="utf-8")
+        watcher = None if quiet else Overview(_progress_console(), 1 if executor == "inline" else workers or cores())
+        more: dict[str, Any] = {"executor": executor, "workers": workers, "address": address, "retry": retry}
+        found = runs.reproduce(name or (), **which, **more, watcher=watcher)
+        write_reproduction(found, folder)
+    if export is not None:
+        runs.export(name or (), **which, to=export)
     if as_json:
         _print_json(found)
     else:
-        typer.echo(text)
-        typer.echo(f"Report: {folder / 'report.html'}")
+        typer.echo(reproduction_markdown(found), nl=False)
+        if not tables:
+            typer.echo(f"\nReport: {folder / 'report.html'}")
     if found.get("trials_failed"):
         raise typer.Exit(1)
+
+
+def _print_status(lines: list[Any], as_json: bool) -> None:
+    if as_json:
+        _print_json({"trials": [_plain_line(line) for line in lines]})
+        return
+    for line in lines:
+        note = f" ({line.reason})" if line.reason else ""
+        text = f"{line.state:<11} {line.experiment}: {line.job.describe()}{note}"
+        _result_console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _plain_line(line: Any) -> dict[str, Any]:

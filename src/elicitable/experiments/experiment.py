@@ -54,7 +54,7 @@ class Training:
 class Pretrain:
     """Train a toy from fresh weights and score it on ``scored``; its weights are shared by the trials built on it.
 
-    ``measures`` may ask for ``"attention"``: the first head's, on one item of the first task.
+    ``measures`` may ask for ``"attention"``: the first head's, on one item.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Adapt:
     """Adapt ``base`` (a pretraining trial of this experiment, or a model by name) to ``task``.
 
     ``size`` is the number of virtual tokens or the rank. ``scored`` are the tasks whose test split is scored, and
-    ``measures`` what is looked at on top: ``"attention"`` or ``"prefix use"``.
+    ``measures`` what is looked at on top: ``"attention"``, ``"activations"`` or ``"prefix use"``.
     """
 
     name: str
@@ -137,6 +137,7 @@ class Claim:
     """What the source says about one cell (or about ``cell`` − ``minus``), and what would count as the same.
 
     ``source`` is the printed figure in ``unit``; None where the source says it in words only, or not at all.
+    ``beside`` is a cell worth looking at where the claim differs.
     """
 
     text: str
@@ -145,6 +146,7 @@ class Claim:
     bound: Bound
     unit: str = "%"
     minus: Cell | None = None
+    beside: Cell | None = None
 
     def outcome(self, found: float) -> Outcome:
         """``reproduced`` or ``differs``."""
@@ -153,9 +155,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What is drawn: ``kind`` over the named trials."""
+    """What is drawn: ``kind`` over the named trials. ``"bars"`` are their claims, ours beside the source's."""
 
-    kind: Literal["learning curves", "sweep", "attention", "position shares", "residuals"]
+    kind: Literal["bars", "learning curves", "sweep", "attention", "activations", "position shares", "residuals"]
     trials: tuple[str, ...]
     caption: str
 
@@ -169,7 +171,7 @@ class Experiment:
     source: str
     trials: tuple[Trial, ...]
     claims: tuple[Claim, ...]
-    figure: Figure
+    figures: tuple[Figure, ...]
     deviations: tuple[str, ...] = field(default=())
 
     def trial(self, name: str) -> Trial:

@@ -42,6 +42,10 @@ EXPERIMENT = Experiment(
             "",
         ),
     ),
-    figure=Figure("residuals", (_TRIAL.name,), "Residual of the identity and drift through depth, layer by layer."),
+    figures=(
+        Figure(
+            "residuals", (_TRIAL.name,), "Residuals of both equations and drift of content attention, layer by layer."
+        ),
+    ),
     deviations=("SmolLM2-135M in float32 in place of LLaMA-7B in fp16", "every layer and head, not layer 0 head 12"),
 )

@@ -21,7 +21,7 @@ def _prefix(name: str, method: str, rates: tuple[float, ...]) -> Adapt:
         _TRAINING,
         _SCORED,
         options=options,
-        measures=("attention",),
+        measures=("attention", "activations"),
     )
 
 
@@ -34,7 +34,7 @@ _FULL = Adapt(
     (3e-4, 1e-3),
     Training(steps=4_000, weight_decay=0.1),
     _SCORED,
-    measures=("attention",),
+    measures=("attention", "activations"),
 )
 _LAYER = _prefix("layer-prefix of 1 for descending", "layer-prefix", (3e-2, 1e-1, 3e-1))
 _KV = _prefix("kv-prefix of 1 for descending", "kv-prefix", (3e-2, 1e-1, 3e-1))
@@ -53,10 +53,20 @@ EXPERIMENT = Experiment(
         Claim("and loses ascending", Cell(_LAYER.name, "ascending"), 0.09, Bound("at most", 10.0)),
         Claim("nor do free keys and values", Cell(_KV.name, "descending"), None, Bound("at most", 1.0)),
     ),
-    figure=Figure(
-        "attention",
-        (ASCENDING.name, _LAYER.name, _FULL.name),
-        "Attention of the only head on one input: pretrained, with the prefix, fine-tuned.",
+    figures=(
+        Figure(
+            "attention",
+            (ASCENDING.name, _LAYER.name, _KV.name, _FULL.name),
+            "Attention of the only head on one input: pretrained, with a prefix (its column first), fine-tuned.",
+        ),
+        Figure(
+            "activations",
+            (_LAYER.name, _KV.name, _FULL.name),
+            "Outputs of the only head on ten inputs where the answer begins, before and after, on the plane of the "
+            "first prefix's bias and the direction in which the inputs differ most besides. A prefix moves every input "
+            "towards one point, along its bias; fine-tuning moves them at will.",
+        ),
+        Figure("learning curves", (_LAYER.name, _KV.name, _FULL.name), "Validation score on descending."),
     ),
     deviations=DEVIATIONS,
 )

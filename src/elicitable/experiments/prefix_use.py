@@ -46,9 +46,16 @@ EXPERIMENT = Experiment(
             "",
         ),
     ),
-    figure=Figure("position shares", (_TRIAL.name,), "Share of the prefix's mass per position, layer by layer."),
+    figures=(
+        Figure(
+            "position shares",
+            (_TRIAL.name,),
+            "Share of the prefix's mass per position, layer by layer; one panel a trained prefix.",
+        ),
+    ),
     deviations=(
-        "SmolLM2-135M on movie reviews in place of GPT-2 on Emotion; one prefix a seed in place of 20",
+        "SmolLM2-135M on movie reviews in place of GPT-2 on Emotion; one trained prefix a seed, so ten with the preset "
+        "`paper` in place of 20",
         "the source's 0.174 is its layer 2; ours is the mean over layers",
     ),
 )

@@ -55,10 +55,13 @@ EXPERIMENT = Experiment(
             for trial in (_LAYER, _KV, _LORA)
         ),
     ),
-    figure=Figure(
-        "sweep",
-        (_LAYER.name, _KV.name, _LORA.name),
-        "Validation score of double histogram at every learning rate of each arm's own range.",
+    figures=(
+        Figure(
+            "sweep",
+            (_LAYER.name, _KV.name, _LORA.name),
+            "Validation score of double histogram at every learning rate of each arm's own range.",
+        ),
+        Figure("learning curves", (_LAYER.name, _KV.name, _LORA.name), "Validation score on double histogram."),
     ),
     deviations=(*DEVIATIONS, "a sweep over each arm's own rates, which the source does not report"),
 )

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from elicitable.experiments.experiment import Bound, Cell, Claim, Experiment, Figure, Measure
 
-_TRIAL = Measure("tokens against virtual tokens on SmolLM2", "smollm2", "token reach")
+_TRIAL = Measure(
+    "tokens against virtual tokens on SmolLM2",
+    "smollm2",
+    "token reach",
+    (("hard_tokens", 1_000), ("virtual_tokens", 32)),
+)
 
 EXPERIMENT = Experiment(
     name="token-reach",
@@ -25,6 +30,10 @@ EXPERIMENT = Experiment(
             Bound("at least", 90.0),
         ),
     ),
-    figure=Figure("learning curves", (_TRIAL.name,), "Completions reached against tokens tried."),
-    deviations=("SmolLM2-135M in place of LLaMA-7B, and fewer tokens of either kind",),
+    figures=(Figure("bars", (_TRIAL.name,), "Distinct completions of ten tokens, in percent of the tokens tried."),),
+    deviations=(
+        "SmolLM2-135M in place of LLaMA-7B",
+        "1,000 hard tokens of 49,152 and 32 virtual ones a seed, in place of 32,000 and 48,218",
+        "fewer tokens collide less: hard tokens would have fewer distinct completions each if more were tried",
+    ),
 )

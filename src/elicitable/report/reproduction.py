@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
-from elicitable.report.html import Section
+from elicitable.cache import replace_file
+from elicitable.report.html import Section, write_page
 
 MARKS = {"reproduced": "✓", "differs": "✗", "not testable here": "–", "not run yet": "…"}
 Results = Mapping[str, Any]
@@ -28,6 +31,19 @@ def reproduction_markdown(results: Results) -> str:
             parts.append(_markdown_table(_SWEEP_HEADS, _sweep_rows(experiment)))
         parts.append("\n".join(f"* {one}" for one in experiment["deviations"]))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def write_reproduction(results: Results, folder: str | os.PathLike[str]) -> Path:
+    """Write ``report.html`` and ``results.md`` into ``folder``; the report's path.
+
+    Raises:
+        StoreError: ``folder`` cannot be written to.
+    """
+    folder = Path(folder)
+    report = write_page("The paper's experiments, reproduced", reproduction_sections(results), folder / "report.html")
+    text = reproduction_markdown(results).encode()
+    replace_file(folder / "results.md", text, "Free the place or choose another --out.")
+    return report
 
 
 def summary(results: Results) -> str:

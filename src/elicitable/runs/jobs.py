@@ -5,7 +5,7 @@ A job runs on one thread, so that its record does not depend on how many cores a
 
 from __future__ import annotations
 
-import statistics
+import shutil
 import time
 import traceback
 from collections.abc import Iterator
@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING, Any
 from elicitable.errors import ElicitableError, InputError, StoreError
 from elicitable.experiments.experiment import DIGIT_TASKS, Adapt, Measure, Pretrain, Trial
 from elicitable.rng import derive_seed
+from elicitable.runs.heartbeat import Heartbeat, heartbeat_path
 from elicitable.runs.store import Record, Store, identity
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
     from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
     from elicitable.training.checkpoint import Checkpoint
     from elicitable.training.loop import Fit, Plan
 
 PROTOCOL = 1  # raised when the code comes to train or measure differently from the same spec
 CHECKPOINT_SECONDS = 60.0
+ACTIVATIONS = 10  # inputs, as in the source's figure
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,16 @@ def _data(task: str) -> str:
 
 @dataclass(frozen=True)
 class Order:
-    """A job and where its record goes; plain data, so that any process can take it."""
+    """A job and where its record goes; plain data, so that any process can take it.
+
+    ``needs_weights`` says that other jobs build on it: a record without its weights is not enough.
+    """
 
     job: Job
     folder: str
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     retry: bool = False
+    needs_weights: bool = False
 
 
 class _UntestableError(Exception):
@@ -109,14 +116,16 @@ def run_job(order: Order) -> Record:
     store, job = Store(order.folder), order.job
     spec = job.spec()
     known = store.get(spec)
-    if known is not None and is_final(known, order.retry):
+    if known is not None and is_final(known, order.retry) and not (order.needs_weights and lacks_weights(store, spec)):
         return known
-    started = time.monotonic()
     checkpoint = checkpoint_of(store, job, order.checkpoint_seconds)
+    kept = checkpoint.read()
+    started = time.monotonic() - (kept.plain["seconds"] if kept else 0.0)
+    beat = Heartbeat(heartbeat_path(Path(order.folder), job.identity), started)
     state: dict[str, Any] | None = None
     try:
         with _one_thread():
-            record, state = _execute(job, store, checkpoint)
+            record, state = _execute(job, store, checkpoint, beat)
     except (StoreError, KeyboardInterrupt):
         raise
     except _UntestableError as error:
@@ -125,9 +134,22 @@ def run_job(order: Order) -> Record:
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         record = {"status": "failed", "stopped": reason, "traceback": traceback.format_exc()}
     timing = {"seconds": round(time.monotonic() - started, 3), **record.pop("timing", {})}
-    kept = store.put(spec, {**record, "timing": timing}, state)
+    whole = store.put(spec, {**record, "timing": timing}, state)
     checkpoint.remove()
-    return kept
+    beat.stop()
+    shutil.rmtree(_beside(checkpoint), ignore_errors=True)
+    return whole
+
+
+def lacks_weights(store: Store, spec: dict[str, Any]) -> bool:
+    """Whether the weights that a record speaks of are not there: records are kept without them in an archive."""
+    record = store.get(spec)
+    return record is not None and record["status"] == "ok" and not store.has_state(spec)
+
+
+def _beside(checkpoint: Checkpoint) -> Path:
+    """A folder for the parts of a trial that keeps its own."""
+    return checkpoint.path.with_suffix("")
 
 
 def checkpoint_of(store: Store, job: Job, every_seconds: float = CHECKPOINT_SECONDS) -> Checkpoint:
@@ -150,19 +172,21 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _execute(job: Job, store: Store, checkpoint: Checkpoint) -> tuple[Record, dict[str, Any] | None]:
+def _execute(job: Job, store: Store, checkpoint: Checkpoint, beat: Heartbeat) -> tuple[Record, dict[str, Any] | None]:
     from elicitable.runs.provenance import versions
 
     if isinstance(job.trial, Pretrain):
-        record, state = _pretrain(job, job.trial, checkpoint)
+        record, state = _pretrain(job, job.trial, checkpoint, beat)
     elif isinstance(job.trial, Adapt):
-        record, state = _adapt(job, job.trial, store, checkpoint), None
+        record, state = _adapt(job, job.trial, store, checkpoint, beat), None
     else:
-        record, state = _measure(job, job.trial), None
+        record, state = _measure(job, job.trial, checkpoint, beat), None
     return {**record, "versions": versions()}, state
 
 
-def _pretrain(job: Job, trial: Pretrain, checkpoint: Checkpoint) -> tuple[Record, dict[str, Any] | None]:
+def _pretrain(
+    job: Job, trial: Pretrain, checkpoint: Checkpoint, beat: Heartbeat
+) -> tuple[Record, dict[str, Any] | None]:
     from elicitable.methods.full import FullWeights
     from elicitable.models.toys import ToySpec, build_toy
     from elicitable.runs.pretrain import plan_of
@@ -174,17 +198,16 @@ def _pretrain(job: Job, trial: Pretrain, checkpoint: Checkpoint) -> tuple[Record
     weights = FullWeights(model)
     plan = plan_of(spec)
     plan = replace(plan, evaluate_every=min(plan.evaluate_every, spec.steps), warmup=min(plan.warmup, spec.steps))
-    fit = train(model, weights, task_from(spec.task), plan, job.seed, checkpoint=checkpoint)
+    fit = train(model, weights, task_from(spec.task), plan, job.seed, progress=beat.point, checkpoint=checkpoint)
     record = _of_fit(fit)
     if record["status"] != "ok":
         return record, None
     record |= _assess(model, weights, trial.scored, 1_000, plan)
-    if "attention" in trial.measures:
-        record["picture"] = _attention(model, weights, trial.scored[0], plan)
+    record |= _look(model, weights, trial.measures, _task(trial.scored[0]))
     return record, weights.state()
 
 
-def _adapt(job: Job, trial: Adapt, store: Store, checkpoint: Checkpoint) -> Record:
+def _adapt(job: Job, trial: Adapt, store: Store, checkpoint: Checkpoint, beat: Heartbeat) -> Record:
     from elicitable.methods.catalog import method_named
     from elicitable.training.loop import Plan, train
 
@@ -192,30 +215,48 @@ def _adapt(job: Job, trial: Adapt, store: Store, checkpoint: Checkpoint) -> Reco
     seed = derive_seed(job.seed, "restart", job.restart) if job.restart else job.seed
     adaptation = method_named(trial.method).build(model, trial.size, seed=seed, **dict(trial.options))
     plan = Plan(learning_rate=job.rate or 0.0, **asdict(trial.training))
-    fit = train(model, adaptation, task, plan, seed, checkpoint=checkpoint)
+    fit = train(model, adaptation, task, plan, seed, progress=beat.point, checkpoint=checkpoint)
     record = _of_fit(fit)
-    budget = adaptation.budget()
-    record["measurements"] = {"numbers trained": budget.numbers_trained}
-    if record["status"] != "ok":
-        return record
-    record |= _assess(model, adaptation, trial.scored, trial.test_items, plan)
-    if "attention" in trial.measures:
-        record["picture"] = _attention(model, adaptation, trial.task, plan)
-    if "prefix use" in trial.measures:
-        found = _prefix_use(model, adaptation, trial)
-        record["measurements"] |= found["measurements"]
-        record["picture"] = found["picture"]
+    if job.base is None:
+        record["fingerprint"] = model.fingerprint
+    if record["status"] == "ok":
+        record |= _assess(model, adaptation, trial.scored, trial.test_items, plan)
+        record |= _look(model, adaptation, trial.measures, task)
+    record.setdefault("measurements", {})["numbers trained"] = adaptation.budget().numbers_trained
     return record
 
 
-def _measure(job: Job, trial: Measure) -> Record:
+def _look(model: Model, adaptation: Adaptation, measures: tuple[str, ...], task: Task) -> Record:
+    """The measurements and pictures that a trial asks for."""
+    from elicitable.runs import measures as room
+
+    found: Record = {"measurements": {}, "pictures": {}}
+    for name in measures:
+        if name == "attention":
+            part = room.attention(model, adaptation, task.held_out("test", 1))
+        elif name == "activations":
+            part = room.activations(model, adaptation, task.held_out("test", ACTIVATIONS))
+        elif name == "prefix use":
+            part = room.prefix_use(model, adaptation, task.held_out("test", room.INSPECTED_ITEMS))
+        else:
+            raise InputError(f"no measure is named {name!r}.")
+        found["measurements"] |= part.get("measurements", {})
+        found["pictures"] |= part["pictures"]
+    return found
+
+
+def _measure(job: Job, trial: Measure, checkpoint: Checkpoint, beat: Heartbeat) -> Record:
+    from elicitable.runs import measures as room
+
+    model, settings = _named(trial.base), dict(trial.settings)
     if trial.what == "identity":
-        found = _identity(job, trial)
+        found = room.identity(model, settings, job.seed)
     elif trial.what == "token reach":
-        found = _token_reach(job, trial)
+        found = room.reach(model, settings, job.seed, _beside(checkpoint), beat.say)
     else:
         raise InputError(f"no measurement is named {trial.what!r}.")
-    return {"status": "ok", "stopped": "measured", "steps": 0, "curve": [], "scores": {}, **found}
+    whole = {"status": "ok", "stopped": "measured", "steps": 0, "curve": [], "scores": {}}
+    return {**whole, "fingerprint": model.fingerprint, **found}
 
 
 def _base(job: Job, trial: Adapt, store: Store) -> Model:
@@ -229,7 +270,7 @@ def _base(job: Job, trial: Adapt, store: Store) -> Model:
     assert isinstance(job.base.trial, Pretrain)
     spec = job.base.spec()
     record = store.get(spec)
-    if record is None or record["status"] != "ok":
+    if record is None or record["status"] != "ok" or not store.has_state(spec):
         raise ElicitableError(f"its base, {job.base.describe()}, has no weights.")
     state = store.state(spec)
     model = build_toy(ToySpec(**asdict(job.base.trial.toy)), job.base.seed)
@@ -265,15 +306,16 @@ def _of_fit(fit: Fit) -> Record:
         "status": "ok" if is_ok else "diverged",
         "stopped": fit.stopped,
         "steps": fit.steps,
-        "curve": [[point.step, _finite(point.loss_nats), point.validation] for point in fit.curve],
+        "curve": [[point.step, _short(point.loss_nats), _short(point.validation)] for point in fit.curve],
         "validation": fit.best.mean if fit.best else None,
-        "validation_loss_nats": _finite(fit.best.loss_nats) if fit.best else None,
+        "validation_loss_nats": _short(fit.best.loss_nats) if fit.best else None,
         "timing": {"train_seconds": round(fit.seconds, 3)},
     }
 
 
-def _finite(value: float) -> float | None:
-    return value if abs(value) < float("inf") else None
+def _short(value: float | None) -> float | None:
+    """Six digits are enough for a curve; a record holds no infinity."""
+    return float(f"{value:.6g}") if value is not None and abs(value) < float("inf") else None
 
 
 def _assess(model: Model, adaptation: Adaptation, tasks: tuple[str, ...], items: int, plan: Plan) -> Record:
@@ -310,100 +352,3 @@ def unpack(score: dict[str, Any]) -> tuple[int, ...]:
     (0, 0, 1)
     """
     return tuple(int(bit) for bit in f"{int(score['bits'], 16):0{score['of']}b}")
-
-
-def _attention(model: Model, adaptation: Adaptation, task_name: str, plan: Plan) -> dict[str, Any]:
-    """Attention of the first head of the first layer on the first test item: prefix columns first, then content."""
-    import torch
-
-    from elicitable.attention.patterns import joint_pattern
-    from elicitable.models.attend import Call
-    from elicitable.models.inject import installed
-    from elicitable.models.watch import operands_of
-    from elicitable.training.batches import encode
-    from elicitable.training.evaluate import answer_logits
-    from elicitable.training.loop import prepared
-    from elicitable.training.precision import autocast
-
-    batch = encode(model, _task(task_name).held_out("test", 1), plan.max_tokens)
-    seen: list[list[list[float]]] = []
-
-    def look(call: Call, mask: torch.Tensor | None) -> None:
-        if call.layer == 0 and not seen:
-            pattern = joint_pattern(operands_of(call))
-            weights = torch.cat([pattern.prefix, pattern.content], dim=-1)[0, 0].float()
-            seen.append([[round(w, 4) for w in row] for row in weights.tolist()])
-
-    with torch.no_grad(), prepared(model, adaptation) as refresh, installed(model) as slot:
-        refresh()
-        slot.watchers.append(look)
-        try:
-            with autocast(model):
-                answer_logits(model, batch)
-        finally:
-            slot.watchers.remove(look)
-    return {"kind": "attention", "tokens": batch.input_ids[0].tolist(), "weights": seen[0]}
-
-
-def _prefix_use(model: Model, adaptation: Adaptation, trial: Adapt) -> dict[str, Any]:
-    """Appendix B: how the prefix's mass is shared among its positions, layer by layer."""
-    from elicitable.diagnosis.inspect import inspect
-
-    seen = inspect(model, adaptation, _task(trial.task).held_out("test", 64), max_tokens=96, drift=False)
-    shares = [[mass / max(sum(layer.position_mass), 1e-12) for mass in layer.position_mass] for layer in seen.layers]
-    spreads = [layer.share_spread for layer in seen.layers]
-    return {
-        "measurements": {
-            "share of the two largest": 100 * statistics.fmean(sum(sorted(layer)[-2:]) for layer in shares),
-            "spread in layer 0": spreads[0],
-            "spread": statistics.fmean(spreads),
-        },
-        "picture": {
-            "kind": "position shares",
-            "shares": [[round(share, 4) for share in layer] for layer in shares],
-            "spreads": [round(spread, 4) for spread in spreads],
-        },
-    }
-
-
-def _identity(job: Job, trial: Measure) -> dict[str, Any]:
-    """Both equations of section 4 in every layer and head, under a random prefix."""
-    from elicitable.diagnosis.inspect import inspect
-    from elicitable.methods.catalog import method_named
-    from elicitable.runs.passages import ITEMS
-
-    given = dict(trial.settings)
-    model = _named(trial.base)
-    prefix = method_named(given["method"]).build(model, given["size"], seed=job.seed, init="random")
-    seen = inspect(model, prefix, ITEMS[: given["texts"]])
-    layers = range(len(seen.layers))
-    by_layer = {
-        name: [statistics.fmean(getattr(head, field) for head in seen.heads if head.layer == layer) for layer in layers]
-        for name, field in (("residual", "attention_residual"), ("drift", "drift"))
-    }
-    return {
-        "measurements": {
-            "attention residual": max(head.attention_residual for head in seen.heads),
-            "output residual": max(head.output_residual for head in seen.heads),
-            "drift of deeper layers": statistics.fmean(by_layer["drift"][1:]),
-        },
-        "picture": {"kind": "residuals", **by_layer},
-    }
-
-
-def _token_reach(job: Job, trial: Measure) -> dict[str, Any]:
-    """Section 3: distinct greedy completions of single hard tokens, and of single trained virtual tokens."""
-    import importlib.util
-
-    if importlib.util.find_spec("elicitable.runs.reach") is None:
-        raise _UntestableError("this build has no elicitable.runs.reach")
-    token_reach = importlib.import_module("elicitable.runs.reach").token_reach
-    found = token_reach(_named(trial.base), seed=job.seed, **dict(trial.settings))
-    return {
-        "measurements": {
-            "distinct per hard token": 100 * found.hard.distinct.share,
-            "distinct per virtual token": 100 * found.virtual.distinct / found.virtual.tried,
-            "targets reached": 100 * found.virtual.share,
-        },
-        "picture": None,
-    }

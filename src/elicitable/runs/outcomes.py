@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from elicitable.diagnosis.intervals import gap, interval
-from elicitable.experiments.experiment import Adapt, Cell, Claim, Experiment, Pretrain
+from elicitable.experiments.experiment import Adapt, Cell, Claim, Experiment, Figure, Pretrain
 from elicitable.runs.jobs import Job, unpack
 from elicitable.runs.store import Record
 
 VERSION = 1
+EVERY_SEED = ("position shares", "residuals")  # pictures that are drawn of every seed, not of the first alone
 Runs = Mapping[str, Sequence[tuple[Job, Record | None]]]  # by trial name, every job of an experiment
 
 
-def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seeds: int) -> dict[str, Any]:
+def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seeds: Sequence[int]) -> dict[str, Any]:
     """Everything the report needs, as plain data."""
     tables = [_experiment(experiment, runs) for experiment, runs in experiments]
     records = {job.identity: record for _, runs in experiments for jobs in runs.values() for job, record in jobs}
@@ -29,7 +30,8 @@ def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seed
     return {
         "version": VERSION,
         "preset": preset,
-        "seeds": seeds,
+        "seeds": len(seeds),
+        "first_seed": seeds[0],
         "experiments": tables,
         "outcomes": dict(Counter(claim["outcome"] for table in tables for claim in table["claims"])),
         "trials": len(records),
@@ -49,7 +51,7 @@ def _experiment(experiment: Experiment, runs: Runs) -> dict[str, Any]:
         "deviations": list(experiment.deviations),
         "claims": [_claim(claim, chosen, runs) for claim in experiment.claims],
         "trials": [_trial(experiment, name, jobs, chosen[name]) for name, jobs in runs.items()],
-        "figure": _figure(experiment, runs, chosen),
+        "figures": [_figure(figure, chosen) for figure in experiment.figures],
         "seconds": round(
             sum(record["timing"]["seconds"] for jobs in runs.values() for _, record in jobs if record is not None), 1
         ),
@@ -90,7 +92,27 @@ def _claim(claim: Claim, chosen: Mapping[str, dict[int, tuple[Job, Record]]], ru
     if found is None:
         cells = [claim.cell, *([claim.minus] if claim.minus else [])]
         return {**entry, **_empty(), **_missing([one for cell in cells for one in runs[cell.trial]])}
-    return {**entry, **found, "outcome": claim.outcome(found["mean"]), "reason": ""}
+    outcome = claim.outcome(found["mean"])
+    return {**entry, **found, "outcome": outcome, "reason": _evidence(claim, chosen) if outcome == "differs" else ""}
+
+
+def _evidence(claim: Claim, chosen: Mapping[str, dict[int, tuple[Job, Record]]]) -> str:
+    """What a differing claim rests on: how the chosen runs ended, and what the cell beside it says."""
+    runs = list(chosen[claim.cell.trial].values())
+    parts = [] if runs[0][0].rate is None else [f"best of the sweep: {_named(runs)}"]
+    if claim.beside is not None and (other := _summary(chosen[claim.beside.trial], claim.beside)) is not None:
+        parts.append(f"{claim.beside.trial} has {other['mean']:.2f} {claim.unit}".rstrip())
+    return "; ".join(parts)
+
+
+def _named(runs: Sequence[tuple[Job, Record]]) -> str:
+    """The rates, steps and ends of some runs, in one phrase."""
+    rates = sorted({job.rate for job, _ in runs if job.rate is not None})
+    steps = [record["steps"] for _, record in runs]
+    ends = Counter(record["stopped"] for _, record in runs)
+    span = f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} to {max(steps):,}"
+    ended = ", ".join(f"{count} × {name}" if len(runs) > 1 else name for name, count in ends.most_common())
+    return f"rate {' or '.join(f'{rate:g}' for rate in rates)}, {span} steps, ended by {ended}"
 
 
 def _empty() -> dict[str, Any]:
@@ -205,17 +227,14 @@ def _of_sweep(job: Job, record: Record) -> dict[str, Any]:
     }
 
 
-def _figure(experiment: Experiment, runs: Runs, chosen: Mapping[str, dict[int, tuple[Job, Record]]]) -> dict[str, Any]:
-    """What is drawn: curves of the chosen runs, or the picture that the first seed's record carries."""
-    figure = experiment.figure
+def _figure(figure: Figure, chosen: Mapping[str, dict[int, tuple[Job, Record]]]) -> dict[str, Any]:
+    """What is drawn: the curves of the chosen runs, and their pictures of the figure's kind, one a seed."""
     series = []
     for name in figure.trials:
         records = [record for _, record in chosen[name].values()]
-        series.append(
-            {
-                "trial": name,
-                "curves": [record["curve"] for record in records],
-                "picture": records[0].get("picture") if records else None,
-            }
-        )
+        pictures = [record["pictures"][figure.kind] for record in records if figure.kind in record.get("pictures", {})]
+        entry: dict[str, Any] = {"trial": name}
+        if figure.kind == "learning curves":
+            entry["curves"] = [record["curve"] for record in records]
+        series.append({**entry, "pictures": pictures if figure.kind in EVERY_SEED else pictures[:1]})
     return {"kind": figure.kind, "caption": figure.caption, "series": series}

@@ -80,9 +80,9 @@ class LiveReporter:
     def _time(self) -> str:
         spent = time.monotonic() - self.started
         if self.time_limit is not None:
-            return f"{_clock(max(0.0, self.time_limit - spent))} left"
+            return f"{clock(max(0.0, self.time_limit - spent))} left"
         done = (self._done + 0.9 * self._share) / max(1, self._arms)
-        return f"about {_clock(spent / done - spent)} left" if done > 0.02 else f"{_clock(spent)} so far"
+        return f"about {clock(spent / done - spent)} left" if done > 0.02 else f"{clock(spent)} so far"
 
     def _show(self, is_new: bool = False) -> None:
         if self._live is not None:
@@ -92,7 +92,12 @@ class LiveReporter:
             self.console.print(self.line(), highlight=False, markup=False)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any.
+
+    >>> clock(75.2), clock(3_700)
+    ('1:15', '1:01:40')
+    """
     whole = int(seconds)
     return (
         f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"

@@ -3,6 +3,7 @@
     out/
       trials/<identity>/record.json    one folder a trial (see elicitable.runs.store)
       running/<identity>.safetensors   checkpoints of trials that are under way
+      running/<identity>.json          how far each of them is
       results.json                     the tables, made from the records at the end
 
 Killed at any moment, the same command goes on: finished trials are found, running ones go on from their checkpoint.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +24,30 @@ from elicitable.errors import InputError, StoreError
 from elicitable.experiments.catalog import experiments_named, preset_named
 from elicitable.experiments.experiment import Adapt, Experiment, Pretrain
 from elicitable.runs.executors import Executor, executor_named
-from elicitable.runs.jobs import CHECKPOINT_SECONDS, Job, Order, checkpoint_of, is_final, run_job
+from elicitable.runs.heartbeat import read_beat
+from elicitable.runs.jobs import CHECKPOINT_SECONDS, Job, Order, is_final, lacks_weights, run_job
 from elicitable.runs.outcomes import results_of
-from elicitable.runs.store import Record, Store
+from elicitable.runs.store import Record, Store, write_archive
 
 RESULTS = "results.json"
-Told = Callable[[Job, Record, int, int], None]  # a job, its record, how many are done, of how many
+LOCK = ".lock"
+
+
+class Watcher:
+    """Told what a run does; this one says nothing."""
+
+    @contextmanager
+    def watching(self, jobs: Sequence[Job], todo: Sequence[Job], store: Store) -> Iterator[None]:
+        """Around the run: all jobs, those that are yet to be run, and where their records go."""
+        yield
+
+    def done(self, job: Job, record: Record) -> None:
+        """One job was run."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of ``--status``: ``state`` is done, failed, diverged, untestable, under way or waiting."""
+    """One line of ``--status``: ``state`` is done, failed, diverged, untestable, under way, interrupted or waiting."""
 
     experiment: str
     job: Job
@@ -48,50 +62,56 @@ def reproduce(
     *,
     preset: str = "quick",
     seeds: int | None = None,
+    first_seed: int = 0,
     out: str | os.PathLike[str],
     executor: str | Executor = "local",
     workers: int | None = None,
     address: str | None = None,
     retry: bool = False,
-    told: Told | None = None,
+    watcher: Watcher | None = None,
 ) -> dict[str, Any]:
     """Run the experiments of those names (all when none is named) and return the tables, also kept in ``out``.
 
     Args:
         names: of experiments (:mod:`elicitable.experiments.catalog`).
         preset: ``quick`` (one seed) or ``paper`` (ten); ``seeds`` overrides how many.
+        first_seed: the seeds are this one and those that follow it.
         out: the folder of the records; the same one resumes.
         executor: ``local``, ``inline``, ``ray``, or an executor; ``workers`` at once, ``address`` of a Ray cluster.
         retry: run failed trials again; otherwise their records, with the traceback, are kept as they are.
-        told: called as each trial is done.
+        watcher: told what runs and what is done.
 
     Raises:
         UnknownNameError: an experiment, a preset or an executor of that name is not known.
         MissingPackageError: Ray is asked for and not installed.
         StoreError: ``out`` cannot be written to, is in use, or holds a record that cannot be read.
     """
-    chosen, count = _chosen(names, preset, seeds)
+    chosen, which = _chosen(names, preset, seeds, first_seed)
     runner = executor if isinstance(executor, Executor) else executor_named(executor, workers, address)
-    return run_experiments(chosen, preset, count, out=out, executor=runner, retry=retry, told=told)
+    return run_experiments(chosen, preset, which, out=out, executor=runner, retry=retry, watcher=watcher)
 
 
-def _chosen(names: Sequence[str], preset: str, seeds: int | None) -> tuple[tuple[Experiment, ...], int]:
+def _chosen(
+    names: Sequence[str], preset: str, seeds: int | None, first_seed: int
+) -> tuple[tuple[Experiment, ...], range]:
     known = preset_named(preset)
     if seeds is not None and seeds < 1:
         raise InputError(f"seeds must be at least 1, got {seeds}.")
-    return experiments_named(names), known.seeds if seeds is None else seeds
+    if first_seed < 0:
+        raise InputError(f"the first seed must be at least 0, got {first_seed}.")
+    return experiments_named(names), range(first_seed, first_seed + (known.seeds if seeds is None else seeds))
 
 
 def run_experiments(
     experiments: Sequence[Experiment],
     preset: str,
-    seeds: int,
+    seeds: Sequence[int],
     *,
     out: str | os.PathLike[str],
     executor: Executor,
     retry: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    told: Told | None = None,
+    watcher: Watcher | None = None,
 ) -> dict[str, Any]:
     """What :func:`reproduce` does, for any experiments."""
     store = Store(out)
@@ -99,23 +119,31 @@ def run_experiments(
     folder = store.folder.absolute()
     jobs = graph(experiments, seeds)
     with _alone(folder):
-        todo = [job for job in jobs if not is_final(store.get(job.spec()), retry)]
-        done = len(jobs) - len(todo)
-
-        def finished(index: int, record: Record) -> None:
-            nonlocal done
-            done += 1
-            if told:
-                told(todo[index], record, done, len(jobs))
-
-        orders = [Order(job, str(folder), checkpoint_seconds, retry) for job in todo]
-        executor.run(run_job, orders, _needs(todo), finished)
+        store.sweep()
+        todo, needed = _todo(jobs, store, retry)
+        orders = [Order(job, str(folder), checkpoint_seconds, retry, job.identity in needed) for job in todo]
+        told = watcher or Watcher()
+        with told.watching(jobs, todo, store):
+            executor.run(run_job, orders, _needs(todo), lambda index, record: told.done(todo[index], record))
         found = results(experiments, preset, seeds, store)
-        _write_results(folder, found)
+        replace_file(
+            folder / RESULTS, (json.dumps(found, indent=1) + "\n").encode(), "Free the place and run it again."
+        )
     return found
 
 
-def results(experiments: Sequence[Experiment], preset: str, seeds: int, store: Store) -> dict[str, Any]:
+def _todo(jobs: Sequence[Job], store: Store, retry: bool) -> tuple[list[Job], set[str]]:
+    """The jobs that are yet to be run, and the identities of the bases whose weights they need.
+
+    A base whose record is there without its weights, as in an archive, is run again only if one of them needs it.
+    """
+    missing = {job.identity for job in jobs if not is_final(store.get(job.spec()), retry)}
+    needed = {job.base.identity for job in jobs if job.identity in missing and job.base is not None}
+    again = {job.identity for job in jobs if job.identity in needed and lacks_weights(store, job.spec())}
+    return [job for job in jobs if job.identity in missing | again], needed
+
+
+def results(experiments: Sequence[Experiment], preset: str, seeds: Sequence[int], store: Store) -> dict[str, Any]:
     """The tables from the records that are there; runs nothing."""
     pairs = []
     for experiment in experiments:
@@ -127,43 +155,86 @@ def results(experiments: Sequence[Experiment], preset: str, seeds: int, store: S
 
 
 def tables(
-    names: Sequence[str] = (), *, preset: str = "quick", seeds: int | None = None, out: str | os.PathLike[str]
+    names: Sequence[str] = (),
+    *,
+    preset: str = "quick",
+    seeds: int | None = None,
+    first_seed: int = 0,
+    out: str | os.PathLike[str],
 ) -> dict[str, Any]:
-    """The tables of what ``out`` holds; runs nothing."""
-    chosen, count = _chosen(names, preset, seeds)
-    return results(chosen, preset, count, Store(out))
+    """The tables of what ``out`` holds; runs nothing and writes nothing."""
+    chosen, which = _chosen(names, preset, seeds, first_seed)
+    return results(chosen, preset, which, Store(out, is_read_only=True))
+
+
+def export(
+    names: Sequence[str] = (),
+    *,
+    preset: str = "quick",
+    seeds: int | None = None,
+    first_seed: int = 0,
+    out: str | os.PathLike[str],
+    to: str | os.PathLike[str],
+) -> list[Path]:
+    """Write the records of ``out`` as archives, ``to/<experiment>.jsonl``, without weights; the paths.
+
+    A base that experiments share is in the first of them. What failed, or could not be had, is left out. The folder is
+    one that ``out`` can name: ``reproduce`` and ``tables`` find the records there.
+    """
+    chosen, which = _chosen(names, preset, seeds, first_seed)
+    return export_experiments(chosen, which, Store(out, is_read_only=True), Path(to))
+
+
+def export_experiments(experiments: Sequence[Experiment], seeds: Sequence[int], store: Store, to: Path) -> list[Path]:
+    """What :func:`export` does, for any experiments."""
+    written: set[str] = set()
+    paths = []
+    for experiment in experiments:
+        jobs = {job.identity: job for job in _jobs(experiment, seeds) if job.identity not in written}
+        written |= set(jobs)
+        found = [store.get(job.spec()) for job in jobs.values()]
+        paths.append(to / f"{experiment.name}.jsonl")
+        write_archive((record for record in found if record and record["status"] in ("ok", "diverged")), paths[-1])
+    return paths
 
 
 def status(
-    names: Sequence[str] = (), *, preset: str = "quick", seeds: int | None = None, out: str | os.PathLike[str]
+    names: Sequence[str] = (),
+    *,
+    preset: str = "quick",
+    seeds: int | None = None,
+    first_seed: int = 0,
+    out: str | os.PathLike[str],
 ) -> list[Line]:
     """Where every trial stands; runs nothing. A trial that experiments share is listed under each of them."""
-    chosen, count = _chosen(names, preset, seeds)
-    store = Store(out)
-    return [_line(experiment.name, job, store) for experiment in chosen for job in _jobs(experiment, count)]
+    chosen, which = _chosen(names, preset, seeds, first_seed)
+    store = Store(out, is_read_only=True)
+    unfinished = "under way" if _is_in_use(Path(out)) else "interrupted"
+    return [_line(experiment.name, job, store, unfinished) for experiment in chosen for job in _jobs(experiment, which)]
 
 
-def _line(experiment: str, job: Job, store: Store) -> Line:
+def _line(experiment: str, job: Job, store: Store, unfinished: str) -> Line:
+    assert store.folder is not None
+    beat = read_beat(store.folder, job.identity)  # before the record: it is gone once the record is there
     record = store.get(job.spec())
     if record is not None:
         state = "done" if record["status"] == "ok" else record["status"]
         reason = "" if state == "done" else record["stopped"]
         return Line(experiment, job, state, record.get("steps", 0), record["timing"]["seconds"], reason)
-    kept = checkpoint_of(store, job).read()
-    if kept is None:
+    if beat is None:
         return Line(experiment, job, "waiting", 0, 0.0)
-    return Line(experiment, job, "under way", kept.plain["steps"], kept.plain["seconds"])
+    return Line(experiment, job, unfinished, beat.steps, beat.seconds, beat.text)
 
 
-def graph(experiments: Sequence[Experiment], seeds: int) -> list[Job]:
+def graph(experiments: Sequence[Experiment], seeds: Sequence[int]) -> list[Job]:
     """Every job once, bases before what is built on them; a base that several experiments name is one job."""
     jobs = {job.identity: job for experiment in experiments for job in _jobs(experiment, seeds)}
     return sorted(jobs.values(), key=lambda job: (job.seed, job.base is not None))
 
 
-def _jobs(experiment: Experiment, seeds: int) -> Iterator[Job]:
+def _jobs(experiment: Experiment, seeds: Sequence[int]) -> Iterator[Job]:
     for trial in experiment.trials:
-        for seed in range(seeds):
+        for seed in seeds:
             if isinstance(trial, Adapt):
                 base = _base(experiment, trial, seed)
                 for rate in trial.rates:
@@ -188,8 +259,15 @@ def _needs(jobs: Sequence[Job]) -> dict[int, list[int]]:
     }
 
 
-def _write_results(folder: Path, found: dict[str, Any]) -> None:
-    replace_file(folder / RESULTS, (json.dumps(found, indent=1) + "\n").encode())
+def _is_in_use(folder: Path) -> bool:
+    """Whether a run holds the folder now."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with _alone(folder):
+            return False
+    except StoreError:
+        return True
 
 
 @contextmanager
@@ -200,7 +278,7 @@ def _alone(folder: Path) -> Iterator[None]:
     except ImportError:  # no such locks on this system
         yield
         return
-    with (folder / ".lock").open("w") as file:
+    with (folder / LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -3,8 +3,10 @@
     store/
       trials/<identity>/record.json      exists only if the trial is complete (or failed, with the traceback)
       trials/<identity>/state.safetensors
+      <name>.jsonl                       an archive: complete records, one a line, without their tensors
 
-A record that cannot be read, or that a newer version wrote, is named and never overwritten.
+A record that cannot be read, or that a newer version wrote, is named and never overwritten. Archives are read, not
+written: what is run again goes to ``trials``, which counts first.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elicitable.cache import replace_file
 from elicitable.errors import StoreError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 VERSION = 1
+STATE = "state.safetensors"
 Record = dict[str, Any]
 
 
@@ -37,12 +42,16 @@ def identity(spec: dict[str, Any]) -> str:
 
 
 class Store:
-    """Records by identity, in a folder; or in memory only, when the folder is None."""
+    """Records by identity, in a folder; or in memory only, when the folder is None.
 
-    def __init__(self, folder: str | os.PathLike[str] | None) -> None:
+    With ``is_read_only`` the folder need not be there, nor be writable.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None, is_read_only: bool = False) -> None:
         self.folder = Path(folder) if folder is not None else None
         self._memory: dict[str, tuple[Record, dict[str, Tensor]]] = {}
-        if self.folder is not None:
+        self._archive: dict[str, tuple[str, Record]] | None = None
+        if self.folder is not None and not is_read_only:
             _check_writable(self.folder)
 
     def get(self, spec: dict[str, Any]) -> Record | None:
@@ -55,23 +64,11 @@ class Store:
         if self.folder is None:
             return self._memory[key][0] if key in self._memory else None
         path = self._place(key) / "record.json"
-        if not path.exists():
-            return None
-        record: Record = _read(path)
-        if not isinstance(record.get("version"), int):
-            raise StoreError(
-                f"{path} has version {record.get('version')!r}, which is none; move it away to run the trial again."
-            )
-        if record["version"] > VERSION:
-            raise StoreError(
-                f"{path} was written by a newer elicitable (store version {record['version']}, this one reads "
-                f"{VERSION}); update the package or choose another --out. Nothing was changed."
-            )
-        if identity(record.get("spec", {})) != key:
-            raise StoreError(
-                f"{path} is not the record of its own spec (edited or corrupt); move it away to run the trial again."
-            )
-        return record
+        if path.exists():
+            return _checked(_read(path), str(path), key)
+        if self._archive is None:
+            self._archive = dict(_archived(self.folder))
+        return _checked(self._archive[key][1], self._archive[key][0], key) if key in self._archive else None
 
     def put(self, spec: dict[str, Any], record: Record, state: dict[str, Tensor] | None = None) -> Record:
         """Keep a complete record and its tensors; returns the record with version and spec."""
@@ -100,7 +97,7 @@ class Store:
         key = identity(spec)
         if self.folder is None:
             return self._memory[key][1]
-        path = self._place(key) / "state.safetensors"
+        path = self._place(key) / STATE
         if not path.exists():
             return {}
         from safetensors import SafetensorError
@@ -113,8 +110,19 @@ class Store:
                 f"{path} cannot be read ({error}); move its folder away to run the trial again."
             ) from error
 
+    def sweep(self) -> None:
+        """Remove what a killed run has left half-written; only for whoever has the folder to itself."""
+        if self.folder is not None:
+            for path in [*self.folder.glob("trials/.*"), *self.folder.glob("running/.*")]:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def has_state(self, spec: dict[str, Any]) -> bool:
+        """Whether tensors are kept with a record."""
+        key = identity(spec)
+        return bool(self._memory[key][1]) if self.folder is None else (self._place(key) / STATE).exists()
+
     def __iter__(self) -> Any:
-        """Every complete record, in no particular order."""
+        """Every complete record of its own (not of an archive), in no particular order."""
         if self.folder is None:
             yield from (record for record, _ in self._memory.values())
             return
@@ -128,9 +136,13 @@ class Store:
 
 def _write(folder: Path, record: Record, state: dict[str, Tensor] | None) -> None:
     if state:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "state.safetensors")
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / STATE)
+        except SafetensorError as error:  # how it says that the disk is full
+            raise OSError(str(error)) from error
     with (folder / "record.json").open("w", encoding="utf-8") as file:
         json.dump(record, file, indent=1, allow_nan=False)
         file.flush()
@@ -139,12 +151,60 @@ def _write(folder: Path, record: Record, state: dict[str, Tensor] | None) -> Non
 
 def _read(path: Path) -> Record:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return _parsed(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} cannot be read ({error}); move it away to run the trial again.") from error
+
+
+def _parsed(text: str, where: str) -> Record:
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise StoreError(f"{where} cannot be read ({error}); move it away to run the trial again.") from error
     if not isinstance(record, dict):
-        raise StoreError(f"{path} is not a record; move it away to run the trial again.")
+        raise StoreError(f"{where} is not a record; move it away to run the trial again.")
     return record
+
+
+def _checked(record: Record, where: str, key: str) -> Record:
+    """``record``, if this version can read it and it is the one that ``key`` names."""
+    version = record.get("version")
+    if not isinstance(version, int):
+        raise StoreError(f"{where} has version {version!r}, which is none; move it away to run the trial again.")
+    if version > VERSION:
+        raise StoreError(
+            f"{where} was written by a newer elicitable (store version {version}, this one reads {VERSION}); update "
+            "the package or choose another --out. Nothing was changed."
+        )
+    if identity(record.get("spec", {})) != key:
+        raise StoreError(
+            f"{where} is not the record of its own spec (edited or corrupt); move it away to run the trial again."
+        )
+    return record
+
+
+def _archived(folder: Path) -> Iterator[tuple[str, tuple[str, Record]]]:
+    """By identity, where each record of the archives stands and what it says."""
+    for path in sorted(folder.glob("*.jsonl")):
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path} cannot be read ({error}); move it away to run its trials again.") from error
+        for number, line in enumerate(lines, start=1):
+            where = f"{path}:{number}"
+            record = _parsed(line, where)
+            key = identity(record.get("spec", {}))
+            yield key, (where, _checked(record, where, key))
+
+
+def write_archive(records: Iterable[Record], path: Path) -> None:
+    """Write complete records as an archive, one a line, by rename.
+
+    Raises:
+        StoreError: ``path`` cannot be written.
+    """
+    lines = "".join(json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n" for record in records)
+    replace_file(path, lines.encode(), "Free the place or choose another folder.")
 
 
 def _check_writable(folder: Path) -> None:
