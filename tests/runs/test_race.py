@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import elicitable as el
 from elicitable.errors import BudgetError, InputError, StoreError, UnknownNameError
 from elicitable.methods.catalog import METHODS
 from elicitable.models.model import Model
-from elicitable.runs import race, trial
+from elicitable.runs import race, timing, trial
 from elicitable.runs.store import Store
 from elicitable.runs.trial import Trial
 from elicitable.training import loop
@@ -227,8 +228,6 @@ def test_arguments_out_of_range_are_named(
 
 
 def test_a_race_against_the_clock_keeps_it_and_running_again_is_a_no_op(digits_model: Build, tmp_path: Path) -> None:
-    import time
-
     model = digits_model(8)
     _ = model.anatomy
     started = time.monotonic()
@@ -342,3 +341,68 @@ def test_a_race_inside_a_prompt_does_not_find_the_trials_of_one_without(digits_m
     with el.use(model, el.context("prompt", model, token_ids=[3, 1])):
         run(model, tmp_path, methods=["zero-shot"])
     assert len(list((tmp_path / "trials").iterdir())) == 2 * before
+
+
+def timed(
+    model: Model, limit: float, out: Path | None = None, task: Any = None, **options: Any
+) -> tuple[el.values.Verdict, float]:
+    started = time.monotonic()
+    given = {"seeds": 2, "budget": 500, "out": out, "time_limit": limit} | options
+    return race.verdict(model, task or Reverse(), **given), time.monotonic() - started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [12.0, 25.0])
+def test_every_arm_runs_within_the_limit(digits_model: Build, limit: float) -> None:
+    answer, taken = timed(digits_model(8), limit)
+    assert {arm.status for arm in answer.arms if arm.method != "examples"} == {"ok"}, [a.reason for a in answer.arms]
+    assert taken < 1.1 * limit
+
+
+def test_test_items_are_cut_to_what_the_limit_pays_for(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = timing.evaluate
+
+    def slow(model: Any, items: Any, *given: Any) -> Any:
+        time.sleep(0.004 * len(items))
+        return own(model, items, *given)
+
+    monkeypatch.setattr(timing, "evaluate", slow)
+    monkeypatch.setattr(trial, "evaluate", slow)
+    monkeypatch.setattr(loop, "evaluate", slow)
+    monkeypatch.setattr(race, "DIGITS", replace(race.DIGITS, test_items=64, validation_items=64))
+    chosen = ["zero-shot", "kv-prefix", "lora", "soft-prompt"]
+    run(digits_model(8), methods=["lora"])  # what is imported on first use takes seconds
+    answer, taken = timed(digits_model(8), 5.0, tmp_path, methods=chosen, seeds=1)
+    assert {arm.status for arm in answer.arms} == {"ok"}, [arm.reason for arm in answer.arms]
+    assert {arm.items for arm in answer.arms} == {answer.arms[0].items}
+    assert 32 <= answer.arms[0].items < 64
+    assert f"pays for {answer.arms[0].items} of the 64 test items" in answer.provenance["warnings"][0]
+    assert taken < 5.5
+    with pytest.raises(BudgetError, match="too short: kv-prefix"):
+        timed(digits_model(8), 1.4, None, methods=["kv-prefix"], test_items=64)  # what is asked for is not cut down
+
+
+def test_a_race_against_the_clock_that_is_killed_goes_on_where_it_was(digits_model: Build, tmp_path: Path) -> None:
+    class Killed(race.Silent):
+        def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
+            if arm == "kv-prefix" and what.startswith("rate") and "(2 of" in what:
+                raise KeyboardInterrupt
+
+    model, chosen = digits_model(8), ["zero-shot", "lora", "kv-prefix"]
+    with pytest.raises(KeyboardInterrupt):
+        timed(model, 6.0, tmp_path, methods=chosen, reporter=Killed())
+    left = files(tmp_path)
+    assert len([name for name in left if name.endswith("record.json")]) > 8
+    time.sleep(0.3)
+    whole, taken = timed(model, 6.0, tmp_path, methods=chosen)
+    assert taken < 6.6
+    assert left.items() <= files(tmp_path).items()  # nothing ran twice
+    keys = [
+        (spec["method"], spec["plan"]["learning_rate"], spec["seed"], spec["test_items"])
+        for spec in (record["spec"] for record in Store(tmp_path))
+        if "plan" in spec
+    ]
+    assert len(keys) == len(set(keys))
+    assert {arm.status for arm in whole.arms} == {"ok"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +17,7 @@ from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.load import load
 from elicitable.runs.provenance import versions
 from elicitable.runs.store import Record, Store
-from elicitable.runs.timing import Timing
+from elicitable.runs.timing import Timing, opening, reserve
 from elicitable.runs.trial import Trial, curve_of, run
 from elicitable.tasks.base import warnings_of
 from elicitable.tasks.catalog import task_from
@@ -113,11 +113,16 @@ class Race:
     started: float
     reporter: Reporter
     options: dict[str, dict[str, Any]]
+    is_test_free: bool = True  # whether a race against the clock may cut the test items down
     quickest: int | None = None  # steps of the quickest arm that solved the task
+    test_seconds: float = 0.0  # what the latest test took
+    warnings: list[str] = field(default_factory=list)
 
     def left(self) -> float | None:
-        """Seconds left of the time limit."""
-        return None if self.time_limit is None else self.time_limit - (time.monotonic() - self.started)
+        """Seconds left of the time limit, without what the decision and the report will take."""
+        if self.time_limit is None:
+            return None
+        return self.time_limit - reserve(self.time_limit) - (time.monotonic() - self.started)
 
 
 def verdict(
@@ -151,7 +156,8 @@ def verdict(
         methods: which to try; default all.
         seeds: reruns at the best learning rate. seed: the first of them, and of everything else that is drawn.
         time_limit: seconds for the whole race, spread evenly over the arms; None trains until nothing improves.
-        steps: at most so many steps a run. test_items: how many of the test split.
+        steps: at most so many steps a run. test_items: how many of the test split; by default the pace's, or as
+            many as the time limit pays for.
         prompts: texts for the prompt arm to try besides its own.
         out: a folder that keeps every trial; the same arguments resume there, and do nothing when complete.
 
@@ -182,6 +188,7 @@ def verdict(
         started=clock,
         reporter=reporter or Silent(),
         options=_options(model, prompts),
+        is_test_free=test_items is None,
     )
     encode(model, task.held_out("validation", 1))  # a task that the model cannot read is no arm's failure
     sizes = _sizes(race, methods)
@@ -265,16 +272,12 @@ _CONTENDER = 0.05  # arms further than this behind the best after one seed are n
 def _run(race: Race, sizes: list[Sized]) -> list[ArmResult]:
     """Two rounds: every arm once, cheap and quick ones first; then the contenders over the other seeds."""
     entries = [_Entry(sized) for sized in sorted(sizes, key=lambda sized: _ORDER.index(sized.method))]
+    _open(race, entries)
     for nth, entry in enumerate(entries):
-        if entry.is_trained:
-            try:
-                _first_round(race, entry, nth, len(entries))
-            except BudgetError as error:  # too little time: an answer is owed all the same, unless nothing was trained
-                if not any(other.is_trained and other.records for other in entries):
-                    raise
-                entry.refusal = str(error)
-        else:
-            _choose(race, entry, 0, nth, len(entries))
+        try:
+            (_first_round if entry.is_trained else _choose)(race, entry, nth, len(entries))
+        except BudgetError as error:  # the time ran out all the same: an answer is owed
+            entry.refusal = str(error)
         race.reporter.end(_arm(race, entry))
     for seed in range(1, race.seeds):
         contenders = _contenders(entries)
@@ -282,8 +285,24 @@ def _run(race: Race, sizes: list[Sized]) -> list[ArmResult]:
             if entry.is_trained:
                 _rerun(race, entry, seed, nth, len(contenders))
             else:
-                _choose(race, entry, seed, nth, len(contenders))
+                _choose(race, entry, nth, len(contenders), seed)
     return [_arm(race, entry) for entry in entries]
+
+
+def _open(race: Race, entries: list[_Entry]) -> None:
+    """Against the clock: cut test and validation items down to what the limit pays for."""
+    if race.time_limit is None:
+        return
+    race.reporter.begin("all arms", "measuring the speed", 0, len(entries))
+    asked = race.pace.test_items
+    sizes = [entry.sized for entry in entries]
+    items = _kept(race, entries[0], "items", lambda: opening(race, sizes))
+    race.pace = replace(race.pace, test_items=items["test"], validation_items=items["validation"])
+    if items["test"] < asked:
+        race.warnings.append(
+            f"the time limit pays for {items['test']} of the {asked} test items; more time or --test-items gives "
+            "narrower intervals"
+        )
 
 
 def _contenders(entries: list[_Entry]) -> list[_Entry]:
@@ -297,11 +316,15 @@ def _first_score(entry: _Entry) -> float:
     return float(correct.count("1") / len(correct))
 
 
-def _choose(race: Race, entry: _Entry, seed: int, nth: int, arms: int) -> None:
+def _choose(race: Race, entry: _Entry, nth: int, arms: int, seed: int = 0) -> None:
     """An arm without training chooses among its candidates on validation."""
-    method, left = entry.sized.method, race.left()
-    share = None if left is None else max(1.0, 0.5 * left / (arms - nth))
-    plan = replace(_plan(race, method, 0.0), seconds=share, validation_items=race.pace.validation_items // 2)
+    method = entry.sized.method
+    plan = replace(_plan(race, method, 0.0), validation_items=max(1, race.pace.validation_items // 2))
+    if race.time_limit is not None:
+        timing = Timing.of(race, entry.sized, (arms - nth) * (race.seeds - seed if seed else 1), is_rerun=seed > 0)
+        if seed and _kept(race, entry, f"no time for seed {seed}", lambda: timing.is_over):
+            return
+        plan = replace(plan, seconds=max(0.1, 0.5 * timing.share))
     race.reporter.begin(method, "choosing on validation" if method not in _SEEDLESS[:1] else "scoring", nth, arms)
     entry.records.append(_go(race, entry, plan, seed, race.pace.test_items))
 
@@ -317,7 +340,11 @@ def _first_round(race: Race, entry: _Entry, nth: int, arms: int) -> None:
     timing = None if race.time_limit is None else Timing.of(race, entry.sized, arms - nth)
     rates: Sequence[float] = method.schedule.learning_rates
     if timing is not None:
-        rates = _kept(race, entry, "rates", timing.rates(method.schedule.learning_rates))
+        rates = _kept(race, entry, "rates", lambda: timing.rates(rates))
+        if len(rates) == 1:  # no time for a sweep
+            entry.rate = rates[0]
+            _rerun(race, entry, 0, nth, arms, timing)
+            return
     swept = _sweep(race, entry, rates, race.pace.sweep_steps, nth, arms, timing)
     says_nothing = _worth(swept[0])[0] < 0.05 and race.quickest is None
     if timing is None and says_nothing and race.pace.steps > 20 * race.pace.sweep_steps:
@@ -329,7 +356,7 @@ def _first_round(race: Race, entry: _Entry, nth: int, arms: int) -> None:
     _rerun(race, entry, 0, nth, arms, timing)
 
 
-def _kept(race: Race, entry: _Entry, what: str, decision: Any) -> Any:
+def _kept(race: Race, entry: _Entry, what: str, decide_now: Callable[[], Any]) -> Any:
     """A decision that hangs on the clock, kept with the trials: the same arguments find the same trials again."""
     spec = {
         "decision": what,
@@ -342,7 +369,7 @@ def _kept(race: Race, entry: _Entry, what: str, decision: Any) -> Any:
         "model": race.model.fingerprint,
         "task": race.task.fingerprint(),
     }
-    return (race.store.get(spec) or race.store.put(spec, {"status": "ok", "decision": decision}))["decision"]
+    return (race.store.get(spec) or race.store.put(spec, {"status": "ok", "decision": decide_now()}))["decision"]
 
 
 def _sweep(
@@ -356,6 +383,8 @@ def _sweep(
         plan = timing.sweep(plan, len(rates)) if timing else _short(plan, steps)
         race.reporter.begin(entry.sized.method, f"rate {rate:g} ({at + 1} of {len(rates)})", nth, arms)
         record = _go(race, entry, plan, 0, 0)
+        if timing:
+            timing.observe(record)
         swept.append({"learning_rate": rate, **_of_sweep(record)})
         entry.last = record
     entry.swept += swept
@@ -368,7 +397,8 @@ def _rerun(race: Race, entry: _Entry, seed: int, nth: int, arms: int, timing: Ti
     plan = _plan(race, entry.sized.method, entry.rate)
     if race.time_limit is not None:
         timing = timing or Timing.of(race, entry.sized, (arms - nth) * (race.seeds - seed), is_rerun=True)
-        if _kept(race, entry, f"no time for seed {seed}", timing.is_over):
+        late = timing
+        if seed and _kept(race, entry, f"no time for seed {seed}", lambda: late.is_over):
             return
         plan = timing.final(plan)
     race.reporter.begin(entry.sized.method, f"seed {seed + 1} of {race.seeds}", nth, arms)
@@ -382,7 +412,9 @@ def _go(race: Race, entry: _Entry, plan: Plan, seed: int, test_items: int) -> Re
     method = entry.sized.method
     options = race.options.get(method, {})
     trial = Trial(method, entry.sized.size or 2, plan, race.seed + seed, test_items, options, race.time_limit)
-    return run(trial, race.model, race.task, race.store, race.reporter.point)
+    record = run(trial, race.model, race.task, race.store, race.reporter.point)
+    race.test_seconds = record.get("test_seconds", race.test_seconds)
+    return record
 
 
 def _short(plan: Plan, steps: int) -> Plan:
@@ -529,5 +561,5 @@ def _provenance(race: Race) -> dict[str, Any]:
         "device": str(race.model.device),
         "dtype": str(race.model.dtype).removeprefix("torch."),
         "floor": round(_floor(race), 4),
-        "warnings": list(warnings_of(race.task)),
+        "warnings": [*warnings_of(race.task), *race.warnings],
     }

@@ -93,7 +93,9 @@ def _execute(trial: Trial, model: Model, task: Task, progress: Progress | None) 
         record = _of_fit(fit)
     record |= {"setting": adaptation.setting, "budget": asdict(adaptation.budget())}
     if record["status"] == "ok" and trial.test_items:
+        started = time.monotonic()
         record |= assess(trial, model, adaptation, task)
+        record["test_seconds"] = round(time.monotonic() - started, 3)
         return record, adaptation.state() if trial.method != "full" else None
     return record, None
 
@@ -146,13 +148,15 @@ def _scored(
 ) -> list[tuple[float, float, Adaptation]]:
     """(score, −loss, candidate), best first; the first is always scored, the others as far as the time reaches."""
     tried: list[tuple[float, float, Adaptation]] = []
+    started = now = time.monotonic()
     for candidate in candidates:
-        if tried and time.monotonic() > deadline:
+        if tried and now + (now - started) / len(tried) > deadline:  # the next one would end too late
             break
         with torch.no_grad(), prepared(model, candidate) as refresh:
             refresh()
             score = evaluate(model, items, task.labels(), reading_of(trial.plan, candidate))
         tried.append((score.mean, -score.loss_nats, candidate))
+        now = time.monotonic()
     return sorted(tried, key=lambda one: one[:2], reverse=True)
 
 
