@@ -35,7 +35,9 @@ def results() -> dict[str, Any]:
         "source": "section 5.3",
         "deviations": ["no <b>dropout</b>"],
         "claims": [claim("reproduced"), claim("differs"), lost],
-        "trials": [{"name": "rank-1 LoRA", "sweep": swept}],
+        "trials": [{"name": "rank-1 LoRA", "sweep": swept, "recorded": 2, "planned": 3}],
+        "figures": [],
+        "seconds": 90.0,
     }
     outcomes = {"reproduced": 1, "differs": 1, "not testable here": 1}
     return {"preset": "quick", "seeds": 1, "seconds": 90.0, "outcomes": outcomes, "experiments": [experiment]}
@@ -47,12 +49,24 @@ def test_markdown_has_a_mark_a_claim_and_the_whole_sweep() -> None:
     assert "| ✓ reproduced | LoRA <does> \\| it | 97.50 % [95.00, 99.00] | 92.38 % | at least 75 |  |" in page
     assert "| ✗ differs |" in page
     assert "| – not testable here | LoRA <does> \\| it | — | in words | at least 75 | untestable: no model |" in page
-    assert "| rank-1 LoRA | 0 | 0.1 | 0 | 50.00 % | 1,200 | steps |" in page
+    assert "| rank-1 LoRA | 0.1 | 0 | 1 | 50.00 % | 1,200 | steps 1 |" in page
 
 
 def test_html_escapes_every_text() -> None:
-    [section] = reproduction_sections(results())
+    glance, section = reproduction_sections(results())
+    assert glance.title == "At a glance"
     assert section.title == "The same numbers"
     assert "LoRA &lt;does&gt;" in section.html
     assert "no &lt;b&gt;dropout" in section.html
     assert "<does>" not in section.html
+
+
+def test_the_overview_counts_claims_and_recorded_trials() -> None:
+    page = reproduction_markdown(results())
+    assert "| same-budget | 1 | 1 | 1 | 0 | 2 of 3 | 1.5 |" in page
+
+
+def test_fewer_seeds_than_planned_are_said() -> None:
+    whole = results()
+    whole["seeds"] = 10
+    assert "97.50 % [95.00, 99.00] (1 of 10 seeds)" in reproduction_markdown(whole)

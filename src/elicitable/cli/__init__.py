@@ -337,6 +337,7 @@ def prune(
 
 @app.command()
 def construct(
+    ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="theorem-1, theorem-2, …, capacity, reach or token-reach; `list` lists")],
     vocab: Annotated[int, typer.Option(help="V, the size of the vocabulary")] = 10,
     length: Annotated[int | None, typer.Option(help="N or n_Y, symbols of the answer")] = None,
@@ -347,9 +348,15 @@ def construct(
     verify: Annotated[str | None, typer.Option(help="exhaustive, or how many random targets to run")] = None,
     dtype: Annotated[str, typer.Option(help="float64, float32, bfloat16 or float16")] = "float64",
     temperature: Annotated[float | None, typer.Option(help="the inverse temperature T of the softmax")] = None,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="build sizes that the dtype cannot carry too, to see them fail")
+    ] = False,
     model: Annotated[str, typer.Option("--model", "-m", help="for token-reach: a language model")] = "smollm2",
     hard_tokens: Annotated[str, typer.Option(help="for token-reach: how many hard tokens, or all")] = "2000",
     virtual_tokens: Annotated[int, typer.Option(help="for token-reach: how many virtual tokens to train")] = 64,
+    targets: Annotated[
+        str, typer.Option(help="for token-reach: model (continuations it writes itself) or random (uniform tokens)")
+    ] = "model",
     seed: Seed = 0,
     out: Out = None,
     as_json: Json = False,
@@ -369,11 +376,14 @@ def construct(
         verify=verify,
         dtype=dtype,
         temperature=temperature,
+        unchecked=unchecked,
         model=model,
         hard_tokens=hard_tokens,
         virtual_tokens=virtual_tokens,
+        targets=targets,
         seed=seed,
         out=out,
+        asked=frozenset(option for option in ctx.params if _is_typed(ctx, option)),
     )
     record, shown = theory.answer(request, None if quiet else _progress_console())
     if as_json:
@@ -395,7 +405,7 @@ def reproduce(
     workers: Annotated[int | None, typer.Option(help="trials at once")] = None,
     address: Annotated[str | None, typer.Option(help="of a Ray cluster")] = None,
     status: Annotated[bool, typer.Option("--status", help="say what is done and run nothing")] = False,
-    tables: Annotated[bool, typer.Option("--tables", help="print the tables of what is done and run nothing")] = False,
+    tables: Annotated[bool, typer.Option("--tables", help="tables and report of what is done; run nothing")] = False,
     export: Annotated[
         Path | None, typer.Option(help="also write the records there, one JSON lines file an experiment")
     ] = None,
@@ -422,15 +432,14 @@ def reproduce(
         watcher = None if quiet else Overview(_progress_console(), 1 if executor == "inline" else workers or cores())
         more: dict[str, Any] = {"executor": executor, "workers": workers, "address": address, "retry": retry}
         found = runs.reproduce(name or (), **which, **more, watcher=watcher)
-        write_reproduction(found, folder)
+    report = write_reproduction(found, folder)
     if export is not None:
         runs.export(name or (), **which, to=export)
     if as_json:
         _print_json(found)
     else:
         typer.echo(reproduction_markdown(found), nl=False)
-        if not tables:
-            typer.echo(f"\nReport: {folder / 'report.html'}")
+        typer.echo(f"\nReport: {report}")
     if found.get("trials_failed"):
         raise typer.Exit(1)
 
@@ -562,6 +571,11 @@ def _say_warnings(task: Any, console: Console) -> None:
 
     for warning in warnings_of(task):
         console.print(f"warning: {warning}", highlight=False, markup=False)
+
+
+def _is_typed(ctx: typer.Context, option: str) -> bool:
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _progress_console() -> Console:

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from elicitable.cache import replace_file
+from elicitable.report.experiment_figures import experiment_figure, figure_names
 from elicitable.report.html import Section, write_page
+from elicitable.report.microscope import figure_svg
 
 MARKS = {"reproduced": "✓", "differs": "✗", "not testable here": "–", "not run yet": "…"}
+FIGURES = "figures"
 Results = Mapping[str, Any]
 _HEADS = ("", "claim", "ours", "source", "reproduced if", "note")
 
 
-def reproduction_markdown(results: Results) -> str:
-    """All experiments as Markdown.
+def reproduction_markdown(results: Results, figures: str | None = None) -> str:
+    """All experiments as Markdown; with links to figures in the folder ``figures`` where one is named.
 
     >>> empty = {"preset": "quick", "seeds": 1, "experiments": [], "outcomes": {}, "seconds": 0.0}
     >>> reproduction_markdown(empty).splitlines()[0]
     'Preset quick, 1 seed, 0.0 minutes of trials on one core each: no claims.'
     """
+    return _markdown(results, {} if figures is None else _pictures(results), figures)
+
+
+def _markdown(results: Results, pictures: Pictures, folder: str | None) -> str:
     parts = [summary(results)]
+    if results["experiments"]:
+        parts.append(_markdown_table(_OVERVIEW_HEADS, _overview(results)))
     for experiment in results["experiments"]:
         parts += [f"## {experiment['title']}", f"`{experiment['name']}`, {experiment['source']} of the paper."]
-        parts.append(_markdown_table(_HEADS, [_row(claim) for claim in experiment["claims"]]))
+        parts.append(_markdown_table(_HEADS, [_row(claim, results) for claim in experiment["claims"]]))
+        for one in pictures.get(experiment["name"], ()):
+            parts.append(f"![{one.caption}]({folder}/{one.name}.svg)\n\n*{one.caption}*")
         if any(len(trial["sweep"]) > 1 for trial in experiment["trials"]):
             parts.append(_markdown_table(_SWEEP_HEADS, _sweep_rows(experiment)))
         parts.append("\n".join(f"* {one}" for one in experiment["deviations"]))
@@ -34,16 +49,42 @@ def reproduction_markdown(results: Results) -> str:
 
 
 def write_reproduction(results: Results, folder: str | os.PathLike[str]) -> Path:
-    """Write ``report.html`` and ``results.md`` into ``folder``; the report's path.
+    """Write ``report.html``, ``results.md`` and ``figures/`` into ``folder``; the report's path.
 
     Raises:
         StoreError: ``folder`` cannot be written to.
     """
-    folder = Path(folder)
-    report = write_page("The paper's experiments, reproduced", reproduction_sections(results), folder / "report.html")
-    text = reproduction_markdown(results).encode()
-    replace_file(folder / "results.md", text, "Free the place or choose another --out.")
-    return report
+    folder, advice, pictures = Path(folder), "Free the place or choose another --out.", _pictures(results)
+    for one in (one for drawn in pictures.values() for one in drawn):
+        replace_file(folder / FIGURES / f"{one.name}.svg", one.svg, advice)
+    replace_file(folder / "results.md", _markdown(results, pictures, FIGURES).encode(), advice)
+    return write_page("The paper's experiments, reproduced", _sections(results, pictures), folder / "report.html")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that was drawn: its file's name without the ending, its caption, and the SVG file."""
+
+    name: str
+    caption: str
+    svg: bytes
+
+
+Pictures = Mapping[str, Sequence[Picture]]  # by the experiment's name
+
+
+def _pictures(results: Results) -> Pictures:
+    return {experiment["name"]: drawn_figures(experiment) for experiment in results["experiments"]}
+
+
+def drawn_figures(experiment: Mapping[str, Any]) -> list[Picture]:
+    """The figures of an experiment for which there are records."""
+    found = []
+    for name, drawn in zip(figure_names(experiment), experiment["figures"], strict=True):
+        figure = experiment_figure(drawn, experiment)
+        if figure is not None:
+            found.append(Picture(name, drawn["caption"], figure_svg(figure)))
+    return found
 
 
 def summary(results: Results) -> str:
@@ -55,13 +96,20 @@ def summary(results: Results) -> str:
 
 
 def reproduction_sections(results: Results) -> tuple[Section, ...]:
-    """One section of the report an experiment; every text in it is escaped."""
-    return tuple(Section(experiment["title"], _html(experiment)) for experiment in results["experiments"])
+    """The outcomes at a glance, then one section an experiment; every text in it is escaped."""
+    return _sections(results, _pictures(results))
 
 
-def _html(experiment: Mapping[str, Any]) -> str:
+def _sections(results: Results, pictures: Pictures) -> tuple[Section, ...]:
+    counted = f"<p>{escape(summary(results))}</p>" + _html_table(_OVERVIEW_HEADS, _overview(results))
+    each = (Section(one["title"], _html(one, results, pictures[one["name"]])) for one in results["experiments"])
+    return (Section("At a glance", counted), *each)
+
+
+def _html(experiment: Mapping[str, Any], results: Results, pictures: Sequence[Picture]) -> str:
     parts = [f'<p class="note">{escape(experiment["name"])}, {escape(experiment["source"])} of the paper.</p>']
-    parts.append(_html_table(_HEADS, [_row(claim) for claim in experiment["claims"]]))
+    parts.append(_html_table(_HEADS, [_row(claim, results) for claim in experiment["claims"]]))
+    parts += [_html_figure(one) for one in pictures]
     if any(len(trial["sweep"]) > 1 for trial in experiment["trials"]):
         rows = _html_table(_SWEEP_HEADS, _sweep_rows(experiment))
         parts.append(f"<details><summary>The whole sweep</summary>{rows}</details>")
@@ -69,11 +117,35 @@ def _html(experiment: Mapping[str, Any]) -> str:
     return "".join(parts)
 
 
-def _row(claim: Mapping[str, Any]) -> tuple[str, ...]:
+def _html_figure(one: Picture) -> str:
+    data = base64.b64encode(one.svg).decode()
+    caption = escape(one.caption, quote=True)
+    image = f'<img alt="{caption}" style="max-width:100%;height:auto" src="data:image/svg+xml;base64,{data}">'
+    return f'<figure style="margin:18px 0">{image}<figcaption class="small">{caption}</figcaption></figure>'
+
+
+_OVERVIEW_HEADS = ("experiment", *MARKS, "trials", "minutes")
+
+
+def _overview(results: Results) -> list[tuple[str, ...]]:
+    """A line an experiment: its claims by outcome, its trials that are recorded, and the time they took."""
+    rows = []
+    for experiment in results["experiments"]:
+        counted = Counter(claim["outcome"] for claim in experiment["claims"])
+        done, planned = (sum(trial[key] for trial in experiment["trials"]) for key in ("recorded", "planned"))
+        trials = f"{done:,}" if done == planned else f"{done:,} of {planned:,}"
+        minutes = f"{experiment['seconds'] / 60:.1f}"
+        rows.append((experiment["name"], *(str(counted.get(name, 0)) for name in MARKS), trials, minutes))
+    return rows
+
+
+def _row(claim: Mapping[str, Any], results: Results) -> tuple[str, ...]:
     bound = claim["bound"]
     needed = f"{bound['relation']} {bound['value']:g}" + (" of it" if bound["relation"] == "within" else "")
     mark = f"{MARKS[claim['outcome']]} {claim['outcome']}"
-    return (mark, claim["text"], ours_text(claim), _number(claim["source"], claim["unit"]), needed, claim["reason"])
+    fewer = 0 < len(claim["values"]) < results["seeds"]
+    ours = ours_text(claim) + (f" ({len(claim['values'])} of {results['seeds']} seeds)" if fewer else "")
+    return (mark, claim["text"], ours, _number(claim["source"], claim["unit"]), needed, claim["reason"])
 
 
 def ours_text(claim: Mapping[str, Any]) -> str:
@@ -100,23 +172,38 @@ def _plain(value: float, unit: str) -> str:
     return f"{value:.2f}" if unit else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-_SWEEP_HEADS = ("trial", "seed", "rate", "restart", "validation", "steps", "stopped")
+_SWEEP_HEADS = ("trial", "rate", "restart", "seeds", "validation", "steps", "stopped")
 
 
 def _sweep_rows(experiment: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A line for every rate and restart of a trial, over its seeds."""
+    grouped: dict[tuple[str, Any, int], list[Mapping[str, Any]]] = {}
+    for trial in experiment["trials"]:
+        for one in trial["sweep"]:
+            grouped.setdefault((trial["name"], one["rate"], one["restart"]), []).append(one)
     return [
         (
-            trial["name"],
-            str(one["seed"]),
-            "—" if one["rate"] is None else f"{one['rate']:g}",
-            str(one["restart"]),
-            "—" if one["validation"] is None else f"{100 * one['validation']:.2f} %",
-            f"{one['steps']:,}",
-            one["stopped"],
+            name,
+            "—" if rate is None else f"{rate:g}",
+            str(restart),
+            str(len(runs)),
+            _range([100 * one["validation"] for one in runs if one["validation"] is not None]),
+            f"{round(statistics.fmean(one['steps'] for one in runs)):,}",
+            ", ".join(f"{name} {count}" for name, count in Counter(one["stopped"] for one in runs).most_common()),
         )
-        for trial in experiment["trials"]
-        for one in trial["sweep"]
+        for (name, rate, restart), runs in grouped.items()
     ]
+
+
+def _range(values: Sequence[float]) -> str:
+    """
+    >>> _range([50.0]), _range([50.0, 60.0]), _range([])
+    ('50.00 %', '55.00 % (50.00 to 60.00)', '—')
+    """
+    if not values:
+        return "—"
+    spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.2f} %{spread}"
 
 
 def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
