@@ -89,6 +89,7 @@ class ArmResult:
     sweep: tuple[Mapping[str, Any], ...] = ()  # what was tried: learning_rate, steps, validation, loss_nats
     prefix_mass: tuple[tuple[float, ...], ...] = ()  # (layer, head), mean over test items and queries
     samples: tuple[Mapping[str, str], ...] = ()  # prompt, target, answer: a few of the test items
+    behind: tuple[float, ...] = ()  # mean, low, high of (best arm − this arm), in pairs over items: what decides
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,3 +186,11 @@ def test_seeds_that_disagree_widen_what_one_seed_narrows() -> None:
     wide, narrow = interval(torn.correct, 0), interval(steady.correct, 0)
     assert wide[1] - wide[0] > 3 * (narrow[1] - narrow[0])
     assert np.mean(torn.correct) == pytest.approx(0.9)
+
+
+def test_the_decision_names_its_arm_and_what_it_was_compared_with() -> None:
+    decision = decide([arm("zero-shot", 100), arm("kv-prefix", 900), arm("lora", 905)], margin=0.02, floor=0.1, seed=0)
+    assert (decision.label, decision.answer) == ("prefix", "kv-prefix")
+    behind = {one.arm.method: one for one in decision.compared}
+    assert (behind["lora"].mean, behind["lora"].low, behind["lora"].high) == (0.0, 0.0, 0.0)
+    assert behind["zero-shot"].low > 0.7

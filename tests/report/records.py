@@ -35,6 +35,7 @@ def arm(method: str, seeds: int = 3, items: int = 1000, mean: float | None = Non
     correct = tuple(tuple(int(hit) for hit in rng.random(items) < mean) for _ in range(seeds))
     mean = float(np.mean(correct))
     spread = 1.96 * math.sqrt(max(mean * (1 - mean), 1e-4) / items)
+    gap = METHODS["full"]["mean"] - about["mean"]
     result = ArmResult(
         method=method,
         setting=about.get("setting", {"length": about["keys"], "init": "random"} if rates else {}),
@@ -45,6 +46,7 @@ def arm(method: str, seeds: int = 3, items: int = 1000, mean: float | None = Non
         high=min(mean + spread, 1.0),
         items=items,
         seeds=seeds,
+        behind=() if method == "value-bias" else (gap, gap - 0.009, gap + 0.009) if gap else (0.0, 0.0, 0.0),
         learning_rate=rates[-2] if rates else None,
         steps=750 if rates else 0,
         seconds=61.5 if rates else 2.25,

@@ -133,3 +133,28 @@ def test_an_unknown_method_has_a_place_before_the_control():
     arm = dataclasses.replace(records.arm("lora"), method="adapter")
     race = pictures.race(records.verdict(arms=(records.arm("value-bias"), arm)))
     assert [group.name for group, _ in race.groups] == ["other", "control"]
+
+
+def test_the_differences_that_decide_stand_beside_the_margin():
+    """Arm minus best around the margin of 2 points: the axis runs from -14 to +6 points."""
+    found = pictures.differences(records.verdict())
+    assert found.best == "full"
+    assert found.band == (60.0, 100.0)  # -2 points is 12/20 of the way
+    assert found.zero == 70.0
+    rows = {row.method: row for row in found.rows}
+    assert "value-bias" not in rows
+    assert (rows["full"].dot, rows["full"].text, rows["full"].standing) == (70.0, "the best", "")
+    assert rows["kv-prefix"].dot == pytest.approx(62.5)  # -1.5 points
+    assert rows["kv-prefix"].interval == pytest.approx((58.0, 67.0))  # -2.4 to -0.6: crosses the edge of the band
+    assert rows["kv-prefix"].text == "-1.5 [-2.4, -0.6]"
+    assert rows["kv-prefix"].standing == "not settled"
+    assert rows["kv-prefix"].is_answer
+    assert rows["lora"].standing == "within the margin"
+    assert (rows["zero-shot"].dot, rows["zero-shot"].interval) == (None, (0.0, 0.0))
+    assert rows["zero-shot"].standing == "behind by more"
+
+
+def test_there_are_no_differences_without_two_arms():
+    arms = tuple(dataclasses.replace(arm, behind=()) for arm in records.verdict().arms)
+    assert pictures.differences(records.verdict(arms=arms)) is None
+    assert pictures.differences(records.verdict(arms=records.verdict().arms[-1:])) is None

@@ -387,14 +387,14 @@ def test_test_items_are_cut_to_what_the_limit_pays_for(
 def test_a_race_against_the_clock_that_is_killed_goes_on_where_it_was(digits_model: Build, tmp_path: Path) -> None:
     class Killed(race.Silent):
         def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
-            if arm == "kv-prefix" and what.startswith("rate") and "(2 of" in what:
+            if arm == "kv-prefix":
                 raise KeyboardInterrupt
 
     model, chosen = digits_model(8), ["zero-shot", "lora", "kv-prefix"]
     with pytest.raises(KeyboardInterrupt):
         timed(model, 6.0, tmp_path, methods=chosen, reporter=Killed())
     left = files(tmp_path)
-    assert len([name for name in left if name.endswith("record.json")]) > 8
+    assert len([name for name in left if name.endswith("record.json")]) > 4
     time.sleep(0.3)
     whole, taken = timed(model, 6.0, tmp_path, methods=chosen)
     assert taken < 6.6

@@ -42,10 +42,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Decision:
-    """A label and the reasons for it, in the order a person would want them."""
+    """A label, the reasons for it in the order a person would want them, and what it rests on.
+
+    ``answer`` is the arm that the label speaks of, if it speaks of one.
+    """
 
     label: str
     reasons: tuple[str, ...]
+    compared: tuple[Comparison, ...] = ()
+    answer: str = ""
 
 
 def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int) -> Decision:
@@ -61,12 +66,13 @@ def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int)
     if not judged:
         return Decision("inconclusive", ("No arm of the race finished; see each arm's status for the reason.",))
     best = max(judged, key=lambda arm: arm.mean or 0.0)
+    compared = tuple(compare(best, arm, margin, seed) for arm in judged)
     assert best.low is not None
     assert best.mean is not None
     if best.low <= floor + margin and best.mean <= floor + 2 * margin:
         label, reason = _out_of_reach(best, floor, judged)
-        return Decision(label, (reason, *_missing(arms)))
-    return _climb([compare(best, arm, margin, seed) for arm in judged], best, margin, arms)
+        return Decision(label, (reason, *_missing(arms)), compared)
+    return _climb(compared, best, margin, arms)
 
 
 def _label_of(arm: ArmResult) -> str | None:
@@ -82,7 +88,7 @@ def compare(best: ArmResult, arm: ArmResult, margin: float, seed: int) -> Compar
     return Comparison(arm, mean, low, high, standing)
 
 
-def _climb(compared: list[Comparison], best: ArmResult, margin: float, arms: Sequence[ArmResult]) -> Decision:
+def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arms: Sequence[ArmResult]) -> Decision:
     """Up the ladder to the first rung that is not worse than the best."""
     reasons: list[str] = []
     for label, methods in LADDER:
@@ -90,11 +96,12 @@ def _climb(compared: list[Comparison], best: ArmResult, margin: float, arms: Seq
         enough = [c for c in rung if c.standing == "enough"]
         if enough:
             winner = min(enough, key=lambda c: (c.mean, c.arm.budget.numbers_trained))
-            return Decision(label, (_won(winner, best, margin), *reasons, *_missing(arms)))
+            reasons = [_won(winner, best, margin), *reasons, *_missing(arms)]
+            return Decision(label, tuple(reasons), compared, winner.arm.method)
         undecided = [c for c in rung if c.standing == "open"]
         if undecided:
             closest = min(undecided, key=lambda c: c.mean)
-            return Decision("inconclusive", (_open(closest, best, margin), *reasons, *_missing(arms)))
+            return Decision("inconclusive", (_open(closest, best, margin), *reasons, *_missing(arms)), compared)
         reasons += [_lost(c, best) for c in rung]
     raise AssertionError("the best arm is never worse than itself")
 

@@ -117,6 +117,7 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             panel=pictures.PANEL,
             ticks=pictures.TICKS,
             race=pictures.race(verdict),
+            differences=pictures.differences(verdict),
             cost=pictures.cost_plot(verdict),
             curves=curves,
             loss_ticks=loss_ticks,

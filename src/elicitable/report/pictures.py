@@ -104,6 +104,76 @@ def _percent(share: float) -> float:
     return round(100 * min(max(share, 0.0), 1.0), 2)
 
 
+# --- what decides ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One arm minus the best, in pairs; positions in percent of the track, ``dot`` None where it lies further left."""
+
+    method: str
+    group: str
+    is_answer: bool
+    dot: float | None
+    interval: tuple[float, float]
+    text: str
+    standing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Every compared arm beside the best: ``band`` is where an arm is good enough, ``zero`` where it is as good."""
+
+    rows: tuple[Difference, ...]
+    band: tuple[float, float]
+    zero: float
+    ticks: tuple[Tick, ...]
+    best: str
+
+
+MARGINS_SHOWN = (-7, 3)  # the axis around the margin, in margins: what lies further left is worse without a doubt
+
+
+def differences(verdict: Verdict) -> Differences | None:
+    """The paired differences that decide; None when no arm was compared with another."""
+    arms = [arm for _, members in standing.grouped(verdict) for arm in members if len(arm.behind) == 3]
+    best = next((arm for arm in arms if arm.behind == (0.0, 0.0, 0.0)), None)
+    if best is None or len(arms) < 2:
+        return None
+    chosen, margin = standing.winner(verdict), verdict.margin
+    ticks = tuple(
+        Tick(_around(step * margin, margin), f"{100 * step * margin:+.3g}") for step in (-6, -4, -2, -1, 0, 2)
+    )
+    return Differences(
+        rows=tuple(_difference(arm, margin, arm is best, arm is chosen) for arm in arms),
+        band=(_around(-margin, margin), 100.0),
+        zero=_around(0.0, margin),
+        ticks=ticks,
+        best=best.method,
+    )
+
+
+def _difference(arm: ArmResult, margin: float, is_best: bool, is_answer: bool) -> Difference:
+    mean, low, high = arm.behind
+    left, right = _around(-high, margin), _around(-low, margin)
+    where = "within the margin" if high <= margin else "behind by more" if low > margin else "not settled"
+    return Difference(
+        method=arm.method,
+        group=standing.group_of(arm.method).name,
+        is_answer=is_answer,
+        dot=_around(-mean, margin) if -mean >= MARGINS_SHOWN[0] * margin else None,
+        interval=(left, right),
+        text="the best" if is_best else f"{-100 * mean:+.1f} [{-100 * high:+.1f}, {-100 * low:+.1f}]",
+        standing="" if is_best else where,
+    )
+
+
+def _around(difference: float, margin: float) -> float:
+    """Place of (arm − best) on an axis around the margin, in percent; what lies outside is at the edge."""
+    first, last = MARGINS_SHOWN
+    return _percent((difference / margin - first) / (last - first))
+
+
 # --- learning curves ------------------------------------------------------------------------------------------
 
 

@@ -108,6 +108,7 @@ def _arm_to_json(arm: ArmResult) -> dict[str, Any]:
         "curves": [[_point_to_json(point) for point in curve] for curve in arm.curves],
         "prefix_mass": plain_json(arm.prefix_mass),
         "samples": plain_json(arm.samples),
+        "behind": plain_json(arm.behind),
         "correct": plain_json(arm.correct),
     }
 
@@ -147,6 +148,7 @@ def _arm_from_json(record: Any, where: str) -> ArmResult:
         sweep=fields.take("sweep", _many(_mapping)),
         prefix_mass=fields.take("prefix_mass", _many(_many(_number_or_nan))),
         samples=fields.take("samples", _many(_mapping)),
+        behind=fields.take("behind", _many(_number)),
     )
     fields.finish()
     return arm

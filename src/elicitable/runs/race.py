@@ -529,14 +529,16 @@ def _judge(race: Race, results: list[ArmResult]) -> Verdict:
     order = [method.name for method in METHODS]
     arms = tuple(sorted(results, key=lambda arm: order.index(arm.method)))
     decision = decide(arms, margin=race.margin, floor=_floor(race), seed=race.seed)
+    behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
+    answer = {"answer": decision.answer} if decision.answer else {}
     return Verdict(
         label=decision.label,
         reasons=decision.reasons,
-        arms=arms,
+        arms=tuple(replace(arm, behind=behind.get(arm.method, ())) for arm in arms),
         model=race.model.name,
         task=race.task.name,
         margin=race.margin,
-        provenance=_provenance(race),
+        provenance=_provenance(race) | answer,
     )
 
 
