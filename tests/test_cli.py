@@ -206,6 +206,31 @@ def test_the_lists_are_one_json_object_and_readable(call: Call, command: str) ->
     assert max(map(len, shown.splitlines())) <= 80
 
 
+COMMANDS = ("verdict", "tune", "pretrain", "inspect", "prune", "construct", "reproduce", "models", "tasks", "methods")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_the_same_four_options(call: Call, command: str) -> None:
+    code, shown, _ = call(command, "--help")
+    assert code == 0
+    assert [option for option in ("--json", "--out", "--seed", "--quiet") if option not in shown] == []
+
+
+def test_there_are_no_other_commands(call: Call) -> None:
+    shown = call("--help")[1].partition("Commands:")[2]
+    assert {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2] != " "} == {*COMMANDS}
+
+
+@pytest.mark.parametrize("args", [["models"], ["models", "--architectures"], ["tasks"], ["methods"]])
+def test_a_list_is_written_where_it_is_asked_for(call: Call, tmp_path: Path, args: list[str]) -> None:
+    code, out, err = call(*args, "--out", "lists", "--seed", "3", "--quiet", "--json")
+    assert (code, err) == (0, "")
+    what = "architectures" if len(args) > 1 else args[0]
+    assert json.loads((tmp_path / "lists" / f"{what}.json").read_text(encoding="utf-8")) == only_object(out)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    refused(call(*args, "--out", "file"), "file", "cannot")
+
+
 def race_args(out: Path) -> list[str]:
     shown = ["--seeds", "2", "--steps", "6", "--test-items", "40", "--budget", "1200", "--json", "--out", str(out)]
     methods = ["zero-shot", "kv-prefix"]

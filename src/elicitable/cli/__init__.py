@@ -57,6 +57,7 @@ Json = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="output folder; the same arguments resume there")]
 Seed = Annotated[int, typer.Option("--seed", help="of everything that is drawn")]
+NoSeed = Annotated[int, typer.Option("--seed", help="taken as everywhere; nothing is drawn here")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps")]
 TextColumn = Annotated[str | None, typer.Option("--text-column", help="column of the text (files, hub data)")]
@@ -140,7 +141,8 @@ def verdict(
     wanted = task_from(task, **asked)
     loaded = load(model, device=device)
     Store(folder)  # an unwritable folder is said before minutes are spent
-    _say_warnings(wanted, console)
+    if not quiet:
+        _say_warnings(wanted, console)
     with LiveReporter(console, limit) as live:
         answer = race.verdict(
             loaded,
@@ -266,6 +268,7 @@ def inspect(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     device: Device = "auto",
+    seed: NoSeed = 0,
     out: Out = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -308,6 +311,7 @@ def prune(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     device: Device = "auto",
+    seed: NoSeed = 0,
     out: Out = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -468,37 +472,38 @@ def _plain_line(line: Any) -> dict[str, Any]:
 @app.command()
 def models(
     architectures: Annotated[bool, typer.Option("--architectures", help="which decoders were checked")] = False,
+    seed: NoSeed = 0,
+    out: Out = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """The models that can be named without a path, or the architectures that were checked."""
     if architectures:
         from elicitable.models.architectures import architecture_rows
 
         rows = architecture_rows()
-        if as_json:
-            _print_json({"architectures": rows})
-        else:
-            _print_cards("architectures", [(r["name"], r["state"], r["reason"] or r["traits"]) for r in rows], False)
+        shown = [(row["name"], row["state"], row["reason"] or row["traits"]) for row in rows]
+        _print_list("architectures", rows, shown, out, as_json)
         return
     from elicitable.models.load import catalog
 
-    _print_cards("models", [(card.name, card.description, card.source) for card in catalog()], as_json)
+    _print_cards("models", [(card.name, card.description, card.source) for card in catalog()], out, as_json)
 
 
 @app.command()
-def tasks(as_json: Json = False) -> None:
+def tasks(seed: NoSeed = 0, out: Out = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """The built-in tasks."""
     from elicitable.tasks.catalog import catalog
 
-    _print_cards("tasks", [(card.name, card.description, card.kind) for card in catalog().values()], as_json)
+    _print_cards("tasks", [(card.name, card.description, card.kind) for card in catalog().values()], out, as_json)
 
 
 @app.command()
-def methods(as_json: Json = False) -> None:
+def methods(seed: NoSeed = 0, out: Out = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """The methods, least invasive first."""
     from elicitable.methods.catalog import METHODS
 
-    _print_cards("methods", [(method.name, method.summary, method.label) for method in METHODS], as_json)
+    _print_cards("methods", [(method.name, method.summary, method.label) for method in METHODS], out, as_json)
 
 
 def context_of(model: Any, context: str) -> Any:
@@ -604,17 +609,28 @@ def _print_json(record: Any) -> None:
 def _write_json(path: Path, record: Any) -> None:
     from elicitable.cache import replace_file
 
-    replace_file(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    data = (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
+    replace_file(path, data, "Free the place, or choose another --out.")
 
 
-def _print_cards(what: str, rows: list[tuple[str, str, str]], as_json: bool) -> None:
+def _print_cards(what: str, cards: list[tuple[str, str, str]], out: Path | None, as_json: bool) -> None:
+    rows = [{"name": name, "description": text, "note": note} for name, text, note in cards]
+    _print_list(what, rows, cards, out, as_json)
+
+
+def _print_list(
+    what: str, rows: list[dict[str, str]], shown: list[tuple[str, str, str]], out: Path | None, as_json: bool
+) -> None:
+    """A list as one JSON object or as a table; with ``--out`` also as a file in that folder."""
+    if out is not None:
+        _write_json(out / f"{what}.json", {what: rows})
     if as_json:
-        _print_json({what: [{"name": name, "description": text, "note": note} for name, text, note in rows]})
+        _print_json({what: rows})
         return
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
-    for row in rows:
+    for row in shown:
         table.add_row(*row)
     _result_console().print(table, highlight=False, markup=False)
 
