@@ -36,6 +36,7 @@ class LoRAWeights(Adaptation):
         self, model: Model, rank: int, modules: Sequence[str], seed: int, alpha: float, **setting: Any
     ) -> None:
         super().__init__(rank=rank, modules=list(modules), alpha=alpha, seed=seed, **setting)
+        self.home = model.hf  # its layers wrap this model's own, so it fits no copy
         self.layers = _build(model, rank, list(modules), alpha)
         self._initialise(seed)
 
@@ -52,6 +53,11 @@ class LoRAWeights(Adaptation):
     @contextmanager
     def weights(self, model: Model) -> Iterator[None]:
         """Put the LoRA layers in the place of the linear layers they wrap; a second LoRA wraps the first."""
+        if model.hf is not self.home:
+            raise InputError(
+                f"{self} was made for another model than {model.name}, or for a copy of it; build or read it again "
+                "for this one."
+            )
         if any(getattr(parent, name) is layer for parent, name, layer, _ in self.layers):
             raise InputError(f"{self} is already in use in {model.name}; the same one cannot be put in twice.")
         try:

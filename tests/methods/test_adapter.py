@@ -1,0 +1,109 @@
+"""What ``tune`` writes, PEFT reads: the same logits there, and here again when it is read back."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+import elicitable as el
+from elicitable.errors import InputError
+from elicitable.methods.adapter import read_adapter
+from elicitable.methods.base import Adaptation
+from elicitable.models.model import Model
+from elicitable.values import Item
+
+from .conftest import fresh_model
+
+# peft 0.21 still calls what transformers 5.23 has renamed
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+IDS = torch.tensor([[5, 9, 2, 30, 41, 8, 17, 3], [7, 7, 1, 60, 4, 22, 11, 50]])
+MODELS = ("gpt2", "llama", "qwen3", "gemma3_text")
+PEFT_METHODS = ("soft-prompt", "layer-prefix", "kv-prefix", "lora")
+
+
+class Echo:
+    """Two tokens in, the same out."""
+
+    name = "echo"
+
+    def labels(self) -> None:
+        return None
+
+    def _items(self) -> list[Item]:
+        return [Item(pair, pair) for pair in itertools.product(range(3, 11), repeat=2)]
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+        items = self._items()
+        return [items[i] for i in rng.integers(0, len(items), n)]
+
+    def held_out(self, split: str, n: int | None = None) -> list[Item]:
+        return self._items()[:n]
+
+    def fingerprint(self) -> str:
+        return "echo"
+
+
+@contextmanager
+def peft_model(model: Model, folder: Path) -> Iterator[torch.nn.Module]:
+    """The base model with the adapter in ``folder``, as PEFT makes it."""
+    from peft import PeftModel
+
+    yield PeftModel.from_pretrained(copy.deepcopy(model.hf), folder).eval()
+
+
+def without_extras(model: Model) -> Model:
+    """A GPT-2 has no grouped heads; PEFT would take the attribute that every tiny configuration has for a fact."""
+    if model.name == "gpt2":
+        del model.hf.config.num_key_value_heads
+    return model
+
+
+def ours(model: Model, adaptation: Adaptation) -> Tensor:
+    with torch.no_grad(), el.use(model, adaptation):
+        return model(input_ids=IDS).logits
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("method", PEFT_METHODS)
+def test_peft_loads_what_tune_writes_and_gives_the_same_logits(name: str, method: str, tmp_path: Path) -> None:
+    model = without_extras(fresh_model(name))
+    tuned = el.tune(
+        model, Echo(), method=method, size=2, learning_rate=0.1, steps=8, seed=3, test_items=8, out=tmp_path
+    )
+    wanted = ours(model, tuned.adaptation)
+    with torch.no_grad():
+        base = model(input_ids=IDS).logits
+    assert (wanted - base).abs().max() > 1e-2  # the adapter does something
+    with peft_model(model, tmp_path) as peft, torch.no_grad():
+        theirs = peft(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits[:, -IDS.shape[1] :]
+    # rotary and norm layers compute in float32, and PEFT runs soft prompts at other absolute positions
+    assert (theirs - wanted).abs().max() < 2e-5
+    assert (ours(model, read_adapter(model, tmp_path)) - wanted).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_full_fine_tuning_is_written_as_a_model(name: str, tmp_path: Path) -> None:
+    model = fresh_model(name)
+    tuned = el.tune(model, Echo(), method="full", learning_rate=1e-2, steps=8, test_items=8, out=tmp_path)
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float64)
+    wanted = ours(model, tuned.adaptation)
+    with torch.no_grad():
+        found = whole(input_ids=IDS).logits
+    # transformers' own attention sums in another order, before norms in float32
+    assert (found - wanted).abs().max() < 1e-5
+    assert torch.equal(ours(el.load(tmp_path, dtype="float64"), Adaptation()), wanted)
+
+
+def test_a_lora_of_another_model_object_is_refused_not_ignored() -> None:
+    lora = el.tune(fresh_model("llama"), Echo(), method="lora", size=1, learning_rate=0.1, steps=2, test_items=4)
+    with pytest.raises(InputError, match="made for another model"):
+        ours(fresh_model("llama"), lora.adaptation)
