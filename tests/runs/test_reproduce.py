@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_experiment import BASE, PREFIX, TINY, TRAINING, forget, records, run
 
 from elicitable.errors import InputError, StoreError, UnknownNameError
-from elicitable.experiments.experiment import Experiment
 from elicitable.runs import jobs, reproduce
-from elicitable.runs.executors import Inline, executor_named
 from elicitable.runs.outcomes import results_of
 from elicitable.runs.store import Store
-
-SCRIPT = Path(__file__).with_name("tiny_experiment.py")
-
-
-def _tiny() -> Any:
-    spec = importlib.util.spec_from_file_location("tiny_experiment", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = _tiny()
-
-
-def run(out: Path, experiment: Experiment = tiny.TINY, **given: Any) -> dict[str, Any]:
-    return reproduce.run_experiments([experiment], "quick", [0], out=out, executor=Inline(), **given)
 
 
 class Told(reproduce.Watcher):
@@ -50,30 +24,6 @@ class Told(reproduce.Watcher):
 
     def done(self, job: jobs.Job, record: Any) -> None:
         self.jobs.append(job)
-
-
-def records(out: Path) -> dict[str, dict[str, Any]]:
-    """Every record but what the clock says."""
-    found = {}
-    for path in sorted((out / "trials").glob("*/record.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        del record["timing"]
-        found[path.parent.name] = record
-    return found
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the tiny experiment was run undisturbed."""
-    out = tmp_path_factory.mktemp("whole")
-    run(out)
-    return out
-
-
-@pytest.fixture
-def copy(whole: Path, tmp_path: Path) -> Path:
-    shutil.copytree(whole, tmp_path / "out")
-    return tmp_path / "out"
 
 
 def test_every_trial_is_recorded_and_every_claim_judged(whole: Path) -> None:
@@ -101,8 +51,7 @@ def test_a_rerun_does_nothing(copy: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_is_missing_is_run_again_to_the_same_record(copy: Path) -> None:
     wanted = records(copy)
-    gone = next(name for name, record in wanted.items() if record["spec"]["rate"] == 0.1)
-    shutil.rmtree(copy / "trials" / gone)
+    forget(copy, rate=0.1)
     told = Told()
     run(copy, watcher=told)
     assert [job.rate for job in told.jobs] == [0.1]
@@ -115,8 +64,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_to_the_same_record(
     from elicitable.training.checkpoint import Checkpoint
 
     wanted = records(copy)
-    gone = next(name for name, record in wanted.items() if record["spec"]["kind"] == "pretrain")
-    shutil.rmtree(copy / "trials" / gone)
+    gone = forget(copy, kind="pretrain")
     write = Checkpoint.write
 
     def stop(self: Checkpoint, state: Any) -> None:
@@ -138,8 +86,7 @@ def test_a_failure_is_kept_with_its_traceback_and_run_again_only_when_asked(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = records(copy)
-    gone = next(name for name, record in wanted.items() if record["spec"]["rate"] == 0.03)
-    shutil.rmtree(copy / "trials" / gone)
+    gone = forget(copy, rate=0.03)
 
     def fail(*_: Any) -> Any:
         raise RuntimeError("the roof\nis leaking")
@@ -158,29 +105,16 @@ def test_a_failure_is_kept_with_its_traceback_and_run_again_only_when_asked(
     assert records(copy) == wanted
 
 
-def test_a_corrupt_record_is_named_and_nothing_is_overwritten(copy: Path) -> None:
-    path = next(copy.rglob("record.json"))
-    path.write_text("{", encoding="utf-8")
-    with pytest.raises(StoreError, match=str(path)):
-        run(copy)
-    assert path.read_text(encoding="utf-8") == "{"
-
-
-def test_two_runs_do_not_share_a_folder(copy: Path) -> None:
-    with reproduce._alone(copy), pytest.raises(StoreError, match="another run is using"):
-        run(copy)
-
-
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
-    order = jobs.Order(jobs.Job(tiny.BASE, 0), str(tmp_path / "elsewhere"))
+    order = jobs.Order(jobs.Job(BASE, 0), str(tmp_path / "elsewhere"))
     with pytest.raises(StoreError, match="folder that all workers share"):
         jobs.run_job(order)
 
 
 def test_a_model_that_cannot_be_had_is_untestable_and_tried_again(tmp_path: Path) -> None:
-    lost = replace(tiny.PREFIX, base=str(tmp_path / "no-such-model.gguf"), rates=(0.1,))
-    claim = replace(tiny.TINY.claims[1])
-    experiment = replace(tiny.TINY, trials=(lost,), claims=(claim,), figures=())
+    lost = replace(PREFIX, base=str(tmp_path / "no-such-model.gguf"), rates=(0.1,))
+    claim = replace(TINY.claims[1])
+    experiment = replace(TINY, trials=(lost,), claims=(claim,), figures=())
     judged = run(tmp_path / "out", experiment)["experiments"][0]["claims"][0]
     assert judged["outcome"] == "not testable here"
     assert "no such GGUF file" in judged["reason"]
@@ -189,19 +123,19 @@ def test_a_model_that_cannot_be_had_is_untestable_and_tried_again(tmp_path: Path
 
 
 def test_names_do_not_enter_an_identity_and_everything_else_does() -> None:
-    base = jobs.Job(tiny.BASE, 0)
-    job = jobs.Job(tiny.PREFIX, 0, 0.1, 0, base)
-    assert replace(job, trial=replace(tiny.PREFIX, name="other", rates=(0.5,))).identity == job.identity
-    training = replace(tiny.TRAINING, steps=7)
+    base = jobs.Job(BASE, 0)
+    job = jobs.Job(PREFIX, 0, 0.1, 0, base)
+    assert replace(job, trial=replace(PREFIX, name="other", rates=(0.5,))).identity == job.identity
+    training = replace(TRAINING, steps=7)
     others = [
         replace(job, seed=1),
         replace(job, rate=0.2),
         replace(job, restart=1),
-        replace(job, trial=replace(tiny.PREFIX, size=3)),
-        replace(job, trial=replace(tiny.PREFIX, training=training)),
-        replace(job, trial=replace(tiny.PREFIX, options=())),
+        replace(job, trial=replace(PREFIX, size=3)),
+        replace(job, trial=replace(PREFIX, training=training)),
+        replace(job, trial=replace(PREFIX, options=())),
         replace(job, base=replace(base, seed=1)),
-        replace(job, base=replace(base, trial=replace(tiny.BASE, toy=replace(tiny.BASE.toy, layers=2)))),
+        replace(job, base=replace(base, trial=replace(BASE, toy=replace(BASE.toy, layers=2)))),
     ]
     assert len({job.identity, *(one.identity for one in others)}) == 1 + len(others)
 
@@ -228,29 +162,3 @@ def test_arguments_that_mean_nothing_are_refused(tmp_path: Path) -> None:
 
 def test_no_experiments_give_empty_tables() -> None:
     assert results_of([], "quick", [0])["experiments"] == []
-
-
-@pytest.mark.slow
-def test_killed_twice_at_any_moment_the_rerun_gives_the_undisturbed_records(whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    command = [sys.executable, str(SCRIPT), str(out), "local"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for wait_for in ("running/*", "trials/*/record.json"):
-        process = subprocess.Popen(command, env=environment)
-        while not list(out.glob(wait_for)) and process.poll() is None:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        time.sleep(1.5)  # its workers notice that it is gone
-    subprocess.run(command, env=environment, check=True)
-    assert records(out) == records(whole)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="runs where `pip install elicitable[ray]`")
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_local_ray_cluster_gives_equal_records(whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    reproduce.run_experiments([tiny.TINY], "quick", [0], out=out, executor=executor_named("ray", 2))
-    assert records(out) == records(whole)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
+from pathlib import Path
+from typing import Any
 
 from elicitable.experiments.experiment import Adapt, Bound, Cell, Claim, Experiment, Figure, Pretrain, Toy, Training
-from elicitable.runs.executors import executor_named
+from elicitable.runs.executors import Inline, executor_named
 from elicitable.runs.reproduce import run_experiments
 
 BASE = Pretrain(
@@ -47,6 +51,31 @@ TINY = Experiment(
     figures=(Figure("learning curves", ("prefix", "lora"), "Curves."),),
 )
 
+SCRIPT = Path(__file__)
+
+
+def run(out: Path, experiment: Experiment = TINY, **given: Any) -> dict[str, Any]:
+    """The experiment at seed 0, one trial after the other in this process unless told otherwise."""
+    return run_experiments([experiment], "quick", [0], out=out, **{"executor": Inline(), **given})
+
+
+def records(out: Path) -> dict[str, dict[str, Any]]:
+    """Every record by identity, all but what the clock says."""
+    found = {}
+    for path in sorted((out / "trials").glob("*/record.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        del record["timing"]
+        found[path.parent.name] = record
+    return found
+
+
+def forget(out: Path, **told: Any) -> str:
+    """Remove the first record whose spec says so; its identity."""
+    gone = next(name for name, one in records(out).items() if all(one["spec"][key] == told[key] for key in told))
+    shutil.rmtree(out / "trials" / gone)
+    return gone
+
+
 if __name__ == "__main__":
-    out, executor = sys.argv[1:]
-    run_experiments([TINY], "quick", [0], out=out, executor=executor_named(executor, 2), checkpoint_seconds=0.0)
+    folder, executor = sys.argv[1:]
+    run(Path(folder), executor=executor_named(executor, 2), checkpoint_seconds=0.0)

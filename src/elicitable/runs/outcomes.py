@@ -93,7 +93,10 @@ def _claim(claim: Claim, chosen: Mapping[str, dict[int, tuple[Job, Record]]], ru
         cells = [claim.cell, *([claim.minus] if claim.minus else [])]
         return {**entry, **_empty(), **_missing([one for cell in cells for one in runs[cell.trial]])}
     outcome = claim.outcome(found["mean"])
-    return {**entry, **found, "outcome": outcome, "reason": _evidence(claim, chosen) if outcome == "differs" else ""}
+    notes = [_evidence(claim, chosen)] if outcome == "differs" else []
+    failed = sum(record is not None and record["status"] == "failed" for _, record in runs[claim.cell.trial])
+    notes += [f"{failed} of its runs failed"] if failed else []
+    return {**entry, **found, "outcome": outcome, "reason": "; ".join(note for note in notes if note)}
 
 
 def _evidence(claim: Claim, chosen: Mapping[str, dict[int, tuple[Job, Record]]]) -> str:
