@@ -25,6 +25,7 @@ from elicitable.runs.store import Record, Store
 LOOK_SECONDS = 1.0
 SAY_SECONDS = 60.0  # without a terminal: a line at least so often
 MOST_SHOWN = 16
+WELL_UNDER_WAY = 0.2
 
 
 class Overview(Watcher):
@@ -109,7 +110,7 @@ class Forecast:
     """Seconds that are left, from how long trials of the same kind took.
 
     A job is expected to take what the median of its own trial took at other seeds, rates and restarts, else of its
-    method, else of all; one that is under way what its own pace says.
+    method, else of all; one that is well under way what its own pace says (the start of a worker blurs it at first).
     """
 
     def __init__(self, workers: int) -> None:
@@ -131,12 +132,10 @@ class Forecast:
         return max(total / max(1, min(self.workers, len(jobs))), max(known))
 
     def _rest(self, job: Job, beat: Beat | None) -> float | None:
-        if beat is not None and beat.share > 0.02:
+        known = next((self._taken[kind] for kind in _kinds(job) if kind in self._taken), None)
+        if beat is not None and beat.share > (WELL_UNDER_WAY if known else 0.0):
             return beat.seconds * (1 - beat.share) / beat.share
-        for kind in _kinds(job):
-            if kind in self._taken:
-                return max(0.0, statistics.median(self._taken[kind]) - (beat.seconds if beat else 0.0))
-        return None
+        return None if known is None else max(0.0, statistics.median(known) - (beat.seconds if beat else 0.0))
 
 
 def _kinds(job: Job) -> tuple[tuple[str, ...], ...]:
