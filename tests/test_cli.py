@@ -80,6 +80,8 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
         gpt2.save_pretrained(folder / "cut")
         whole = (folder / "cut" / "model.safetensors").read_bytes()
         (folder / "cut" / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    (folder / "noise.gguf").write_bytes(bytes(range(256)) * 4)
+    (folder / "cut.gguf").write_bytes(b"GGUF" + (3).to_bytes(4, "little") + (9).to_bytes(8, "little") * 2)
     (folder / "empty").mkdir()
     (folder / "code").mkdir()
     config = {
@@ -137,6 +139,19 @@ def test_bad_input_is_named(call: Call, changed: dict[str, str], words: tuple[st
         ("text,label\n", {}, ("mail.csv",)),
         (b"text,label\ncaf\xe9,good\n", {}, ("UTF-8",)),
         ("text,label\n" + "\n".join(ROWS), {}, ("toy:ascending has no tokenizer",)),
+        ("text,label\n" + "\n".join(ROWS[:30]), {}, ("30 different texts", "at least 40", "--test FILE")),
+        ("text,label\n" + "\n".join(ROWS), {"test": "absent.csv"}, ("absent.csv", "no such file")),
+        ("text,label\n" + "\n".join(ROWS), {"validation": "mail.csv"}, ("mail.csv", "validation or test data")),
+        ("text,text\n" + "\n".join(ROWS), {}, ("two columns have the name 'text'",)),
+        ("text,label\n" + "\n".join(ROWS) + "\na,b,c\n", {}, ("line 62", "3 fields", "2 columns")),
+        ("text,label\n" + "x" * 200_000 + ",good\n" + "\n".join(ROWS), {}, ("line 2", "131072")),
+        (
+            "text,label\n" + "\n".join(f"text {i},label {i}" for i in range(300)),
+            {},
+            ("300 distinct values", "--target"),
+        ),
+        (b"\x00\x01\x02PK\x03\x04\xff\xfe", {}, ("not UTF-8",)),
+        (b"\x00\x01\x02\x00", {}, ("mail.csv",)),
     ],
 )
 def test_bad_files_are_named(
@@ -145,6 +160,12 @@ def test_bad_files_are_named(
     data = content if isinstance(content, bytes) else content.encode()
     (tmp_path / "mail.csv").write_bytes(data)
     refused(call(*verdict(task="mail.csv", **changed)), *words)
+
+
+def test_a_broken_line_of_json_is_named(call: Call, tmp_path: Path) -> None:
+    lines = [json.dumps({"prompt": f"{i}", "target": "x"}) for i in range(50)]
+    (tmp_path / "gen.jsonl").write_text("\n".join([*lines[:6], '{"prompt": "7", "tar', *lines]), encoding="utf-8")
+    refused(call(*verdict(task="gen.jsonl")), "gen.jsonl, line 7")
 
 
 @pytest.mark.parametrize(
@@ -157,6 +178,8 @@ def test_bad_files_are_named(
         ("cut", ("cut", "cannot be loaded")),
         ("empty", ("empty", "cannot be loaded", "config.json")),
         ("code", ("code", "never runs such code")),
+        ("cut.gguf", ("cut.gguf", "cannot be loaded")),
+        ("noise.gguf", ("noise.gguf", "cannot be loaded")),
     ],
 )
 def test_what_is_no_causal_decoder_is_refused_by_name(
@@ -169,6 +192,7 @@ def test_an_output_folder_in_the_place_of_a_file_is_refused(call: Call, tmp_path
     (tmp_path / "file").write_text("", encoding="utf-8")
     refused(call(*verdict(out="file")), "output folder file cannot be written to")
     refused(call(*verdict(out="file/below")), "output folder file/below cannot be written to")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("args", [["verdit"], ["verdict", "--modle", "x"], ["verdict"], ["pretrain"]])
@@ -270,7 +294,16 @@ def test_quiet_says_nothing_but_the_answer(call: Call) -> None:
 def test_bad_input_leaves_no_folder_behind(call: Call, tmp_path: Path) -> None:
     refused(call(*verdict(model="toy:nothing")), "toy:nothing")
     refused(call(*verdict(task="nothing")), "nothing")
+    refused(call(*verdict(method="kv-prefix", budget="10")), "budget of 10")
+    refused(call(*verdict(**{"method": "lora", "time-limit": "1s"})), "too short")
+    refused(call("tune", "-m", "toy:ascending", "-t", "ascending", "--method", "prompt", "-q"), "not trained")
+    refused(
+        call("tune", "-m", "toy:ascending", "-t", "ascending", "--method", "lora", "--size", "0", "-q"), "at least 1"
+    )
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    refused(call(*verdict(method="kv-prefix", budget="10", out="mine/new/one")), "budget of 10")
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,16 @@ def test_the_fingerprint_sees_rows_labels_and_template() -> None:
     }
     assert len(prints) == 6
     assert make().fingerprint() in prints
+
+
+def test_a_label_that_begins_another_ends_with_a_line_break() -> None:
+    """Summed over its tokens, " very" can never be less likely than " very happy": without an end it always wins."""
+    splits = {split: [("a", "very"), ("b", "very happy")] for split in ("train", "validation", "test")}
+    task = TextTask("t", splits, Template("", "?"), classes=("very", "very happy"))
+    assert task.labels() == (" very\n", " very happy\n")
+    assert [item.target for item in task.held_out("test")] == [" very\n", " very happy\n"]
+    assert {item.target for item in task.sample(2, np.random.default_rng(0))} == set(task.labels() or ())
+    apart = TextTask("t", splits, Template("", "?"), classes=("unhappy", "happy"))
+    assert apart.labels() == (" unhappy", " happy")
+    written = TextTask("t", splits, Template("", "?"))
+    assert written.held_out("test")[0].target == " very"

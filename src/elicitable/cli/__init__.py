@@ -6,7 +6,8 @@ import json
 import re
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -64,6 +65,8 @@ TextColumn = Annotated[str | None, typer.Option("--text-column", help="column of
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="column of the label")]
 PromptColumn = Annotated[str | None, typer.Option("--prompt-column", help="column of the prompt (generation)")]
 TargetColumn = Annotated[str | None, typer.Option("--target-column", help="column of the target (generation)")]
+Validation = Annotated[str | None, typer.Option("--validation", help="a file of its own for the validation split")]
+Test = Annotated[str | None, typer.Option("--test", help="a file of its own for the test split")]
 Template = Annotated[str | None, typer.Option("--template", help="how a text is shown, with {text} in it")]
 MaxWords = Annotated[int | None, typer.Option("--max-words", help="cut texts at so many words; 0 never cuts")]
 
@@ -116,6 +119,8 @@ def verdict(
     target_column: TargetColumn = None,
     template: Template = None,
     max_words: MaxWords = None,
+    validation: Validation = None,
+    test: Test = None,
     device: Device = "auto",
     seed: Seed = 0,
     out: Out = None,
@@ -125,6 +130,7 @@ def verdict(
     """Try every method at a matched budget and say whether context is enough or the weights must change."""
     limit = seconds(time_limit)
     asked = _task_options(text_column, label_column, prompt_column, target_column, template, max_words)
+    asked |= _own_splits(validation, test)
     folder = out or default_folder("verdict", model, task)
     console = _progress_console()
     if not quiet:
@@ -135,15 +141,13 @@ def verdict(
     from elicitable.report.verdict_json import verdict_to_json
     from elicitable.runs import race
     from elicitable.runs.progress import LiveReporter
-    from elicitable.runs.store import Store
     from elicitable.tasks.catalog import task_from
 
     wanted = task_from(task, **asked)
     loaded = load(model, device=device)
-    Store(folder)  # an unwritable folder is said before minutes are spent
     if not quiet:
         _say_warnings(wanted, console)
-    with LiveReporter(console, limit) as live:
+    with _output(folder), LiveReporter(console, limit) as live:
         answer = race.verdict(
             loaded,
             wanted,
@@ -188,6 +192,8 @@ def tune(
     target_column: TargetColumn = None,
     template: Template = None,
     max_words: MaxWords = None,
+    validation: Validation = None,
+    test: Test = None,
     device: Device = "auto",
     seed: Seed = 0,
     out: Out = None,
@@ -201,9 +207,10 @@ def tune(
     from elicitable.tasks.catalog import task_from
 
     asked = _task_options(text_column, label_column, prompt_column, target_column, template, max_words)
+    asked |= _own_splits(validation, test)
     folder = out or default_folder(f"tune-{method}", model, task)
     wanted, console = task_from(task, **asked), _progress_console()
-    with LiveReporter(console) as live:
+    with _output(folder), LiveReporter(console) as live:
         tuned = run_tune(
             load(model, device=device),
             wanted,
@@ -552,6 +559,22 @@ def default_folder(what: str, model: str, task: str) -> Path:
     return Path("elicitable-runs") / re.sub(r"[^\w.-]+", "-", name)
 
 
+@contextmanager
+def _output(folder: Path) -> Iterator[None]:
+    """A folder that can be written to, said before minutes are spent; bad input leaves no new empty folder behind."""
+    from elicitable.runs.store import Store
+
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        Store(folder)
+        yield
+    except ElicitableError:
+        for path in made:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        raise
+
+
 def _task_options(
     text_column: str | None,
     label_column: str | None,
@@ -569,6 +592,10 @@ def _task_options(
         "max_words": max_words,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _own_splits(validation: str | None, test: str | None) -> dict[str, str]:
+    return {name: file for name, file in (("validation", validation), ("test", test)) if file is not None}
 
 
 def _say_warnings(task: Any, console: Console) -> None:

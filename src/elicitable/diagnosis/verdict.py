@@ -109,7 +109,7 @@ def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arm
 def _won(winner: Comparison, best: ArmResult, margin: float) -> str:
     arm = winner.arm
     if arm is best:
-        return f"{arm.method} scores {_shown(arm)}, the best of all arms, and nothing less invasive comes close."
+        return f"{arm.method} scores {_shown(arm)}, the best of all arms, and nothing less invasive that was tried comes close."
     return (
         f"{arm.method} scores {_shown(arm)}; the best arm, {best.method}, is at most {_points(winner.high)} ahead "
         f"(95 % interval), within the margin of {_points(margin)}."

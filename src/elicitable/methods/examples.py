@@ -9,7 +9,7 @@ import torch
 
 from elicitable.errors import InputError
 from elicitable.methods.base import Chosen
-from elicitable.methods.prompt import TokenContext, with_start
+from elicitable.methods.prompt import TokenContext, room_of, with_start
 from elicitable.rng import generator
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Examples(Chosen):
         self, model: Model, task: Task, seed: int, draws: int = 2, longest: int = 512, **options: Any
     ) -> Iterator[ExampleContext]:
         """k = 1, 2, 4, 8 … in several draws, as far as the model's positions (and ``longest`` tokens) reach."""
-        room = min(longest, _positions(model) // 2)
+        room = min(longest, room_of(model))
         for k in (1, 2, 4, 8, 16):
             for nth in range(draws):
                 context = self.build(model, seed=1000 * seed + nth, task=task, k=k)
@@ -88,6 +88,8 @@ def draw(task: Task, k: int, seed: int) -> list[Item]:
     chosen: list[Item] = []
     for label in wanted:
         left = [item for item in pool if item not in chosen]
+        if not left:  # fewer different items than were asked for
+            break
         chosen.append(next((item for item in left if item.target == label), left[0]))
     return chosen
 
@@ -96,7 +98,3 @@ def _tokens(model: Model, item: Item) -> Any:
     if isinstance(item.prompt, str):
         return model.ids(f"{item.prompt}{item.target}\n\n")
     return model.ids(torch.tensor([*item.prompt, *item.target]))
-
-
-def _positions(model: Model) -> int:
-    return int(getattr(model.hf.config.get_text_config(), "max_position_embeddings", 2048) or 2048)

@@ -96,8 +96,17 @@ class Prompt(Chosen):
                     for ids in product(range(model.anatomy.vocab), repeat=length):
                         yield self.build(model, token_ids=ids)
             return
-        for text in (*prompts, *instructions(task)):
+        for text in prompts:
             yield with_start(model, self.build(model, text=text))
+        for text in instructions(task):
+            context = with_start(model, self.build(model, text=text))
+            if context.keys_per_layer() <= room_of(model):
+                yield context
+
+
+def room_of(model: Model) -> int:
+    """Positions that a context may take so that as many are left to the content."""
+    return int(getattr(model.hf.config.get_text_config(), "max_position_embeddings", 2048) or 2048) // 2
 
 
 def with_start(model: Model, context: TokenContext) -> TokenContext:

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from elicitable.cache import cache_dir
-from elicitable.errors import InputError, MissingPackageError, UnknownNameError, UnsupportedModelError
+from elicitable.errors import ElicitableError, InputError, MissingPackageError, UnknownNameError, UnsupportedModelError
 from elicitable.models.model import Model, as_model
 from elicitable.models.toys import TOYS, build_toy
 
@@ -214,6 +214,8 @@ def _readable(where: str) -> Iterator[None]:
     """Turn what transformers raises on unreadable models into this package's errors."""
     try:
         yield
+    except ElicitableError:
+        raise
     except ValueError as error:
         text = str(error)
         if "trust_remote_code" in text:
@@ -230,18 +232,24 @@ def _readable(where: str) -> Iterator[None]:
             f"{where} cannot be loaded: {reason} "
             "(elicitable reads safetensors and GGUF, and uses the network only for a hub id.)"
         ) from error
+    except Exception as error:  # whatever a parser stumbles over in a file from outside
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{where} cannot be loaded: it is damaged, cut off or of another kind ({reason}).") from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and advice off the terminal while loading."""
-    before = transformers_logging.get_verbosity()
+    """Keep transformers' progress bars and advice, and the hub's retries, off the terminal while loading."""
+    before, hub = transformers_logging.get_verbosity(), logging.getLogger("huggingface_hub")
+    spoken = hub.level
     transformers_logging.set_verbosity(logging.ERROR)
+    hub.setLevel(logging.ERROR)
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(before)
+        hub.setLevel(spoken)
         if bars:
             transformers_logging.enable_progress_bar()

@@ -14,6 +14,7 @@ from elicitable.diagnosis.verdict import decide
 from elicitable.errors import BudgetError, InputError
 from elicitable.methods.budget import Sized, default_budget, solve
 from elicitable.methods.catalog import METHODS, method_named
+from elicitable.models.inject import reach_of
 from elicitable.models.load import load
 from elicitable.runs.provenance import versions
 from elicitable.runs.store import Record, Store
@@ -117,6 +118,7 @@ class Race:
     quickest: int | None = None  # steps of the quickest arm that solved the task
     test_seconds: float = 0.0  # what the latest test took
     warnings: list[str] = field(default_factory=list)
+    paces: dict[str, Record] = field(default_factory=dict)  # speeds measured in this sitting
 
     def left(self) -> float | None:
         """Seconds left of the time limit, without what the decision and the report will take."""
@@ -174,7 +176,7 @@ def verdict(
     clock = time.monotonic() if started is None else started
     _check(seeds, margin, time_limit, steps, test_items)
     model, task = load(model), task_from(task)
-    pace = paced(DIGITS if model.tokenizer is None else TEXT, steps, test_items)
+    pace = pace_for(model, steps, test_items)
     race = Race(
         model=model,
         task=task,
@@ -214,7 +216,11 @@ def _check(seeds: int, margin: float, time_limit: float | None, steps: int | Non
         raise BudgetError(f"a time limit must be more than 0 seconds, got {time_limit:g}.")
 
 
-def paced(pace: Pace, steps: int | None, test_items: int | None) -> Pace:
+def pace_for(model: Model, steps: int | None, test_items: int | None) -> Pace:
+    """The pace of this kind of model, with what a person asked for; half of few positions are left to a context."""
+    pace, reach = DIGITS if model.tokenizer is None else TEXT, reach_of(model)
+    if reach is not None and model.tokenizer is not None:
+        pace = replace(pace, max_tokens=min(pace.max_tokens, reach // 2))
     if steps is not None:
         pace = replace(pace, steps=steps, sweep_steps=min(pace.sweep_steps, max(1, steps // 4)))
     return replace(pace, test_items=test_items) if test_items is not None else pace
@@ -228,7 +234,7 @@ def _sizes(race: Race, methods: Sequence[str] | None) -> list[Sized]:
     sizes, refusals = [], []
     for name in dict.fromkeys(names):
         try:
-            sizes.append(solve(race.model, name, race.budget, longest=LONGEST))
+            sizes.append(solve(race.model, name, race.budget, longest=min(LONGEST, (reach_of(race.model) or 999) // 2)))
         except BudgetError as error:
             refusals.append(error)
             sizes.append(Sized(name, 0, 0, race.budget))

@@ -15,7 +15,7 @@ import torch
 
 from elicitable.errors import BudgetError
 from elicitable.methods.catalog import method_named
-from elicitable.runs.store import Record
+from elicitable.runs.store import Record, identity
 from elicitable.runs.trial import reading_of
 from elicitable.training.evaluate import evaluate
 from elicitable.training.loop import Plan, prepared, train
@@ -38,9 +38,9 @@ def reserve(limit: float) -> float:
     """Seconds kept back for the decision and the report.
 
     >>> reserve(1800)
-    19.0
+    19.5
     """
-    return 1.0 + 0.01 * limit
+    return 1.5 + 0.01 * limit
 
 
 @dataclass
@@ -132,7 +132,7 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
         BudgetError: the limit is too short for one arm; said before anything is run.
     """
     first = next((s for s in sizes if method_named(s.method).schedule and s.size), sizes[0])
-    pace = measure(race, first)
+    pace = measure(race, first, is_kept=False)
     left, item = race.left() or 0.0, pace["item_seconds"]
     fewest = min(FEWEST_ITEMS["test"], race.pace.test_items) if race.is_test_free else race.pace.test_items
     need = FEWEST_STEPS * pace["step_seconds"] + item * (fewest + FEWEST_ITEMS["validation"])
@@ -148,15 +148,19 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
 
 
 def _too_short(race: Race, sized: Sized, need: float, has: float, arms_left: int) -> BudgetError:
+    spent = time.monotonic() - race.started
     return BudgetError(
         f"a time limit of {race.time_limit:g} s is too short: {sized.method} on {race.model.name} needs about "
-        f"{max(need, 0.1):.3g} s here and has {max(0.0, has):.3g} s; arms left: {arms_left}. "
+        f"{max(need, 0.1):.3g} s here and has {max(0.0, has):.3g} s ({spent:.0f} s are spent; arms left: {arms_left}). "
         "Give more time, or fewer --method, --seeds or --test-items."
     )
 
 
-def measure(race: Race, sized: Sized) -> Record:
-    """Seconds that a training step and a scored item take for this method here; measured once and kept."""
+def measure(race: Race, sized: Sized, is_kept: bool = True) -> Record:
+    """Seconds that a training step and a scored item take for this method here; measured once and kept.
+
+    Not in the store where ``is_kept`` is False: a race that is refused leaves nothing behind.
+    """
     is_chosen = method_named(sized.method).schedule is None  # the bare model's speed stands for all of these
     spec = {
         "pace": "chosen" if is_chosen else sized.method,
@@ -166,7 +170,9 @@ def measure(race: Race, sized: Sized) -> Record:
         "model": race.model.fingerprint,
         "task": race.task.fingerprint(),
     }
-    return race.store.get(spec) or race.store.put(spec, _stopwatch(race, sized))
+    known = race.store.get(spec) or race.paces.get(identity(spec)) or _stopwatch(race, sized)
+    race.paces[identity(spec)] = known
+    return known if "spec" in known or not is_kept else race.store.put(spec, known)
 
 
 def _stopwatch(race: Race, sized: Sized) -> Record:

@@ -14,6 +14,7 @@ import torch
 
 from elicitable.errors import ElicitableError
 from elicitable.methods.catalog import method_named
+from elicitable.models.inject import reach_of
 from elicitable.runs.passages import ITEMS
 from elicitable.runs.store import Record, Store
 from elicitable.training.evaluate import Reading, answers, evaluate
@@ -199,10 +200,17 @@ def _elsewhere_nats(model: Model, fingerprint: str) -> float:
 def _elsewhere(model: Model) -> Sequence[Item]:
     """Items of another kind than the task: plain English, or the toys' pretraining mix."""
     if model.tokenizer is not None:
-        return ITEMS
+        reach = reach_of(model)
+        return ITEMS if reach is None or reach >= 512 else [_opening(model, item, reach // 2) for item in ITEMS]
     from elicitable.tasks.catalog import task_from
 
     return task_from("mixed" if model.name != "toy:ascending" else "ascending").held_out("validation", 128)
+
+
+def _opening(model: Model, item: Item, tokens: int) -> Item:
+    """The first ``tokens`` of a passage, for a model of few positions: the first half is read, the second predicted."""
+    ids = model.ids(f"{item.prompt}{item.target}")[0, :tokens].tolist()
+    return Item(tuple(ids[: len(ids) // 2]), tuple(ids[len(ids) // 2 :]))
 
 
 def prefix_mass(

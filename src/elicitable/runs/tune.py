@@ -16,7 +16,7 @@ from elicitable.methods.budget import default_budget, solve
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.load import load
 from elicitable.runs.provenance import versions
-from elicitable.runs.race import DIGITS, TEXT, Reporter, Silent, paced
+from elicitable.runs.race import Reporter, Silent, pace_for
 from elicitable.runs.store import Store
 from elicitable.runs.trial import elsewhere_nats, reading_of
 from elicitable.tasks.catalog import task_from
@@ -82,7 +82,7 @@ def tune(
         Store(out)  # an unwritable folder is said before minutes are spent
     model, task = load(model), task_from(task)
     width = size if size is not None else solve(model, method, default_budget(model) if budget is None else budget).size
-    pace = paced(DIGITS if model.tokenizer is None else TEXT, steps, test_items)
+    pace = pace_for(model, steps, test_items)
     told = reporter or Silent()
     options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
     plan = Plan(

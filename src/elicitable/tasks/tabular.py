@@ -73,6 +73,10 @@ def task_of_tables(
         raise InputError(f"{train.source} has prompts and targets: label names do not apply to it")
     _check_size(train, pairs)
     splits, removed = split_pairs(pairs)
+    if removed and not splits["train"]:
+        raise InputError(
+            f"{train.source}: every text is also in the validation or test data, so nothing is left to train on"
+        )
     template = Template.parse(settings.template or TEMPLATES[columns.kind], columns.kind, settings.separator)
     notes = [*warnings, *_cut_warning(cut, pairs, max_words), *_overlap_warning(removed)]
     if classes is not None:
@@ -136,7 +140,7 @@ def _check_size(table: Table, pairs: Mapping[Split, Sequence[Pair]]) -> None:
     if missing and distinct < MIN_TEXTS:
         raise InputError(
             f"{table.source} has {distinct} different texts, too few to split off {' and '.join(missing)}: "
-            f"at least {MIN_TEXTS} are needed, or files of their own ({', '.join(f'{s}=' for s in missing)})"
+            f"at least {MIN_TEXTS} are needed, or files of their own ({', '.join(f'--{s} FILE' for s in missing)})"
         )
 
 

@@ -7,6 +7,9 @@ space with the word after it, see the same tokens as in running text.
 **Cutting.** Where ``max_words`` is set, the text itself is cut to its first words before it enters the template
 (and before it is split, so that two texts with the same beginning never end up in different splits); the template
 stays whole. A word is what stands between white space; what has none (some scripts, some code) is not cut here.
+
+**Where a label ends.** Labels are compared by the likelihood of all their tokens. A label that another one begins with
+("very" and "very happy") would never be the less likely of the two, so there every label ends with a line break.
 """
 
 from __future__ import annotations
@@ -89,6 +92,7 @@ class TextTask:
         self.kind: Kind = "generation" if classes is None else "classification"
         self.warnings = (*warnings, *_split_warnings(splits, classes is not None))
         self._classes = None if classes is None else tuple(classes)
+        self._ending = "\n" if _begins_another(self._classes or ()) else ""
         self._splits = {split: tuple(splits[split]) for split in SPLITS}
         self._fingerprint: str | None = None
         for split, pairs in self._splits.items():
@@ -104,7 +108,7 @@ class TextTask:
         """The possible targets, each with the separator in front; None for generation."""
         if self._classes is None:
             return None
-        return tuple(self.template.separator + answer for answer in self._classes)
+        return tuple(self.template.separator + answer + self._ending for answer in self._classes)
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
         """``n`` training items, drawn uniformly; within one call no item returns before all others were drawn."""
@@ -113,17 +117,21 @@ class TextTask:
         while len(order) < checked_count(n):
             count = min(n - len(order), len(pairs))
             order += rng.choice(len(pairs), count, replace=False).tolist()
-        return [self.template.item(*pairs[index]) for index in order]
+        return [self._item(pairs[index]) for index in order]
 
     def held_out(self, split: HeldOut, n: int | None = None) -> list[Item]:
         """The first ``n`` items, or all if there are fewer; by default 500 for validation and 1,000 for test."""
         n = DEFAULT_ITEMS[checked_split(split)] if n is None else checked_count(n)
-        return [self.template.item(*pair) for pair in self._splits[split][:n]]
+        return [self._item(pair) for pair in self._splits[split][:n]]
+
+    def _item(self, pair: Pair) -> Item:
+        text, answer = pair
+        return self.template.item(text, answer + self._ending)
 
     def fingerprint(self) -> str:
         """Hash of all rows of all splits, the labels and the template."""
         if self._fingerprint is None:
-            shape = [self.template.prefix, self.template.suffix, self.template.separator]
+            shape = [self.template.prefix, self.template.suffix, self.template.separator + self._ending]
             sizes = [str(size) for size in self.sizes.values()]
             rows = [field for pairs in self._splits.values() for pair in pairs for field in pair]
             parts = ["text", self.kind, *shape, *sizes, *(self._classes or ()), *rows]
@@ -132,6 +140,10 @@ class TextTask:
 
     def __repr__(self) -> str:
         return f"TextTask({self.name!r}, {self.kind}, {self.sizes})"
+
+
+def _begins_another(labels: Sequence[str]) -> bool:
+    return any(one != other and other.startswith(one) for one in labels for other in labels)
 
 
 def cut_words(text: str, max_words: int | None) -> str:
