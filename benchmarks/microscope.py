@@ -6,18 +6,28 @@ Run it on an otherwise idle machine:
 
 Each way runs in a process of its own, so that peaks of memory do not mix. Ways are interleaved, so that a machine that
 slows down slows all of them; printed are medians, and the median of the ratios to the plain forward of the same round.
+
+Three runs: one to warm up, one on the clock, one for memory. *Peak* is the process's resident memory at its highest
+during the third, *growth* what that is above the loaded model. For the third run freed memory goes back to the system
+at once; otherwise growth would depend on what earlier runs had left behind. On Linux alone: elsewhere the peak is that
+of the whole process, and growth is not told.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
+import importlib.util
 import json
+import math
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 CONTEXT = "You are a careful reviewer. Say what the film is worth."
 WAYS = ("plain", "watch", "watch with residuals", "watch with everything", "output_attentions", "nnsight",
@@ -25,7 +35,7 @@ WAYS = ("plain", "watch", "watch with residuals", "watch with everything", "outp
 
 
 def measure(way: str, tokens: int) -> dict[str, float | str]:
-    """Seconds of the second run of ``way``; the process's peak memory, and its growth over the loaded model, in MB."""
+    """Seconds (on the clock, and of the processor) of one run of ``way``; its peak memory and growth in MB."""
     import torch
 
     import elicitable as el
@@ -33,13 +43,42 @@ def measure(way: str, tokens: int) -> dict[str, float | str]:
     model = el.load("smollm2")
     ids = torch.randint(3, 40_000, (1, tokens), generator=torch.Generator().manual_seed(0))
     run = _way(way, model, ids)
-    loaded = _peak_mb()
     with torch.no_grad():
         run()
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         run()
-    seconds = time.perf_counter() - started
-    return {"seconds": seconds, "peak_mb": _peak_mb(), "growth_mb": _peak_mb() - loaded}
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
+        peak, growth = _memory_of(run)
+    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak, "growth_mb": growth}
+
+
+def _memory_of(run: Callable[[], object]) -> tuple[float, float]:
+    """The peak of resident memory during ``run``, and how far it is above what there was before, in MB."""
+    gc.collect()
+    if not Path("/proc/self/clear_refs").exists():
+        run()
+        return _peak_mb(), math.nan
+    _give_freed_memory_back()
+    before = _status_mb("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    run()
+    return _status_mb("VmHWM"), _status_mb("VmHWM") - before
+
+
+def _give_freed_memory_back() -> None:
+    """From here on, glibc maps every block of 64 KB or more by itself, and unmaps it when it is freed."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(ctypes.c_int(-3), ctypes.c_int(64 * 1024))  # M_MMAP_THRESHOLD
+        libc.mallopt(ctypes.c_int(-4), ctypes.c_int(2**20))  # M_MMAP_MAX
+        libc.malloc_trim(ctypes.c_size_t(0))
+    except (OSError, AttributeError):
+        return  # another C library: growth is then told with what was left behind
+
+
+def _status_mb(name: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / 1024
 
 
 def _way(way: str, model: object, ids: object) -> Callable[[], object]:
@@ -109,11 +148,16 @@ def _transformer_lens(hf: object, ids: object, length: int) -> Callable[[], obje
 
 
 def _peak_mb() -> float:
-    """The process's largest resident memory so far (ru_maxrss is in KB on Linux, bytes on macOS)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    """The process's largest resident memory so far (ru_maxrss is in bytes on macOS, else in KB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+NEEDS = {"nnsight": "nnsight", "TransformerLens": "transformer_lens"}
 
 
 def _apart(way: str, tokens: int) -> dict[str, float | str]:
+    if way in NEEDS and importlib.util.find_spec(NEEDS[way]) is None:
+        return {"failed": f"{NEEDS[way]} is not installed"}
     command = [sys.executable, __file__, "--measure", way, "--tokens", str(tokens)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -135,19 +179,22 @@ def main() -> None:
         return
     ways = ["plain", *(way for way in given.ways if way != "plain")]
     rounds = [{way: _apart(way, given.tokens) for way in ways} for _ in range(given.repeats)]
-    print(f"{given.tokens} tokens, {given.repeats} rounds")
-    print(f"{'way':24}{'seconds':>9}{'ratio':>8}{'peak MB':>9}{'ratio':>8}{'growth MB':>11}{'ratio':>8}")
+    print(f"SmolLM2-135M, {given.tokens} tokens, {given.repeats} rounds; ratios are to the plain sdpa forward")
+    print(f"{'way':22}" + "".join(f"{name:>10}{'ratio':>7}" for name in ("seconds", "CPU s", "peak MB", "growth MB")))
     for way in ways:
-        failed = [r[way]["failed"] for r in rounds if "failed" in r[way]]
-        if failed:
-            print(f"{way:24}not run: {failed[0]}")
-            continue
-        columns = []
-        for unit in ("seconds", "peak_mb", "growth_mb"):
-            values = [float(r[way][unit]) for r in rounds]
-            ratios = [float(r[way][unit]) / float(r["plain"][unit]) for r in rounds]
-            columns += [statistics.median(values), statistics.median(ratios)]
-        print("{:24}{:9.2f}{:8.2f}{:9.0f}{:8.2f}{:11.0f}{:8.2f}".format(way, *columns))
+        print(_row(way, rounds))
+
+
+def _row(way: str, rounds: list[dict[str, dict[str, float | str]]]) -> str:
+    failed = [r[way]["failed"] for r in rounds if "failed" in r[way]]
+    if failed:
+        return f"{way:22}not run: {failed[0]}"
+    cells = []
+    for unit, digits in (("seconds", 2), ("cpu_seconds", 2), ("peak_mb", 0), ("growth_mb", 0)):
+        values = [float(r[way][unit]) for r in rounds]
+        ratios = [float(r[way][unit]) / float(r["plain"][unit]) for r in rounds]
+        cells.append(f"{statistics.median(values):10.{digits}f}{statistics.median(ratios):7.2f}")
+    return f"{way:22}" + "".join(cells)
 
 
 if __name__ == "__main__":

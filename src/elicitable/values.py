@@ -215,7 +215,8 @@ class PrefixKV:
 
     ``keys[layer]`` is (row, kv_head, prefix, d_head) and ``values[layer]`` (row, kv_head, prefix, d_value), after
     whatever the model does to its own keys (rotary angles, norms); a layer whose entry is None gets no context.
-    ``visible`` (row, prefix) masks unused places where rows have contexts of different length. ``positions``
+    ``visible`` (row, prefix) masks unused places where rows have contexts of different length. ``kept[layer]``
+    (kv_head or 1, prefix) masks keys that a layer's heads do without (a pruned context). ``positions``
     (row, prefix) are relative to the first content token (-prefix … -1), which is what a sliding window sees.
     ``shift`` is how far the content's own positions move up (models with learned absolute positions).
     ``value_bias[layer]`` (kv_head, d_value) is added to every content value; it is the control without a context.
@@ -228,3 +229,4 @@ class PrefixKV:
     shift: int = 0
     value_bias: tuple[torch.Tensor | None, ...] | None = None
     pinned: bool = False  # True: sliding windows do not cut the context off
+    kept: tuple[torch.Tensor | None, ...] | None = None

@@ -91,6 +91,8 @@ def test_warnings_come_when_they_are_due() -> None:
     assert not any("Sliding" in warning for warning in inspect(model, prefix, TEXTS).warnings)
     unrotated = inspect(model, dataclasses.replace(prefix, positions=None), TEXTS)
     assert any("stored without positions" in warning for warning in unrotated.warnings)
+    trained = inspect(model, el.context("kv-prefix", model, length=2), TEXTS)
+    assert any("stored without positions" in warning for warning in trained.warnings)
     half = Model(tiny_model("llama", dtype=torch.bfloat16))
     with torch.no_grad():
         context = capture_tokens(half, torch.tensor([[7, 9, 4]]))

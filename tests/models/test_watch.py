@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import Cache
 
 import elicitable as el
 from elicitable.attention.reference import attention_reference
@@ -149,6 +150,34 @@ def test_strength_value_bias_and_several_contexts_keep_the_identities() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "gpt_oss", "gpt2"])
+def test_a_context_that_skips_a_layer_can_stand_before_another(name: str) -> None:
+    model = fresh(name)
+    context = prompt(model)
+    skipping = PrefixKV((None, *context.keys[1:]), (None, *context.values[1:]), context.positions, shift=context.shift)
+    with el.watch(model, [skipping, context]) as scope:
+        model(IDS)
+    assert scope.attention_residual.max() < EXACT
+    assert scope.output_residual.max() < EXACT
+    assert scope.position_mass[0, :, :3].max() == 0
+    assert scope.mean_mass[0].min() > 0
+    assert scope.position_mass[1, :, :3].max() > 0 or name == "mistral"  # whose window of 4 leaves the last ones
+
+
+@torch.no_grad()
+def test_a_window_counts_tokens_wherever_positions_start() -> None:
+    model = fresh("mistral")
+    context = prompt(model)
+    with el.watch(model, context) as at_zero:
+        model(IDS)
+    with el.watch(model, context) as later:
+        model(IDS, position_ids=torch.arange(50, 58)[None].expand(2, -1))
+    assert torch.equal(at_zero.visible_share, later.visible_share)
+    assert torch.equal(at_zero.prefix_mass == 0, later.prefix_mass == 0)
+    assert later.prefix_mass.max() > 0
+
+
+@torch.no_grad()
 def test_nothing_in_nothing_seen() -> None:
     model = fresh()
     with el.watch(model) as scope:
@@ -268,6 +297,31 @@ def test_generate_is_seen_token_by_token(name: str) -> None:
     assert torch.allclose(scope.prefix_mass, at_once.prefix_mass, atol=1e-6, equal_nan=True)
     assert torch.allclose(scope.drift, at_once.drift, atol=1e-6)
     assert scope.queries == at_once.queries
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "mistral"])
+def test_beam_search_reorders_the_plain_runs_cache_as_well(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fresh(name)
+    orders: list[Tensor] = []
+    reorder = Cache.reorder_cache
+
+    def noted(self: Cache, beams: Tensor) -> None:
+        orders.append(beams)
+        reorder(self, beams)
+
+    monkeypatch.setattr(Cache, "reorder_cache", noted)
+    mask = torch.ones_like(IDS)
+    with el.watch(model, prompt(model)) as scope:
+        model.generate(
+            input_ids=IDS, attention_mask=mask, max_new_tokens=6, num_beams=3, do_sample=False, pad_token_id=0
+        )
+    assert any(not torch.equal(order, torch.arange(6)) for order in orders)
+    # layer 0 sees the tokens alone, so its content attention is the same in both runs if both hold the same beams
+    assert scope.drift[0].max() < EXACT
+    assert scope.drift[1].min() > 1e-3
+    for residual in (scope.attention_residual, scope.output_residual, scope.crossing_residual):
+        assert residual.max() < EXACT
 
 
 def test_gradient_checkpointing_is_counted_once_and_gradients_are_untouched() -> None:

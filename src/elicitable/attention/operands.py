@@ -29,7 +29,7 @@ class Operands:
         prefix_value: (batch, kv_head, prefix, d_value).
         content_mask: None (causal, the last query sees the last key), bool (True is visible) or additive;
             (batch or 1, head or 1, query, key).
-        prefix_visible: bool (batch or 1, 1, query or 1, prefix); None where all is visible.
+        prefix_visible: bool (batch or 1, head or 1, query or 1, prefix); None where all is visible.
         scaling: multiplies q·k.
         softcap: bound of the logits, or None.
         sink: (head,) learned logits without a value, or None.

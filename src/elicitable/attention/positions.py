@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from elicitable.attention.operands import chunks
+
 BINS = 512  # a percentile is known to 1/512: finer than the spreads of 0.016 and more that appendix B reports
 
 
@@ -19,15 +21,14 @@ def share_histogram(share: Tensor, valid: Tensor) -> Tensor:
         share: softmax within the context, (batch, head, query, prefix).
         valid: (batch, query) bool.
     """
-    heads, prefix = share.shape[1], share.shape[3]
+    batch, heads, queries, prefix = share.shape
     counts = torch.zeros(heads * prefix * BINS, dtype=torch.int32)
-    if prefix == 0:
-        return counts.reshape(heads, 0, BINS)
-    bins = (share.transpose(0, 1).reshape(heads, -1, prefix) * BINS).to(torch.int32).clamp_(0, BINS - 1)
-    bins = bins[:, valid.reshape(-1)] if not bool(valid.all()) else bins
-    place = torch.arange(heads * prefix, dtype=torch.int32, device=bins.device).reshape(heads, 1, prefix) * BINS
-    found = torch.bincount((bins + place).reshape(-1).cpu(), minlength=counts.numel())
-    return found.to(torch.int32).reshape(heads, prefix, BINS)
+    place = torch.arange(heads * prefix, device=share.device).reshape(heads, 1, prefix) * BINS
+    for rows in chunks(queries, max(1, 2**20 // max(batch * heads * prefix, 1))):
+        bins = (share[:, :, rows] * BINS).long().clamp_(0, BINS - 1).add_(place)
+        seen = bins.transpose(1, 2)[valid[:, rows]]
+        counts += torch.bincount(seen.flatten().cpu(), minlength=len(counts)).to(torch.int32)
+    return counts.reshape(heads, prefix, BINS)
 
 
 def percentile(histogram: Tensor, q: float) -> Tensor:

@@ -76,7 +76,7 @@ def split(operands: Operands, block: int | None = None) -> Parts:
         logits = prefix_logits(operands)
         before = torch.logsumexp(logits, dim=-1)
         # a row that sees no context key has logits of −∞ alone: its share is zero, not NaN
-        share = torch.exp(logits - torch.where(before.isneginf(), 0.0, before)[..., None])
+        share = logits.sub_(torch.where(before.isneginf(), 0.0, before)[..., None]).exp_()
         lead = before - lse
         lead = torch.where(before.isneginf(), -torch.inf, lead)  # also where the query sees nothing at all (padding)
         return Parts(

@@ -7,6 +7,7 @@ M = Σ_i b_i b_iᵀ, which adds up over batches: a stream of biases costs one d_
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,29 @@ def second_moment(bias: Tensor, valid: Tensor) -> Tensor:
         bias = torch.where(valid[:, None, :, None], bias, 0.0)
     rows = bias.transpose(0, 1).reshape(heads, batch * queries, d_value)
     return torch.matmul(rows.transpose(1, 2), rows).double()
+
+
+def packed(moment: Tensor) -> Tensor:
+    """The lower triangle of a symmetric (head, n, n), which is all of it: (head, n(n+1)/2).
+
+    >>> packed(torch.tensor([[[1.0, 2.0], [2.0, 3.0]]])).tolist()
+    [[1.0, 2.0, 3.0]]
+    """
+    return moment[:, *torch.tril_indices(*moment.shape[1:])]
+
+
+def unpacked(triangle: Tensor) -> Tensor:
+    """The symmetric (head, n, n) whose lower triangle is ``triangle``.
+
+    >>> unpacked(torch.tensor([[1.0, 2.0, 3.0]])).tolist()
+    [[[1.0, 2.0], [2.0, 3.0]]]
+    """
+    width = (math.isqrt(8 * triangle.shape[1] + 1) - 1) // 2
+    rows, columns = torch.tril_indices(width, width)
+    moment = triangle.new_empty(triangle.shape[0], width, width)
+    moment[:, rows, columns] = triangle
+    moment[:, columns, rows] = triangle
+    return moment
 
 
 def subspace(moment: Tensor) -> Subspace:

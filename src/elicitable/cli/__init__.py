@@ -314,7 +314,8 @@ def prune(
     model: ModelName,
     task: TaskName,
     margin: Annotated[float, typer.Option(help="how much of the score may be lost (0.01 is 1 point)")] = 0.01,
-    items: Annotated[int, typer.Option(help="validation items the score is measured on")] = 500,
+    items: Annotated[int, typer.Option(help="validation items: half to search on, half to confirm")] = 1000,
+    peft: Annotated[bool, typer.Option("--peft", help="drop whole tokens only, so that PEFT loads the result")] = False,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     device: Device = "auto",
@@ -323,27 +324,21 @@ def prune(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Drop the virtual tokens that do nothing and write a smaller adapter."""
+    """Drop the virtual tokens and heads that do nothing and write a smaller adapter."""
     from elicitable.models.load import load
-    from elicitable.runs.prune import prune_adapter
+    from elicitable.runs.prune import prune_adapter, pruning_summary
     from elicitable.tasks.catalog import task_from
 
     wanted = task_from(task, **_task_options(text_column, label_column, None, None, None, None))
     folder = out or adapter.with_name(f"{adapter.name}-pruned")
     with _progress_console().status("pruning …") if not quiet else nullcontext():
-        record = prune_adapter(load(model, device=device), adapter, wanted, folder, margin=margin, items=items)
+        record = prune_adapter(
+            load(model, device=device), adapter, wanted, folder, margin=margin, items=items, peft=peft
+        )
     if as_json:
         _print_json(record)
     else:
-        _result_console().print(
-            f"kept {len(record['kept'])} of {len(record['kept']) + len(record['dropped'])} virtual tokens; "
-            f"{record['numbers_before']:,} numbers are now {record['numbers_after']:,}. Validation "
-            f"{record['score_before']:.3f} -> {record['score_after']:.3f}, test {record['test_before']:.3f} -> "
-            f"{record['test_after']:.3f} on {record['test_items']:,} items.\nadapter: {folder}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        _result_console().print(pruning_summary(record), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -343,7 +343,8 @@ def _rows(weights: Tensor, head: int) -> tuple[tuple[float, ...], ...]:
 
 
 def _warnings(model: Model, parts: list[Any], scope: Scope, drift: bool) -> Iterator[str]:
-    cut = [i for i, share in enumerate(scope.visible_share.tolist()) if share < 1]
+    windows = [layer.sliding_window for layer in model.anatomy.layers]
+    cut = [i for i, share in enumerate(scope.visible_share.tolist()) if share < 1 and windows[i] is not None]
     if cut:
         worst = float(scope.visible_share[cut].min())
         yield (
@@ -354,7 +355,7 @@ def _warnings(model: Model, parts: list[Any], scope: Scope, drift: bool) -> Iter
         yield from _sink_warning(scope)
     with torch.no_grad():
         prefix = prefix_of(model, [part for part in parts if part is not None])
-    if prefix is not None and prefix.positions is None and model.anatomy.has_rotary:
+    if prefix is not None and (prefix.positions is None or prefix.shift) and model.anatomy.has_rotary:
         yield (
             "The context's keys are stored without positions (as PEFT stores them): on a rotary model its prefix "
             "mass depends on where in the sequence a query stands."

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from elicitable.errors import InputError
 from elicitable.models.attend import Call, combine
-from elicitable.models.inject import installed, prefix_length
+from elicitable.models.inject import installed, prefix_length, row_count
 from elicitable.models.model import Model, as_model
 from elicitable.models.watch import watch
 from elicitable.values import PrefixKV
@@ -31,11 +31,19 @@ class Ablation:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What pruning kept and what it cost. ``numbers`` count keys and values of all layers; ``tried`` are
-    (tokens kept, score) in the order they were measured."""
+    """What pruning kept and what it cost.
+
+    ``kept`` and ``dropped`` are virtual tokens: dropped are those that no head of any layer needs. ``silent`` are the
+    (layer, kv_head) pairs that keep no token. A *pair* is one token's key and value in one such head; ``numbers``
+    count both. ``tried`` are (pairs kept, score) in the order they were measured.
+    """
 
     kept: tuple[int, ...]
     dropped: tuple[int, ...]
+    silent: tuple[tuple[int, int], ...]
+    heads: int
+    pairs_before: int
+    pairs_after: int
     score_before: float
     score_after: float
     margin: float
@@ -49,123 +57,210 @@ class Pruned:
         return 1 - self.numbers_after / self.numbers_before
 
 
+PATIENCE = 4  # heads, and pairs, that may turn out to be needed before a search through them ends
+
+
 def prune(
     model: Any,
     prefix: PrefixKV,
     score: Scorer,
     batches: Sequence[dict[str, Tensor]],
     *,
+    confirm: Scorer | None = None,
     margin: float = 0.01,
+    whole_tokens: bool = False,
 ) -> tuple[PrefixKV, Pruned]:
-    """Drop the context tokens that do nothing, keeping the score within ``margin``.
+    """Drop what does nothing in a context, keeping the score within ``margin``.
 
-    Tokens are ranked by the norm of what they add to the heads' outputs, Σ A^pt_ij ‖v_j‖, over ``batches``; the
-    largest number of the weakest that can be left out is found by halving, then single tokens are tried once more.
-    The content keeps its distance to the context: positions and shift shrink with it.
+    Three searches follow each other: whole virtual tokens, whole heads (one layer's key-value head no longer sees the
+    context), then single pairs of a head and a token. Each drops the weakest first, by the norm of what they add to
+    the heads' outputs, Σ A^pt_ij ‖v_j‖ over ``batches``; as many at once as the score allows, found by doubling and
+    halving. Every step is scored; nothing is estimated. A search over many candidates fits itself to the items it is
+    scored on, so that what it found may be confirmed on others: the last steps are taken back until that holds.
+
+    Nothing moves: neither the tokens that are left, nor the content. PEFT counts the content's positions from the
+    number of virtual tokens; ``whole_tokens`` prunes as PEFT can have it: tokens alone, and the content moves up.
 
     Args:
         model: what :func:`elicitable.load` returns, or a transformers model.
-        prefix: the context's keys and values.
+        prefix: the context's keys and values, one row.
         score: of a context, higher is better, on the scale that ``margin`` is on (a share right, in [0, 1]).
-        batches: keyword arguments of the model's forward, to rank tokens on.
-        margin: the most the score may lose; not negative.
+        batches: keyword arguments of the model's forward, to rank on.
+        confirm: the score on items that the search has not seen.
+        margin: the most each score may lose; not negative.
+        whole_tokens: drop tokens alone and let the content move up by as many.
 
     Returns:
-        The smaller context and the record of what was done.
+        The smaller context (``kept`` says which head sees which of its tokens) and the record of what was done.
 
     Raises:
-        InputError: a negative margin, no batch, or a context of one token.
+        InputError: a negative margin, no batch, or a context of one token or of several rows.
 
     Example:
         >>> import elicitable as el
         >>> model = el.load("toy:ascending")
         >>> prefix = el.context("prompt", model, token_ids=[7, 0, 1]).prefix(model)
         >>> smaller, done = prune(model, prefix, lambda context: 1.0, [{"input_ids": model.ids([3, 1])}])
-        >>> len(done.kept), len(done.dropped)
-        (1, 2)
+        >>> len(done.kept), len(done.dropped), done.pairs_after
+        (1, 2, 1)
     """
     model = as_model(model)
     length = prefix_length(prefix)
-    if margin < 0 or not batches or length < 2:
+    if margin < 0 or not batches or length < 2 or row_count(prefix) > 1:
         raise InputError(
             f"prune needs a margin of 0 or more (got {margin}), at least one batch (got {len(batches)}) and a context "
-            f"of at least two tokens (got {length})."
+            f"of one row (got {row_count(prefix)}) and at least two tokens (got {length})."
         )
-    weakest = [int(i) for i in token_use(model, prefix, batches).argsort()]
-    before = score(prefix)
-    tried = [(length, before)]
+    use = pair_use(model, prefix, batches)
+    there = use.isfinite()
+    search = _Search(lambda kept: score(keep_pairs(prefix, kept, moves=whole_tokens)), use, there, margin)
+    layer, head, token = (torch.arange(n).reshape(shape) for n, shape in zip(use.shape, _AXES, strict=True))
+    search.drop_weakest((0 * layer + 0 * head + token).expand(use.shape), length)
+    if not whole_tokens:
+        search.drop_weakest((layer * use.shape[1] + head + 0 * token).expand(use.shape), PATIENCE)
+        search.drop_weakest(torch.arange(use.numel()).reshape(use.shape), PATIENCE)
+    if confirm is not None:
+        search.confirm(lambda kept: confirm(keep_pairs(prefix, kept, moves=whole_tokens)))
+    smaller = keep_pairs(prefix, search.kept, moves=whole_tokens)
+    return smaller, _record(model, search, there)
 
-    def holds(dropped: Sequence[int]) -> bool:
-        tried.append((length - len(dropped), score(keep_tokens(prefix, _others(length, dropped)))))
-        return tried[-1][1] >= before - margin
 
-    dropped = weakest[: _largest_that_holds(length - 1, lambda count: holds(weakest[:count]))]
-    for token in weakest[len(dropped) + 1 :]:  # the one at the border has just failed
-        if len(dropped) < length - 1 and holds([*dropped, token]):
-            dropped.append(token)
-    kept = _others(length, dropped)
-    smaller = keep_tokens(prefix, kept)
-    after = next(value for count, value in reversed(tried) if count == len(kept) and value >= before - margin)
-    return smaller, Pruned(
-        kept=tuple(kept),
-        dropped=tuple(sorted(dropped)),
-        score_before=before,
-        score_after=after,
-        margin=margin,
-        numbers_before=_numbers(prefix),
-        numbers_after=_numbers(smaller),
-        tried=tuple(tried),
+_AXES = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
+
+
+class _Search:
+    """The (layer, kv_head, token) pairs kept so far, and the way to fewer."""
+
+    def __init__(self, score: Callable[[Tensor], float], use: Tensor, there: Tensor, margin: float) -> None:
+        self.score, self.use, self.margin = score, use, margin
+        self.path = [there]  # every choice that held, each smaller than the one before
+        self.before = self.after = score(there)
+        self.tried = [(int(there.sum()), self.before)]
+
+    @property
+    def kept(self) -> Tensor:
+        """The smallest choice so far that held."""
+        return self.path[-1]
+
+    def confirm(self, score: Callable[[Tensor], float]) -> None:
+        """Take steps back until ``score`` holds as well; it becomes the score that is reported."""
+        self.before = self.after = score(self.path[0])
+        while len(self.path) > 1:
+            self.after = score(self.kept)
+            if self.after >= self.before - self.margin:
+                return
+            self.path.pop()
+        self.after = self.before
+
+    def drop_weakest(self, label: Tensor, patience: int) -> None:
+        """Drop groups of pairs that share a label, weakest first, until ``patience`` of them turn out to be needed."""
+        strength = torch.zeros(int(label.max()) + 1, dtype=torch.float64)
+        strength.index_add_(0, label[self.kept], self.use[self.kept])
+        present = torch.zeros(len(strength), dtype=torch.bool).index_fill_(0, label[self.kept], True)
+        groups = [int(i) for i in strength.argsort() if present[i]]
+        for _ in range(patience):
+            count = self._most_that_holds(label, groups)
+            groups = groups[count + 1 :]  # the one at the border is needed
+            if not groups:
+                return
+
+    def _without(self, label: Tensor, groups: Sequence[int]) -> Tensor:
+        return self.kept & ~torch.isin(label, torch.tensor(groups, dtype=torch.long))
+
+    def _most_that_holds(self, label: Tensor, groups: Sequence[int]) -> int:
+        """How many of the weakest can go: 1, 2, 4, … while the score holds, then halving between."""
+        low, high, step = 0, len(groups), 1
+        while low < high:
+            count = min(low + step, high)
+            if self._holds(self._without(label, groups[:count])):
+                low, step = count, 2 * step
+            else:
+                high, step = count - 1, max((count - 1 - low + 1) // 2, 1)
+        return low
+
+    def _holds(self, kept: Tensor) -> bool:
+        if not bool(kept.any()):
+            return False
+        found = self.score(kept)
+        self.tried.append((int(kept.sum()), found))
+        holds = found >= self.before - self.margin
+        if holds:
+            self.after = found
+            self.path.append(kept)
+        return holds
+
+
+def _record(model: Model, search: _Search, there: Tensor) -> Pruned:
+    kept = search.kept
+    widths = torch.tensor([[at.d_head + at.d_value] for at in model.anatomy.layers])[:, :, None]
+    silent = (there.any(dim=2) & ~kept.any(dim=2)).nonzero().tolist()
+    return Pruned(
+        kept=tuple(kept.any(dim=(0, 1)).nonzero()[:, 0].tolist()),
+        dropped=tuple((~kept.any(dim=(0, 1))).nonzero()[:, 0].tolist()),
+        silent=tuple((layer, head) for layer, head in silent),
+        heads=int(there.any(dim=2).sum()),
+        pairs_before=int(there.sum()),
+        pairs_after=int(kept.sum()),
+        score_before=search.before,
+        score_after=search.after,
+        margin=search.margin,
+        numbers_before=int((there * widths).sum()),
+        numbers_after=int((kept * widths).sum()),
+        tried=tuple(search.tried),
     )
 
 
-def _largest_that_holds(most: int, holds: Callable[[int], bool]) -> int:
-    """The largest count found by halving, 0 where none holds; assumes that fewer is easier."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if holds(middle):
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _others(length: int, dropped: Sequence[int]) -> list[int]:
-    return [i for i in range(length) if i not in set(dropped)]
-
-
 @torch.no_grad()
-def token_use(model: Model, prefix: PrefixKV, batches: Sequence[dict[str, Tensor]]) -> Tensor:
-    """Mean over layers and heads of A^pt_j · ‖v_j‖, relative to each layer's largest; (prefix,) in [0, 1]."""
+def pair_use(model: Any, prefix: PrefixKV, batches: Sequence[dict[str, Tensor]]) -> Tensor:
+    """Mean over queries and grouped heads of A^pt_ij · ‖v_j‖: (layer, kv_head, prefix); −∞ where there is no key."""
+    model = as_model(model)
     with watch(model, prefix, residuals=False, drift=False, spectra=False) as scope:
         for batch in batches:
             model.hf(**batch)
-    mass, uses = scope.position_mass, []
-    for layer, value in enumerate(prefix.values):
-        if value is None:
-            continue
-        norms = value.detach().double().norm(dim=-1).mean(dim=0)  # (kv_head, prefix)
-        heads = model.anatomy.layers[layer].heads
-        use = mass[layer, :heads] * norms.repeat_interleave(heads // norms.shape[0], dim=0).cpu()
-        uses.append(use.mean(dim=0) / use.mean(dim=0).max().clamp(min=torch.finfo(torch.float64).tiny))
-    return torch.stack(uses).mean(dim=0)
+    widest = max(at.kv_heads for at in model.anatomy.layers)
+    use = torch.full((model.anatomy.depth, widest, prefix_length(prefix)), -torch.inf, dtype=torch.float64)
+    for layer, (value, at) in enumerate(zip(prefix.values, model.anatomy.layers, strict=True)):
+        if value is not None:
+            mass = scope.position_mass[layer, : at.heads].reshape(at.kv_heads, -1, use.shape[2]).mean(dim=1)
+            use[layer, : at.kv_heads] = mass * value[0].detach().double().norm(dim=-1).cpu()
+        if prefix.kept is not None and (kept := prefix.kept[layer]) is not None:
+            use[layer, : at.kv_heads].masked_fill_(~kept.cpu().expand(at.kv_heads, -1), -torch.inf)
+    return use
 
 
-def keep_tokens(prefix: PrefixKV, kept: Sequence[int]) -> PrefixKV:
-    """The context with the tokens ``kept`` alone, moved together."""
+def keep_pairs(prefix: PrefixKV, kept: Tensor, *, moves: bool = False) -> PrefixKV:
+    """The context with the (layer, kv_head, prefix) pairs of ``kept`` alone; tokens that no head keeps are left out.
+
+    ``moves``: the content's positions move up by the tokens that are gone; otherwise nothing moves.
+    """
+    tokens = kept.any(dim=(0, 1)).nonzero()[:, 0]
+    smaller = keep_tokens(prefix, tokens.tolist(), moves=moves)
+    masks = [kept[i, : 0 if key is None else key.shape[1]][:, tokens] for i, key in enumerate(smaller.keys)]
+    return replace(smaller, kept=None if all(bool(mask.all()) for mask in masks) else tuple(masks))
+
+
+def keep_tokens(prefix: PrefixKV, kept: Sequence[int], *, moves: bool = False) -> PrefixKV:
+    """The context with the tokens ``kept`` alone, each where it was.
+
+    ``moves``: tokens and content move up by the tokens that are gone, as PEFT would have it.
+    """
     index = torch.tensor(list(kept), dtype=torch.long)
-    gone = prefix_length(prefix) - len(kept)
+    gone = prefix_length(prefix) - len(kept) if moves else 0
 
-    def chosen(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.index_select(2, index.to(x.device))
+    def chosen(x: Tensor | None, axis: int) -> Tensor | None:
+        return None if x is None else x.index_select(axis, index.to(x.device))
 
+    positions = prefix.positions
+    if positions is not None:
+        positions = positions[:, gone:] if moves else chosen(positions, 1)
     return replace(
         prefix,
-        keys=tuple(map(chosen, prefix.keys)),
-        values=tuple(map(chosen, prefix.values)),
-        positions=None if prefix.positions is None else prefix.positions[:, gone:],
-        visible=None if prefix.visible is None else prefix.visible[:, index.to(prefix.visible.device)],
+        keys=tuple(chosen(x, 2) for x in prefix.keys),
+        values=tuple(chosen(x, 2) for x in prefix.values),
+        positions=positions,
+        visible=chosen(prefix.visible, 1),
         shift=max(prefix.shift - gone, 0),
+        kept=None if prefix.kept is None else tuple(chosen(x, 1) for x in prefix.kept),
     )
 
 
@@ -227,7 +322,8 @@ def ablate(
         found.append(Ablation(what, value, whole - value))
 
     for token in tokens:
-        note(f"token {token}", score(keep_tokens(prefix, _others(prefix_length(prefix), [token]))))
+        others = [i for i in range(prefix_length(prefix)) if i != token]
+        note(f"token {token}", score(keep_tokens(prefix, others)))
     for first, last in layers:
         name = f"layer {first}" if first == last else f"layers {first}–{last}"
         note(name, score(drop_layers(prefix, range(first, last + 1))))
@@ -235,7 +331,3 @@ def ablate(
         with without_heads(model, [(layer, head)]):
             note(f"layer {layer} head {head}", score(prefix))
     return tuple(found)
-
-
-def _numbers(prefix: PrefixKV) -> int:
-    return sum(x.numel() for x in (*prefix.keys, *prefix.values) if x is not None)

@@ -5,8 +5,8 @@
     layer-prefix  PREFIX_TUNING   its keys and values, computed with the prefix at positions 0 … n−1 as PEFT has it
     lora          LORA            base_model.model.<layer>.lora_{A,B}.weight
 
-Value biases have no PEFT type and are written in the same layout under ``ELICITABLE_VALUE_BIAS``; full fine-tuning is
-written as a model folder. Nothing but safetensors is ever read.
+Value biases and pruned prefixes have no PEFT type and are written in the same layout under ``ELICITABLE_VALUE_BIAS``
+and ``ELICITABLE_PRUNED_PREFIX``; full fine-tuning is written as a model folder. Nothing but safetensors is ever read.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from elicitable.methods.full import FullWeights
 from elicitable.methods.kv_prefix import KVPrefixContext
 from elicitable.methods.layer_prefix import LayerPrefixContext
 from elicitable.methods.lora import LoRAWeights
+from elicitable.methods.pruned_prefix import PrunedPrefixContext
 from elicitable.methods.soft_prompt import SoftPromptContext
 from elicitable.methods.value_bias import ValueBiasAdaptation
 from elicitable.models.capture import capture_residuals
@@ -87,6 +88,8 @@ def _peft_form(model: Model, adaptation: Adaptation) -> tuple[dict[str, Any], di
     if isinstance(adaptation, ValueBiasAdaptation):
         biases: dict[str, Tensor] = {f"layers.{i}": bias for i, bias in enumerate(adaptation.biases)}
         return {"peft_type": "ELICITABLE_VALUE_BIAS"}, biases
+    if isinstance(adaptation, PrunedPrefixContext):
+        return {"peft_type": "ELICITABLE_PRUNED_PREFIX"}, adaptation.tensors()
     raise InputError(f"{adaptation.kind} is chosen, not trained: there are no tensors to write.")
 
 
@@ -150,6 +153,8 @@ def read_adapter(model: Model, folder: str | Path) -> Adaptation:
     if kind == "ELICITABLE_VALUE_BIAS":
         biases = [tensors[f"layers.{i}"] for i in range(len(tensors))]
         return ValueBiasAdaptation([bias.to(model.device, model.trainable_dtype) for bias in biases])
+    if kind == "ELICITABLE_PRUNED_PREFIX":
+        return _read_pruned_prefix(model, folder, tensors)
     known = ", ".join((*PREFIX_TYPES, *PROMPT_TYPES, "LORA"))
     raise InputError(f"{folder} is an adapter of type {kind or 'unknown'}; elicitable reads {known}.")
 
@@ -186,6 +191,14 @@ def _embeddings(folder: Path, tensors: dict[str, Tensor], width: int, model: Mod
         found = "none" if table is None else str(tuple(table.shape))
         raise InputError(f"{folder}: prompt_embeddings must be (prefix, {width}) for {model.name}, found {found}.")
     return table.to(model.device, model.trainable_dtype)
+
+
+def _read_pruned_prefix(model: Model, folder: Path, tensors: dict[str, Tensor]) -> PrunedPrefixContext:
+    kept = [tuple(x.shape) for name, x in sorted(tensors.items()) if name.endswith(".kept")]
+    if [heads for heads, _ in kept] != [layer.kv_heads for layer in model.anatomy.layers]:
+        raise InputError(f"{folder}: kept is (kv_head, prefix) a layer, found {kept}; it was made for another model.")
+    own = {k: x.to(model.device, model.trainable_dtype) if x.is_floating_point() else x for k, x in tensors.items()}
+    return PrunedPrefixContext.from_tensors(own, adapter=str(folder))
 
 
 def _read_prefix(model: Model, folder: Path, tensors: dict[str, Tensor]) -> KVPrefixContext:

@@ -63,7 +63,7 @@ class Call:
 
     ``key`` and ``value`` are the content's alone, ``prefix_key`` (row, kv_head, prefix, d_head) the context's.
     ``content_mask`` is None for plain causal attention, else what the model passed (bool: True is visible).
-    ``prefix_visible`` is (batch or 1, 1, query or 1, prefix) bool, or None where every query sees every key.
+    ``prefix_visible`` is (batch or 1, head or 1, query or 1, prefix) bool, or None where every query sees every key.
     """
 
     layer: int
@@ -217,7 +217,7 @@ def _call(
         if prefix.keys[layer] is not None:
             prefix_key = _rows(prefix.keys[layer], query)
             prefix_value = _rows(prefix.values[layer], query)
-            visible = _prefix_visible(prefix, slot, query, window)
+            visible = _seen_by_heads(_prefix_visible(prefix, slot, query, window), prefix, layer, query)
             prefix_bias = _prefix_bias(prefix, prefix_key.shape[2], kwargs.get("position_slopes"))
     return Call(
         layer=layer,
@@ -284,6 +284,16 @@ def _prefix_visible(prefix: PrefixKV, slot: Slot, query: Tensor, window: int | N
     return visible
 
 
+def _seen_by_heads(visible: Tensor | None, prefix: PrefixKV, layer: int, query: Tensor) -> Tensor | None:
+    """``visible`` without the keys that this layer's heads were pruned of, which may differ from head to head."""
+    kept = None if prefix.kept is None else prefix.kept[layer]
+    if kept is None:
+        return visible
+    kept = kept.to(query.device)
+    kept = kept if kept.shape[0] == 1 else kept.repeat_interleave(query.shape[1] // kept.shape[0], dim=0)
+    return kept[None, :, None, :] if visible is None else visible & kept[None, :, None, :]
+
+
 def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
     """softmax over the context's and the content's keys together; (batch, head, query, d_value)."""
     key, value, mask = call.key, call.value, call.content_mask
@@ -335,12 +345,11 @@ def joint_mask(call: Call, slot: Slot) -> Tensor | None:
         return None if queries == 1 else slot.causal(queries, keys, prefix, call.key.device)
     if content is None:
         content = slot.causal(queries, keys, 0, call.key.device)
-    batch = max(content.shape[0], call.prefix_visible.shape[0] if call.prefix_visible is not None else 1)
-    heads = content.shape[1]
     if call.prefix_visible is None:
         before = torch.ones(1, 1, 1, prefix, dtype=torch.bool, device=content.device)
     else:
         before = call.prefix_visible
+    batch, heads = (max(content.shape[axis], before.shape[axis]) for axis in (0, 1))
     if soft or content.dtype != torch.bool:
         before, content = _additive(before, call.query.dtype), _additive(content, call.query.dtype)
         before = before + call.log_strength

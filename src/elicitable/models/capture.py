@@ -7,7 +7,6 @@ Gradients flow through them to whatever they were computed from.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -60,9 +59,6 @@ def _capture(
     given = {"position_ids": positions} if anatomy.takes_position_ids else {}
     few_logits = {"logits_to_keep": 1} if anatomy.takes_logits_to_keep else {}
     given["attention_mask"] = torch.ones(rows, prefix, dtype=torch.long, device=model.device)
-    if before is not None and before.positions is not None and anatomy.has_rotary and anatomy.takes_position_ids:
-        # relative to the content; here the first query stands at −prefix − end, and sliding windows count from there
-        before = replace(before, positions=before.positions + positions[0, 0])
     with installed(model) as slot, _without_watchers(slot):
         outer, strength, seen = slot.prefix, slot.strength, slot.capture
         set_prefix(model, slot, before)

@@ -129,7 +129,7 @@ def _positions_taken(model: Model, part: Any) -> int:
     if not model.anatomy.has_rotary:
         return 0
     if isinstance(part, PrefixKV):
-        return prefix_length(part) - part.shift
+        return max(prefix_length(part) - part.shift, 0)
     return 0 if part.moves_content else int(part.keys_per_layer())
 
 
@@ -149,13 +149,14 @@ def join(first: PrefixKV | None, second: PrefixKV) -> PrefixKV:
     rows = max(row_count(first), row_count(second))
     shift_back = max((k.shape[2] for k in second.keys if k is not None), default=0)
     return PrefixKV(
-        keys=tuple(_cat(a, b, rows) for a, b in zip(first.keys, second.keys, strict=True)),
-        values=tuple(_cat(a, b, rows) for a, b in zip(first.values, second.values, strict=True)),
+        keys=_cat_layers(first, second, "keys", rows),
+        values=_cat_layers(first, second, "values", rows),
         positions=_join_positions(first, second, shift_back, rows),
         visible=_join_visible(first, second, rows),
         shift=first.shift + second.shift,
         value_bias=_add_biases(first.value_bias, second.value_bias),
         pinned=first.pinned or second.pinned,
+        kept=_join_kept(first, second),
     )
 
 
@@ -168,10 +169,38 @@ def prefix_length(prefix: PrefixKV) -> int:
     return max((k.shape[2] for k in prefix.keys if k is not None), default=0)
 
 
-def _cat(a: Tensor | None, b: Tensor | None, rows: int) -> Tensor | None:
-    if a is None or b is None:
-        return a if b is None else b
-    return torch.cat([_expand(a, rows), _expand(b, rows).to(a)], dim=2)
+def _cat_layers(first: PrefixKV, second: PrefixKV, name: str, rows: int) -> tuple[Tensor | None, ...]:
+    """Keys or values one after another; zeros, which :func:`_join_kept` hides, where one of the two skips a layer."""
+    lengths = prefix_length(first), prefix_length(second)
+    return tuple(_cat(pair, lengths, rows) for pair in zip(getattr(first, name), getattr(second, name), strict=True))
+
+
+def _cat(pair: tuple[Tensor | None, Tensor | None], lengths: tuple[int, int], rows: int) -> Tensor | None:
+    like = next((x for x in pair if x is not None), None)
+    if like is None:
+        return None
+    pieces = [
+        _expand(like.new_zeros(1, like.shape[1], length, like.shape[3]) if x is None else x.to(like), rows)
+        for x, length in zip(pair, lengths, strict=True)
+    ]
+    return torch.cat(pieces, dim=2)
+
+
+def _join_kept(first: PrefixKV, second: PrefixKV) -> tuple[Tensor | None, ...] | None:
+    """Which keys each layer's heads see: all of both, less what either was pruned of and the layers it skips."""
+    layers = range(len(first.keys))
+    parts = [[_kept(prefix, layer) for prefix in (first, second)] for layer in layers]
+    if all(bool(kept.all()) for pair in parts for kept in pair):
+        return None
+    heads = [max(kept.shape[0] for kept in pair) for pair in parts]
+    return tuple(torch.cat([kept.expand(n, -1) for kept in pair], 1) for pair, n in zip(parts, heads, strict=True))
+
+
+def _kept(prefix: PrefixKV, layer: int) -> Tensor:
+    kept, key = None if prefix.kept is None else prefix.kept[layer], prefix.keys[layer]
+    if kept is not None:
+        return kept.cpu()
+    return torch.full((1, prefix_length(prefix)), key is not None)
 
 
 def _expand(x: Tensor, rows: int) -> Tensor:
@@ -218,6 +247,8 @@ def stack_rows(prefixes: Sequence[PrefixKV]) -> PrefixKV:
         InputError: the contexts shift the content by different amounts (models with learned positions need contexts
             of equal length), or carry value biases, which are shared by the whole batch.
     """
+    if any(p.kept is not None for p in prefixes):
+        raise InputError("pruned contexts cannot be stacked into one batch: use one for all rows.")
     if any(p.value_bias is not None for p in prefixes):
         raise InputError("a value bias is shared by the whole batch and cannot differ from row to row.")
     if len({p.shift for p in prefixes}) > 1:
@@ -287,10 +318,10 @@ def _fix_positions(slot: Slot, takes_position_ids: bool, reach: int | None) -> A
         ids = kwargs.get("inputs_embeds") if ids is None else ids
         if ids is None:
             return args, kwargs
+        # sliding windows count tokens, wherever the caller's own position ids may start
+        slot.query_positions = _positions(ids.shape[:2], kwargs, ids.device)
         positions = kwargs.get("position_ids")
-        if positions is None:
-            positions = _positions(ids.shape[:2], kwargs, ids.device)
-        slot.query_positions = positions if positions.ndim == 2 else None
+        positions = slot.query_positions if positions is None else positions
         shift = slot.prefix.shift if slot.prefix is not None and slot.strength > 0 else 0
         if takes_position_ids:
             kwargs["position_ids"] = positions + shift if shift else positions

@@ -17,7 +17,7 @@ from elicitable.attention.operands import Operands, valid_queries
 from elicitable.attention.positions import BINS, share_histogram, spread
 from elicitable.attention.residuals import Residuals
 from elicitable.attention.split import Parts, attend_content
-from elicitable.attention.subspace import Subspace, second_moment, subspace
+from elicitable.attention.subspace import Subspace, packed, second_moment, subspace, unpacked
 from elicitable.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Tally:
     sums: dict[str, Tensor] = field(default_factory=dict)
     largest: dict[str, Tensor] = field(default_factory=dict)
     position_mass: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
-    histogram: Tensor = field(default_factory=lambda: torch.zeros(0, 0, BINS, dtype=torch.int32))
+    _counts: Tensor | None = None  # the histogram, sparse: most bins of most positions are empty
 
     def add(self, name: str, value: Tensor) -> None:
         """Add to a sum, from zero."""
@@ -55,8 +55,16 @@ class Tally:
     def add_positions(self, mass: Tensor, histogram: Tensor) -> None:
         """Add per-position sums (head, prefix); contexts of different length are aligned at the content."""
         self.position_mass = _add_aligned(self.position_mass, mass.double().cpu())
-        self.histogram = _add_aligned(self.histogram, histogram)
+        if self._counts is not None:
+            histogram = _add_aligned(self.histogram, histogram)
+        self._counts = histogram.flatten().to_sparse()
         self.prefix = max(self.prefix, mass.shape[1])
+
+    @property
+    def histogram(self) -> Tensor:
+        """Counts of each position's share, (head, prefix, BINS)."""
+        assert self._counts is not None
+        return self._counts.to_dense().reshape(self.heads, -1, BINS)
 
 
 def _add_aligned(old: Tensor, new: Tensor) -> Tensor:
@@ -102,11 +110,12 @@ class Scope:
             tally.add(name, value.sum(dim=(0, 2)))
         tally.add("bias", bias.sum(dim=(0, 2)))
         if self._spectra:
-            tally.add("moment", second_moment(bias, valid))
+            tally.add("moment", packed(second_moment(bias, valid)))
         count = int(valid.sum())
         if operands.prefix:
-            used = torch.einsum("bhq,bhqn->hn", mass, torch.where(valid[:, None, :, None], parts.share, 0.0))
-            histogram = share_histogram(parts.share, valid)
+            share = parts.share if every else torch.where(valid[:, None, :, None], parts.share, 0.0)
+            used = torch.einsum("bhq,bhqn->hn", mass, share)
+            histogram = share_histogram(share, valid)
             tally.add_positions(used, histogram)
             tally.visible += count * _visible_share(operands, valid)
         tally.queries += count
@@ -154,7 +163,10 @@ class Scope:
 
     @property
     def prefix_mass(self) -> Tensor:
-        """α, (layer, head, batch, query) in [0, 1]: attention on the context. NaN at padding and filled places."""
+        """α, (layer, head, batch, query) in [0, 1]: attention on the context. NaN at padding and filled places.
+
+        Under beam search a row is a beam's place, and holds what stood there at each step.
+        """
         layers = [[torch.cat(pieces, dim=2) for pieces in self._masses.get(i, [])] for i in range(self.depth)]
         if not any(layers):
             raise InputError("nothing was watched: run the model inside the `with`.")
@@ -287,7 +299,7 @@ class Scope:
         """The spectrum of the biases of one layer's heads over all queries and inputs."""
         if not self._spectra:
             raise InputError("spectra were not measured: watch(..., spectra=True).")
-        return subspace(self._tallies[layer].sums["moment"])
+        return subspace(unpacked(self._tallies[layer].sums["moment"]))
 
     @property
     def effective_rank(self) -> Tensor:
@@ -397,5 +409,5 @@ def _visible_share(operands: Operands, valid: Tensor) -> float:
     if operands.prefix_visible is None:
         return 1.0
     batch, queries = valid.shape
-    seen = operands.prefix_visible[:, 0].expand(batch, queries, -1).double().mean(dim=-1)
+    seen = operands.prefix_visible.double().mean(dim=(1, 3)).expand(batch, queries)
     return float(seen[valid].mean()) if bool(valid.any()) else 0.0

@@ -192,6 +192,7 @@ class _Reference:
         self.base, self.slot = base, slot
         self._cache: Any = None
         self._own_cache: Any = None
+        self._replaced: dict[str, Any] = {}
 
     @contextmanager
     def _alone(self, watcher: Watcher, shift: int) -> Iterator[None]:
@@ -249,13 +250,43 @@ class _Reference:
 
     def _shadow(self, cache: Any) -> Any:
         if cache is not self._cache or int(cache.get_seq_length()) == 0:
+            self.release()
             self._cache, self._own_cache = cache, copy.deepcopy(cache)
+            for name in _CACHE_CHANGES:
+                self._own_cache.__dict__.pop(name, None)  # what another watch has put there
+                self._follow(name)
         return self._own_cache
+
+    def _follow(self, name: str) -> None:
+        """What beam search and assisted generation do to the watched run's cache happens to the plain run's too."""
+        theirs, own = getattr(self._cache, name, None), getattr(self._own_cache, name, None)
+        if theirs is None or own is None:
+            return
+
+        def both(*args: Any, **kwargs: Any) -> Any:
+            own(*args, **kwargs)
+            return theirs(*args, **kwargs)
+
+        self._replaced[name] = self._cache.__dict__.get(name)
+        self._cache.__dict__[name] = both
+
+    def release(self) -> None:
+        """Let go of the watched run's cache."""
+        for name, previous in self._replaced.items():
+            if previous is None:
+                self._cache.__dict__.pop(name, None)
+            else:
+                self._cache.__dict__[name] = previous
+        self._replaced.clear()
+        self._cache = self._own_cache = None
 
 
 _INPUTS = frozenset(
     ["input_ids", "inputs_embeds", "attention_mask", "position_ids", "cache_position", "token_type_ids"]
 )
+
+
+_CACHE_CHANGES = ("reorder_cache", "crop", "batch_repeat_interleave", "batch_select_indices", "reset")
 
 
 def _plain_value(watched: Operands) -> Tensor:
@@ -284,6 +315,7 @@ class _Observer:
             stack.callback(self._detach)
             before = self.model.hf.register_forward_pre_hook(self.before_forward, with_kwargs=True)
             stack.callback(before.remove)
+            stack.callback(self.reference.release)
             if self.residuals:
                 for layer, block in enumerate(self.model.anatomy.blocks):
                     after = block.register_forward_hook(self._after_layer(layer), with_kwargs=True)

@@ -1,0 +1,104 @@
+"""What pruning leaves of a prefix: every head of every layer keeps the virtual tokens that it needs.
+
+PEFT's layout has one length for all heads and counts the content's positions from it, so it cannot hold this one:
+the content stands where it stood before, however few tokens are left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from elicitable.methods.base import Adaptation
+from elicitable.values import PrefixKV
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+
+
+class PrunedPrefixContext(Adaptation):
+    """The keys and values that are left, packed head by head.
+
+    Args:
+        keys: of each layer, (pair, d_head), in the order of ``kept``'s true places.
+        values: of each layer, (pair, d_value).
+        kept: of each layer, (kv_head, prefix) bool.
+        positions: (prefix,) where each token stands, relative to the content (what a sliding window counts).
+        content_at: the position of the content's first token.
+    """
+
+    kind = "pruned-prefix"
+    moves_content = True
+
+    def __init__(
+        self,
+        keys: list[Tensor],
+        values: list[Tensor],
+        kept: list[Tensor],
+        positions: Tensor,
+        content_at: int,
+        **setting: Any,
+    ) -> None:
+        super().__init__(**setting)
+        self.keys, self.values, self.kept = keys, values, kept
+        self.positions, self.content_at = positions, content_at
+
+    @classmethod
+    def of(cls, prefix: PrefixKV, **setting: Any) -> PrunedPrefixContext:
+        """Pack a context of one row with keys in every layer."""
+        kept = [_kept(prefix, layer) for layer in range(len(prefix.keys))]
+        keys, values = (
+            [x[0].detach()[mask].clone() for x, mask in zip(part, kept, strict=True) if x is not None]
+            for part in (prefix.keys, prefix.values)
+        )
+        assert prefix.positions is not None
+        return cls(keys, values, kept, prefix.positions[0], prefix.shift, **setting)
+
+    def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
+        """The keys and values in their places; places that a head does without are zero and hidden from it."""
+        pairs = zip(self.keys, self.values, self.kept, strict=True)
+        dense = [(_unpacked(key, mask), _unpacked(value, mask)) for key, value, mask in pairs]
+        return PrefixKV(
+            keys=tuple(key for key, _ in dense),
+            values=tuple(value for _, value in dense),
+            positions=self.positions[None],
+            shift=self.content_at,
+            kept=tuple(self.kept),
+        )
+
+    def keys_per_layer(self) -> int:
+        """Keys of the layer's head that kept the most."""
+        return max(int(mask.sum(dim=1).max()) for mask in self.kept)
+
+    def bytes_stored(self) -> int:
+        """Bytes of the packed keys and values."""
+        return sum(x.numel() * x.element_size() for x in (*self.keys, *self.values))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What an adapter folder holds."""
+        named = {"keys": self.keys, "values": self.values, "kept": self.kept}
+        layers = {f"layers.{i}.{name}": x for name, each in named.items() for i, x in enumerate(each)}
+        return {**layers, "positions": self.positions, "content_at": torch.tensor(self.content_at)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], **setting: Any) -> PrunedPrefixContext:
+        """Back from :meth:`tensors`."""
+        depth = sum(name.endswith(".kept") for name in tensors)
+        keys, values, kept = (
+            [tensors[f"layers.{i}.{name}"] for i in range(depth)] for name in ("keys", "values", "kept")
+        )
+        return cls(keys, values, kept, tensors["positions"], int(tensors["content_at"]), **setting)
+
+
+def _kept(prefix: PrefixKV, layer: int) -> Tensor:
+    key, kept = prefix.keys[layer], None if prefix.kept is None else prefix.kept[layer]
+    assert key is not None
+    return torch.ones(key.shape[1:3], dtype=torch.bool) if kept is None else kept.cpu().expand(key.shape[1:3])
+
+
+def _unpacked(packed: Tensor, kept: Tensor) -> Tensor:
+    dense = packed.new_zeros(1, *kept.shape, packed.shape[1])
+    dense[0, kept.to(packed.device)] = packed
+    return dense
