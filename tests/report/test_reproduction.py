@@ -38,6 +38,7 @@ def results() -> dict[str, Any]:
         "trials": [{"name": "rank-1 LoRA", "sweep": swept, "recorded": 2, "planned": 3}],
         "figures": [],
         "seconds": 90.0,
+        "companion_seconds": 28_200.0,
     }
     outcomes = {"reproduced": 1, "differs": 1, "not testable here": 1}
     return {"preset": "quick", "seeds": 1, "seconds": 90.0, "outcomes": outcomes, "experiments": [experiment]}
@@ -45,7 +46,7 @@ def results() -> dict[str, Any]:
 
 def test_markdown_has_a_mark_a_claim_and_the_whole_sweep() -> None:
     page = reproduction_markdown(results())
-    assert page.startswith("Preset quick, 1 seed, 1.5 minutes of trials on one core each: 1 reproduced, 1 differs, ")
+    assert page.startswith("Preset quick, 1 seed, 1.5 min of trials on one core each: 1 reproduced, 1 differs, ")
     assert "| ✓ reproduced | LoRA <does> \\| it | 97.50 % [95.00, 99.00] | 92.38 % | at least 75 |  |" in page
     assert "| ✗ differs |" in page
     assert "| – not testable here | LoRA <does> \\| it | — | in words | at least 75 | untestable: no model |" in page
@@ -63,7 +64,7 @@ def test_html_escapes_every_text() -> None:
 
 def test_the_overview_counts_claims_and_recorded_trials() -> None:
     page = reproduction_markdown(results())
-    assert "| same-budget | 1 | 1 | 1 | 0 | 2 of 3 | 1.5 |" in page
+    assert "| same-budget | 1 | 1 | 1 | 0 | 2 of 3 | 1.5 min | 7.8 h |" in page
 
 
 def test_fewer_seeds_than_planned_are_said() -> None:

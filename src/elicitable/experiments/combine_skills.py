@@ -70,4 +70,5 @@ EXPERIMENT = Experiment(
         ),
     ),
     deviations=(*DEVIATIONS, "5,000 steps at rates of 0.1 and 0.3 in place of 500,000 at 5e-5"),
+    companion_seconds=40_000 * 0.305 + (4 * 20_000 + 2 * 500_000) * 0.282,
 )

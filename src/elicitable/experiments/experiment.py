@@ -164,7 +164,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """One paper object. ``deviations`` say how ours differs from the companion code where that could matter."""
+    """One paper object.
+
+    ``deviations`` say how ours differs from the companion code where that could matter. ``companion_seconds`` is what
+    one seed of it takes there on two cores: its iterations times the seconds that one was measured to take.
+    """
 
     name: str
     title: str
@@ -173,6 +177,7 @@ class Experiment:
     claims: tuple[Claim, ...]
     figures: tuple[Figure, ...]
     deviations: tuple[str, ...] = field(default=())
+    companion_seconds: float | None = None
 
     def trial(self, name: str) -> Trial:
         """The trial of that name.

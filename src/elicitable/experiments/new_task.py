@@ -69,4 +69,5 @@ EXPERIMENT = Experiment(
         Figure("learning curves", (_LAYER.name, _KV.name, _FULL.name), "Validation score on descending."),
     ),
     deviations=DEVIATIONS,
+    companion_seconds=1_101.0,  # run in full: pretraining 358, fine-tuning 174, prefix 567
 )

@@ -64,4 +64,5 @@ EXPERIMENT = Experiment(
         Figure("learning curves", (_LAYER.name, _KV.name, _LORA.name), "Validation score on double histogram."),
     ),
     deviations=(*DEVIATIONS, "a sweep over each arm's own rates, which the source does not report"),
+    companion_seconds=100_000 * 0.282,  # the prefix; pretraining is shared, and LoRA was not timed
 )

@@ -8,17 +8,26 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import replace_file
 from elicitable.report.experiment_figures import experiment_figure, figure_names
 from elicitable.report.html import Section, write_page
 from elicitable.report.microscope import figure_svg
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MARKS = {"reproduced": "✓", "differs": "✗", "not testable here": "–", "not run yet": "…"}
+TITLE = "The paper's experiments, reproduced"
 FIGURES = "figures"
+COMPANION = (
+    "The companion code's time is extrapolated to as many seeds: its iterations, times what one was measured to take "
+    "on a 2-core CPU."
+)
 Results = Mapping[str, Any]
 _HEADS = ("", "claim", "ours", "source", "reproduced if", "note")
 
@@ -28,15 +37,15 @@ def reproduction_markdown(results: Results, figures: str | None = None) -> str:
 
     >>> empty = {"preset": "quick", "seeds": 1, "experiments": [], "outcomes": {}, "seconds": 0.0}
     >>> reproduction_markdown(empty).splitlines()[0]
-    'Preset quick, 1 seed, 0.0 minutes of trials on one core each: no claims.'
+    'Preset quick, 1 seed, 0.0 min of trials on one core each: no claims.'
     """
     return _markdown(results, {} if figures is None else _pictures(results), figures)
 
 
 def _markdown(results: Results, pictures: Pictures, folder: str | None) -> str:
-    parts = [summary(results)]
+    parts = [f"# {TITLE}" if folder else "", summary(results)]
     if results["experiments"]:
-        parts.append(_markdown_table(_OVERVIEW_HEADS, _overview(results)))
+        parts += [_markdown_table(_OVERVIEW_HEADS, _overview(results)), COMPANION]
     for experiment in results["experiments"]:
         parts += [f"## {experiment['title']}", f"`{experiment['name']}`, {experiment['source']} of the paper."]
         parts.append(_markdown_table(_HEADS, [_row(claim, results) for claim in experiment["claims"]]))
@@ -58,16 +67,21 @@ def write_reproduction(results: Results, folder: str | os.PathLike[str]) -> Path
     for one in (one for drawn in pictures.values() for one in drawn):
         replace_file(folder / FIGURES / f"{one.name}.svg", one.svg, advice)
     replace_file(folder / "results.md", _markdown(results, pictures, FIGURES).encode(), advice)
-    return write_page("The paper's experiments, reproduced", _sections(results, pictures), folder / "report.html")
+    return write_page(TITLE, _sections(results, pictures), folder / "report.html")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that was drawn: its file's name without the ending, its caption, and the SVG file."""
+    """A figure that was drawn: its file's name without the ending, its caption, and the file."""
 
     name: str
     caption: str
-    svg: bytes
+    figure: Figure
+
+    @cached_property
+    def svg(self) -> bytes:
+        """The SVG file."""
+        return figure_svg(self.figure)
 
 
 Pictures = Mapping[str, Sequence[Picture]]  # by the experiment's name
@@ -83,7 +97,7 @@ def drawn_figures(experiment: Mapping[str, Any]) -> list[Picture]:
     for name, drawn in zip(figure_names(experiment), experiment["figures"], strict=True):
         figure = experiment_figure(drawn, experiment)
         if figure is not None:
-            found.append(Picture(name, drawn["caption"], figure_svg(figure)))
+            found.append(Picture(name, drawn["caption"], figure))
     return found
 
 
@@ -91,7 +105,7 @@ def summary(results: Results) -> str:
     """One line: preset, seeds, time, and how the claims came out."""
     seeds = f"{results['seeds']} seed{'s' if results['seeds'] != 1 else ''}"
     counted = ", ".join(f"{results['outcomes'][name]} {name}" for name in MARKS if name in results["outcomes"])
-    spent = f"{results['seconds'] / 60:.1f} minutes of trials on one core each"
+    spent = f"{span(results['seconds'])} of trials on one core each"
     return f"Preset {results['preset']}, {seeds}, {spent}: {counted or 'no claims'}."
 
 
@@ -101,7 +115,8 @@ def reproduction_sections(results: Results) -> tuple[Section, ...]:
 
 
 def _sections(results: Results, pictures: Pictures) -> tuple[Section, ...]:
-    counted = f"<p>{escape(summary(results))}</p>" + _html_table(_OVERVIEW_HEADS, _overview(results))
+    told = f"<p>{escape(summary(results))}</p>"
+    counted = told + _html_table(_OVERVIEW_HEADS, _overview(results)) + f'<p class="note">{escape(COMPANION)}</p>'
     each = (Section(one["title"], _html(one, results, pictures[one["name"]])) for one in results["experiments"])
     return (Section("At a glance", counted), *each)
 
@@ -124,19 +139,29 @@ def _html_figure(one: Picture) -> str:
     return f'<figure style="margin:18px 0">{image}<figcaption class="small">{caption}</figcaption></figure>'
 
 
-_OVERVIEW_HEADS = ("experiment", *MARKS, "trials", "minutes")
+_OVERVIEW_HEADS = ("experiment", *MARKS, "trials", "time", "companion code")
 
 
 def _overview(results: Results) -> list[tuple[str, ...]]:
-    """A line an experiment: its claims by outcome, its trials that are recorded, and the time they took."""
+    """A line an experiment: its claims by outcome, the trials recorded, their time, and the companion code's."""
     rows = []
     for experiment in results["experiments"]:
         counted = Counter(claim["outcome"] for claim in experiment["claims"])
         done, planned = (sum(trial[key] for trial in experiment["trials"]) for key in ("recorded", "planned"))
         trials = f"{done:,}" if done == planned else f"{done:,} of {planned:,}"
-        minutes = f"{experiment['seconds'] / 60:.1f}"
-        rows.append((experiment["name"], *(str(counted.get(name, 0)) for name in MARKS), trials, minutes))
+        spent = (span(experiment["seconds"]), span(experiment.get("companion_seconds")))
+        rows.append((experiment["name"], *(str(counted.get(name, 0)) for name in MARKS), trials, *spent))
     return rows
+
+
+def span(seconds: float | None) -> str:
+    """
+    >>> span(90.0), span(3_000.0), span(7_200.0), span(None)
+    ('1.5 min', '50.0 min', '2.0 h', '—')
+    """
+    if seconds is None:
+        return "—"
+    return f"{seconds / 60:.1f} min" if seconds < 3_600 else f"{seconds / 3_600:,.1f} h"
 
 
 def _row(claim: Mapping[str, Any], results: Results) -> tuple[str, ...]:

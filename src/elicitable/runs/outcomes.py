@@ -23,7 +23,7 @@ Runs = Mapping[str, Sequence[tuple[Job, Record | None]]]  # by trial name, every
 
 def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seeds: Sequence[int]) -> dict[str, Any]:
     """Everything the report needs, as plain data."""
-    tables = [_experiment(experiment, runs) for experiment, runs in experiments]
+    tables = [_experiment(experiment, runs, seeds) for experiment, runs in experiments]
     records = {job.identity: record for _, runs in experiments for jobs in runs.values() for job, record in jobs}
     known = [record for record in records.values() if record is not None]
     versions: dict[str, str] = next((record["versions"] for record in known if "versions" in record), {})
@@ -42,7 +42,7 @@ def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seed
     }
 
 
-def _experiment(experiment: Experiment, runs: Runs) -> dict[str, Any]:
+def _experiment(experiment: Experiment, runs: Runs, seeds: Sequence[int]) -> dict[str, Any]:
     chosen = {name: _chosen(jobs) for name, jobs in runs.items()}
     return {
         "name": experiment.name,
@@ -51,11 +51,16 @@ def _experiment(experiment: Experiment, runs: Runs) -> dict[str, Any]:
         "deviations": list(experiment.deviations),
         "claims": [_claim(claim, chosen, runs) for claim in experiment.claims],
         "trials": [_trial(experiment, name, jobs, chosen[name]) for name, jobs in runs.items()],
+        "companion_seconds": _times(experiment.companion_seconds, len(seeds)),
         "figures": [_figure(figure, chosen) for figure in experiment.figures],
         "seconds": round(
             sum(record["timing"]["seconds"] for jobs in runs.values() for _, record in jobs if record is not None), 1
         ),
     }
+
+
+def _times(seconds: float | None, seeds: int) -> float | None:
+    return None if seconds is None else round(seconds * seeds, 1)
 
 
 def _chosen(jobs: Sequence[tuple[Job, Record | None]]) -> dict[int, tuple[Job, Record]]:
