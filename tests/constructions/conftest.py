@@ -5,7 +5,7 @@ A test that takes ``case`` runs on every construction; ``oracle`` recomputes log
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from elicitable.constructions import any_map, any_sequence, longer_answers, packed_inputs, tabled_inputs
 from elicitable.constructions.construction import Construction
-from elicitable.constructions.transformer import Shape
+from elicitable.constructions.transformer import AttentionHead, Shape
 
 Numbers = NDArray[np.float64]
 
@@ -134,8 +134,25 @@ def attention(
     """Σ_heads Σ_{j ≤ i} A_ij W_V x_j."""
     total: Numbers = np.zeros(())
     for h in range(heads):
-        query, key, value = (weights[f"{at}heads.{h}.{part}.weight"] for part in ("query", "key", "value"))
-        scores = np.array([(query @ stream[i]) @ (key @ stream[j]) for j in range(i + 1)])
-        picked = softmax(construction.inverse_temperature * scores)
-        total = total + sum(picked[j] * (value @ stream[j]) for j in range(i + 1))
+        parts = [weights[f"{at}heads.{h}.{part}.weight"] for part in ("query", "key", "value")]
+        total = total + one_head(parts, construction.inverse_temperature, stream, i)
     return total
+
+
+def one_head(parts: Sequence[Numbers], inverse_temperature: float, stream: Numbers, i: int) -> Numbers:
+    """Σ_{j ≤ i} A_ij W_V x_j."""
+    query, key, value = parts
+    scores = np.array([(query @ stream[i]) @ (key @ stream[j]) for j in range(i + 1)])
+    picked = softmax(inverse_temperature * scores)
+    return np.asarray(sum(picked[j] * (value @ stream[j]) for j in range(i + 1)))
+
+
+@pytest.fixture
+def head_oracle() -> Callable[[AttentionHead, Numbers], Numbers]:
+    """One head's output at the last position of a stream (position, dimension), from its weights."""
+
+    def last(head: AttentionHead, stream: Numbers) -> Numbers:
+        parts = [part.weight.double().numpy() for part in (head.query, head.key, head.value)]
+        return one_head(parts, head.inverse_temperature, stream, len(stream) - 1)
+
+    return last

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from elicitable.constructions import any_sequence
+from elicitable.constructions import continuous_function, verify
 from elicitable.constructions.subspaces import Subspaces
 from elicitable.errors import InputError
 from elicitable.rng import generator
@@ -27,23 +27,65 @@ def test_forward_pass_is_softmax_attention_and_relu(case, oracle, inverse_temper
 
 def test_forward_pass_on_its_own_virtual_tokens(case, oracle) -> None:
     construction = case.build()
-    table = construction.random_targets(1, generator(1, "oracle"))[0]
-    inputs = construction.inputs()[-1]
-    hard = construction.model.embed(torch.from_numpy(inputs))
-    prompt = torch.cat([construction.virtual_token(table), hard])
-    logits = construction.model(prompt[None])[0].numpy()
+    prompt = _own_prompt(construction, construction.random_targets(1, generator(1, "oracle"))[0])
     # every number in this pass is of order one, and so is the tolerance's unit
-    assert np.abs(logits - oracle(construction, prompt.numpy())).max() <= 1e-12
+    assert _gap(construction, prompt, oracle(construction, prompt.numpy())) <= 1e-12
 
 
-def test_the_oracle_notices_a_changed_weight(oracle) -> None:
-    construction = any_sequence.build(4, 3)
-    prompt = construction.virtual_token([3, 1, 2]).numpy()
-    wanted = oracle(construction, prompt)
-    with torch.no_grad():
-        construction.model.readout[0].weight[0, 0] += 1e-9
-    changed = construction.model(torch.from_numpy(prompt)[None])[0].numpy()
-    assert np.abs(changed - wanted).max() > 1e-12
+def test_the_oracle_notices_any_changed_matrix(case, oracle) -> None:
+    """Each matrix and bias decides something: with another one in its place, the two forward passes part."""
+    construction = case.build(inverse_temperature=8.0)
+    prompts = [_own_prompt(construction, table) for table in construction.random_targets(16, generator(3, "oracle"))]
+    wanted = [oracle(construction, prompt.numpy()) for prompt in prompts]
+    matrices = dict(construction.model.named_parameters())
+    embedding = matrices.pop("embedding.weight")  # of hard tokens: no part of a pass from embeddings on
+    assert embedding.shape == (construction.vocab, prompts[0].shape[1])
+    for name, matrix in matrices.items():
+        kept, parted = matrix.clone(), 0.0
+        # two changes, as ReLUs that only ask "≥ k?" shrug many off
+        for changed in (-kept, -4 - 2 * kept):
+            with torch.no_grad():
+                matrix.copy_(changed)
+            parted = max(parted, *(_gap(construction, *pair) for pair in zip(prompts, wanted, strict=True)))
+        with torch.no_grad():
+            matrix.copy_(kept)
+        assert parted > 1e-9, name
+    assert max(_gap(construction, *pair) for pair in zip(prompts, wanted, strict=True)) <= 1e-12
+
+
+def _own_prompt(construction, table) -> torch.Tensor:
+    """Virtual tokens of a target, its last user input and all but the last answer symbol: what the proof is about."""
+    return verify.prompts(construction, table[None], np.array([construction.n_inputs - 1]))[0][0]
+
+
+def _gap(construction, prompt: torch.Tensor, wanted: np.ndarray) -> float:
+    return float(np.abs(construction.model(prompt[None])[0].numpy() - wanted).max())
+
+
+def test_the_readout_can_be_asked_for_the_last_positions_only(case) -> None:
+    construction = case.build(inverse_temperature=1.0)
+    shape = construction.model.shape()
+    prompt = torch.from_numpy(generator(4, "last").normal(size=(2, shape.context, shape.embedding)))
+    whole = construction.model(prompt)
+    for last in (1, shape.context):
+        # 1e-12 and relative 1e-9: the same sums over fewer rows may be added in another order
+        torch.testing.assert_close(construction.model(prompt, last=last), whole[:, -last:], rtol=1e-9, atol=1e-12)
+
+
+def test_the_smoothing_head_is_softmax_attention(head_oracle) -> None:
+    """The continuous function's head, recomputed from its weights: 1e-12, as every number here is of order one."""
+    for length in (2, 9, 32):
+        head = continuous_function.build(length)
+        vectors = continuous_function.prefix(np.cos, length)
+        tokens = continuous_function.content_token(np.linspace(0, 1, 7), (0.0, 1.0))
+        given = continuous_function.respond(head, vectors, tokens)
+        wanted = [head_oracle(head, np.concatenate([vectors, token[None]]))[0] for token in tokens]
+        assert np.abs(given - wanted).max() <= 1e-12
+        assert {name: tuple(w.shape) for name, w in head.named_parameters()} == {
+            "query.weight": (3, 4),
+            "key.weight": (3, 4),
+            "value.weight": (1, 4),
+        }
 
 
 def test_sizes_are_those_the_theorem_states(case) -> None:

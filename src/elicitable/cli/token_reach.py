@@ -11,7 +11,8 @@ from elicitable.models.load import load
 from elicitable.report.html import write_page
 from elicitable.report.token_reach import reach_lines, token_reach_section
 from elicitable.report.verdict_json import plain_json
-from elicitable.runs.reach import token_reach
+from elicitable.runs.reach import check_sizes, token_reach
+from elicitable.runs.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
 
 
 def answer(
-    model: str, hard_tokens: str, virtual_tokens: int, seed: int, out: Path, console: Console | None
+    model: str, hard_tokens: str, virtual_tokens: int, targets: str, seed: int, out: Path, console: Console | None
 ) -> tuple[dict[str, Any], list[RenderableType]]:
     """The record and the lines to print; records and report are kept in ``out``."""
     count: int | Literal["all"]
     if hard_tokens == "all":
         count = "all"
-    elif hard_tokens.isdigit():
+    elif hard_tokens.isdecimal():
         count = int(hard_tokens)
     else:
         raise InputError(f"--hard-tokens takes a number or all, got {hard_tokens!r}.")
+    # before the model is loaded, which takes a while
+    check_sizes(count, virtual_tokens, targets)
+    Store(out)
 
     started = said = time.monotonic()
 
@@ -43,7 +47,13 @@ def answer(
         console.print(f"{what}: {share:.0%}, {left}", highlight=False, markup=False)
 
     found = token_reach(
-        load(model), hard_tokens=count, virtual_tokens=virtual_tokens, seed=seed, out=out, progress=told
+        load(model),
+        hard_tokens=count,
+        virtual_tokens=virtual_tokens,
+        targets=targets,
+        seed=seed,
+        out=out,
+        progress=told,
     )
     report = write_page(f"Single tokens on {model}", [token_reach_section(found)], out / "report.html")
     record: dict[str, Any] = plain_json(asdict(found))

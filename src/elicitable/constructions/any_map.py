@@ -33,8 +33,7 @@ def build(
     >>> [construction.generate(swap, (x,)) for x in range(4)]
     [(3,), (2,), (1,), (0,)]
     """
-    if not unchecked:
-        check_vocab(vocab, dtype)
+    check_vocab(vocab, dtype, unchecked=unchecked)
 
     # x_i = [embedding, e(i)]; a user token is embedded as its one-hot.
     stream = Subspaces((("embedding", vocab), ("position", 2)))

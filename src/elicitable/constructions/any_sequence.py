@@ -41,8 +41,7 @@ def build(
     """
     if length < 1:
         raise InputError(f"a sequence has at least 1 symbol, got length {length}.")
-    if not unchecked:
-        check_vocab(vocab, dtype)
+    check_vocab(vocab, dtype, unchecked=unchecked)
 
     # x_i = [embedding, e(i)]
     stream = Subspaces((("embedding", length), ("position", length)))

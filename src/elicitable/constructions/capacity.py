@@ -25,7 +25,7 @@ from elicitable.constructions import (
 )
 from elicitable.constructions.construction import Construction, Symbols
 from elicitable.constructions.precision import DTYPES, dtype_name, fraction_bits
-from elicitable.constructions.verify import Verification, verify_targets
+from elicitable.constructions.verify import Verification, holds, verify_targets
 from elicitable.errors import InputError
 from elicitable.rng import generator
 
@@ -39,6 +39,9 @@ LENGTH, LONG_LENGTH, ANSWER_LENGTH = 8, 128, 8
 
 #: Steps in which the inverse temperature comes down, and to which the first failure is then placed.
 COARSE_STEP, TEMPERATURE_STEP = 0.25, 1e-3
+
+#: User inputs that each temperature is tried on: all, but for theorem 2 at its largest.
+TEMPERATURE_INPUTS = 192
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,8 @@ def telling_targets(construction: Construction, seed: int) -> Symbols:
 def temperature_needed(construction: Construction, seed: int = 0) -> float:
     """The inverse temperature below which extreme or random targets begin to fail, coming from above.
 
+    On all user inputs, or on :data:`TEMPERATURE_INPUTS` evenly spaced ones, with both ends, where there are more.
+
     Close to the largest vocabulary, rounding makes some colder and some warmer settings pass by luck. So T comes down
     from the bound + 6 in steps of ¼ to the first failure, and bisection places it there to 1e-3. 0 where uniform
     attention will do; infinity where targets fail even at the construction's own temperature.
@@ -242,8 +247,11 @@ def temperature_needed(construction: Construction, seed: int = 0) -> float:
     draws = generator(seed, "constructions", "temperature", construction.name)
     targets = np.concatenate([extreme_targets(construction), construction.random_targets(2, draws)])
 
+    most = min(construction.n_inputs, TEMPERATURE_INPUTS)
+    inputs = np.linspace(0, construction.n_inputs - 1, most).astype(np.int64)
+
     def passes(inverse_temperature: float) -> bool:
-        return verify_targets(construction.at(inverse_temperature), targets).failures == 0
+        return holds(construction.at(inverse_temperature), targets, inputs)
 
     if not passes(construction.inverse_temperature):
         return float("inf")

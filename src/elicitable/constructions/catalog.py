@@ -17,6 +17,9 @@ from elicitable.constructions.precision import dtype_named
 from elicitable.constructions.transformer import INVERSE_TEMPERATURE
 from elicitable.errors import InputError, UnknownNameError
 
+#: Scores are T times a small number of digits; float16 ends at 65,504.
+HIGHEST_TEMPERATURE = 10_000.0
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -85,8 +88,11 @@ def build(
     inputs: int | None = None,
     dtype: str = "float64",
     inverse_temperature: float = INVERSE_TEMPERATURE,
+    unchecked: bool = False,
 ) -> Construction:
     """Builds a construction by name; raises InputError for an option it does not take.
+
+    ``unchecked`` builds sizes that ``dtype`` cannot carry, to see them fail.
 
     >>> build("longer-answers", vocab=3, length=2).target_shape
     (3, 2)
@@ -97,10 +103,12 @@ def build(
         if value is not None and option != known.option:
             takes = f"vocab and {known.option}" if known.option else "vocab only"
             raise InputError(f"{name} takes {takes}, not {option} ({value}).")
-    if not 0 <= inverse_temperature < float("inf"):
-        raise InputError(f"the inverse temperature must be finite and ≥ 0, got {inverse_temperature}.")
+    if not 0 <= inverse_temperature <= HIGHEST_TEMPERATURE:
+        raise InputError(
+            f"the inverse temperature must be a number from 0 to {HIGHEST_TEMPERATURE:g}, got {inverse_temperature}."
+        )
     sizes = [vocab]
     if known.option is not None:
         value = given[known.option]
         sizes.append(known.default if value is None else value)
-    return known.build(*sizes, dtype=dtype_named(dtype), inverse_temperature=inverse_temperature)
+    return known.build(*sizes, dtype=dtype_named(dtype), inverse_temperature=inverse_temperature, unchecked=unchecked)

@@ -28,6 +28,16 @@ Target = ArrayLike | Mapping[object, object]
 MOST_INPUTS = 1_000_000
 
 
+def has_too_many_inputs(vocab: int, n_input: int) -> bool:
+    """Whether V^n_X is more than a table may hold, without working V^n_X out.
+
+    >>> has_too_many_inputs(10, 6), has_too_many_inputs(10, 7), has_too_many_inputs(2, 10**18)
+    (False, True, True)
+    """
+    # a power this high is beyond the limit for V = 2 already
+    return int(vocab ** min(n_input, MOST_INPUTS.bit_length())) > MOST_INPUTS
+
+
 def base_digits(numbers: Symbols, base: int, places: int) -> Symbols:
     """Base-``base`` digits, most significant first: (…,) to (…, places).
 
@@ -151,7 +161,7 @@ class Construction:
         prompt = torch.cat([start, self.model.embed(inputs)], dim=1)
         emitted: list[Tensor] = []
         for _ in range(self.n_answer):
-            emitted.append(self.model(prompt)[:, -1].argmax(dim=-1))
+            emitted.append(self.model(prompt, last=1)[:, -1].argmax(dim=-1))
             prompt = torch.cat([prompt, self.model.embed(emitted[-1][:, None])], dim=1)
         return torch.stack(emitted, dim=1)
 

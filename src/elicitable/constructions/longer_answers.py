@@ -41,8 +41,7 @@ def build(
     """
     if n_answer < 1:
         raise InputError(f"an answer has at least 1 symbol, got {n_answer}.")
-    if not unchecked:
-        check_vocab(vocab, dtype)
+    check_vocab(vocab, dtype, unchecked=unchecked)
 
     stream = Subspaces((("embedding", vocab), ("position", 2 * n_answer)))
     # One head finds the user token and returns onehot(X); the other looks n_Y back and returns s_t.

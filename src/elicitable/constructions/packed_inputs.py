@@ -21,7 +21,7 @@ from elicitable.constructions.blocks import (
     unpack_digit,
     unpack_table,
 )
-from elicitable.constructions.construction import MOST_INPUTS, Construction, Numbers, Symbols
+from elicitable.constructions.construction import Construction, Numbers, Symbols, has_too_many_inputs
 from elicitable.constructions.construction import base_digits as digits_of
 from elicitable.constructions.precision import DTYPES, check_vocab, dtype_name, fraction_bits
 from elicitable.constructions.subspaces import Matrix, Subspaces
@@ -102,16 +102,14 @@ def _check_sizes(vocab: int, n_input: int, dtype: torch.dtype, unchecked: bool) 
     """Raises InputError for sizes that cannot be built, or (unless ``unchecked``) not be exact."""
     if n_input < 2:
         raise InputError(f"packed inputs have n_X ≥ 2 tokens, got {n_input}; use theorem 2 for one.")
-    if vocab**n_input > MOST_INPUTS or packed_bits(vocab, n_input) > 62:
+    check_vocab(vocab, dtype, unchecked=unchecked)
+    if has_too_many_inputs(vocab, n_input) or packed_bits(vocab, n_input) > 62:
         raise InputError(
             f"V = {vocab}, n_X = {n_input} packs more than 62 bits into one number, which no dtype "
             "here comes near; use a smaller V or n_X, or pay in length (tabled-inputs)."
         )
-    if unchecked:
-        return
-    check_vocab(vocab, dtype)
     bits, carried = packed_bits(vocab, n_input), fraction_bits(dtype)
-    if bits > carried:
+    if bits > carried and not unchecked:
         finer = [n for n, t in DTYPES.items() if fraction_bits(t) >= bits]
         raise InputError(
             f"V = {vocab}, n_X = {n_input} packs {bits} bits into one number, but "
@@ -171,9 +169,11 @@ def _from_virtual(tokens: Numbers, vocab: int, inner: int, bits: int) -> Symbols
 
 
 def temperature_bound(vocab: int, n_input: int) -> float:
-    """T* = ln(8(n_X − 1)·2^b − n_X): above it no digit can change (sufficient, up to ln 4 too careful).
+    """T* = ln(4(n_X − 1)(2^b + V^M) − n_X): above it no digit can change, and little below it one does.
 
-    As with longer answers, coordinate X_1 of "table" is off by δ(2S − p(1 + s)) with p = n_X + 1 and
-    δ = 1/(e^T + n_X), at most 2(n_X − 1)δ in size. Each digit tolerates ¼·2^−b.
+    As with longer answers, coordinate X_1 of "table" is off by δ(2S − p(1 + s)) with p = n_X + 1, δ = 1/(e^T + n_X)
+    and S = 1 + s + (how often X_1 comes again). So s loses at most (n_X − 1)(1 + s)δ, where s < V^M·2^−b, and what it
+    can gain, with what other coordinates near 1 let through, is less. Each digit tolerates ¼·2^−b.
     """
-    return math.log(8 * (n_input - 1) * 2.0 ** packed_bits(vocab, n_input) - n_input)
+    bits, maps = packed_bits(vocab, n_input), float(vocab**vocab ** (n_input - 1))
+    return math.log(4 * (n_input - 1) * (2.0**bits + maps) - n_input)

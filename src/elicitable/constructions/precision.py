@@ -28,6 +28,9 @@ DTYPES: dict[str, torch.dtype] = {
 #: Up to this vocabulary every symbol is tried against every logit; above it, against its neighbours.
 EVERY_LOGIT = 4096
 
+#: Larger vocabularies are refused, whatever the type: each symbol has weights of its own.
+MOST_VOCAB = 1 << 20
+
 #: At most this many symbols are tried against their neighbours, evenly spaced with both ends.
 NEIGHBOUR_SYMBOLS = 1 << 18
 
@@ -141,11 +144,16 @@ def smallest_margin(vocab: int, dtype: torch.dtype) -> float:
     return min(margin, _margin_of_all(vocab, dtype)) if vocab <= EVERY_LOGIT else margin
 
 
-def check_vocab(vocab: int, dtype: torch.dtype) -> None:
-    """Raises InputError if two symbols of a vocabulary cannot be told apart in ``dtype``."""
+def check_vocab(vocab: int, dtype: torch.dtype, *, unchecked: bool = False) -> None:
+    """Raises InputError if two symbols of a vocabulary cannot be told apart in ``dtype``, unless ``unchecked``.
+
+    A vocabulary that cannot be built at all (fewer than 2 symbols, more than 2^20) is always refused.
+    """
     if vocab < 2:
         raise InputError(f"a vocabulary needs at least 2 symbols, got {vocab}.")
-    if smallest_margin(vocab, dtype) <= 0:
+    if vocab > MOST_VOCAB:
+        raise InputError(f"a vocabulary has at most {MOST_VOCAB:,} symbols here, got {vocab:,}; use a smaller one.")
+    if not unchecked and smallest_margin(vocab, dtype) <= 0:
         finer = [name for name in DTYPES if fraction_bits(DTYPES[name]) > fraction_bits(dtype)]
         advice = f" or a finer dtype ({', '.join(finer)})" if finer else ""
         raise InputError(

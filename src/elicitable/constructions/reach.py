@@ -8,6 +8,7 @@ the weights. (Paper: section 3.)
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from elicitable.errors import InputError
 #: At most this many behaviours, and this many symbols, are enumerated by running them.
 MOST_ENUMERATED = 1_000_000
 MOST_SYMBOLS = 20_000_000
+
+#: Digits in which ``possible`` is written out.
+MOST_DIGITS = 4000
 
 #: Prompts run at a time.
 BATCH = 8192
@@ -70,6 +74,10 @@ def reach(construction: Construction) -> Reach:
         raise InputError(
             f"{construction.name} has {construction.vocab}^{construction.n_virtual} prompts of hard tokens here, too "
             "many to run them all; use a smaller vocabulary or fewer virtual tokens."
+        )
+    if each * math.log10(construction.vocab) > MOST_DIGITS:
+        raise InputError(
+            f"the number of behaviours, {construction.vocab}^{each}, has over {MOST_DIGITS} digits; use smaller sizes."
         )
     possible = construction.n_targets
     hard = behaviours(construction, _hard_prompts(construction))

@@ -15,6 +15,9 @@ from elicitable.errors import InputError
 
 Matrix = NDArray[np.float64]
 
+#: A wider residual stream is refused: a head's matrices grow with its square.
+MOST_DIMENSIONS = 5000
+
 
 @dataclass(frozen=True)
 class Subspaces:
@@ -26,6 +29,14 @@ class Subspaces:
     """
 
     parts: tuple[tuple[str, int], ...]
+
+    def __post_init__(self) -> None:
+        if self.size > MOST_DIMENSIONS:
+            sizes = " + ".join(f"{size:,} for {name}" for name, size in self.parts)
+            raise InputError(
+                f"these sizes need a residual stream of {self.size:,} dimensions ({sizes}), more than the "
+                f"{MOST_DIMENSIONS:,} allowed here; choose smaller ones."
+            )
 
     @property
     def size(self) -> int:
@@ -48,7 +59,8 @@ class Subspaces:
         >>> Subspaces((("embedding", 1), ("position", 2))).read("position").astype(int).tolist()
         [[0, 1, 0], [0, 0, 1]]
         """
-        return np.eye(self.size)[self.slice(name)]
+        part = self.slice(name)
+        return np.eye(part.stop - part.start, self.size, k=part.start)
 
     def write(self, name: str) -> Matrix:
         """The inclusion Pᵀ (size of the stream × size of ``name``)."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from elicitable.constructions.blocks import attend_to_position, relu_decode, table_lookup
-from elicitable.constructions.construction import MOST_INPUTS, Construction, Numbers, Symbols
+from elicitable.constructions.construction import MOST_INPUTS, Construction, Numbers, Symbols, has_too_many_inputs
 from elicitable.constructions.precision import check_vocab
 from elicitable.constructions.subspaces import Subspaces
 from elicitable.constructions.transformer import INVERSE_TEMPERATURE, LayerBlocks, Transformer
@@ -85,14 +85,12 @@ def _check_sizes(vocab: int, n_input: int, dtype: torch.dtype, unchecked: bool) 
     """Raises InputError for sizes that cannot be built, or (unless ``unchecked``) not be exact."""
     if n_input < 2:
         raise InputError(f"tabled inputs have n_X ≥ 2 tokens, got {n_input}; use theorem 2 for one.")
-    tables = vocab ** (n_input - 1)
-    if tables > MOST_VIRTUAL or vocab**n_input > MOST_INPUTS:
+    check_vocab(vocab, dtype, unchecked=unchecked)
+    if has_too_many_inputs(vocab, n_input) or vocab ** (n_input - 1) > MOST_VIRTUAL:
         raise InputError(
-            f"V = {vocab}, n_X = {n_input} needs V^(n_X−1) = {tables} virtual tokens, more than the "
-            f"{MOST_VIRTUAL} allowed here; use a smaller V or n_X."
+            f"V = {vocab}, n_X = {n_input} needs V^(n_X−1) = {vocab}^{n_input - 1} virtual tokens, and {MOST_VIRTUAL} "
+            f"tokens and {MOST_INPUTS:,} inputs are the most allowed here; use a smaller V or n_X."
         )
-    if not unchecked:
-        check_vocab(vocab, dtype)
 
 
 def _from_virtual(tokens: Numbers, vocab: int) -> Symbols:
@@ -103,16 +101,16 @@ def _from_virtual(tokens: Numbers, vocab: int) -> Symbols:
 def leak(inverse_temperature: float, vocab: int, n_input: int) -> float:
     """An upper bound on |z − s|, from both layers.
 
-    With P positions a head misplaces ε(T) = (P − 1)/(e^T + P − 1). After the first layer each one-hot digit is
-    off by at most ε, so the lookup's lead in score is at least T(1 − n_X·ε) and it misplaces ε(T(1 − n_X·ε)).
+    With P positions a head that means one of them misplaces ε = (P − 1)/(e^T + P − 1). After the first layer each
+    coordinate of a one-hot is off by at most ε, so the lookup's score drops by at least T' = T(1 − 2ε) for each digit
+    in which an address is wrong, and by (n_X − 1)T' at the n_X positions without one. Relative to the right table the
+    others get r = (1 + (V − 1)e^−T')^(n_X−1) − 1 + n_X·e^−(n_X−1)T', so the lookup misplaces r/(1 + r).
     """
     others = int(vocab ** (n_input - 1)) + n_input - 1
-
-    def misplaced(score: float) -> float:
-        return others / (math.exp(score) + others)
-
-    first = misplaced(inverse_temperature)
-    return first + misplaced(inverse_temperature * (1 - n_input * first))
+    first = others / (math.exp(inverse_temperature) + others)
+    weight = math.exp(-inverse_temperature * max(0.0, 1 - 2 * first))
+    wrong = (1 + (vocab - 1) * weight) ** (n_input - 1) - 1 + n_input * weight ** (n_input - 1)
+    return first + wrong / (1 + wrong)
 
 
 def temperature_bound(vocab: int, n_input: int) -> float:

@@ -179,19 +179,22 @@ class Transformer(nn.Module):
         stream[..., start : start + length] = torch.eye(length, dtype=embeddings.dtype)
         return stream
 
-    def run(self, embeddings: Tensor) -> Activations:
-        """The forward pass with attention weights and z kept."""
+    def run(self, embeddings: Tensor, last: int | None = None) -> Activations:
+        """The forward pass with attention weights and z kept; the readout at the ``last`` positions only, if given."""
         stream = self.enter(embeddings)
         attention = []
         for layer in self.layers:
             stream, weights = layer(stream)
             attention.append(weights)
-        hidden = self.readout[:-1](stream)
+        hidden = self.readout[:-1](stream if last is None else stream[:, -last:])
         return Activations(self.readout[-1](hidden), tuple(attention), hidden[..., 0])
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Logits (batch, position, vocab) from embeddings (batch, position ≤ context, embedding)."""
-        return self.run(embeddings).logits
+    def forward(self, embeddings: Tensor, last: int | None = None) -> Tensor:
+        """Logits (batch, position, vocab) from embeddings (batch, position ≤ context, embedding).
+
+        ``last`` reads out the last so many positions only: the same numbers, without those nobody asked for.
+        """
+        return self.run(embeddings, last).logits
 
     def shape(self) -> Shape:
         """The sizes, read off the module itself."""

@@ -94,6 +94,14 @@ def verify_targets(construction: Construction, tables: Symbols, *, most_countere
     return _verify(construction, iter([tables]), False, None, most_counterexamples)
 
 
+def holds(construction: Construction, tables: Symbols, inputs: Symbols | None = None) -> bool:
+    """Whether targets, as tables (count, V^n_X, n_Y), come out right; ends at the first that does not.
+
+    On every user input, or on those with the given numbers (in counting order).
+    """
+    return all(bool((leads > 0).all()) for _, leads in _leads(construction, tables, inputs))
+
+
 def _target_count(construction: Construction, how: str | int) -> int:
     """How many targets to run; raises InputError for a count that is no count or too many to exhaust."""
     if how == "exhaustive":
@@ -185,15 +193,18 @@ def prompts(construction: Construction, tables: Symbols, rows: Symbols) -> tuple
 
 
 @torch.no_grad()
-def _leads(construction: Construction, tables: Symbols) -> Iterator[tuple[Symbols, Tensor]]:
+def _leads(
+    construction: Construction, tables: Symbols, inputs: Symbols | None = None
+) -> Iterator[tuple[Symbols, Tensor]]:
     """(rows, lead of the right logit over the best other one (rows, n_Y)), batch by batch."""
     shape = construction.model.shape()
     widest = max(shape.stream, shape.context, *(max(widths) for widths in shape.mlp_widths))
     batch = max(1, BATCH_NUMBERS // (shape.context * widest))
-    for start, stop in chunks(len(tables) * construction.n_inputs, batch):
-        rows = np.arange(start, stop)
+    used = np.arange(construction.n_inputs) if inputs is None else inputs
+    every = (np.arange(len(tables))[:, None] * construction.n_inputs + used).ravel()
+    for rows in (every[start:stop] for start, stop in chunks(len(every), batch)):
         embeddings, answers = prompts(construction, tables, rows)
-        logits = construction.model(embeddings)[:, -construction.n_answer :].clone()
+        logits = construction.model(embeddings, last=construction.n_answer)
         right = logits.gather(-1, answers[..., None])
         logits.scatter_(-1, answers[..., None], -torch.inf)
         yield rows, (right[..., 0] - logits.amax(dim=-1)).nan_to_num(nan=-torch.inf)

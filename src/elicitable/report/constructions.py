@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: Logit lines drawn in full; larger vocabularies show those next to the symbol read.
 MOST_LINES = 16
 
+#: Characters of the longest bar in a terminal, less one.
+BAR = 40
+
 
 def plot_decoding(trace: Trace, step: int = 1, characters: str = "") -> Figure:
     """How step ``step`` (from 1) of a trace was decoded.
@@ -43,6 +46,26 @@ def plot_decoding(trace: Trace, step: int = 1, characters: str = "") -> Figure:
 def _label(symbol: int, characters: str) -> str:
     """The symbol, and its character where there is one."""
     return f"{symbol} {characters[symbol]!r}" if characters else str(symbol)
+
+
+def decoding_lines(trace: Trace, step: int = 1, characters: str = "") -> list[str]:
+    """The picture of step ``step`` (from 1) for a terminal: the logits the trace kept, as bars, symbol by symbol.
+
+    Logits are given less the largest, in units of 1/V²: in exact arithmetic −(j − Y)² for the right symbol Y.
+    """
+    shown = trace.steps[step - 1]
+    below = {symbol: (shown.top[0][1] - logit) * trace.vocab**2 for symbol, logit in shown.top}
+    scale = BAR / (max(below.values()) or 1.0)
+    width = max(len(_label(symbol, characters)) for symbol in below)
+    lines = [
+        f"How step {step} is decoded: z = {shown.z:.4f} = {shown.z * trace.vocab:.2f}/V. "
+        "Logits, less the largest, in 1/V²:"
+    ]
+    for symbol, less in sorted(below.items()):
+        mark = ">" if symbol == shown.emitted else " "
+        bar = "█" * (1 + round(BAR - less * scale))
+        lines.append(f"{mark} {_label(symbol, characters):>{width}} {bar:{BAR + 1}} {0.0 - less:.2f}")
+    return lines
 
 
 def _draw_token(axes: Axes, trace: Trace, shown: Step, characters: str) -> None:

@@ -99,10 +99,11 @@ def token_reach(
         >>> found.hard.distinct.sampled, found.virtual.tried
         (10, 2)
     """
+    check_sizes(hard_tokens, virtual_tokens, targets, length=length, steps=steps, time_limit=time_limit)
     model = as_model(model)
     start = start_token(model) if with_start else None
     plan = _Plan(length, targets, steps, () if start is None else (start,), seed, time_limit)
-    _check(model, plan, hard_tokens, virtual_tokens)
+    _check_positions(model, plan)
     sitting = _Sitting(model, plan, Store(out), progress or _say_nothing, time.monotonic())
     hard = sitting.hard_reach(model.anatomy.vocab if hard_tokens == "all" else hard_tokens)
     virtual = sitting.virtual_reach(virtual_tokens)
@@ -133,19 +134,34 @@ class _Plan:
     time_limit: float | None
 
 
-def _check(model: Model, plan: _Plan, hard_tokens: int | str, virtual_tokens: int) -> None:
-    """Raise InputError with the argument's name where one is not what :func:`token_reach` asks for."""
-    sizes: dict[str, Any] = {"virtual_tokens": virtual_tokens, "length": plan.length, "steps": plan.steps}
+def check_sizes(
+    hard_tokens: int | str,
+    virtual_tokens: int,
+    targets: str = "model",
+    *,
+    length: int = 10,
+    steps: int = STEPS,
+    time_limit: float | None = None,
+) -> None:
+    """Raise InputError with the argument's name where one is not what :func:`token_reach` asks for on any model.
+
+    >>> check_sizes(2000, 64, "random")
+    """
+    sizes: dict[str, Any] = {"virtual_tokens": virtual_tokens, "length": length, "steps": steps}
     if hard_tokens != "all":
         sizes["hard_tokens"] = hard_tokens
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             what = "a positive whole number or 'all'" if name == "hard_tokens" else "a positive whole number"
             raise InputError(f"{name} must be {what}, got {size!r}.")
-    if plan.targets not in TARGETS:
-        raise UnknownNameError("targets", plan.targets, TARGETS)
-    if plan.time_limit is not None and not plan.time_limit > 0:
-        raise InputError(f"time_limit must be a positive number of seconds, got {plan.time_limit!r}.")
+    if targets not in TARGETS:
+        raise UnknownNameError("targets", targets, TARGETS)
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"time_limit must be a positive number of seconds, got {time_limit!r}.")
+
+
+def _check_positions(model: Model, plan: _Plan) -> None:
+    """Raise InputError where the model cannot read so many tokens."""
     positions = getattr(model.hf.config, "max_position_embeddings", None)
     most = None if positions is None else positions - len(plan.after)
     if most is not None and plan.length > most:  # the last token written is not read

@@ -1,7 +1,7 @@
 """Many single virtual tokens at once, each trained to make the frozen model write its own target.
 
 A virtual token v ∈ R^d_model is the whole input, after the token that starts every text where there is one: the model
-reads v and writes all that follows. For a target y_1 … y_L the loss is teacher-forced, −Σ_t log p(y_t | v, y_<t) / L.
+reads v and writes all that follows. For a target y_1 … y_L the loss is teacher-forced,
 −Σ_t log p(y_t | v, y_1 … y_{t−1}) / L. Rows of a batch do not see each other, so one batch trains as many tokens as it
 has rows; a row that writes its target leaves the batch.
 
