@@ -31,6 +31,7 @@ def arm(
         low=low,
         high=high,
         items=items,
+        steps=400,
         seeds=seeds,
         correct=correct,
     )
@@ -194,3 +195,15 @@ def test_the_decision_names_its_arm_and_what_it_was_compared_with() -> None:
     behind = {one.arm.method: one for one in decision.compared}
     assert (behind["lora"].mean, behind["lora"].low, behind["lora"].high) == (0.0, 0.0, 0.0)
     assert behind["zero-shot"].low > 0.7
+
+
+def test_an_arm_that_was_cut_off_within_its_warm_up_is_not_judged() -> None:
+    early = replace(arm("kv-prefix", 100), stopped="time", steps=12)
+    decision = decide([arm("zero-shot", 100), early, arm("lora", 900)], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == "inconclusive"
+    assert "kv-prefix is 80.0 points behind lora but was cut off after 12 steps" in decision.reasons[0]
+    long = replace(early, steps=200)
+    assert decide([arm("zero-shot", 100), long, arm("lora", 900)], margin=0.02, floor=0.1, seed=0).label == "weights"
+    nothing = decide([arm("zero-shot", 100), replace(early, method="lora")], margin=0.02, floor=0.1, seed=0)
+    assert nothing.label == "inconclusive"
+    assert "cut off too early to tell: lora (12 steps)" in nothing.reasons[0]

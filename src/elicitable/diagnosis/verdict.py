@@ -26,6 +26,7 @@ LADDER: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("weights", ("lora", "full")),
 )
 LABELS = (*(label for label, _ in LADDER), "out-of-reach", "inconclusive")
+FEWEST_STEPS = 20  # no more than the warm-up: what was cut off earlier says nothing of what a method can do
 Standing = Literal["enough", "worse", "open"]
 
 
@@ -83,7 +84,7 @@ def compare(best: ArmResult, arm: ArmResult, margin: float, seed: int) -> Compar
     """``arm`` beside ``best``, in pairs over items."""
     mean, low, high = gap(best.correct, arm.correct, seed) if arm is not best else (0.0, 0.0, 0.0)
     standing: Standing = "enough" if high <= margin else "worse" if low > margin else "open"
-    if standing == "worse" and could_catch_up(arm, best, margin):
+    if standing == "worse" and (could_catch_up(arm, best, margin) or is_barely_trained(arm)):
         standing = "open"
     return Comparison(arm, mean, low, high, standing)
 
@@ -109,7 +110,10 @@ def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arm
 def _won(winner: Comparison, best: ArmResult, margin: float) -> str:
     arm = winner.arm
     if arm is best:
-        return f"{arm.method} scores {_shown(arm)}, the best of all arms, and nothing less invasive that was tried comes close."
+        return (
+            f"{arm.method} scores {_shown(arm)}, the best of all arms, and nothing less invasive that was tried comes "
+            "close."
+        )
     return (
         f"{arm.method} scores {_shown(arm)}; the best arm, {best.method}, is at most {_points(winner.high)} ahead "
         f"(95 % interval), within the margin of {_points(margin)}."
@@ -125,6 +129,11 @@ def _lost(lost: Comparison, best: ArmResult) -> str:
 
 def _open(closest: Comparison, best: ArmResult, margin: float) -> str:
     arm = closest.arm
+    if closest.low > margin and is_barely_trained(arm):
+        return (
+            f"{arm.method} is {_points(closest.mean)} behind {best.method} but was cut off after {arm.steps} steps, "
+            "too few to tell; more time (--time-limit or --steps) would settle it."
+        )
     if closest.low > margin:
         return (
             f"{arm.method} is {_points(closest.mean)} behind {best.method} but was still improving when its time was "
@@ -151,10 +160,16 @@ def _settle(closest: Comparison, margin: float) -> str:
 def _out_of_reach(best: ArmResult, floor: float, judged: list[ArmResult]) -> tuple[str, str]:
     """Label and reason where nothing beats the floor: more time or a weight method may still do it, or nothing does."""
     rising = ", ".join(arm.method for arm in judged if is_rising(arm))
+    short = ", ".join(f"{arm.method} ({arm.steps} steps)" for arm in judged if is_barely_trained(arm))
     if rising:
         return "inconclusive", (
             f"Nothing beats always giving one answer ({floor:.2f}) yet, but {rising} was still improving when its "
             "time was up; more time would settle it."
+        )
+    if short:
+        return "inconclusive", (
+            f"Nothing beats always giving one answer ({floor:.2f}) yet, but some arms were cut off too early to tell: "
+            f"{short}; more time would settle it."
         )
     if not any(_label_of(arm) == "weights" for arm in judged):
         return "inconclusive", (
@@ -180,6 +195,11 @@ def _missing(arms: Sequence[ArmResult]) -> list[str]:
 def is_rising(arm: ArmResult) -> bool:
     """Whether an arm was cut off while its validation score still rose by a point or more in its last third."""
     return arm.stopped in ("time", "steps") and slope(arm) > 0.01
+
+
+def is_barely_trained(arm: ArmResult) -> bool:
+    """Whether an arm was cut off within its first :data:`FEWEST_STEPS`."""
+    return arm.stopped in ("time", "steps") and arm.steps < FEWEST_STEPS
 
 
 def could_catch_up(arm: ArmResult, best: ArmResult, margin: float) -> bool:

@@ -53,7 +53,9 @@ def catalog() -> tuple[ModelCard, ...]:
     )
 
 
-def load(name_or_model: Any, *, device: str = "auto", dtype: str | torch.dtype | None = None) -> Model:
+def load(
+    name_or_model: Any, *, device: str = "auto", dtype: str | torch.dtype | None = None, tokenizer: Any = None
+) -> Model:
     """A pretrained causal decoder, ready for contexts.
 
     Args:
@@ -62,6 +64,7 @@ def load(name_or_model: Any, *, device: str = "auto", dtype: str | torch.dtype |
             wrapped as it is (its device and dtype are left alone unless given).
         device: ``"auto"`` takes cuda, then mps, then the cpu.
         dtype: default bfloat16 on cuda and float32 elsewhere.
+        tokenizer: of a model in memory, which carries none; or in the place of the one that is loaded.
 
     Raises:
         UnknownNameError: no such name, with near matches.
@@ -85,6 +88,8 @@ def load(name_or_model: Any, *, device: str = "auto", dtype: str | torch.dtype |
         kind = _dtype(dtype, torch.bfloat16 if where.type == "cuda" else torch.float32)
         model = _named(os.fspath(name_or_model), kind)
         model.hf.to(where)
+    if tokenizer is not None:
+        model.tokenizer = tokenizer
     model.hf.eval()
     _ = model.anatomy  # read now, so that an unsupported architecture is refused here
     return model

@@ -142,7 +142,8 @@ def differences(verdict: Verdict) -> Differences | None:
         return None
     chosen, margin = standing.winner(verdict), verdict.margin
     ticks = tuple(
-        Tick(_around(step * margin, margin), f"{100 * step * margin:+.3g}") for step in (-6, -4, -2, -1, 0, 2)
+        Tick(_around(step * margin, margin), _signed(step * margin).removesuffix(".0"))
+        for step in (-6, -4, -2, -1, 0, 2)
     )
     return Differences(
         rows=tuple(_difference(arm, margin, arm is best, arm is chosen) for arm in arms),
@@ -163,9 +164,15 @@ def _difference(arm: ArmResult, margin: float, is_best: bool, is_answer: bool) -
         is_answer=is_answer,
         dot=_around(-mean, margin) if -mean >= MARGINS_SHOWN[0] * margin else None,
         interval=(left, right),
-        text="the best" if is_best else f"{-100 * mean:+.1f} [{-100 * high:+.1f}, {-100 * low:+.1f}]",
+        text="the best" if is_best else f"{_signed(-mean)} [{_signed(-high)}, {_signed(-low)}]",
         standing="" if is_best else where,
     )
+
+
+def _signed(share: float) -> str:
+    """In points, with a sign unless it is zero."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 def _around(difference: float, margin: float) -> float:

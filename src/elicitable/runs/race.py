@@ -175,6 +175,8 @@ def verdict(
     """
     clock = time.monotonic() if started is None else started
     _check(seeds, margin, time_limit, steps, test_items)
+    if isinstance(budget, bool) or not isinstance(budget, int | None):
+        raise InputError(f"a budget is a whole number of trained numbers, got {budget!r}.")
     model, task = load(model), task_from(task)
     pace = pace_for(model, steps, test_items)
     race = Race(
@@ -204,16 +206,25 @@ def _options(model: Model, prompts: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _check(seeds: int, margin: float, time_limit: float | None, steps: int | None, test_items: int | None) -> None:
-    if seeds < 1:
-        raise InputError(f"seeds must be at least 1, got {seeds}.")
+    for name, number in (("seeds", seeds), ("steps", steps), ("test items", test_items)):
+        check_count(name, number)
+    for name, value in (("margin", margin), ("a time limit in seconds", time_limit)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"{name} must be a number, got {value!r}.")
     if not 0.0 < margin < 1.0:
         raise InputError(f"margin must be a share of items between 0 and 1 (2 points are 0.02), got {margin}.")
-    if steps is not None and steps < 1:
-        raise InputError(f"steps must be at least 1, got {steps}.")
-    if test_items is not None and test_items < 1:
-        raise InputError(f"test items must be at least 1, got {test_items}.")
     if time_limit is not None and not time_limit > 0:
         raise BudgetError(f"a time limit must be more than 0 seconds, got {time_limit:g}.")
+
+
+def check_count(name: str, number: Any) -> None:
+    """Raise InputError unless ``number`` is None or a whole number of at least 1."""
+    if number is None:
+        return
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise InputError(f"{name} must be a whole number, got {number!r}.")
+    if number < 1:
+        raise InputError(f"{name} must be at least 1, got {number}.")
 
 
 def pace_for(model: Model, steps: int | None, test_items: int | None) -> Pace:
@@ -228,6 +239,8 @@ def pace_for(model: Model, steps: int | None, test_items: int | None) -> Pace:
 
 def _sizes(race: Race, methods: Sequence[str] | None) -> list[Sized]:
     """Every method's size within the budget. A method named by the user must fit; of all, at least one must."""
+    if methods is not None and (isinstance(methods, str) or not methods):
+        raise InputError(f"methods must be a list of at least one name, got {methods!r}; leave it out to try all.")
     names = list(methods) if methods else [method.name for method in METHODS]
     for name in names:
         method_named(name)
@@ -300,13 +313,12 @@ def _open(race: Race, entries: list[_Entry]) -> None:
     if race.time_limit is None:
         return
     race.reporter.begin("all arms", "measuring the speed", 0, len(entries))
-    asked = race.pace.test_items
     sizes = [entry.sized for entry in entries]
     items = _kept(race, entries[0], "items", lambda: opening(race, sizes))
     race.pace = replace(race.pace, test_items=items["test"], validation_items=items["validation"])
-    if items["test"] < asked:
+    if items["test"] < items["of"]:
         race.warnings.append(
-            f"the time limit pays for {items['test']} of the {asked} test items; more time or --test-items gives "
+            f"the time limit pays for {items['test']} of the {items['of']} test items; more time or --test-items gives "
             "narrower intervals"
         )
 
@@ -344,9 +356,9 @@ def _first_round(race: Race, entry: _Entry, nth: int, arms: int) -> None:
         entry.refusal = f"a budget of {race.budget:,} is too small; size 1 trains {needed:,} numbers"
         return
     timing = None if race.time_limit is None else Timing.of(race, entry.sized, arms - nth)
-    rates: Sequence[float] = method.schedule.learning_rates
+    rates = method.schedule.learning_rates
     if timing is not None:
-        rates = _kept(race, entry, "rates", lambda: timing.rates(rates))
+        rates = tuple(_kept(race, entry, "rates", lambda: timing.rates(rates)))
         if len(rates) == 1:  # no time for a sweep
             entry.rate = rates[0]
             _rerun(race, entry, 0, nth, arms, timing)

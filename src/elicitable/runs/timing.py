@@ -31,6 +31,7 @@ FEWEST_STEPS = 4  # of a run that is worth starting
 FEWEST_ITEMS = {"test": 32, "validation": 16}
 TEST_SHARE, VALIDATION_SHARE = 0.3, 0.25  # of the limit, at most
 SWEEP_SHARE = 0.4
+OVERDRAFT = 0.05  # of the limit, for the shortest run of an arm that would get none
 RERUN_SHARE = 0.3  # of a first run: most arms are no contenders and are not rerun
 
 
@@ -59,6 +60,7 @@ class Timing:
         Raises:
             BudgetError: the share is too short for one rate and one seed; says how much would be needed.
         """
+        assert race.time_limit is not None
         pace = measure(race, sized)
         test = max(pace["item_seconds"] * race.pace.test_items, race.test_seconds)
         whole = (race.left() or 0.0) / arms_left
@@ -69,7 +71,7 @@ class Timing:
             validation_seconds=pace["item_seconds"] * race.pace.validation_items,
         )
         if timing.is_over and not is_rerun:  # the arm itself comes before reruns
-            timing.share = whole - test
+            timing.share = min(whole - test + OVERDRAFT * race.time_limit, timing.fewest_seconds)
             if timing.is_over:
                 raise _too_short(race, sized, timing.fewest_seconds + test, whole, arms_left)
         timing.deadline = time.monotonic() + timing.share
@@ -134,17 +136,21 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
     first = next((s for s in sizes if method_named(s.method).schedule and s.size), sizes[0])
     pace = measure(race, first, is_kept=False)
     left, item = race.left() or 0.0, pace["item_seconds"]
-    fewest = min(FEWEST_ITEMS["test"], race.pace.test_items) if race.is_test_free else race.pace.test_items
+    test = len(race.task.held_out("test", race.pace.test_items))
+    fewest = min(FEWEST_ITEMS["test"], test) if race.is_test_free else test
     need = FEWEST_STEPS * pace["step_seconds"] + item * (fewest + FEWEST_ITEMS["validation"])
     if left < need:
         raise _too_short(race, first, need, left, len(sizes))
-    test = race.pace.test_items
     if race.is_test_free:
         paid = int(TEST_SHARE * left / (len(sizes) * rounds_of(race) * item))
         test = min(test, max(fewest, paid))
     looks = len(sizes) * rounds_of(race) * 9  # about nine looks at the validation split an arm
     paid = int(VALIDATION_SHARE * left / (looks * item))
-    return {"test": test, "validation": min(race.pace.validation_items, max(FEWEST_ITEMS["validation"], paid))}
+    return {
+        "test": test,
+        "of": len(race.task.held_out("test", race.pace.test_items)),
+        "validation": min(race.pace.validation_items, max(FEWEST_ITEMS["validation"], paid)),
+    }
 
 
 def _too_short(race: Race, sized: Sized, need: float, has: float, arms_left: int) -> BudgetError:

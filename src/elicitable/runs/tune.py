@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from elicitable.methods.budget import default_budget, solve
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.load import load
 from elicitable.runs.provenance import versions
-from elicitable.runs.race import Reporter, Silent, pace_for
+from elicitable.runs.race import Reporter, Silent, check_count, pace_for
 from elicitable.runs.store import Store
 from elicitable.runs.trial import elsewhere_nats, reading_of
 from elicitable.tasks.catalog import task_from
@@ -76,6 +77,10 @@ def tune(
     if recipe.schedule is None:
         trained = ", ".join(one.name for one in METHODS if one.schedule is not None)
         raise InputError(f"{method} is not trained, so there is nothing to tune; the trained methods are {trained}.")
+    for name, number in (("size", size), ("steps", steps), ("test items", test_items)):
+        check_count(name, number)
+    if learning_rate is not None and not 0.0 < learning_rate < math.inf:
+        raise InputError(f"a learning rate must be more than 0 and finite, got {learning_rate!r}.")
     if budget is not None and size is not None:
         raise InputError("give either budget= or size=, not both.")
     if out is not None:

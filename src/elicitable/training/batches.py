@@ -80,7 +80,10 @@ def _encode_ids(model: Model, items: Sequence[Item]) -> Batch:
 
 def _tokenize(model: Model, texts: list[str]) -> list[list[int]]:
     if model.tokenizer is None:
-        raise InputError(f"{model.name} has no tokenizer, so it cannot read a text task; use one of the digit tasks.")
+        raise InputError(
+            f"{model.name} has no tokenizer, so it cannot read a text task; give it one (el.load(model, tokenizer=…)) "
+            "or, with a toy, use one of the digit tasks."
+        )
     ids: list[list[int]] = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
     return ids
 
