@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -138,9 +139,10 @@ def test_an_arm_that_diverges_is_recorded_and_the_race_goes_on(
     monkeypatch.setattr(type(race.method_named("layer-prefix")), "build", cured)
     answer = run(digits_model(8), tmp_path, methods=["zero-shot", "kv-prefix", "layer-prefix"])
     status = {arm.method: (arm.status, arm.reason, arm.mean) for arm in answer.arms}
-    assert status["kv-prefix"] == ("diverged", "diverged", None)
+    assert (status["kv-prefix"][0], status["kv-prefix"][2]) == ("diverged", None)
+    assert "no finite number any more, at every one of 4 learning rates" in status["kv-prefix"][1]
     assert status["layer-prefix"][0] == status["zero-shot"][0] == "ok"
-    assert any("kv-prefix took no part: diverged" in reason for reason in answer.reasons)
+    assert any("kv-prefix took no part: diverged (the loss" in reason for reason in answer.reasons)
     records = [record for record in Store(tmp_path) if record["spec"].get("method") == "kv-prefix"]
     assert len(records) == len(race.method_named("kv-prefix").schedule.learning_rates)
     assert {record["status"] for record in records} == {"diverged"}
@@ -436,11 +438,12 @@ def test_weights_that_are_not_finite_stop_every_arm_and_not_the_race(digits_mode
         model.hf.transformer.h[0].mlp.c_fc.weight[0, 0] = float("inf")
     answer = run(model, tmp_path, methods=["zero-shot", "kv-prefix", "lora", "full"], seeds=1)
     status = {arm.method: arm.status for arm in answer.arms}
-    assert status == {"zero-shot": "ok", "kv-prefix": "diverged", "lora": "diverged", "full": "diverged"}
+    assert "is not a number (NaN)" in answer.arms[0].reason
+    assert status == {"zero-shot": "skipped", "kv-prefix": "diverged", "lora": "diverged", "full": "diverged"}
     assert answer.label == "inconclusive"
     from elicitable.report.verdict_json import verdict_to_json
 
-    assert "NaN" not in str(verdict_to_json(answer))
+    assert json.loads(json.dumps(verdict_to_json(answer), allow_nan=False))["label"] == "inconclusive"
 
 
 def test_a_learning_rate_far_too_high_stops_that_arm(digits_model: Build, tmp_path: Path) -> None:

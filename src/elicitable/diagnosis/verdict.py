@@ -173,7 +173,7 @@ def _out_of_reach(best: ArmResult, floor: float, judged: list[ArmResult]) -> tup
         )
     if not any(_label_of(arm) == "weights" for arm in judged):
         return "inconclusive", (
-            f"Nothing that was tried beats always giving one answer ({floor:.2f}), and no weight method was among it; "
+            f"Nothing that was tried beats always giving one answer ({floor:.2f}), and no weight method ran through; "
             "lora or full would settle it."
         )
     return "out-of-reach", (

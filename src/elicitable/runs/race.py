@@ -491,7 +491,7 @@ def _arm(race: Race, entry: _Entry) -> ArmResult:
             setting=first.get("setting", {}),
             budget=budget,
             status=first["status"],
-            reason=first.get("stopped", ""),
+            reason=_why_lost(entry, first),
             stopped=first.get("stopped", ""),
             learning_rate=rate,
             sweep=tuple(swept),
@@ -523,6 +523,13 @@ def _arm(race: Race, entry: _Entry) -> ArmResult:
         prefix_mass=tuple(tuple(row) for row in first.get("prefix_mass") or ()),
         samples=tuple(first["samples"]),
     )
+
+
+def _why_lost(entry: _Entry, record: Record) -> str:
+    if record["status"] != "diverged":
+        return str(record.get("stopped", ""))
+    where = f"at every one of {len(entry.swept)} learning rates" if entry.rate is None else f"at {entry.rate:g}"
+    return f"the loss or its gradient was no finite number any more, {where}"
 
 
 def _lost_seeds(records: list[Record]) -> str:

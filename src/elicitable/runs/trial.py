@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from elicitable.errors import ElicitableError
+from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.catalog import method_named
 from elicitable.models.inject import reach_of
 from elicitable.runs.passages import ITEMS
@@ -175,6 +175,8 @@ def assess(trial: Trial, model: Model, adaptation: Adaptation, task: Task) -> Re
         score = evaluate(model, items, task.labels(), reading)
         elsewhere = evaluate(model, _elsewhere(model), None, replace(reading, batch=64 if not model.tokenizer else 4))
         shown = list(answers(model, items[:5], task.labels(), reading))
+    if math.isnan(score.loss_nats):
+        raise InputError(f"what {model.name} answers to {task.name} is not a number (NaN), so there is no score.")
     return {
         "test": {"correct": "".join(map(str, score.correct)), "loss_nats": _finite(score.loss_nats)},
         "elsewhere_nats": _finite(elsewhere.loss_nats),
