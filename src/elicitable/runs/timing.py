@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 NEVER = 10**9
 FEWEST_STEPS = 4  # of a run that is worth starting
 FEWEST_ITEMS = {"test": 32, "validation": 16}
-TEST_SHARE, VALIDATION_SHARE = 0.3, 0.25  # of the limit, at most
-SWEEP_SHARE = 0.4
+TEST_SHARE, VALIDATION_SHARE = 0.3, 0.35  # of the limit, at most
+SWEEP_SHARE, SWEEP_STEPS = 0.4, 10  # of an arm's share; at least so many steps a rate
 OVERDRAFT = 0.05  # of the limit, for the shortest run of an arm that would get none
 RERUN_SHARE = 0.3  # of a first run: most arms are no contenders and are not rerun
 
@@ -88,8 +88,8 @@ class Timing:
         return self.share < self.fewest_seconds
 
     def rates(self, rates: tuple[float, ...]) -> tuple[float, ...]:
-        """As many of the rates as get at least 15 steps each; those at the ends go first. Of one there is no sweep."""
-        affordable = int(SWEEP_SHARE * self.share / (15 * self.step_seconds + self.validation_seconds))
+        """As many of the rates as get at least :data:`SWEEP_STEPS` each; those at the ends go first. Of one there is no sweep."""
+        affordable = int(SWEEP_SHARE * self.share / (SWEEP_STEPS * self.step_seconds + self.validation_seconds))
         drop = max(0, len(rates) - max(1, affordable))
         return rates[drop // 2 + drop % 2 : len(rates) - drop // 2]
 
