@@ -309,6 +309,7 @@ def test_failed_trials_are_kept_and_change_the_exit_code(
     assert "in fail" in records(copy)[gone]["traceback"]
     monkeypatch.setattr(jobs, "_adapt", real)
     assert "failed" in reproduce_tiny(copy, "--status")[1]
+    assert reproduce_tiny(copy)[0] == 1  # not run again unless asked
     assert reproduce_tiny(copy, "--retry", "--quiet")[::2] == (0, "")
     assert {name: record for name, record in records(copy).items() if name != gone} == wanted
     assert records(copy)[gone]["status"] == "ok"

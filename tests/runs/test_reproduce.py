@@ -77,32 +77,15 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_to_the_same_record(
         run(copy, checkpoint_seconds=0.0)
     monkeypatch.setattr(Checkpoint, "write", write)
     assert {path.name for path in (copy / "running").iterdir()} == {f"{gone}.safetensors", f"{gone}.json"}
+    checkpoint = Checkpoint(copy / "running" / f"{gone}.safetensors", gone)
+    kept = checkpoint.read()
+    assert kept is not None
+    checkpoint.write(replace(kept, plain={**kept.plain, "seconds": 1_000.0}))
     run(copy)
     assert records(copy) == wanted
+    timing = json.loads((copy / "trials" / gone / "record.json").read_text(encoding="utf-8"))["timing"]
+    assert timing["seconds"] > timing["train_seconds"] > 1_000  # the time before the interruption counts
     assert not list((copy / "running").iterdir())
-
-
-def test_a_failure_is_kept_with_its_traceback_and_run_again_only_when_asked(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = records(copy)
-    gone = forget(copy, rate=0.03)
-
-    def fail(*_: Any) -> Any:
-        raise RuntimeError("the roof\nis leaking")
-
-    real = jobs._adapt
-    monkeypatch.setattr(jobs, "_adapt", fail)
-    results = run(copy)
-    assert results["trials_failed"] == 1
-    record = records(copy)[gone]
-    assert (record["status"], record["stopped"]) == ("failed", "RuntimeError: the roof")
-    assert "is leaking" in record["traceback"]
-    monkeypatch.setattr(jobs, "_adapt", real)
-    run(copy)
-    assert records(copy)[gone]["status"] == "failed"
-    run(copy, retry=True)
-    assert records(copy) == wanted
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
