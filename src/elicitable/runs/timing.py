@@ -63,7 +63,8 @@ class Timing:
         assert race.time_limit is not None
         pace = measure(race, sized)
         test = max(pace["item_seconds"] * race.pace.test_items, race.test_seconds)
-        whole = (race.left() or 0.0) / arms_left
+        measuring = 0.0 if is_rerun else (arms_left - 1) * pace["measuring_seconds"]  # of those that come after
+        whole = ((race.left() or 0.0) - measuring) / arms_left
         timing = cls(
             share=whole / (1.0 if is_rerun else rounds_of(race)) - test,
             deadline=0.0,
@@ -88,7 +89,7 @@ class Timing:
         return self.share < self.fewest_seconds
 
     def rates(self, rates: tuple[float, ...]) -> tuple[float, ...]:
-        """As many of the rates as get at least :data:`SWEEP_STEPS` each; those at the ends go first. Of one there is no sweep."""
+        """As many rates as get :data:`SWEEP_STEPS` or more each; those at the ends go first. One alone is not swept."""
         affordable = int(SWEEP_SHARE * self.share / (SWEEP_STEPS * self.step_seconds + self.validation_seconds))
         drop = max(0, len(rates) - max(1, affordable))
         return rates[drop // 2 + drop % 2 : len(rates) - drop // 2]
@@ -182,20 +183,26 @@ def measure(race: Race, sized: Sized, is_kept: bool = True) -> Record:
 
 
 def _stopwatch(race: Race, sized: Sized) -> Record:
+    begun = time.monotonic()
     method = method_named(sized.method)
     if method.schedule is None:
         adaptation, step = method_named("zero-shot").build(race.model, 0, seed=race.seed), 0.0
     else:
         adaptation = method.build(race.model, sized.size, seed=race.seed)
         step = _step_seconds(race, adaptation)
-    items = race.task.held_out("validation", 32 if step < 0.5 else 16)
+    items = race.task.held_out("validation", 16)
     reading = reading_of(_plan(race, 1), adaptation)
     with torch.no_grad(), prepared(race.model, adaptation) as refresh:
         refresh()
         started = time.monotonic()
         evaluate(race.model, items, race.task.labels(), reading)
     item = (time.monotonic() - started) / len(items)
-    return {"status": "ok", "step_seconds": max(1e-5, step), "item_seconds": max(1e-7, item)}
+    return {
+        "status": "ok",
+        "step_seconds": max(1e-5, step),
+        "item_seconds": max(1e-7, item),
+        "measuring_seconds": time.monotonic() - begun,
+    }
 
 
 def _step_seconds(race: Race, adaptation: Any) -> float:
