@@ -24,6 +24,7 @@ from elicitable.rng import generator
 from elicitable.training.batches import CHUNK, stream
 from elicitable.training.checkpoint import Checkpoint, Frozen
 from elicitable.training.evaluate import Reading, answer_logits, evaluate, token_losses
+from elicitable.training.memory import keep_freed_memory
 from elicitable.training.precision import autocast, frozen_casts
 from elicitable.values import CurvePoint, Item, PrefixKV, Score
 
@@ -101,6 +102,7 @@ def train(
     trained (contexts compose). Not-a-number in the loss stops the run as ``diverged``. With a ``checkpoint`` the run
     goes on from what is kept there, and keeps itself there from time to time.
     """
+    keep_freed_memory()
     parameters = adaptation.parameters()
     optimizer = torch.optim.AdamW(_groups(parameters, plan.weight_decay), lr=plan.learning_rate, betas=plan.betas)
     drawn, offsets = generator(seed, "data", task.name), generator(seed, "offset")
