@@ -105,7 +105,9 @@ def root(
 def verdict(
     model: ModelName,
     task: TaskName,
-    budget: Annotated[int | None, typer.Option(help="numbers trained; default 12 x layers x d_model")] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="numbers trained; default 12 x layers x d_model (toy:ascending: 2 x)")
+    ] = None,
     method: Annotated[list[str] | None, typer.Option("--method", help="only these methods (may be repeated)")] = None,
     seeds: Annotated[int, typer.Option(help="reruns at the best learning rate")] = 2,
     margin: Annotated[float, typer.Option(help="how much worse still counts as good enough (0.02 is 2 points)")] = 0.02,
@@ -180,7 +182,9 @@ def tune(
     method: Annotated[
         str, typer.Option("--method", help="soft-prompt, layer-prefix, kv-prefix, value-bias, lora, full")
     ],
-    budget: Annotated[int | None, typer.Option(help="numbers trained; default 12 x layers x d_model")] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="numbers trained; default 12 x layers x d_model (toy:ascending: 2 x)")
+    ] = None,
     size: Annotated[int | None, typer.Option(help="virtual tokens or rank, instead of a budget")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="default: swept")] = None,
     steps: Annotated[int | None, typer.Option(help="at most so many steps")] = None,

@@ -8,7 +8,7 @@ from elicitable.experiments.experiment import Adapt, Bound, Cell, Claim, Experim
 SKILLS = ("ascending", "descending", "add-1", "add-2")
 _REPORTED = {"ascending": 94.09, "descending": 83.72, "add-1": 99.62, "add-2": 99.78}
 _PRETRAINED = {"ascending": 31.4, "descending": 19.2, "add-1": 30.0, "add-2": 15.6}
-_TRAINING = Training(steps=3_000, patience_steps=750)
+_TRAINING = Training(steps=1_500, batch=32, patience_steps=500)
 
 
 def _prefix(method: str, task: str) -> Adapt:
@@ -18,7 +18,7 @@ def _prefix(method: str, task: str) -> Adapt:
         task,
         method,
         1,
-        (3e-2, 1e-1, 3e-1),
+        (1e-1, 3e-1),
         _TRAINING,
         SKILLS,
         restarts=2,

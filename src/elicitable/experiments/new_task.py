@@ -6,7 +6,7 @@ from elicitable.experiments.bases import ASCENDING, DEVIATIONS
 from elicitable.experiments.experiment import Adapt, Bound, Cell, Claim, Experiment, Figure, Training
 
 _SCORED = ("ascending", "descending")
-_TRAINING = Training(steps=4_000, patience_steps=1_500)
+_TRAINING = Training(steps=3_000, batch=32, patience_steps=1_000)
 
 
 def _prefix(name: str, method: str, rates: tuple[float, ...]) -> Adapt:
@@ -32,7 +32,7 @@ _FULL = Adapt(
     "full",
     1,
     (3e-4, 1e-3),
-    Training(steps=4_000, weight_decay=0.1),
+    Training(steps=2_000, batch=32, weight_decay=0.1),
     _SCORED,
     measures=("attention", "activations"),
 )

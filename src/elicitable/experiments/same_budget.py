@@ -10,8 +10,8 @@ from elicitable.experiments.bases import DEVIATIONS, MIXED
 from elicitable.experiments.experiment import Adapt, Bound, Cell, Claim, Experiment, Figure, Training
 
 TASK = "double-histogram"
-_PREFIX_RATES = (1e-2, 3e-2, 1e-1, 3e-1)
-_PREFIX = Training(steps=5_000, patience_steps=1_500)
+_PREFIX_RATES = (3e-2, 1e-1, 3e-1)
+_PREFIX = Training(steps=2_000, batch=16, patience_steps=700)
 _RANDOM = (("init", "random"),)
 _LAYER = Adapt("layer-prefix of 12", MIXED.name, TASK, "layer-prefix", 12, _PREFIX_RATES, _PREFIX, (TASK,), 1, _RANDOM)
 _KV = Adapt("kv-prefix of 6", MIXED.name, TASK, "kv-prefix", 6, _PREFIX_RATES, _PREFIX, (TASK,), 1, _RANDOM)
@@ -21,8 +21,8 @@ _LORA = Adapt(
     TASK,
     "lora",
     1,
-    (3e-3, 1e-2, 3e-2),
-    Training(steps=12_000, patience_steps=2_000),
+    (2e-3, 5e-3, 1e-2),
+    Training(steps=6_000, batch=16, cooldown=0.4, patience_steps=2_000),
     (TASK,),
     options=(("modules", ("c_fc", "c_proj")),),
 )

@@ -58,5 +58,8 @@ def solve(model: Model, method: str, budget: int, longest: int | None = None) ->
 
 
 def default_budget(model: Model) -> int:
-    """12 · layers · d_model: a layer-prefix of 12, the paper's "same budget" setting."""
-    return 12 * model.anatomy.depth * model.anatomy.d_model
+    """n · layers · d_model, with n the model's ``prefix_length``: 12, the paper's "same budget" setting.
+
+    For ``toy:ascending`` n is 2, which buys the one free key and value that the paper gives this toy.
+    """
+    return model.prefix_length * model.anatomy.depth * model.anatomy.d_model

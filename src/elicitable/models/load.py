@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from elicitable.cache import cache_dir
 from elicitable.errors import ElicitableError, InputError, MissingPackageError, UnknownNameError, UnsupportedModelError
 from elicitable.models.model import Model, as_model
-from elicitable.models.toys import TOYS, build_toy
+from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -145,7 +145,7 @@ def _toy(name: str, dtype: torch.dtype) -> Model:
         for key, parameter in model.hf.named_parameters():
             parameter.copy_(state[key])
     model.hf.to(dtype)
-    model.source = f"toy:{name}"
+    model.source, model.prefix_length = f"toy:{name}", PREFIX_LENGTHS[name]
     return model
 
 

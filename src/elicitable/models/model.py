@@ -22,13 +22,15 @@ class Model:
     """A pretrained decoder, ready for contexts. Calls and attributes fall through to the transformers model.
 
     ``hf`` is the transformers model, ``tokenizer`` its tokenizer (None for the toys, whose vocabulary is the digits
-    themselves), ``name`` what it was loaded as, ``source`` how to load it again.
+    themselves), ``name`` what it was loaded as, ``source`` how to load it again. ``prefix_length`` is how many residual
+    vectors a layer the default budget pays for.
     """
 
     hf: PreTrainedModel
     tokenizer: Any = None
     name: str = "in-memory"
     source: str | None = None
+    prefix_length: int = 12
     _fingerprint: tuple[Any, str] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -45,6 +45,7 @@ TOYS = {
     "ascending": ToySpec("ascending", "ascending", layers=1, heads=1, d_model=96, steps=20_000, learning_rate=2e-3),
     "mixed": ToySpec("mixed", "mixed", layers=4, heads=4, d_model=256, steps=6_000, learning_rate=1e-3),
 }
+PREFIX_LENGTHS = {"ascending": 2, "mixed": 12}  # of the paper's experiments; 2 residual vectors buy 1 key and value
 
 
 def build_toy(spec: ToySpec, seed: int) -> Model:
