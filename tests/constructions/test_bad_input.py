@@ -115,6 +115,9 @@ def test_tokens_that_are_not_virtual_tokens(case) -> None:
         (lambda: approximate(np.exp, (1,)), "at least 2 control points"),
         (lambda: approximate(np.exp, ()), "at least one prefix length"),
         (lambda: approximate(np.exp, (4,), interval=(1.0, 1.0)), "finite ends a < b"),
+        (lambda: approximate(np.exp, (4,), values="sample"), "did you mean 'sampled'"),
+        (lambda: approximate(np.exp, (4,), tested=0), "at least 1 point, got tested=0"),
+        (lambda: approximate(lambda x: 1.0, (4,)), "as many finite numbers"),
         (lambda: approximate(lambda x: x * np.nan, (4,)), "as many finite numbers"),
     ],
 )

@@ -141,6 +141,21 @@ def test_a_longer_prefix_approximates_better() -> None:
     assert plot_approximation(result).axes
 
 
+@pytest.mark.parametrize(
+    "function",
+    [np.sin, lambda x: x**3 - x, lambda x: np.sqrt(np.abs(x - 0.3)), lambda x: np.tanh(20 * (x - 0.4))],
+    ids=["sine", "cubic", "cusp", "step"],
+)
+def test_any_continuous_function_will_do(function) -> None:
+    """The error falls with every doubling, also where there is no slope, or a steep one."""
+    for interval in ((0.0, 1.0), (-2.0, 3.0)):
+        errors = [
+            p.max_error for p in continuous.approximate(function, (16, 64, 256), interval=interval, tested=101).points
+        ]
+        assert errors == sorted(errors, reverse=True)
+        assert errors[-1] < errors[0] / 2
+
+
 def test_a_kink_costs_one_order() -> None:
     result = continuous.approximate(lambda x: np.abs(x - 0.5), (32, 64, 128))
     assert result.order == pytest.approx(1.0, abs=0.05)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -201,7 +201,13 @@ def _verification_lines(result: Verification) -> Iterator[str]:
     )
     yield f"smallest margin {result.smallest_margin:.3g}; 1/V² = {result.ideal_margin:.3g}"
     for one in result.counterexamples:
-        yield f"counterexample: target {one.target}, input {one.inputs}, step {one.step}: {one.wanted} → {one.emitted}"
+        where = f"input {_row(one.inputs)}, step {one.step}" if one.inputs else f"step {one.step}"
+        yield f"counterexample: target {_row(one.target)}, {where}: {one.wanted} → {one.emitted}"
+
+
+def _row(numbers: Sequence[float]) -> str:
+    """Numbers in brackets, the first 24 of them; all are in the record."""
+    return f"({', '.join([*(f'{number:.4g}' for number in numbers[:24]), *(['…'] if len(numbers) > 24 else [])])})"
 
 
 def _alphabet(built: Construction, what: str) -> Alphabet:
@@ -283,8 +289,7 @@ def _misses(run: Trace) -> list[dict[str, int]]:
 
 def _token_lines(run: Trace) -> Iterator[str]:
     for nth, token in enumerate(run.tokens[:3]):
-        numbers = [*(f"{x:.4g}" for x in token[:24]), *(["…"] if len(token) > 24 else [])]
-        yield f"virtual token {nth + 1}: ({', '.join(numbers)})"
+        yield f"virtual token {nth + 1}: {_row(token)}"
     if len(run.tokens) > 3:
         yield f"… and {len(run.tokens) - 3:,} more virtual tokens"
 
@@ -323,14 +328,20 @@ def _capacity(request: Request, console: Console | None) -> Answer:
     dtypes = (request.dtype,) if "dtype" in request.asked else tuple(DTYPES)
     with _status(console, "looking for the largest exact sizes …"):
         rows = capacities.capacity(dtypes, seed=request.seed)
-    limits = [f"{row.dtype} {row.construction}, V = {row.vocab:,}: {row.limited_by}" for row in rows]
-    shown: list[RenderableType] = [_capacity_table(rows), "", "What limits each row:", *limits]
+    shown: list[RenderableType] = [_capacity_table(rows), "", "What limits each row:", *map(_limit, rows)]
     if request.out is not None:
         path = request.out / "capacity.svg"
         replace_file(path, figure_svg(plot_capacity(rows)), OUT_ADVICE)
         shown.append(f"plot: {path}")
     record = {"rows": [asdict(row) for row in rows], "checked": sum(row.checked for row in rows)}
     return plain_json(record), shown
+
+
+def _limit(row: CapacityRow) -> str:
+    """What ends a row, and how many symbols are wrong one vocabulary above, where that was run all the same."""
+    above = f"; run all the same, {row.failures_above:,} symbols are wrong" if row.failures_above else ""
+    sizes = f"V = {row.vocab:,}, n_X = {row.n_input}, N = {row.n_answer}"
+    return f"{row.dtype} {row.construction}, {sizes}: {row.limited_by}{above}"
 
 
 def _capacity_table(rows: Iterable[CapacityRow]) -> Table:

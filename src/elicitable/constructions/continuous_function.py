@@ -26,7 +26,7 @@ from elicitable.constructions.construction import Numbers
 from elicitable.constructions.precision import dtype_name
 from elicitable.constructions.subspaces import Subspaces
 from elicitable.constructions.transformer import AttentionHead
-from elicitable.errors import InputError
+from elicitable.errors import InputError, UnknownNameError
 
 Function = Callable[[Numbers], Numbers]
 
@@ -36,6 +36,9 @@ STREAM = Subspaces((("point", 2), ("content", 1), ("value", 1)))
 #: λ·(spacing of the control points)²: bumps as wide as their spacing. A wider bump blurs more; a narrower one leaves
 #: ripples between the control points (at 1 they are 2·exp(−2π²) = 5e-9 of the function).
 OVERLAP = 1.0
+
+#: How the values v_k may be chosen.
+VALUES = ("sampled", "interpolating")
 
 #: M: the score that keeps the content token from attending to itself, relative to the control points' best.
 CONTENT_PENALTY = 200.0
@@ -125,8 +128,10 @@ def prefix(
 
     "sampled": v_k = f(b_k), the smoother of the paper, whose error falls like 1/n² for smooth f. "interpolating":
     v solves A v = f(b), A the attention of the control points to each other: f̂ then meets f at each of them.
-    Raises InputError if the function is not finite there.
+    Raises InputError if the function is not finite there, UnknownNameError for other ``values``.
     """
+    if values not in VALUES:
+        raise UnknownNameError("choice of values", values, VALUES)
     theta = angles(prefix_length)
     low, high = _checked(interval)
     wanted = np.asarray(function((low + high + (high - low) * np.cos(theta)) / 2), dtype=np.float64)
@@ -178,6 +183,8 @@ def approximate(
     """
     if not prefix_lengths:
         raise InputError("approximate needs at least one prefix length.")
+    if tested < 1:
+        raise InputError(f"the error is taken over at least 1 point, got tested={tested}.")
     low, high = _checked(interval)
     inputs = np.linspace(low, high, tested)
     wanted, tokens = np.asarray(function(inputs), dtype=np.float64), content_token(inputs, interval)

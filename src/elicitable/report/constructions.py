@@ -107,27 +107,29 @@ def _draw_logits(axes: Axes, trace: Trace, shown: Step, characters: str) -> None
 
 
 def plot_capacity(rows: Sequence[CapacityRow]) -> Figure:
-    """Left: the largest exact V of each construction by floating-point type. Right: temperature needed and bound."""
+    """The largest exact V of each construction by floating-point type; temperature needed and bound; margin and 1/V².
+
+    A point on the diagonal is what exact arithmetic says.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
     dtypes = list(dict.fromkeys(row.dtype for row in rows))
     kinds = list(dict.fromkeys(map(_kind, rows)))
     for place, dtype in enumerate(dtypes):
         own = [row for row in rows if row.dtype == dtype]
         at = [kinds.index(_kind(row)) + (place - (len(dtypes) - 1) / 2) * 0.2 for row in own]
         left.bar(at, [row.vocab for row in own], width=0.2, label=dtype)
-        right.scatter(
-            [row.temperature_bound for row in own], [row.temperature_needed for row in own], s=20, label=dtype
-        )
+        middle.scatter([row.temperature_bound for row in own], [row.temperature_needed for row in own], s=20)
+        right.scatter([row.ideal_margin for row in own], [row.smallest_margin for row in own], s=20)
     left.set_xticks(range(len(kinds)), kinds, rotation=35, ha="right", fontsize="small")
-    left.set(yscale="log", ylabel="largest exact V that was run", title="capacity")
-    limit = max([row.temperature_bound for row in rows], default=1.0)
-    right.plot([0, limit], [0, limit], color="0.6", lw=0.8)
-    right.set(xlabel="bound on T in exact arithmetic", ylabel="T needed", title="inverse temperature")
+    left.set(yscale="log", ylim=(1, None), ylabel="largest exact V that was run", title="capacity")
     left.legend(fontsize="small")
-    right.legend(fontsize="small")
+    middle.axline((0, 0), slope=1, color="0.6", lw=0.8)
+    middle.set(xlabel="bound on T in exact arithmetic", ylabel="T needed", title="inverse temperature")
+    right.axline((1, 1), (0.1, 0.1), color="0.6", lw=0.8)
+    right.set(xscale="log", yscale="log", xlabel="1/V²", ylabel="smallest margin", title="lead of the right logit")
     return figure
 
 
