@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-5, 1e-2, 1e-1])
     parser.add_argument("--length", type=int, default=10)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=400, help="at most")
+    parser.add_argument("--steps", type=int, default=600, help="at most")
     parser.add_argument("--every", type=int, default=25, help="steps between looks at the validation score")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="ascending at batch 16, at most 100 steps, one rate")
