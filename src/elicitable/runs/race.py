@@ -200,9 +200,9 @@ def verdict(
 
 
 def _options(model: Model, prompts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Settings of the arms: free keys and values start at random where no text gives them a better place."""
+    """Settings of the arms: a prefix starts at random where no text gives it a better place."""
     start = {"init": "random"} if model.tokenizer is None else {"init": "vocabulary"}
-    return {"prompt": {"prompts": list(prompts)} if prompts else {}, "kv-prefix": start}
+    return {"prompt": {"prompts": list(prompts)} if prompts else {}, "layer-prefix": start, "kv-prefix": start}
 
 
 def _check(seeds: int, margin: float, time_limit: float | None, steps: int | None, test_items: int | None) -> None:

@@ -89,10 +89,10 @@ class Timing:
         return self.share < self.fewest_seconds
 
     def rates(self, rates: tuple[float, ...]) -> tuple[float, ...]:
-        """As many rates as get :data:`SWEEP_STEPS` or more each; those at the ends go first. One alone is not swept."""
+        """As many rates as get :data:`SWEEP_STEPS` or more each; the highest, then the lowest, go first."""
         affordable = int(SWEEP_SHARE * self.share / (SWEEP_STEPS * self.step_seconds + self.validation_seconds))
         drop = max(0, len(rates) - max(1, affordable))
-        return rates[drop // 2 + drop % 2 : len(rates) - drop // 2]
+        return rates[drop // 2 : len(rates) - drop // 2 - drop % 2]
 
     def sweep(self, plan: Plan, rates: int) -> Plan:
         """The plan of one of ``rates`` sweep runs: one look at the validation split, at the end."""
