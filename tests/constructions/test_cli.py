@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import string
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +51,123 @@ def test_a_map_is_read_from_a_file(typed: Typed, tmp_path: Path) -> None:
     for given, emitted in ((" ", [1, 1]), ("!", [0, 0])):
         code, out, _ = typed(*asked, "--input", given, "--json")
         assert (code, json.loads(out)["emitted"]) == (0, emitted)
+
+
+def keep_map(folder: Path, answers: dict[str, str]) -> str:
+    (folder / "words.json").write_text(json.dumps(answers), encoding="utf-8")
+    return str(folder / "words.json")
+
+
+def letters_to_words() -> dict[str, str]:
+    """The 52 letters, each with a word that begins with it; the longest has 10 letters."""
+    words = """apple banana cherry dragonfly elephant falcon giraffe hedgehog iguana jackrabbit kangaroo llama manatee
+        nightjar octopus penguin quail rabbit salamander tiger urchin vulture walrus xerus yak zebra""".split()  # noqa: SIM905
+    return dict(zip(string.ascii_letters, [*words, *map(str.capitalize, words)], strict=True))
+
+
+def test_52_letters_to_words_need_no_sizes(typed: Typed, tmp_path: Path) -> None:
+    asked = ("longer-answers", "--map", keep_map(tmp_path, letters_to_words()))
+    code, out, error = typed(*asked, "--verify", "exhaustive", "--quiet")
+    assert (code, error) == (0, "")
+    assert "V = 52, n_X = 1, n_Y = 10" in out
+    assert "52 inputs, each run: 520 symbols, 0 wrong" in " ".join(out.split())
+    code, out, _ = typed(*asked, "--input", "a", "--json")
+    record = json.loads(out)
+    letters = "".join(sorted(string.ascii_letters))
+    assert (code, record["alphabet"]) == (0, letters)
+    assert "".join(letters[symbol] for symbol in record["emitted"]) == "appleAAAAA"
+    # symbol 0 fills up, as everywhere; what is written says where the answer ends
+    assert "answer to 'a': 'apple', filled up to 10 symbols with 'A'" in typed(*asked, "--input", "a")[1]
+    assert "answer to 'J': 'Jackrabbit'\n" in typed(*asked, "--input", "J")[1]
+
+
+def test_the_one_map_is_what_is_verified(typed: Typed, tmp_path: Path) -> None:
+    """At too low a temperature its own answers come out wrong, and are told in its characters."""
+    asked = ("longer-answers", "--map", keep_map(tmp_path, letters_to_words()), "--verify", "exhaustive")
+    record = json.loads(typed(*asked, "--json")[1])
+    assert (record["checked"], record["passes"], record["failures"]) == (1, 52, 0)
+    code, out, _ = typed(*asked, "--temperature", "2")
+    assert code == 1
+    assert "counterexample: input 'A', step 1: 'A' → " in out
+    code, out, _ = typed(*asked, "--temperature", "2", "--json")
+    table = json.loads(out)["counterexamples"][0]["target"]
+    letters = sorted(string.ascii_letters)
+    assert "".join(letters[symbol] for symbol in table[:10]) == "AppleAAAAA"
+
+
+def test_an_entry_for_the_space_fills_up_with_spaces(typed: Typed, tmp_path: Path) -> None:
+    asked = ("longer-answers", "--map", keep_map(tmp_path, letters_to_words() | {" ": ""}))
+    out = typed(*asked, "--input", "a")[1]
+    assert "V = 53" in out
+    assert "answer to 'a': 'apple', filled up to 10 symbols with ' '" in out
+
+
+def test_maps_of_one_and_two_characters(typed: Typed, tmp_path: Path) -> None:
+    vowels = keep_map(tmp_path, {"é": "o", "o": "é"})
+    assert "answer to 'é': 'o'\n" in typed("theorem-2", "--map", vowels, "--input", "é")[1]
+    larger = keep_map(tmp_path, {a + b: max(a, b) for a, b in itertools.product("abc", repeat=2)})
+    for name in ("packed-inputs", "tabled-inputs"):
+        code, out, _ = typed(name, "--map", larger, "--input", "ac")
+        assert code == 0
+        assert "V = 3, n_X = 2" in out
+        assert "answer to 'ac': 'c'\n" in out
+        verified = typed(name, "--map", larger, "--verify", "exhaustive")[1]
+        assert "9 inputs, each run: 9 symbols, 0 wrong" in " ".join(verified.split())
+
+
+def test_an_alphabet_gives_the_order_and_the_vocabulary(typed: Typed, tmp_path: Path) -> None:
+    code, out, _ = typed("theorem-1", "--alphabet", "no way", "--text", "nay")
+    assert code == 0
+    assert "V = 6, n_X = 0, n_Y = 3" in out
+    assert "virtual token 1: (0, 0.6667, 0.8333)" in out
+    assert "emitted: nay" in out
+    swap = keep_map(tmp_path, {"b": "a", "a": "b"})
+    code, out, _ = typed("theorem-2", "--alphabet", "ba", "--vocab", "2", "--map", swap, "--json")
+    assert (code, json.loads(out)["tokens"]) == (0, [[0.5, 0.0]])
+    assert json.loads(typed("theorem-2", "--alphabet", "abc", "--verify", "exhaustive", "--json")[1])["checked"] == 27
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answers", "message"),
+    [
+        ("--alphabet aba", {}, "must differ, but 'a' stands more than once in 'aba'"),
+        ("--alphabet ", {}, "an alphabet needs at least 1 character, got none"),
+        ("--alphabet abc --vocab 5", {}, "--vocab 5 disagrees with the 3 characters of --alphabet; leave --vocab out"),
+        ("--alphabet a\nb", {}, "the character '\\n' cannot be shown"),
+        ("--alphabet abc", {"a": "b"}, "'b'; give each an answer. The inputs are made of the 3 symbols 'abc', given"),
+        ("--alphabet ab", {"a": "x", "b": "a"}, "character 'x' at place 0 of 'x' is not among the 2 symbols 'ab'"),
+        (
+            "",
+            {"a": "b", "b": "."},
+            "is not total: 1 of 3 inputs have no answer, the first is '.'; give each an answer. The inputs are made of "
+            "the 3 symbols '.ab', the characters of the map's inputs and answers ('.' only in answers).",
+        ),
+        ("--vocab 2", {" ": "!"}, "made of the 2 symbols ' !', the first printable ASCII characters."),
+        ("", {}, "is empty; give each input an answer"),
+        ("", {"a": "\ud800"}, "the character '\\ud800' cannot be shown"),
+        ("", {"": "ab"}, "answers '', but an input is 1 character"),
+        ("", {"a": "b", "b": "a", "ab": "c"}, "answers 'ab', but an input is 1 character"),
+        ("--length 1", {"a": "ab", "b": ""}, "at most 1 character; shorten it or give --length 2."),
+        ("--verify 3", {"a": "b", "b": "a"}, "--map is the one target: give --verify exhaustive with it"),
+        ("--input ab", {"a": "b", "b": "a"}, "--input 'ab' has 2 characters, but an input is 1 character"),
+    ],
+)
+def test_alphabets_and_maps_that_do_not_fit(
+    typed: Typed, arguments: str, answers: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    keys = arguments.split(" ") if arguments else []
+    code, out, error = typed(
+        "longer-answers", *keys, "--map", keep_map(tmp_path, answers or ({} if not keys else {"a": "a"}))
+    )
+    assert (code, out) == (2, "")
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_a_map_that_is_not_total_is_named_before_its_size(typed: Typed, tmp_path: Path) -> None:
+    words = keep_map(tmp_path, {"ab": "c", "yz": "d"} | {a + "x": "e" for a in string.ascii_lowercase})
+    assert "is not total: 648 of 676 inputs" in typed("packed-inputs", "--map", words)[2]
 
 
 @pytest.mark.parametrize("name", [known.name for known in CATALOG])
@@ -157,7 +276,7 @@ def test_the_list_has_every_name(typed: Typed) -> None:
         ("capacity --dtype float8", "unknown dtype 'float8'"),
         ("capacity --vocab 3", "capacity does not take --vocab; it takes --dtype."),
         ("list --text x", "list does not take --text; it takes no option but"),
-        ("theorem-1 --hard-tokens 3", "theorem-1 does not take --hard-tokens; it takes --dtype, --input"),
+        ("theorem-1 --hard-tokens 3", "theorem-1 does not take --hard-tokens; it takes --alphabet, --dtype"),
         ("theorem-1 --text abc --verify 3", "theorem-1 with --verify does not take --text"),
         ("theorem-2 --length 3", "takes vocab only, not length"),
         ("reach --vocab 1000000 --length 2 --verify 3", "reach does not take --verify"),

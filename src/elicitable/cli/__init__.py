@@ -319,11 +319,12 @@ def prune(
     task: TaskName,
     margin: Annotated[float, typer.Option(help="how much of the score may be lost (0.01 is 1 point)")] = 0.01,
     items: Annotated[int, typer.Option(help="validation items: half to search on, half to confirm")] = 1000,
+    steps: Annotated[int, typer.Option(help="to train what is left, if half cannot go without; 0 never trains")] = 300,
     peft: Annotated[bool, typer.Option("--peft", help="drop whole tokens only, so that PEFT loads the result")] = False,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     device: Device = "auto",
-    seed: NoSeed = 0,
+    seed: Seed = 0,
     out: Out = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -337,7 +338,15 @@ def prune(
     folder = out or adapter.with_name(f"{adapter.name}-pruned")
     with _progress_console().status("pruning …") if not quiet else nullcontext():
         record = prune_adapter(
-            load(model, device=device), adapter, wanted, folder, margin=margin, items=items, peft=peft
+            load(model, device=device),
+            adapter,
+            wanted,
+            folder,
+            margin=margin,
+            items=items,
+            steps=steps,
+            peft=peft,
+            seed=seed,
         )
     if as_json:
         _print_json(record)
@@ -352,10 +361,19 @@ def construct(
     vocab: Annotated[int, typer.Option(help="V, the size of the vocabulary")] = 10,
     length: Annotated[int | None, typer.Option(help="N or n_Y, symbols of the answer")] = None,
     inputs: Annotated[int | None, typer.Option(help="n_X, user tokens")] = None,
-    text: Annotated[str | None, typer.Option(help="the text to encode (printable ASCII from the space)")] = None,
+    alphabet: Annotated[
+        str | None,
+        typer.Option(
+            help="the characters of the symbols, in order; V is their number [default: those of --map, or printable "
+            "ASCII from the space]"
+        ),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="the text to encode")] = None,
     mapping: Annotated[Path | None, typer.Option("--map", help="a JSON object: input text to answer text")] = None,
     given: Annotated[str, typer.Option("--input", help="the user input that the answer is generated for")] = "",
-    verify: Annotated[str | None, typer.Option(help="exhaustive, or how many random targets to run")] = None,
+    verify: Annotated[
+        str | None, typer.Option(help="exhaustive (with --map: that map, on every input), or how many random targets")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float64, float32, bfloat16 or float16")] = "float64",
     temperature: Annotated[float | None, typer.Option(help="the inverse temperature T of the softmax")] = None,
     unchecked: Annotated[
@@ -380,6 +398,7 @@ def construct(
         vocab=vocab,
         length=length,
         inputs=inputs,
+        alphabet=alphabet,
         text=text,
         mapping=mapping,
         given=given,

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from elicitable.cache import replace_file
+from elicitable.cli import text_map
+from elicitable.cli.text_map import TextMap
 from elicitable.constructions import any_sequence, catalog, longer_answers
 from elicitable.constructions import capacity as capacities
 from elicitable.constructions.alphabet import PRINTABLE, Alphabet, printable
 from elicitable.constructions.capacity import CapacityRow
-from elicitable.constructions.construction import Construction
+from elicitable.constructions.construction import Construction, Target
 from elicitable.constructions.precision import DTYPES
 from elicitable.constructions.reach import reach
 from elicitable.constructions.trace import Trace, trace
 from elicitable.constructions.transformer import INVERSE_TEMPERATURE
-from elicitable.constructions.verify import Verification, verify
+from elicitable.constructions.verify import Verification, verify, verify_targets
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.report.constructions import decoding_lines, plot_capacity, plot_decoding
 from elicitable.report.microscope import figure_svg
@@ -54,6 +55,7 @@ class Request:
     vocab: int
     length: int | None
     inputs: int | None
+    alphabet: str | None
     text: str | None
     mapping: Path | None
     given: str
@@ -70,12 +72,31 @@ class Request:
     asked: frozenset[str] = frozenset()  # the options that were typed
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a construction is to do: its target and the alphabet it is told in, None where only numbers were asked for.
+
+    ``origin`` says whose characters the alphabet is; ``texts`` is the map that the target was read from.
+    """
+
+    target: Target | None = None
+    alphabet: Alphabet | None = None
+    origin: str = ""
+    texts: TextMap | None = None
+
+    @property
+    def characters(self) -> str:
+        """The characters of the alphabet; none where there is no alphabet."""
+        return "" if self.alphabet is None else self.alphabet.characters
+
+
 Answer = tuple[dict[str, Any], list["RenderableType"]]
 
 ALWAYS = frozenset({"name", "seed", "out", "as_json", "quiet"})
 BUILDING = frozenset({"vocab", "length", "inputs", "dtype", "temperature", "unchecked"})
-TRACING = frozenset({"text", "mapping", "given"})
-#: What each name takes beside ALWAYS; the constructions take BUILDING and either TRACING or --verify.
+TELLING = frozenset({"alphabet", "mapping"})
+TRACING = frozenset({"text", "given"})
+#: What each name takes beside ALWAYS; the constructions take BUILDING, TELLING and either TRACING or --verify.
 TAKES = {
     "list": frozenset[str](),
     "capacity": frozenset({"dtype"}),
@@ -109,13 +130,19 @@ def _answer(request: Request, console: Console | None) -> Answer:
         return _capacity(request, console)
     if request.name == "reach":
         return _reached(_built(request, any_sequence.NAME))
-    built = _built(request, request.name)
-    return _traced(request, built) if request.verify is None else _verified(request, built, console)
+    sized, wanted = _wanted(request)
+    built = _built(sized, request.name)
+    told = _traced if request.verify is None else _verified
+    record, shown = told(request, built, wanted, console)
+    if wanted.alphabet is not None:
+        record["alphabet"] = wanted.characters
+        shown.insert(1, f"alphabet: {wanted.alphabet}, {wanted.origin}")
+    return record, shown
 
 
 def _check_asked(request: Request) -> None:
     """Raises InputError for an option that would be ignored."""
-    modes = BUILDING | ({"verify"} if request.verify is not None else TRACING)
+    modes = BUILDING | TELLING | ({"verify"} if request.verify is not None else TRACING)
     takes = TAKES.get(request.name, modes)
     foreign = sorted(map(_flag, request.asked - takes - ALWAYS))
     if foreign:
@@ -128,14 +155,87 @@ def _flag(option: str) -> str:
     return "--" + {"mapping": "map", "given": "input"}.get(option, option.replace("_", "-"))
 
 
+def _wanted(request: Request) -> tuple[Request, Wanted]:
+    """What was asked for, read and checked, and the request with the sizes that follow from it."""
+    if request.text is not None and request.mapping is not None:
+        raise InputError("give either --text or --map, not both.")
+    if request.text is not None and request.name != any_sequence.NAME:
+        raise InputError(f"{request.name} realises a map: give --map FILE instead of --text.")
+    if request.mapping is not None and request.name == any_sequence.NAME:
+        raise InputError(f"{request.name} emits a sequence: give --text instead of --map.")
+    texts = None if request.mapping is None else text_map.read(request.mapping)
+    alphabet, origin = _alphabet(request, texts)
+    sized = replace(request, vocab=request.vocab if alphabet is None else len(alphabet), length=_length(request, texts))
+    return sized, Wanted(_target(sized, alphabet, origin, texts), alphabet, origin, texts)
+
+
+def _alphabet(request: Request, texts: TextMap | None) -> tuple[Alphabet | None, str]:
+    """The characters of the symbols and whose they are: those typed, those of the map, or printable ASCII."""
+    if request.alphabet is not None:
+        return _typed_alphabet(request, request.alphabet), "given by --alphabet"
+    if texts is not None and "vocab" not in request.asked:
+        only = texts.only_answered()
+        of_answers = f" ({only!r} only in answers)" if only else ""
+        return _shown(texts.alphabet()), f"the characters of the map's inputs and answers{of_answers}"
+    asked = [option for option in ("text", "mapping", "given") if getattr(request, option) not in (None, "")]
+    if not asked:
+        return None, ""
+    if request.vocab > len(PRINTABLE):
+        raise InputError(
+            f"{_flag(asked[0])} needs a vocabulary of at most {len(PRINTABLE)}, the printable ASCII characters, or "
+            "--alphabet."
+        )
+    return printable(request.vocab), "the first printable ASCII characters"
+
+
+def _typed_alphabet(request: Request, characters: str) -> Alphabet:
+    """The alphabet of --alphabet; raises InputError for one that --vocab disagrees with."""
+    alphabet = _shown(Alphabet(characters))
+    if "vocab" in request.asked and request.vocab != len(alphabet):
+        raise InputError(
+            f"--vocab {request.vocab} disagrees with the {plural(len(alphabet), 'character')} of --alphabet; "
+            "leave --vocab out."
+        )
+    return alphabet
+
+
+def _shown(alphabet: Alphabet) -> Alphabet:
+    """The alphabet; raises InputError for a character that a terminal cannot show."""
+    for character in alphabet.characters:
+        if not character.isprintable():
+            raise InputError(f"the character {character!r} cannot be shown; an alphabet has printable characters only.")
+    return alphabet
+
+
+def _length(request: Request, texts: TextMap | None) -> int | None:
+    """The length typed, or else that of the text or of the longest answer (at least 1)."""
+    if request.length is None and request.text is not None:
+        return len(request.text)
+    if request.length is None and texts is not None and request.name == longer_answers.NAME:
+        return max(1, texts.longest)
+    return request.length
+
+
+def _target(sized: Request, alphabet: Alphabet | None, origin: str, texts: TextMap | None) -> Target | None:
+    """The text or the map in symbols; None where neither was given."""
+    if alphabet is not None and sized.text is not None:
+        return alphabet.fit(sized.text, sized.length or 0)
+    if alphabet is None or texts is None:
+        return None
+    known = catalog.entry(sized.name)
+    n_input, n_answer, advice = 1, 1, ""
+    if known.option == "inputs":
+        n_input = known.default if sized.inputs is None else sized.inputs
+    elif known.option == "length":
+        n_answer, advice = sized.length or 0, f" or give --length {texts.longest}"
+    return texts.encode(alphabet, origin, n_input, n_answer, advice)
+
+
 def _built(request: Request, name: str) -> Construction:
-    length = request.length
-    if request.text is not None and length is None and name == any_sequence.NAME:
-        length = len(request.text)
     return catalog.build(
         name,
         vocab=request.vocab,
-        length=length,
+        length=request.length,
         inputs=request.inputs,
         dtype=request.dtype,
         inverse_temperature=INVERSE_TEMPERATURE if request.temperature is None else request.temperature,
@@ -178,31 +278,48 @@ def _facts(built: Construction) -> str:
     )
 
 
-def _verified(request: Request, built: Construction, console: Console | None) -> Answer:
+def _verified(request: Request, built: Construction, wanted: Wanted, console: Console | None) -> Answer:
     how: Any = request.verify
+    if wanted.target is not None and how != "exhaustive":
+        raise InputError(f"--map is the one target: give --verify exhaustive with it, not {how!r}, or leave --map out.")
     if how != "exhaustive":
         if not str(how).isdecimal() or int(how) < 1:
             raise InputError(f"--verify takes exhaustive or a number of random targets, got {how!r}.")
         how = int(how)
     with _status(console, f"verifying {built.name} …"):
-        result = verify(built, how, seed=request.seed)
-    return plain_json(asdict(result)), [_facts(built), *_verification_lines(result)]
+        if wanted.target is None:
+            result = verify(built, how, seed=request.seed)
+        else:
+            result = verify_targets(built, built.table(wanted.target)[None])
+    return plain_json(asdict(result)), [_facts(built), *_verification_lines(result, wanted)]
 
 
 def _status(console: Console | None, what: str) -> AbstractContextManager[object]:
     return nullcontext() if console is None else console.status(what)
 
 
-def _verification_lines(result: Verification) -> Iterator[str]:
+def _verification_lines(result: Verification, wanted: Wanted) -> Iterator[str]:
     kind = "all" if result.exhaustive else f"{result.checked:,} random"
-    yield (
-        f"{kind} targets: {result.checked:,} checked on every input, {result.decisions:,} symbols, "
-        f"{result.failures:,} wrong, in {result.seconds:.1f} s ({result.dtype})"
-    )
+    what = f"{kind} targets: {result.checked:,} checked on every input, "
+    if wanted.texts is not None:
+        what = f"the map {wanted.texts.path}: {result.passes:,} inputs, each run: "
+        yield from _filling_line(result, wanted)
+    yield f"{what}{result.decisions:,} symbols, {result.failures:,} wrong, in {result.seconds:.1f} s ({result.dtype})"
     yield f"smallest margin {result.smallest_margin:.3g}; 1/V² = {result.ideal_margin:.3g}"
     for one in result.counterexamples:
+        if wanted.alphabet is not None and wanted.texts is not None:
+            given, right, emitted = (wanted.alphabet.decode(row) for row in (one.inputs, (one.wanted,), (one.emitted,)))
+            yield f"counterexample: input {given!r}, step {one.step}: {right!r} → {emitted!r}"
+            continue
         where = f"input {_row(one.inputs)}, step {one.step}" if one.inputs else f"step {one.step}"
         yield f"counterexample: target {_row(one.target)}, {where}: {one.wanted} → {one.emitted}"
+
+
+def _filling_line(result: Verification, wanted: Wanted) -> Iterator[str]:
+    """What fills up the answers of a map that are shorter than n_Y."""
+    texts = wanted.texts
+    if texts is not None and any(len(text) < result.n_answer for text in texts.answers.values()):
+        yield f"shorter answers are filled up to {plural(result.n_answer, 'symbol')} with {wanted.characters[0]!r}"
 
 
 def _row(numbers: Sequence[float]) -> str:
@@ -210,76 +327,43 @@ def _row(numbers: Sequence[float]) -> str:
     return f"({', '.join([*(f'{number:.4g}' for number in numbers[:24]), *(['…'] if len(numbers) > 24 else [])])})"
 
 
-def _alphabet(built: Construction, what: str) -> Alphabet:
-    if built.vocab > len(PRINTABLE):
-        raise InputError(f"{what} needs a vocabulary of at most {len(PRINTABLE)}, the printable ASCII characters.")
-    return printable(built.vocab)
-
-
-def _target(request: Request, built: Construction) -> Any:
-    """What the construction is made to do: the text, the map, or a random target of the seed."""
-    if request.text is not None:
-        if built.n_input:
-            raise InputError(f"{built.name} realises a map: give --map FILE instead of --text.")
-        return _alphabet(built, "--text").fit(request.text, built.n_answer)
-    if request.mapping is not None:
-        if not built.n_input:
-            raise InputError(f"{built.name} emits a sequence: give --text instead of --map.")
-        return _read_map(request.mapping, built, _alphabet(built, "--map"))
-    draws = generator(request.seed, "constructions", "target", built.name)
-    return built.random_targets(1, draws)[0].reshape(built.target_shape)
-
-
-def _read_map(path: Path, built: Construction, alphabet: Alphabet) -> dict[Any, Any]:
-    """A total map from texts of n_X characters to texts of at most n_Y; shorter answers are filled up with spaces."""
-    answers = _read_answers(path)
-    for given, text in answers.items():
-        if len(given) != built.n_input:
-            raise InputError(f"the map {path} answers {given!r}, but an input is {plural(built.n_input, 'character')}.")
-        if len(text) > built.n_answer:
-            longer = f" or give --length {len(text)}" if built.name == longer_answers.NAME else ""
-            raise InputError(
-                f"the map {path} answers {given!r} with {text!r}, but an answer is at most "
-                f"{plural(built.n_answer, 'character')}; shorten it{longer}."
-            )
-    pairs = {alphabet.encode(given): alphabet.fit(text, built.n_answer) for given, text in answers.items()}
-    missing = [row for row in map(tuple, built.inputs().tolist()) if row not in pairs]
-    if missing:
-        raise InputError(
-            f"the map {path} is not total: {len(missing):,} of {built.n_inputs:,} inputs have no answer, the first is "
-            f"{alphabet.decode(missing[0])!r}; give each an answer."
-        )
-    return pairs
-
-
-def _read_answers(path: Path) -> dict[str, str]:
-    """The JSON object in a file; raises InputError for anything else, and for a key that stands there twice."""
-    try:
-        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"the map {path} cannot be read: {error}.") from error
-    # the hook turns {"a": "b"} into [("a", "b")]; a JSON list holds no tuples
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) and isinstance(pair[1], str) for pair in pairs):
-        raise InputError(f"the map {path} must be a JSON object from input text to answer text.")
-    twice = [given for given, times in Counter(given for given, _ in pairs).items() if times > 1]
-    if twice:
-        raise InputError(f"the map {path} answers {twice[0]!r} more than once; keep one answer.")
-    return dict(pairs)
-
-
-def _traced(request: Request, built: Construction) -> Answer:
-    if request.text is not None and request.mapping is not None:
-        raise InputError("give either --text or --map, not both.")
-    user = _alphabet(built, "--input").encode(request.given) if request.given else (0,) * built.n_input
-    run = trace(built, _target(request, built), user, top=SHOWN_LOGITS)
-    is_text = request.text is not None or request.mapping is not None
-    characters = printable(built.vocab).characters if is_text else ""
+def _traced(request: Request, built: Construction, wanted: Wanted, _: Console | None) -> Answer:
+    target = wanted.target
+    if target is None:
+        draws = generator(request.seed, "constructions", "target", built.name)
+        target = built.random_targets(1, draws)[0].reshape(built.target_shape)
+    run = trace(built, target, _user(request.given, built, wanted.alphabet), top=SHOWN_LOGITS)
+    characters = wanted.characters
     record = plain_json(asdict(run)) | {"checked": len(run.steps), "counterexamples": _misses(run)}
     shown: list[RenderableType] = [_facts(built), *_token_lines(run), _steps_table(run, characters)]
+    shown += _answer_line(run, wanted)
     shown += ["", *decoding_lines(run, 1, characters)]
     if request.out is not None:
         shown.append(f"picture: {_picture(run, request.out, characters)}")
     return record, shown
+
+
+def _user(given: str, built: Construction, alphabet: Alphabet | None) -> tuple[int, ...]:
+    """The user input in symbols; symbol 0 throughout where none was typed."""
+    if not given or alphabet is None:
+        return (0,) * built.n_input
+    symbols = alphabet.encode(given)
+    if len(symbols) != built.n_input:
+        raise InputError(
+            f"--input {given!r} has {plural(len(symbols), 'character')}, but an input is "
+            f"{plural(built.n_input, 'character')}."
+        )
+    return symbols
+
+
+def _answer_line(run: Trace, wanted: Wanted) -> Iterator[str]:
+    """What a map answered, and where the answer ends."""
+    if wanted.alphabet is None or wanted.texts is None:
+        return
+    given, emitted = wanted.alphabet.decode(run.inputs), wanted.alphabet.decode(run.emitted)
+    end = len(wanted.texts.answers[given])
+    filled = f", filled up to {plural(len(emitted), 'symbol')} with {wanted.characters[0]!r}"
+    yield f"answer to {given!r}: {emitted[:end]!r}{filled if end < len(emitted) else ''}"
 
 
 def _misses(run: Trace) -> list[dict[str, int]]:

@@ -9,6 +9,9 @@ from elicitable.errors import InputError
 #: Printable ASCII, from the space, chr(32), to the tilde, chr(126).
 PRINTABLE = "".join(map(chr, range(32, 127)))
 
+#: Alphabets up to this size are named character by character even where they are a run of code points.
+SPELLED_OUT = 3
+
 
 @dataclass(frozen=True)
 class Alphabet:
@@ -21,19 +24,31 @@ class Alphabet:
     characters: str
 
     def __post_init__(self) -> None:
-        if len(set(self.characters)) != len(self.characters):
-            raise InputError(f"the characters of an alphabet must differ, got {self.characters!r}.")
+        if not self.characters:
+            raise InputError("an alphabet needs at least 1 character, got none.")
+        twice = [character for character in self.characters if self.characters.count(character) > 1]
+        if twice:
+            raise InputError(
+                f"the characters of an alphabet must differ, but {twice[0]!r} stands more than once in "
+                f"{self.characters!r}; keep one."
+            )
 
     def __len__(self) -> int:
         return len(self.characters)
+
+    def __str__(self) -> str:
+        """How many symbols and which: the first and the last of a run of code points, or all of them."""
+        first, last = self.characters[0], self.characters[-1]
+        is_run = self.characters == "".join(map(chr, range(ord(first), ord(last) + 1)))
+        which = f"{first!r} to {last!r}" if is_run and len(self) > SPELLED_OUT else repr(self.characters)
+        return f"the {len(self)} symbols {which}"
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The symbols of ``text``; raises InputError naming the first character that has none."""
         for place, character in enumerate(text):
             if character not in self.characters:
                 raise InputError(
-                    f"character {character!r} at place {place} of {text!r} is not among the "
-                    f"{len(self)} symbols {self.characters[0]!r} to {self.characters[-1]!r}; "
+                    f"character {character!r} at place {place} of {text!r} is not among {self}; "
                     "use other characters or a larger vocabulary."
                 )
         return tuple(self.characters.index(character) for character in text)
