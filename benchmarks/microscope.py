@@ -7,20 +7,20 @@ Run it on an otherwise idle machine:
 Each way runs in a process of its own, so that peaks of memory do not mix. Ways are interleaved, so that a machine that
 slows down slows all of them; printed are medians, and the median of the ratios to the plain forward of the same round.
 
-Three runs: one to warm up, one on the clock, one for memory. *Peak* is the process's resident memory at its highest
-during the third, *growth* what that is above the loaded model. For the third run freed memory goes back to the system
-at once; otherwise growth would depend on what earlier runs had left behind. On Linux alone: elsewhere the peak is that
-of the whole process, and growth is not told.
+Every run is warmed up by one before it. *Peak* is the process's resident memory at its highest during the run, *growth*
+what that is above the loaded model. Memory is measured in a process where freed memory goes back to the system at once
+(MALLOC_MMAP_THRESHOLD_); otherwise growth would be what the warm-up happened to leave behind. On Linux alone:
+elsewhere the peak is that of the whole process, and growth is not told.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import importlib.util
 import json
 import math
+import os
 import resource
 import statistics
 import subprocess
@@ -34,8 +34,8 @@ WAYS = ("plain", "watch", "watch with residuals", "watch with everything", "outp
         "TransformerLens")  # fmt: skip
 
 
-def measure(way: str, tokens: int) -> dict[str, float | str]:
-    """Seconds (on the clock, and of the processor) of one run of ``way``; its peak memory and growth in MB."""
+def measure(way: str, tokens: int, memory: bool) -> dict[str, float | str]:
+    """Seconds (on the clock, and of the processor) of one run of ``way``, or its peak memory and growth in MB."""
     import torch
 
     import elicitable as el
@@ -45,35 +45,23 @@ def measure(way: str, tokens: int) -> dict[str, float | str]:
     run = _way(way, model, ids)
     with torch.no_grad():
         run()
+        if memory:
+            return _memory_of(run)
         started, cpu_started = time.perf_counter(), time.process_time()
         run()
-        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
-        peak, growth = _memory_of(run)
-    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak, "growth_mb": growth}
+        return {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu_started}
 
 
-def _memory_of(run: Callable[[], object]) -> tuple[float, float]:
+def _memory_of(run: Callable[[], object]) -> dict[str, float | str]:
     """The peak of resident memory during ``run``, and how far it is above what there was before, in MB."""
     gc.collect()
     if not Path("/proc/self/clear_refs").exists():
         run()
-        return _peak_mb(), math.nan
-    _give_freed_memory_back()
+        return {"peak_mb": _peak_mb(), "growth_mb": math.nan}
     before = _status_mb("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     run()
-    return _status_mb("VmHWM"), _status_mb("VmHWM") - before
-
-
-def _give_freed_memory_back() -> None:
-    """From here on, glibc maps every block of 64 KB or more by itself, and unmaps it when it is freed."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(ctypes.c_int(-3), ctypes.c_int(64 * 1024))  # M_MMAP_THRESHOLD
-        libc.mallopt(ctypes.c_int(-4), ctypes.c_int(2**20))  # M_MMAP_MAX
-        libc.malloc_trim(ctypes.c_size_t(0))
-    except (OSError, AttributeError):
-        return  # another C library: growth is then told with what was left behind
+    return {"peak_mb": _status_mb("VmHWM"), "growth_mb": _status_mb("VmHWM") - before}
 
 
 def _status_mb(name: str) -> float:
@@ -158,11 +146,13 @@ NEEDS = {"nnsight": "nnsight", "TransformerLens": "transformer_lens"}
 def _apart(way: str, tokens: int) -> dict[str, float | str]:
     if way in NEEDS and importlib.util.find_spec(NEEDS[way]) is None:
         return {"failed": f"{NEEDS[way]} is not installed"}
-    command = [sys.executable, __file__, "--measure", way, "--tokens", str(tokens)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-    found: dict[str, float | str] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, float | str] = {}
+    for option, environment in (("--clock", {}), ("--memory", {"MALLOC_MMAP_THRESHOLD_": "65536"})):
+        command = [sys.executable, __file__, "--measure", way, "--tokens", str(tokens), option]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+        if done.returncode:
+            return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+        found |= json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -173,9 +163,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--ways", nargs="*", default=list(WAYS))
     parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--clock", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
-        print(json.dumps(measure(given.measure, given.tokens)))
+        print(json.dumps(measure(given.measure, given.tokens, given.memory)))
         return
     ways = ["plain", *(way for way in given.ways if way != "plain")]
     rounds = [{way: _apart(way, given.tokens) for way in ways} for _ in range(given.repeats)]

@@ -6,10 +6,11 @@ the content stands where it stood before, however few tokens are left.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elicitable.methods.base import Adaptation
 from elicitable.values import PrefixKV
@@ -42,7 +43,8 @@ class PrunedPrefixContext(Adaptation):
         **setting: Any,
     ) -> None:
         super().__init__(**setting)
-        self.keys, self.values, self.kept = keys, values, kept
+        self.keys, self.values = [nn.Parameter(key) for key in keys], [nn.Parameter(value) for value in values]
+        self.kept = kept
         self.positions, self.content_at = positions, content_at
 
     @classmethod
@@ -68,18 +70,18 @@ class PrunedPrefixContext(Adaptation):
             kept=tuple(self.kept),
         )
 
+    def parameters(self) -> list[nn.Parameter]:
+        """What is left: all keys, then all values."""
+        return [*self.keys, *self.values]
+
     def keys_per_layer(self) -> int:
         """Keys of the layer's head that kept the most."""
         return max(int(mask.sum(dim=1).max()) for mask in self.kept)
 
-    def bytes_stored(self) -> int:
-        """Bytes of the packed keys and values."""
-        return sum(x.numel() * x.element_size() for x in (*self.keys, *self.values))
-
     def tensors(self) -> dict[str, Tensor]:
         """What an adapter folder holds."""
-        named = {"keys": self.keys, "values": self.values, "kept": self.kept}
-        layers = {f"layers.{i}.{name}": x for name, each in named.items() for i, x in enumerate(each)}
+        named: dict[str, Sequence[Tensor]] = {"keys": self.keys, "values": self.values, "kept": self.kept}
+        layers = {f"layers.{i}.{name}": x.detach() for name, each in named.items() for i, x in enumerate(each)}
         return {**layers, "positions": self.positions, "content_at": torch.tensor(self.content_at)}
 
     @classmethod
@@ -99,6 +101,6 @@ def _kept(prefix: PrefixKV, layer: int) -> Tensor:
 
 
 def _unpacked(packed: Tensor, kept: Tensor) -> Tensor:
-    dense = packed.new_zeros(1, *kept.shape, packed.shape[1])
-    dense[0, kept.to(packed.device)] = packed
-    return dense
+    place = kept.flatten().nonzero()[:, 0].to(packed.device)
+    dense = packed.new_zeros(kept.numel(), packed.shape[1]).index_copy(0, place, packed)
+    return dense.reshape(1, *kept.shape, packed.shape[1])

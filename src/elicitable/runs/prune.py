@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,20 +11,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elicitable.cache import replace_file
-from elicitable.diagnosis.prune import prune
+from elicitable.diagnosis.prune import Pruned, keep_tokens, pair_use, prune
 from elicitable.errors import InputError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.kv_prefix import KVPrefixContext
 from elicitable.methods.pruned_prefix import PrunedPrefixContext
-from elicitable.models.inject import installed, set_prefix
+from elicitable.models.inject import installed, prefix_length, set_prefix
 from elicitable.runs.store import Store
 from elicitable.training.batches import encode
 from elicitable.training.evaluate import Reading, evaluate
-from elicitable.values import PrefixKV
+from elicitable.training.loop import Plan, train
+from elicitable.values import Item, PrefixKV
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
+
+RATES = (1e-1, 3e-2)  # of the schedule of kv-prefix: a warm start needs neither its hottest nor its coldest
+Left = PrunedPrefixContext | KVPrefixContext
 
 
 def prune_adapter(
@@ -35,14 +40,31 @@ def prune_adapter(
     margin: float = 0.01,
     items: int = 1000,
     test_items: int = 1000,
+    steps: int = 300,
     peft: bool = False,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Prune the prefix in ``adapter`` on the validation split and write the smaller one to ``out``.
 
-    The search runs on one half of ``items`` of the validation split; what it found is confirmed on the other half, on
-    each of which half of ``margin`` may be lost: the rest is kept back for texts that had no part in the choice. The
-    record says what was kept, the score before and after on the second half, and both on the test split.
-    ``peft``: drop whole virtual tokens alone, so that PEFT loads what is left.
+    First whatever does nothing is dropped, and nothing is trained. Where more than half of the virtual tokens are
+    left, the stronger half alone is trained on for ``steps``; if that keeps the score it is what is pruned instead,
+    and the record says so. The search runs on one half of ``items``; what it found is confirmed on the other half, on
+    each of which half of ``margin`` may be lost: the rest is kept back for texts that had no part in the choice.
+
+    Args:
+        model: the adapter's model.
+        adapter: the folder of a prefix.
+        task: whose validation split decides, and whose test split is reported.
+        out: where the smaller adapter is written.
+        margin: the most the score may lose.
+        items: of the validation split.
+        test_items: of the test split.
+        steps: of training at most, for each of two rates; 0 never trains.
+        peft: drop whole virtual tokens alone, so that PEFT loads what is left.
+        seed: of the training data.
+
+    Returns:
+        The record that is written beside the adapter: what was kept, and the scores before and after.
 
     Raises:
         InputError: the adapter holds no prefix.
@@ -52,39 +74,29 @@ def prune_adapter(
     if not isinstance(whole, KVPrefixContext):
         raise InputError(f"{adapter} holds no prefix (it is {whole.kind}); only virtual tokens can be pruned.")
     Store(out)
-    reading = Reading(batch=32 if model.tokenizer else 250)
-
-    held = task.held_out("validation", items)
-    search, confirm, test = held[: len(held) // 2], held[len(held) // 2 :], task.held_out("test", test_items)
-
-    def score_on(prefix: PrefixKV, chosen: Any) -> float:
-        with torch.no_grad(), installed(model) as slot:
-            set_prefix(model, slot, prefix)
-            try:
-                return evaluate(model, chosen, task.labels(), reading).mean
-            finally:
-                set_prefix(model, slot, None)
-
-    batch = encode(model, task.held_out("validation", 64))
-    given = {"attention_mask": batch.attention_mask} if batch.attention_mask is not None else {}
+    pruning = _Pruning(model, task, items, peft, str(adapter))
     prefix = whole.prefix(model)
-    smaller, done = prune(
-        model,
-        prefix,
-        lambda candidate: score_on(candidate, search),
-        [{"input_ids": batch.input_ids, **given}],
-        confirm=lambda candidate: score_on(candidate, confirm),
-        margin=margin / 2,
-        whole_tokens=peft,
-    )
-    left = _as_peft(smaller, adapter) if peft else PrunedPrefixContext.of(smaller, pruned_from=str(adapter))
+    before, length = pruning.confirmed(prefix), prefix_length(prefix)
+    chosen, trained = tuple(range(length)), 0
+    left, done = pruning.search(prefix, margin / 2)
+    if steps and len(done.kept) > length // 2:
+        strongest = pruning.strongest(prefix, length // 2)
+        for rate in RATES:
+            half = pruning.trained(keep_tokens(prefix, strongest, moves=peft), rate, steps, seed).prefix(model)
+            spare = pruning.confirmed(half) - (before - margin / 2)
+            if spare >= 0:
+                left, done = pruning.search(half, min(spare, margin / 2))
+                chosen, trained = strongest, steps
+                break
     write_adapter(model, left, out)
-    record = asdict(done) | {
-        "test_before": score_on(prefix, test),
-        "test_after": score_on(left.prefix(model), test),
+    record = _record(done, chosen, length, whole, left)
+    test = task.held_out("test", test_items)
+    record |= {
+        "score_before": before,
+        "test_before": pruning.score(prefix, test),
+        "test_after": pruning.score(left.prefix(model), test),
         "test_items": len(test),
-        "bytes_before": whole.bytes_stored(),
-        "bytes_after": left.bytes_stored(),
+        "trained_steps": trained,
         "peft": peft,
         "margin": margin,
         "adapter": str(out),
@@ -93,25 +105,95 @@ def prune_adapter(
     return record
 
 
-def _as_peft(prefix: PrefixKV, source: Path) -> KVPrefixContext:
-    keys, values = ([x[0].detach().clone() for x in part if x is not None] for part in (prefix.keys, prefix.values))
-    return KVPrefixContext(keys, values, length=keys[0].shape[1], pruned_from=str(source))
+class _Pruning:
+    """One model and task: how a prefix is scored, searched and trained on."""
+
+    def __init__(self, model: Model, task: Task, items: int, peft: bool, source: str) -> None:
+        self.model, self.task, self.peft, self.source = model, task, peft, source
+        held = task.held_out("validation", items)
+        self.seen, self.unseen = held[: len(held) // 2], held[len(held) // 2 :]
+        batch = encode(model, held[:64])
+        masked = {} if batch.attention_mask is None else {"attention_mask": batch.attention_mask}
+        self.batches = [{"input_ids": batch.input_ids, **masked}]
+
+    @torch.no_grad()
+    def score(self, prefix: PrefixKV, items: Sequence[Item]) -> float:
+        """The share of ``items`` that the model gets right with ``prefix``."""
+        reading = Reading(batch=32 if self.model.tokenizer else 250)
+        with installed(self.model) as slot:
+            set_prefix(self.model, slot, prefix)
+            try:
+                return evaluate(self.model, items, self.task.labels(), reading).mean
+            finally:
+                set_prefix(self.model, slot, None)
+
+    def confirmed(self, prefix: PrefixKV) -> float:
+        """The score on items that no search and no training has seen."""
+        return self.score(prefix, self.unseen)
+
+    def search(self, prefix: PrefixKV, margin: float) -> tuple[Left, Pruned]:
+        """What is left of ``prefix`` without whatever does nothing."""
+        smaller, done = prune(
+            self.model,
+            prefix,
+            lambda candidate: self.score(candidate, self.seen),
+            self.batches,
+            confirm=self.confirmed,
+            margin=margin,
+            whole_tokens=self.peft,
+        )
+        return self.packed(smaller), done
+
+    def strongest(self, prefix: PrefixKV, count: int) -> tuple[int, ...]:
+        """The ``count`` virtual tokens that add the most to the heads' outputs, in their order."""
+        use = pair_use(self.model, prefix, self.batches).sum(dim=(0, 1))
+        return tuple(sorted(use.argsort(descending=True)[:count].tolist()))
+
+    def trained(self, prefix: PrefixKV, rate: float, steps: int, seed: int) -> Left:
+        """``prefix`` trained on as it stands; its best state on items that the search has seen."""
+        left = self.packed(prefix)
+        batch = 16 if self.model.tokenizer else 64
+        plan = Plan(rate, steps, batch, warmup=steps // 15, evaluate_every=50, validation_items=len(self.seen))
+        train(self.model, left, self.task, plan, seed)
+        return left
+
+    def packed(self, prefix: PrefixKV) -> Left:
+        """As PEFT has it, or head by head."""
+        if not self.peft:
+            return PrunedPrefixContext.of(prefix, pruned_from=self.source)
+        keys, values = ([x[0].detach().clone() for x in part if x is not None] for part in (prefix.keys, prefix.values))
+        return KVPrefixContext(keys, values, length=keys[0].shape[1], pruned_from=self.source)
+
+
+def _record(done: Pruned, chosen: tuple[int, ...], length: int, whole: KVPrefixContext, left: Left) -> dict[str, Any]:
+    """What was done, with tokens and numbers counted in the prefix that was given."""
+    kept = [chosen[i] for i in done.kept]
+    return asdict(done) | {
+        "kept": kept,
+        "dropped": [i for i in range(length) if i not in kept],
+        "numbers_before": sum(x.numel() for x in whole.parameters()),
+        "pairs_before": done.pairs_before * length // len(chosen),
+        "bytes_before": whole.bytes_stored(),
+        "bytes_after": left.bytes_stored(),
+    }
 
 
 def pruning_summary(record: dict[str, Any]) -> str:
     """What was saved and what it cost, in a few lines for a person."""
     tokens, lost = len(record["kept"]) + len(record["dropped"]), record["test_before"] - record["test_after"]
     lines = [
-        f"dropped {1 - record['numbers_after'] / record['numbers_before']:.0%} of the prefix: "
-        f"{record['numbers_before']:,} numbers are now {record['numbers_after']:,} "
-        f"({record['bytes_before']:,} bytes are now {record['bytes_after']:,}).",
-        f"{len(record['dropped'])} of {tokens} virtual tokens are gone from every head, "
-        f"{len(record['silent'])} of {record['heads']} heads see no virtual token.",
+        f"dropped {len(record['dropped'])} of {tokens} virtual tokens, and {len(record['silent'])} of "
+        f"{record['heads']} heads see none: {record['numbers_before']:,} numbers are now "
+        f"{record['numbers_after']:,} ({1 - record['numbers_after'] / record['numbers_before']:.0%} saved).",
         f"validation {record['score_before']:.3f} -> {record['score_after']:.3f}, "
         f"test {record['test_before']:.3f} -> {record['test_after']:.3f} on {record['test_items']:,} items.",
     ]
+    if record["trained_steps"]:
+        lines.append(
+            f"Half could not be dropped as it was; what is left was trained on for {record['trained_steps']} steps."
+        )
     if lost > record["margin"]:
         lines.append(f"The test split loses more than the margin of {record['margin']:g}: give more --items.")
     if not record["peft"]:
-        lines.append("Heads keep different tokens, which PEFT's layout cannot hold; --peft drops whole tokens only.")
+        lines.append("PEFT cannot load this one (heads keep different tokens); --peft drops whole tokens only.")
     return "\n".join([*lines, f"adapter: {record['adapter']}"])
