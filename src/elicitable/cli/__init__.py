@@ -319,11 +319,12 @@ def prune(
     task: TaskName,
     margin: Annotated[float, typer.Option(help="how much of the score may be lost (0.01 is 1 point)")] = 0.01,
     items: Annotated[int, typer.Option(help="validation items: half to search on, half to confirm")] = 1000,
+    steps: Annotated[int, typer.Option(help="to train what is left, if half cannot go without; 0 never trains")] = 300,
     peft: Annotated[bool, typer.Option("--peft", help="drop whole tokens only, so that PEFT loads the result")] = False,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     device: Device = "auto",
-    seed: NoSeed = 0,
+    seed: Seed = 0,
     out: Out = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -337,7 +338,15 @@ def prune(
     folder = out or adapter.with_name(f"{adapter.name}-pruned")
     with _progress_console().status("pruning …") if not quiet else nullcontext():
         record = prune_adapter(
-            load(model, device=device), adapter, wanted, folder, margin=margin, items=items, peft=peft
+            load(model, device=device),
+            adapter,
+            wanted,
+            folder,
+            margin=margin,
+            items=items,
+            steps=steps,
+            peft=peft,
+            seed=seed,
         )
     if as_json:
         _print_json(record)
