@@ -94,7 +94,10 @@ class ArmResult:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer of a race, and everything needed to judge it."""
+    """The answer of a race, and everything needed to judge it.
+
+    ``inspection`` is the microscope's record of the context that the answer speaks of, else of the best context.
+    """
 
     label: str
     reasons: tuple[str, ...]
@@ -103,6 +106,7 @@ class Verdict:
     task: str
     margin: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    inspection: Any = None
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -142,6 +142,17 @@ def test_an_arm_that_could_catch_up_keeps_the_verdict_open() -> None:
     assert label(arm("zero-shot", 100), arm("kv-prefix", 50, **hopeless), arm("full", 950)) == "weights"
 
 
+def test_an_arm_that_had_its_share_of_steps_is_judged_by_where_it_stands() -> None:
+    rising = {"stopped": "steps", "curves": (curve(0.1, 0.3, 0.5, 0.7),), "steps": 400}
+    slow, best = arm("soft-prompt", 700, **rising), arm("kv-prefix", 990, stopped="steps", steps=400)
+    quick = arm("lora", 985, stopped="solved", steps=200)
+    decision = decide([arm("zero-shot", 100), slow, best, quick], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == "prefix"
+    assert any("still improving after 400 steps; lora solved the task in 200." in why for why in decision.reasons)
+    assert label(arm("zero-shot", 100), slow, best, replace(quick, steps=201)) == "inconclusive"
+    assert label(arm("zero-shot", 100), slow, best, replace(quick, stopped="plateau")) == "inconclusive"
+
+
 def test_slope_is_the_rise_of_the_last_third_mean_over_seeds() -> None:
     one = arm(
         "full", 500, stopped="time", curves=(curve(0.1, 0.2, 0.3, 0.4, 0.4, 0.5), curve(0.4, 0.4, 0.4, 0.4, 0.4, 0.4))

@@ -450,3 +450,15 @@ def test_a_learning_rate_far_too_high_stops_that_arm(digits_model: Build, tmp_pa
     with pytest.raises(TrainingDivergedError, match="give a lower one"):
         el.tune(digits_model(8), Reverse(), method="full", learning_rate=1e200, steps=4, out=tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists() or not list((tmp_path / "adapter").iterdir())
+
+
+@pytest.mark.parametrize("method", ["prompt", "kv-prefix"])
+def test_a_verdict_looks_inside_the_context_it_speaks_of(digits_model: Build, tmp_path: Path, method: str) -> None:
+    model = digits_model(8)
+    answer = run(model, tmp_path, methods=["zero-shot", method, "full"])
+    arm = next(arm for arm in answer.arms if arm.method == method)
+    assert answer.inspection.prefix == arm.budget.keys_per_layer
+    assert answer.inspection.largest_residual() < 1e-12  # both identities, in float64
+    again = run(model, tmp_path, methods=["zero-shot", method, "full"])  # the tensors come from the store
+    assert again.inspection.heads == answer.inspection.heads
+    assert run(model, methods=["zero-shot", "full"]).inspection is None

@@ -139,6 +139,7 @@ def verdict(
         console.print(f"loading {model} …", highlight=False, markup=False)
     from elicitable.models.load import load
     from elicitable.report.html import write_report
+    from elicitable.report.microscope import microscope_section
     from elicitable.report.table import print_verdict
     from elicitable.report.verdict_json import verdict_to_json
     from elicitable.runs import race
@@ -168,7 +169,8 @@ def verdict(
         )
     answer = replace(answer, provenance={**answer.provenance, "command": _command()})
     _write_json(folder / "verdict.json", verdict_to_json(answer))
-    report = write_report(answer, folder / "report.html")
+    sections = [microscope_section(answer.inspection)] if answer.inspection else []
+    report = write_report(answer, folder / "report.html", sections)
     if as_json:
         _print_json(verdict_to_json(answer))
     else:

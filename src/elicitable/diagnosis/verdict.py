@@ -27,18 +27,23 @@ LADDER: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 LABELS = (*(label for label, _ in LADDER), "out-of-reach", "inconclusive")
 FEWEST_STEPS = 20  # no more than the warm-up: what was cut off earlier says nothing of what a method can do
+SHARE = 2  # times the steps of the arm that solved the task quickest: what every other arm is owed
 Standing = Literal["enough", "worse", "open"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm beside the best: the mean and interval of (best − arm), and where that leaves it."""
+    """One arm beside the best: the mean and interval of (best − arm), and where that leaves it.
+
+    ``outpaced_by`` solved the task in half the steps after which this arm was cut off while still improving.
+    """
 
     arm: ArmResult
     mean: float
     low: float
     high: float
     standing: Standing
+    outpaced_by: ArmResult | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int)
     if not judged:
         return Decision("inconclusive", ("No arm of the race finished; see each arm's status for the reason.",))
     best = max(judged, key=lambda arm: arm.mean or 0.0)
-    compared = tuple(compare(best, arm, margin, seed) for arm in judged)
+    solver = min((arm for arm in judged if arm.stopped == "solved"), key=lambda arm: arm.steps, default=None)
+    compared = tuple(compare(best, arm, margin, seed, solver) for arm in judged)
     assert best.low is not None
     assert best.mean is not None
     if best.low <= floor + margin and best.mean <= floor + 2 * margin:
@@ -80,13 +86,15 @@ def _label_of(arm: ArmResult) -> str | None:
     return next((label for label, methods in LADDER if arm.method in methods), None)
 
 
-def compare(best: ArmResult, arm: ArmResult, margin: float, seed: int) -> Comparison:
-    """``arm`` beside ``best``, in pairs over items."""
+def compare(best: ArmResult, arm: ArmResult, margin: float, seed: int, solver: ArmResult | None = None) -> Comparison:
+    """``arm`` beside ``best``, in pairs over items. ``solver`` is the arm that solved the task in the fewest steps: who
+    had twice its steps had a fair share, and is judged by where it stands."""
     mean, low, high = gap(best.correct, arm.correct, seed) if arm is not best else (0.0, 0.0, 0.0)
     standing: Standing = "enough" if high <= margin else "worse" if low > margin else "open"
-    if standing == "worse" and (could_catch_up(arm, best, margin) or is_barely_trained(arm)):
+    had_its_share = solver is not None and arm.steps >= SHARE * solver.steps
+    if standing == "worse" and not had_its_share and (could_catch_up(arm, best, margin) or is_barely_trained(arm)):
         standing = "open"
-    return Comparison(arm, mean, low, high, standing)
+    return Comparison(arm, mean, low, high, standing, solver if had_its_share and is_rising(arm) else None)
 
 
 def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arms: Sequence[ArmResult]) -> Decision:
@@ -121,9 +129,16 @@ def _won(winner: Comparison, best: ArmResult, margin: float) -> str:
 
 
 def _lost(lost: Comparison, best: ArmResult) -> str:
+    arm = lost.arm
+    rising = ""
+    if lost.outpaced_by is not None:
+        quick = lost.outpaced_by
+        rising = (
+            f" It was still improving after {arm.steps:,} steps; {quick.method} solved the task in {quick.steps:,}."
+        )
     return (
-        f"{lost.arm.method} scores {_shown(lost.arm)}: {_points(lost.mean)} behind {best.method} "
-        f"(95 % interval {_points(lost.low)} to {_points(lost.high)})."
+        f"{arm.method} scores {_shown(arm)}: {_points(lost.mean)} behind {best.method} "
+        f"(95 % interval {_points(lost.low)} to {_points(lost.high)}).{rising}"
     )
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from elicitable.diagnosis.intervals import interval
-from elicitable.diagnosis.verdict import decide
+from elicitable.diagnosis.verdict import SHARE, decide
 from elicitable.errors import BudgetError, InputError
 from elicitable.methods.budget import Sized, default_budget, solve
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.inject import reach_of
 from elicitable.models.load import load
+from elicitable.runs.inside import look_inside
 from elicitable.runs.provenance import versions
 from elicitable.runs.store import Record, Store
 from elicitable.runs.timing import Timing, opening, reserve
@@ -27,6 +28,7 @@ from elicitable.training.loop import Plan
 from elicitable.values import ArmResult, Budget, CurvePoint, Verdict
 
 if TYPE_CHECKING:
+    from elicitable.diagnosis.inspect import Inspection
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
 
@@ -195,8 +197,9 @@ def verdict(
         is_test_free=test_items is None,
     )
     encode(model, task.held_out("validation", 1))  # a task that the model cannot read is no arm's failure
-    sizes = _sizes(race, methods)
-    return _judge(race, _run(race, sizes))
+    entries = _run(race, _sizes(race, methods))
+    answer = _judge(race, [_arm(race, entry) for entry in entries])
+    return replace(answer, inspection=_inside(race, entries, answer))
 
 
 def _options(model: Model, prompts: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -269,6 +272,7 @@ class _Entry:
     rate: float | None = None
     refusal: str = ""
     last: Record | None = None  # of the sweep: what is shown when every rate diverged
+    trial: Trial | None = None  # the first of ``records``
 
     @property
     def is_trained(self) -> bool:
@@ -284,11 +288,11 @@ class _Entry:
 _SEEDLESS = ("zero-shot", "prompt")
 _CONTROLS = ("value-bias",)  # no part in the verdict, so one seed is enough
 _ORDER = ("zero-shot", "prompt", "examples", "lora", "full", "kv-prefix", "layer-prefix", "soft-prompt", "value-bias")
-_TIMES_QUICKEST = 2
+_FEWEST = 400
 _CONTENDER = 0.05  # arms further than this behind the best after one seed are not rerun: no seed would bring them back
 
 
-def _run(race: Race, sizes: list[Sized]) -> list[ArmResult]:
+def _run(race: Race, sizes: list[Sized]) -> list[_Entry]:
     """Two rounds: every arm once, cheap and quick ones first; then the contenders over the other seeds."""
     entries = [_Entry(sized) for sized in sorted(sizes, key=lambda sized: _ORDER.index(sized.method))]
     _open(race, entries)
@@ -305,7 +309,7 @@ def _run(race: Race, sizes: list[Sized]) -> list[ArmResult]:
                 _rerun(race, entry, seed, nth, len(contenders))
             else:
                 _choose(race, entry, nth, len(contenders), seed)
-    return [_arm(race, entry) for entry in entries]
+    return entries
 
 
 def _open(race: Race, entries: list[_Entry]) -> None:
@@ -432,6 +436,8 @@ def _go(race: Race, entry: _Entry, plan: Plan, seed: int, test_items: int) -> Re
     trial = Trial(method, entry.sized.size or 2, plan, race.seed + seed, test_items, options, race.time_limit)
     record = run(trial, race.model, race.task, race.store, race.reporter.point)
     race.test_seconds = record.get("test_seconds", race.test_seconds)
+    if test_items and entry.trial is None:
+        entry.trial = trial
     return record
 
 
@@ -457,9 +463,11 @@ def _worth(swept: dict[str, Any]) -> tuple[float, float]:
 
 
 def _plan(race: Race, method: str, rate: float) -> Plan:
-    """The plan of a full run. Once an arm has solved the task, every other gets at most twice its steps."""
+    """The plan of a full run. Once an arm has solved the task, every other gets at most twice its steps, contenders
+    400 at least."""
     schedule, pace = method_named(method).schedule, race.pace
-    enough = pace.steps if race.quickest is None else max(2 * pace.patience_steps, _TIMES_QUICKEST * race.quickest)
+    fewest = 0 if method in _CONTROLS else _FEWEST
+    enough = pace.steps if race.quickest is None else max(fewest, SHARE * race.quickest)
     return Plan(
         learning_rate=rate,
         steps=min(pace.steps, enough),
@@ -565,6 +573,19 @@ def _judge(race: Race, results: list[ArmResult]) -> Verdict:
         margin=race.margin,
         provenance=_provenance(race) | answer,
     )
+
+
+def _inside(race: Race, entries: Sequence[_Entry], answer: Verdict) -> Inspection | None:
+    """The microscope on the answer's context; on the best context where the answer is another or none."""
+    contexts = {arm.method: arm for arm in answer.arms if arm.status == "ok" and arm.budget.keys_per_layer}
+    if not contexts:
+        return None
+    named = answer.provenance.get("answer")
+    method = named if named in contexts else max(contexts, key=lambda name: contexts[name].mean or 0.0)
+    entry = next(entry for entry in entries if entry.sized.method == method)
+    assert entry.trial is not None
+    race.reporter.begin(method, "looking inside", len(entries) - 1, len(entries))
+    return look_inside(entry.trial, entry.records[0], race.model, race.task, race.store)
 
 
 def _floor(race: Race) -> float:
