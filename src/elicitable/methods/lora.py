@@ -135,7 +135,7 @@ class LoRA(Trained):
     name = "lora"
     label = "weights"
     summary = "low-rank change of chosen weights (peft)"
-    schedule = Schedule(learning_rates=(5e-4, 2e-3, 5e-3, 1e-2))
+    schedule = Schedule(learning_rates=(5e-4, 3e-3, 5e-3, 1e-2))
 
     def numbers(self, model: Model, size: int, modules: Sequence[str] | None = None) -> int:
         """size · Σ (inputs + outputs) over the chosen linear layers."""
