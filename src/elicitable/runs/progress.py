@@ -24,7 +24,7 @@ class LiveReporter:
     def __init__(self, console: Console, time_limit: float | None = None) -> None:
         self.console = console
         self.time_limit = time_limit
-        self.started = self._said = time.monotonic()
+        self.started = self._round_started = self._said = time.monotonic()
         self._live: Live | None = None
         self._arm, self._what, self._done, self._arms = "", "", 0, 0
         self._last: CurvePoint | None = None
@@ -32,7 +32,7 @@ class LiveReporter:
         self._share = 0.0
 
     def __enter__(self) -> Self:
-        self.started = self._said = time.monotonic()
+        self.started = self._round_started = self._said = time.monotonic()
         if self.console.is_terminal:
             self._live = Live(console=self.console, transient=True, refresh_per_second=4)
             self._live.start()
@@ -45,7 +45,9 @@ class LiveReporter:
             self._live.stop()
 
     def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
-        """Show what starts."""
+        """Show what starts. Arms count from 0 again in a new round, and so does the estimate of its time."""
+        if arms != self._arms or arms_done < self._done:
+            self._round_started = time.monotonic()
         self._arm, self._what, self._done, self._arms = arm, what, arms_done, arms
         self._last, self._validation, self._share = None, None, 0.0
         self._show(is_new=True)
@@ -82,7 +84,9 @@ class LiveReporter:
         if self.time_limit is not None:
             return f"{clock(max(0.0, self.time_limit - spent))} left"
         done = (self._done + 0.9 * self._share) / max(1, self._arms)
-        return f"about {clock(spent / done - spent)} left" if done > 0.02 else f"{clock(spent)} so far"
+        if done <= 0.02:
+            return f"{clock(spent)} so far"
+        return f"about {clock((time.monotonic() - self._round_started) * (1 / done - 1))} left"
 
     def _show(self, is_new: bool = False) -> None:
         if self._live is not None:
