@@ -102,7 +102,6 @@ def train(
     trained (contexts compose). Not-a-number in the loss stops the run as ``diverged``. With a ``checkpoint`` the run
     goes on from what is kept there, and keeps itself there from time to time.
     """
-    keep_freed_memory()
     parameters = adaptation.parameters()
     optimizer = torch.optim.AdamW(_groups(parameters, plan.weight_decay), lr=plan.learning_rate, betas=plan.betas)
     drawn, offsets = generator(seed, "data", task.name), generator(seed, "offset")
@@ -201,6 +200,7 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
     Raises:
         InputError: the context in use has a strength other than 1, which the adaptation inside it would share.
     """
+    keep_freed_memory()
     trained = {id(p) for p in adaptation.parameters()}
     frozen: list[nn.Parameter] = []
     with ExitStack() as stack:
