@@ -81,7 +81,7 @@ class Pace:
 DIGITS = Pace(
     batch=16,
     steps=12_000,
-    sweep_steps=40,
+    sweep_steps=30,
     evaluate_every=50,
     validation_items=256,
     test_items=1_000,
@@ -288,7 +288,7 @@ class _Entry:
 _SEEDLESS = ("zero-shot", "prompt")
 _CONTROLS = ("value-bias",)  # no part in the verdict, so one seed is enough
 _ORDER = ("zero-shot", "prompt", "examples", "lora", "full", "kv-prefix", "layer-prefix", "soft-prompt", "value-bias")
-_FEWEST = 400
+_FEWEST = 500
 _CONTENDER = 0.05  # arms further than this behind the best after one seed are not rerun: no seed would bring them back
 
 
@@ -464,7 +464,7 @@ def _worth(swept: dict[str, Any]) -> tuple[float, float]:
 
 def _plan(race: Race, method: str, rate: float) -> Plan:
     """The plan of a full run. Once an arm has solved the task, every other gets at most twice its steps, contenders
-    400 at least."""
+    500 at least."""
     schedule, pace = method_named(method).schedule, race.pace
     fewest = 0 if method in _CONTROLS else _FEWEST
     enough = pace.steps if race.quickest is None else max(fewest, SHARE * race.quickest)
