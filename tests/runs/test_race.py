@@ -462,3 +462,12 @@ def test_a_verdict_looks_inside_the_context_it_speaks_of(digits_model: Build, tm
     again = run(model, tmp_path, methods=["zero-shot", method, "full"])  # the tensors come from the store
     assert again.inspection.heads == answer.inspection.heads
     assert run(model, methods=["zero-shot", "full"]).inspection is None
+
+
+def test_a_few_lucky_items_do_not_choose_a_rate() -> None:
+    lucky = {"status": "ok", "validation": 0.02, "loss_nats": 1.2}
+    learned = {"status": "ok", "validation": 0.0, "loss_nats": 1.0}
+    telling = {"status": "ok", "validation": 0.05, "loss_nats": 2.0}
+    diverged = {"status": "diverged", "validation": None, "loss_nats": None}
+    ordered = sorted([diverged, lucky, telling, learned], key=race._worth, reverse=True)
+    assert ordered == [telling, learned, lucky, diverged]

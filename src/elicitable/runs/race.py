@@ -289,6 +289,7 @@ _SEEDLESS = ("zero-shot", "prompt")
 _CONTROLS = ("value-bias",)  # no part in the verdict, so one seed is enough
 _ORDER = ("zero-shot", "prompt", "examples", "lora", "full", "kv-prefix", "layer-prefix", "soft-prompt", "value-bias")
 _FEWEST = 500
+_TELLING = 0.05  # a validation score that says something about a rate
 _CONTENDER = 0.05  # arms further than this behind the best after one seed are not rerun: no seed would bring them back
 
 
@@ -368,7 +369,7 @@ def _first_round(race: Race, entry: _Entry, nth: int, arms: int) -> None:
             _rerun(race, entry, 0, nth, arms, timing)
             return
     swept = _sweep(race, entry, rates, race.pace.sweep_steps, nth, arms, timing)
-    says_nothing = _worth(swept[0])[0] < 0.05 and race.quickest is None
+    says_nothing = _worth(swept[0])[0] < _TELLING and race.quickest is None
     if timing is None and says_nothing and race.pace.steps > 20 * race.pace.sweep_steps:
         left = tuple(one["learning_rate"] for one in swept[:3])
         swept = _sweep(race, entry, left, 10 * race.pace.sweep_steps, nth, arms, timing)
@@ -456,10 +457,14 @@ def _of_sweep(record: Record) -> dict[str, Any]:
 
 
 def _worth(swept: dict[str, Any]) -> tuple[float, float]:
-    """Best validation score, then lowest loss; a run that diverged is worth nothing."""
+    """Best validation score, then lowest loss; a run that diverged is worth nothing.
+
+    Scores under 5 points are a few lucky items and count as none: there the loss says more.
+    """
     if swept["status"] != "ok" or swept["validation"] is None:
         return (-1.0, 0.0)
-    return (swept["validation"], -(swept["loss_nats"] or 0.0))
+    score = swept["validation"] if swept["validation"] >= _TELLING else 0.0
+    return (score, -(swept["loss_nats"] or 0.0))
 
 
 def _plan(race: Race, method: str, rate: float) -> Plan:
