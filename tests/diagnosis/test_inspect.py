@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import elicitable as el
-from elicitable.diagnosis.inspect import Inspection, inspect, output_projection, says
+from elicitable.diagnosis.inspect import Inspection, inspect, output_projections, says
 from elicitable.errors import InputError
 from elicitable.models.architectures import tiny_model
 from elicitable.models.capture import capture_tokens
@@ -66,7 +66,7 @@ def test_what_the_bias_says_is_the_unembedding_of_w_o() -> None:
 )  # fmt: skip
 def test_the_output_projection_is_found_by_running(name: str, module: str) -> None:
     model, _ = fresh(name)
-    assert output_projection(model, 1) is model.anatomy.blocks[1].get_submodule(module)
+    assert output_projections(model)[1] is model.anatomy.blocks[1].get_submodule(module)
 
 
 def test_a_heatmap_keeps_one_head_with_without_and_rescaled() -> None:

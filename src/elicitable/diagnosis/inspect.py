@@ -6,6 +6,7 @@ Source: sections 4 and 6 and appendix B of the paper.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from elicitable.errors import InputError
 from elicitable.models.adapters import attending
 from elicitable.models.attend import probing
 from elicitable.models.inject import prefix_of
+from elicitable.models.mode import evaluating
 from elicitable.models.model import Model, as_model
 from elicitable.models.scope import Scope
 from elicitable.models.watch import watch
@@ -223,12 +225,14 @@ def _layer_facts(model: Model, scope: Scope, top: int) -> tuple[LayerFacts, ...]
     mass, spreads, visible = scope.position_mass, scope.layer_spread, scope.visible_share
     share = mass / mass.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
     facts = []
+    projections = output_projections(model) if scope.prefix_length and top else ()
     for layer, bias in enumerate(scope.mean_bias):
         if bias is None:
             continue
         energies = scope.bias_subspace(layer).energies
         shares = energies / energies.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(energies.dtype).tiny)
-        promoted, suppressed = says(model, layer, bias, top) if scope.prefix_length and top else ((), ())
+        projection = projections[layer] if projections else None
+        promoted, suppressed = says(model, layer, bias, top, projection) if projection else ((), ())
         has_prefix = mass.shape[1] > 0
         facts.append(
             LayerFacts(
@@ -254,7 +258,9 @@ Words = tuple[tuple[str, float], ...]
 
 
 @torch.no_grad()
-def says(model: Model, layer: int, bias: Tensor, top: int = 8) -> tuple[Words, Words]:
+def says(
+    model: Model, layer: int, bias: Tensor, top: int = 8, projection: nn.Module | None = None
+) -> tuple[Words, Words]:
     """The tokens that a bias promotes and suppresses: unembedding · W_O · bias.
 
     The final norm lies between the two in the model; it is left out, so logits are comparable within a layer only.
@@ -264,11 +270,12 @@ def says(model: Model, layer: int, bias: Tensor, top: int = 8) -> tuple[Words, W
         layer: whose W_O the bias goes through.
         bias: (head, d_value).
         top: tokens on each side.
+        projection: W_O, if it is known; it is found by a run otherwise.
 
     Returns:
         (token, logit) from the most promoted, and from the most suppressed; empty where no W_O was found.
     """
-    projection = output_projection(model, layer)
+    projection = projection or output_projections(model)[layer]
     unembedding = model.hf.get_output_embeddings()
     if projection is None or unembedding is None:
         return (), ()
@@ -285,32 +292,29 @@ def says(model: Model, layer: int, bias: Tensor, top: int = 8) -> tuple[Words, W
     return promoted, suppressed
 
 
-def output_projection(model: Model, layer: int) -> nn.Module | None:
-    """W_O of one layer: the first leaf module that gets the heads' outputs after attention, found by running it."""
-    attention, facts = model.anatomy.attentions[layer], model.anatomy.layers[layer]
-    width, found = facts.heads * facts.d_value, list[nn.Module]()
-    leaves = [m for m in attention.modules() if not any(m.children())]
+def output_projections(model: Model) -> tuple[nn.Module | None, ...]:
+    """W_O of each layer: the first leaf module that gets the heads' outputs after attention, found by one short run."""
+    found = [list[nn.Module]() for _ in model.anatomy.attentions]
 
-    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-        attended = any(call[0] is attention for call in calls)
-        if attended and args and args[0].shape[-1] == width:
-            found.append(module)
+    def noting(layer: int, attention: nn.Module) -> Any:
+        width = model.anatomy.layers[layer].heads * model.anatomy.layers[layer].d_value
 
-    hooks = [leaf.register_forward_pre_hook(note) for leaf in leaves]
+        def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+            attended = any(call[0] is attention for call in calls)
+            if attended and args and args[0].shape[-1] == width and getattr(module, "weight", args[0][0, 0]).ndim == 2:
+                found[layer].append(module)
+
+        return note
+
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    training = [m for m in model.hf.modules() if m.training]
-    try:
-        for module in training:
-            module.training = False
-        with attending(model.hf), probing() as calls:
+    with ExitStack() as stack:
+        for layer, attention in enumerate(model.anatomy.attentions):
+            for leaf in (m for m in attention.modules() if not any(m.children())):
+                stack.callback(leaf.register_forward_pre_hook(noting(layer, attention)).remove)
+        calls = stack.enter_context(probing())
+        with evaluating(model.hf), attending(model.hf):
             model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    finally:
-        for module in training:
-            module.training = True
-        for hook in hooks:
-            hook.remove()
-    linear = [m for m in found if any(True for _ in m.parameters()) and getattr(m, "weight", torch.zeros(0)).ndim == 2]
-    return linear[0] if linear else None
+    return tuple(modules[0] if modules else None for modules in found)
 
 
 def token_name(model: Model, token: int) -> str:

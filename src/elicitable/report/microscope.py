@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 
 _INK = "#777777"  # readable on light and dark pages
 _LINES = ("#3b76c2", "#c2603b", "#4d9a57", "#8a63b5")
+_LONGEST_WORD = 16  # letters of a token in a table
 _MOST_TOKENS = 40  # names on a heatmap's axis; more cannot be read
 
 
 def mass_map(found: Inspection) -> Figure:
     """Mean prefix mass α of every head, layer × head; colours from 0 to 1."""
     grid = _grid(found, lambda head: head.prefix_mass)
-    figure, axis = _figure(5.2, 0.7 + 0.16 * len(grid))
+    figure, axis = _map_figure(len(grid))
     image = axis.imshow(grid, vmin=0, vmax=1, aspect="auto", cmap="viridis", interpolation="nearest")
     axis.set(xlabel="head", ylabel="layer", title="prefix mass α")
     figure.colorbar(image, ax=axis, fraction=0.05)
@@ -82,7 +83,7 @@ def spectra(found: Inspection) -> Figure:
 def position_use(found: Inspection) -> Figure:
     """Mean attention on each context token, layer × position."""
     rows = [list(facts.position_mass) for facts in found.layers]
-    figure, axis = _figure(5.2, 0.7 + 0.16 * len(rows))
+    figure, axis = _map_figure(len(rows))
     image = axis.imshow(rows, vmin=0, aspect="auto", cmap="viridis", interpolation="nearest")
     axis.set(xlabel="context token", ylabel="layer", title="mean attention on each context token")
     figure.colorbar(image, ax=axis, fraction=0.05)
@@ -132,11 +133,13 @@ def write_figures(found: Inspection, folder: str | os.PathLike[str], suffix: str
 
 def microscope_section(found: Inspection) -> Section:
     """The report's second part: what was measured, figures, what the bias says, warnings. All texts are escaped."""
-    figures = "".join(f'<div class="panel">{_svg(draw(found), name)}</div>' for name, draw in _figures(found))
+    figures = {name: _svg(draw(found), name) + f'<p class="note">{_SAID[name]}</p>' for name, draw in _figures(found)}
+    wide = figures.pop("attention", "")  # three panels side by side
+    panels = "".join(f'<div class="panel">{figure}</div>' for figure in figures.values())
     return Section(
         "Inside the model",
         f"<p>{_summary(found)}</p>{_warnings(found)}"
-        f'<div class="panels">{figures}</div>'
+        f'<div class="panels">{panels}</div><div>{wide}</div>'
         f"<h3>What the bias says</h3>{_words_table(found)}"
         f"<h3>Heads the context governs most</h3>{_heads_table(found)}",
     )
@@ -190,6 +193,17 @@ def _figures(found: Inspection) -> Iterable[tuple[str, Callable[[Inspection], Fi
         yield "attention", attention_heatmaps
 
 
+_SAID = {
+    "mass-map": "How much of each head's attention the context takes, mean over queries.",
+    "drift-by-depth": "How far attention over the text itself moved: 0 is not at all. Nothing lies below layer 0; "
+    "deeper layers move because their queries or keys have changed. Means over heads.",
+    "spectra": "How few directions the context pushes a head's output in: a line that starts high uses one.",
+    "position-use": "Which tokens of the context are attended to, mean over heads and queries.",
+    "attention": "One head on the first text, queries down, keys across. Where nothing below has changed, the third "
+    "panel equals the second: the context only rescales attention over the text.",
+}
+
+
 def _summary(found: Inspection) -> str:
     first, worst = found.largest_residual(slice(0, 1)), found.largest_residual()
     return html.escape(
@@ -209,7 +223,7 @@ def _warnings(found: Inspection) -> str:
 
 def _words_table(found: Inspection) -> str:
     def words(pairs: Sequence[tuple[str, float]]) -> str:
-        return " · ".join(f"<code>{html.escape(_visible(word))}</code>" for word, _ in pairs[:6])
+        return " · ".join(f"<code>{html.escape(_short(_visible(word)))}</code>" for word, _ in pairs[:6])
 
     rows = "".join(
         f"<tr><td>{facts.layer}</td><td>{words(facts.promoted)}</td><td>{words(facts.suppressed)}</td></tr>"
@@ -258,12 +272,19 @@ def _mean(row: Sequence[float]) -> float:
     return sum(present) / len(present) if present else math.nan
 
 
+def _map_figure(rows: int) -> tuple[Figure, Any]:
+    figure, axis = _figure(5.2, max(2.6, 0.7 + 0.16 * rows))
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    return figure, axis
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
     axis = figure.subplots()
+    axis.xaxis.get_major_locator().set_params(integer=True)  # layers, heads, tokens, directions
     _style(axis)
     return figure, axis
 
@@ -289,6 +310,10 @@ def _visible(token: str) -> str:
     """Blanks and line ends as signs, anything a font may lack as its code point."""
     shown = token.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣" if not token.strip() else " ")
     return "".join(c if c.isprintable() and ord(c) < 0x2500 else f"U+{ord(c):04X}" for c in shown)
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= _LONGEST_WORD else word[: _LONGEST_WORD - 1] + "…"
 
 
 def _reproducible() -> Any:

@@ -40,7 +40,7 @@ def prune_adapter(
     margin: float = 0.01,
     items: int = 1000,
     test_items: int = 1000,
-    steps: int = 300,
+    steps: int = 600,
     peft: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
