@@ -274,7 +274,7 @@ def _mean(row: Sequence[float]) -> float:
 
 def _map_figure(rows: int) -> tuple[Figure, Any]:
     figure, axis = _figure(5.2, max(2.6, 0.7 + 0.16 * rows))
-    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.yaxis.set_major_locator(_whole_numbers())
     return figure, axis
 
 
@@ -284,9 +284,15 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
     axis = figure.subplots()
-    axis.xaxis.get_major_locator().set_params(integer=True)  # layers, heads, tokens, directions
+    axis.xaxis.set_major_locator(_whole_numbers())  # layers, heads, tokens, directions
     _style(axis)
     return figure, axis
+
+
+def _whole_numbers() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(integer=True)
 
 
 def _style(axis: Any) -> None:

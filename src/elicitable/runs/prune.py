@@ -153,7 +153,7 @@ class _Pruning:
         """``prefix`` trained on as it stands; its best state on items that the search has seen."""
         left = self.packed(prefix)
         batch = 16 if self.model.tokenizer else 64
-        plan = Plan(rate, steps, batch, warmup=steps // 15, evaluate_every=50, validation_items=len(self.seen))
+        plan = Plan(rate, steps, batch, warmup=max(steps // 15, 1), evaluate_every=50, validation_items=len(self.seen))
         train(self.model, left, self.task, plan, seed)
         return left
 
