@@ -153,6 +153,30 @@ def test_an_arm_that_had_its_share_of_steps_is_judged_by_where_it_stands() -> No
     assert label(arm("zero-shot", 100), slow, best, replace(quick, stopped="plateau")) == "inconclusive"
 
 
+def test_a_context_does_not_win_over_weights_that_were_hardly_trained() -> None:
+    hardly = {"stopped": "time", "steps": 11}
+    decision = decide(
+        [arm("zero-shot", 400), arm("examples", 750), arm("lora", 650, **hardly), arm("full", 570, **hardly)],
+        margin=0.02,
+        floor=0.1,
+        seed=0,
+    )
+    assert decision.label == "inconclusive"
+    assert "cut off too early to tell: lora after 11 steps and full after 11 steps" in decision.reasons[0]
+    trained = arm("lora", 650, stopped="time", steps=60)
+    assert label(arm("zero-shot", 400), arm("examples", 750), trained, arm("full", 570, **hardly)) == "examples"
+    assert label(arm("zero-shot", 400), arm("examples", 985), arm("lora", 650, **hardly)) == "examples"  # no room above
+
+
+def test_a_rival_that_was_cut_off_while_rising_is_named() -> None:
+    rising = arm("lora", 600, stopped="time", steps=60, curves=(curve(0.1, 0.3, 0.5, 0.6),))
+    decision = decide([arm("zero-shot", 400), arm("examples", 750), rising], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == "examples"
+    assert (
+        "lora was still improving when it was cut off after 60 steps; with more it may do better." in decision.reasons
+    )
+
+
 def test_slope_is_the_rise_of_the_last_third_mean_over_seeds() -> None:
     one = arm(
         "full", 500, stopped="time", curves=(curve(0.1, 0.2, 0.3, 0.4, 0.4, 0.5), curve(0.4, 0.4, 0.4, 0.4, 0.4, 0.4))

@@ -105,7 +105,10 @@ def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arm
         enough = [c for c in rung if c.standing == "enough"]
         if enough:
             winner = min(enough, key=lambda c: (c.mean, c.arm.budget.numbers_trained))
-            reasons = [_won(winner, best, margin), *reasons, *_missing(arms)]
+            above = [c.arm for c in compared if _rung(c.arm) > _rung(winner.arm)]
+            if _weights_had_no_chance(above, winner.arm, margin):
+                return Decision("inconclusive", (_no_chance(above, winner.arm), *reasons, *_missing(arms)), compared)
+            reasons = [_won(winner, best, margin), *reasons, *_still_rising(above), *_missing(arms)]
             return Decision(label, tuple(reasons), compared, winner.arm.method)
         undecided = [c for c in rung if c.standing == "open"]
         if undecided:
@@ -113,6 +116,33 @@ def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arm
             return Decision("inconclusive", (_open(closest, best, margin), *reasons, *_missing(arms)), compared)
         reasons += [_lost(c, best) for c in rung]
     raise AssertionError("the best arm is never worse than itself")
+
+
+def _rung(arm: ArmResult) -> int:
+    return next(nth for nth, (_, methods) in enumerate(LADDER) if arm.method in methods)
+
+
+def _weights_had_no_chance(above: Sequence[ArmResult], winner: ArmResult, margin: float) -> bool:
+    """Whether weight methods took part, could still be better by more than the margin, and were all hardly trained."""
+    weights = [arm for arm in above if arm.method in LADDER[-1][1]]
+    has_room = winner.mean is not None and winner.mean + margin < 1.0
+    return has_room and bool(weights) and all(is_barely_trained(arm) for arm in weights)
+
+
+def _no_chance(above: Sequence[ArmResult], winner: ArmResult) -> str:
+    cut = " and ".join(f"{arm.method} after {arm.steps} steps" for arm in above if arm.method in LADDER[-1][1])
+    return (
+        f"{winner.method} scores {_shown(winner)}, the best so far, but its rivals were cut off too early to tell: "
+        f"{cut}; more time would settle it."
+    )
+
+
+def _still_rising(above: Sequence[ArmResult]) -> list[str]:
+    return [
+        f"{arm.method} was still improving when it was cut off after {arm.steps:,} steps; with more it may do better."
+        for arm in above
+        if arm.stopped == "time" and is_rising(arm)
+    ]
 
 
 def _won(winner: Comparison, best: ArmResult, margin: float) -> str:
