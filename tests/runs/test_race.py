@@ -359,7 +359,6 @@ def timed(
     return race.verdict(model, task or Reverse(), **given), time.monotonic() - started
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("limit", [12.0, 25.0])
 @pytest.mark.slow  # hangs on the clock: other work on the machine can fail it
 def test_every_arm_runs_within_the_limit(digits_model: Build, limit: float) -> None:
