@@ -111,7 +111,7 @@ def verdict(**changed: str) -> list[str]:
         ({"method": "kv-prefx"}, ("unknown method 'kv-prefx'", "did you mean 'kv-prefix'")),
         ({"method": "kv-prefix", "budget": "10"}, ("budget of 10", "kv-prefix", "toy:ascending", "192")),
         ({"budget": "0"}, ("at least 1 trained number, got 0",)),
-        ({"method": "lora", "time-limit": "0.01s"}, ("time limit of 0.01 s is too short", "lora")),
+        ({"method": "kv-prefix", "time-limit": "0.01s"}, ("time limit of 0.01 s is too short", "kv-prefix")),
         ({"time-limit": "soon"}, ("'soon'", "90s, 30m, 2h")),
         ({"time-limit": "0"}, ("more than 0 seconds",)),
         ({"seeds": "0"}, ("seeds must be at least 1, got 0",)),
@@ -295,7 +295,7 @@ def test_bad_input_leaves_no_folder_behind(call: Call, tmp_path: Path) -> None:
     refused(call(*verdict(model="toy:nothing")), "toy:nothing")
     refused(call(*verdict(task="nothing")), "nothing")
     refused(call(*verdict(method="kv-prefix", budget="10")), "budget of 10")
-    refused(call(*verdict(**{"method": "lora", "time-limit": "1s"})), "too short")
+    refused(call(*verdict(**{"method": "kv-prefix", "time-limit": "1s"})), "too short")
     refused(call("tune", "-m", "toy:ascending", "-t", "ascending", "--method", "prompt", "-q"), "not trained")
     refused(
         call("tune", "-m", "toy:ascending", "-t", "ascending", "--method", "lora", "--size", "0", "-q"), "at least 1"
