@@ -86,7 +86,8 @@ def tune(
     if out is not None:
         Store(out)  # an unwritable folder is said before minutes are spent
     model, task = load(model), task_from(task)
-    width = size if size is not None else solve(model, method, default_budget(model) if budget is None else budget).size
+    affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
+    width = size if size is not None else solve(model, method, affordable).size
     pace = pace_for(model, steps, test_items)
     told = reporter or Silent()
     options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
