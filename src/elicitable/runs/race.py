@@ -84,7 +84,7 @@ DIGITS = Pace(
     sweep_steps=30,
     evaluate_every=50,
     validation_items=256,
-    test_items=1_000,
+    test_items=1_500,
     max_tokens=128,
     patience_steps=300,
 )
