@@ -76,7 +76,8 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint_to_the_same_record(
     with pytest.raises(KeyboardInterrupt):
         run(copy, checkpoint_seconds=0.0)
     monkeypatch.setattr(Checkpoint, "write", write)
-    assert {path.name for path in (copy / "running").iterdir()} == {f"{gone}.safetensors", f"{gone}.json"}
+    left = {path.name for path in (copy / "running").iterdir()}  # a beat is written once a second, if it lasts so long
+    assert f"{gone}.safetensors" in left <= {f"{gone}.safetensors", f"{gone}.json"}
     checkpoint = Checkpoint(copy / "running" / f"{gone}.safetensors", gone)
     kept = checkpoint.read()
     assert kept is not None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from elicitable.training.checkpoint import Checkpoint
     from elicitable.training.loop import Fit, Plan
 
-PROTOCOL = 1  # raised when the code comes to train or measure differently from the same spec
+PROTOCOL = 2  # raised when the code comes to train or measure differently from the same spec
 CHECKPOINT_SECONDS = 60.0
 ACTIVATIONS = 10  # inputs, as in the source's figure
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from elicitable.models.inject import installed
+from elicitable.models.read import reading_last
 from elicitable.training.batches import IGNORED, Batch, encode
 from elicitable.training.precision import autocast
 from elicitable.values import Item, Score
@@ -38,7 +39,7 @@ def answer_logits(model: Model, batch: Batch, offset: int = 0) -> Tensor:
     given = {"attention_mask": batch.attention_mask} if batch.attention_mask is not None else {}
     if offset:
         given["position_ids"] = torch.arange(offset, offset + batch.input_ids.shape[1], device=model.device)[None]
-    with installed(model):  # also a bare model's positions start after its padding
+    with installed(model), reading_last(model, answer):  # also a bare model's positions start after its padding
         logits = model.hf(input_ids=batch.input_ids, use_cache=False, logits_to_keep=answer, **given).logits
     kept: Tensor = logits[:, -answer:]
     return kept.float() if kept.dtype in (torch.bfloat16, torch.float16) else kept
