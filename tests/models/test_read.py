@@ -47,7 +47,7 @@ def test_the_logits_that_are_read_are_the_same_on_every_architecture(name: str) 
     whole = logits_of(model)[:, -READ:]
     with reading_last(model, READ):
         read = logits_of(model)[:, -READ:]
-    # float64; products of other shapes may round differently in the last bits (of a router that computes in float32, too)
+    # float64; products of other shapes may round differently in the last bits, and in those of a float32 router
     torch.testing.assert_close(read, whole, rtol=0.0, atol=1e-6 if name in ROUTED_IN_FLOAT32 else 1e-12)
     assert torch.equal(logits_of(model)[:, -READ:], whole)  # nothing stays behind
 
