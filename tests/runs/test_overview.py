@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 from tiny_experiment import BASE, FULL, PREFIX, TINY
 
+from elicitable.experiments.experiment import Measure
 from elicitable.runs import overview
 from elicitable.runs.heartbeat import Beat, Heartbeat, heartbeat_path, read_beat
 from elicitable.runs.jobs import Job
@@ -28,7 +30,7 @@ def took(seconds: float, **more: Any) -> dict[str, Any]:
     return {"status": "ok", "stopped": "steps", "timing": {"seconds": seconds}, **more}
 
 
-def test_the_forecast_goes_by_the_trial_then_the_method_then_all() -> None:
+def test_the_forecast_goes_by_the_trial_then_by_the_pace_of_its_method_then_of_all() -> None:
     known = Forecast(workers=1)
     assert known.left([]) == 0.0
     assert known.left([(BASE_JOB, None)]) is None
@@ -36,11 +38,21 @@ def test_the_forecast_goes_by_the_trial_then_the_method_then_all() -> None:
     known.learn(JOBS[1], took(20.0))
     known.learn(JOBS[2], took(60.0))
     assert known.left([(JOBS[3], None)]) == 20.0  # the median of its own trial
-    same_method = replace(JOBS[3], trial=replace(PREFIX, name="another"))
-    assert known.left([(same_method, None)]) == 20.0
+    training = replace(PREFIX.training, steps=3 * PREFIX.training.steps)
+    longer = replace(JOBS[3], trial=replace(PREFIX, name="another", training=training))
+    assert known.left([(longer, None)]) == pytest.approx(60.0)  # three times the work
+    rows = FULL.training.steps * FULL.training.batch / (PREFIX.training.steps * PREFIX.training.batch)
+    assert known.left([(OTHER, None)]) == pytest.approx(20.0 * rows)  # no such method yet: the pace of all
     known.learn(OTHER, took(100.0))
     assert known.left([(OTHER, None)]) == 100.0
-    assert known.left([(BASE_JOB, None)]) == 40.0  # of all: the median of 10, 20, 60, 100
+
+
+def test_the_forecast_does_not_take_a_language_model_for_a_toy() -> None:
+    known = Forecast(workers=1)
+    question = Job(Measure("a question", "smollm2", "identity"), 0)
+    known.learn(question, took(700.0))
+    assert known.left([(JOBS[0], None), (JOBS[1], None)]) is None  # a question's 700 s say nothing of a toy
+    assert known.left([(JOBS[0], None), (question, Beat(share=0.5, seconds=300.0))]) == 300.0
 
 
 def test_the_forecast_of_a_running_trial_goes_by_its_own_pace() -> None:

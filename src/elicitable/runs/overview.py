@@ -16,6 +16,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from elicitable.experiments.experiment import Adapt, Pretrain
 from elicitable.runs.heartbeat import Beat, read_beat
 from elicitable.runs.jobs import Job
 from elicitable.runs.progress import clock
@@ -109,36 +110,55 @@ def _outcome(record: Record) -> str:
 class Forecast:
     """Seconds that are left, from how long trials of the same kind took.
 
-    A job is expected to take what the median of its own trial took at other seeds, rates and restarts, else of its
-    method, else of all; one that is well under way what its own pace says (the start of a worker blurs it at first).
+    A job is expected to take what the median of its own trial took at other seeds, rates and restarts; else, on a toy,
+    its work at the pace of its method, or of all. One that is well under way takes what its own pace says (the start
+    of a worker blurs it at first). Of what is like nothing seen yet nothing is known, and nothing is said.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._taken: dict[tuple[str, ...], list[float]] = {}
+        self._taken: dict[str, list[float]] = {}
+        self._paces: dict[str, list[float]] = {}
 
     def learn(self, job: Job, record: Record) -> None:
         """Take note of one that is done."""
-        for kind in _kinds(job):
-            self._taken.setdefault(kind, []).append(record["timing"]["seconds"])
+        seconds, work = record["timing"]["seconds"], _work(job)
+        self._taken.setdefault(job.trial.name, []).append(seconds)
+        if work:
+            for name in {_method(job), ""}:
+                self._paces.setdefault(name, []).append(seconds / work)
 
     def left(self, jobs: Sequence[tuple[Job, Beat | None]]) -> float | None:
-        """Seconds until all are done, at so many at a time; None where nothing is known yet."""
+        """Seconds until all are done, at so many at a time, as far as it is known; None where nothing is."""
         rests = [self._rest(job, beat) for job, beat in jobs]
         known = [rest for rest in rests if rest is not None]
         if not known:
             return None if rests else 0.0
-        total = sum(known) + (len(rests) - len(known)) * statistics.fmean(known)
-        return max(total / max(1, min(self.workers, len(jobs))), max(known))
+        return max(sum(known) / max(1, min(self.workers, len(jobs))), max(known))
 
     def _rest(self, job: Job, beat: Beat | None) -> float | None:
-        known = next((self._taken[kind] for kind in _kinds(job) if kind in self._taken), None)
-        if beat is not None and beat.share > (WELL_UNDER_WAY if known else 0.0):
+        whole = self._whole(job)
+        if beat is not None and beat.share > (WELL_UNDER_WAY if whole is not None else 0.0):
             return beat.seconds * (1 - beat.share) / beat.share
-        return None if known is None else max(0.0, statistics.median(known) - (beat.seconds if beat else 0.0))
+        return None if whole is None else max(0.0, whole - (beat.seconds if beat else 0.0))
+
+    def _whole(self, job: Job) -> float | None:
+        taken, work = self._taken.get(job.trial.name), _work(job)
+        if taken:
+            return statistics.median(taken)
+        paces = self._paces.get(_method(job)) or self._paces.get("")
+        return work * statistics.median(paces) if work and paces else None
 
 
-def _kinds(job: Job) -> tuple[tuple[str, ...], ...]:
-    """From the narrowest to the widest: the trial, its method, all."""
-    method = getattr(job.trial, "method", "")
-    return (job.trial.name, method), (type(job.trial).__name__, method), ()
+def _method(job: Job) -> str:
+    return getattr(job.trial, "method", "pretraining")
+
+
+def _work(job: Job) -> float | None:
+    """Rows times numbers of a toy that they pass, at most (training may end sooner); None where it is no toy."""
+    trial = job.trial
+    base = job.base.trial if job.base is not None else trial
+    if not isinstance(base, Pretrain):
+        return None
+    rows = trial.training.steps * trial.training.batch if isinstance(trial, Adapt) else base.toy.steps * base.toy.batch
+    return float(rows * base.toy.layers * base.toy.d_model**2)
