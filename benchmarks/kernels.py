@@ -26,9 +26,10 @@ def fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
 
 def written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """softmax(q·k/√d + mask)·v, as models/attend.py trains with."""
-    additive = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
-    logits = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2)) + additive
-    return torch.matmul(torch.softmax(logits, dim=-1), value)
+    products = torch.matmul(query, key.transpose(-1, -2))
+    additive = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, torch.finfo(torch.float32).min)
+    logits = torch.add(additive, products, alpha=query.shape[-1] ** -0.5)
+    return torch.matmul(torch.softmax(logits, dim=-1).to(value.dtype), value)
 
 
 def medians(runs: dict[str, Callable[[], Tensor]]) -> dict[str, float]:

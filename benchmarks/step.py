@@ -74,14 +74,24 @@ def peft_step(model: Any, batch: Batch, length: int, is_bfloat16: bool) -> Step:
 
 
 def floor_seconds(model: Any, batch: Batch, length: int, dtype: torch.dtype) -> tuple[float, float]:
-    """Seconds and FLOPs of the matrix products alone, each timed at its own shape."""
+    """Seconds and FLOPs of the matrix products that the answer needs, each timed at its own shape."""
+    tokens, read, depth = batch.input_ids.shape[1], batch.targets.shape[1], model.anatomy.depth
+    whole, last = (layer_floor(model, batch, length, rows, dtype) for rows in (tokens, read))
+    # below the first layer's keys and values there is nothing to train: its first product is not taken back
+    m, k, n = batch.input_ids.numel(), model.anatomy.d_model, 3 * model.anatomy.d_model
+    unneeded = timed(lambda a, b: a @ b, (m, k), (k, n), dtype)
+    return (depth - 1) * whole[0] + last[0] - unneeded, (depth - 1) * whole[1] + last[1] - 2.0 * m * k * n
+
+
+def layer_floor(model: Any, batch: Batch, length: int, read: int, dtype: torch.dtype) -> tuple[float, float]:
+    """The same for one layer, of which ``read`` positions are read above it: no others need a feed-forward."""
     rows, tokens = batch.input_ids.shape
     facts, d = model.anatomy.layers[0], model.anatomy.d_model
     keys, heads = tokens + length, rows * facts.heads
     seconds = flops = 0.0
     # each product once forward and once back to its activations; attention's two products have two operands that need
     # a gradient (queries and keys, weights and values), so each costs two products on the way back
-    plain = [(rows * tokens, d, 3 * d), (rows * tokens, d, d), (rows * tokens, d, 4 * d), (rows * tokens, 4 * d, d)]
+    plain = [(rows * tokens, d, 3 * d), (rows * tokens, d, d), (rows * read, d, 4 * d), (rows * read, 4 * d, d)]
     batched = [(tokens, facts.d_head, keys), (tokens, keys, facts.d_head)]
     for m, k, n in plain:
         seconds += 2 * timed(lambda a, b: a @ b, (m, k), (k, n), dtype)
@@ -89,10 +99,7 @@ def floor_seconds(model: Any, batch: Batch, length: int, dtype: torch.dtype) -> 
     for m, k, n in batched:
         seconds += 3 * timed(torch.bmm, (heads, m, k), (heads, k, n), dtype)
         flops += 3 * 2.0 * heads * m * k * n
-    # below the first layer's keys and values there is nothing to train: its first product is not taken back
-    m, k, n = plain[0]
-    unneeded = timed(lambda a, b: a @ b, (m, k), (k, n), dtype)
-    return model.anatomy.depth * seconds - unneeded, model.anatomy.depth * flops - 2.0 * m * k * n
+    return seconds, flops
 
 
 def timed(product: Callable[..., Any], a: tuple[int, ...], b: tuple[int, ...], dtype: torch.dtype) -> float:

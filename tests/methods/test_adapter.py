@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +89,50 @@ def test_peft_loads_what_tune_writes_and_gives_the_same_logits(name: str, method
     # rotary and norm layers compute in float32, and PEFT runs soft prompts at other absolute positions
     assert (theirs - wanted).abs().max() < 2e-5
     assert (ours(model, read_adapter(model, tmp_path)) - wanted).abs().max() < 2e-5
+
+
+def peft_config(kind: str) -> Any:
+    """What people train with PEFT."""
+    import peft
+
+    given: dict[str, Any] = {"task_type": "CAUSAL_LM"}
+    virtual = {**given, "num_virtual_tokens": 3}
+    made = {
+        "prefix": lambda: peft.PrefixTuningConfig(**virtual),
+        "prefix through a projection": lambda: peft.PrefixTuningConfig(
+            **virtual, prefix_projection=True, encoder_hidden_size=16
+        ),
+        "cartridge": lambda: peft.CartridgeConfig(**virtual, num_frozen_tokens=1),
+        "soft prompt": lambda: peft.PromptTuningConfig(**virtual),
+        "p-tuning": lambda: peft.PromptEncoderConfig(**virtual, encoder_hidden_size=16),
+        "lora": lambda: peft.LoraConfig(**given, r=2, lora_alpha=5, init_lora_weights=False),
+    }
+    return made[kind]()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "kind", ["prefix", "prefix through a projection", "cartridge", "soft prompt", "p-tuning", "lora"]
+)
+def test_what_peft_writes_is_read_with_the_same_logits_and_seen_through(name: str, kind: str, tmp_path: Path) -> None:
+    from peft import get_peft_model
+
+    model = without_extras(fresh_model(name))
+    torch.manual_seed(5)
+    get_peft_model(copy.deepcopy(model.hf), peft_config(kind)).save_pretrained(tmp_path)
+    read = read_adapter(model, tmp_path)
+    with peft_model(model, tmp_path) as peft, torch.no_grad():
+        theirs = peft(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits[:, -IDS.shape[1] :]
+    found = ours(model, read)
+    with torch.no_grad():
+        assert (found - model(input_ids=IDS).logits).abs().max() > 1e-3  # the adapter does something
+    # as above; what PEFT stores is float32
+    assert (found - theirs).abs().max() < 2e-5
+    if kind != "lora":
+        with torch.no_grad(), el.watch(model, read) as scope:
+            model(input_ids=IDS)
+        assert scope.prefix_mass[..., 0].min() > 0  # later queries of a sliding window do not see it
+        assert max(scope.attention_residual.max(), scope.output_residual.max()) < 1e-12
 
 
 @pytest.mark.parametrize("name", MODELS)
