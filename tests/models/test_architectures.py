@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import json
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import elicitable as el
 from elicitable.errors import UnknownNameError, UnsupportedModelError
+from elicitable.methods.adapter import PREFIX_TYPES, read_adapter
 from elicitable.models.architectures import ARCHITECTURES, architecture, architecture_rows, tiny_model
 from elicitable.models.capture import capture_embeddings, capture_residuals, capture_tokens
 from elicitable.models.model import Model
@@ -47,6 +51,18 @@ def contexts(model: Model) -> dict[str, PrefixKV]:
     }
 
 
+def from_peft(model: Model, kind: str, folder: Path) -> PrefixKV | None:
+    """What PEFT stores as one table of equal layers, read back; None for models whose layers are not equal."""
+    shapes = {(facts.kv_heads, facts.d_head, facts.d_value) for facts in model.anatomy.layers}
+    kv_heads, d_head, d_value = next(iter(shapes))
+    if len(shapes) > 1 or d_head != d_value:
+        return None
+    table = 2 * _randn(PREFIX, 2 * model.anatomy.depth * kv_heads * d_head)
+    save_file({"prompt_embeddings": table}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": kind, "num_virtual_tokens": PREFIX}))
+    return read_adapter(model, folder).prefix(model)
+
+
 def padded_batch() -> dict[str, torch.Tensor]:
     ids = torch.tensor([[0, 0, 0, 12, 40, 5, 6, 33, 9], [8, 17, 3, 44, 20, 61, 10, 5, 7]])
     mask = torch.ones_like(ids)
@@ -56,9 +72,12 @@ def padded_batch() -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", EXACT)
-def test_both_identities_hold_below_1e_12_in_every_layer_and_head_with_every_context(name: str) -> None:
+def test_both_identities_hold_below_1e_12_in_every_layer_and_head_with_every_context(name: str, tmp_path: Path) -> None:
     model = model_of(name)
-    for kind, prefix in contexts(model).items():
+    stored = {kind: from_peft(model, kind, tmp_path) for kind in PREFIX_TYPES}
+    for kind, prefix in {**contexts(model), **stored}.items():
+        if prefix is None:
+            continue
         with el.watch(model, prefix) as scope:
             model(**padded_batch())
         for residual in (scope.attention_residual, scope.output_residual, scope.crossing_residual):
@@ -93,6 +112,11 @@ def test_an_architecture_that_cannot_be_split_is_refused_by_name_with_the_reason
     assert type(model).__name__ in str(refusal.value)
     telling = {"attention interface", "another kind", "twice", "2 times", "mask", "chunks", "both directions"}
     assert any(words in str(refusal.value) for words in telling)
+
+
+def test_most_architectures_have_what_peft_can_store(tmp_path: Path) -> None:
+    stored = [name for name in EXACT if from_peft(model_of(name), "CARTRIDGE", tmp_path) is not None]
+    assert len(stored) >= 25
 
 
 def test_the_list_is_long_enough_and_has_every_kind_that_was_asked_for() -> None:
