@@ -188,7 +188,7 @@ def test_ablations_are_measured(model: Model) -> None:
         with el.use(model, prefix):
             return float(model(IDS, labels=IDS).loss)
 
-    found = ablate(model, context, score, tokens=[0, 2], layers=[(0, 0), (0, 1)], heads=[(1, 3)])
+    found = ablate(model, context, score, tokens=[(0, 0), (2, 2)], layers=[(0, 0), (0, 1)], heads=[(1, 3)])
     assert [row.what for row in found] == ["token 0", "token 2", "layer 0", "layers 0–1", "layer 1 head 3"]
     assert found[3].score == pytest.approx(float(model(IDS, labels=IDS).loss))
     assert all(row.lost == pytest.approx(score(context) - row.score) for row in found)

@@ -278,6 +278,9 @@ def inspect(
     max_tokens: Annotated[int, typer.Option(help="tokens a text at most")] = 256,
     heatmap: Annotated[str | None, typer.Option(help="layer,head whose attention is drawn for the first text")] = None,
     dtype: Annotated[str | None, typer.Option(help="float64, float32, bfloat16 or float16")] = None,
+    ablate: Annotated[
+        int, typer.Option(min=0, help="validation items to measure on what the score loses without each part")
+    ] = 0,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     device: Device = "auto",
@@ -290,7 +293,14 @@ def inspect(
     from elicitable.diagnosis.inspect import inspect as look
     from elicitable.models.load import load
     from elicitable.report.html import write_page
-    from elicitable.report.microscope import inspection_table, inspection_to_json, microscope_section, write_figures
+    from elicitable.report.microscope import (
+        ablation_table,
+        inspection_table,
+        inspection_to_json,
+        microscope_section,
+        write_figures,
+    )
+    from elicitable.runs.inside import leave_out, prefix_to_cut
     from elicitable.runs.store import Store
     from elicitable.tasks.catalog import task_from
 
@@ -299,10 +309,18 @@ def inspect(
     wanted = task_from(task, **_task_options(text_column, label_column, None, None, None, None))
     loaded = load(model, device=device, dtype=dtype)
     items = wanted.held_out("test", texts)
-    with _progress_console().status(f"inspecting {len(items)} texts …") if not quiet else nullcontext():
-        found = look(
-            loaded, context_of(loaded, context), items, max_tokens=max_tokens, heatmap=_layer_and_head(heatmap)
-        )
+    parts = context_of(loaded, context)
+    prefix = prefix_to_cut(loaded, parts) if ablate else None
+    with _progress_console().status(f"inspecting {len(items)} texts …") if not quiet else nullcontext() as status:
+        found = look(loaded, parts, items, max_tokens=max_tokens, heatmap=_layer_and_head(heatmap))
+        if prefix is not None:
+
+            def told(done: int, whole: int) -> None:
+                if status is not None:
+                    status.update(f"leaving out one part after another: {done} of {whole} measured …")
+
+            lost = leave_out(loaded, prefix, wanted, ablate, found, max_tokens, told)
+            found = replace(found, ablations=lost)
     record = inspection_to_json(found)
     _write_json(folder / "inspection.json", record)
     write_figures(found, folder / "figures")
@@ -311,6 +329,8 @@ def inspect(
         _print_json(record)
     else:
         _result_console().print(inspection_table(found))
+        if found.ablations:
+            _result_console().print(ablation_table(found))
         _result_console().print(f"Report: {report}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elicitable.attention.patterns import content_pattern, joint_pattern
+from elicitable.diagnosis.prune import Ablation
 from elicitable.errors import InputError
 from elicitable.models.adapters import attending
 from elicitable.models.attend import probing
@@ -91,7 +92,10 @@ class Heatmap:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Everything :func:`inspect` found. ``prefix`` is the number of context tokens, the rank that theory allows."""
+    """Everything :func:`inspect` found. ``prefix`` is the number of context tokens, the rank that theory allows.
+
+    ``ablations`` are there where the score was measured without parts of the context.
+    """
 
     model: str
     context: str
@@ -104,6 +108,7 @@ class Inspection:
     dead_positions: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     heatmap: Heatmap | None = None
+    ablations: tuple[Ablation, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
@@ -201,9 +206,7 @@ def _batches(model: Model, rows: list[list[int]], size: int) -> Iterator[dict[st
 
 
 def _one_logit(model: Model) -> dict[str, int]:
-    import inspect as signatures
-
-    return {"logits_to_keep": 1} if "logits_to_keep" in signatures.signature(model.hf.forward).parameters else {}
+    return {"logits_to_keep": 1} if model.anatomy.takes_logits_to_keep else {}
 
 
 def _check_head(model: Model, heatmap: tuple[int, int] | None) -> None:

@@ -303,17 +303,17 @@ def ablate(
     prefix: PrefixKV,
     score: Scorer,
     *,
-    tokens: Sequence[int] = (),
+    tokens: Sequence[tuple[int, int]] = (),
     layers: Sequence[tuple[int, int]] = (),
     heads: Sequence[tuple[int, int]] = (),
 ) -> tuple[Ablation, ...]:
-    """What the score loses without single tokens, ranges of layers (first, last) and single heads (layer, head).
+    """What the score loses without ranges of tokens and of layers (first, last), and without single (layer, head).
 
     Example:
         >>> import elicitable as el
         >>> model = el.load("toy:ascending")
         >>> prefix = el.context("prompt", model, token_ids=[7, 0]).prefix(model)
-        >>> ablate(model, prefix, lambda context: 1.0, tokens=[0])
+        >>> ablate(model, prefix, lambda context: 1.0, tokens=[(0, 0)])
         (Ablation(what='token 0', score=1.0, lost=0.0),)
     """
     whole, found = score(prefix), []
@@ -321,13 +321,16 @@ def ablate(
     def note(what: str, value: float) -> None:
         found.append(Ablation(what, value, whole - value))
 
-    for token in tokens:
-        others = [i for i in range(prefix_length(prefix)) if i != token]
-        note(f"token {token}", score(keep_tokens(prefix, others)))
+    for first, last in tokens:
+        others = [i for i in range(prefix_length(prefix)) if not first <= i <= last]
+        note(_range("token", first, last), score(keep_tokens(prefix, others)))
     for first, last in layers:
-        name = f"layer {first}" if first == last else f"layers {first}–{last}"
-        note(name, score(drop_layers(prefix, range(first, last + 1))))
+        note(_range("layer", first, last), score(drop_layers(prefix, range(first, last + 1))))
     for layer, head in heads:
         with without_heads(model, [(layer, head)]):
             note(f"layer {layer} head {head}", score(prefix))
     return tuple(found)
+
+
+def _range(name: str, first: int, last: int) -> str:
+    return f"{name} {first}" if first == last else f"{name}s {first}–{last}"

@@ -90,6 +90,23 @@ def position_use(found: Inspection) -> Figure:
     return figure
 
 
+def ablations(found: Inspection) -> Figure:
+    """Points of score lost without each part of the context; bars to the left are gains."""
+    parts = list(reversed(found.ablations))
+    figure, axis = _figure(5.2, max(2.6, 0.8 + 0.16 * len(parts)))
+    kinds = ("token", "layer", "head")
+    colours = [_LINES[kinds.index(_kind(part.what))] for part in parts]
+    axis.barh(range(len(parts)), [100 * part.lost for part in parts], color=colours)
+    axis.set_yticks(range(len(parts)), labels=[part.what for part in parts])
+    axis.axvline(0, color=_INK, linewidth=0.8)
+    axis.set(xlabel="points lost", title="score lost without …")
+    return figure
+
+
+def _kind(what: str) -> str:
+    return "head" if "head" in what else what.split()[0].rstrip("s")
+
+
 def attention_heatmaps(found: Inspection) -> Figure:
     """One head on one text: with the context, without it, and the first rescaled by 1/(1 − α): the paper's figure.
 
@@ -178,6 +195,17 @@ def inspection_table(found: Inspection) -> RenderableType:
     return table
 
 
+def ablation_table(found: Inspection) -> RenderableType:
+    """What the score loses without each part of the context, the dearest first."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("without")
+    for name in ("score", "points lost"):
+        table.add_column(name, justify="right")
+    for part in sorted(found.ablations, key=lambda part: -part.lost):
+        table.add_row(part.what, f"{part.score:.3f}", f"{100 * part.lost:+.1f}")
+    return table
+
+
 def _plain_summary(found: Inspection) -> str:
     return "\n".join([html.unescape(_summary(found)), *(f"warning: {text}" for text in found.warnings)])
 
@@ -189,6 +217,8 @@ def _figures(found: Inspection) -> Iterable[tuple[str, Callable[[Inspection], Fi
     if found.prefix:
         yield "spectra", spectra
         yield "position-use", position_use
+    if found.ablations:
+        yield "left-out", ablations
     if found.heatmap is not None:
         yield "attention", attention_heatmaps
 
@@ -199,6 +229,7 @@ _SAID = {
     "deeper layers move because their queries or keys have changed. Means over heads.",
     "spectra": "How few directions the context pushes a head's output in: a line that starts high uses one.",
     "position-use": "Which tokens of the context are attended to, mean over heads and queries.",
+    "left-out": "Measured: the score on validation items with one part of the context gone, all else as it was.",
     "attention": "One head on the first text, queries down, keys across. Where nothing below has changed, the third "
     "panel equals the second: the context only rescales attention over the text.",
 }

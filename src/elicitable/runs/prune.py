@@ -8,18 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from elicitable.cache import replace_file
 from elicitable.diagnosis.prune import Pruned, keep_tokens, pair_use, prune
 from elicitable.errors import InputError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.kv_prefix import KVPrefixContext
 from elicitable.methods.pruned_prefix import PrunedPrefixContext
-from elicitable.models.inject import installed, prefix_length, set_prefix
+from elicitable.models.inject import prefix_length
+from elicitable.runs.inside import score_with
 from elicitable.runs.store import Store
 from elicitable.training.batches import encode
-from elicitable.training.evaluate import Reading, evaluate
 from elicitable.training.loop import Plan, train
 from elicitable.values import Item, PrefixKV
 
@@ -116,16 +114,9 @@ class _Pruning:
         masked = {} if batch.attention_mask is None else {"attention_mask": batch.attention_mask}
         self.batches = [{"input_ids": batch.input_ids, **masked}]
 
-    @torch.no_grad()
     def score(self, prefix: PrefixKV, items: Sequence[Item]) -> float:
         """The share of ``items`` that the model gets right with ``prefix``."""
-        reading = Reading(batch=32 if self.model.tokenizer else 250)
-        with installed(self.model) as slot:
-            set_prefix(self.model, slot, prefix)
-            try:
-                return evaluate(self.model, items, self.task.labels(), reading).mean
-            finally:
-                set_prefix(self.model, slot, None)
+        return score_with(self.model, prefix, self.task, items)
 
     def confirmed(self, prefix: PrefixKV) -> float:
         """The score on items that no search and no training has seen."""
