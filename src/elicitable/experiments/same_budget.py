@@ -22,7 +22,7 @@ _LORA = Adapt(
     "lora",
     1,
     (2e-3, 5e-3, 1e-2),
-    Training(steps=6_000, batch=16, cooldown=0.4, patience_steps=2_000),
+    Training(steps=12_000, batch=16, cooldown=0.4, patience_steps=2_000),
     (TASK,),
     options=(("modules", ("c_fc", "c_proj")),),
 )

@@ -64,6 +64,15 @@ class Job:
         """The name of its folder in the store."""
         return identity(self.spec())
 
+    @property
+    def work(self) -> float | None:
+        """Rows times numbers of a toy that they pass, at most (training may end sooner); None where it is no toy."""
+        trial, base = self.trial, self.base.trial if self.base is not None else self.trial
+        if not isinstance(base, Pretrain):
+            return None
+        how = trial.training if isinstance(trial, Adapt) else base.toy
+        return float(how.steps * how.batch * base.toy.layers * base.toy.d_model**2)
+
     def describe(self) -> str:
         """One line for a person."""
         rate = "" if self.rate is None else f", rate {self.rate:g}"

@@ -16,7 +16,6 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from elicitable.experiments.experiment import Adapt, Pretrain
 from elicitable.runs.heartbeat import Beat, read_beat
 from elicitable.runs.jobs import Job
 from elicitable.runs.progress import clock
@@ -122,7 +121,7 @@ class Forecast:
 
     def learn(self, job: Job, record: Record) -> None:
         """Take note of one that is done."""
-        seconds, work = record["timing"]["seconds"], _work(job)
+        seconds, work = record["timing"]["seconds"], job.work
         self._taken.setdefault(job.trial.name, []).append(seconds)
         if work:
             for name in {_method(job), ""}:
@@ -143,7 +142,7 @@ class Forecast:
         return None if whole is None else max(0.0, whole - (beat.seconds if beat else 0.0))
 
     def _whole(self, job: Job) -> float | None:
-        taken, work = self._taken.get(job.trial.name), _work(job)
+        taken, work = self._taken.get(job.trial.name), job.work
         if taken:
             return statistics.median(taken)
         paces = self._paces.get(_method(job)) or self._paces.get("")
@@ -152,13 +151,3 @@ class Forecast:
 
 def _method(job: Job) -> str:
     return getattr(job.trial, "method", "pretraining")
-
-
-def _work(job: Job) -> float | None:
-    """Rows times numbers of a toy that they pass, at most (training may end sooner); None where it is no toy."""
-    trial = job.trial
-    base = job.base.trial if job.base is not None else trial
-    if not isinstance(base, Pretrain):
-        return None
-    rows = trial.training.steps * trial.training.batch if isinstance(trial, Adapt) else base.toy.steps * base.toy.batch
-    return float(rows * base.toy.layers * base.toy.d_model**2)

@@ -12,6 +12,7 @@ Killed at any moment, the same command goes on: finished trials are found, runni
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -227,9 +228,12 @@ def _line(experiment: str, job: Job, store: Store, unfinished: str) -> Line:
 
 
 def graph(experiments: Sequence[Experiment], seeds: Sequence[int]) -> list[Job]:
-    """Every job once, bases before what is built on them; a base that several experiments name is one job."""
+    """Every job once, bases before what is built on them; a base that several experiments name is one job.
+
+    Seed by seed, and within one the longest first, so that no worker is left with a long one at the end.
+    """
     jobs = {job.identity: job for experiment in experiments for job in _jobs(experiment, seeds)}
-    return sorted(jobs.values(), key=lambda job: (job.seed, job.base is not None))
+    return sorted(jobs.values(), key=lambda job: (job.seed, job.base is not None, -(job.work or math.inf)))
 
 
 def _jobs(experiment: Experiment, seeds: Sequence[int]) -> Iterator[Job]:
