@@ -11,6 +11,9 @@ Every run is warmed up by one before it. *Peak* is the process's resident memory
 what that is above the loaded model. Memory is measured in a process where freed memory goes back to the system at once
 (MALLOC_MMAP_THRESHOLD_); otherwise growth would be what the warm-up happened to leave behind. On Linux alone:
 elsewhere the peak is that of the whole process, and growth is not told.
+
+nnsight and TransformerLens run where they are installed (0.8 and 4 were tried); both need eager attention, and give
+attention weights, of which the context's share is summed here.
 """
 
 from __future__ import annotations
@@ -104,7 +107,7 @@ def _way(way: str, model: object, ids: object) -> Callable[[], object]:
         return mass
     if way == "nnsight":
         return _nnsight(hf, both, length)
-    return _transformer_lens(hf, both, length)
+    return _transformer_lens(model, both, length)
 
 
 def _nnsight(hf: object, ids: object, length: int) -> Callable[[], object]:
@@ -115,21 +118,26 @@ def _nnsight(hf: object, ids: object, length: int) -> Callable[[], object]:
 
     def mass() -> object:
         with traced.trace(ids, use_cache=False, logits_to_keep=1):
-            saved = [layer.self_attn.output[1][:, :, length:, :length].sum(-1).save() for layer in traced.model.layers]
+            saved = nnsight.save(
+                [layer.self_attn.output[1][:, :, length:, :length].sum(-1) for layer in traced.model.layers]
+            )
         return saved
 
     return mass
 
 
-def _transformer_lens(hf: object, ids: object, length: int) -> Callable[[], object]:
-    from transformer_lens import HookedTransformer
+def _transformer_lens(model: object, ids: object, length: int) -> Callable[[], object]:
+    from transformer_lens.model_bridge import TransformerBridge
 
-    lens = HookedTransformer.from_pretrained(
-        "HuggingFaceTB/SmolLM2-135M-Instruct", hf_model=hf, local_files_only=True, device="cpu"
+    bridge = TransformerBridge.boot_transformers(
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        hf_model=model.hf,  # type: ignore[attr-defined]
+        tokenizer=model.tokenizer,  # type: ignore[attr-defined]
+        device="cpu",
     )
 
     def mass() -> object:
-        _, cache = lens.run_with_cache(ids, names_filter=lambda name: name.endswith("hook_pattern"))
+        _, cache = bridge.run_with_cache(ids, names_filter=lambda name: name.endswith("hook_pattern"))
         return [pattern[:, :, length:, :length].sum(-1) for pattern in cache.values()]
 
     return mass
