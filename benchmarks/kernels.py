@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 REPEATS = 15
-SHAPES = ((64, 19, 6), (16, 96, 6), (16, 256, 16))  # batch, content, prefix; 4 heads of 64
+SHAPES = ((64, 19, 6), (16, 96, 6), (16, 256, 16), (16, 384, 16))  # batch, content, prefix; 4 heads of 64
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

@@ -321,11 +321,11 @@ def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
 def _is_short_training(query: Tensor, key: Tensor) -> bool:
     """Whether attention written out beats the CPU's fused kernel, whose backward pass is slow on short sequences.
 
-    Measured on one core, bfloat16, 256 heads in all, forward + backward: 4.5 against 18.8 ms at 19 queries and 25
-    keys, 6.9 against 20.5 ms at 96 and 102 (benchmarks/kernels.py).
+    Measured on one core, bfloat16, forward + backward (benchmarks/kernels.py): 256 heads of 19 queries and 25 keys 4.5
+    against 18.8 ms; 64 heads of 256 queries and 272 keys 48 against 68 ms, and of 384 and 400 163 against 129 ms.
     """
     is_trained = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
-    return is_trained and query.device.type == "cpu" and query.shape[2] * key.shape[2] <= 512 * 512
+    return is_trained and query.device.type == "cpu" and query.shape[2] * key.shape[2] <= 300 * 300
 
 
 def _short(call: Call, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
