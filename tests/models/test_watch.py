@@ -509,3 +509,11 @@ def test_errors_say_what_to_do() -> None:
         model(IDS)
     with pytest.raises(InputError, match="spectra=True"):
         _ = scope.effective_rank
+
+
+def test_directions_of_vectors_whose_squares_are_no_float32_numbers() -> None:
+    from elicitable.models.scope import _directions
+
+    vectors = torch.tensor([[3.0, 4.0], [3e-25, -4e-25], [3e30, 4e30], [0.0, 0.0]])
+    wanted = torch.tensor([[0.6, 0.8], [0.6, -0.8], [0.6, 0.8], [0.0, 0.0]])
+    torch.testing.assert_close(_directions(vectors), wanted)  # float32's own tolerance

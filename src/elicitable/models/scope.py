@@ -77,6 +77,13 @@ def _add_aligned(old: Tensor, new: Tensor) -> Tensor:
     return total
 
 
+def _directions(vectors: Tensor) -> Tensor:
+    """Unit vectors along the last axis, zero for zero; scaled first, as squares of 1e-23 are no float32 numbers."""
+    tiny = torch.finfo(vectors.dtype).tiny
+    scaled = vectors / vectors.abs().amax(dim=-1, keepdim=True).clamp(min=tiny)
+    return scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).clamp(min=tiny)
+
+
 class Scope:
     """The statistics of everything a model ran inside :func:`elicitable.watch`.
 
@@ -104,8 +111,7 @@ class Scope:
             bias, rest = (torch.where(valid[:, None, :, None], x, 0.0) for x in (bias, rest))
         mass = parts.mass if every else torch.where(valid[:, None], parts.mass, 0.0)
         bias_norm, rest_norm = torch.linalg.vector_norm(bias, dim=-1), torch.linalg.vector_norm(rest, dim=-1)
-        dots = torch.linalg.vecdot(bias, rest)
-        cosine = dots / (bias_norm * rest_norm).clamp(min=torch.finfo(bias.dtype).tiny)
+        cosine = torch.linalg.vecdot(_directions(bias), _directions(rest))
         for name, value in (("mass", mass), ("bias_norm", bias_norm), ("content_norm", rest_norm), ("cosine", cosine)):
             tally.add(name, value.sum(dim=(0, 2)))
         tally.add("bias", bias.sum(dim=(0, 2)))
