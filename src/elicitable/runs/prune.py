@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
 
-RATES = (1e-1, 3e-2)  # of the schedule of kv-prefix: a warm start needs neither its hottest nor its coldest
+RATES = (3e-1, 1e-1)  # the two hottest of kv-prefix: half a prefix has to find its place anew
 Left = PrunedPrefixContext | KVPrefixContext
 
 
@@ -38,7 +38,7 @@ def prune_adapter(
     margin: float = 0.01,
     items: int = 1000,
     test_items: int = 1000,
-    steps: int = 600,
+    steps: int = 1000,
     peft: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
