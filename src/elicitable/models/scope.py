@@ -81,7 +81,8 @@ def _directions(vectors: Tensor) -> Tensor:
     """Unit vectors along the last axis, zero for zero; scaled first, as squares of 1e-23 are no float32 numbers."""
     tiny = torch.finfo(vectors.dtype).tiny
     scaled = vectors / vectors.abs().amax(dim=-1, keepdim=True).clamp(min=tiny)
-    return scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).clamp(min=tiny)
+    unit: Tensor = scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).clamp(min=tiny)
+    return unit
 
 
 class Scope:
