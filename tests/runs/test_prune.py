@@ -58,7 +58,7 @@ def test_half_is_trained_on_where_it_cannot_go_without(
     left, whole = read_adapter(model, tmp_path / "small"), read_adapter(model, adapter)
     assert isinstance(left, KVPrefixContext if peft else PrunedPrefixContext)
     moved = left.prefix(model).keys[0][0, 0] - whole.prefix(model).keys[0][0, 0, list(record["kept"])]  # type: ignore[index]
-    assert 0 < moved.abs().max() < 0.5  # two steps from where it was
+    assert 0 < moved.abs().max() < 2.1 * module.RATES[0]  # two steps from where it was, each about the rate
     assert "trained on for 2 steps" in pruning_summary(record)
     assert ("PEFT cannot" in pruning_summary(record)) != peft
 
