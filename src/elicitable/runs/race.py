@@ -289,6 +289,7 @@ _SEEDLESS = ("zero-shot", "prompt")
 _CONTROLS = ("value-bias",)  # no part in the verdict, so one seed is enough
 _ORDER = ("zero-shot", "prompt", "examples", "lora", "full", "kv-prefix", "layer-prefix", "soft-prompt", "value-bias")
 _FEWEST = 500
+_FINISH = 200  # steps of the cosine, at least, after an arm has solved the task
 _TELLING = 0.05  # a validation score that says something about a rate
 _CONTENDER = 0.05  # arms further than this behind the best after one seed are not rerun: no seed would bring them back
 
@@ -468,11 +469,12 @@ def _worth(swept: dict[str, Any]) -> tuple[float, float]:
 
 
 def _plan(race: Race, method: str, rate: float) -> Plan:
-    """The plan of a full run. Once an arm has solved the task, every other gets at most twice its steps, contenders
-    500 at least."""
+    """The plan of a full run. Once an arm has solved the task, every other gets at most twice its steps, and 500
+    at least; a control, as many."""
     schedule, pace = method_named(method).schedule, race.pace
-    fewest = 0 if method in _CONTROLS else _FEWEST
-    enough = pace.steps if race.quickest is None else max(fewest, SHARE * race.quickest)
+    enough = pace.steps
+    if race.quickest is not None:
+        enough = race.quickest if method in _CONTROLS else max(_FEWEST, SHARE * race.quickest)
     return Plan(
         learning_rate=rate,
         steps=min(pace.steps, enough),
@@ -484,6 +486,8 @@ def _plan(race: Race, method: str, rate: float) -> Plan:
         patience_steps=pace.patience_steps,
         max_tokens=pace.max_tokens,
         cooldown=0.4,
+        perfect=2.0,  # 256 validation items all right by luck: every arm is brought down to the end
+        finish=_FINISH,
     )
 
 

@@ -42,7 +42,8 @@ class Plan:
 
     ``steps`` bounds the constant phase and the cosine together, ``seconds`` too when given. ``patience`` is the share
     of the steps so far (at least ``patience_steps``) without improvement of the validation score or loss after which
-    the constant phase ends.
+    the constant phase ends. Once ``solved``, the cosine takes ``finish`` steps or half as many again; a ``perfect``
+    score ends it.
     """
 
     learning_rate: float
@@ -57,6 +58,7 @@ class Plan:
     clip: float = 1.0
     solved: float = 0.98
     perfect: float = 0.999
+    finish: int = 100
     patience: float = 0.3
     patience_steps: int = 500
     max_tokens: int = 1024
@@ -338,7 +340,7 @@ class Phase:
     def _solve(self, score: float) -> None:
         """Solved: come down over half as many steps again, which finishes the work; perfect on the way down: stop."""
         if self.cooling_from is None:
-            self._cool("solved", min(max(100, self.step // 2), self.plan.steps - self.step))
+            self._cool("solved", min(max(self.plan.finish, self.step // 2), self.plan.steps - self.step))
         elif score >= self.plan.perfect:
             self._cool("solved", 0)
 
