@@ -289,7 +289,7 @@ _SEEDLESS = ("zero-shot", "prompt")
 _CONTROLS = ("value-bias",)  # no part in the verdict, so one seed is enough
 _ORDER = ("zero-shot", "prompt", "examples", "lora", "full", "kv-prefix", "layer-prefix", "soft-prompt", "value-bias")
 _FEWEST = 500
-_FINISH = 200  # steps of the cosine, at least, after an arm has solved the task
+_FINISH = 150  # steps of the cosine, at least, after an arm has solved the task
 _TELLING = 0.05  # a validation score that says something about a rate
 _CONTENDER = 0.05  # arms further than this behind the best after one seed are not rerun: no seed would bring them back
 
