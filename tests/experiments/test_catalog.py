@@ -52,6 +52,8 @@ def test_trials_name_methods_tasks_and_bases_that_there_are(experiment: Experime
             base = [one for one in experiment.trials if one.name == trial.base]
             assert trial.base == "smollm2" or isinstance(base[0], Pretrain)
             Plan(learning_rate=trial.rates[0], **asdict(trial.training))
+            assert trial.rates_at(0) == trial.rates
+            assert set(trial.rates_at(1)) <= set(trial.rates)
         elif isinstance(trial, Pretrain):
             ToySpec(**asdict(trial.toy))
             assert set(trial.scored) <= set(DIGIT_TASKS)

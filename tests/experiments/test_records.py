@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from elicitable.experiments.catalog import EXPERIMENTS, preset_named
+from elicitable.experiments.experiment import Adapt
 from elicitable.report.reproduction import FIGURES, reproduction_markdown
 from elicitable.runs.reproduce import graph, tables
 from elicitable.runs.store import Store
@@ -36,6 +37,21 @@ def test_every_record_is_of_a_trial_that_the_experiments_ask_for_now() -> None:
     lines = [line for path in RECORDS.glob("*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
     assert found == len(lines)
     assert {json.loads(line)["status"] for line in lines} <= {"ok", "diverged"}
+
+
+def test_later_seeds_keep_the_rates_that_did_best_at_seed_0() -> None:
+    """By validation score, then loss; the test split has no say in it."""
+    store, checked = Store(RECORDS, is_read_only=True), 0
+    for experiment in EXPERIMENTS:
+        for trial in experiment.trials:
+            if isinstance(trial, Adapt) and trial.rates_at(1) != trial.rates:
+                jobs = [job for job in graph((experiment,), [0]) if job.trial == trial]
+                found = {job.rate: store.get(job.spec()) or {} for job in jobs}
+                best = max(found, key=lambda rate: (found[rate]["validation"], -found[rate]["validation_loss_nats"]))
+                assert trial.restarts == 1
+                assert trial.later_rates == (best,), trial.name
+                checked += 1
+    assert checked
 
 
 def test_the_records_are_small_and_say_nothing_of_the_machine() -> None:

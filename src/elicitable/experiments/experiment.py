@@ -1,7 +1,8 @@
 """What an experiment is: trials to run, claims to hold them against, a figure to draw. Data only; nothing runs here.
 
 A *trial* is named within its experiment. Each seed of a preset runs it once; an adaptation also once per learning
-rate and restart, of which the one with the best validation score counts. A *claim* names one cell (a trial and one of
+rate and restart, of which the one with the best validation score counts. Seed 0 sweeps every rate; the seeds after it
+may keep to those that did best there. A *claim* names one cell (a trial and one of
 its measurements), what the source reports there, and the inequality or tolerance that makes it reproduced.
 """
 
@@ -68,7 +69,8 @@ class Adapt:
     """Adapt ``base`` (a pretraining trial of this experiment, or a model by name) to ``task``.
 
     ``size`` is the number of virtual tokens or the rank. ``scored`` are the tasks whose test split is scored, and
-    ``measures`` what is looked at on top: ``"attention"``, ``"activations"`` or ``"prefix use"``.
+    ``measures`` what is looked at on top: ``"attention"``, ``"activations"`` or ``"prefix use"``. ``later_rates`` are
+    those that seeds after seed 0 run, all of ``rates`` where it is empty.
     """
 
     name: str
@@ -83,6 +85,11 @@ class Adapt:
     options: Options = ()
     measures: tuple[str, ...] = ()
     test_items: int = 1_000
+    later_rates: tuple[float, ...] = ()
+
+    def rates_at(self, seed: int) -> tuple[float, ...]:
+        """The learning rates that are run at ``seed``: seed 0 sweeps them all."""
+        return self.later_rates if seed and self.later_rates else self.rates
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PROTOCOL = 2  # raised when the code comes to train or measure differently from the same spec
 CHECKPOINT_SECONDS = 60.0
 ACTIVATIONS = 10  # inputs, as in the source's figure
+_NOT_OF_ONE_RUN = ("name", "rates", "later_rates", "restarts")  # of a trial: they say which runs there are
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Job:
 
     def spec(self) -> dict[str, Any]:
         """Identity: everything that can change the record, and nothing else; names of trials do not."""
-        given = {name: value for name, value in asdict(self.trial).items() if name not in ("name", "rates", "restarts")}
+        given = {name: value for name, value in asdict(self.trial).items() if name not in _NOT_OF_ONE_RUN}
         if self.base is not None:
             given["base"] = self.base.spec()
         tasks = sorted({name for name in DIGIT_TASKS if name in (given.get("task"), *given.get("scored", ()))})

@@ -241,7 +241,7 @@ def _jobs(experiment: Experiment, seeds: Sequence[int]) -> Iterator[Job]:
         for seed in seeds:
             if isinstance(trial, Adapt):
                 base = _base(experiment, trial, seed)
-                for rate in trial.rates:
+                for rate in trial.rates_at(seed):
                     for restart in range(trial.restarts):
                         yield Job(trial, seed, rate, restart, base)
             else:
