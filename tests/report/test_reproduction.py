@@ -38,6 +38,7 @@ def results() -> dict[str, Any]:
         "trials": [{"name": "rank-1 LoRA", "sweep": swept, "recorded": 2, "planned": 3}],
         "figures": [],
         "seconds": 90.0,
+        "seeds_whole": 0,
         "companion_seconds": 28_200.0,
     }
     outcomes = {"reproduced": 1, "differs": 1, "not testable here": 1}
@@ -64,7 +65,16 @@ def test_html_escapes_every_text() -> None:
 
 def test_the_overview_counts_claims_and_recorded_trials() -> None:
     page = reproduction_markdown(results())
-    assert "| same-budget | 1 | 1 | 1 | 0 | 2 of 3 | 1.5 min | 7.8 h |" in page
+    assert "| same-budget | 1 | 1 | 1 | 0 | 2 of 3 | 0 of 1 | 1.5 min | 7.8 h |" in page
+    assert "together" not in page
+
+
+def test_the_overview_ends_with_the_sum_in_which_what_is_shared_counts_once() -> None:
+    two = results() | {"trials_recorded": 3, "trials": 5}
+    two["experiments"].append(
+        two["experiments"][0] | {"name": "token-reach", "companion_seconds": None, "seeds_whole": 1}
+    )
+    assert "| together | 2 | 2 | 2 | 0 | 3 of 5 | 0 of 1 | 1.5 min | 7.8 h |" in reproduction_markdown(two)
 
 
 def test_fewer_seeds_than_planned_are_said() -> None:

@@ -124,6 +124,28 @@ def test_names_do_not_enter_an_identity_and_everything_else_does() -> None:
     assert len({job.identity, *(one.identity for one in others)}) == 1 + len(others)
 
 
+def test_seed_0_sweeps_and_the_seeds_after_it_keep_to_later_rates() -> None:
+    kept = replace(PREFIX, rates=(0.1, 0.3, 1.0), later_rates=(0.3,))
+    experiment = replace(TINY, trials=(BASE, kept), claims=(), figures=())
+    rates = {seed: [job.rate for job in reproduce.graph([experiment], [seed]) if job.rate] for seed in (0, 1)}
+    assert rates == {0: [0.1, 0.3, 1.0], 1: [0.3]}
+    swept = replace(experiment, trials=(BASE, replace(kept, later_rates=())))
+    assert [job.identity for job in reproduce.graph([experiment], [1])] == [
+        job.identity for job in reproduce.graph([swept], [1]) if job.rate in (None, 0.3)
+    ]
+
+
+def test_the_companion_s_time_is_for_the_seeds_that_are_whole(copy: Path) -> None:
+    timed, store = replace(TINY, companion_seconds=60.0), Store(copy, is_read_only=True)
+
+    def table() -> dict[str, Any]:
+        return reproduce.results([timed], "quick", [0, 1], store)["experiments"][0]
+
+    assert (table()["seeds_whole"], table()["companion_seconds"]) == (1, 60.0)
+    forget(copy, rate=0.1)
+    assert (table()["seeds_whole"], table()["companion_seconds"]) == (0, None)
+
+
 def test_status_says_what_is_done_under_way_and_waiting(tmp_path: Path) -> None:
     lines = reproduce.status(["new-task"], out=tmp_path)
     assert {line.state for line in lines} == {"waiting"}

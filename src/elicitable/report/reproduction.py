@@ -25,8 +25,8 @@ MARKS = {"reproduced": "✓", "differs": "✗", "not testable here": "–", "not
 TITLE = "The paper's experiments, reproduced"
 FIGURES = "figures"
 COMPANION = (
-    "The companion code's time is extrapolated to as many seeds: its iterations, times what one was measured to take "
-    "on a 2-core CPU."
+    "Times are of one core each. The companion code's is extrapolated to the seeds that are whole: its iterations, "
+    "times what one was measured to take on a 2-core CPU."
 )
 Results = Mapping[str, Any]
 _HEADS = ("", "claim", "ours", "source", "reproduced if", "note")
@@ -139,19 +139,37 @@ def _html_figure(one: Picture) -> str:
     return f'<figure style="margin:18px 0">{image}<figcaption class="small">{caption}</figcaption></figure>'
 
 
-_OVERVIEW_HEADS = ("experiment", *MARKS, "trials", "time", "companion code")
+_OVERVIEW_HEADS = ("experiment", *MARKS, "trials", "whole seeds", "time", "companion code")
 
 
 def _overview(results: Results) -> list[tuple[str, ...]]:
-    """A line an experiment: its claims by outcome, the trials recorded, their time, and the companion code's."""
-    rows = []
-    for experiment in results["experiments"]:
-        counted = Counter(claim["outcome"] for claim in experiment["claims"])
-        done, planned = (sum(trial[key] for trial in experiment["trials"]) for key in ("recorded", "planned"))
-        trials = f"{done:,}" if done == planned else f"{done:,} of {planned:,}"
-        spent = (span(experiment["seconds"]), span(experiment.get("companion_seconds")))
-        rows.append((experiment["name"], *(str(counted.get(name, 0)) for name in MARKS), trials, *spent))
+    """A line an experiment: claims by outcome, the trials recorded, their time and the companion code's; then the sum.
+
+    What experiments share counts once in the sum.
+    """
+    tables, rows = results["experiments"], []
+    for one in tables:
+        recorded, planned = (sum(trial[key] for trial in one["trials"]) for key in ("recorded", "planned"))
+        rows.append(_at_a_glance(one["name"], [one], recorded, planned, one["seconds"], results["seeds"]))
+    if len(tables) > 1:
+        counts = results["trials_recorded"], results["trials"]
+        rows.append(_at_a_glance("together", tables, *counts, results["seconds"], results["seeds"]))
     return rows
+
+
+def _at_a_glance(
+    name: str, tables: Sequence[Mapping[str, Any]], recorded: int, planned: int, seconds: float, seeds: int
+) -> tuple[str, ...]:
+    counted = Counter(claim["outcome"] for one in tables for claim in one["claims"])
+    companion = [one["companion_seconds"] for one in tables if one["companion_seconds"] is not None]
+    return (
+        name,
+        *(str(counted.get(mark, 0)) for mark in MARKS),
+        f"{recorded:,}" if recorded == planned else f"{recorded:,} of {planned:,}",
+        f"{min(one['seeds_whole'] for one in tables)} of {seeds}",
+        span(seconds),
+        span(sum(companion) if companion else None),
+    )
 
 
 def span(seconds: float | None) -> str:

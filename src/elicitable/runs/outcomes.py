@@ -44,6 +44,8 @@ def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seed
 
 def _experiment(experiment: Experiment, runs: Runs, seeds: Sequence[int]) -> dict[str, Any]:
     chosen = {name: _chosen(jobs) for name, jobs in runs.items()}
+    missing = {job.seed for jobs in runs.values() for job, record in jobs if record is None}
+    whole = len(set(seeds) - missing)
     return {
         "name": experiment.name,
         "title": experiment.title,
@@ -51,7 +53,8 @@ def _experiment(experiment: Experiment, runs: Runs, seeds: Sequence[int]) -> dic
         "deviations": list(experiment.deviations),
         "claims": [_claim(claim, chosen, runs) for claim in experiment.claims],
         "trials": [_trial(experiment, name, jobs, chosen[name]) for name, jobs in runs.items()],
-        "companion_seconds": _times(experiment.companion_seconds, len(seeds)),
+        "seeds_whole": whole,
+        "companion_seconds": _times(experiment.companion_seconds, whole),
         "figures": [_figure(figure, chosen) for figure in experiment.figures],
         "seconds": round(
             sum(record["timing"]["seconds"] for jobs in runs.values() for _, record in jobs if record is not None), 1
@@ -60,7 +63,7 @@ def _experiment(experiment: Experiment, runs: Runs, seeds: Sequence[int]) -> dic
 
 
 def _times(seconds: float | None, seeds: int) -> float | None:
-    return None if seconds is None else round(seconds * seeds, 1)
+    return round(seconds * seeds, 1) if seconds is not None and seeds else None
 
 
 def _chosen(jobs: Sequence[tuple[Job, Record | None]]) -> dict[int, tuple[Job, Record]]:
