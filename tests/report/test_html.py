@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -154,6 +155,13 @@ def test_every_label_has_its_words(label):
     assert phrases.answer(records.verdict(label=label)) in text
     assert "impossible" not in text
     assert all(step in text for step in phrases.next_steps(records.verdict(label=label)))
+
+
+def test_a_race_without_contexts_says_nothing_of_what_they_cannot_do():
+    whole = records.verdict(label="weights")
+    assert "No context that was tried" in phrases.answer(whole)
+    weights_only = replace(whole, arms=tuple(arm for arm in whole.arms if arm.method in ("zero-shot", "lora", "full")))
+    assert phrases.answer(weights_only).endswith("; no context was tried.")
 
 
 def test_answers_to_one_item_stand_together():

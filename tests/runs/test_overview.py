@@ -105,3 +105,16 @@ def test_every_running_trial_has_a_line_and_the_whole_has_one(tmp_path: Path, mo
         "[2/6] prefix, seed 0, rate 0.03: steps, validation 0.500 (1:01)",
         f"[3/6] {jobs[3].describe()}: failed (0:01)",
     ]
+
+
+def test_what_a_killed_run_left_behind_is_not_under_way(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(overview, "LOOK_SECONDS", 60.0)
+    said = Overview(Console(file=io.StringIO(), width=100), workers=2)
+    jobs = graph([TINY], [0])
+    for job in jobs[1:3]:
+        Heartbeat(heartbeat_path(tmp_path, job.identity), 0.0).say("step 9", 0.5)
+    with said.watching(jobs, jobs, Store(tmp_path)):
+        assert " 0 under way" in said.lines()[-1]
+        Heartbeat(heartbeat_path(tmp_path, jobs[1].identity), 0.0).say("step 10", 0.6)
+        assert said.lines()[0].endswith("step 10 (60%)")
+        assert " 1 under way" in said.lines()[-1]

@@ -119,14 +119,16 @@ def attention_heatmaps(found: Inspection) -> Figure:
     from matplotlib.figure import Figure
 
     side = min(2.2 + 0.14 * len(kept.tokens), 6.0)
-    figure = Figure(figsize=(3 * side, side + 0.8), layout="constrained")
-    figure.patch.set_alpha(0)
     panels = (
         ("with the context", kept.with_context, (*kept.prefix_tokens, *kept.tokens)),
         ("without", kept.without, kept.tokens),
         ("with, content ÷ (1 − α)", kept.rescaled, kept.tokens),
     )
-    for axis, (title, weights, columns) in zip(figure.subplots(1, 3), panels, strict=True):
+    # a cell is as large in every panel, unless the context is much longer than the content
+    widths = [min(len(columns) / len(kept.tokens), 3.0) for _, _, columns in panels]
+    figure = Figure(figsize=(side * sum(widths), side + 0.8), layout="constrained")
+    figure.patch.set_alpha(0)
+    for axis, (title, weights, columns) in zip(figure.subplots(1, 3, width_ratios=widths), panels, strict=True):
         _style(axis)
         axis.imshow(weights, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
         axis.set_title(title, color=_INK, fontsize=9)

@@ -27,6 +27,8 @@ ANSWERS = {
     "inconclusive": "The evidence does not settle what {model} needs for {task}.",
 }
 
+NO_CONTEXT_RAN = "Changing the weights gets {model} to do {task}; no context was tried."
+
 NEXT_STEPS = {
     "already-there": (
         "Use the model as it is.",
@@ -89,7 +91,10 @@ def answer(verdict: Verdict) -> str:
         >>> answer(Verdict("already-there", (), (), model="toy:mixed", task="ascending", margin=0.02))
         'toy:mixed already does ascending; nothing has to be added.'
     """
-    return _of_label(ANSWERS, verdict).format(model=verdict.model, task=verdict.task)
+    words = _of_label(ANSWERS, verdict)
+    if verdict.label == "weights" and not any(group is standing.CONTEXT for group, _ in standing.grouped(verdict)):
+        words = NO_CONTEXT_RAN
+    return words.format(model=verdict.model, task=verdict.task)
 
 
 def next_steps(verdict: Verdict) -> tuple[str, ...]:

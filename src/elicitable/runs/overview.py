@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class Overview(Watcher):
         self.console, self.workers = console, workers
         self._forecast = Forecast(workers)
         self._todo: dict[str, Job] = {}
+        self._left_over: dict[str, Beat] = {}
         self._jobs, self._failed = 0, 0
         self._folder = Path()
         self._over = threading.Event()
@@ -47,6 +48,7 @@ class Overview(Watcher):
         assert store.folder is not None
         self._folder, self._jobs = store.folder, len(jobs)
         self._todo = {job.identity: job for job in todo}
+        self._left_over = self._beats(self._todo)  # of a run that was killed: nobody is at work on them
         self._began = self._said = time.monotonic()
         for job in jobs:
             if job.identity not in self._todo and (record := store.get(job.spec())) is not None:
@@ -88,16 +90,18 @@ class Overview(Watcher):
     def lines(self) -> list[str]:
         """One line for every job that runs now, and one for the whole."""
         todo = dict(self._todo)
-        beats = {key: beat for key in todo if (beat := read_beat(self._folder, key)) is not None}
-        shown = [f"  {todo[key].describe()}: {beat.text} ({beat.share:.0%})" for key, beat in beats.items()][
-            :MOST_SHOWN
-        ]
+        beats = self._beats(todo)
+        running = {key: beat for key, beat in beats.items() if beat != self._left_over.get(key)}
+        shown = [f"  {todo[key].describe()}: {beat.text} ({beat.share:.0%})" for key, beat in running.items()]
         done = self._jobs - len(todo)
         spent = time.monotonic() - self._began
         left = self._forecast.left([(job, beats.get(key)) for key, job in todo.items()])
         rest = f"about {clock(left)} left" if left is not None else f"{clock(spent)} so far"
         failed = f", {self._failed} failed" if self._failed else ""
-        return [*shown, f"{done} of {self._jobs} trials done{failed}, {len(beats)} under way, {rest}"]
+        return [*shown[:MOST_SHOWN], f"{done} of {self._jobs} trials done{failed}, {len(running)} under way, {rest}"]
+
+    def _beats(self, keys: Iterable[str]) -> dict[str, Beat]:
+        return {key: beat for key in keys if (beat := read_beat(self._folder, key)) is not None}
 
 
 def _outcome(record: Record) -> str:
