@@ -133,6 +133,14 @@ def test_the_decoding_is_drawn(vocab: int, length: int) -> None:
     assert len(figure.axes) == 2
 
 
+@pytest.mark.filterwarnings("error")  # a font that lacks a character warns
+def test_a_character_that_the_font_lacks_is_drawn_as_its_code_point() -> None:
+    figure = plot_decoding(trace(any_sequence.build(4, 2), [2, 3]), 1, "a$永z")
+    figure.canvas.draw()
+    drawn = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert {"1 '\\$'", "2 'U+6C38'"} <= drawn
+
+
 def test_a_longer_prefix_approximates_better() -> None:
     result = continuous.approximate(np.exp, (16, 32, 64, 128))
     errors = [point.max_error for point in result.points]

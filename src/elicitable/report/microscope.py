@@ -20,6 +20,7 @@ from rich.table import Table
 
 from elicitable.errors import InputError
 from elicitable.report.html import Section
+from elicitable.report.notation import visible
 from elicitable.report.verdict_json import plain_json
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def _warnings(found: Inspection) -> str:
 
 def _words_table(found: Inspection) -> str:
     def words(pairs: Sequence[tuple[str, float]]) -> str:
-        return " · ".join(f"<code>{html.escape(_short(_visible(word)))}</code>" for word, _ in pairs[:6])
+        return " · ".join(f"<code>{html.escape(_short(visible(word)))}</code>" for word, _ in pairs[:6])
 
     rows = "".join(
         f"<tr><td>{facts.layer}</td><td>{words(facts.promoted)}</td><td>{words(facts.suppressed)}</td></tr>"
@@ -341,14 +342,8 @@ def _style(axis: Any) -> None:
 def _name_axis(set_ticks: Any, names: Sequence[str], **options: Any) -> None:
     step = math.ceil(len(names) / _MOST_TOKENS)
     at = range(0, len(names), step)
-    labels = [_visible(names[i]).replace("$", r"\$") for i in at]
+    labels = [visible(names[i]).replace("$", r"\$") for i in at]
     set_ticks(list(at), labels=labels, fontsize=6, **options)
-
-
-def _visible(token: str) -> str:
-    """Blanks and line ends as signs, anything a font may lack as its code point."""
-    shown = token.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣" if not token.strip() else " ")
-    return "".join(c if c.isprintable() and ord(c) < 0x2500 else f"U+{ord(c):04X}" for c in shown)
 
 
 def _short(word: str) -> str:

@@ -110,3 +110,13 @@ def plural(number: int, noun: str) -> str:
     ['1 seed', '1,200 items']
     """
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def visible(text: str) -> str:
+    """``text`` as any font can show it: blanks and line ends as signs, what a font may lack as its code point.
+
+    >>> visible(" "), visible("a\\n"), visible("永")
+    ('␣', 'a⏎', 'U+6C38')
+    """
+    shown = text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣" if not text.strip() else " ")
+    return "".join(c if c.isprintable() and ord(c) < 0x2500 else f"U+{ord(c):04X}" for c in shown)
