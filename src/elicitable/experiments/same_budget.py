@@ -12,7 +12,7 @@ from elicitable.experiments.experiment import Adapt, Bound, Cell, Claim, Experim
 TASK = "double-histogram"
 _PREFIX_RATES = (3e-2, 1e-1, 3e-1)
 # the best of each sweep at seed 0, by validation score, then loss: what the other seeds run
-_LATER = {"layer-prefix": (3e-1,), "kv-prefix": (3e-2,), "lora": (5e-3,)}
+_LATER = {"layer-prefix": (3e-1,), "kv-prefix": (3e-2,), "lora": (1e-2,)}
 _PREFIX = Training(steps=2_000, batch=16, patience_steps=700)
 
 
