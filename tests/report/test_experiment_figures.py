@@ -50,8 +50,8 @@ def experiment(is_empty: bool = False) -> dict[str, Any]:
     sweep = [{"seed": 0, "rate": r, "restart": 0, "validation": r, "steps": 5, "stopped": "steps"} for r in (0.01, 0.1)]
     trial = {"name": "a <trial>", "sweep": [] if is_empty else sweep, "recorded": 2, "planned": 2}
     return {
-        "name": "tiny", "title": "Tiny", "source": "nowhere", "deviations": [], "seconds": 1.0, "trials": [trial], "seeds_whole": 1,
-        "companion_seconds": None,
+        "name": "tiny", "title": "Tiny", "source": "nowhere", "deviations": [], "seconds": 1.0, "trials": [trial],
+        "seeds_whole": 1, "companion_seconds": None,
         "claims": [] if is_empty else [claim], "figures": [drawn(kind, is_empty) for kind in KINDS],
     }  # fmt: skip
 
