@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elicitable.report.notation import visible
+from elicitable.report.notation import drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,11 +50,6 @@ def _label(symbol: int, characters: str) -> str:
     return f"{symbol} {characters[symbol]!r}" if characters else str(symbol)
 
 
-def _drawn(symbol: int, characters: str) -> str:
-    """The same for a figure, whose font may lack the character and which takes a dollar sign for mathematics."""
-    return visible(_label(symbol, characters)).replace("$", r"\$")
-
-
 def decoding_lines(trace: Trace, step: int = 1, characters: str = "") -> list[str]:
     """The picture of step ``step`` (from 1) for a terminal: the logits the trace kept, as bars, symbol by symbol.
 
@@ -82,7 +77,7 @@ def _draw_token(axes: Axes, trace: Trace, shown: Step, characters: str) -> None:
     for number, token in enumerate(trace.tokens, start=1):
         places = np.arange(1, len(token) + 1)
         axes.plot(places, token, "o-", ms=4, lw=0.6, label=f"virtual token {number}" if len(trace.tokens) > 1 else None)
-    axes.axhline(shown.z, color="C3", lw=1, label=f"z, emits {_drawn(shown.emitted, characters)}")
+    axes.axhline(shown.z, color="C3", lw=1, label=f"z, emits {drawn(_label(shown.emitted, characters))}")
     axes.set(xlabel="coordinate", ylabel="value", title="the virtual token", ylim=(-0.05, 1.05))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(trace.tokens) <= 6:
@@ -103,7 +98,7 @@ def _draw_logits(axes: Axes, trace: Trace, shown: Step, characters: str) -> None
         lead = -((z - j / vocab) ** 2) * vocab**2
         emitted = j == shown.emitted
         axes.plot(z, lead, color="C3" if emitted else "0.6", lw=2 if emitted else 0.8)
-        axes.annotate(_drawn(j, characters), (j / vocab, 0.1), ha="center", fontsize="small")
+        axes.annotate(drawn(_label(j, characters)), (j / vocab, 0.1), ha="center", fontsize="small")
     axes.axvline(shown.z, color="C3", ls=":", lw=1)
     axes.set(
         xlabel="z",

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from elicitable.errors import InputError
 from elicitable.report.html import Section
-from elicitable.report.notation import visible
+from elicitable.report.notation import drawn, visible
 from elicitable.report.verdict_json import plain_json
 
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ def _style(axis: Any) -> None:
 def _name_axis(set_ticks: Any, names: Sequence[str], **options: Any) -> None:
     step = math.ceil(len(names) / _MOST_TOKENS)
     at = range(0, len(names), step)
-    labels = [visible(names[i]).replace("$", r"\$") for i in at]
+    labels = [drawn(names[i]) for i in at]
     set_ticks(list(at), labels=labels, fontsize=6, **options)
 
 

@@ -120,3 +120,8 @@ def visible(text: str) -> str:
     """
     shown = text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣" if not text.strip() else " ")
     return "".join(c if c.isprintable() and ord(c) < 0x2500 else f"U+{ord(c):04X}" for c in shown)
+
+
+def drawn(text: str) -> str:
+    """The same for a figure, which takes what stands between two dollar signs for mathematics."""
+    return visible(text).replace("$", r"\$")
