@@ -162,6 +162,8 @@ def test_a_race_without_contexts_says_nothing_of_what_they_cannot_do():
     assert "No context that was tried" in phrases.answer(whole)
     weights_only = replace(whole, arms=tuple(arm for arm in whole.arms if arm.method in ("zero-shot", "lora", "full")))
     assert phrases.answer(weights_only).endswith("; no context was tried.")
+    assert [step for step in phrases.next_steps(whole) if "Contexts may not" in step]
+    assert not [step for step in phrases.next_steps(weights_only) if "Contexts may not" in step]
 
 
 def test_answers_to_one_item_stand_together():

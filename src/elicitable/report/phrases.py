@@ -27,6 +27,10 @@ ANSWERS = {
     "inconclusive": "The evidence does not settle what {model} needs for {task}.",
 }
 
+CONTEXTS_FELL_SHORT = (
+    "Contexts may not be able to do this task on this model. That is evidence at this budget, not a proof: a "
+    "longer context, more steps or another start could potentially still do it."
+)
 NO_CONTEXT_RAN = "Changing the weights gets {model} to do {task}; no context was tried."
 
 NEXT_STEPS = {
@@ -53,8 +57,7 @@ NEXT_STEPS = {
     ),
     "weights": (
         "Train the weights. LoRA can be merged afterwards and then costs nothing at inference.",
-        "Contexts may not be able to do this task on this model. That is evidence at this budget, not a proof: a "
-        "longer context, more steps or another start could potentially still do it.",
+        CONTEXTS_FELL_SHORT,
         "Look at the side effects before shipping: changed weights also change what the model does elsewhere.",
     ),
     "out-of-reach": (
@@ -92,14 +95,19 @@ def answer(verdict: Verdict) -> str:
         'toy:mixed already does ascending; nothing has to be added.'
     """
     words = _of_label(ANSWERS, verdict)
-    if verdict.label == "weights" and not any(group is standing.CONTEXT for group, _ in standing.grouped(verdict)):
+    if verdict.label == "weights" and not _has_contexts(verdict):
         words = NO_CONTEXT_RAN
     return words.format(model=verdict.model, task=verdict.task)
 
 
 def next_steps(verdict: Verdict) -> tuple[str, ...]:
     """What the reader does now. Raises UnknownNameError for an unknown label."""
-    return _of_label(NEXT_STEPS, verdict)
+    steps = _of_label(NEXT_STEPS, verdict)
+    return tuple(step for step in steps if step is not CONTEXTS_FELL_SHORT or _has_contexts(verdict))
+
+
+def _has_contexts(verdict: Verdict) -> bool:
+    return any(group is standing.CONTEXT for group, _ in standing.grouped(verdict))
 
 
 def _of_label(table: Mapping[str, Words], verdict: Verdict) -> Words:
