@@ -2,8 +2,8 @@
 
 A *trial* is named within its experiment. Each seed of a preset runs it once; an adaptation also once per learning
 rate and restart, of which the one with the best validation score counts. Seed 0 sweeps every rate; the seeds after it
-may keep to those that did best there. A *claim* names one cell (a trial and one of
-its measurements), what the source reports there, and the inequality or tolerance that makes it reproduced.
+may keep to those that did best there. A *claim* names one cell (a trial and one of its measurements), what the source
+reports there, and the inequality or tolerance that makes it reproduced.
 """
 
 from __future__ import annotations
