@@ -5,7 +5,8 @@
 Both train free keys and values (``length`` a layer) on the same frozen 4-layer toy and the same batches, with the
 optimiser's step and the drawing of data left out on both sides. The floor is the FLOPs of a forward and of the
 backward that reaches the prefix (activations only, no weight gradients), over the rate that this machine reaches
-for matrix products of exactly those shapes.
+for matrix products of exactly those shapes, without what ours need not multiply: the first layer's queries, keys and
+values, and queries of the last that nobody reads.
 """
 
 from __future__ import annotations
@@ -76,24 +77,28 @@ def peft_step(model: Any, batch: Batch, length: int, is_bfloat16: bool) -> Step:
 def floor_seconds(model: Any, batch: Batch, length: int, dtype: torch.dtype) -> tuple[float, float]:
     """Seconds and FLOPs of the matrix products that the answer needs, each timed at its own shape."""
     tokens, read, depth = batch.input_ids.shape[1], batch.targets.shape[1], model.anatomy.depth
-    whole, last = (layer_floor(model, batch, length, rows, dtype) for rows in (tokens, read))
-    # below the first layer's keys and values there is nothing to train: its first product is not taken back
-    m, k, n = batch.input_ids.numel(), model.anatomy.d_model, 3 * model.anatomy.d_model
-    unneeded = timed(lambda a, b: a @ b, (m, k), (k, n), dtype)
-    return (depth - 1) * whole[0] + last[0] - unneeded, (depth - 1) * whole[1] + last[1] - 2.0 * m * k * n
+    layers = [layer_floor(model, batch, length, tokens if i < depth - 1 else read, i > 0, dtype) for i in range(depth)]
+    return sum(seconds for seconds, _ in layers), sum(flops for _, flops in layers)
 
 
-def layer_floor(model: Any, batch: Batch, length: int, read: int, dtype: torch.dtype) -> tuple[float, float]:
-    """The same for one layer, of which ``read`` positions are read above it: no others need a feed-forward."""
+def layer_floor(
+    model: Any, batch: Batch, length: int, read: int, has_below: bool, dtype: torch.dtype
+) -> tuple[float, float]:
+    """The same for one layer, of which ``read`` positions are read above it: the others need keys and values only.
+
+    The first layer has nothing trained below it, so its first product is not taken back, and is no product at all:
+    the same few tokens at the same positions can be looked up.
+    """
     rows, tokens = batch.input_ids.shape
     facts, d = model.anatomy.layers[0], model.anatomy.d_model
     keys, heads = tokens + length, rows * facts.heads
     seconds = flops = 0.0
     # each product once forward and once back to its activations; attention's two products have two operands that need
     # a gradient (queries and keys, weights and values), so each costs two products on the way back
-    plain = [(rows * tokens, d, 3 * d), (rows * tokens, d, d), (rows * read, d, 4 * d), (rows * read, 4 * d, d)]
-    batched = [(tokens, facts.d_head, keys), (tokens, keys, facts.d_head)]
-    for m, k, n in plain:
+    plain = [(rows * read, d, d), (rows * read, d, 4 * d), (rows * read, 4 * d, d)]
+    below = [(rows * tokens, d, 2 * d), (rows * read, d, d)] if has_below else []
+    batched = [(read, facts.d_head, keys), (read, keys, facts.d_head)]
+    for m, k, n in plain + below:
         seconds += 2 * timed(lambda a, b: a @ b, (m, k), (k, n), dtype)
         flops += 2 * 2.0 * m * k * n
     for m, k, n in batched:
@@ -125,17 +130,13 @@ def alternate(steps: dict[str, Step], count: int) -> dict[str, float]:
     return {name: round(statistics.median(times), 2) for name, times in taken.items()}
 
 
-def measure(batch_size: int, length: int, count: int, is_bfloat16: bool) -> dict[str, Any]:
+def measure(model: Any, batch: Batch, length: int, count: int, is_bfloat16: bool) -> dict[str, Any]:
     """Ours, peft's and the floor in one type."""
-    model = el.load("toy:mixed", device="cpu", dtype="float32")
-    items = task_from("ascending-add-1").sample(batch_size, generator(0, "benchmark"))
-    batch = encode(model, items)
+    theirs = peft_step(el.load("toy:mixed", device="cpu", dtype="float32"), batch, length, is_bfloat16)
     known = precision.has_fast_bfloat16
     precision.has_fast_bfloat16 = lambda device: is_bfloat16
     try:
         ours, close = our_step(model, batch, length)
-        # peft gets a copy of its own that was made before ours was put in
-        theirs = peft_step(el.load("toy:mixed", device="cpu", dtype="float32"), batch, length, is_bfloat16)
         found = alternate({"ours_ms": ours, "peft_ms": theirs}, count)
         close()
     finally:
@@ -143,7 +144,6 @@ def measure(batch_size: int, length: int, count: int, is_bfloat16: bool) -> dict
     seconds, flops = floor_seconds(model, batch, length, torch.bfloat16 if is_bfloat16 else torch.float32)
     floor = 1e3 * seconds
     return {
-        "dtype": "bfloat16" if is_bfloat16 else "float32",
         **found,
         "floor_ms": round(floor, 2),
         "gflop": round(flops / 1e9, 2),
@@ -160,8 +160,10 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=10)
     given = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    for is_bfloat16 in (False, True):
-        print(json.dumps(measure(given.batch, given.length, given.steps, is_bfloat16)), flush=True)
+    model = el.load("toy:mixed", device="cpu", dtype="float32")
+    batch = encode(model, task_from("ascending-add-1").sample(given.batch, generator(0, "benchmark")))
+    for name, is_bfloat16 in {"float32": False, "bfloat16": True}.items():
+        print(json.dumps({"dtype": name, **measure(model, batch, given.length, given.steps, is_bfloat16)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from elicitable.models.frozen import FrozenBlock
 from elicitable.models.model import Model
 
 
@@ -22,6 +23,11 @@ def reading_last(model: Model, positions: int) -> Iterator[None]:
     Logits of those positions are the same; hidden states above the last layer are not to be looked at elsewhere. A
     model whose last block has no feed-forward of its own under the name ``mlp`` computes everything, as ever.
     """
+    last = model.anatomy.blocks[-1].forward
+    if isinstance(last, FrozenBlock):
+        with last.reading(positions):
+            yield
+        return
     mlp = _own_mlp(model)
     if mlp is None:
         yield

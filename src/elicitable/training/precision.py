@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from elicitable.models.frozen import frozen_blocks
+
 if TYPE_CHECKING:
     from elicitable.models.model import Model
 
@@ -33,7 +35,8 @@ def autocast(model: Model) -> AbstractContextManager[object]:
 def frozen_casts(model: Model) -> Iterator[None]:
     """Cast frozen matrices to bfloat16 once instead of at every forward pass (autocast caches trained ones only).
 
-    The products are the same as under plain autocast, bit for bit: it would cast the same weights the same way.
+    Blocks of the toys that are wholly frozen are put together as well (:mod:`elicitable.models.frozen`). Results are
+    the same as under plain autocast, bit for bit.
     """
     if not (model.dtype == torch.float32 and has_fast_bfloat16(model.device)):
         yield
@@ -46,4 +49,5 @@ def frozen_casts(model: Model) -> Iterator[None]:
                 stack.callback(module._parameters.__setitem__, "weight", weight)
                 lowered = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
                 module._parameters["weight"] = lowered
+        stack.enter_context(frozen_blocks(model))
         yield

@@ -1,0 +1,316 @@
+"""Wholly frozen blocks of the toys in two operations around their attention: plain autocast's bits, sooner.
+
+At every forward pass autocast adds each bias in a pass of its own, and autograd keeps what weight gradients would
+need. Here a frozen matrix is laid out for the machine once, each way when it is first needed, and bias and ReLU are
+added while the product is written:
+
+    y = act(x W + b),    ∂x = ∂y Wᵀ
+
+The last block leaves out queries that nobody reads, and the first looks its queries, keys and values up: before it, a
+token at a position is always the same. It is for small matrices: with more inputs than a product sums up in one go,
+sums come in another order, and large products gain nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from elicitable.models.attend import attend
+from elicitable.models.model import Model
+
+LARGEST = 1024  # inputs or outputs of a matrix
+ROWS = 1024  # that a product is laid out for; with more or fewer it is as exact
+LARGEST_TABLE = 4096  # rows: tokens times positions
+
+_layer_norm = torch.ops.aten.native_layer_norm.default
+_layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
+_relu_backward = torch.ops.aten.threshold_backward.grad_input
+
+
+@contextmanager
+def frozen_blocks(model: Model) -> Iterator[None]:
+    """Inside, GPT-2 blocks with a ReLU and no weight that is trained compute as :class:`FrozenBlock` does.
+
+    For a float32 model under bfloat16 autocast on a CPU; elsewhere, and in builds of torch without oneDNN, nothing
+    changes. Results and gradients are those of plain autocast, bit for bit. Weights that change meanwhile are not
+    seen.
+    """
+    if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        yield
+        return
+    decoder = model.anatomy.decoder
+    with ExitStack() as stack:
+        for index, block in enumerate(model.anatomy.blocks):
+            if is_frozen_block(block):
+                table = _KnownRows(decoder) if index == 0 and _is_small(decoder) else None
+                if table:
+                    stack.enter_context(table.listening())
+                object.__setattr__(block, "forward", FrozenBlock(block, table))
+                stack.callback(object.__delattr__, block, "forward")
+        yield
+
+
+class Product:
+    """x W + b and ∂y Wᵀ for a frozen W of (in, out)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight = weight.detach()
+        self.bias = None if bias is None else bias.detach().to(torch.bfloat16)
+        self._there: Tensor | None = None
+        self._back: Tensor | None = None
+
+    def __call__(self, x: Tensor, act: str = "none") -> Tensor:
+        """(…, in) to (…, out) in bfloat16; ``act`` is ``"none"`` or ``"relu"``."""
+        if self._there is None:
+            self._there = _laid_out(self.weight.t())
+        return _multiply(x.to(torch.bfloat16), self._there, self.bias, act)
+
+    def back(self, gradient: Tensor) -> Tensor:
+        """(…, out) to (…, in) in bfloat16."""
+        if self._back is None:
+            self._back = _laid_out(self.weight)
+        return _multiply(gradient, self._back, None, "none")
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.to(torch.bfloat16).contiguous(), ROWS)
+    return laid_out
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None, act: str) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, act, [], "")
+    return product
+
+
+def is_frozen_block(block: nn.Module) -> bool:
+    """Whether ``block`` is a GPT-2 block with both norms and a ReLU, none of whose weights is trained."""
+    parts: Any = block
+    return (
+        type(block).__name__ == "GPT2Block"
+        and "forward" not in vars(block)
+        and not hasattr(block, "crossattention")
+        and all(isinstance(norm, nn.LayerNorm) for norm in (parts.ln_1, parts.ln_2))
+        and all(type(part).__name__ == "Conv1D" and max(part.weight.shape) <= LARGEST for part in _products(parts))
+        and not any(weight.requires_grad for weight in block.parameters())
+        and isinstance(parts.mlp.act, nn.ReLU)
+    )
+
+
+def _products(block: Any) -> tuple[Any, ...]:
+    return block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj
+
+
+class FrozenBlock:
+    """Stands in for the forward of a frozen GPT-2 block; ``read`` positions at the end are read, None for all.
+
+    Where anything asks for more than the plain thing (a cache, dropout, hooks inside, attention that is not ours),
+    the block's own forward runs.
+    """
+
+    def __init__(self, block: Any, table: _KnownRows | None = None) -> None:
+        self.block, self.attention, self.table = block, block.attn, table
+        self.inside = (block.ln_1, block.attn, block.ln_2, block.mlp, block.mlp.act, *_products(block))
+        self.d_model, self.heads = block.attn.embed_dim, block.attn.num_heads
+        self.norm_1, self.norm_2 = _Norm(block.ln_1), _Norm(block.ln_2)
+        weight, bias = block.attn.c_attn.weight, block.attn.c_attn.bias
+        self.query = Product(weight[:, : self.d_model], bias[: self.d_model])
+        self.key_value = Product(weight[:, self.d_model :], bias[self.d_model :])
+        self.joined, self.output, self.up, self.down = (Product(part.weight, part.bias) for part in _products(block))
+        self.read: int | None = None
+
+    @contextmanager
+    def reading(self, positions: int) -> Iterator[None]:
+        """Inside, only the last ``positions`` are computed above the keys and values; zeros elsewhere."""
+        before, self.read = self.read, positions
+        try:
+            yield
+        finally:
+            self.read = before
+
+    def __call__(
+        self,
+        hidden_states: Tensor,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        *others: Any,
+        **given: Any,
+    ) -> Tensor:
+        """(batch, token, d_model) to the same."""
+        if past_key_values is not None or any(x is not None for x in others) or self._is_looked_into():
+            forward = type(self.block).forward
+            plain: Tensor = forward(self.block, hidden_states, past_key_values, attention_mask, *others, **given)
+            return plain
+        unread = 0 if self.read is None else max(0, hidden_states.shape[1] - self.read)
+        odd = unread % 2  # attention leaves out an even number of queries: bfloat16 products add in pairs
+        mask = attention_mask if attention_mask is None else attention_mask[:, :, unread - odd :]
+        by_head = self._heads_of(hidden_states, unread - odd)
+        output, _ = attend(self.attention, *by_head, mask, self.attention.scaling)
+        block: Tensor = _After.apply(output[:, odd:].flatten(2), hidden_states, self, unread)
+        return block
+
+    def _is_looked_into(self) -> bool:
+        return (
+            self.block.training
+            or not hasattr(self.attention, "_elicitable_seat")
+            or not torch.is_autocast_enabled("cpu")
+            or any(part._forward_hooks or part._forward_pre_hooks for part in self.inside)
+        )
+
+    def _heads_of(self, hidden: Tensor, left: int) -> tuple[Tensor, Tensor, Tensor]:
+        known = self.table.of(hidden, self) if self.table else None
+        if known is None:
+            query, key, value = _Before.apply(hidden, self, left)
+            return query, key, value
+        query, key, value = (self.by_head(x) for x in known.split(self.d_model, dim=-1))
+        return query[:, :, left:], key, value
+
+    def by_head(self, x: Tensor) -> Tensor:
+        """(batch, token, d_model) to (batch, head, token, d_head)."""
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+class _Norm:
+    """A frozen LayerNorm and its way back to the input."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        self.weight, self.bias, self.eps = norm.weight.detach(), norm.bias.detach(), norm.eps
+        self.shape = list(self.weight.shape)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        normed: tuple[Tensor, Tensor, Tensor] = _layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        return normed
+
+    def back(self, gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+        wanted = [True, False, False]
+        dx: Tensor = _layer_norm_backward(gradient, x, self.shape, mean, rstd, self.weight, self.bias, wanted)[0]
+        return dx
+
+
+class _Before(torch.autograd.Function):
+    """Residuals to queries (without the first ``left``), keys and values, by head."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, block: FrozenBlock, left: int) -> tuple[Tensor, Tensor, Tensor]:
+        normed, mean, rstd = block.norm_1(hidden)
+        normed = normed.to(torch.bfloat16)
+        query, both = block.query(normed[:, left:]), block.key_value(normed)
+        ctx.save_for_backward(hidden, mean, rstd)
+        ctx.block, ctx.left = block, left
+        key, value = both.split(block.d_model, dim=-1)
+        return block.by_head(query), block.by_head(key), block.by_head(value)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, None, None]:
+        hidden, mean, rstd = ctx.saved_tensors
+        block, left = ctx.block, ctx.left
+        joined = key.new_empty(*hidden.shape[:2], 3, block.heads, key.shape[-1])
+        joined[:, :left, 0] = 0.0
+        joined[:, left:, 0] = query.transpose(1, 2)
+        joined[:, :, 1] = key.transpose(1, 2)
+        joined[:, :, 2] = value.transpose(1, 2)
+        d_normed = block.joined.back(joined.flatten(2)).to(hidden.dtype)
+        return block.norm_1.back(d_normed, hidden, mean, rstd), None, None
+
+
+class _After(torch.autograd.Function):
+    """Attention's output and the residuals to the block's output: h' = h + o W_o, h' + W_2 relu(W_1 LN(h'))."""
+
+    @staticmethod
+    def forward(ctx: Any, attended: Tensor, hidden: Tensor, block: FrozenBlock, left: int) -> Tensor:
+        middle = block.output(attended).to(hidden.dtype).add_(hidden[:, left:])
+        normed, mean, rstd = block.norm_2(middle)
+        active = block.up(normed, "relu")
+        ctx.save_for_backward(middle, mean, rstd, active)
+        ctx.block, ctx.left = block, left
+        return _padded(block.down(active).to(middle.dtype).add_(middle), left)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        middle, mean, rstd, active = ctx.saved_tensors
+        block, left = ctx.block, ctx.left
+        gradient = gradient[:, left:].contiguous()
+        d_active = block.down.back(gradient.to(torch.bfloat16))
+        _relu_backward(d_active, active, 0, grad_input=d_active)
+        d_normed = block.up.back(d_active).to(middle.dtype)
+        d_middle = block.norm_2.back(d_normed, middle, mean, rstd).add_(gradient)
+        d_attended = block.output.back(d_middle.to(torch.bfloat16))
+        return d_attended, _padded(d_middle, left) if ctx.needs_input_grad[1] else None, None, None
+
+
+def _padded(x: Tensor, left: int) -> Tensor:
+    return nn.functional.pad(x, (0, 0, left, 0)) if left else x
+
+
+class _KnownRows:
+    """What the first block makes of every token at every position, to be looked up.
+
+    It listens to the embeddings while the decoder runs: the sum that leaves them, and no other tensor, is known.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder = decoder
+        self.tokens: list[Tensor] = []
+        self.positions: list[Tensor] = []
+        self.known: tuple[Tensor, Tensor] | None = None  # the sum, and its rows in the table
+        self.table: Tensor | None = None
+        self.is_open = False
+
+    @contextmanager
+    def listening(self) -> Iterator[_KnownRows]:
+        """Inside, the embeddings are listened to."""
+        hooks = (
+            self.decoder.register_forward_pre_hook(self._opened),
+            self.decoder.wte.register_forward_pre_hook(lambda module, args: self._heard(self.tokens, args)),
+            self.decoder.wpe.register_forward_pre_hook(lambda module, args: self._heard(self.positions, args)),
+            self.decoder.drop.register_forward_hook(self._summed),
+        )
+        try:
+            yield self
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def of(self, hidden: Tensor, block: FrozenBlock) -> Tensor | None:
+        """(batch, token, 3·d_model) queries, keys and values of ``hidden``; None where it is anything else."""
+        known, self.known = self.known, None
+        if known is None or known[0] is not hidden:
+            return None
+        if self.table is None:
+            self.table = self._all(block)
+        return nn.functional.embedding(known[1].expand(hidden.shape[:2]), self.table)
+
+    def _opened(self, module: nn.Module, args: Any) -> None:
+        self.tokens.clear()
+        self.positions.clear()
+        self.known, self.is_open = None, True
+
+    def _heard(self, into: list[Tensor], args: tuple[Tensor, ...]) -> None:
+        if self.is_open:
+            into.append(args[0])
+
+    def _summed(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        self.is_open = False
+        is_changed = any(part._forward_hooks for part in (self.decoder.wte, self.decoder.wpe))
+        if not is_changed and len(self.tokens) == len(self.positions) == 1:  # no token types, no given embeddings
+            self.known = output, self.positions[0] * self.decoder.wte.num_embeddings + self.tokens[0]
+
+    @torch.no_grad()
+    def _all(self, block: FrozenBlock) -> Tensor:
+        embedded = self.decoder.wte.weight[None] + self.decoder.wpe.weight[:, None]
+        normed, _, _ = block.norm_1(embedded.flatten(0, 1))
+        return torch.cat([block.query(normed), block.key_value(normed)], dim=-1)
+
+
+def _is_small(decoder: Any) -> bool:
+    """Whether all tokens at all positions fit a table, and none of them is trained."""
+    tables = decoder.wte, decoder.wpe
+    is_frozen = not any(table.weight.requires_grad for table in tables)
+    return is_frozen and tables[0].num_embeddings * tables[1].num_embeddings <= LARGEST_TABLE
