@@ -80,6 +80,15 @@ def test_an_item_starts_when_what_it_needs_is_done(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_of_the_items_that_could_start_the_first_does(name: str) -> None:
+    told: list[int] = []
+    executor_named(name, None if name == "inline" else 1).run(
+        double, [1, 2, 3, 4], needs={1: [0]}, told=lambda index, _: told.append(index)
+    )
+    assert told == [0, 1, 2, 3]  # 1 was the last that could start
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_what_the_function_raises_is_raised(name: str) -> None:
     with pytest.raises(InputError, match="two is not wanted"):
         executor_named(name, None if name == "inline" else 2).run(refuse, [1, 2, 3])

@@ -30,6 +30,7 @@ class Executor(ABC):
     """The contract. A subclass says how one item is started and how the next finished one is waited for."""
 
     name: str
+    at_once: int = 1  # how many may be under way
 
     def run(
         self,
@@ -39,6 +40,8 @@ class Executor(ABC):
         told: Callable[[int, R], None] | None = None,
     ) -> list[R]:
         """``[function(item) for item in items]``, as many at a time as there are workers.
+
+        Of the items that could start, the first of ``items`` does: what is cut short has done the first ones whole.
 
         ``needs[i]`` are the indices that must be done before item i starts; ``told(i, result)`` is called in this
         process as each is done. What ``function`` raises is raised here, after the others were stopped.
@@ -51,7 +54,7 @@ class Executor(ABC):
         running = 0
         try:
             while len(results) < len(items):
-                for index in [i for i, missing in waiting.items() if not missing]:
+                for index in [i for i, missing in waiting.items() if not missing][: self.at_once - running]:
                     del waiting[index]
                     self._start(index, function, items[index])
                     running += 1
@@ -112,7 +115,7 @@ class LocalProcesses(Executor):
     def __init__(self, workers: int | None = None) -> None:
         if workers is not None and workers < 1:
             raise InputError(f"workers must be at least 1, got {workers}.")
-        self.workers = workers or cores()
+        self.workers = self.at_once = workers or cores()
         self._pool: ProcessPoolExecutor | None = None
         self._running: dict[Future[Any], tuple[int, Callable[[Any], Any], Any]] = {}
         self._deaths = 0

@@ -6,11 +6,12 @@ again; it goes on from its checkpoint.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from elicitable.errors import InputError, MissingPackageError
-from elicitable.runs.executors import RETRIES, Executor
+from elicitable.runs.executors import RETRIES, Executor, cores
 
 COMMAND = "pip install 'elicitable[ray]'"
 
@@ -37,6 +38,7 @@ class RayCluster(Executor):
             raise InputError(f"workers must be at least 1, got {workers}.")
         self._ray = ray
         self._address, self._workers = address, workers
+        self.at_once = sys.maxsize if address else workers or cores()  # a cluster queues, and may grow
         self._is_ours = False
         self._running: dict[Any, int] = {}
 
