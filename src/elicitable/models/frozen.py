@@ -148,9 +148,9 @@ class FrozenBlock:
             return plain
         unread = 0 if self.read is None else max(0, hidden_states.shape[1] - self.read)
         odd = unread % 2  # attention leaves out an even number of queries: bfloat16 products add in pairs
-        mask = attention_mask if attention_mask is None else attention_mask[:, :, unread - odd :]
-        by_head = self._heads_of(hidden_states, unread - odd)
-        output, _ = attend(self.attention, *by_head, mask, self.attention.scaling)
+        left = unread - odd
+        mask = attention_mask if attention_mask is None or not left else attention_mask[:, :, left:]
+        output, _ = attend(self.attention, *self._by_head(hidden_states, left), mask, self.attention.scaling)
         block: Tensor = _After.apply(output[:, odd:].flatten(2), hidden_states, self, unread)
         return block
 
@@ -162,15 +162,15 @@ class FrozenBlock:
             or any(part._forward_hooks or part._forward_pre_hooks for part in self.inside)
         )
 
-    def _heads_of(self, hidden: Tensor, left: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _by_head(self, hidden: Tensor, left: int) -> tuple[Tensor, Tensor, Tensor]:
         known = self.table.of(hidden, self) if self.table else None
         if known is None:
             query, key, value = _Before.apply(hidden, self, left)
             return query, key, value
-        query, key, value = (self.by_head(x) for x in known.split(self.d_model, dim=-1))
+        query, key, value = (self.split_heads(x) for x in known.split(self.d_model, dim=-1))
         return query[:, :, left:], key, value
 
-    def by_head(self, x: Tensor) -> Tensor:
+    def split_heads(self, x: Tensor) -> Tensor:
         """(batch, token, d_model) to (batch, head, token, d_head)."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
@@ -203,7 +203,7 @@ class _Before(torch.autograd.Function):
         ctx.save_for_backward(hidden, mean, rstd)
         ctx.block, ctx.left = block, left
         key, value = both.split(block.d_model, dim=-1)
-        return block.by_head(query), block.by_head(key), block.by_head(value)
+        return block.split_heads(query), block.split_heads(key), block.split_heads(value)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -261,15 +261,14 @@ class _KnownRows:
         self.positions: list[Tensor] = []
         self.known: tuple[Tensor, Tensor] | None = None  # the sum, and its rows in the table
         self.table: Tensor | None = None
-        self.is_open = False
 
     @contextmanager
     def listening(self) -> Iterator[_KnownRows]:
         """Inside, the embeddings are listened to."""
         hooks = (
             self.decoder.register_forward_pre_hook(self._opened),
-            self.decoder.wte.register_forward_pre_hook(lambda module, args: self._heard(self.tokens, args)),
-            self.decoder.wpe.register_forward_pre_hook(lambda module, args: self._heard(self.positions, args)),
+            self.decoder.wte.register_forward_pre_hook(lambda module, args: self.tokens.extend(args)),
+            self.decoder.wpe.register_forward_pre_hook(lambda module, args: self.positions.extend(args)),
             self.decoder.drop.register_forward_hook(self._summed),
         )
         try:
@@ -290,14 +289,9 @@ class _KnownRows:
     def _opened(self, module: nn.Module, args: Any) -> None:
         self.tokens.clear()
         self.positions.clear()
-        self.known, self.is_open = None, True
-
-    def _heard(self, into: list[Tensor], args: tuple[Tensor, ...]) -> None:
-        if self.is_open:
-            into.append(args[0])
+        self.known = None
 
     def _summed(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        self.is_open = False
         is_changed = any(part._forward_hooks for part in (self.decoder.wte, self.decoder.wpe))
         if not is_changed and len(self.tokens) == len(self.positions) == 1:  # no token types, no given embeddings
             self.known = output, self.positions[0] * self.decoder.wte.num_embeddings + self.tokens[0]

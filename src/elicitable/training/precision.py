@@ -42,6 +42,7 @@ def frozen_casts(model: Model) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
+        stack.enter_context(frozen_blocks(model))
         for module in model.hf.modules():
             weight = module._parameters.get("weight")
             is_matrix = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
@@ -49,5 +50,4 @@ def frozen_casts(model: Model) -> Iterator[None]:
                 stack.callback(module._parameters.__setitem__, "weight", weight)
                 lowered = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
                 module._parameters["weight"] = lowered
-        stack.enter_context(frozen_blocks(model))
         yield

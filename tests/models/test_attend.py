@@ -1,0 +1,79 @@
+"""Attention written out for training: autograd's numbers, and its own gradients against differences."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from elicitable.models.attend import Slot, _additive, _short
+
+SCALING = 0.3
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """The same sums left to autograd."""
+    products = query @ key.transpose(-1, -2)
+    exact = torch.promote_types(products.dtype, torch.float32)
+    logits = products.to(exact) * SCALING
+    if mask is not None:
+        logits = torch.add(_additive(mask, exact), products, alpha=SCALING)
+    return torch.softmax(logits, dim=-1).to(torch.promote_types(value.dtype, products.dtype)) @ value
+
+
+def ours(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    call: Any = SimpleNamespace(query=query, scaling=SCALING)
+    return _short(call, key, value, mask, Slot())
+
+
+def operands(shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> list[Tensor]:
+    batch, heads, queries, keys, width = shape
+    drawn = torch.Generator().manual_seed(0)
+    lengths = (queries, keys, keys)
+    return [torch.randn(batch, heads, n, width, generator=drawn).to(dtype).requires_grad_() for n in lengths]
+
+
+SHAPES = [(16, 4, 19, 29, 64), (3, 9, 45, 55, 64), (2, 2, 255, 256, 80), (1, 2, 7, 9, 16)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["none", "causal", "additive"])
+@pytest.mark.parametrize("is_autocast", [False, True])
+def test_outputs_and_gradients_are_autograds_bit_for_bit(
+    shape: tuple[int, int, int, int, int], dtype: torch.dtype, kind: str, is_autocast: bool
+) -> None:
+    queries, keys = shape[2:4]
+    mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)[None, None]
+    given = {"none": None, "causal": mask, "additive": _additive(mask, torch.float32) - 0.5 * mask}[kind]
+    found = []
+    for function in (ours, plain):
+        xs = operands(shape, dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+            output = function(*xs, given)
+        output.backward(torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output.dtype))
+        found.append([output, *(x.grad for x in xs)])
+    if dtype == torch.bfloat16 or (is_autocast and dtype == torch.float32):
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        return
+    # the same sums; a product of other layout may add them in another order, and a mask given in float32 stays so
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.0, atol=tolerance)
+
+
+def test_gradients_are_those_of_the_function() -> None:
+    mask = torch.ones(5, 7, dtype=torch.bool).tril(2)[None, None]
+    assert torch.autograd.gradcheck(lambda *xs: ours(*xs, mask), operands((2, 3, 5, 7, 4), torch.float64))
+
+
+def test_a_query_that_needs_no_gradient_gets_none() -> None:
+    query, key, value = operands((2, 3, 5, 7, 4), torch.float64)
+    output = ours(query.detach(), key, value, None)
+    d_key, d_value = torch.autograd.grad(output.sum(), (key, value))
+    whole = torch.autograd.grad(ours(query, key, value, None).sum(), (key, value))
+    assert torch.equal(d_key, whole[0])
+    assert torch.equal(d_value, whole[1])
