@@ -1,6 +1,6 @@
 """One training step of a prefix: ours beside peft's, in one process, alternating, medians; and the arithmetic floor.
 
-    python benchmarks/step.py [--steps 30] [--batch 64] [--length 10]
+    python benchmarks/step.py [--steps 60] [--batch 64] [--length 10]
 
 Both train free keys and values (``length`` a layer) on the same frozen 4-layer toy and the same batches, with the
 optimiser's step and the drawing of data left out on both sides. The floor is the FLOPs of a forward and of the
@@ -155,7 +155,7 @@ def measure(model: Any, batch: Batch, length: int, count: int, is_bfloat16: bool
 def main() -> None:
     """Print one JSON object a type."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--length", type=int, default=10)
     given = parser.parse_args()

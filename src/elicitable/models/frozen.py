@@ -151,7 +151,8 @@ class FrozenBlock:
         left = unread - odd
         mask = attention_mask if attention_mask is None or not left else attention_mask[:, :, left:]
         output, _ = attend(self.attention, *self._by_head(hidden_states, left), mask, self.attention.scaling)
-        block: Tensor = _After.apply(output[:, odd:].flatten(2), hidden_states, self, unread)
+        read = output[:, odd:] if odd else output  # a slice of everything would be copied on the way back
+        block: Tensor = _After.apply(read.flatten(2), hidden_states, self, unread)
         return block
 
     def _is_looked_into(self) -> bool:
@@ -211,7 +212,7 @@ class _Before(torch.autograd.Function):
         hidden, mean, rstd = ctx.saved_tensors
         block, left = ctx.block, ctx.left
         joined = key.new_empty(*hidden.shape[:2], 3, block.heads, key.shape[-1])
-        joined[:, :left, 0] = 0.0
+        joined[:, :left, 0].zero_()
         joined[:, left:, 0] = query.transpose(1, 2)
         joined[:, :, 1] = key.transpose(1, 2)
         joined[:, :, 2] = value.transpose(1, 2)
@@ -246,7 +247,13 @@ class _After(torch.autograd.Function):
 
 
 def _padded(x: Tensor, left: int) -> Tensor:
-    return nn.functional.pad(x, (0, 0, left, 0)) if left else x
+    """``x`` (batch, token, d_model) after ``left`` tokens of zeros."""
+    if not left:
+        return x
+    padded = x.new_empty(x.shape[0], left + x.shape[1], x.shape[2])
+    padded[:, :left].zero_()
+    padded[:, left:] = x
+    return padded
 
 
 class _KnownRows:
