@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from elicitable.models.attend import Slot, _additive, _short
+from elicitable.models.attend import _additive, _short
 
 SCALING = 0.3
 
@@ -26,7 +26,7 @@ def plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Ten
 
 def ours(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     call: Any = SimpleNamespace(query=query, scaling=SCALING)
-    return _short(call, key, value, mask, Slot())
+    return _short(call, key, value, mask)
 
 
 def operands(shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> list[Tensor]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import elicitable as el
 from elicitable.methods.catalog import method_named
 from elicitable.models import frozen
 from elicitable.models.attend import NAME
@@ -114,6 +115,16 @@ def test_logits_and_gradients_are_those_of_plain_autocast_bit_for_bit(
     assert len(ours) == len(plain) > 1
     assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
     assert any(bool(gradient.abs().max() > 0) for gradient in ours[1:])
+
+
+def test_the_shipped_toy_too(counted: dict[str, int]) -> None:
+    """The largest matrices that are put together: 1,024 inputs or outputs."""
+    toy, batch = el.load("toy:mixed", device="cpu", dtype="float32"), batch_of(16, 19, 10)
+    ours = one_step(toy, "kv-prefix", batch)
+    assert counted["blocks"] == 4
+    with plainly():
+        plain = one_step(toy, "kv-prefix", batch)
+    assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
 
 
 def test_at_an_offset_too(toy: Model) -> None:

@@ -102,7 +102,6 @@ class Slot:
     watchers: list[Watcher] = field(default_factory=list)
     query_positions: Tensor | None = None
     _masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
-    _added: tuple[Tensor, Tensor] | None = None
 
     def causal(self, queries: int, keys: int, prefix: int, device: torch.device) -> Tensor:
         """(1, 1, query, prefix + key) bool: all of the prefix, and content key j ≤ i (aligned at the end)."""
@@ -115,12 +114,6 @@ class Slot:
                 self._masks.clear()
             self._masks[shape] = mask
         return mask
-
-    def added(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """``mask`` as what is added to logits; the layers of one pass mostly share theirs, so the last is kept."""
-        if self._added is None or self._added[0] is not mask or self._added[1].dtype != dtype:
-            self._added = mask, _additive(mask, dtype)
-        return self._added[1]
 
 
 @dataclass(frozen=True)
@@ -320,7 +313,7 @@ def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
     if dropout == 0.0 and _is_short_training(call.query, key):
         if causal:
             mask = slot.causal(call.query.shape[2], key.shape[2], 0, key.device)
-        return _short(call, key, value, mask, slot)
+        return _short(call, key, value, mask)
     return torch.nn.functional.scaled_dot_product_attention(
         call.query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=call.scaling
     )
@@ -336,7 +329,7 @@ def _is_short_training(query: Tensor, key: Tensor) -> bool:
     return is_trained and query.device.type == "cpu" and query.shape[2] * key.shape[2] <= 300 * 300
 
 
-def _short(call: Call, key: Tensor, value: Tensor, mask: Tensor | None, slot: Slot) -> Tensor:
+def _short(call: Call, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q kᵀ · scaling + mask) v, written out; autocast lowers the operands as it does for any product."""
     if torch.is_autocast_enabled("cpu"):
         lowered = torch.get_autocast_dtype("cpu")
@@ -344,7 +337,7 @@ def _short(call: Call, key: Tensor, value: Tensor, mask: Tensor | None, slot: Sl
     else:
         query = call.query
     exact = torch.promote_types(query.dtype, torch.float32)
-    added = None if mask is None else slot.added(mask, exact)
+    added = None if mask is None else _additive(mask, exact)
     output: Tensor = _WrittenOut.apply(query, key, value, added, call.scaling)
     return output
 

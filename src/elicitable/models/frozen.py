@@ -7,8 +7,8 @@ added while the product is written:
     y = act(x W + b),    ∂x = ∂y Wᵀ
 
 The last block leaves out queries that nobody reads, and the first looks its queries, keys and values up: before it, a
-token at a position is always the same. It is for small matrices: with more inputs than a product sums up in one go,
-sums come in another order, and large products gain nothing.
+token at a position is always the same. It is for small matrices: large products gain nothing, and tests hold the bits
+up to the size of the toys only.
 """
 
 from __future__ import annotations
