@@ -8,8 +8,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-import records
 
+import records
 from elicitable.errors import StoreError, UnknownNameError
 from elicitable.report import phrases
 from elicitable.report.html import Section, compared_answers, flat, report_html, setting_text, write_report

@@ -7,8 +7,8 @@ import itertools
 import math
 
 import pytest
-import records
 
+import records
 from elicitable.report import pictures, standing
 from elicitable.values import CurvePoint
 

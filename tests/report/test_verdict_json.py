@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 import pytest
-import records
 
+import records
 from elicitable.errors import StoreError
 from elicitable.report.verdict_json import plain_json, verdict_from_json, verdict_to_json
 
