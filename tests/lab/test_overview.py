@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 from tiny_experiment import BASE, FULL, PREFIX, TINY
 
+from elicitable.cli import overview
 from elicitable.cli.overview import Forecast, Overview
 from elicitable.experiments.experiment import Measure
-from elicitable.lab import overview
 from elicitable.lab.heartbeat import Beat, Heartbeat, heartbeat_path, read_beat
 from elicitable.lab.jobs import Job
 from elicitable.lab.reproduce import graph

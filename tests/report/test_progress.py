@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from elicitable.race import progress
+from elicitable.report import progress
 from elicitable.report.progress import LiveReporter
 from elicitable.values import CurvePoint
 
