@@ -19,15 +19,31 @@ Text = str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; ``role`` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One item of a task: read ``prompt``, then write ``target``.
 
     Both are texts, or both are tuples of token ids (the synthetic tasks have no tokenizer). ``prompt`` is already
-    in the task's template. In a classification task ``target`` is one of the task's labels.
+    in the task's template; it may also be the turns of a conversation, whose next one is ``target``. In a
+    classification task ``target`` is one of the task's labels. ``span`` (first, end) is the part of a text ``prompt``
+    that may be shortened where the model's positions do not reach; None: any part of it.
     """
 
-    prompt: Text
+    prompt: Text | tuple[Message, ...]
     target: Text
+    span: tuple[int, int] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is read by a tokenizer: a text or a conversation, not token ids."""
+        return isinstance(self.target, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +51,14 @@ class Score:
     """Per-item outcomes of one evaluation, kept per item so that methods can be compared in pairs.
 
     ``correct`` holds one 0/1 per item, in the order of the split. ``loss_nats`` is the mean negative log-likelihood
-    of the target per token, in nats.
+    of the target per token, in nats. Of ``cut_items`` texts that were longer than the model reads, ``cut_tokens``
+    were left out in all.
     """
 
     correct: tuple[int, ...]
     loss_nats: float
+    cut_items: int = 0
+    cut_tokens: int = 0
 
     @property
     def mean(self) -> float:

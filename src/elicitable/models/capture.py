@@ -116,8 +116,8 @@ def _replace_input(vectors: Tensor) -> Any:
 
 
 def sink_token(model: Model) -> int:
-    """The token that stands first in the model's own texts (its beginning-of-sequence token, else 0)."""
-    return start_token(model) or 0
+    """The token that stands first in the model's own texts: its tokenizer's first, its beginning of sequence, or 0."""
+    return next(iter(model.start_ids()), None) or start_token(model) or 0
 
 
 def start_token(model: Model) -> int | None:

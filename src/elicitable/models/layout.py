@@ -1,0 +1,181 @@
+"""How an item becomes a text: what stands before its prompt, between prompt and answer, and at the answer's end.
+
+A row is ``start + head + examples + prompt + answer + end``. With a chat template the same parts are turns of a
+conversation, and the template says what stands between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from os.path import commonprefix
+from typing import TYPE_CHECKING, Any, Literal
+
+from elicitable.errors import InputError
+from elicitable.values import Item, Message
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a task are laid out; frozen data, part of a trial's identity.
+
+    ``start`` puts the ids before a row that the tokenizer itself puts before a text. ``chat`` renders items by the
+    tokenizer's chat template, with ``system`` as the system message. ``head`` stands before the prompt (in a chat: at
+    the beginning of the first user turn), worked ``examples`` before it, each followed by ``separator`` (in a chat:
+    as turns of their own). ``end`` ends every answer: None is the tokenizer's end of text or the template's end of
+    turn, a text is a stop string, and "" is nothing. ``cut`` is the side on which a text loses tokens that are too
+    many.
+    """
+
+    start: bool = True
+    chat: bool = False
+    system: str | None = None
+    head: str = ""
+    examples: tuple[Item, ...] = ()
+    separator: str = "\n\n"
+    end: str | None = None
+    cut: Side = "left"
+
+
+@dataclass(frozen=True)
+class Written:
+    """An item as one text. The answer begins at character ``answer``; ``spans`` may be shortened; ``end`` ends it."""
+
+    text: str
+    answer: int
+    spans: tuple[tuple[int, int], ...]
+    end: str
+
+
+def written(model: Model, item: Item, layout: Layout, has_end: bool = True) -> Written:
+    """``item`` as its row stands in ``layout``, as one text.
+
+    The tokenizer's own end of text is an id and no part of the text (see :func:`end_id`).
+
+    Raises:
+        InputError: a conversation without a chat template, or one that the template does not take.
+    """
+    end = (layout.end or "") if layout.end is not None or not layout.chat else turn_end(model.tokenizer)
+    end = end if has_end else ""
+    if layout.chat:
+        return _as_chat(model, item, layout, end)
+    if not isinstance(item.prompt, str):
+        raise InputError(
+            f"an item is a conversation, which needs a chat template, and {model.name} is read without one; give a "
+            "model whose tokenizer has one (chat='on'), or prompt and target as texts."
+        )
+    before = layout.head + "".join(f"{e.prompt}{e.target}{layout.separator}" for e in layout.examples)
+    first, last = item.span or (0, len(item.prompt))
+    answer = len(before) + len(item.prompt)
+    spans = ((len(before) + first, len(before) + last),)
+    return Written(f"{before}{item.prompt}{item.target}{end}", answer, spans, end)
+
+
+def end_id(model: Model, layout: Layout) -> int | None:
+    """The id that ends an answer: the tokenizer's end of text, where neither a template nor a stop string does."""
+    if layout.chat or layout.end is not None:
+        return None
+    found: int | None = getattr(model.tokenizer, "eos_token_id", None)
+    return found
+
+
+def has_template(model: Model) -> bool:
+    """Whether the tokenizer brings a chat template."""
+    return bool(getattr(model.tokenizer, "chat_template", None))
+
+
+def _as_chat(model: Model, item: Item, layout: Layout, end: str) -> Written:
+    messages = messages_of(item, layout)
+    before = render(model.tokenizer, messages)
+    answer = str(item.target).strip() if isinstance(item.prompt, str) else str(item.target)
+    return Written(before + answer + end, len(before), _own_spans(model.tokenizer, item, layout, before), end)
+
+
+def _own_spans(tokenizer: Any, item: Item, layout: Layout, before: str) -> tuple[tuple[int, int], ...]:
+    """Where the contents of the item's own turns stand in ``before``; templates may strip the space around them."""
+    messages = messages_of(item, layout)
+    own = sum(turn.role != "system" for turn in turns_of(item))
+    others, own_turns = messages[: len(messages) - own], messages[len(messages) - own :]
+    at = _place(tokenizer, others, own_turns[0].role, own_turns[1:]) if own_turns else 0
+    spans = []
+    for nth, turn in enumerate(own_turns):
+        content = turn.content.strip()
+        at = before.find(content, at)
+        if at < 0:  # the template writes it otherwise, so nothing of it can be shortened
+            break
+        first, last = 0, len(content)
+        if nth == 0:
+            lost = len(turn.content) - len(turn.content.lstrip())
+            skipped = len(layout.head) if not layout.examples else 0
+            inside = item.span or (0, len(turn.content) - skipped)
+            first, last = (min(max(0, place + skipped - lost), len(content)) for place in inside)
+        spans.append((at + first, at + last))
+        at += len(content)
+    return tuple(spans)
+
+
+@lru_cache(maxsize=256)
+def _place(tokenizer: Any, others: tuple[Message, ...], role: str, later: tuple[Message, ...]) -> int:
+    """Where a turn's content begins in the rendered text: up to there it is the same whatever the content."""
+    texts = [render(tokenizer, (*others, Message(role, mark), *later)) for mark in ("a", "b")]
+    return len(commonprefix(texts))
+
+
+def turns_of(item: Item) -> tuple[Message, ...]:
+    """The turns of an item's prompt; a text is one turn of the user."""
+    if isinstance(item.prompt, str):
+        return (Message("user", item.prompt),)
+    return tuple(turn for turn in item.prompt if isinstance(turn, Message))
+
+
+def messages_of(item: Item, layout: Layout) -> tuple[Message, ...]:
+    """All turns before the answer: the system message, the worked examples, the item's own; ``head`` in the first."""
+    turns = turns_of(item)
+    system = tuple(turn for turn in turns if turn.role == "system")
+    if not system and layout.system is not None:
+        system = (Message("system", layout.system),)
+    shown: list[Message] = []
+    for example in layout.examples:
+        shown += [turn for turn in turns_of(example) if turn.role != "system"]
+        target = str(example.target)
+        shown.append(Message("assistant", target.strip() if isinstance(example.prompt, str) else target))
+    shown += [turn for turn in turns if turn.role != "system"]
+    first = next((n for n, turn in enumerate(shown) if turn.role == "user"), None)
+    if first is not None and layout.head:
+        shown[first] = Message("user", layout.head + shown[first].content)
+    return (*system, *shown)
+
+
+def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) -> str:
+    """The text of a conversation by the chat template, up to where the assistant's next turn begins.
+
+    Raises:
+        InputError: there is no template, or it does not take such a conversation; with its own words.
+    """
+    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+    try:
+        text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
+    except Exception as error:  # templates are programs: they raise whatever they like
+        roles = ", ".join(turn.role for turn in messages)
+        raise InputError(f"the chat template does not take a conversation of the turns {roles}: {error}") from error
+    return text
+
+
+@lru_cache(maxsize=8)
+def turn_end(tokenizer: Any) -> str:
+    """What the chat template writes behind an answer, up to its end-of-turn token; else the end of text.
+
+    Found by rendering a conversation that ends with an answer.
+    """
+    mark = "answer"
+    whole = render(tokenizer, [Message("user", "a"), Message("assistant", mark)], answered=True)
+    behind = whole[whole.rfind(mark) + len(mark) :]
+    specials = {*map(str, tokenizer.all_special_tokens), *tokenizer.get_added_vocab()}
+    ends = [behind.index(token) + len(token) for token in specials if token and token in behind]
+    return behind[: min(ends)] if ends else str(tokenizer.eos_token or "") or behind
