@@ -136,6 +136,8 @@ class ArmResult:
     sweep: tuple[Mapping[str, Any], ...] = ()  # what was tried: learning_rate, steps, validation, loss_nats
     prefix_mass: tuple[tuple[float, ...], ...] = ()  # (layer, head), mean over test items and queries
     samples: tuple[Mapping[str, str], ...] = ()  # prompt, target, answer: a few of the test items
+    cut_items: int = 0  # test texts that were longer than is read, of the first seed
+    cut_tokens: int = 0  # what they lost in all
     behind: tuple[float, ...] = ()  # mean, low, high of (best arm − this arm), in pairs over items: what decides
     deployment: str = ""
 

@@ -7,25 +7,27 @@ conversation, and the template says what stands between them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, Literal
 
 from elicitable.errors import InputError
+from elicitable.models.tokens import common_beginning
 from elicitable.values import Item, Message
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
 
 Side = Literal["left", "right"]
+Start = Literal["own", "none", "bos"]
 
 
 @dataclass(frozen=True)
 class Layout:
     """How the rows of a task are laid out; frozen data, part of a trial's identity.
 
-    ``start`` puts the ids before a row that the tokenizer itself puts before a text. ``chat`` renders items by the
+    ``start`` is what stands before a row: the tokenizer's "own" ids, those that it puts before a text by itself;
+    "none"; or its beginning-of-sequence token ("bos") although it puts none there. ``chat`` renders items by the
     tokenizer's chat template, with ``system`` as the system message. ``head`` stands before the prompt (in a chat: at
     the beginning of the first user turn), worked ``examples`` before it, each followed by ``separator`` (in a chat:
     as turns of their own). ``end`` ends every answer: None is the tokenizer's end of text or the template's end of
@@ -33,7 +35,7 @@ class Layout:
     many.
     """
 
-    start: bool = True
+    start: Start = "own"
     chat: bool = False
     system: str | None = None
     head: str = ""
@@ -41,6 +43,17 @@ class Layout:
     separator: str = "\n\n"
     end: str | None = None
     cut: Side = "left"
+
+    def setting(self) -> dict[str, Any]:
+        """Return what a record keeps of it: the start, the template and the system message, where they are not plain.
+
+        >>> Layout(start="none").setting(), Layout(chat=True, system="Be brief.").setting()
+        ({'start': 'none'}, {'chat': True, 'system': 'Be brief.'})
+        """
+        return {name: x for name in ("start", "chat", "system") if (x := getattr(self, name)) != getattr(PLAIN, name)}
+
+
+PLAIN = Layout()
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,7 @@ def written(model: Model, item: Item, layout: Layout, has_end: bool = True) -> W
             f"an item is a conversation, which needs a chat template, and {model.name} is read without one; give a "
             "model whose tokenizer has one (chat='on'), or prompt and target as texts."
         )
-    before = layout.head + "".join(f"{e.prompt}{e.target}{layout.separator}" for e in layout.examples)
+    before = before_content(model, layout)
     first, last = item.span or (0, len(item.prompt))
     answer = len(before) + len(item.prompt)
     spans = ((len(before) + first, len(before) + last),)
@@ -88,6 +101,50 @@ def end_id(model: Model, layout: Layout) -> int | None:
 def has_template(model: Model) -> bool:
     """Whether the tokenizer brings a chat template."""
     return bool(getattr(model.tokenizer, "chat_template", None))
+
+
+def start_ids(model: Model, layout: Layout) -> list[int]:
+    """Return the ids that stand before a row; a chat template writes its own into the text."""
+    if layout.chat or layout.start == "none":
+        return []
+    bos = getattr(model.tokenizer, "bos_token_id", None)
+    return model.start_ids() or ([int(bos)] if layout.start == "bos" and bos is not None else [])
+
+
+def alternatives(model: Model, layout: Layout, chat: str = "auto") -> tuple[Layout, ...]:
+    """Return ``layout`` and what else is worth trying: without the template, with or without a start token.
+
+    What a person has asked for (``chat`` other than "auto", a system message) is not undone.
+    """
+    plain = replace(layout, chat=False)
+    found = [layout, *([] if layout.chat and (chat != "auto" or layout.system is not None) else [plain])]
+    if plain in found and model.start_ids():
+        found.append(replace(plain, start="none"))
+    elif plain in found and getattr(model.tokenizer, "bos_token_id", None) is not None:
+        found.append(replace(plain, start="bos"))
+    return tuple(dict.fromkeys(found))
+
+
+def layout_for(
+    model: Model, chat: str = "auto", system: str | None = None, stop: str | None = None, cut: str = "left"
+) -> Layout:
+    """Return the layout that a person asks for: ``chat`` is "auto" (where there is a template), "on" or "off".
+
+    Raises:
+        InputError: a setting is unknown, or a template is asked for (or a system message given) and there is none.
+    """
+    if chat not in ("auto", "on", "off"):
+        raise InputError(f"chat must be 'auto', 'on' or 'off', got {chat!r}.")
+    if cut not in ("left", "right"):
+        raise InputError(f"the side on which long texts are cut must be 'left' or 'right', got {cut!r}.")
+    if stop == "":
+        raise InputError("a stop string needs at least one character.")
+    if chat == "on" and not has_template(model):
+        raise InputError(f"{model.name} has no chat template; leave chat at 'auto', or give a tokenizer that has one.")
+    is_chat = chat == "on" or (chat == "auto" and has_template(model))
+    if system is not None and not is_chat:
+        raise InputError(f"a system message needs the chat template, and {model.name} is read without one.")
+    return Layout(chat=is_chat, system=system, end=stop, cut="left" if cut == "left" else "right")
 
 
 def _as_chat(model: Model, item: Item, layout: Layout, end: str) -> Written:
@@ -120,11 +177,19 @@ def _own_spans(tokenizer: Any, item: Item, layout: Layout, before: str) -> tuple
     return tuple(spans)
 
 
+def before_content(model: Model, layout: Layout) -> str:
+    """The text that stands before an item's own, whatever the item: up to there a context can hold it."""
+    if not layout.chat:
+        return layout.head + "".join(f"{e.prompt}{e.target}{layout.separator}" for e in layout.examples)
+    one, other = (render(model.tokenizer, messages_of(Item(mark, ""), layout)) for mark in ("a", "b"))
+    return one[: common_beginning([one, other])]
+
+
 @lru_cache(maxsize=256)
 def _place(tokenizer: Any, others: tuple[Message, ...], role: str, later: tuple[Message, ...]) -> int:
     """Where a turn's content begins in the rendered text: up to there it is the same whatever the content."""
     texts = [render(tokenizer, (*others, Message(role, mark), *later)) for mark in ("a", "b")]
-    return len(commonprefix(texts))
+    return common_beginning(texts)
 
 
 def turns_of(item: Item) -> tuple[Message, ...]:

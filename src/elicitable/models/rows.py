@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from elicitable.errors import InputError
-from elicitable.models.layout import Layout, Written, end_id, written
+from elicitable.models.layout import Layout, Written, before_content, end_id, start_ids, written
 from elicitable.models.tokens import Tokens, common_beginning, tokenize
 from elicitable.values import Item
 
@@ -110,9 +111,15 @@ def label_rows(
     return rows
 
 
+def context_ids(model: Model, layout: Layout) -> list[int]:
+    """The ids of the text before an item's own, with what the tokenizer puts in front of it."""
+    tokens = tokenize(model, [before_content(model, layout)])[0]
+    return [*without_double(start_ids(model, layout), tokens.ids), *tokens.ids]
+
+
 def common_context(model: Model, items: Sequence[Item], layout: Layout, ids: Sequence[int]) -> list[int]:
-    """The longest beginning of ``ids`` that the row of every item begins with, before its answer."""
-    rows = [one.ids[: one.at] for one in _wholes(model, items, layout, ())]
+    """The longest beginning of ``ids`` that every row begins with and that leaves it a token before its answer."""
+    rows = [one.ids[: one.at - 1] for one in _wholes(model, items, layout, ())]
     return list(ids[: common_beginning([ids, *rows])])
 
 
@@ -146,7 +153,7 @@ def _wholes(
     model: Model, items: Sequence[Item], layout: Layout, held: Sequence[int], has_end: bool = True
 ) -> list[_Whole]:
     texts = [written(model, item, layout, has_end) for item in items]
-    start = model.start_ids() if layout.start and not layout.chat else []
+    start = start_ids(model, layout)
     end = end_id(model, layout) if has_end else None
     read = tokenize(model, [text.text for text in texts])
     return [_whole(text, tokens, start, end, held) for text, tokens in zip(texts, read, strict=True)]
@@ -161,8 +168,13 @@ def _whole(text: Written, tokens: Tokens, start: list[int], end: int | None, hel
     ids = [*begin, *tokens.ids, *([] if end is None else [end])]
     if ids[: len(held)] != list(held) or at + moved < 0:
         raise InputError(
-            f"{text.text[:40]!r} does not begin with the tokens of the context before it, because the tokenizer joins "
-            "characters across the border; shorten the context to what all texts begin with (its method fit)."
+            f"{text.text[:40]!r} does not begin with the tokens of the context before it, because the tokenizer "
+            "joins characters across the border; shorten the context to what all texts begin with (its method fit)."
+        )
+    if at + moved == 0:
+        raise InputError(
+            f"nothing stands before the answer {text.text[text.answer :]!r} that the model could read: the prompt is "
+            "empty; give a template with some text around it."
         )
     places = [place + moved for first, last in text.spans for place in tokens.inside(first, last)]
     whole = ids[len(held) :]
@@ -206,16 +218,15 @@ def _refuse_alike(model: Model, labels: Sequence[str], ids: Sequence[list[int]])
 
 
 def _begins_another(rows: Sequence[list[int]]) -> bool:
-    """Whether one of ``rows`` is the beginning of another; in sorted order it stands right before one that it begins."""
-    ordered = sorted(rows)
-    return any(later[: len(one)] == one for one, later in zip(ordered, ordered[1:], strict=False))
+    """Whether one of ``rows`` is the beginning of another; sorted, it stands right before one that it begins."""
+    return any(later[: len(one)] == one for one, later in pairwise(sorted(rows)))
 
 
 def _rows_of_ids(model: Model, items: Sequence[Item]) -> list[Row]:
     if model.tokenizer is not None:
         raise InputError(
-            f"the task gives token ids and {model.name} reads texts: the digit tasks are for the toy models, use a text "
-            "task with this model."
+            f"the task gives token ids and {model.name} reads texts: the digit tasks are for the toy models, use a "
+            "text task with this model."
         )
     rows = [Row(_ids_in(item.prompt), _ids_in(item.target)) for item in items]
     for item, row in zip(items, rows, strict=True):

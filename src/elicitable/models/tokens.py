@@ -96,8 +96,8 @@ def _bare(tokenizer: Any, size: int) -> Any:
     return bare if mine == plain_ids(tokenizer, texts) else None
 
 
-def common_beginning(rows: Iterable[Sequence[int]]) -> int:
-    """How many ids all ``rows`` begin with.
+def common_beginning(rows: Iterable[Sequence[object]]) -> int:
+    """How many ids (or characters) all ``rows`` begin with.
 
     >>> common_beginning([[1, 2, 3], [1, 2, 4]])
     2

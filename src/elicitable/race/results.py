@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 
 from elicitable.diagnosis.intervals import interval
@@ -59,7 +60,22 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
         sweep=tried,
         prefix_mass=tuple(tuple(row) for row in first.get("prefix_mass") or ()),
         samples=tuple(first["samples"]),
+        cut_items=first["test"].get("cut_items", 0),
+        cut_tokens=first["test"].get("cut_tokens", 0),
     )
+
+
+def cut_warning(entries: Sequence[Entry]) -> list[str]:
+    """Say where texts of the test split were longer than the model reads, for the arm that lost the most."""
+    tests = [(entry.method.name, r["test"]) for entry in entries for r in entry.records if r["status"] == "ok"]
+    cut = [(test["cut_tokens"], test["cut_items"], len(test["correct"]), name) for name, test in tests]
+    tokens, items, of, name = max(cut, default=(0, 0, 0, ""))
+    if not tokens:
+        return []
+    return [
+        f"{items} of {of} test texts are longer than is read and were cut by {tokens:,} tokens in all ({name}); more "
+        "max_tokens (--max-tokens) or a model with more positions reads them whole"
+    ]
 
 
 def _why_lost(entry: Entry, record: Record) -> str:

@@ -16,15 +16,17 @@ from elicitable.methods.adapter import write_adapter
 from elicitable.methods.base import Method
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named
+from elicitable.models.layout import layout_for
 from elicitable.models.load import load
 from elicitable.race.pace import check_count, pace_for
+from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
-from elicitable.race.trial import elsewhere_nats, reading_of
+from elicitable.race.trial import elsewhere_nats
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
 from elicitable.tasks.catalog import task_from
 from elicitable.training.evaluate import evaluate
-from elicitable.training.loop import Fit, Plan, prepared, train
+from elicitable.training.loop import Fit, Plan, prepared, reading_of, train
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -52,6 +54,11 @@ def tune(
     init: str | None = None,
     text: str | None = None,
     test_items: int | None = None,
+    chat: str = "auto",
+    system: str | None = None,
+    stop: str | None = None,
+    max_tokens: int | None = None,
+    truncate: str = "left",
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
 ) -> Tuned:
@@ -62,6 +69,7 @@ def tune(
         method: one of the trained methods.
         budget: numbers trained at most (default 12·layers·d_model); or ``size``: virtual tokens, or the rank.
         learning_rate: of the run; default the best of the method's own range after a short run each.
+        chat, system, stop, max_tokens, truncate: how items are read, as for :func:`elicitable.verdict`.
         init, text: where a context starts (see :mod:`elicitable.methods.initial`).
         out: the adapter folder; nothing is written when None.
 
@@ -81,7 +89,7 @@ def tune(
         raise InputError(
             f"{recipe.name} is not trained, so there is nothing to tune; the trained methods are {trained}."
         )
-    for name, number in (("size", size), ("steps", steps), ("test items", test_items)):
+    for name, number in (("size", size), ("steps", steps), ("test items", test_items), ("max tokens", max_tokens)):
         check_count(name, number)
     if learning_rate is not None and not 0.0 < learning_rate < math.inf:
         raise InputError(f"a learning rate must be more than 0 and finite, got {learning_rate!r}.")
@@ -92,7 +100,9 @@ def tune(
     model, task = load(model), task_from(task)
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
     width = size if size is not None else recipe.fitting(model, affordable).size
-    pace = pace_for(model, steps, test_items)
+    pace = pace_for(model, steps, test_items, max_tokens)
+    layout = layout_for(model, chat, system, stop, truncate)
+    check_reading(model, task, layout, max_tokens)
     told = reporter or Silent()
     options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
     check_options(recipe, options)
@@ -105,6 +115,7 @@ def tune(
         validation_items=pace.validation_items,
         weight_decay=recipe.schedule.weight_decay,
         max_tokens=pace.max_tokens,
+        layout=layout,
     )
 
     def trained_at(rate: float, this: Plan, what: str) -> tuple[Adaptation, Fit]:
@@ -139,6 +150,7 @@ def tune(
         "validation": fit.best.mean if fit.best else None,
         "sweep": [{"learning_rate": rate, "validation": score} for rate, (score, _) in tried.items()],
         "curve": [[p.step, p.loss_nats, p.validation] for p in fit.curve],
+        "layout": layout.setting(),
         "model": model.name,
         "model_hash": model.fingerprint,
         "task": task.name,
@@ -168,6 +180,8 @@ def _measured(
         "high": high,
         "items": len(score.correct),
         "loss_nats": score.loss_nats,
+        "cut_items": score.cut_items,
+        "cut_tokens": score.cut_tokens,
         "numbers_trained": budget.numbers_trained,
         "bytes_stored": budget.bytes_stored,
         "keys_per_layer": budget.keys_per_layer,

@@ -1,36 +1,33 @@
 """Scores: whole answers right or wrong, and label likelihood; per item, so that methods compare in pairs.
 
-Greedy decoding writes the whole answer if and only if at every position the most likely token, given the right
-tokens before it, is the right one: the first miss is the same in both. So one teacher-forced pass scores an answer
-exactly as free-running greedy decoding does, without decoding.
+Greedy decoding writes the whole answer, its end included, if and only if at every position the most likely token,
+given the right tokens before it, is the right one: the first miss is the same in both. So one teacher-forced pass
+scores an answer exactly as free-running greedy decoding does, without decoding. The one exception is a text that can be
+written in other tokens: where the first miss may still lead to the same characters, that item is decoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from elicitable.models.inject import installed
+from elicitable.models.inject import installed, room_in
 from elicitable.models.read import reading_last
-from elicitable.training.batches import IGNORED, Batch, encode
+from elicitable.models.rows import LabelRow, Row, label_rows, rows_of
+from elicitable.training.batches import IGNORED, Batch, Reading, groups, padded
+from elicitable.training.generate import Answer, Stop, generate, text_of
 from elicitable.training.precision import autocast
 from elicitable.values import Item, Score
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
 
+LEAST = 32  # tokens that an answer may have at least before it is said not to end
 
-@dataclass(frozen=True)
-class Reading:
-    """How texts are read: rows at a time, tokens a row, and whether the content brings its own first token."""
-
-    batch: int = 64
-    max_tokens: int = 1024
-    has_start: bool = True
+__all__ = ["Reading", "answer_logits", "answers", "evaluate", "label_nats", "token_losses"]
 
 
 def answer_logits(model: Model, batch: Batch, offset: int = 0) -> Tensor:
@@ -57,77 +54,114 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
 def evaluate(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> Score:
     """Score ``items`` with whatever is installed in ``model`` right now.
 
-    Exact match of the whole answer without ``labels``; with them, whether the right label has the highest
-    log-likelihood Σ_t log p(label_t | prompt, label_<t) of all.
+    Exact match of the whole answer without ``labels``: whether free-running greedy decoding writes it and ends there.
+    With them, whether the right label has the highest log-likelihood Σ_t log p(label_t | prompt, label_<t) of all.
+
+    Raises:
+        InputError: the model cannot read the items, or two labels are the same tokens.
     """
-    correct: list[int] = []
-    loss, tokens = 0.0, 0
     with autocast(model):
-        for first in range(0, len(items), reading.batch):
-            chunk = items[first : first + reading.batch]
-            right, nats, count = (
-                _exact(model, chunk, reading) if labels is None else _by_label(model, chunk, labels, reading)
-            )
-            correct += right
-            loss, tokens = loss + nats, tokens + count
-    return Score(correct=tuple(correct), loss_nats=loss / max(tokens, 1))
+        return _exact(model, items, reading) if labels is None else _by_label(model, items, labels, reading)
 
 
-def _exact(model: Model, items: Sequence[Item], reading: Reading) -> tuple[list[int], float, int]:
-    batch = encode(model, items, reading.max_tokens, reading.has_start)
-    logits = answer_logits(model, batch)
-    counted = batch.targets != IGNORED
-    hits = (logits.argmax(-1) == batch.targets) | ~counted
-    return hits.all(-1).long().tolist(), float(token_losses(logits, batch.targets).sum()), int(counted.sum())
+def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
+    rows = _rows(model, items, reading)
+    correct, nats, tokens = [0] * len(rows), 0.0, 0
+    for part in groups(model, rows, reading.batch):
+        batch = padded(model, [rows[place] for place in part])
+        logits = answer_logits(model, batch)
+        counted = batch.targets != IGNORED
+        best = logits.argmax(-1)
+        hits = (best == batch.targets) | ~counted
+        for place, is_right, row_hits, row_best in zip(part, hits.all(-1).long().tolist(), hits, best, strict=True):
+            correct[place] = is_right or int(_is_spelt_otherwise(model, rows[place], row_hits, row_best, reading))
+        nats, tokens = nats + float(token_losses(logits, batch.targets).sum()), tokens + int(counted.sum())
+    cut = [row.cut for row in rows if row.cut]
+    return Score(tuple(correct), nats / max(tokens, 1), len(cut), sum(cut))
 
 
-def _by_label(
-    model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading
-) -> tuple[list[int], float, int]:
-    nats, lengths = label_nats(model, items, labels, reading)
-    truth = torch.tensor([labels.index(str(item.target)) for item in items])
-    own = nats.gather(1, truth[:, None])
-    return (nats.argmin(-1) == truth).long().tolist(), float(own.sum()), int(lengths[truth].sum())
+def _is_spelt_otherwise(model: Model, row: Row, hits: Tensor, best: Tensor, reading: Reading) -> bool:
+    """Whether the model writes the answer's characters in other tokens than the tokenizer does, and ends there.
 
-
-def label_nats(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> tuple[Tensor, Tensor]:
-    """(item, label) −log p(label | prompt) in nats, and each label's length in tokens.
-
-    Labels of one token each need one pass for all of them; longer ones a pass a label.
+    ``hits`` and ``best`` (answer) are those of the teacher-forced pass, which are what decoding does up to the first
+    miss; most often that miss is already another text.
     """
-    assert model.tokenizer is not None
-    ids = model.tokenizer(list(labels), add_special_tokens=False)["input_ids"]
-    lengths = torch.tensor([len(i) for i in ids])
-    if bool((lengths == 1).all()):
-        batch = encode(model, [Item(i.prompt, labels[0]) for i in items], reading.max_tokens, reading.has_start)
-        logs = torch.log_softmax(answer_logits(model, batch)[:, -1], dim=-1)
-        return -logs[:, [i[0] for i in ids]].cpu(), lengths
-    columns = []
-    for label in labels:
-        batch = encode(model, [Item(i.prompt, label) for i in items], reading.max_tokens, reading.has_start)
-        columns.append(token_losses(answer_logits(model, batch), batch.targets).sum(-1).cpu())
-    return torch.stack(columns, dim=1), lengths
+    if model.tokenizer is None:
+        return False
+    first = int((~hits).long().argmax()) - (len(hits) - len(row.answer))
+    stop = Stop.of(model, reading.layout)
+    answer = row.answer[: len(row.answer) - row.end] if row.end else row.answer
+    wanted = text_of(model, row.content, answer)
+    written = [*row.answer[:first], int(best[first - len(row.answer)])]
+    if written[-1] in stop.ids:
+        return text_of(model, row.content, written[:-1]) == wanted
+    begun = text_of(model, row.content, written).rstrip("\N{REPLACEMENT CHARACTER}")  # of a character's first bytes
+    if not (wanted + stop.text).startswith(begun[: len(wanted + stop.text)]):
+        return False
+    found = generate(model, [row], reading.layout, 2 * len(row.answer) + 8)[0]
+    return found.has_ended and found.text == wanted
 
 
-def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> Iterator[str]:
-    """What the model answers to each item, as text (digits for the toys): the best label, or greedy tokens."""
-    for item in items:
-        if labels is not None:
-            with torch.no_grad(), autocast(model):
-                nats, _ = label_nats(model, [item], labels, reading)
-            yield labels[int(nats.argmin())]
-        else:
-            yield _greedy(model, item, reading)
+def _by_label(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> Score:
+    rows = _label_rows(model, items, labels, reading)
+    nats = _nats(model, rows, reading.batch)
+    lengths = torch.tensor([[len(ids) for ids in row.labels] for row in rows])
+    truth = torch.tensor([labels.index(str(item.target)) for item in items])[:, None]
+    loss = float(nats.gather(1, truth).sum()) / max(1, int(lengths.gather(1, truth).sum()))
+    cut = [row.cut for row in rows if row.cut]
+    return Score(tuple((nats.argmin(-1) == truth[:, 0]).long().tolist()), loss, len(cut), sum(cut))
 
 
 @torch.no_grad()
-def _greedy(model: Model, item: Item, reading: Reading) -> str:
-    batch = encode(model, [item], reading.max_tokens, reading.has_start)
-    length = batch.targets.shape[1]
-    ids = batch.input_ids[:, : batch.input_ids.shape[1] - length + 1]
-    for _ in range(length):
-        with autocast(model):
-            logits = model.hf(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1:]
-        ids = torch.cat([ids, logits.argmax(-1)], dim=1)
-    written = ids[0, -length:].tolist()
-    return " ".join(map(str, written)) if model.tokenizer is None else str(model.tokenizer.decode(written))
+def label_nats(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> tuple[Tensor, Tensor]:
+    """(item, label) −log p(label | prompt) in nats, and each label's length in tokens behind that item.
+
+    Labels of one token each need one pass for all of them; longer ones a pass per label.
+    """
+    rows = _label_rows(model, items, labels, reading)
+    return _nats(model, rows, reading.batch), torch.tensor([[len(ids) for ids in row.labels] for row in rows])
+
+
+def _nats(model: Model, rows: Sequence[LabelRow], size: int) -> Tensor:
+    """(item, label) −log p(label | content) in nats, in the order of ``rows``."""
+    parts = groups(model, rows, size)
+    with autocast(model):
+        found = torch.cat([_nats_of(model, [rows[place] for place in part]) for part in parts])
+    places = torch.tensor([place for part in parts for place in part])
+    return torch.empty_like(found).index_copy_(0, places, found)
+
+
+def _nats_of(model: Model, rows: Sequence[LabelRow]) -> Tensor:
+    if all(len(ids) == 1 for row in rows for ids in row.labels):
+        logits = answer_logits(model, padded(model, [Row(row.content, row.labels[0]) for row in rows]))
+        labels = torch.tensor([[ids[0] for ids in row.labels] for row in rows])
+        return -torch.log_softmax(logits[:, -1], dim=-1).cpu().gather(1, labels)
+    columns = []
+    for label in range(len(rows[0].labels)):
+        batch = padded(model, [Row(row.content, row.labels[label]) for row in rows])
+        columns.append(token_losses(answer_logits(model, batch), batch.targets).sum(-1).cpu())
+    return torch.stack(columns, dim=1)
+
+
+def _rows(model: Model, items: Sequence[Item], reading: Reading) -> list[Row]:
+    limit = room_in(model, reading.max_tokens)
+    return rows_of(model, items, reading.layout, held=reading.held, limit=limit)
+
+
+def _label_rows(model: Model, items: Sequence[Item], labels: Sequence[str], reading: Reading) -> list[LabelRow]:
+    limit = room_in(model, reading.max_tokens)
+    return label_rows(model, items, labels, reading.layout, held=reading.held, limit=limit)
+
+
+def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> list[Answer]:
+    """What the model answers to each item: the best label, or what it writes until it ends its answer.
+
+    Free-running answers stop at twice the length of the item's own, and 32 tokens at least; then ``has_ended`` is
+    False. Without a tokenizer nothing ends an answer, and it is as long as the item's own.
+    """
+    if labels is not None:
+        nats, _ = label_nats(model, items, labels, reading)
+        return [Answer(labels[int(best)], (), True) for best in nats.argmin(-1)]
+    rows = _rows(model, items, reading)
+    most = [len(row.answer) if model.tokenizer is None else max(LEAST, 2 * len(row.answer)) for row in rows]
+    return generate(model, rows, reading.layout, most, reading.batch)
