@@ -16,7 +16,6 @@ from torch import Tensor
 
 import elicitable as el
 from elicitable.errors import BudgetError, InputError
-from elicitable.methods.budget import solve
 from elicitable.methods.catalog import CONTEXTS, METHODS, method_named
 from elicitable.models.model import Model
 from elicitable.training.batches import encode
@@ -227,13 +226,13 @@ def test_the_closed_form_counts_what_is_trained(model: Model, method: str) -> No
 def test_the_budget_is_used_up_and_never_passed(model: Model, method: str) -> None:
     recipe = method_named(method)
     one = recipe.numbers(model, 1)
-    sized = solve(model, method, 5 * one + one // 2)
+    sized = recipe.fitting(model, 5 * one + one // 2)
     assert sized.numbers == recipe.numbers(model, sized.size)
-    if sized.is_bound:
+    if recipe.is_bound:
         assert sized.size == (1 if method == "value-bias" else 5)
         assert -1 < sized.mismatch <= 0
         with pytest.raises(BudgetError, match=f"{one:,}"):
-            solve(model, method, one - 1)
+            recipe.fitting(model, one - 1)
     else:
         assert method == "full"
 
@@ -436,7 +435,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(name: str, method: str)
 def test_names_are_unique_and_every_method_says_what_it_is() -> None:
     assert len(set(NAMES)) == len(NAMES)
     for method in METHODS:
-        assert method.label
+        assert method.rung.label
         assert method.summary
         if method.schedule is not None:
             rates = method.schedule.learning_rates

@@ -1,4 +1,4 @@
-"""The one list of methods, least invasive first."""
+"""The one list of methods, least invasive first, the control last."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ METHODS: tuple[Method, ...] = (
     SoftPrompt(),
     LayerPrefix(),
     KVPrefix(),
-    ValueBias(),
     LoRA(),
     Full(),
+    ValueBias(),
 )
 CONTEXTS = tuple(method.name for method in METHODS if method.is_context)
 TUNED = KVPrefix.name  # what is tuned where nobody says what

@@ -165,7 +165,8 @@ def _sizes(race: Race, methods: Sequence[str | Method] | None) -> list[Sized]:
 
 
 def _judge(race: Race, results: list[ArmResult]) -> Verdict:
-    arms = tuple(sorted(results, key=lambda arm: (arm.rung.depth, results.index(arm))))
+    place = {method.name: nth for nth, method in enumerate(METHODS)}  # methods of a person's own come last on a rung
+    arms = tuple(sorted(results, key=lambda arm: (arm.rung.depth, place.get(arm.method, len(place)))))
     decision = decide(arms, margin=race.margin, floor=_floor(race), seed=race.seed)
     behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
     return Verdict(

@@ -44,14 +44,14 @@ def answer(verdict: Verdict) -> str:
     """The answer in one sentence.
 
     Raises:
-        UnknownNameError: no arm is the answer, and the label is none of :data:`ANSWERS`.
+        UnknownNameError: the label is neither that of the arm that is the answer, nor one of :data:`ANSWERS`.
 
     Example:
         >>> answer(Verdict("out-of-reach", (), (), model="toy:mixed", task="ascending", margin=0.02))
         'Nothing that was tried gets toy:mixed to do ascending.'
     """
     chosen = standing.winner(verdict)
-    words = chosen.rung.answer if chosen else _of_label(ANSWERS, verdict)
+    words = chosen.rung.answer if chosen and chosen.rung.label == verdict.label else _of_label(ANSWERS, verdict)
     if chosen and _changes_weights(chosen) and not _has_contexts(verdict):
         words = NO_CONTEXT_RAN
     return words.format(model=verdict.model, task=verdict.task)
@@ -76,7 +76,8 @@ def _has_contexts(verdict: Verdict) -> bool:
 
 def _of_label(table: Mapping[str, Words], verdict: Verdict) -> Words:
     if verdict.label not in table:
-        raise UnknownNameError("label of a verdict without an answer", verdict.label, table)
+        known = (*table, *dict.fromkeys(arm.rung.label for arm in verdict.arms))
+        raise UnknownNameError("label of a verdict", verdict.label, known)
     return table[verdict.label]
 
 
