@@ -11,7 +11,7 @@ from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Method
 from elicitable.methods.prompt import TokenContext, readable, room_of
-from elicitable.models.layout import Layout
+from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.rows import context_ids, rows_of
 from elicitable.rng import generator
 
@@ -68,7 +68,7 @@ class Examples(Method):
             rows = rows_of(model, items)
             ids = [id_ for row in rows for id_ in (*row.content, *row.answer)]
             return ExampleContext(model.ids(ids), k=len(items), seed=seed)
-        own = replace(layout or Layout(), examples=tuple(items))
+        own = replace(layout or PLAIN, examples=tuple(items))
         return ExampleContext(model.ids(context_ids(model, own)), own, k=len(items), seed=seed)
 
     def candidates(

@@ -14,7 +14,7 @@ from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
 from elicitable.models.capture import capture_tokens
-from elicitable.models.layout import Layout
+from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.rows import common_context, context_ids
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Prompt(Method):
             ids = model.ids(torch.as_tensor(token_ids))
             context = TokenContext(ids, token_ids=ids.flatten().tolist())
         else:
-            own = replace(layout or Layout(), head=text)
+            own = replace(layout or PLAIN, head=text)
             model.ids(text)  # a model without a tokenizer refuses the text
             context = TokenContext(model.ids(context_ids(model, own)), own, text=text)
         if context.ids.numel() == 0 or text == "":
@@ -144,8 +144,9 @@ class Prompt(Method):
 
 def readable(task: Task, layouts: Sequence[Layout]) -> list[Layout]:
     """Those of ``layouts`` (the plain one where there is none) that the task's items can stand in."""
-    is_conversation = not isinstance(task.held_out("validation", 1)[0].prompt, str)
-    return [layout for layout in layouts or (Layout(),) if layout.chat or not is_conversation]
+    item = task.held_out("validation", 1)[0]
+    is_conversation = item.is_text and not isinstance(item.prompt, str)
+    return [layout for layout in layouts or (PLAIN,) if layout.chat or not is_conversation]
 
 
 def room_of(model: Model) -> int:

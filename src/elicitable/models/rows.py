@@ -142,8 +142,8 @@ class _Whole:
         if excess >= len(text):
             raise InputError(
                 f"{model.name} has room for {max(0, room or 0)} tokens before an answer here, and {at} stand there, "
-                f"{len(text)} of them text that can be cut; raise max_tokens (--max-tokens) where it is set, or shorten "
-                "the template, the worked examples or the answers."
+                f"{len(text)} of them text that can be cut; raise max_tokens (--max-tokens) where it is set, or "
+                "shorten the template, the worked examples or the answers."
             )
         lost = set(text[:excess] if layout.cut == "left" else text[-excess:])
         return [id_ for place, id_ in enumerate(self.ids[:at]) if place not in lost], excess

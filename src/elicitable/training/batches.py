@@ -118,15 +118,13 @@ def _written(row: Row | LabelRow) -> int:
     return len(row.answer) if isinstance(row, Row) else max(map(len, row.labels))
 
 
-def stream(
-    model: Model, task: Task, size: int, rng: np.random.Generator, reading: Reading, taken: int = 0
-) -> Iterator[list[Batch]]:
+def stream(model: Model, task: Task, size: int, rng: np.random.Generator, reading: Reading) -> Iterator[list[Batch]]:
     """Training batches without end, each in as many parts as its tokens ask for.
 
     ``rng`` is drawn from once before every :data:`CHUNK` batches, not in between. Texts among them are put into batches
-    by their length, and the batches in random order. ``taken`` positions belong to contexts.
+    by their length, and the batches in random order.
     """
-    limit = room_in(model, reading.max_tokens, taken)
+    limit = room_in(model, reading.max_tokens)
     while True:
         items = task.sample(size * CHUNK, rng)
         rows = rows_of(model, items, reading.layout, held=reading.held, limit=limit)
