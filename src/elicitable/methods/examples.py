@@ -35,7 +35,7 @@ class Examples(Method):
     summary = "k worked examples before the content; k and the draw are chosen on validation"
     deployment = "Any server. They are text; their keys are paid in every request unless the server caches them."
     turn = 20
-    options = ("task", "k", "seed", "items")
+    options = ("task", "k", "seed", "items", "layout")
 
     def build(
         self,

@@ -82,7 +82,7 @@ class Prompt(Method):
     summary = "a text or token sequence before the content; the best of several on validation"
     deployment = "Any server. It is text; its keys are paid in every request unless the server caches them."
     turn, is_seeded = 10, False
-    options, searched = ("text", "token_ids"), ("prompts",)
+    options, searched = ("text", "token_ids", "layout"), ("prompts",)
 
     def build(
         self,

@@ -74,8 +74,7 @@ def written(model: Model, item: Item, layout: Layout, has_end: bool = True) -> W
     Raises:
         InputError: a conversation without a chat template, or one that the template does not take.
     """
-    end = (layout.end or "") if layout.end is not None or not layout.chat else turn_end(model.tokenizer)
-    end = end if has_end else ""
+    end = end_of(model, layout) if has_end else ""
     if layout.chat:
         return _as_chat(model, item, layout, end)
     if not isinstance(item.prompt, str):
@@ -88,6 +87,13 @@ def written(model: Model, item: Item, layout: Layout, has_end: bool = True) -> W
     answer = len(before) + len(item.prompt)
     spans = ((len(before) + first, len(before) + last),)
     return Written(f"{before}{item.prompt}{item.target}{end}", answer, spans, end)
+
+
+def end_of(model: Model, layout: Layout) -> str:
+    """The text that ends an answer: a stop string or the template's end of turn; "" where neither does."""
+    if layout.end is not None or not layout.chat:
+        return layout.end or ""
+    return answer_turn(model.tokenizer).end
 
 
 def end_id(model: Model, layout: Layout) -> int | None:
@@ -150,7 +156,8 @@ def layout_for(
 def _as_chat(model: Model, item: Item, layout: Layout, end: str) -> Written:
     messages = messages_of(item, layout)
     before = render(model.tokenizer, messages)
-    answer = str(item.target).strip() if isinstance(item.prompt, str) else str(item.target)
+    turn, answer = answer_turn(model.tokenizer), str(item.target)
+    answer = turn.lead + (answer.strip() if turn.strips or isinstance(item.prompt, str) else answer)
     return Written(before + answer + end, len(before), _own_spans(model.tokenizer, item, layout, before), end)
 
 
@@ -232,15 +239,28 @@ def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) 
     return text
 
 
-@lru_cache(maxsize=8)
-def turn_end(tokenizer: Any) -> str:
-    """What the chat template writes behind an answer, up to its end-of-turn token; else the end of text.
+@dataclass(frozen=True)
+class Turn:
+    """What a chat template writes around an answer: ``lead`` before it, ``end`` behind it; whether it strips it."""
 
-    Found by rendering a conversation that ends with an answer.
+    lead: str
+    end: str
+    strips: bool
+
+
+@lru_cache(maxsize=8)
+def answer_turn(tokenizer: Any) -> Turn:
+    """What the chat template writes around an answer, found by rendering one.
+
+    The lead stands behind where the model begins to write (a space, or an empty thought); the end goes up to the
+    template's end-of-turn token (or its last character), and is the tokenizer's end of text where there is none.
     """
-    mark = "answer"
-    whole = render(tokenizer, [Message("user", "a"), Message("assistant", mark)], answered=True)
-    behind = whole[whole.rfind(mark) + len(mark) :]
+    mark, asked = "answer", [Message("user", "a")]
+    before, whole = render(tokenizer, asked), render(tokenizer, [*asked, Message("assistant", mark)], answered=True)
+    at = whole.rfind(mark)
+    lead, behind = whole[len(before) : at] if whole[:at].startswith(before) else "", whole[at + len(mark) :]
     specials = {*map(str, tokenizer.all_special_tokens), *tokenizer.get_added_vocab()}
     ends = [behind.index(token) + len(token) for token in specials if token and token in behind]
-    return behind[: min(ends)] if ends else str(tokenizer.eos_token or "") or behind
+    end = behind[: min(ends)] if ends else behind.rstrip() or str(tokenizer.eos_token or "") or behind
+    spaced = render(tokenizer, [*asked, Message("assistant", f"\n {mark}\n ")], answered=True)
+    return Turn(lead, end, f"\n {mark}\n " not in spaced)

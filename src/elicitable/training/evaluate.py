@@ -99,7 +99,7 @@ def _is_spelt_otherwise(model: Model, row: Row, hits: Tensor, best: Tensor, read
     if not (wanted + stop.text).startswith(begun[: len(wanted + stop.text)]):
         return False
     found = generate(model, [row], reading.layout, 2 * len(row.answer) + 8)[0]
-    return found.has_ended and found.text == wanted
+    return found.has_ended and found.text == wanted.removeprefix(stop.lead)
 
 
 def _by_label(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> Score:

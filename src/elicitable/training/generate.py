@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elicitable.models.inject import installed, room_in
-from elicitable.models.layout import Layout, turn_end
+from elicitable.models.layout import Layout, answer_turn, end_of
 from elicitable.models.rows import Row
 from elicitable.training.batches import groups
 from elicitable.training.precision import autocast
@@ -22,21 +22,26 @@ CONTEXT = 8  # content tokens decoded together with an answer, so that its first
 
 @dataclass(frozen=True)
 class Stop:
-    """What ends an answer: one of ``ids``, or the characters ``text`` anywhere in it."""
+    """What ends an answer: one of ``ids``, or the characters ``text`` anywhere in it.
+
+    ``lead`` is what a chat template writes before every answer; the model writes it, and it is no part of the answer.
+    """
 
     ids: frozenset[int] = frozenset()
     text: str = ""
+    lead: str = ""
 
     @classmethod
     def of(cls, model: Model, layout: Layout) -> Stop:
         """The tokenizer's end of text, and the end of answers in ``layout``: a stop string or the end of a turn."""
         eos = getattr(model.tokenizer, "eos_token_id", None)
         ids = set() if eos is None else {int(eos)}
-        text = (layout.end or "") if layout.end is not None or not layout.chat else turn_end(model.tokenizer)
+        text = end_of(model, layout)
         end = model.ids(text).flatten().tolist() if text else []
+        lead = answer_turn(model.tokenizer).lead if layout.chat else ""
         if len(end) == 1 and layout.end is None:
-            return cls(frozenset({*ids, end[0]}))
-        return cls(frozenset(ids), text)
+            return cls(frozenset({*ids, end[0]}), "", lead)
+        return cls(frozenset(ids), text, lead)
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,10 @@ def _decode(model: Model, contents: Sequence[list[int]], limits: Sequence[int], 
 def _ended(model: Model, content: list[int], written: list[int], stop: Stop, is_last: bool) -> Answer | None:
     """The answer, if ``written`` ends it or is as long as it may be."""
     if written[-1] in stop.ids:
-        return Answer(text_of(model, content, written[:-1]), tuple(written), True)
+        return Answer(text_of(model, content, written[:-1]).removeprefix(stop.lead), tuple(written), True)
     if not stop.text and not is_last:
         return None
-    text, ids = text_of(model, content, written), tuple(written)
+    text, ids = text_of(model, content, written).removeprefix(stop.lead), tuple(written)
     if stop.text and stop.text in text:
         return Answer(text.split(stop.text)[0], ids, True)
     return Answer(text, ids, False) if is_last else None
