@@ -277,7 +277,7 @@ def test_the_index_that_pandas_writes_is_left_out_and_said(tmp_path: Path, name:
     rows = [(i, f"text {i}", "xy"[i % 2]) for i in range(60)][::order]
     task = task_from(write(tmp_path / "t.csv", (name, "body", "stars"), rows))
     assert task.labels() == (" x", " y")
-    assert task.reading.unused == ((name, "no name, and it only numbers the rows"),)
+    assert task.reading.unused == ((name, "it only numbers the rows"),)
 
 
 def test_a_column_without_a_name_that_is_no_index_is_not_left_out(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from elicitable.report.html import Section
@@ -18,8 +17,9 @@ from elicitable.report.verdict_json import plain_json
 from elicitable.values import Item, Message
 
 if TYPE_CHECKING:
-    from elicitable.tasks.reading import Summary
+    from elicitable.tasks.reading import Lengths, Summary
 
+INDENT = 12
 LABELS_SHOWN = 12
 EXAMPLE_SHOWN = 600  # characters in the terminal, from both ends
 _UNITS = ("tokens", "characters", "words")
@@ -32,26 +32,40 @@ def print_reading(summary: Summary, console: Console) -> None:
         >>> from elicitable.tasks.catalog import task_from
         >>> from elicitable.tasks.reading import summary_of
         >>> rows = [{"text": f"text {i}", "label": "yn"[i % 2]} for i in range(60)]
-        >>> print_reading(summary_of(task_from(rows)), Console(width=80))  # doctest: +ELLIPSIS
+        >>> print_reading(summary_of(task_from(rows)), Console(width=80))
         data: classification, 2 labels
           source    data
           read      text
           label     label
-          ...
+          shown as  {text}\\nLabel: …
+          splits    train 42, validation 6, test 12
+          prompt    median 14 characters, 3 words; 95 % up to 14, 3; longest 14, 3
+          target    median 2 characters, 1 words; 95 % up to 2, 1; longest 2, 1
+          labels    n: train 21, validation 3, test 6
+                    y: train 21, validation 3, test 6
+          example   text 0
+                    Label: → y
+        warning: the test split has only 12 items: intervals will be wide
     """
     console.print(Text(plain(_title(summary)), style="bold"))
-    grid = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
     for name, text in facts(summary):
-        grid.add_row(f"  {name}", Text(plain(text)))
-    for number, line in enumerate(_label_lines(summary)):
-        grid.add_row("" if number else "  labels", Text(plain(line)))
-    for number, line in enumerate(_clipped(_example(summary.example)).split("\n")):
-        grid.add_row("" if number else "  example", Text(plain(line)))
-    console.print(grid)
+        _print_under(console, name, [text])
+    _print_under(console, "labels", _label_lines(summary))
+    _print_under(console, "example", _clipped(_example(summary.example)).rstrip().split("\n"))
     for warning in summary.warnings:
-        console.print(Text(f"warning: {plain(warning)}", style="bold red"))
+        for part in Text(f"warning: {plain(warning)}", style="bold red").wrap(console, max(console.width, 10)):
+            part.rstrip()
+            console.print(part)
+
+
+def _print_under(console: Console, name: str, lines: Sequence[str]) -> None:
+    """Lines beside a name, each wrapped under itself."""
+    head = f"  {name}".ljust(INDENT - 1) + " "
+    for line in lines:
+        for part in Text(plain(line)).wrap(console, max(console.width - len(head), 10)):
+            part.rstrip()
+            console.print(Text(head) + part)
+            head = " " * len(head)
 
 
 def facts(summary: Summary) -> list[tuple[str, str]]:
@@ -104,10 +118,15 @@ def _size(summary: Summary, split: Any) -> str:
 
 
 def _length(summary: Summary, what: str) -> str:
-    kinds = [(unit, summary.lengths[f"{what} {unit}"]) for unit in _UNITS if f"{what} {unit}" in summary.lengths]
-    return "; ".join(
-        f"{one.median:,} {unit} (median), 95 % up to {one.most:,}, longest {one.longest:,}" for unit, one in kinds
-    )
+    """Median, 95th percentile and longest, each in every unit."""
+    found = [(unit, summary.lengths[f"{what} {unit}"]) for unit in _UNITS if f"{what} {unit}" in summary.lengths]
+    median = ", ".join(f"{one.median:,} {unit}" for unit, one in found)
+    most, longest = (", ".join(f"{number:,}" for number in numbers) for numbers in _upper(found))
+    return f"median {median}; 95 % up to {most}; longest {longest}"
+
+
+def _upper(found: Sequence[tuple[str, Lengths]]) -> tuple[list[int], list[int]]:
+    return [one.most for _, one in found], [one.longest for _, one in found]
 
 
 def _by_size(summary: Summary) -> Sequence[tuple[str, Mapping[Any, int]]]:

@@ -107,7 +107,7 @@ def without_index(table: Table) -> Table:
 
     >>> table = Table("t.csv", ("", "text"), (("0", "a"), ("1", "b")), ("line 2", "line 3"))
     >>> without_index(table).columns, without_index(table).left_out
-    (('text',), (('', 'no name, and it only numbers the rows'),))
+    (('text',), (('', 'it only numbers the rows'),))
     """
     counts = {name for name in table.columns if _UNNAMED.fullmatch(name) and _is_numbering(table, name)}
     kept = [index for index, name in enumerate(table.columns) if name not in counts]
@@ -121,7 +121,7 @@ def without_index(table: Table) -> Table:
         raise InputError(f"{table.source}: two columns have the name {twice[0]!r}")
     if not counts:
         return table
-    reasons = tuple((name, "no name, and it only numbers the rows") for name in table.columns if name in counts)
+    reasons = tuple((name, "it only numbers the rows") for name in table.columns if name in counts)
     return replace(
         table,
         columns=tuple(table.columns[index] for index in kept),
