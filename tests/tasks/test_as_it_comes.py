@@ -431,3 +431,34 @@ def test_gzip_in_the_name_is_enough(tmp_path: Path) -> None:
     assert task_from(str(tmp_path / "t.csv.gz")).labels() == (" x", " y")
     with pytest.raises(InputError, match=r"nowhere.csv.gz: there is no such file"):
         task_from("nowhere.csv.gz")
+
+
+def test_numbers_of_numpy_are_numbers_and_columns_may_be_arrays() -> None:
+    import numpy as np
+    import pandas
+
+    texts = [f"text {i}" for i in range(60)]
+    for labels in ([np.int64(i % 2) for i in range(60)], [np.float32(i % 2) for i in range(60)]):
+        rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+        assert task_from(rows).labels() == (" 0", " 1")
+        assert task_from({"text": tuple(texts), "label": np.array(labels)}).labels() == (" 0", " 1")
+        assert task_from({"text": pandas.Series(texts), "label": labels}).labels() == (" 0", " 1")
+    truths = [{"text": text, "label": np.bool_(i % 2)} for i, text in enumerate(texts)]
+    assert task_from(truths).labels() == (" false", " true")
+    with pytest.raises(InputError, match="row 0: column 'label' is missing"):
+        task_from([{"text": text, "label": 10**5_000} for text in texts])
+
+
+def test_splits_of_other_names_are_said(tmp_path: Path) -> None:
+    import datasets
+
+    rows = labelled(["x", "y"] * 50)
+    said = "splits of the data that are not used: extra"
+    assert said in task_from({"train": rows, "extra": rows}).warnings  # type: ignore[attr-defined]
+    part = datasets.Dataset.from_list(list(rows))
+    assert said in task_from(datasets.DatasetDict({"train": part, "extra": part})).warnings  # type: ignore[attr-defined]
+
+
+def test_the_answer_is_no_group(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'label' is the answer and cannot group the rows"):
+        task_of(tmp_path, labelled(["x", "y"] * 50), group_column="label")

@@ -39,7 +39,7 @@ def hub_task(name: str, options: TaskOptions = _NONE) -> TextTask:
 def task_of_parts(name: str, parts: Mapping[Any, Any], options: TaskOptions) -> TextTask:
     """The task of ``datasets`` objects by the name of their split. Raises :class:`InputError` without a train split."""
     found = split_parts(f"data set {name!r}", parts)
-    warnings: list[str] = []
+    warnings = unused_parts(parts)
     tables: dict[Split, Table] = {}
     for split, part in found.items():
         table = table_of_part(f"data set {name!r} ({split})", split, part, warnings)
@@ -59,6 +59,17 @@ def split_parts(source: str, parts: Mapping[Any, Any]) -> dict[Split, Any]:
     if found["train"] is None:
         raise InputError(f"{source} has no train split; it has {', '.join(sorted(map(str, parts)))}")
     return {split: part for split, part in found.items() if part is not None}
+
+
+def unused_parts(parts: Mapping[Any, Any]) -> list[str]:
+    """What is said of splits under names that are none of the three.
+
+    >>> unused_parts({"train": 1, "unsupervised": 2})
+    ['splits of the data that are not used: unsupervised']
+    """
+    known = {name for names in SPLIT_NAMES.values() for name in names}
+    others = [str(name) for name in parts if str(name).lower() not in known]
+    return [f"splits of the data that are not used: {', '.join(others)}"] if others else []
 
 
 def _load(name: str, config: str | None) -> Mapping[str, Any]:

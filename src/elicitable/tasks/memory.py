@@ -12,7 +12,7 @@ from typing import Any, Final
 from elicitable.errors import InputError
 from elicitable.tasks.arrow import table_of_batches
 from elicitable.tasks.files import MAX_BYTES, read_table
-from elicitable.tasks.hub import split_parts, table_of_part, task_of_parts
+from elicitable.tasks.hub import split_parts, table_of_part, task_of_parts, unused_parts
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Table, cell_of, table_of_objects, without_index
 from elicitable.tasks.tabular import task_of_tables
@@ -46,8 +46,9 @@ def memory_task(data: Any, options: TaskOptions) -> TextTask:
     if options.test is not None:
         parts["test"] = options.test
     if all(_package(part) == "datasets" for part in parts.values()):
-        return task_of_parts(NAME, parts, options)
-    warnings: list[str] = []
+        others = {name: part for name, part in data.items() if name not in parts} if is_split else {}
+        return task_of_parts(NAME, {**parts, **others}, options)
+    warnings = unused_parts(data) if is_split else []
     tables: dict[Split, Table] = {split: _table(split, part, warnings) for split, part in parts.items()}
     return task_of_tables(NAME, tables, options, warnings=warnings)
 
@@ -59,7 +60,7 @@ def _table(split: Split, part: Any, warnings: list[str]) -> Table:
     if _is_rows(part):
         return _filled(table_of_objects(source, [(f"row {n}", row) for n, row in enumerate(part)]))
     if isinstance(part, Mapping) and _is_columns(part):
-        return _filled(_of_columns(source, list(part), list(part.values())))
+        return _filled(_of_columns(source, list(part), [_values(one) or [] for one in part.values()]))
     if package == "datasets" and hasattr(part, "__len__"):
         return _filled(table_of_part(source, split, part, warnings))
     if package == "pyarrow" and hasattr(part, "to_batches"):
@@ -90,8 +91,15 @@ def _is_rows(value: Any) -> bool:
 
 def _is_columns(value: Mapping[Any, Any]) -> bool:
     """Whether a dictionary holds columns: lists of one length, of values and not of rows."""
-    lists = list(value.values())
-    return all(isinstance(one, list) and not _is_rows(one) and len(one) == len(lists[0]) for one in lists)
+    lists = [_values(one) for one in value.values()]
+    return all(one is not None and not _is_rows(one) and len(one) == len(lists[0] or ()) for one in lists)
+
+
+def _values(column: Any) -> list[Any] | None:
+    """The values of a list, a tuple, an array or a series of one dimension; None for anything else."""
+    if getattr(column, "ndim", 0) == 1 and hasattr(column, "tolist"):
+        return list(column.tolist())
+    return list(column) if isinstance(column, list | tuple) else None
 
 
 def _package(value: Any) -> str:

@@ -158,17 +158,28 @@ def cell_of(value: Any) -> Cell:
     >>> [cell_of(value) for value in ("a", 1, 1.0, 0.5, True, None)]
     ['a', '1', '1', '0.5', 'true', None]
     """
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()  # a number of numpy's
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and math.isfinite(value):
-        return str(int(value)) if value == int(value) else repr(float(value))
-    if isinstance(value, int | decimal.Decimal):
-        return str(value)
+    if isinstance(value, int | float | decimal.Decimal):
+        return _number(value)
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat() if value == value else None  # pandas' NaT equals nothing
     return messages_from(value)
+
+
+def _number(value: float | decimal.Decimal) -> str | None:
+    try:
+        if not math.isfinite(value):
+            return None
+        if isinstance(value, float):
+            return str(int(value)) if value == int(value) else repr(value)
+        return str(value)
+    except (OverflowError, ValueError):  # a whole number of more digits than Python converts
+        return None
 
 
 def _is_unicode(text: str) -> bool:

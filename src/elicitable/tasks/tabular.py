@@ -45,6 +45,8 @@ def task_of_tables(
     """
     train = tables["train"]
     columns = find_columns(train, options)
+    if options.group_column == columns.answer:
+        raise InputError(f"{train.source}: the column {columns.answer!r} is the answer and cannot group the rows too")
     template = _template(train, columns, options)
     tables = {split: _usable(table, columns, template, options) for split, table in tables.items()}
     rows = {split: rows_of(table, columns, template, options.group_column) for split, table in tables.items()}
