@@ -20,10 +20,13 @@ Text = str | tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; ``role`` is "system", "user" or "assistant"."""
+    """One turn of a conversation: who speaks (``system``, ``user``, ``assistant``, …), and what is said."""
 
     role: str
     content: str
+
+
+Messages = tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +34,15 @@ class Item:
     """One item of a task: read ``prompt``, then write ``target``.
 
     Both are texts, or both are tuples of token ids (the synthetic tasks have no tokenizer). ``prompt`` is already
-    in the task's template; it may also be the turns of a conversation, whose next one is ``target``. In a
-    classification task ``target`` is one of the task's labels. ``span`` (first, end) is the part of a text ``prompt``
-    that may be shortened where the model's positions do not reach; None: any part of it.
+    in the task's template; or it is the messages of a conversation, which a model's chat template will write out,
+    and ``target`` is the text of the next message. In a classification task ``target`` is one of the task's labels.
+    ``spans`` (first, end) are the parts of a text ``prompt`` that may be shortened where the model's positions do not
+    reach; none: any part of it.
     """
 
-    prompt: Text | tuple[Message, ...]
+    prompt: Text | Messages
     target: Text
-    span: tuple[int, int] | None = field(default=None, repr=False, compare=False)
+    spans: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def is_text(self) -> bool:

@@ -116,7 +116,11 @@ def test_long_turns_are_shortened_and_the_template_is_not() -> None:
         Message("assistant", "dull " * 20),
         Message("user", "too long! " * 20),
     )
-    for item in (Item(talk, "yes"), Item("a fine film " * 20, " yes"), Item(" Film: " + "a b " * 60, " yes", (7, 247))):
+    for item in (
+        Item(talk, "yes"),
+        Item("a fine film " * 20, " yes"),
+        Item(" Film: " + "a b " * 60, " yes", ((7, 247),)),
+    ):
         for side in ("left", "right"):
             row = rows_of(model, [item], Layout(chat=True, cut=side))[0]  # type: ignore[arg-type]
             cut = rows_of(model, [item], Layout(chat=True, cut=side), limit=len(row) - 25)[0]  # type: ignore[arg-type]

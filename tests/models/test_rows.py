@@ -148,7 +148,7 @@ def test_token_ids_are_not_for_a_model_that_reads_texts() -> None:
 def test_a_long_text_loses_tokens_on_one_side_and_nothing_else_does(family: str, side: Any) -> None:
     model = reader(family)
     prompt = "Review: " + "a fine film " * 40 + "\nSentiment:"
-    item = Item(prompt, " positive", (8, 8 + 12 * 40))
+    item = Item(prompt, " positive", ((8, 8 + 12 * 40),))
     layout = Layout(cut=side)
     whole = rows_of(model, [item], layout)[0]
     row = rows_of(model, [item], layout, limit=60)[0]

@@ -83,9 +83,8 @@ def written(model: Model, item: Item, layout: Layout, has_end: bool = True) -> W
             "model whose tokenizer has one (chat='on'), or prompt and target as texts."
         )
     before = before_content(model, layout)
-    first, last = item.span or (0, len(item.prompt))
     answer = len(before) + len(item.prompt)
-    spans = ((len(before) + first, len(before) + last),)
+    spans = tuple((len(before) + first, len(before) + last) for first, last in item.spans or ((0, len(item.prompt)),))
     return Written(f"{before}{item.prompt}{item.target}{end}", answer, spans, end)
 
 
@@ -173,13 +172,11 @@ def _own_spans(tokenizer: Any, item: Item, layout: Layout, before: str) -> tuple
         at = before.find(content, at)
         if at < 0:  # the template writes it otherwise, so nothing of it can be shortened
             break
-        first, last = 0, len(content)
-        if nth == 0:
-            lost = len(turn.content) - len(turn.content.lstrip())
-            skipped = len(layout.head) if not layout.examples else 0
-            inside = item.span or (0, len(turn.content) - skipped)
-            first, last = (min(max(0, place + skipped - lost), len(content)) for place in inside)
-        spans.append((at + first, at + last))
+        skipped = len(layout.head) if nth == 0 and not layout.examples else 0  # the head stands in this turn
+        moved = at + skipped - (len(turn.content) - len(turn.content.lstrip()))
+        for span in item.spans or ((0, len(turn.content) - skipped),):
+            first, last = (min(max(at, moved + place), at + len(content)) for place in span)
+            spans.append((first, last))
         at += len(content)
     return tuple(spans)
 

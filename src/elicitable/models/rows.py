@@ -194,7 +194,7 @@ def _compared(
     model: Model, items: Sequence[Item], labels: Sequence[str], layout: Layout, held: Sequence[int], has_end: bool
 ) -> list[tuple[_Whole, LabelRow]]:
     """Each item's row with its first label, and what is common to its rows with all labels."""
-    asked = [Item(item.prompt, label, item.span) for item in items for label in labels]
+    asked = [Item(item.prompt, label, item.spans) for item in items for label in labels]
     rows = _wholes(model, asked, layout, held, has_end)
     found = []
     for first in range(0, len(rows), len(labels)):

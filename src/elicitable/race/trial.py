@@ -22,7 +22,7 @@ from elicitable.training.batches import Reading, encode
 from elicitable.training.evaluate import answers, evaluate
 from elicitable.training.generate import Answer, text_of
 from elicitable.training.loop import Fit, Plan, Progress, prepared, reading_of, train
-from elicitable.values import CurvePoint, Item, Message
+from elicitable.values import CurvePoint, Item, Message, Messages, Text
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -248,11 +248,12 @@ def prefix_mass(
     return [[round(float(head[kept].mean()), 6) for head in layer] for layer in mass.float().cpu()]
 
 
-def _text(text: str | tuple[int | Message, ...]) -> str:
+def _text(text: Text | Messages) -> str:
     if isinstance(text, str):
         return text
-    turns = [f"{part.role}: {part.content}" if isinstance(part, Message) else str(part) for part in text]
-    return ("\n" if any(isinstance(part, Message) for part in text) else " ").join(turns)
+    if text and isinstance(text[0], Message):
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in text if isinstance(turn, Message))
+    return " ".join(map(str, text))
 
 
 def _said(model: Model, answer: Answer) -> str:
