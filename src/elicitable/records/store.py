@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.cache import replace_file
+from elicitable.cache import replace_file, replacing_folder, write_tensors
 from elicitable.errors import StoreError
 
 if TYPE_CHECKING:
@@ -78,18 +78,8 @@ class Store:
             self._memory[key] = (whole, state or {})
             return whole
         place = self._place(key)
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=place.parent))
-            try:
-                _write(partial, whole, state)
-                if place.exists():
-                    shutil.rmtree(place)
-                partial.replace(place)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-        except OSError as error:
-            raise StoreError(f"cannot write {place}: {error.strerror or error}. The trial is not recorded.") from error
+        with replacing_folder(place, "The trial is not recorded.") as partial:
+            _write(partial, whole, state)
         return whole
 
     def state(self, spec: dict[str, Any]) -> dict[str, Tensor]:
@@ -136,13 +126,7 @@ class Store:
 
 def _write(folder: Path, record: Record, state: dict[str, Tensor] | None) -> None:
     if state:
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / STATE)
-        except SafetensorError as error:  # how it says that the disk is full
-            raise OSError(str(error)) from error
+        write_tensors(folder / STATE, state)
     with (folder / "record.json").open("w", encoding="utf-8") as file:
         json.dump(record, file, indent=1, allow_nan=False)
         file.flush()
