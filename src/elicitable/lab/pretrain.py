@@ -14,13 +14,13 @@ from elicitable.cache import replace_file, replacing_file, write_tensors
 from elicitable.errors import StoreError, UnknownNameError
 from elicitable.methods.full import FullWeights
 from elicitable.models.model import Model
-from elicitable.models.toys import TOYS, ToySpec, build_toy
+from elicitable.models.toys import TOYS, build_toy
 from elicitable.records.provenance import versions
 from elicitable.tasks.catalog import task_from
+from elicitable.tasks.digits import RULES
 from elicitable.training.evaluate import Reading, evaluate
 from elicitable.training.loop import Fit, Plan, Progress, train
-
-SCORED = ("ascending", "descending", "add-1", "add-2", "ascending-add-1", "double-histogram")
+from elicitable.values import ToySpec
 
 ADVICE = "Free the place or choose another --out."
 
@@ -86,13 +86,13 @@ def plan_of(spec: ToySpec) -> Plan:
 def _scores(model: Model, weights: FullWeights) -> dict[str, float]:
     with weights.weights(model):
         return {
-            task: evaluate(model, task_from(task).held_out("test"), None, Reading(batch=250)).mean for task in SCORED
+            task: evaluate(model, task_from(task).held_out("test"), None, Reading(batch=250)).mean for task in RULES
         }
 
 
 def _record(spec: ToySpec, seed: int, fit: Fit, scores: dict[str, float]) -> dict[str, Any]:
     return {
-        "spec": spec.as_dict(),
+        "spec": asdict(spec),
         "plan": asdict(plan_of(spec)),
         "seed": seed,
         "steps": fit.steps,
