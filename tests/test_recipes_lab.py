@@ -41,7 +41,7 @@ MEASURE = '''
 @question("largest weight")
 def largest_weight(model, settings, seed):
     """The largest weight of every matrix."""
-    largest = [float(weight.abs().max()) for weight in model.hf.parameters() if weight.ndim == 2]
+    largest = [float(weight.detach().abs().max()) for weight in model.hf.parameters() if weight.ndim == 2]
     return {"measurements": {"largest": max(largest)}, "pictures": {"largest weight": largest}}
 '''
 
@@ -86,7 +86,7 @@ def test_an_experiment_a_measure_and_a_figure_of_one_s_own_are_run_judged_and_dr
     out = tmp_path / "out"
     results = run_experiments([one_more], "quick", [0], out=out, executor=Inline())
     [claim] = results["experiments"][0]["claims"]
-    assert (claim["outcome"], claim["values"] != []) == ("reproduced", True), claim
+    assert (claim["outcome"], claim["values"] != []) == ("reproduced", True), claim["reason"]
     write_reproduction(json.loads((out / "results.json").read_text(encoding="utf-8")), out)
     assert (out / "figures" / "large-weights-largest-weight.svg").exists()
     assert "![The largest weight of every matrix.]" in (out / "results.md").read_text(encoding="utf-8")

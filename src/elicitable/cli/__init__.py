@@ -550,7 +550,7 @@ def methods(seed: NoSeed = 0, out: Out = None, as_json: Json = False, quiet: Qui
     """The methods, least invasive first."""
     from elicitable.methods.catalog import METHODS
 
-    _print_cards("methods", [(method.name, method.summary, method.label) for method in METHODS], out, as_json)
+    _print_cards("methods", [(method.name, method.summary, method.rung.label) for method in METHODS], out, as_json)
 
 
 def context_of(model: Any, context: str) -> Any:

@@ -13,10 +13,12 @@ from elicitable.cache import replace_file
 from elicitable.diagnosis.intervals import interval
 from elicitable.errors import InputError, TrainingDivergedError
 from elicitable.methods.adapter import write_adapter
-from elicitable.methods.budget import default_budget, solve
-from elicitable.methods.catalog import METHODS, method_named
+from elicitable.methods.base import Method
+from elicitable.methods.budget import default_budget
+from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named
 from elicitable.models.load import load
-from elicitable.race.contest import Reporter, Silent, check_count, pace_for
+from elicitable.race.pace import check_count, pace_for
+from elicitable.race.reporter import Reporter, Silent
 from elicitable.race.trial import elsewhere_nats, reading_of
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
@@ -41,7 +43,7 @@ def tune(
     model: Any,
     task: Any,
     *,
-    method: str = "kv-prefix",
+    method: str | Method = TUNED,
     budget: int | None = None,
     size: int | None = None,
     learning_rate: float | None = None,
@@ -75,8 +77,10 @@ def tune(
     """
     recipe = method_named(method)
     if recipe.schedule is None:
-        trained = ", ".join(one.name for one in METHODS if one.schedule is not None)
-        raise InputError(f"{method} is not trained, so there is nothing to tune; the trained methods are {trained}.")
+        trained = ", ".join(one.name for one in METHODS if one.is_trained)
+        raise InputError(
+            f"{recipe.name} is not trained, so there is nothing to tune; the trained methods are {trained}."
+        )
     for name, number in (("size", size), ("steps", steps), ("test items", test_items)):
         check_count(name, number)
     if learning_rate is not None and not 0.0 < learning_rate < math.inf:
@@ -87,10 +91,11 @@ def tune(
         Store(out)  # an unwritable folder is said before minutes are spent
     model, task = load(model), task_from(task)
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
-    width = size if size is not None else solve(model, method, affordable).size
+    width = size if size is not None else recipe.fitting(model, affordable).size
     pace = pace_for(model, steps, test_items)
     told = reporter or Silent()
     options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
+    check_options(recipe, options)
     plan = Plan(
         learning_rate=0.0,
         steps=pace.steps,
@@ -103,7 +108,7 @@ def tune(
     )
 
     def trained_at(rate: float, this: Plan, what: str) -> tuple[Adaptation, Fit]:
-        told.begin(method, what, 0, 1)
+        told.begin(recipe.name, what, 0, 1)
         adaptation = recipe.build(model, width, seed=seed, **options)
         return adaptation, train(model, adaptation, task, replace(this, learning_rate=rate), seed, progress=told.point)
 
@@ -116,15 +121,15 @@ def tune(
                 tried[rate] = (fit.best.mean, -fit.best.loss_nats)
         if not tried:
             raise TrainingDivergedError(
-                f"{method} diverged at every learning rate of {recipe.schedule.learning_rates}."
+                f"{recipe.name} diverged at every learning rate of {recipe.schedule.learning_rates}."
             )
         learning_rate = max(tried, key=lambda rate: tried[rate])
     adaptation, fit = trained_at(learning_rate, plan, f"at {learning_rate:g}")
     if not fit.is_usable:
-        raise TrainingDivergedError(f"{method} diverged at learning rate {learning_rate:g}; give a lower one.")
+        raise TrainingDivergedError(f"{recipe.name} diverged at learning rate {learning_rate:g}; give a lower one.")
     record = _measured(model, task, adaptation, plan, pace.test_items, seed)
     record |= {
-        "method": method,
+        "method": recipe.name,
         "size": width,
         "learning_rate": learning_rate,
         "steps": fit.steps,
