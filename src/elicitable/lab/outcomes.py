@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from elicitable.diagnosis.intervals import gap, interval
-from elicitable.experiments.experiment import Adapt, Cell, Claim, Experiment, Figure, Pretrain
+from elicitable.experiments.experiment import Adapt, Cell, Claim, Experiment, Figure
 from elicitable.lab.jobs import Job
 from elicitable.records.schema import to_plain
 from elicitable.records.trial import TrialRecord
@@ -200,7 +200,7 @@ def _trial(experiment: Experiment, name: str, jobs: Sequence[Asked], chosen: Cho
     return {
         "name": name,
         "kind": type(trial).__name__.lower(),
-        "method": trial.method if isinstance(trial, Adapt) else "full" if isinstance(trial, Pretrain) else None,
+        "method": trial.method if isinstance(trial, Adapt) else None,
         "cells": {m: _summary(chosen, Cell(name, m)) for m in sorted(measured, key=lambda m: (order.get(m, 99), m))},
         "chosen": [
             {
