@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from elicitable.methods.base import Adaptation
+from elicitable.models.prefixes import kept_places
 from elicitable.values import PrefixKV
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ class PrunedPrefixContext(Adaptation):
     @classmethod
     def of(cls, prefix: PrefixKV, **setting: Any) -> PrunedPrefixContext:
         """Pack a context of one row with keys in every layer."""
-        kept = [_kept(prefix, layer) for layer in range(len(prefix.keys))]
+        kept = [
+            kept_places(prefix, layer).expand(key.shape[1:3])
+            for layer, key in enumerate(prefix.keys)
+            if key is not None
+        ]
         keys, values = (
             [x[0].detach()[mask].clone() for x, mask in zip(part, kept, strict=True) if x is not None]
             for part in (prefix.keys, prefix.values)
@@ -92,12 +97,6 @@ class PrunedPrefixContext(Adaptation):
             [tensors[f"layers.{i}.{name}"] for i in range(depth)] for name in ("keys", "values", "kept")
         )
         return cls(keys, values, kept, tensors["positions"], int(tensors["content_at"]), **setting)
-
-
-def _kept(prefix: PrefixKV, layer: int) -> Tensor:
-    key, kept = prefix.keys[layer], None if prefix.kept is None else prefix.kept[layer]
-    assert key is not None
-    return torch.ones(key.shape[1:3], dtype=torch.bool) if kept is None else kept.cpu().expand(key.shape[1:3])
 
 
 def _unpacked(packed: Tensor, kept: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from elicitable.diagnosis.verdict import SHARE, decide
 from elicitable.errors import BudgetError, InputError
 from elicitable.methods.budget import Sized, default_budget, solve
 from elicitable.methods.catalog import METHODS, method_named
-from elicitable.models.inject import reach_of
 from elicitable.models.load import load
 from elicitable.race.inside import look_inside
 from elicitable.race.timing import Timing, opening, reserve
@@ -232,9 +231,9 @@ def check_count(name: str, number: Any) -> None:
 
 def pace_for(model: Model, steps: int | None, test_items: int | None) -> Pace:
     """The pace of this kind of model, with what a person asked for; half of few positions are left to a context."""
-    pace, reach = DIGITS if model.tokenizer is None else TEXT, reach_of(model)
-    if reach is not None and model.tokenizer is not None:
-        pace = replace(pace, max_tokens=min(pace.max_tokens, reach // 2))
+    pace, limit = DIGITS if model.tokenizer is None else TEXT, model.anatomy.position_limit
+    if limit is not None and model.tokenizer is not None:
+        pace = replace(pace, max_tokens=min(pace.max_tokens, limit // 2))
     if steps is not None:
         pace = replace(pace, steps=steps, sweep_steps=min(pace.sweep_steps, max(1, steps // 4)))
     return replace(pace, test_items=test_items) if test_items is not None else pace
@@ -250,7 +249,8 @@ def _sizes(race: Race, methods: Sequence[str] | None) -> list[Sized]:
     sizes, refusals = [], []
     for name in dict.fromkeys(names):
         try:
-            sizes.append(solve(race.model, name, race.budget, longest=min(LONGEST, (reach_of(race.model) or 999) // 2)))
+            limit = race.model.anatomy.position_limit or 2 * LONGEST
+            sizes.append(solve(race.model, name, race.budget, longest=min(LONGEST, limit // 2)))
         except BudgetError as error:
             refusals.append(error)
             sizes.append(Sized(name, 0, 0, race.budget))
