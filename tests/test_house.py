@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rng": {"errors"},
     "cache": {"errors"},
     **dict.fromkeys(SIBLINGS, GROUND),
+    "models": GROUND | {"attention"},
     "methods": GROUND | SIBLINGS,
     "training": GROUND | SIBLINGS | {"methods"},
     "microscope": GROUND | {"models", "attention"},

@@ -263,7 +263,7 @@ class TokenReach:
 
 @dataclass(frozen=True, eq=False)
 class PrefixKV:
-    """What every context comes down to: keys and values that the content attends to, one set a layer.
+    """What every context comes down to: keys and values that the content attends to, one set per layer.
 
     ``keys[layer]`` is (row, kv_head, prefix, d_head) and ``values[layer]`` (row, kv_head, prefix, d_value), after
     whatever the model does to its own keys (rotary angles, norms); a layer whose entry is None gets no context.

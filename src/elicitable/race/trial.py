@@ -14,7 +14,6 @@ import torch
 
 from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.base import Method
-from elicitable.models.inject import reach_of
 from elicitable.records.store import Record, Store
 from elicitable.tasks.passages import ITEMS
 from elicitable.training.evaluate import Reading, answers, evaluate
@@ -202,8 +201,8 @@ def _elsewhere_nats(model: Model, fingerprint: str) -> float:
 def _elsewhere(model: Model) -> Sequence[Item]:
     """Items of another kind than the task: plain English, or the toys' pretraining mix."""
     if model.tokenizer is not None:
-        reach = reach_of(model)
-        return ITEMS if reach is None or reach >= 512 else [_opening(model, item, reach // 2) for item in ITEMS]
+        limit = model.anatomy.position_limit
+        return ITEMS if limit is None or limit >= 512 else [_opening(model, item, limit // 2) for item in ITEMS]
     from elicitable.tasks.catalog import task_from
 
     return task_from("mixed" if model.name != "toy:ascending" else "ascending").held_out("validation", 128)
