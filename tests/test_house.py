@@ -15,7 +15,7 @@ PACKAGE = Path(elicitable.__file__).parent
 
 GROUND = {"errors", "values", "rng", "cache"}
 SIBLINGS = {"models", "attention", "constructions", "tasks"}
-WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "diagnosis", "records"}
+WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "scores", "diagnosis", "records"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "values": {"errors"},
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": GROUND | SIBLINGS,
     "training": GROUND | SIBLINGS | {"methods"},
     "microscope": GROUND | {"models", "attention"},
+    "scores": {"errors", "values", "rng"},
     "diagnosis": {"errors", "values", "rng"},
     "records": GROUND,
     "experiments": {"errors", "values"},
@@ -45,6 +46,10 @@ OWNERS = {
     "pyarrow": ("tasks/arrow.py",),
     "ray": ("lab/ray_executor.py",),
     "matplotlib": ("report/",),
+    "sklearn": ("scores/classification.py", "scores/confusion.py"),
+    "sacrebleu": ("scores/chrf.py",),
+    "rouge_score": ("scores/rouge_l.py",),
+    "scipy": ("diagnosis/intervals.py",),
 }
 HEAVY = {*OWNERS, "torch", "numpy", "pandas", "safetensors", "gguf", "rich", "jinja2"}
 
