@@ -15,16 +15,18 @@ PACKAGE = Path(elicitable.__file__).parent
 
 GROUND = {"errors", "values", "rng", "cache"}
 SIBLINGS = {"models", "attention", "constructions", "tasks"}
-WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "diagnosis", "records"}
+WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "scores", "diagnosis", "records"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "values": {"errors"},
     "rng": {"errors"},
     "cache": {"errors"},
     **dict.fromkeys(SIBLINGS, GROUND),
+    "models": GROUND | {"attention"},
     "methods": GROUND | SIBLINGS,
     "training": GROUND | SIBLINGS | {"methods"},
     "microscope": GROUND | {"models", "attention"},
+    "scores": {"errors", "values", "rng"},
     "diagnosis": {"errors", "values", "rng"},
     "records": GROUND,
     "experiments": {"errors", "values"},
@@ -37,15 +39,20 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # A report names the types of the records that it draws, and a record those of its parts: for type checkers alone.
 MAY_NAME_TYPES: dict[str, set[str]] = {
-    "report": {"constructions", "microscope", "diagnosis", "records"},
+    "report": {"constructions", "microscope", "tasks", "diagnosis", "records"},
     "records": {"diagnosis"},
 }
 OWNERS = {
     "transformers": ("models/",),
     "peft": ("methods/lora.py", "methods/adapter.py"),
     "datasets": ("tasks/",),
+    "pyarrow": ("tasks/arrow.py",),
     "ray": ("lab/ray_executor.py",),
     "matplotlib": ("report/",),
+    "sklearn": ("scores/classification.py", "scores/confusion.py"),
+    "sacrebleu": ("scores/chrf.py",),
+    "rouge_score": ("scores/rouge_l.py",),
+    "scipy": ("diagnosis/intervals.py",),
 }
 HEAVY = {*OWNERS, "torch", "numpy", "pandas", "safetensors", "gguf", "rich", "jinja2"}
 
