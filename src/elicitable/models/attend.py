@@ -86,6 +86,7 @@ class Call:
     prefix_bias: Tensor | None = None  # (1, head, 1, prefix): position bias of the context's keys
     value_bias: Tensor | None = None  # (kv_head, d_value): already added to ``value``
     dropout: float = 0.0
+    position_slopes: Tensor | None = None  # (head,): ALiBi's, of which ``position_bias`` is made
 
 
 Watcher = Callable[[Call, Tensor | None], Tensor | None]
@@ -240,6 +241,7 @@ def _call(
         prefix_bias=prefix_bias,
         value_bias=value_bias,
         dropout=dropout,
+        position_slopes=kwargs.get("position_slopes"),
     )
 
 
