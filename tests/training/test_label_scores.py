@@ -19,7 +19,8 @@ from elicitable.models.capture import capture_tokens
 from elicitable.models.inject import stack_rows
 from elicitable.models.model import Model
 from elicitable.training import label_scores
-from elicitable.training.evaluate import Reading, label_nats
+from elicitable.training.batches import encode
+from elicitable.training.evaluate import Reading, answer_logits, label_nats, token_losses
 from elicitable.training.label_scores import label_costs
 from elicitable.training.label_trie import ROOT, LabelIds, Trie, first_steps, part, tries
 from elicitable.values import Item, PrefixKV
@@ -229,11 +230,15 @@ def test_positions_beyond_the_models_are_refused() -> None:
         part([[1, 2], [1, 2]], [1, 2])
 
 
-def test_labels_stand_behind_the_same_end_of_a_long_prompt(letters_model: Build) -> None:
+def test_a_long_prompt_is_cut_for_every_label_as_it_is_in_training(letters_model: Build) -> None:
     model = letters_model(has_start=True)
-    labels = (" yes", " no", " yes or no")
-    with torch.no_grad():
-        nats, lengths = label_nats(model, [Item("abcdefghijklmnop", " no")], labels, Reading(max_tokens=16))
-        short, _ = label_nats(model, [Item("klmnop"[-5:], " no")], labels, Reading())
-    assert lengths.tolist() == [4, 3, 10]
-    assert np.allclose(nats, short, atol=1e-12)
+    labels = (" yes", " no", " yes or no", " not")
+    items = [Item("abcdefghijklmnop", " no"), Item("abc", " no"), Item("ponmlkjihgfedcbaponmlk", " no")]
+    reading = Reading(max_tokens=16)
+    nats, lengths = label_nats(model, items, labels, reading)
+    assert lengths.tolist() == [4, 3, 10, 4]
+    for k, label in enumerate(labels):
+        batch = encode(model, [Item(item.prompt, label) for item in items], reading.max_tokens)
+        with torch.no_grad():
+            losses = token_losses(answer_logits(model, batch), batch.targets).sum(-1)
+        assert np.allclose(nats[:, k], losses, atol=1e-10)

@@ -95,15 +95,29 @@ def _by_label(
 def label_nats(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> tuple[Tensor, Tensor]:
     """(item, label) −log p(label | prompt) in nats, float64, and each label's length in tokens.
 
-    Every content is read once, whatever the number of labels and their length (:func:`label_costs`), and loses as much
-    of its beginning as the longest label needs, so that all labels stand behind the same one.
+    Every content is read once, whatever the number of labels and their length (:func:`label_costs`). A prompt that is
+    cut loses as much of its beginning as each label needs, as in training, and is read once for each length of a label.
     """
-    behind = tuple(LabelIds(tuple(ids)) for ids in tokenize(model, list(labels)))
+    behind = [LabelIds(tuple(ids)) for ids in tokenize(model, list(labels))]
     start = model.start_ids() if reading.has_start else []
-    room = max(1, reading.max_tokens - len(start) - max(len(label.ids) for label in behind))
-    contents = [[*start, *prompt[-room:]] for prompt in tokenize(model, [str(item.prompt) for item in items])]
-    costs = label_costs(model, contents, [behind] * len(items))
+    prompts = tokenize(model, [str(item.prompt) for item in items])
+    rooms = [max(1, reading.max_tokens - len(start) - len(label.ids)) for label in behind]
+    costs = torch.zeros(len(items), len(labels), dtype=torch.float64)
+    for columns, rows in _standing_alike([len(prompt) for prompt in prompts], rooms).items():
+        contents = [[*start, *prompts[row][-rooms[columns[0]] :]] for row in rows]
+        found = label_costs(model, contents, [[behind[k] for k in columns]] * len(rows))
+        costs[torch.tensor(rows)[:, None], torch.tensor(columns)] = found
     return costs, torch.tensor([len(label.ids) for label in behind])
+
+
+def _standing_alike(lengths: Sequence[int], rooms: Sequence[int]) -> dict[tuple[int, ...], list[int]]:
+    """The labels that stand behind one content, and the items where they do: all of them where nothing is cut."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for row, length in enumerate(lengths):
+        kept = [min(length, room) for room in rooms]
+        for tokens in sorted(set(kept)):
+            alike.setdefault(tuple(k for k, own in enumerate(kept) if own == tokens), []).append(row)
+    return alike
 
 
 def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> Iterator[str]:
