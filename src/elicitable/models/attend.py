@@ -69,6 +69,7 @@ class Call(Operands):
     layer: int
     module: Module
     dropout: float = 0.0
+    position_slopes: Tensor | None = None  # (head,): ALiBi's, of which ``position_bias`` is made
 
 
 Watcher = Callable[[Call], Tensor | None]
@@ -241,6 +242,7 @@ def _call(
         prefix_bias=prefix_bias,
         value_bias=value_bias,
         dropout=dropout,
+        position_slopes=kwargs.get("position_slopes"),
     )
 
 

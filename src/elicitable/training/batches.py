@@ -53,8 +53,8 @@ def encode(model: Model, items: Sequence[Item], max_tokens: int = 1024, has_star
     if items and not isinstance(items[0].prompt, str):
         return _encode_ids(model, items)
     start = model.start_ids() if has_start else []
-    prompts = _tokenize(model, [str(item.prompt) for item in items])
-    answers = _tokenize(model, [str(item.target) for item in items])
+    prompts = tokenize(model, [str(item.prompt) for item in items])
+    answers = tokenize(model, [str(item.target) for item in items])
     rows = []
     for item, prompt, answer in zip(items, prompts, answers, strict=True):
         if not answer:
@@ -79,7 +79,8 @@ def _encode_ids(model: Model, items: Sequence[Item]) -> Batch:
     return _pad(rows, model)
 
 
-def _tokenize(model: Model, texts: list[str]) -> list[list[int]]:
+def tokenize(model: Model, texts: list[str]) -> list[list[int]]:
+    """The token ids of each text by itself. Raises :class:`InputError` for a model without a tokenizer."""
     if model.tokenizer is None:
         raise InputError(
             f"{model.name} has no tokenizer, so it cannot read a text task; give it one (el.load(model, tokenizer=…)) "

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from elicitable.models.inject import installed
 from elicitable.models.read import reading_last
-from elicitable.training.batches import IGNORED, Batch, encode
+from elicitable.training.batches import IGNORED, Batch, encode, tokenize
+from elicitable.training.label_scores import label_costs
+from elicitable.training.label_trie import LabelIds
 from elicitable.training.precision import autocast
 from elicitable.values import Item, Score
 
@@ -91,22 +93,31 @@ def _by_label(
 
 
 def label_nats(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> tuple[Tensor, Tensor]:
-    """(item, label) −log p(label | prompt) in nats, and each label's length in tokens.
+    """(item, label) −log p(label | prompt) in nats, float64, and each label's length in tokens.
 
-    Labels of one token each need one pass for all of them; longer ones a pass a label.
+    Every content is read once, whatever the number of labels and their length (:func:`label_costs`). A prompt that is
+    cut loses as much of its beginning as each label needs, as in training, and is read once for each length of a label.
     """
-    assert model.tokenizer is not None
-    ids = model.tokenizer(list(labels), add_special_tokens=False)["input_ids"]
-    lengths = torch.tensor([len(i) for i in ids])
-    if bool((lengths == 1).all()):
-        batch = encode(model, [Item(i.prompt, labels[0]) for i in items], reading.max_tokens, reading.has_start)
-        logs = torch.log_softmax(answer_logits(model, batch)[:, -1], dim=-1)
-        return -logs[:, [i[0] for i in ids]].cpu(), lengths
-    columns = []
-    for label in labels:
-        batch = encode(model, [Item(i.prompt, label) for i in items], reading.max_tokens, reading.has_start)
-        columns.append(token_losses(answer_logits(model, batch), batch.targets).sum(-1).cpu())
-    return torch.stack(columns, dim=1), lengths
+    behind = [LabelIds(tuple(ids)) for ids in tokenize(model, list(labels))]
+    start = model.start_ids() if reading.has_start else []
+    prompts = tokenize(model, [str(item.prompt) for item in items])
+    rooms = [max(1, reading.max_tokens - len(start) - len(label.ids)) for label in behind]
+    costs = torch.zeros(len(items), len(labels), dtype=torch.float64)
+    for columns, rows in _standing_alike([len(prompt) for prompt in prompts], rooms).items():
+        contents = [[*start, *prompts[row][-rooms[columns[0]] :]] for row in rows]
+        found = label_costs(model, contents, [[behind[k] for k in columns]] * len(rows))
+        costs[torch.tensor(rows)[:, None], torch.tensor(columns)] = found
+    return costs, torch.tensor([len(label.ids) for label in behind])
+
+
+def _standing_alike(lengths: Sequence[int], rooms: Sequence[int]) -> dict[tuple[int, ...], list[int]]:
+    """The labels that stand behind one content, and the items where they do: all of them where nothing is cut."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for row, length in enumerate(lengths):
+        kept = [min(length, room) for room in rooms]
+        for tokens in sorted(set(kept)):
+            alike.setdefault(tuple(k for k, own in enumerate(kept) if own == tokens), []).append(row)
+    return alike
 
 
 def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> Iterator[str]:
