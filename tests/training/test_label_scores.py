@@ -16,8 +16,8 @@ from elicitable.errors import InputError
 from elicitable.methods.catalog import method_named
 from elicitable.models.architectures import ARCHITECTURES, tiny_model
 from elicitable.models.capture import capture_tokens
-from elicitable.models.inject import stack_rows
 from elicitable.models.model import Model
+from elicitable.models.prefixes import stack_rows
 from elicitable.training import label_scores
 from elicitable.training.batches import encode
 from elicitable.training.evaluate import Reading, answer_logits, label_nats, token_losses

@@ -69,7 +69,7 @@ class Call(Operands):
     layer: int
     module: Module
     dropout: float = 0.0
-    position_slopes: Tensor | None = None  # (head,): ALiBi's, of which ``position_bias`` is made
+    position_slopes: Tensor | None = None  # (head,): ALiBi's, of which ``content_bias`` is made
 
 
 Watcher = Callable[[Call], Tensor | None]

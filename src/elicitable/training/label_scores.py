@@ -19,8 +19,10 @@ from torch import Tensor
 
 from elicitable.errors import InputError
 from elicitable.models.attend import Call, Slot, Watcher, combine
-from elicitable.models.inject import installed, row_count
+from elicitable.models.inject import installed
+from elicitable.models.prefixes import row_count
 from elicitable.models.read import reading_last
+from elicitable.models.restoring import swapped
 from elicitable.training.label_trie import LabelIds, Step, Trie, first_steps, tries
 from elicitable.values import PrefixKV
 
@@ -119,11 +121,9 @@ def _context_of(slot: Slot, rows: list[int], items: int) -> Iterator[None]:
     if whole is not None and row_count(whole) > 1:
         if row_count(whole) != items:
             raise InputError(f"the context has {row_count(whole)} rows for {items} items; give one row for each item.")
-        slot.prefix = _rows_of(whole, rows)
-    try:
+        whole = _rows_of(whole, rows)
+    with swapped(slot, prefix=whole):
         yield
-    finally:
-        slot.prefix = whole
 
 
 def _rows_of(prefix: PrefixKV, rows: list[int]) -> PrefixKV:
@@ -173,15 +173,10 @@ def _read(model: Model, slot: Slot, contents: list[Sequence[int]]) -> _Content:
     ids = torch.tensor([[0] * (width - len(content)) + list(content) for content in contents])
     visible = torch.arange(width)[None] >= width - lengths[:, None]
     given = {} if bool(visible.all()) else {"attention_mask": visible.long().to(model.device)}
-    if model.anatomy.takes_logits_to_keep:
-        given["logits_to_keep"] = 1  # type: ignore[assignment]
-    outer, slot.capture = slot.capture, {}
-    try:
-        with reading_last(model, 1):
-            logits = model.hf(input_ids=ids.to(model.device), use_cache=False, **given).logits[:, -1:]
-        kept = slot.capture
-    finally:
-        slot.capture = outer
+    kept: dict[int, tuple[Tensor, Tensor]] = {}
+    with swapped(slot, capture=kept), reading_last(model, 1):
+        ids = ids.to(model.device)
+        logits = model.hf(input_ids=ids, use_cache=False, logits_to_keep=1, **given).logits[:, -1:]
     layers = range(model.anatomy.depth)
     return _Content(
         keys=tuple(kept[layer][0] for layer in layers),
@@ -214,17 +209,14 @@ def _standing_behind(model: Model, slot: Slot, content: _Content, trie: Trie, po
     def place(module: Any, args: Any) -> None:  # runs after the slot's own hook, which counts tokens from 0
         slot.query_positions = positions
 
-    outer, capture, slot.capture = slot.watchers, slot.capture, None
-    slot.watchers = [_watcher(slot, content, trie, positions, outer)]
-    hook = model.anatomy.decoder.register_forward_pre_hook(place)
-    try:
+    watcher = _watcher(model, slot, content, trie, positions, slot.watchers)
+    with swapped(slot, watchers=[watcher], capture=None), model.anatomy.decoder.register_forward_pre_hook(place):
         yield
-    finally:
-        hook.remove()
-        slot.watchers, slot.capture = outer, capture
 
 
-def _watcher(slot: Slot, content: _Content, trie: Trie, positions: Tensor, others: list[Watcher]) -> Watcher:
+def _watcher(
+    model: Model, slot: Slot, content: _Content, trie: Trie, positions: Tensor, others: list[Watcher]
+) -> Watcher:
     masks: dict[int | None, Tensor] = {}
     padding = content.visible.shape[1] - content.lengths
     places = torch.arange(content.visible.shape[1], device=positions.device)[None] - padding[:, None]
@@ -238,11 +230,11 @@ def _watcher(slot: Slot, content: _Content, trie: Trie, positions: Tensor, other
             masks[window] = inside[:, None]
         return masks[window]
 
-    def attend_behind(call: Call, mask: Tensor | None) -> Tensor:
-        call = _after_content(call, content, visible(call.sliding_window), places)
+    def attend_behind(call: Call) -> Tensor:
+        call = _after_content(call, content, visible(model.anatomy.layers[call.layer].sliding_window), places)
         output: Tensor | None = None
         for watcher in others:
-            output = watcher(call, call.content_mask) if output is None else output
+            output = watcher(call) if output is None else output
         return combine(call, slot, call.dropout) if output is None else output
 
     return attend_behind
@@ -253,7 +245,7 @@ def _after_content(call: Call, content: _Content, mask: Tensor, places: Tensor) 
     value = content.values[call.layer]
     if call.value_bias is not None:
         value = value + call.value_bias[None, :, None, :]
-    bias = call.position_bias
+    bias = call.content_bias
     if call.position_slopes is not None:
         bias = call.position_slopes[None, :, None, None] * places.to(call.position_slopes)[:, None, None, :]
     return replace(
@@ -261,5 +253,5 @@ def _after_content(call: Call, content: _Content, mask: Tensor, places: Tensor) 
         key=torch.cat([content.keys[call.layer].to(call.key), call.key], dim=2),
         value=torch.cat([value.to(call.value), call.value], dim=2),
         content_mask=mask,
-        position_bias=bias,
+        content_bias=bias,
     )
