@@ -16,6 +16,7 @@ from elicitable.methods.soft_prompt import SoftPrompt
 from elicitable.methods.value_bias import ValueBias
 from elicitable.methods.zero_shot import ZeroShot
 from elicitable.models.model import as_model
+from elicitable.own_code import is_own_code, load_own
 
 METHODS: tuple[Method, ...] = (
     ZeroShot(),
@@ -32,15 +33,27 @@ CONTEXTS = ("prompt", "examples", "soft-prompt", "layer-prefix", "kv-prefix")
 
 
 def method_named(name: str) -> Method:
-    """The method of that name.
+    """The method of that name, or the one that ``my_method.py:MyMethod`` points to.
 
     Raises:
         UnknownNameError: there is none; the message lists near matches.
+        InputError: what the file holds is no method.
     """
+    if is_own_code(name):
+        return _own_method(load_own(name, "my_method.py:MyMethod"))
     for method in METHODS:
         if method.name == name:
             return method
     raise UnknownNameError("method", name, [method.name for method in METHODS])
+
+
+def _own_method(method: Any) -> Method:
+    wanted = ("name", "label", "summary", "schedule", "numbers", "build", "candidates")
+    lacking = ", ".join(part for part in wanted if not hasattr(method, part))
+    if lacking:
+        raise InputError(f"{type(method).__name__} is no method: it lacks {lacking}.")
+    found: Method = method
+    return found
 
 
 def context(kind: str, model: Any, **options: Any) -> Adaptation:

@@ -15,6 +15,7 @@ import torch
 from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.catalog import method_named
 from elicitable.models.inject import reach_of
+from elicitable.own_code import digest_of
 from elicitable.records.store import Record, Store
 from elicitable.tasks.passages import ITEMS
 from elicitable.training.evaluate import Reading, answers, evaluate
@@ -45,7 +46,8 @@ class Trial:
         plan = replace(self.plan, seconds=None)
         if self.time_limit is not None:
             plan = replace(plan, steps=0, warmup=0, evaluate_every=0, patience_steps=0)
-        return {
+        code = [digest for thing in (method_named(self.method), task) if (digest := digest_of(thing))]
+        return ({"code": code} if code else {}) | {
             "method": self.method,
             "size": self.size,
             "plan": asdict(plan),

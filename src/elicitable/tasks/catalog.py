@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from elicitable.errors import InputError, UnknownNameError
+from elicitable.own_code import is_own_code, load_own
 from elicitable.tasks.base import Task, TaskCard
 
 _DIGITS_SOURCE: Final = "section 5 of the paper, made here"
@@ -47,7 +48,7 @@ def catalog() -> dict[str, TaskCard]:
 
 
 def task_from(task: str | os.PathLike[str] | Task, **options: Any) -> Task:
-    """The task that a person means by a name, a path, ``hub:owner/name``, ``owner/name`` or a task itself.
+    """The task that a person means by a name, a path, ``hub:owner/name``, ``my_task.py:MyTask`` or a task itself.
 
     Options that are None count as not given. ``movie-reviews`` takes ``template`` and ``max_words``; files and hub
     data sets take ``text_column`` and ``label_column`` or ``prompt_column`` and ``target_column``, ``template``,
@@ -67,6 +68,8 @@ def task_from(task: str | os.PathLike[str] | Task, **options: Any) -> Task:
     name = os.fspath(task)
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"a task is a name or a path, not {name!r}")
+    if is_own_code(name):
+        return _own_task(load_own(name, "my_task.py:MyTask"), options)
     kind = _kind_of(name, is_path=not isinstance(task, str))
     _check_options(name, kind, options)
     return _MAKERS[kind](name, options)
