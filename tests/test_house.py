@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "race": WORKING,
     "lab": WORKING | {"experiments"},
     "report": {"errors", "values", "cache"},
+    "testing": GROUND | {"models", "methods", "training"},
     "cli": WORKING | {"experiments", "race", "lab", "report", "__init__"},
     "__init__": {"errors"},
 }

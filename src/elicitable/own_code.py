@@ -37,7 +37,7 @@ def is_own_code(name: object) -> bool:
 
 
 def load_own(name: str, example: str) -> Any:
-    """The object that ``name`` points to; the same file content gives the same object again.
+    """The object that ``name`` points to; the same file with the same content gives the same object again.
 
     Args:
         name: ``file.py:Name``.
@@ -60,12 +60,12 @@ def load_own(name: str, example: str) -> Any:
         raise InputError(f"{name!r} names no object of a Python file; write file.py:Name, as in {example}.")
     path = Path(match["file"]).expanduser()
     content = _content(path, name)
-    digest = hashlib.sha256(content).hexdigest()
-    module = f"{_PREFIX}{digest[:16]}_{path.stem}"
+    place = hashlib.sha256(str(path.resolve()).encode() + b"\0" + content).hexdigest()
+    module = f"{_PREFIX}{place[:16]}_{path.stem}"
     if (module, match["name"]) not in _loaded:
         found = _made(_module(path, module, content), match["name"], path)
         _loaded[module, match["name"]] = found
-        _digests[id(found)] = (found, digest)
+        _digests[id(found)] = (found, hashlib.sha256(content).hexdigest())
     return _loaded[module, match["name"]]
 
 
@@ -74,22 +74,26 @@ def digest_of(thing: object) -> str | None:
 
     What :func:`load_own` gave has the digest of its whole file. An object of a class that a person wrote in a program
     or a notebook has that of its class, and of the classes it inherits from: so another line of the program changes
-    nothing, and a change of the class is not passed over. None too where no source can be found.
+    nothing, and a change of the class is not passed over. Where no source is kept, its name stands for it.
     """
     if id(thing) in _digests and _digests[id(thing)][0] is thing:
         return _digests[id(thing)][1]
-    kinds = [thing] if inspect.isfunction(thing) else list(type(thing).__mro__)
-    foreign = [kind for kind in kinds if _is_foreign(kind.__module__)]
-    try:
-        sources = [inspect.getsource(kind) for kind in foreign]
-    except (OSError, TypeError):
+    kind, *bases = [thing] if inspect.isfunction(thing) else type(thing).__mro__
+    if _top(kind) == "elicitable":
         return None
-    return hashlib.sha256("\n".join(sources).encode()).hexdigest() if sources else None
+    own = [kind, *(base for base in bases if _top(base) not in {"elicitable", *sys.stdlib_module_names})]
+    return hashlib.sha256("\n".join(map(_source, own)).encode()).hexdigest()
 
 
-def _is_foreign(module: str) -> bool:
-    top = module.split(".")[0]
-    return top == "__main__" or (top != "elicitable" and top not in sys.stdlib_module_names)
+def _source(thing: Any) -> str:
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):
+        return str(thing.__qualname__)
+
+
+def _top(kind: Any) -> str:
+    return str(kind.__module__).split(".")[0]
 
 
 def _content(path: Path, name: str) -> bytes:

@@ -16,9 +16,10 @@ import torch
 
 import elicitable as el
 from elicitable.errors import BudgetError, InputError, StoreError, TrainingDivergedError, UnknownNameError
-from elicitable.methods.catalog import METHODS
+from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.model import Model
-from elicitable.race import contest, timing, trial
+from elicitable.race import contest, pace, rounds, timing, trial
+from elicitable.race.reporter import Silent
 from elicitable.race.trial import Trial
 from elicitable.records.store import Store
 from elicitable.training import loop
@@ -57,8 +58,8 @@ class Reverse:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A race of seconds: little data, few steps; the side effects on the same few items."""
-    pace = replace(contest.DIGITS, batch=8, validation_items=16, test_items=32, evaluate_every=2)
-    monkeypatch.setattr(contest, "DIGITS", pace)
+    small = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, evaluate_every=2)
+    monkeypatch.setattr(pace, "DIGITS", small)
     monkeypatch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
     trial._elsewhere_nats.cache_clear()
 
@@ -123,20 +124,20 @@ def test_an_arm_that_diverges_is_recorded_and_the_race_goes_on(
     own = loop.token_losses
     training: list[str] = []
     monkeypatch.setattr(loop, "token_losses", lambda *given: own(*given) * (float("nan") if training else 1.0))
-    build = contest.method_named("kv-prefix").build
+    build = method_named("kv-prefix").build
 
     def watched(self: Any, *given: Any, **more: Any) -> Any:
         training.append("kv-prefix")
         return build(*given, **more)
 
-    monkeypatch.setattr(type(contest.method_named("kv-prefix")), "build", watched)
-    lora = contest.method_named("layer-prefix").build
+    monkeypatch.setattr(type(method_named("kv-prefix")), "build", watched)
+    lora = method_named("layer-prefix").build
 
     def cured(self: Any, *given: Any, **more: Any) -> Any:
         training.clear()
         return lora(*given, **more)
 
-    monkeypatch.setattr(type(contest.method_named("layer-prefix")), "build", cured)
+    monkeypatch.setattr(type(method_named("layer-prefix")), "build", cured)
     answer = run(digits_model(8), tmp_path, methods=["zero-shot", "kv-prefix", "layer-prefix"])
     status = {arm.method: (arm.status, arm.reason, arm.mean) for arm in answer.arms}
     assert (status["kv-prefix"][0], status["kv-prefix"][2]) == ("diverged", None)
@@ -144,7 +145,7 @@ def test_an_arm_that_diverges_is_recorded_and_the_race_goes_on(
     assert status["layer-prefix"][0] == status["zero-shot"][0] == "ok"
     assert any("kv-prefix took no part: diverged (the loss" in reason for reason in answer.reasons)
     records = [record for record in Store(tmp_path) if record["spec"].get("method") == "kv-prefix"]
-    assert len(records) == len(contest.method_named("kv-prefix").schedule.learning_rates)
+    assert len(records) == len(method_named("kv-prefix").schedule.learning_rates)
     assert {record["status"] for record in records} == {"diverged"}
 
 
@@ -154,7 +155,7 @@ def test_an_arm_that_fails_is_recorded_with_its_traceback_and_the_race_goes_on(
     def broken(*given: Any, **more: Any) -> Any:
         raise RuntimeError("out of memory: tried to allocate 3 GB\nmore lines")
 
-    monkeypatch.setattr(type(contest.method_named("lora")), "build", broken)
+    monkeypatch.setattr(type(method_named("lora")), "build", broken)
     answer = run(digits_model(8), tmp_path, methods=["zero-shot", "lora", "kv-prefix"])
     arms = {arm.method: arm for arm in answer.arms}
     assert arms["lora"].status == "failed"
@@ -165,7 +166,7 @@ def test_an_arm_that_fails_is_recorded_with_its_traceback_and_the_race_goes_on(
 
 
 def test_an_interrupt_leaves_no_partial_record_and_the_rest_is_kept(digits_model: Build, tmp_path: Path) -> None:
-    class Impatient(contest.Silent):
+    class Impatient(Silent):
         def point(self, point: CurvePoint, share: float) -> None:
             if self.arm == "lora":
                 raise KeyboardInterrupt
@@ -255,10 +256,10 @@ def test_a_sweep_never_reads_the_test_split(digits_model: Build) -> None:
             return super().held_out(split, n)
 
     plan = Plan(learning_rate=1e-3, steps=2, batch=4, validation_items=4)
-    record = trial.run(Trial("lora", 1, plan, seed=0), digits_model(8), Secret(), Store(None))
+    record = trial.run(Trial(method_named("lora"), 1, plan, seed=0), digits_model(8), Secret(), Store(None))
     assert record["status"] == "ok"
     with pytest.raises(AssertionError):
-        trial.run(Trial("lora", 1, plan, seed=0, test_items=4), digits_model(8), Secret(), Store(None))
+        trial.run(Trial(method_named("lora"), 1, plan, seed=0, test_items=4), digits_model(8), Secret(), Store(None))
 
 
 def test_a_seed_that_diverges_is_not_passed_over(
@@ -287,7 +288,7 @@ def test_what_failed_is_tried_again_and_what_diverged_is_not(
 
     model = digits_model(8)
     with monkeypatch.context() as patch:
-        patch.setattr(type(contest.method_named("lora")), "build", broken)
+        patch.setattr(type(method_named("lora")), "build", broken)
         first = run(model, tmp_path, methods=["zero-shot", "lora"])
     assert first.arms[1].status == "failed"
     again = run(model, tmp_path, methods=["zero-shot", "lora"])
@@ -380,7 +381,7 @@ def test_test_items_are_cut_to_what_the_limit_pays_for(
     monkeypatch.setattr(timing, "evaluate", slow)
     monkeypatch.setattr(trial, "evaluate", slow)
     monkeypatch.setattr(loop, "evaluate", slow)
-    monkeypatch.setattr(contest, "DIGITS", replace(contest.DIGITS, test_items=64, validation_items=64))
+    monkeypatch.setattr(pace, "DIGITS", replace(pace.DIGITS, test_items=64, validation_items=64))
     chosen = ["zero-shot", "kv-prefix", "lora", "soft-prompt"]
     run(digits_model(8), methods=["lora"])  # what is imported on first use takes seconds
     answer, taken = timed(digits_model(8), 6.0, tmp_path, methods=chosen, seeds=1)
@@ -395,7 +396,7 @@ def test_test_items_are_cut_to_what_the_limit_pays_for(
 
 @pytest.mark.slow  # hangs on the clock: other work on the machine can fail it
 def test_a_race_against_the_clock_that_is_killed_goes_on_where_it_was(digits_model: Build, tmp_path: Path) -> None:
-    class Killed(contest.Silent):
+    class Killed(Silent):
         def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
             if arm == "kv-prefix":
                 raise KeyboardInterrupt
@@ -471,5 +472,5 @@ def test_a_few_lucky_items_do_not_choose_a_rate() -> None:
     learned = {"status": "ok", "validation": 0.0, "loss_nats": 1.0}
     telling = {"status": "ok", "validation": 0.05, "loss_nats": 2.0}
     diverged = {"status": "diverged", "validation": None, "loss_nats": None}
-    ordered = sorted([diverged, lucky, telling, learned], key=contest._worth, reverse=True)
+    ordered = sorted([diverged, lucky, telling, learned], key=rounds._worth, reverse=True)
     assert ordered == [telling, learned, lucky, diverged]

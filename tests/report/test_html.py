@@ -149,7 +149,7 @@ def test_an_unknown_label_is_refused():
         report_html(records.verdict(label="weight"))
 
 
-@pytest.mark.parametrize("label", phrases.ANSWERS)
+@pytest.mark.parametrize("label", [*phrases.ANSWERS, *records.ANSWER_OF])
 def test_every_label_has_its_words(label):
     text = Page(report_html(records.verdict(label=label))).text
     assert phrases.answer(records.verdict(label=label)) in text

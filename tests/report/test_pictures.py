@@ -10,23 +10,31 @@ import pytest
 
 import records
 from elicitable.report import pictures, standing
-from elicitable.values import CurvePoint
+from elicitable.values import CurvePoint, Rung
 
 
 def test_the_race_is_ordered_by_invasiveness_and_marks_the_answer():
     race = pictures.race(records.verdict(arms=records.verdict().arms[::-1]))
-    assert [row.method for _, rows in race.groups for row in rows] == [
-        "zero-shot", "prompt", "examples", "soft-prompt", "layer-prefix", "kv-prefix", "lora", "full", "value-bias",
-    ]  # fmt: skip
-    assert [row.method for _, rows in race.groups for row in rows if row.is_answer] == ["kv-prefix"]
+    assert [row.method for _, _, rows in race.groups for row in rows] == [
+        "zero-shot",
+        "prompt",
+        "examples",
+        "soft-prompt",
+        "kv-prefix",
+        "layer-prefix",
+        "full",
+        "lora",
+        "value-bias",
+    ]  # fmt: skip (arms of one rung keep the order of the record, which is reversed here)
+    assert [row.method for _, _, rows in race.groups for row in rows if row.is_answer] == ["kv-prefix"]
     assert race.best == "full"
     assert race.band[1] - race.band[0] == pytest.approx(2)
 
 
 def test_seeds_are_marked_where_there_are_several():
-    seeds = [row.seeds for _, rows in pictures.race(records.verdict()).groups for row in rows]
+    seeds = [row.seeds for _, _, rows in pictures.race(records.verdict()).groups for row in rows]
     assert {len(marks) for marks in seeds} == {3}
-    assert not any(row.seeds for _, rows in pictures.race(records.inconclusive()).groups for row in rows)
+    assert not any(row.seeds for _, _, rows in pictures.race(records.inconclusive()).groups for row in rows)
 
 
 def test_the_control_is_never_the_best():
@@ -49,14 +57,9 @@ def test_the_arm_a_label_speaks_of(label, method):
     assert (winner and winner.method) == method
 
 
-def test_the_weights_are_all_needed_when_lora_is_not_enough():
-    verdict = records.with_arm(records.verdict(label="weights"), "lora", mean=0.5)
-    assert standing.winner(verdict).method == "full"
-
-
-def test_provenance_may_name_the_answer():
-    verdict = records.verdict(label="weights", provenance={"answer": "full"})
-    assert standing.winner(verdict).method == "full"
+def test_the_answer_is_the_arm_that_the_record_names():
+    assert standing.winner(records.verdict(label="weights", answer="full")).method == "full"
+    assert standing.winner(records.verdict(label="weights", answer="nobody")) is None
 
 
 def test_a_curve_breaks_where_the_loss_is_not_a_number():
@@ -130,9 +133,13 @@ def test_side_effects_start_at_zero_on_either_side():
 
 
 def test_an_unknown_method_has_a_place_before_the_control():
-    arm = dataclasses.replace(records.arm("lora"), method="adapter")
+    rung = Rung(4.5, "steering", "other")
+    arm = dataclasses.replace(records.arm("lora"), method="mine", rung=rung)
     race = pictures.race(records.verdict(arms=(records.arm("value-bias"), arm)))
-    assert [group.name for group, _ in race.groups] == ["other", "control"]
+    assert [(group, title) for group, title, _ in race.groups] == [
+        ("other", "Other methods"),
+        ("control", "Control, no part in the verdict"),
+    ]
 
 
 def test_the_differences_that_decide_stand_beside_the_margin():

@@ -38,7 +38,7 @@ def methods(as_json: Json = False) -> None:
     """List the methods, least invasive first."""
     from elicitable.methods.catalog import METHODS
 
-    _print_cards("methods", [(method.name, method.summary, method.label) for method in METHODS], as_json)
+    _print_cards("methods", [(method.name, method.summary, method.rung.label) for method in METHODS], as_json)
 
 
 def _print_cards(what: str, cards: list[tuple[str, str, str]], as_json: bool) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from elicitable.errors import InputError
-from elicitable.methods.catalog import method_named
 from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.prune import Ablation, ablate
 from elicitable.models.inject import installed, prefix_length, prefix_of, set_prefix
@@ -38,8 +37,8 @@ def look_inside(trial: Trial, record: Record, model: Model, task: Task, store: S
 
 
 def _again(trial: Trial, record: Record, model: Model, task: Task, store: Store) -> Adaptation:
-    method = method_named(trial.method)
-    if method.schedule is None:
+    method = trial.method
+    if not method.is_trained:
         candidates = method.candidates(model, task, trial.seed, **trial.options)
         return next(one for one in candidates if one.setting == record["setting"])
     adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elicitable.errors import BudgetError
-from elicitable.methods.catalog import method_named
+from elicitable.methods.base import Adaptation
 from elicitable.race.trial import reading_of
 from elicitable.records.store import Record, identity
+from elicitable.tasks.base import identity_of
 from elicitable.training.evaluate import evaluate
 from elicitable.training.loop import Plan, prepared, train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elicitable.methods.budget import Sized
-    from elicitable.race.contest import Race
+    from elicitable.methods.base import Sized
+    from elicitable.race.entry import Race
 
 NEVER = 10**9
 FEWEST_STEPS = 4  # of a run that is worth starting
@@ -134,7 +135,7 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
     Raises:
         BudgetError: the limit is too short for one arm; said before anything is run.
     """
-    first = next((s for s in sizes if method_named(s.method).schedule and s.size), sizes[0])
+    first = next((s for s in sizes if s.method.is_trained and s.size), sizes[0])
     pace = measure(race, first, is_kept=False)
     left, item = race.left() or 0.0, pace["item_seconds"]
     test = len(race.task.held_out("test", race.pace.test_items))
@@ -157,7 +158,7 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
 def _too_short(race: Race, sized: Sized, need: float, has: float, arms_left: int) -> BudgetError:
     spent = time.monotonic() - race.started
     return BudgetError(
-        f"a time limit of {race.time_limit:g} s is too short: {sized.method} on {race.model.name} needs about "
+        f"a time limit of {race.time_limit:g} s is too short: {sized.method.name} on {race.model.name} needs about "
         f"{max(need, 0.1):.3g} s here and has {max(0.0, has):.3g} s ({spent:.0f} s are spent; arms left: {arms_left}). "
         "Give more time, or fewer --method, --seeds or --test-items."
     )
@@ -168,14 +169,14 @@ def measure(race: Race, sized: Sized, is_kept: bool = True) -> Record:
 
     Not in the store where ``is_kept`` is False: a race that is refused leaves nothing behind.
     """
-    is_chosen = method_named(sized.method).schedule is None  # the bare model's speed stands for all of these
+    is_chosen = not sized.method.is_trained  # the bare model's speed stands for all of these
     spec = {
-        "pace": "chosen" if is_chosen else sized.method,
+        "pace": "chosen" if is_chosen else sized.method.identity,
         "size": sized.size,
         "batch": race.pace.batch,
         "time_limit": race.time_limit,
         "model": race.model.fingerprint,
-        "task": race.task.fingerprint(),
+        "task": identity_of(race.task),
     }
     known = race.store.get(spec) or race.paces.get(identity(spec)) or _stopwatch(race, sized)
     race.paces[identity(spec)] = known
@@ -184,11 +185,10 @@ def measure(race: Race, sized: Sized, is_kept: bool = True) -> Record:
 
 def _stopwatch(race: Race, sized: Sized) -> Record:
     begun = time.monotonic()
-    method = method_named(sized.method)
-    if method.schedule is None:
-        adaptation, step = method_named("zero-shot").build(race.model, 0, seed=race.seed), 0.0
+    if not sized.method.is_trained:
+        adaptation, step = Adaptation(), 0.0
     else:
-        adaptation = method.build(race.model, sized.size, seed=race.seed)
+        adaptation = sized.method.build(race.model, sized.size, seed=race.seed)
         step = _step_seconds(race, adaptation)
     items = race.task.held_out("validation", 16)
     reading = reading_of(_plan(race, 1), adaptation)

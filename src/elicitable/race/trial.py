@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elicitable.errors import ElicitableError, InputError
-from elicitable.methods.catalog import method_named
+from elicitable.methods.base import Method
 from elicitable.models.inject import reach_of
-from elicitable.own_code import digest_of
 from elicitable.records.store import Record, Store
+from elicitable.tasks.base import identity_of
 from elicitable.tasks.passages import ITEMS
 from elicitable.training.evaluate import Reading, answers, evaluate
 from elicitable.training.loop import Fit, Plan, Progress, prepared, train
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Trial:
     """What to run. Everything that can change the result is in :meth:`spec`, and nothing else is."""
 
-    method: str
+    method: Method
     size: int
     plan: Plan
     seed: int
@@ -46,9 +46,8 @@ class Trial:
         plan = replace(self.plan, seconds=None)
         if self.time_limit is not None:
             plan = replace(plan, steps=0, warmup=0, evaluate_every=0, patience_steps=0)
-        code = [digest for thing in (method_named(self.method), task) if (digest := digest_of(thing))]
-        return ({"code": code} if code else {}) | {
-            "method": self.method,
+        return {
+            "method": self.method.identity,
             "size": self.size,
             "plan": asdict(plan),
             "seed": self.seed,
@@ -56,7 +55,7 @@ class Trial:
             "options": self.options,
             "time_limit": self.time_limit,
             "model": model.fingerprint,
-            "task": task.fingerprint(),
+            "task": identity_of(task),
         }
 
 
@@ -87,8 +86,8 @@ def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress
 
 
 def _execute(trial: Trial, model: Model, task: Task, progress: Progress | None) -> tuple[Record, dict[str, Any] | None]:
-    method = method_named(trial.method)
-    if method.schedule is None:
+    method = trial.method
+    if not method.is_trained:
         adaptation, record = _choose(trial, model, task)
     else:
         adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
@@ -99,7 +98,7 @@ def _execute(trial: Trial, model: Model, task: Task, progress: Progress | None) 
         started = time.monotonic()
         record |= assess(trial, model, adaptation, task)
         record["test_seconds"] = round(time.monotonic() - started, 3)
-        return record, adaptation.state() if trial.method != "full" else None
+        return record, adaptation.state() if method.keeps_state else None
     return record, None
 
 
@@ -124,9 +123,9 @@ def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, Record]
     """The best candidate on validation, as far as the time allotted reaches; the first is always tried."""
     items = task.held_out("validation", trial.plan.validation_items)
     deadline = time.monotonic() + trial.plan.seconds if trial.plan.seconds else math.inf
-    candidates = list(method_named(trial.method).candidates(model, task, trial.seed, **trial.options))
+    candidates = list(trial.method.candidates(model, task, trial.seed, **trial.options))
     if not candidates:
-        raise ElicitableError(f"{trial.method} has no candidates for {task.name} on {model.name}")
+        raise ElicitableError(f"{trial.method.name} has no candidates for {task.name} on {model.name}")
     if len(candidates) > 2 * _FINALISTS:  # a search: a quick look at each, a long one at the best
         screened = _scored(trial, model, task, candidates, items[:32], deadline)
         finalists = [candidate for _, _, candidate in screened[:_FINALISTS]]

@@ -139,8 +139,8 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
 
 def _tone(verdict: Verdict) -> str:
     """The colour of the label: that of the group of methods it speaks of."""
-    tiers = standing.TIERS_OF_LABEL.get(verdict.label)
-    return standing.group_of(tiers[0][0]).name if tiers else "open"
+    chosen = standing.winner(verdict)
+    return chosen.rung.group if chosen else "open"
 
 
 def _environment() -> Environment:
@@ -163,7 +163,6 @@ def _environment() -> Environment:
         "plural": notation.plural,
         "points": notation.points,
         "rate": notation.rate,
-        "group": lambda method: standing.group_of(method).name,
     }
     return environment
 

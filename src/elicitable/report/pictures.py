@@ -71,7 +71,7 @@ class RaceRow:
 class Race:
     """All arms by group, and the band of the margin under the best of them."""
 
-    groups: tuple[tuple[standing.Group, tuple[RaceRow, ...]], ...]
+    groups: tuple[tuple[str, str, tuple[RaceRow, ...]], ...]  # group, its title, its arms
     band: tuple[float, float] | None
     best: str
 
@@ -80,7 +80,8 @@ def race(verdict: Verdict) -> Race:
     """Every arm's mean, interval and seeds on one scale from 0 to 1."""
     chosen, best = standing.winner(verdict), standing.highest(verdict)
     groups = tuple(
-        (group, tuple(_race_row(arm, arm is chosen) for arm in arms)) for group, arms in standing.grouped(verdict)
+        (group, standing.GROUPS[group], tuple(_race_row(arm, arm is chosen) for arm in arms))
+        for group, arms in standing.grouped(verdict)
     )
     if best is None or best.mean is None:
         return Race(groups, None, "")
@@ -160,7 +161,7 @@ def _difference(arm: ArmResult, margin: float, is_best: bool, is_answer: bool) -
     where = "within the margin" if high <= margin else "behind by more" if low > margin else "not settled"
     return Difference(
         method=arm.method,
-        group=standing.group_of(arm.method).name,
+        group=arm.rung.group,
         is_answer=is_answer,
         dot=_around(-mean, margin) if -mean >= MARGINS_SHOWN[0] * margin else None,
         interval=(left, right),
@@ -220,7 +221,7 @@ def _curve_panel(arm: ArmResult, loss_top: float) -> CurvePanel:
     loss = [[(p.step / last, p.loss_nats / loss_top) for p in _thinned(curve)] for curve in arm.curves]
     return CurvePanel(
         method=arm.method,
-        group=standing.group_of(arm.method).name,
+        group=arm.rung.group,
         caption=f"{notation.plural(len(arm.curves), 'seed')}, learning rate {notation.rate(arm.learning_rate)}",
         validation=_lines(validation),
         loss=_lines(loss),
@@ -338,7 +339,7 @@ def _cost_point(arm: ArmResult, x: float, y: float, label_y: float, is_answer: b
     interval = notation.interval_of(arm)
     return CostPoint(
         method=arm.method,
-        group=standing.group_of(arm.method).name,
+        group=arm.rung.group,
         is_answer=is_answer,
         x=x,
         y=y,
@@ -455,7 +456,7 @@ def _sweep_panel(arm: ArmResult, span: tuple[int, int]) -> SweepPanel:
     caption = f"{notation.plural(len(arm.sweep), 'trial')}, chosen {notation.rate(arm.learning_rate)}"
     if _is_at_edge(arm, [rate for rate, _ in entries]):
         caption += ", at the edge of what was tried: a wider sweep may do better"
-    return SweepPanel(arm.method, standing.group_of(arm.method).name, caption, tuple(dots), line)
+    return SweepPanel(arm.method, arm.rung.group, caption, tuple(dots), line)
 
 
 def _sweep_x(power: float, span: tuple[int, int]) -> float:
@@ -586,7 +587,7 @@ def side_effects(verdict: Verdict) -> tuple[tuple[SideEffect, ...], float]:
     return tuple(
         SideEffect(
             method=arm.method,
-            group=standing.group_of(arm.method).name,
+            group=arm.rung.group,
             text=f"{effect:+.3f}",
             start=round(100 * (min(effect, 0.0) - low) / span, 2),
             width=round(100 * abs(effect) / span, 2),
