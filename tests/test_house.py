@@ -234,3 +234,47 @@ def test_every_public_name_is_there() -> None:
     for name in elicitable.__all__:
         assert getattr(elicitable, name) is not None
     assert dir(elicitable) == list(elicitable.__all__)
+
+
+# Words that are also a method's name but mean something else in that place, with what they mean there.
+OTHER_MEANINGS: dict[tuple[str, str], str] = {}
+NAMED_AT_HOME = ("methods/", "experiments/")
+
+
+def strings_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Every text constant of a file that is not a docstring."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.lineno, node.value
+
+
+def names_of_methods(root: Path) -> list[str]:
+    """Where a method's name stands as a text outside the rooms that may name methods."""
+    from elicitable.methods.adapter import READERS
+
+    names = {one.name for one in READERS}
+    return [
+        f"{path.relative_to(root)}:{line} names {text!r}"
+        for path in sorted(root.rglob("*.py"))
+        if not path.relative_to(root).as_posix().startswith(NAMED_AT_HOME)
+        for line, text in strings_of(path)
+        if text in names and (path.relative_to(root).as_posix(), text) not in OTHER_MEANINGS
+    ]
+
+
+def test_no_text_names_a_method_outside_the_rooms_of_methods_and_experiments() -> None:
+    assert names_of_methods(PACKAGE) == []
+
+
+def test_a_method_that_is_named_elsewhere_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "race").mkdir()
+    (tmp_path / "race" / "rounds.py").write_text('"""kv-prefix"""\nif method == "kv-prefix":\n    x = "a kv-prefix"\n')
+    assert names_of_methods(tmp_path) == ["race/rounds.py:2 names 'kv-prefix'"]
