@@ -68,7 +68,7 @@ class Interrupting(Silent):
             raise KeyboardInterrupt
 
     def point(self, point: CurvePoint, share: float) -> None:
-        if len(self.begun) == self.at:
+        if len(self.begun) == self.at and point.validation is not None:  # points by the clock do not count
             self.left -= 1
             if self.left <= 0:
                 raise KeyboardInterrupt

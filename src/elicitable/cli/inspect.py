@@ -84,6 +84,7 @@ def context_of(model: Any, context: str) -> Any:
     """A context from the command line: an adapter folder where there is one, else a prompt's text or token ids."""
     from elicitable.methods.adapter import read_adapter
     from elicitable.methods.catalog import context as make
+    from elicitable.methods.prompt import Prompt
 
     path = Path(context)
     if path.is_dir():
@@ -91,10 +92,10 @@ def context_of(model: Any, context: str) -> Any:
     if context.startswith((".", "/")) or path.suffix == ".safetensors":
         raise InputError(f"no such adapter folder: {context}.")
     if model.tokenizer is not None:
-        return make("prompt", model, text=context)
+        return make(Prompt(), model, text=context)
     if not re.fullmatch(r"\s*\d+([\s,]+\d+)*\s*", context):
         raise InputError(f"{model.name} has no tokenizer: give token ids such as '3 1 2', or an adapter folder.")
-    return make("prompt", model, token_ids=[int(number) for number in re.findall(r"\d+", context)])
+    return make(Prompt(), model, token_ids=[int(number) for number in re.findall(r"\d+", context)])
 
 
 def _layer_and_head(text: str | None) -> tuple[int, int] | None:

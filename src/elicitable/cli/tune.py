@@ -18,8 +18,7 @@ def tune(
         str,
         typer.Option(
             "--method",
-            help="soft-prompt, layer-prefix, kv-prefix, value-bias, lora, full, or my_method.py:MyMethod (code that is "
-            "run)",
+            help="a trained method (see `elicitable methods`), or my_method.py:MyMethod (code that is run)",
         ),
     ],
     budget: Budget = None,
