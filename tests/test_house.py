@@ -15,7 +15,7 @@ PACKAGE = Path(elicitable.__file__).parent
 
 GROUND = {"errors", "values", "rng", "cache", "own_code"}
 SIBLINGS = {"models", "attention", "constructions", "tasks"}
-WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "diagnosis", "records"}
+WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "scores", "diagnosis", "records"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "values": {"errors"},
@@ -23,9 +23,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cache": {"errors"},
     "own_code": {"errors"},
     **dict.fromkeys(SIBLINGS, GROUND),
+    "models": GROUND | {"attention"},
     "methods": GROUND | SIBLINGS,
     "training": GROUND | SIBLINGS | {"methods"},
     "microscope": GROUND | {"models", "attention"},
+    "scores": {"errors", "values", "rng"},
     "diagnosis": {"errors", "values", "rng"},
     "records": GROUND,
     "experiments": {"errors", "values"},
@@ -37,13 +39,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"errors"},
 }
 # A report names the types of the records that it draws, for type checkers alone, and runs nothing of these rooms.
-MAY_NAME_TYPES: dict[str, set[str]] = {"report": {"constructions", "microscope"}}
+MAY_NAME_TYPES: dict[str, set[str]] = {"report": {"constructions", "microscope", "tasks"}}
 OWNERS = {
     "transformers": ("models/",),
     "peft": ("methods/lora.py", "methods/adapter.py"),
     "datasets": ("tasks/",),
+    "pyarrow": ("tasks/arrow.py",),
     "ray": ("lab/ray_executor.py",),
     "matplotlib": ("report/",),
+    "sklearn": ("scores/classification.py", "scores/confusion.py"),
+    "sacrebleu": ("scores/chrf.py",),
+    "rouge_score": ("scores/rouge_l.py",),
+    "scipy": ("diagnosis/intervals.py",),
 }
 HEAVY = {*OWNERS, "torch", "numpy", "pandas", "safetensors", "gguf", "rich", "jinja2"}
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 Split = Literal["train", "validation", "test"]
@@ -19,14 +20,26 @@ Text = str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation: who speaks (``system``, ``user``, ``assistant``, …), and what is said."""
+
+    role: str
+    content: str
+
+
+Messages = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One item of a task: read ``prompt``, then write ``target``.
 
     Both are texts, or both are tuples of token ids (the synthetic tasks have no tokenizer). ``prompt`` is already
-    in the task's template. In a classification task ``target`` is one of the task's labels.
+    in the task's template; or it is the messages of a conversation, which a model's chat template will write out,
+    and ``target`` is the text of the next message. In a classification task ``target`` is one of the task's labels.
     """
 
-    prompt: Text
+    prompt: Text | Messages
     target: Text
 
 
@@ -45,6 +58,60 @@ class Score:
     def mean(self) -> float:
         """Share of items answered right, in [0, 1]."""
         return sum(self.correct) / len(self.correct)
+
+
+class Scored(Protocol):
+    """Answers to a split's items in one score, as intervals need them: the score under any number of draws per item.
+
+    The score lies between ``lowest`` and ``highest``; ``is_share`` says that it is the mean of outcomes that are 0 or
+    1; ``replicates`` is how many bootstrap replicates are affordable.
+    """
+
+    @property
+    def items(self) -> int:
+        """How many items were answered."""
+
+    @property
+    def lowest(self) -> float:
+        """The least that the score can be."""
+
+    @property
+    def highest(self) -> float:
+        """The most that the score can be."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the score is the mean of outcomes that are 0 or 1."""
+
+    @property
+    def replicates(self) -> int:
+        """How many bootstrap replicates are affordable."""
+
+    def under(self, counts: np.ndarray) -> np.ndarray:
+        """(replicate, item) draws to (replicate,) scores of the items drawn so often."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """How one label fared. None where nothing can be said: precision of a label that was never answered."""
+
+    label: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResults:
+    """A confusion table and the results of every class.
+
+    ``counts[target][answer]`` are items, in the order of ``labels``; a last column counts answers that are no label.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    classes: tuple[ClassResult, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +318,7 @@ class TokenReach:
 
 @dataclass(frozen=True, eq=False)
 class PrefixKV:
-    """What every context comes down to: keys and values that the content attends to, one set a layer.
+    """What every context comes down to: keys and values that the content attends to, one set per layer.
 
     ``keys[layer]`` is (row, kv_head, prefix, d_head) and ``values[layer]`` (row, kv_head, prefix, d_value), after
     whatever the model does to its own keys (rotary angles, norms); a layer whose entry is None gets no context.

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from elicitable.cli import commands
 from elicitable.cli.construct.commands import CONSTRUCTIONS
-from elicitable.cli.options import TaskOptions, spread
-from elicitable.tasks import catalog
+from elicitable.cli.options import spread
+from elicitable.tasks import catalog, options
 
 Call = Callable[..., tuple[int, str, str]]
 EVERY = {**{command.__name__: command for command in commands.COMMANDS}, **CONSTRUCTIONS}
@@ -116,13 +116,23 @@ def test_every_command_that_takes_a_task_takes_all_that_say_how_to_read_it(
         raise catalog.InputError("far enough")
 
     monkeypatch.setattr(catalog, "task_from", task_from)
-    hints = get_type_hints(TaskOptions)
-    wanted = {field.name: 7 if "int" in str(hints[field.name]) else f"my {field.name}" for field in fields(TaskOptions)}
-    typed = [part for name, value in wanted.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    wanted: dict[str, Any] = {"task": "my task"}
+    typed = ["--task", "my task"]
+    for option in fields(options.TaskOptions):
+        flag = f"--{option.name.replace('_', '-')}"
+        kind = str(option.type)
+        wanted[option.name] = True if "bool" in kind else {"a": "b=c"} if "Mapping" in kind else f"my {option.name}"
+        typed += [flag] if "bool" in kind else [flag, "a=b=c" if "Mapping" in kind else f"my {option.name}"]
     code, _, err = call(*TAKES_A_TASK[command], *typed)
     assert (code, given) == (2, wanted), err
     code, _, err = call(*TAKES_A_TASK[command], "--task", "mail.csv")
     assert given == wanted | {"task": "mail.csv"}
+
+
+def test_other_names_of_labels_are_pairs(call: Call) -> None:
+    code, _, err = call(*TAKES_A_TASK["tune"], "--task", "mail.csv", "--label-names", "a=b", "--label-names", "c")
+    assert code == 2
+    assert "--label-names takes OLD=NEW (and may be repeated), got 'a=b c'" in err
 
 
 def test_two_options_of_one_name_are_refused_when_the_command_is_defined() -> None:

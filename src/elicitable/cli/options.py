@@ -1,8 +1,8 @@
 """The options that several commands take, each defined once.
 
 A group of options is a dataclass: a field per option. A command names the group as a parameter, and :func:`spread`
-turns that parameter into the options. To give every command that takes a task another option, add a field to
-:class:`TaskOptions`.
+turns that parameter into the options. The options of a task stand in ``tasks/options.py``, for Python and the command
+line alike: a field there is an option of every command that takes a task.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from elicitable.errors import InputError
+from elicitable.tasks import options
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -51,26 +52,37 @@ class ModelOptions:
         return load(self.model, device=self.device, dtype=dtype)
 
 
-@dataclass(frozen=True)
-class TaskOptions:
-    """Which task, and how its data are read: every field but ``task`` is an option of ``tasks.catalog.task_from``."""
+def _option_of(field: Field[Any], kind: Any) -> tuple[str, Any, Any]:
+    """An option of a task as typer wants it: what is a mapping in Python is typed as OLD=NEW, a choice as a flag."""
+    help_line = field.metadata["help"]
+    if bool in get_args(kind):
+        flag = f"--{field.name.replace('_', '-')}"
+        return field.name, Annotated[bool, typer.Option(flag, help=help_line)], False
+    typed = list[str] | None if "Mapping" in str(kind) else int | None if int in get_args(kind) else str | None
+    return field.name, Annotated[typed, typer.Option(help=help_line)], None
+
+
+#: Every option that `tasks/options.py` defines.
+_Read = make_dataclass(
+    "_Read",
+    [_option_of(one, get_type_hints(options.TaskOptions)[one.name]) for one in fields(options.TaskOptions)],
+    frozen=True,
+    kw_only=True,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions(_Read):  # type: ignore[misc, valid-type]
+    """Which task, and how its data are read: besides ``task``, every option that a task has in Python."""
 
     task: Annotated[
         str,
         typer.Option(
             "--task",
             "-t",
-            help="a task by name, a CSV, TSV or JSONL file, hub:owner/name, or my_task.py:MyTask (code that is run)",
+            help="a task by name, a file of rows, hub:owner/name, or my_task.py:MyTask (code that is run)",
         ),
     ]
-    text_column: Annotated[str | None, typer.Option(help="column of the text (files, hub data)")] = None
-    label_column: Annotated[str | None, typer.Option(help="column of the label")] = None
-    prompt_column: Annotated[str | None, typer.Option(help="column of the prompt (generation)")] = None
-    target_column: Annotated[str | None, typer.Option(help="column of the target (generation)")] = None
-    template: Annotated[str | None, typer.Option(help="how a text is shown, with {text} in it")] = None
-    max_words: Annotated[int | None, typer.Option(help="cut texts at so many words; 0 never cuts")] = None
-    validation: Annotated[str | None, typer.Option(help="a file of its own for the validation split")] = None
-    test: Annotated[str | None, typer.Option(help="a file of its own for the test split")] = None
 
     def read(self) -> Task:
         """The task, read as the options that were given say."""
@@ -79,10 +91,17 @@ class TaskOptions:
         return task_from(self.task, **self.given())
 
     def given(self) -> dict[str, Any]:
-        """The options whose values are not the default."""
-        options = (field for field in fields(self) if field.default is not MISSING)
-        values = {field.name: (getattr(self, field.name), field.default) for field in options}
-        return {name: value for name, (value, default) in values.items() if value != default}
+        """The options that were typed."""
+        typed = {field.name: getattr(self, field.name) for field in fields(_Read)}
+        known = {name: value for name, value in typed.items() if value not in (None, False, [])}
+        return {name: _pairs(name, value) if isinstance(value, list) else value for name, value in known.items()}
+
+
+def _pairs(name: str, typed: list[str]) -> dict[str, str]:
+    pairs = [one.partition("=") for one in typed]
+    if not all(old and mark for old, mark, _ in pairs):
+        raise InputError(f"--{name.replace('_', '-')} takes OLD=NEW (and may be repeated), got {' '.join(typed)!r}.")
+    return {old: new for old, _, new in pairs}
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:

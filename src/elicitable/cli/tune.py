@@ -9,6 +9,7 @@ import typer
 
 from elicitable.cli.options import Budget, Json, ModelOptions, Quiet, Resumed, Seed, TaskOptions
 from elicitable.cli.output import default_folder, output, print_json, progress_console, say
+from elicitable.cli.verdict import told_back
 
 
 def tune(
@@ -38,7 +39,9 @@ def tune(
 
     folder = out or default_folder(f"tune-{method}", about.model, asked.task)
     wanted = asked.read()
-    with output(folder), LiveReporter(progress_console()) as live:
+    console = progress_console()
+    told_back(wanted, None if quiet else console)
+    with output(folder), LiveReporter(console) as live:
         tuned = run_tune(
             about.load(),
             wanted,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from elicitable.cli.output import default_folder, output, print_json, progress_c
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from elicitable.tasks.base import Task
+    from elicitable.tasks.reading import Summary
 
 
 def verdict(
@@ -42,19 +45,19 @@ def verdict(
     limit = seconds(time_limit)
     folder = out or default_folder("verdict", about.model, asked.task)
     console = progress_console()
-    if not quiet:
-        console.print(f"loading {about.model} …", highlight=False, markup=False)
     from elicitable.race import contest
     from elicitable.report.html import write_report
     from elicitable.report.microscope import microscope_section
     from elicitable.report.progress import LiveReporter
+    from elicitable.report.reading import reading_section
     from elicitable.report.table import print_verdict
     from elicitable.report.verdict_json import verdict_to_json
 
     wanted = asked.read()
-    loaded = about.load()
+    summary = told_back(wanted, None if quiet else console)
     if not quiet:
-        _say_warnings(wanted, console)
+        console.print(f"loading {about.model} …", highlight=False, markup=False)
+    loaded = about.load()
     with output(folder), LiveReporter(console, limit) as live:
         answer = contest.verdict(
             loaded,
@@ -74,7 +77,7 @@ def verdict(
         )
     answer = replace(answer, provenance={**answer.provenance, "command": shlex.join(["elicitable", *sys.argv[1:]])})
     write_json(folder / "verdict.json", verdict_to_json(answer))
-    sections = [microscope_section(answer.inspection)] if answer.inspection else []
+    sections = [reading_section(summary), *([microscope_section(answer.inspection)] if answer.inspection else [])]
     report = write_report(answer, folder / "report.html", sections)
     if as_json:
         print_json(verdict_to_json(answer))
@@ -82,8 +85,12 @@ def verdict(
         print_verdict(answer, result_console(), report)
 
 
-def _say_warnings(task: Any, console: Console) -> None:
-    from elicitable.tasks.base import warnings_of
+def told_back(task: Task, console: Console | None) -> Summary:
+    """What was understood of the task, printed on ``console`` before minutes are spent on a misunderstanding."""
+    from elicitable.report.reading import print_reading
+    from elicitable.tasks.reading import summary_of
 
-    for warning in warnings_of(task):
-        console.print(f"warning: {warning}", highlight=False, markup=False)
+    summary = summary_of(task)
+    if console is not None:
+        print_reading(summary, console)
+    return summary

@@ -17,9 +17,8 @@ from elicitable.attention.split import recombine, split
 from elicitable.lab.reach import Progress, token_reach
 from elicitable.methods.catalog import method_named
 from elicitable.microscope.inspect import inspect
-from elicitable.microscope.watch import operands_of
 from elicitable.models.inject import installed, use
-from elicitable.models.mode import evaluating
+from elicitable.models.restoring import evaluating
 from elicitable.tasks.passages import ITEMS
 from elicitable.training.batches import Batch, encode
 from elicitable.training.evaluate import answer_logits
@@ -73,16 +72,12 @@ def _first_layer(model: Model, parts: Sequence[Any], batch: Batch) -> Operands:
     """The first layer's attention call on ``batch``."""
     seen: list[Operands] = []
 
-    def look(call: Call, _: Tensor | None) -> None:
+    def look(call: Call) -> None:
         if call.layer == 0 and not seen:
-            seen.append(operands_of(call))
+            seen.append(call.detached())
 
-    with torch.no_grad(), evaluating(model.hf), use(model, parts), installed(model) as slot:
-        slot.watchers.append(look)
-        try:
-            answer_logits(model, batch)
-        finally:
-            slot.watchers.remove(look)
+    with torch.no_grad(), evaluating(model.hf), use(model, parts), installed(model) as slot, slot.watched_by(look):
+        answer_logits(model, batch)
     return seen[0]
 
 

@@ -145,7 +145,7 @@ def _toy(name: str, dtype: torch.dtype) -> Model:
         for key, parameter in model.hf.named_parameters():
             parameter.copy_(state[key])
     model.hf.to(dtype)
-    model.source, model.prefix_length = f"toy:{name}", PREFIX_LENGTHS[name]
+    model.source, model.budget_tokens = f"toy:{name}", PREFIX_LENGTHS[name]
     return model
 
 

@@ -10,7 +10,9 @@ import torch
 from elicitable.errors import InputError
 from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.prune import Ablation, ablate
-from elicitable.models.inject import installed, prefix_length, prefix_of, set_prefix
+from elicitable.models.inject import installed, prefix_of
+from elicitable.models.prefixes import prefix_length
+from elicitable.models.restoring import swapped
 from elicitable.race.trial import Trial
 from elicitable.records.store import Record, Store
 from elicitable.training.evaluate import Reading, evaluate
@@ -50,12 +52,8 @@ def _again(trial: Trial, record: Record, model: Model, task: Task, store: Store)
 def score_with(model: Model, prefix: PrefixKV, task: Task, items: Sequence[Item], max_tokens: int = 1024) -> float:
     """The share of ``items`` that the model gets right with ``prefix``, and with nothing else that is in use."""
     reading = Reading(batch=32 if model.tokenizer else 250, max_tokens=max_tokens)
-    with installed(model) as slot:
-        set_prefix(model, slot, prefix)
-        try:
-            return evaluate(model, items, task.labels(), reading).mean
-        finally:
-            set_prefix(model, slot, None)
+    with installed(model) as slot, swapped(slot, prefix=prefix, strength=1.0):
+        return evaluate(model, items, task.labels(), reading).mean
 
 
 def prefix_to_cut(model: Model, context: Adaptation) -> PrefixKV:

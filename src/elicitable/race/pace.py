@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from elicitable.errors import InputError
-from elicitable.models.inject import reach_of
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -63,9 +62,9 @@ def check_count(name: str, number: Any) -> None:
 
 def pace_for(model: Model, steps: int | None, test_items: int | None) -> Pace:
     """The pace of this kind of model, with what a person asked for; half of few positions are left to a context."""
-    pace, reach = DIGITS if model.tokenizer is None else TEXT, reach_of(model)
-    if reach is not None and model.tokenizer is not None:
-        pace = replace(pace, max_tokens=min(pace.max_tokens, reach // 2))
+    pace, limit = DIGITS if model.tokenizer is None else TEXT, model.anatomy.position_limit
+    if limit is not None and model.tokenizer is not None:
+        pace = replace(pace, max_tokens=min(pace.max_tokens, limit // 2))
     if steps is not None:
         pace = replace(pace, steps=steps, sweep_steps=min(pace.sweep_steps, max(1, steps // 4)))
     return replace(pace, test_items=test_items) if test_items is not None else pace

@@ -12,8 +12,8 @@ from elicitable.errors import InputError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.kv_prefix import KVPrefixContext
 from elicitable.methods.pruned_prefix import PrunedPrefixContext
-from elicitable.microscope.prune import Pruned, keep_tokens, pair_use, prune
-from elicitable.models.inject import prefix_length
+from elicitable.microscope.prune import Pruned, pair_use, prune
+from elicitable.models.prefixes import keep_tokens, prefix_length
 from elicitable.race.inside import score_with
 from elicitable.records.folder import RECORD, written_whole
 from elicitable.records.store import Store

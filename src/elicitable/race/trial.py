@@ -14,13 +14,12 @@ import torch
 
 from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.base import Method
-from elicitable.models.inject import reach_of
 from elicitable.records.store import Record, Store
 from elicitable.tasks.base import identity_of
 from elicitable.tasks.passages import ITEMS
 from elicitable.training.evaluate import Reading, answers, evaluate
 from elicitable.training.loop import Fit, Plan, Progress, prepared, train
-from elicitable.values import CurvePoint, Item
+from elicitable.values import CurvePoint, Item, Message, Messages, Text
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -203,8 +202,8 @@ def _elsewhere_nats(model: Model, fingerprint: str) -> float:
 def _elsewhere(model: Model) -> Sequence[Item]:
     """Items of another kind than the task: plain English, or the toys' pretraining mix."""
     if model.tokenizer is not None:
-        reach = reach_of(model)
-        return ITEMS if reach is None or reach >= 512 else [_opening(model, item, reach // 2) for item in ITEMS]
+        limit = model.anatomy.position_limit
+        return ITEMS if limit is None or limit >= 512 else [_opening(model, item, limit // 2) for item in ITEMS]
     from elicitable.tasks.catalog import task_from
 
     return task_from("mixed" if model.name != "toy:ascending" else "ascending").held_out("validation", 128)
@@ -236,8 +235,12 @@ def prefix_mass(
     return [[round(float(head[kept].mean()), 6) for head in layer] for layer in mass.float().cpu()]
 
 
-def _text(text: str | tuple[int, ...]) -> str:
-    return text if isinstance(text, str) else " ".join(map(str, text))
+def _text(text: Text | Messages) -> str:
+    if isinstance(text, str):
+        return text
+    if text and isinstance(text[0], Message):
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in text if isinstance(turn, Message))
+    return " ".join(map(str, text))
 
 
 def curve_of(record: Record) -> tuple[CurvePoint, ...]:
