@@ -30,10 +30,10 @@ from elicitable.models.capture import start_token
 from elicitable.models.model import as_model
 from elicitable.models.restoring import evaluating
 from elicitable.records.provenance import versions
+from elicitable.records.reach import HardReach, ReachExample, TokenReach, VirtualReach
 from elicitable.records.store import Record, Store
 from elicitable.rng import torch_generator
 from elicitable.training.virtual_tokens import FittedTokens, continue_greedily, fit_virtual_tokens
-from elicitable.values import HardReach, ReachExample, TokenReach, VirtualReach
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model

@@ -14,7 +14,8 @@ from elicitable.models.inject import installed, prefix_of
 from elicitable.models.prefixes import prefix_length
 from elicitable.models.restoring import swapped
 from elicitable.race.trial import Trial
-from elicitable.records.store import Record, Store
+from elicitable.records.store import Store
+from elicitable.records.trial import TrialRecord
 from elicitable.training.evaluate import Reading, evaluate
 from elicitable.values import Item, PrefixKV
 
@@ -28,7 +29,7 @@ MOST_LEFT_OUT = 32  # context tokens left out one by one
 RANGES, HEADS = 6, 8  # ranges of layers, and heads (those with the largest prefix mass), left out one by one
 
 
-def look_inside(trial: Trial, record: Record, model: Model, task: Task, store: Store) -> Inspection:
+def look_inside(trial: Trial, record: TrialRecord, model: Model, task: Task, store: Store) -> Inspection:
     """The microscope on the first test items, with the context that ``trial`` ended with.
 
     ``record`` is the trial's own; a trained context is built again from the tensors kept with it.
@@ -38,11 +39,11 @@ def look_inside(trial: Trial, record: Record, model: Model, task: Task, store: S
     return inspect(model, adaptation, items, max_tokens=min(MOST_TOKENS, trial.plan.max_tokens))
 
 
-def _again(trial: Trial, record: Record, model: Model, task: Task, store: Store) -> Adaptation:
+def _again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: Store) -> Adaptation:
     method = trial.method
     if not method.is_trained:
         candidates = method.candidates(model, task, trial.seed, **trial.options)
-        return next(one for one in candidates if one.setting == record["setting"])
+        return next(one for one in candidates if one.setting == record.setting)
     adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
     adaptation.load(store.state(trial.spec(model, task)))
     return adaptation

@@ -17,6 +17,7 @@ from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
 from elicitable.race.trial import reading_of
 from elicitable.records.store import Record, identity
+from elicitable.records.trial import TrialRecord
 from elicitable.tasks.base import identity_of
 from elicitable.training.evaluate import evaluate
 from elicitable.training.loop import Plan, prepared, train
@@ -104,10 +105,10 @@ class Timing:
         """The plan of a run with all that is left of the share."""
         return self._within(plan, max(0.1, self.deadline - time.monotonic()))
 
-    def observe(self, record: Record) -> None:
+    def observe(self, record: TrialRecord) -> None:
         """Take over the speed of a run that has just ended: a machine may have become slower or quicker."""
-        if record.get("steps", 0) >= FEWEST_STEPS and record["train_seconds"] > 0:
-            seconds = record["train_seconds"] / record["steps"]
+        if record.steps >= FEWEST_STEPS and record.timing.train_seconds:
+            seconds = record.timing.train_seconds / record.steps
             self.validation_seconds *= max(1.0, seconds / self.step_seconds)
             self.step_seconds = seconds
 
