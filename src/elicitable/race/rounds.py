@@ -14,6 +14,7 @@ from elicitable.race.results import arm_result
 from elicitable.race.timing import Timing, opening
 from elicitable.race.trial import Trial, outcomes_of, run
 from elicitable.records.trial import TrialRecord
+from elicitable.tasks.base import identity_of
 from elicitable.training.loop import Plan
 
 _FEWEST = 500
@@ -117,7 +118,7 @@ def _kept(race: Race, entry: Entry, what: str, decide_now: Callable[[], Any]) ->
         "seed": race.seed,
         "test_items": race.pace.test_items,
         "model": race.model.fingerprint,
-        "task": race.task.fingerprint(),
+        "task": identity_of(race.task),
     }
     return (race.store.get(spec) or race.store.put(spec, {"status": "ok", "decision": decide_now()}))["decision"]
 

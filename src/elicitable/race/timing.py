@@ -18,6 +18,7 @@ from elicitable.methods.base import Adaptation
 from elicitable.race.trial import reading_of
 from elicitable.records.store import Record, identity
 from elicitable.records.trial import TrialRecord
+from elicitable.tasks.base import identity_of
 from elicitable.training.evaluate import evaluate
 from elicitable.training.loop import Plan, prepared, train
 
@@ -176,7 +177,7 @@ def measure(race: Race, sized: Sized, is_kept: bool = True) -> Record:
         "batch": race.pace.batch,
         "time_limit": race.time_limit,
         "model": race.model.fingerprint,
-        "task": race.task.fingerprint(),
+        "task": identity_of(race.task),
     }
     known = race.store.get(spec) or race.paces.get(identity(spec)) or _stopwatch(race, sized)
     race.paces[identity(spec)] = known

@@ -16,6 +16,7 @@ from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.base import Method
 from elicitable.records.store import Store
 from elicitable.records.trial import Outcomes, Times, TrialRecord, keep_trial, kept_trial, record_of_fit
+from elicitable.tasks.base import identity_of
 from elicitable.tasks.passages import FINGERPRINT, ITEMS
 from elicitable.training.evaluate import Reading, answers, evaluate
 from elicitable.training.loop import Plan, Progress, prepared, train
@@ -54,7 +55,7 @@ class Trial:
             "options": self.options,
             "time_limit": self.time_limit,
             "model": model.fingerprint,
-            "task": task.fingerprint(),
+            "task": identity_of(task),
             "elsewhere": FINGERPRINT,  # of the texts that side effects are measured on
             "form": FORM,
         }
