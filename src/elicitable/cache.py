@@ -1,12 +1,23 @@
-"""Where fetched and converted files are kept between runs."""
+"""Where fetched and converted files are kept between runs, and how every file is written: whole, or not at all.
+
+Nothing in the package writes into a file or a folder that others may read. It is written beside its place, under a
+hidden name, and renamed: a reader sees the old one or the whole new one, and a killed process leaves the old one.
+"""
 
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from elicitable.errors import StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cache_dir() -> Path:
@@ -24,10 +35,11 @@ def cache_dir() -> Path:
 CACHE_ADVICE = "Free the place, or set ELICITABLE_CACHE to a folder that can be written to."
 
 
-def replace_file(path: Path, data: bytes, advice: str = CACHE_ADVICE) -> None:
-    """Write ``data`` to ``path`` by rename: a reader sees the old file or the whole new one, never a part.
+def replace_file(path: Path, data: bytes, advice: str = CACHE_ADVICE, named: str = "") -> None:
+    """Write ``data`` to ``path`` by rename. Creates the folder.
 
-    Creates the folder. Raises :class:`StoreError`, which ends with ``advice``, where that is impossible.
+    Raises:
+        StoreError: that is impossible; the message ends with ``advice``.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -35,14 +47,90 @@ def replace_file(path: Path, data: bytes, advice: str = CACHE_ADVICE) -> None:
     ...     (Path(folder) / "new" / "file").read_bytes()
     b'data'
     """
-    partial = None
+    with replacing_file(path, advice, named) as partial:
+        partial.write_bytes(data)
+
+
+@contextmanager
+def replacing_file(path: Path, advice: str = CACHE_ADVICE, named: str = "") -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; at the end of the ``with`` it takes the place of ``path``.
+
+    If the body raises, ``path`` is left as it was and the partial file is removed. The file gets the permissions of
+    any new file (the process's umask).
+
+    Raises:
+        StoreError: the file cannot be written. The message says so of ``named`` (by default the path) and ends with
+            ``advice``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing_file(Path(folder) / "file") as partial:
+    ...         _ = partial.write_text("whole")
+    ...     (Path(folder) / "file").read_text()
+    'whole'
+    """
+    partial = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(partial, path)
+        with _said_of(named or str(path), advice):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            os.replace(partial, path)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+@contextmanager
+def replacing_folder(path: Path, advice: str = CACHE_ADVICE) -> Iterator[Path]:
+    """Yield an empty folder beside ``path`` to fill; at the end of the ``with`` it takes the place of ``path``.
+
+    A folder cannot be renamed onto another one, so a folder that is there is removed first: a process that is killed
+    in between leaves none, and never half of one.
+
+    Raises:
+        StoreError: the folder cannot be written; the message ends with ``advice``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing_folder(Path(folder) / "kept") as partial:
+    ...         _ = (partial / "file").write_text("whole")
+    ...     [one.name for one in (Path(folder) / "kept").iterdir()]
+    ['file']
+    """
+    partial = _beside(path)
+    try:
+        with _said_of(str(path), advice):
+            partial.mkdir(parents=True)
+            yield partial
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write ``tensors`` to ``path`` as safetensors; meant for the inside of :func:`replacing_file` and its sibling.
+
+    Raises:
+        OSError: they cannot be written (safetensors has an exception of its own for a full disk).
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+@contextmanager
+def _said_of(what: str, advice: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
-        raise StoreError(f"cannot write {path}: {error.strerror or error}. {advice}") from error
+        raise StoreError(f"cannot write {what}: {error.strerror or error}. {advice}") from error

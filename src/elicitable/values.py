@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 Split = Literal["train", "validation", "test"]
@@ -68,6 +69,60 @@ class Score:
     def mean(self) -> float:
         """Share of items answered right, in [0, 1]."""
         return sum(self.correct) / len(self.correct)
+
+
+class Scored(Protocol):
+    """Answers to a split's items in one score, as intervals need them: the score under any number of draws per item.
+
+    The score lies between ``lowest`` and ``highest``; ``is_share`` says that it is the mean of outcomes that are 0 or
+    1; ``replicates`` is how many bootstrap replicates are affordable.
+    """
+
+    @property
+    def items(self) -> int:
+        """How many items were answered."""
+
+    @property
+    def lowest(self) -> float:
+        """The least that the score can be."""
+
+    @property
+    def highest(self) -> float:
+        """The most that the score can be."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the score is the mean of outcomes that are 0 or 1."""
+
+    @property
+    def replicates(self) -> int:
+        """How many bootstrap replicates are affordable."""
+
+    def under(self, counts: np.ndarray) -> np.ndarray:
+        """(replicate, item) draws to (replicate,) scores of the items drawn so often."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResult:
+    """How one label fared. None where nothing can be said: precision of a label that was never answered."""
+
+    label: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClassResults:
+    """A confusion table and the results of every class.
+
+    ``counts[target][answer]`` are items, in the order of ``labels``; a last column counts answers that are no label.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    classes: tuple[ClassResult, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,107 +231,28 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Distinct:
-    """Distinct outcomes among ``sampled`` of ``population`` items, and what they say of all of them.
+class ToySpec:
+    """The shape of a toy transformer and how it is pretrained: on which task, how long, at which rate.
 
-    ``share_low`` and ``share_high`` are Wilson's 95 % limits for distinct/sampled, a share that belongs to this sample
-    size. ``at_least`` and ``at_most`` estimate the population's distinct outcomes from below and from above, and
-    ``low`` to ``high`` are the 95 % limits of that bracket. ``singletons`` were seen once, ``pairs`` twice.
+    ``largest_offset`` is the furthest that the content is moved up at random during pretraining, so that a context of
+    that length may stand before it.
     """
 
-    sampled: int
-    population: int
-    distinct: int
-    singletons: int
-    pairs: int
-    share_low: float
-    share_high: float
-    at_least: float
-    at_most: float
-    low: float
-    high: float
-
-    @property
-    def share(self) -> float:
-        """Distinct outcomes per sampled item, in (0, 1]."""
-        return self.distinct / self.sampled
-
-
-@dataclass(frozen=True, slots=True)
-class ReachExample:
-    """One input and what the model wrote after it. ``target`` is what a virtual token was trained for, else empty."""
-
-    token: str
-    continuation: str
-    target: str = ""
-    reached: bool = True
-    steps: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class HardReach:
-    """What single hard tokens reach: greedy continuations, distinct ones among those sampled.
-
-    ``shared`` are the continuations that most tokens lead to, with how many do.
-    """
-
-    distinct: Distinct
-    shared: tuple[tuple[str, int], ...]
-    examples: tuple[ReachExample, ...]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class VirtualReach:
-    """What single trained virtual tokens reach: ``reached`` of ``tried`` wrote their target exactly, free-running.
-
-    ``low`` and ``high`` are Wilson's 95 % limits of the share. ``targets`` says how the targets were drawn, ``steps``
-    how many were allowed, ``sweep`` what each learning rate did on other targets: rate, reached, tried, loss in nats.
-    ``distinct`` counts the distinct continuations of all virtual tokens, reached or not. ``tokens_right`` is the mean
-    share of a target's tokens written right before the first wrong one.
-    """
-
-    targets: str
-    tried: int
-    reached: int
-    low: float
-    high: float
-    distinct: int
-    tokens_right: float
-    learning_rate: float
-    steps: int
-    sweep: tuple[Mapping[str, float], ...]
-    examples: tuple[ReachExample, ...]
-    seconds: float
-
-    @property
-    def share(self) -> float:
-        """Hit rate, in [0, 1]."""
-        return self.reached / self.tried
-
-
-@dataclass(frozen=True, slots=True)
-class TokenReach:
-    """Hard tokens beside virtual tokens of one trained model; ``seconds`` were spent in all, over every sitting.
-
-    ``start`` is what stands before the token in every input: the model's beginning-of-sequence token, or nothing.
-    """
-
-    model: str
-    vocab: int
+    name: str
+    task: str
+    layers: int
+    heads: int
     d_model: int
-    start: str
-    length: int
-    seed: int
-    hard: HardReach
-    virtual: VirtualReach
-    seconds: float
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    steps: int
+    learning_rate: float
+    has_first_norm: bool = True
+    batch: int = 64
+    largest_offset: int = 64
 
 
 @dataclass(frozen=True, eq=False)
 class PrefixKV:
-    """What every context comes down to: keys and values that the content attends to, one set a layer.
+    """What every context comes down to: keys and values that the content attends to, one set per layer.
 
     ``keys[layer]`` is (row, kv_head, prefix, d_head) and ``values[layer]`` (row, kv_head, prefix, d_value), after
     whatever the model does to its own keys (rotary angles, norms); a layer whose entry is None gets no context.

@@ -115,16 +115,20 @@ def test_a_measurement_keeps_its_parts_while_it_runs_and_leaves_none(
 
     monkeypatch.setattr(measures, "token_reach", look)
     record = run_job(Order(job, str(tmp_path)))
-    assert (record["status"], record["measurements"]["hard tokens tried"]) == ("ok", 4)
-    assert record["measurements"]["virtual tokens tried"] == 2
+    assert (record.status, record.measurements["hard tokens tried"]) == ("ok", 4)
+    assert record.measurements["virtual tokens tried"] == 2
     assert seen
     assert not list((tmp_path / "running").iterdir())
-    assert len(record["fingerprint"]) == 16
+    assert record.fingerprint is not None
+    assert len(record.fingerprint) == 16
 
 
 def test_what_is_not_known_is_a_failure_with_a_reason(tmp_path: Path) -> None:
     record = run_job(Order(Job(Measure("m", "toy:ascending", "colour"), 0), str(tmp_path)))
-    assert (record["status"], record["stopped"]) == ("failed", "InputError: no measurement is named 'colour'.")
+    assert (record.status, record.stopped.partition(";")[0]) == (
+        "failed",
+        "InputError: no measurement is named 'colour'",
+    )
     with pytest.raises(Exception, match="no measure is named 'colour'"):
         jobs._look(None, None, ("colour",), None)  # type: ignore[arg-type]
     assert "activations" in PREFIX.measures

@@ -19,6 +19,7 @@ from elicitable.lab.heartbeat import Beat, Heartbeat, heartbeat_path, read_beat
 from elicitable.lab.jobs import Job
 from elicitable.lab.reproduce import graph
 from elicitable.records.store import Store
+from elicitable.records.trial import Times, TrialRecord, keep_trial
 from elicitable.values import CurvePoint
 
 BASE_JOB = Job(BASE, 0)
@@ -26,8 +27,8 @@ JOBS = [Job(PREFIX, seed, rate, 0, Job(BASE, seed)) for seed in (0, 1) for rate 
 OTHER = Job(FULL, 0, 0.01, 0, BASE_JOB)
 
 
-def took(seconds: float, **more: Any) -> dict[str, Any]:
-    return {"status": "ok", "stopped": "steps", "timing": {"seconds": seconds}, **more}
+def took(seconds: float, **more: Any) -> TrialRecord:
+    return TrialRecord("ok", "steps", Times(seconds), **more)
 
 
 def test_the_forecast_goes_by_the_trial_then_by_the_pace_of_its_method_then_of_all() -> None:
@@ -88,7 +89,7 @@ def test_every_running_trial_has_a_line_and_the_whole_has_one(tmp_path: Path, mo
     said = Overview(Console(file=text, width=100), workers=2)
     jobs = graph([TINY], [0])
     store = Store(tmp_path)
-    store.put(jobs[0].spec(), took(8.0))
+    keep_trial(store, jobs[0].spec(), took(8.0))
     with said.watching(jobs, jobs[1:], store):
         for job, share in ((jobs[1], 0.5), (jobs[2], 0.25)):
             path = heartbeat_path(tmp_path, job.identity)
@@ -99,7 +100,7 @@ def test_every_running_trial_has_a_line_and_the_whole_has_one(tmp_path: Path, mo
         assert lines[1] == "  prefix, seed 0, rate 0.1: step 9 (25%)"
         assert lines[2] == "1 of 6 trials done, 2 under way, about 1:30 left"
         said.done(jobs[1], took(61.0, validation=0.5))
-        said.done(jobs[3], {"status": "failed", "stopped": "RuntimeError: x", "timing": {"seconds": 1.0}})
+        said.done(jobs[3], TrialRecord("failed", "RuntimeError: x", Times(1.0)))
         assert said.lines()[-1].startswith("3 of 6 trials done, 1 failed, 1 under way, about ")
     assert text.getvalue().splitlines() == [
         "[2/6] prefix, seed 0, rate 0.03: steps, validation 0.500 (1:01)",

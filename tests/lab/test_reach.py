@@ -17,9 +17,9 @@ from elicitable.lab import reach
 from elicitable.lab.reach import best_rate, by_rate, sampled_targets, token_reach
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
+from elicitable.records.reach import TokenReach
 from elicitable.rng import torch_generator
 from elicitable.training.virtual_tokens import FittedTokens, continue_greedily, fit_virtual_tokens
-from elicitable.values import TokenReach
 
 VOCAB, WIDTH = 64, 32
 

@@ -14,6 +14,7 @@ from elicitable.errors import InputError, StoreError, UnknownNameError
 from elicitable.lab import jobs, reproduce
 from elicitable.lab.outcomes import results_of
 from elicitable.records.store import Store
+from elicitable.records.trial import TrialRecord
 
 
 class Told(reproduce.Watcher):
@@ -103,7 +104,7 @@ def test_a_model_that_cannot_be_had_is_untestable_and_tried_again(tmp_path: Path
     assert judged["outcome"] == "not testable here"
     assert "no such GGUF file" in judged["reason"]
     [record] = records(tmp_path / "out").values()
-    assert not jobs.is_final(record)
+    assert not jobs.is_final(TrialRecord.from_json({**record, "timing": {"seconds": 0.0}}, "here"))
 
 
 def test_names_do_not_enter_an_identity_and_everything_else_does() -> None:

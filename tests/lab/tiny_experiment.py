@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from elicitable.experiments.experiment import Adapt, Bound, Cell, Claim, Experiment, Figure, Pretrain, Toy, Training
+from elicitable.experiments.experiment import Adapt, Bound, Cell, Claim, Experiment, Figure, Pretrain, Training
 from elicitable.lab.executors import Inline, executor_named
 from elicitable.lab.reproduce import run_experiments
+from elicitable.values import ToySpec
 
 BASE = Pretrain(
     "base",
-    Toy(
+    ToySpec(
         "tiny", "ascending", layers=1, heads=2, d_model=16, has_first_norm=False, steps=200, learning_rate=3e-3, batch=8
     ),
     ("ascending", "descending"),

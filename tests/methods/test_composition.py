@@ -12,8 +12,9 @@ from torch import Tensor
 import elicitable as el
 from elicitable.errors import InputError
 from elicitable.models.capture import capture_tokens
-from elicitable.models.inject import prefix_of, stack_rows
+from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model
+from elicitable.models.prefixes import stack_rows
 
 from .conftest import trained
 from .test_contract import IDS, MOVED, NOISE, Shared, every_model, far, logits, model
@@ -41,7 +42,7 @@ def concatenated(model: Model, *before: Tensor, ids: Tensor = IDS) -> Tensor:
 
 def tolerance(model: Model) -> float:
     """Rotary models have the concatenation at other absolute positions than the injected context."""
-    return MOVED if model.anatomy.has_rotary else NOISE[model.name]
+    return MOVED if model.anatomy.has_relative_positions else NOISE[model.name]
 
 
 @every_model
@@ -174,7 +175,7 @@ def test_a_nested_context_of_another_strength_is_refused_not_ignored(shared: Sha
 @every_model
 @pytest.mark.parametrize("offset", [-11, -3, 5, 20])
 def test_context_and_content_moved_together_change_nothing_on_rotary_models(model: Model, offset: int) -> None:
-    if not model.anatomy.has_rotary:
+    if not model.anatomy.has_relative_positions:
         return
     with torch.no_grad():
         here, there = capture_tokens(model, FIRST), capture_tokens(model, FIRST, end=-offset)
@@ -214,7 +215,7 @@ def test_a_context_a_row_is_each_row_with_its_own(model: Model, lengths: tuple[i
     prompts = [torch.arange(3 + 10 * i, 3 + 10 * i + n)[None] for i, n in enumerate(lengths)]
     with torch.no_grad():
         captured = [capture_tokens(model, ids) for ids in prompts]
-    if len(set(lengths)) > 1 and not model.anatomy.has_rotary:
+    if len(set(lengths)) > 1 and not model.anatomy.has_relative_positions:
         with pytest.raises(InputError, match=r"equal length, got \[\d, \d\]"):
             stack_rows(captured)
         return

@@ -89,7 +89,7 @@ def test_the_models_have_the_traits_they_stand_for(shared: Shared) -> None:
     assert hasattr(shared("qwen3").hf.model.layers[0].self_attn, "q_norm")
     assert [layer.sliding_window for layer in facts["gemma3_text"].layers] == [4, None]
     assert shared("gpt_neox").hf.config.rope_parameters["partial_rotary_factor"] == 0.25
-    assert [name for name in MODELS if not facts[name].has_rotary] == ["gpt2", "opt"]
+    assert [name for name in MODELS if not facts[name].has_relative_positions] == ["gpt2", "opt"]
     assert all(shared(name).dtype == torch.float64 for name in MODELS)
 
 
@@ -296,7 +296,9 @@ def test_prefix_mass_grows_with_strength(model: Model, method: str) -> None:
         assert (high - low).nan_to_num(0).max() > 0
     with el.use(model, context):
         assert far(moved[-1], logits(model)) < NOISE[model.name]
-    if model.anatomy.has_rotary and method != "kv-prefix":  # else the content stands elsewhere than without a context
+    if (
+        model.anatomy.has_relative_positions and method != "kv-prefix"
+    ):  # else the content stands elsewhere than without a context
         assert far(moved[0], logits(model)) < 1e-3  # continuous at zero
 
 

@@ -11,9 +11,9 @@ import elicitable as el
 from elicitable.errors import InputError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.pruned_prefix import PrunedPrefixContext
-from elicitable.microscope.prune import keep_pairs
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
+from elicitable.models.prefixes import keep_pairs
 
 IDS = torch.tensor([[12, 40, 5, 6, 33, 9, 8, 2]])
 

@@ -7,10 +7,11 @@ import torch
 
 import elicitable as el
 from elicitable.errors import InputError
-from elicitable.microscope.prune import ablate, drop_layers, keep_pairs, keep_tokens, pair_use, prune, without_heads
+from elicitable.microscope.prune import ablate, pair_use, prune, without_heads
 from elicitable.models.architectures import tiny_model
 from elicitable.models.capture import capture_tokens
 from elicitable.models.model import Model
+from elicitable.models.prefixes import drop_layers, keep_pairs, keep_tokens
 from elicitable.values import PrefixKV
 
 IDS = torch.tensor([[12, 40, 5, 6, 33, 9, 8, 2], [8, 17, 3, 44, 20, 61, 7, 11]])

@@ -257,7 +257,7 @@ def test_a_sweep_never_reads_the_test_split(digits_model: Build) -> None:
 
     plan = Plan(learning_rate=1e-3, steps=2, batch=4, validation_items=4)
     record = trial.run(Trial(method_named("lora"), 1, plan, seed=0), digits_model(8), Secret(), Store(None))
-    assert record["status"] == "ok"
+    assert record.status == "ok"
     with pytest.raises(AssertionError):
         trial.run(Trial(method_named("lora"), 1, plan, seed=0, test_items=4), digits_model(8), Secret(), Store(None))
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import elicitable as el
-from elicitable.cli import app
+from elicitable.cli.commands import app
 from elicitable.errors import InputError
 from elicitable.methods.catalog import method_named
 from elicitable.microscope.inspect import inspect

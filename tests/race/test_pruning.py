@@ -14,8 +14,8 @@ from elicitable.errors import InputError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.kv_prefix import KVPrefixContext
 from elicitable.methods.pruned_prefix import PrunedPrefixContext
-from elicitable.models.inject import prefix_length
 from elicitable.models.model import Model
+from elicitable.models.prefixes import prefix_length
 from elicitable.race import pruning as module
 from elicitable.race.pruning import prune_adapter, pruning_summary
 from elicitable.tasks.catalog import task_from

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from elicitable.errors import StoreError
+from elicitable.methods.catalog import method_named
 from elicitable.race.trial import Trial
 from elicitable.records.store import VERSION, Store, identity
 from elicitable.training.loop import Plan
@@ -131,14 +132,14 @@ class _Text(str):
 
 def test_everything_that_changes_a_result_changes_the_identity_and_seconds_do_not() -> None:
     plan = Plan(learning_rate=1e-3, steps=10)
-    trial = Trial("lora", 3, plan, seed=0)
+    trial = Trial(method_named("lora"), 3, plan, seed=0)
     model, task = Named("model"), Named("task")
 
     def name(one: Trial, model: Any = model, task: Any = task) -> str:
         return identity(json.loads(json.dumps(one.spec(model, task))))
 
     others = [
-        replace(trial, method="full"),
+        replace(trial, method=method_named("full")),
         replace(trial, size=4),
         replace(trial, seed=1),
         replace(trial, test_items=5),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
 
-from elicitable.experiments import experiment as room
-from elicitable.report.experiment_figures import bias_plane, experiment_figure
+from elicitable.report.experiment_figures import FIGURES, bias_plane, experiment_figure
 from elicitable.report.microscope import figure_svg
 from elicitable.report.reproduction import reproduction_markdown, reproduction_sections, write_reproduction
 
-KINDS = get_args(get_type_hints(room.Figure)["kind"])
+KINDS = list(FIGURES)
 RNG = np.random.default_rng(0)
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from elicitable.diagnosis.distinct import Distinct
+from elicitable.records.reach import HardReach, ReachExample, TokenReach, VirtualReach
 from elicitable.report.token_reach import reach_lines, shown, token_reach_section
-from elicitable.values import Distinct, HardReach, ReachExample, TokenReach, VirtualReach
 
 COUNTED = Distinct(2000, 49_152, 1500, 1300, 80, 0.73, 0.77, 20_111.4, 32_148.8, 15_000.2, 33_000.7)
 FOUND = TokenReach(

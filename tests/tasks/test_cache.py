@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from elicitable.cache import cache_dir, replace_file
+import elicitable
+from elicitable.cache import cache_dir, replace_file, replacing_file, replacing_folder
 from elicitable.errors import StoreError
 
 
@@ -37,3 +40,50 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["kept"]
+
+
+def half_written(replacing: Any, path: Path) -> None:
+    with replacing(path) as partial:
+        (partial / "inside" if partial.is_dir() else partial).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+
+def test_a_body_that_raises_leaves_the_old_file_and_the_old_folder(tmp_path: Path) -> None:
+    replace_file(tmp_path / "file", b"old")
+    with replacing_folder(tmp_path / "folder") as partial:
+        (partial / "inside").write_bytes(b"old")
+    for replacing in (replacing_file, replacing_folder):
+        with pytest.raises(KeyboardInterrupt):
+            half_written(replacing, tmp_path / replacing.__name__.removeprefix("replacing_"))
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert (tmp_path / "folder" / "inside").read_bytes() == b"old"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        with replacing_folder(tmp_path / "kept") as partial:
+            (partial / name).write_bytes(b"")
+    assert [entry.name for entry in (tmp_path / "kept").iterdir()] == ["second"]
+
+
+def test_what_is_written_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        replace_file(tmp_path / "file", b"")
+        with replacing_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o755
+
+
+def test_nothing_is_renamed_anywhere_else() -> None:
+    """Every file is written through the one place that knows how."""
+    package = Path(elicitable.__file__).parent
+    renames = re.compile(
+        r"os\.(replace|rename)|\.rename\(|\.replace\(\w+(\.\w+)*\)|mkstemp|mkdtemp\(prefix|shutil\.move"
+    )
+    found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if renames.search(path.read_text())}
+    assert found == {"cache.py"}

@@ -1,4 +1,4 @@
-"""What one attention layer computes with: the operands of both equations, as tensors.
+"""State what one attention layer computes with: the operands of both equations, as tensors.
 
 Shapes as in the glossary of :mod:`elicitable.values`. Logits over context and content are
 
@@ -10,8 +10,8 @@ where cap(x) = softcap·tanh(x/softcap) or x; a learned sink is one more logit w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Operands:
-    """One attention call. ``key`` and ``value`` are the content's alone.
+    """Hold one attention call. ``key`` and ``value`` are the content's alone.
 
     Attributes:
         query: (batch, head, query, d_head).
@@ -55,8 +55,8 @@ class Operands:
     value_bias: Tensor | None = None
 
     @property
-    def prefix(self) -> int:
-        """Number of context keys; 0 without a context."""
+    def prefix_length(self) -> int:
+        """Count the context's keys; 0 without a context."""
         return 0 if self.prefix_key is None else self.prefix_key.shape[2]
 
     @property
@@ -64,14 +64,16 @@ class Operands:
         """What statistics are computed in: the queries' own type, never below float32."""
         return torch.promote_types(self.query.dtype, torch.float32)
 
-    def without_context(self) -> Operands:
-        """The same content attending to itself alone."""
+    def without_context(self) -> Self:
+        """Let the same content attend to itself alone."""
         return replace(self, prefix_key=None, prefix_value=None, prefix_visible=None, prefix_bias=None)
 
     def detached(self) -> Operands:
-        """The same numbers, cut from the graph."""
-        tensors: dict[str, Any] = {name: x.detach() for name, x in vars(self).items() if isinstance(x, Tensor)}
-        return replace(self, **tensors)
+        """Take the numbers alone: cut from the graph, keys and values in the queries' type, no trace of a model."""
+        own: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(Operands)}
+        own |= {name: x.detach() for name, x in own.items() if isinstance(x, Tensor)}
+        own |= {name: own[name].to(self.query.dtype) for name in ("key", "value")}
+        return Operands(**own)
 
 
 def block_rows(operands: Operands) -> int:
@@ -112,11 +114,11 @@ def prefix_logits(operands: Operands, rows: slice = slice(None)) -> Tensor:
     assert key is not None
     logits = _capped(operands, rows, key)
     if operands.prefix_bias is not None:
-        logits = logits + _rows(operands.prefix_bias, rows).to(logits.dtype)
+        logits = logits + _of_rows(operands.prefix_bias, rows).to(logits.dtype)
     if operands.log_strength:
         logits = logits + operands.log_strength
     if operands.prefix_visible is not None:
-        logits = logits.masked_fill(~_rows(operands.prefix_visible, rows), -torch.inf)
+        logits = logits.masked_fill(~_of_rows(operands.prefix_visible, rows), -torch.inf)
     return logits
 
 
@@ -129,7 +131,7 @@ def content_logits(operands: Operands, rows: slice = slice(None)) -> Tensor:
     logits = _capped(operands, rows, operands.key[:, :, :seen])
     if operands.content_bias is not None:
         bias = operands.content_bias
-        logits = logits + _rows(bias if bias.shape[3] == 1 else bias[..., :seen], rows).to(logits.dtype)
+        logits = logits + _of_rows(bias if bias.shape[3] == 1 else bias[..., :seen], rows).to(logits.dtype)
     mask = operands.content_mask
     if mask is not None or operands.query.shape[2] > 1:
         logits += hidden(operands, rows, logits.dtype)
@@ -147,7 +149,7 @@ def hidden(operands: Operands, rows: slice, dtype: torch.dtype) -> Tensor:
         last = last + operands.key.shape[2] - operands.query.shape[2]
         mask = (torch.arange(seen, device=last.device) <= last[:, None])[None, None]
     else:
-        mask = _rows(mask, rows)[..., :seen]
+        mask = _of_rows(mask, rows)[..., :seen]
     if mask.dtype == torch.bool:
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
     return mask.to(dtype).masked_fill(mask <= torch.finfo(mask.dtype).min / 2, -torch.inf)
@@ -184,5 +186,5 @@ def _capped(operands: Operands, rows: slice, key: Tensor) -> Tensor:
     return logits
 
 
-def _rows(x: Tensor, rows: slice) -> Tensor:
+def _of_rows(x: Tensor, rows: slice) -> Tensor:
     return x if x.shape[2] == 1 else x[:, :, rows]

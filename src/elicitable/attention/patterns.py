@@ -30,7 +30,7 @@ def joint_pattern(operands: Operands, rows: slice = slice(None), content: Tensor
         return Pattern(content.new_zeros(*content.shape[:3], 0), torch.softmax(content, dim=-1))
     logits = torch.cat([prefix_logits(operands, rows), content], dim=-1)
     weights = torch.softmax(logits, dim=-1)
-    return Pattern(weights[..., : operands.prefix], weights[..., operands.prefix :])
+    return Pattern(weights[..., : operands.prefix_length], weights[..., operands.prefix_length :])
 
 
 def content_pattern(operands: Operands, rows: slice = slice(None)) -> Tensor:

@@ -45,7 +45,7 @@ def attention_reference(operands: Operands) -> Oracle:
     """
     q, k, v = (_array(x) for x in (operands.query, operands.key, operands.value))
     batch, heads, queries, _ = q.shape
-    keys, prefix, group = k.shape[2], operands.prefix, heads // k.shape[1]
+    keys, prefix, group = k.shape[2], operands.prefix_length, heads // k.shape[1]
     before = np.zeros((batch, heads, queries, prefix))
     inside = np.zeros((batch, heads, queries, keys))
     output = np.zeros((batch, heads, queries, v.shape[3]))

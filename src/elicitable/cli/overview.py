@@ -19,7 +19,8 @@ from rich.text import Text
 from elicitable.lab.heartbeat import Beat, read_beat
 from elicitable.lab.jobs import Job
 from elicitable.lab.reproduce import Watcher
-from elicitable.records.store import Record, Store
+from elicitable.records.store import Store
+from elicitable.records.trial import TrialRecord, kept_trial
 from elicitable.report.progress import clock
 
 LOOK_SECONDS = 1.0
@@ -51,7 +52,7 @@ class Overview(Watcher):
         self._left_over = self._beats(self._todo)  # of a run that was killed: nobody is at work on them
         self._began = self._said = time.monotonic()
         for job in jobs:
-            if job.identity not in self._todo and (record := store.get(job.spec())) is not None:
+            if job.identity not in self._todo and (record := kept_trial(store, job.spec())) is not None:
                 self._forecast.learn(job, record)
         if self.console.is_terminal and todo:
             self._live = Live(console=self.console, transient=True, auto_refresh=False)
@@ -66,13 +67,13 @@ class Overview(Watcher):
             if self._live is not None:
                 self._live.stop()
 
-    def done(self, job: Job, record: Record) -> None:
+    def done(self, job: Job, record: TrialRecord) -> None:
         """Leave one line behind."""
         self._todo.pop(job.identity, None)
         self._forecast.learn(job, record)
-        self._failed += record["status"] == "failed"
-        ended = record["status"] if record["status"] != "ok" else _outcome(record)
-        seconds = clock(record["timing"]["seconds"])
+        self._failed += record.status == "failed"
+        ended = _outcome(record) if record.is_ok else record.status
+        seconds = clock(record.timing.seconds)
         line = f"[{self._jobs - len(self._todo)}/{self._jobs}] {job.describe()}: {ended} ({seconds})"
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -104,10 +105,10 @@ class Overview(Watcher):
         return {key: beat for key in keys if (beat := read_beat(self._folder, key)) is not None}
 
 
-def _outcome(record: Record) -> str:
+def _outcome(record: TrialRecord) -> str:
     """The validation score, or how it ended."""
-    score = record.get("validation")
-    return record["stopped"] if score is None else f"{record['stopped']}, validation {score:.3f}"
+    score = record.validation
+    return record.stopped if score is None else f"{record.stopped}, validation {score:.3f}"
 
 
 class Forecast:
@@ -123,9 +124,9 @@ class Forecast:
         self._taken: dict[str, list[float]] = {}
         self._paces: dict[str, list[float]] = {}
 
-    def learn(self, job: Job, record: Record) -> None:
+    def learn(self, job: Job, record: TrialRecord) -> None:
         """Take note of one that is done."""
-        seconds, work = record["timing"]["seconds"], job.work
+        seconds, work = record.timing.seconds, job.work
         self._taken.setdefault(job.trial.name, []).append(seconds)
         if work:
             for name in {_method(job), ""}:

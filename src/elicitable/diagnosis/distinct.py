@@ -16,10 +16,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 
 from elicitable.diagnosis.intervals import wilson
 from elicitable.errors import InputError
-from elicitable.values import Distinct
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """Distinct outcomes among ``sampled`` of ``population`` items, and what they say of all of them.
+
+    ``share_low`` and ``share_high`` are Wilson's 95 % limits for distinct/sampled, a share that belongs to this sample
+    size. ``at_least`` and ``at_most`` estimate the population's distinct outcomes from below and from above, and
+    ``low`` to ``high`` are the 95 % limits of that bracket. ``singletons`` were seen once, ``pairs`` twice.
+    """
+
+    sampled: int
+    population: int
+    distinct: int
+    singletons: int
+    pairs: int
+    share_low: float
+    share_high: float
+    at_least: float
+    at_most: float
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float:
+        """Distinct outcomes per sampled item, in (0, 1]."""
+        return self.distinct / self.sampled
 
 
 def distinct(outcomes: Iterable[Hashable], population: int) -> Distinct:

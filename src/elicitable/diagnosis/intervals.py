@@ -1,24 +1,67 @@
-"""Intervals by bootstrap over test items and seeds; pairs stay pairs.
+"""Intervals by bootstrap over test items and seeds; pairs stay pairs, and groups stay together.
 
-Items are resampled once for all methods (they answered the same items), seeds within each method.
+Items are resampled once for all methods (they answered the same items), seeds within each method. Items that belong
+together (the same text twice, sentences of one document) form a group and are drawn together, so that 51 rows of which
+17 are distinct count as 17.
+
+A share of right answers has the percentile interval, widened to Wilson's. A score that is no mean of zeros and ones is
+biased and skewed in small samples, so its limits are BCa's (Efron, JASA 82, 1987), at levels widened by Student's t
+with one degree of freedom less than there are groups (Hesterberg, The American Statistician 69, 2015). Both for scores
+and for their differences; ``benchmarks/coverage.py`` prints how often the truth lies inside.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from elicitable.errors import InputError
 from elicitable.rng import generator
+from elicitable.values import Scored
 
 if TYPE_CHECKING:
     import numpy as np
 
 Outcomes = tuple[tuple[int, ...], ...]  # (seed, item), 0 or 1
+Arm = Outcomes | Sequence[Scored]  # one Scored per seed, where the score is no share of right answers
+Groups = Sequence[Hashable]  # one per item; equal ones are drawn together
 REPLICATES = 4_000
+LEVEL = 0.95
+CHUNK = 500  # replicates at a time: a thousand labels have three thousand sums
+TIED = 1e-12  # two differences of shares that are equal may differ by rounding
 
 
-def replicates(arms: dict[str, Outcomes], seed: int, count: int = REPLICATES) -> dict[str, np.ndarray]:
-    """Bootstrap means, (replicate,) each, drawn with the same items for every arm.
+@dataclass(frozen=True, eq=False)
+class Share:
+    """The outcomes of one seed, (item,) zeros and ones, as :class:`elicitable.values.Scored`."""
+
+    outcomes: np.ndarray
+    lowest: float = 0.0
+    highest: float = 1.0
+    is_share: bool = True
+    replicates: int = REPLICATES
+
+    @property
+    def items(self) -> int:
+        """How many items were answered."""
+        return len(self.outcomes)
+
+    def under(self, counts: np.ndarray) -> np.ndarray:
+        """Σ count·outcome / Σ count, (replicate,)."""
+        share: np.ndarray = counts @ self.outcomes / counts.sum(axis=1)  # whole numbers, then one division
+        return share
+
+
+def replicates(arms: dict[str, Arm], seed: int, count: int = 0, groups: Groups = ()) -> dict[str, np.ndarray]:
+    """Bootstrap scores, (replicate,) each, drawn with the same items for every arm; the mean over each arm's seeds.
+
+    There are ``count`` replicates, by default as many as the score that affords the fewest.
+
+    Raises:
+        InputError: there are groups, but not one per item.
 
     >>> means = replicates({"a": ((1, 1, 0, 0),), "b": ((1, 1, 1, 0),)}, seed=0)
     >>> bool((means["b"] >= means["a"]).all())
@@ -26,38 +69,72 @@ def replicates(arms: dict[str, Outcomes], seed: int, count: int = REPLICATES) ->
     """
     import numpy as np
 
-    items = len(next(iter(arms.values()))[0])
-    counts = _item_counts(items, seed, count)
+    seeded = {name: by_seed(arm) for name, arm in arms.items()}
+    everything = [scored for scores in seeded.values() for scored in scores]
+    count = count or min(scored.replicates for scored in everything)
+    counts = _item_counts(everything[0].items, _places(groups, everything[0].items), seed, count)
     means = {}
-    for name, outcomes in arms.items():
-        by_seed = np.asarray(outcomes, dtype=float) @ counts.T / items  # (seed, replicate); whole numbers, then one /
-        seeds = generator(seed, "bootstrap", "seeds", name).integers(len(by_seed), size=(count, len(by_seed)))
-        means[name] = by_seed[seeds, np.arange(count)[:, None]].mean(axis=1)
+    for name, scores in seeded.items():
+        table = np.stack([_under(scored, counts) for scored in scores])  # (seed, replicate)
+        seeds = generator(seed, "bootstrap", "seeds", name).integers(len(table), size=(count, len(table)))
+        means[name] = table[seeds, np.arange(count)[:, None]].mean(axis=1)
     return means
 
 
-@lru_cache(maxsize=1)
-def _item_counts(items: int, seed: int, count: int) -> np.ndarray:
-    """(replicate, item) how often each item is drawn; the same for every arm, so drawn once for all of them."""
-    rng = generator(seed, "bootstrap", "items")
-    return rng.multinomial(items, [1.0 / items] * items, size=count).astype(float)
-
-
-def interval(outcomes: Outcomes, seed: int, level: float = 0.95) -> tuple[float, float]:
-    """The interval for a mean: bootstrap over items and seeds, widened to Wilson's where every outcome is the same.
-
-    A bootstrap of n equal outcomes has no width at all; Wilson's score interval still knows that n is finite.
-    """
+def by_seed(arm: Arm) -> Sequence[Scored]:
+    """An arm as one Scored per seed."""
     import numpy as np
 
-    means = replicates({"arm": outcomes}, seed)["arm"]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    n = len(outcomes[0])
-    score_low, score_high = wilson(float(np.mean(outcomes)), n)
-    return float(min(low, score_low)), float(max(high, score_high))
+    if not isinstance(arm[0], tuple | list):
+        return cast(Sequence[Scored], arm)
+    return [Share(np.asarray(outcomes, dtype=float)) for outcomes in arm]
 
 
-def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+def point(arm: Arm) -> float:
+    """The score of an arm, mean over its seeds."""
+    import numpy as np
+
+    if isinstance(arm[0], tuple | list):
+        return float(np.mean(cast(Outcomes, arm)))
+    return float(np.mean([scored.under(np.ones((1, scored.items)))[0] for scored in by_seed(arm)]))
+
+
+def interval(arm: Arm, seed: int, groups: Groups = ()) -> tuple[float, float]:
+    """The 95 % interval for a score: bootstrap over items and seeds, widened to Wilson's.
+
+    A bootstrap of equal outcomes has no width at all; Wilson's score interval still knows that there are finitely many.
+    A share is always widened, any other score only where every replicate is the same, on the scale from its lowest to
+    its highest value. Groups count by their effective number: (Σ m)² / Σ m² for groups of m items where outcomes say
+    nothing about it, else that number of independent items which has the variance of the groups.
+    """
+    scores = by_seed(arm)
+    means = replicates({"arm": arm}, seed, groups=groups)["arm"]
+    centre, is_share = point(arm), all(scored.is_share for scored in scores)
+    if is_share and not groups:
+        low, high = _percentile(means)
+        return _widened(low, high, centre, scores[0], scores[0].items)
+    knife = _jackknife(scores, groups)
+    low, high = _accelerated(means, centre, knife)
+    variance = _variance(knife)
+    if high - low <= TIED:
+        return _widened(low, high, centre, scores[0], _kish(groups, scores[0].items))
+    if is_share and variance > 0:
+        return _widened(low, high, centre, scores[0], centre * (1 - centre) / variance)
+    return low, high
+
+
+def gap(best: Arm, other: Arm, seed: int, groups: Groups = ()) -> tuple[float, float, float]:
+    """Score, low and high of (best − other), in pairs over items, at 95 %."""
+    means = replicates({"best": best, "other": other}, seed, groups=groups)
+    difference, centre = means["best"] - means["other"], point(best) - point(other)
+    both = (by_seed(best), by_seed(other))
+    if not groups and all(scored.is_share for scores in both for scored in scores):
+        return centre, *_percentile(difference)
+    knife = _jackknife(both[0], groups) - _jackknife(both[1], groups)
+    return centre, *_accelerated(difference, centre, knife)
+
+
+def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
     """Wilson's 95 % score interval for a share of n independent trials.
 
     >>> tuple(round(x, 3) for x in wilson(0.0, 100))
@@ -68,11 +145,100 @@ def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def gap(best: Outcomes, other: Outcomes, seed: int, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean, low and high of (best − other), in pairs over items."""
+def _widened(low: float, high: float, centre: float, scored: Scored, n: float) -> tuple[float, float]:
+    """The interval joined with Wilson's for n independent trials, on the score's own scale."""
+    width = scored.highest - scored.lowest
+    wilson_low, wilson_high = wilson((centre - scored.lowest) / width, n)
+    return (
+        float(min(low, scored.lowest + width * wilson_low)),
+        float(max(high, scored.lowest + width * wilson_high)),
+    )
+
+
+def _percentile(means: np.ndarray) -> tuple[float, float]:
     import numpy as np
 
-    means = replicates({"best": best, "other": other}, seed)
-    difference = means["best"] - means["other"]
-    low, high = np.quantile(difference, [(1 - level) / 2, (1 + level) / 2])
-    return float(np.mean(best) - np.mean(other)), float(low), float(high)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _accelerated(means: np.ndarray, centre: float, knife: np.ndarray) -> tuple[float, float]:
+    """BCa: quantiles of the replicates at Φ(z₀ + (z₀ ± z)/(1 − a(z₀ ± z))).
+
+    z₀ is Φ⁻¹ of the share of replicates below the score, a the skewness of its jackknife values /6, and z Student's
+    quantile times √(G/(G − 1)) for G groups in place of the normal one.
+    """
+    import numpy as np
+    from scipy.special import ndtr, ndtri, stdtrit
+
+    groups = len(knife)
+    if groups < 2:
+        return _percentile(means)
+    below = (means < centre - TIED).mean() + (np.abs(means - centre) <= TIED).mean() / 2
+    bias = ndtri(np.clip(below, 1 / len(means), 1 - 1 / len(means)))
+    pull = knife.mean() - knife
+    spread = (pull**2).sum() ** 1.5
+    skew = (pull**3).sum() / (6 * spread) if spread > 0 else 0.0
+    z = stdtrit(groups - 1, (1 + LEVEL) / 2) * (groups / (groups - 1)) ** 0.5 * np.array([-1.0, 1.0])
+    low, high = np.quantile(means, ndtr(bias + (bias + z) / (1 - skew * (bias + z))))
+    return float(low), float(high)
+
+
+def _jackknife(scores: Sequence[Scored], groups: Groups) -> np.ndarray:
+    """(group,) the score without each group, mean over seeds."""
+    import numpy as np
+
+    items = scores[0].items
+    places = np.arange(items) if not groups else np.array(_places(groups, items))
+    total = int(places.max()) + 1
+    if total < 2:
+        return np.array([point(scores)])
+    left = [
+        np.mean([scored.under(counts) for scored in scores], axis=0) for counts in _all_but_one(places, total)
+    ]  # (chunk,) each
+    return np.concatenate(left)
+
+
+def _all_but_one(places: np.ndarray, total: int) -> Iterator[np.ndarray]:
+    """(chunk, item) ones, and zeros for the items of one group per row."""
+    import numpy as np
+
+    for first in range(0, total, CHUNK):
+        yield (places != np.arange(first, min(first + CHUNK, total))[:, None]).astype(float)
+
+
+def _variance(knife: np.ndarray) -> float:
+    """The jackknife's estimate of the score's variance: (G − 1)/G Σ (θ_g − mean θ)²."""
+    return float((len(knife) - 1) * knife.var())
+
+
+def _kish(groups: Groups, items: int) -> float:
+    """The effective number of groups, (Σ m)² / Σ m²: their number where all have the same size (Kish, 1965)."""
+    return items**2 / sum(size**2 for size in Counter(groups or range(items)).values())
+
+
+def _places(groups: Groups, items: int) -> tuple[int, ...]:
+    """The number of each item's group, in the order of first appearance; empty where every item stands alone."""
+    if groups and len(groups) != items:
+        raise InputError(f"groups name the group of every item: {items} items, but {len(groups)} groups.")
+    numbers: dict[Hashable, int] = {}
+    return tuple(numbers.setdefault(group, len(numbers)) for group in groups)
+
+
+@lru_cache(maxsize=1)
+def _item_counts(items: int, places: tuple[int, ...], seed: int, count: int) -> np.ndarray:
+    """(replicate, item) how often each item is drawn; the same for every arm, so drawn once for all of them."""
+    import numpy as np
+
+    groups = max(places) + 1 if places else items
+    rng = generator(seed, "bootstrap", "items")
+    counts = rng.multinomial(groups, [1.0 / groups] * groups, size=count).astype(float)
+    return counts[:, np.array(places)] if places else counts
+
+
+def _under(scored: Scored, counts: np.ndarray) -> np.ndarray:
+    """(replicate,) scores, a chunk of replicates at a time."""
+    import numpy as np
+
+    chunks = [scored.under(counts[first : first + CHUNK]) for first in range(0, len(counts), CHUNK)]
+    return np.concatenate(chunks)

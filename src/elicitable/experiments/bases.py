@@ -7,11 +7,12 @@ varies, the longer the attention takes to form (docs/log.md).
 
 from __future__ import annotations
 
-from elicitable.experiments.experiment import Pretrain, Toy
+from elicitable.experiments.experiment import Pretrain
+from elicitable.values import ToySpec
 
 ASCENDING = Pretrain(
     "pretrained on ascending",
-    Toy(
+    ToySpec(
         "ascending",
         "ascending",
         layers=1,
@@ -26,7 +27,7 @@ ASCENDING = Pretrain(
 )
 MIXED_ONE_LAYER = Pretrain(
     "pretrained on the mix",
-    Toy(
+    ToySpec(
         "mixed-1-layer",
         "mixed",
         layers=1,
@@ -40,7 +41,7 @@ MIXED_ONE_LAYER = Pretrain(
 )
 MIXED = Pretrain(
     "pretrained on the mix",
-    Toy(
+    ToySpec(
         "mixed",
         "mixed",
         layers=4,

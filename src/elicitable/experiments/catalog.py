@@ -1,30 +1,35 @@
-"""The one list of experiments, in the order of the paper."""
+"""The experiments: every file of this folder that defines an ``EXPERIMENT``, in the order of the paper."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pkgutil
+import re
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 
+import elicitable.experiments as room
 from elicitable.errors import UnknownNameError
-from elicitable.experiments import (
-    combine_skills,
-    elicit,
-    llm_identity,
-    new_task,
-    prefix_use,
-    same_budget,
-    token_reach,
-)
 from elicitable.experiments.experiment import PRESETS, Experiment, Preset
 
-EXPERIMENTS: tuple[Experiment, ...] = (
-    token_reach.EXPERIMENT,
-    llm_identity.EXPERIMENT,
-    new_task.EXPERIMENT,
-    elicit.EXPERIMENT,
-    combine_skills.EXPERIMENT,
-    same_budget.EXPERIMENT,
-    prefix_use.EXPERIMENT,
-)
+
+def found_in(folders: Iterable[str]) -> tuple[Experiment, ...]:
+    """The ``EXPERIMENT`` of every file in ``folders``, which belong to this room, in the order of the paper."""
+    modules = [import_module(f"{room.__name__}.{one.name}") for one in pkgutil.iter_modules(folders)]
+    return tuple(sorted((one.EXPERIMENT for one in modules if hasattr(one, "EXPERIMENT")), key=place_in_the_paper))
+
+
+def place_in_the_paper(experiment: Experiment) -> tuple[bool, bool, str, str]:
+    """What to sort by: sections come before appendices, and those before what is from elsewhere; then names.
+
+    >>> [place_in_the_paper(one)[2] for one in experiments_named(["prefix-use", "new-task"])]
+    ['5.1', 'B']
+    """
+    found = re.match(r"(section|appendix) (\S+?),?(?: |$)", experiment.source)
+    kind, place = found.groups() if found else ("", "")
+    return (not kind, kind == "appendix", place, experiment.name)
+
+
+EXPERIMENTS: tuple[Experiment, ...] = found_in(room.__path__)
 
 
 def experiments_named(names: Sequence[str] = ()) -> tuple[Experiment, ...]:

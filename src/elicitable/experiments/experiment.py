@@ -12,28 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from elicitable.errors import InputError
+from elicitable.values import ToySpec
 
 Outcome = Literal["reproduced", "differs", "not testable here", "not run yet"]
 Relation = Literal["at most", "at least", "within"]
 Options = tuple[tuple[str, Any], ...]
 
+# Frozen like the rest: a digit task that is added to the package later is no part of these experiments.
 DIGIT_TASKS = ("ascending", "descending", "add-1", "add-2", "ascending-add-1", "double-histogram")
-
-
-@dataclass(frozen=True, slots=True)
-class Toy:
-    """A toy transformer's shape and how it is pretrained; the fields of the model room's own toy spec."""
-
-    name: str
-    task: str
-    layers: int
-    heads: int
-    d_model: int
-    has_first_norm: bool
-    steps: int
-    learning_rate: float
-    batch: int = 64
-    largest_offset: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +41,11 @@ class Training:
 class Pretrain:
     """Train a toy from fresh weights and score it on ``scored``; its weights are shared by the trials built on it.
 
-    ``measures`` may ask for ``"attention"``: the first head's, on one item.
+    ``measures`` name what is looked at besides (:mod:`elicitable.lab.measures`).
     """
 
     name: str
-    toy: Toy
+    toy: ToySpec
     scored: tuple[str, ...] = DIGIT_TASKS
     measures: tuple[str, ...] = ()
 
@@ -69,8 +55,8 @@ class Adapt:
     """Adapt ``base`` (a pretraining trial of this experiment, or a model by name) to ``task``.
 
     ``size`` is the number of virtual tokens or the rank. ``scored`` are the tasks whose test split is scored, and
-    ``measures`` what is looked at on top: ``"attention"``, ``"activations"`` or ``"prefix use"``. ``later_rates`` are
-    those that seeds after seed 0 run, all of ``rates`` where it is empty.
+    ``measures`` name what is looked at besides (:mod:`elicitable.lab.measures`). ``later_rates`` are those that seeds
+    after seed 0 run, all of ``rates`` where it is empty.
     """
 
     name: str
@@ -94,15 +80,19 @@ class Adapt:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Ask one question of a model by name: ``what`` is ``"identity"`` or ``"token reach"``."""
+    """Ask one question of a model by name: ``what`` names a question of :mod:`elicitable.lab.measures`.
+
+    ``texts`` are the texts that the question is asked on, by name, as in :mod:`elicitable.lab.sources`.
+    """
 
     name: str
     base: str
     what: str
     settings: Options = ()
+    texts: tuple[str, ...] = ()
 
 
-Trial = Pretrain | Adapt | Measure
+Planned = Pretrain | Adapt | Measure  # a trial as an experiment plans it, before seeds and rates are chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +152,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What is drawn: ``kind`` over the named trials. ``"bars"`` are their claims, ours beside the source's."""
+    """What is drawn: ``kind`` names a figure of :mod:`elicitable.report.experiment_figures`, of the named trials."""
 
-    kind: Literal["bars", "learning curves", "sweep", "attention", "activations", "position shares", "residuals"]
+    kind: str
     trials: tuple[str, ...]
     caption: str
 
@@ -180,13 +170,13 @@ class Experiment:
     name: str
     title: str
     source: str
-    trials: tuple[Trial, ...]
+    trials: tuple[Planned, ...]
     claims: tuple[Claim, ...]
     figures: tuple[Figure, ...]
     deviations: tuple[str, ...] = field(default=())
     companion_seconds: float | None = None
 
-    def trial(self, name: str) -> Trial:
+    def trial(self, name: str) -> Planned:
         """The trial of that name.
 
         Raises:

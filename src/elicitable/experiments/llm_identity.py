@@ -12,6 +12,7 @@ _TRIAL = Measure(
     "smollm2",
     "identity",
     (("method", "layer-prefix"), ("size", 5), ("texts", 8)),
+    ("passages",),
 )
 
 EXPERIMENT = Experiment(

@@ -9,12 +9,14 @@ or written is left alone.
 from __future__ import annotations
 
 import json
-import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from elicitable.cache import replace_file
+from elicitable.errors import StoreError
 
 if TYPE_CHECKING:
     from elicitable.values import CurvePoint
@@ -53,14 +55,8 @@ class Heartbeat:
             return
         self._last = now
         beat = Beat(min(max(share, 0.0), 1.0), now - self.began, steps, text)
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(asdict(beat)), encoding="utf-8")
-            partial.replace(self.path)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink()
+        with suppress(StoreError):
+            replace_file(self.path, json.dumps(asdict(beat)).encode())
 
     def stop(self) -> None:
         """The job is recorded."""

@@ -1,14 +1,18 @@
 """What the trials of the experiments look at besides scores: pictures and measurements, small enough for a record.
 
+A measure is one function here. ``@look`` makes it one of an adaptation, which the ``measures`` of a planned trial may
+name; ``@question`` one of a model by name, which the ``what`` of a planned measurement may.
+
 Pictures are taken in the model's own precision, without autocast: an identity that holds exactly must be seen to.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
@@ -17,9 +21,8 @@ from elicitable.attention.split import recombine, split
 from elicitable.lab.reach import Progress, token_reach
 from elicitable.methods.catalog import method_named
 from elicitable.microscope.inspect import inspect
-from elicitable.microscope.watch import operands_of
 from elicitable.models.inject import installed, use
-from elicitable.models.mode import evaluating
+from elicitable.models.restoring import evaluating
 from elicitable.tasks.passages import ITEMS
 from elicitable.training.batches import Batch, encode
 from elicitable.training.evaluate import answer_logits
@@ -33,21 +36,72 @@ if TYPE_CHECKING:
     from elicitable.models.model import Model
     from elicitable.values import Item
 
-INSPECTED_ITEMS = 64
 INSPECTED_TOKENS = 96
 
-Found = dict[str, Any]  # a record's "measurements" by name, and its "pictures" by kind
+
+class Found(TypedDict):
+    """What a measure adds to a record: numbers by name, and pictures, which are plain data, by the measure's name."""
+
+    measurements: dict[str, float]
+    pictures: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A measure of an adaptation, and how many items of the test split it is taken on."""
+
+    take: Callable[[Model, Adaptation, Sequence[Item]], Found]
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A measure of a model by name. One that ``keeps_parts`` is given a folder for them, and tells its progress."""
+
+    ask: Callable[..., Found]
+    keeps_parts: bool
+
+
+LOOKS: dict[str, Look] = {}
+QUESTIONS: dict[str, Question] = {}
+Take = Callable[["Model", "Adaptation", Sequence["Item"]], Found]
+
+
+def look(name: str, *, items: int) -> Callable[[Take], Take]:
+    """Register the decorated function as the look of that name, taken on the first ``items`` test items."""
+
+    def register(take: Take) -> Take:
+        LOOKS[name] = Look(take, items)
+        return take
+
+    return register
+
+
+def question(name: str, *, keeps_parts: bool = False) -> Callable[[Callable[..., Found]], Callable[..., Found]]:
+    """Register the decorated function as the question of that name."""
+
+    def register(ask: Callable[..., Found]) -> Callable[..., Found]:
+        QUESTIONS[name] = Question(ask, keeps_parts)
+        return ask
+
+    return register
+
+
+@look("attention", items=1)
 def attention(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> Found:
     """Attention of the first head of the first layer on the first item, (query, prefix then content), in [0, 1]."""
     batch = encode(model, items[:1])
     pattern = joint_pattern(_first_layer(model, [adaptation], batch))
     weights = torch.cat([pattern.prefix, pattern.content], dim=-1)[0, 0]
-    picture = {"prefix": pattern.prefix.shape[-1], "tokens": batch.input_ids[0].tolist(), "weights": _rows(weights, 3)}
-    return {"pictures": {"attention": picture}}
+    picture = {
+        "prefix": pattern.prefix.shape[-1],
+        "tokens": batch.input_ids[0].tolist(),
+        "weights": _nested(weights, 3),
+    }
+    return {"measurements": {}, "pictures": {"attention": picture}}
 
 
+@look("activations", items=10)  # as in the source's figure
 def activations(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> Found:
     """Outputs of the first head of the first layer before and after ``adaptation``, where the answer begins.
 
@@ -61,43 +115,40 @@ def activations(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> 
     is_context = parts.share.shape[-1] > 0
     before = parts if is_context else split(_first_layer(model, [], batch))
     picture = {
-        "before": _rows(before.content[:, 0, query], 3),
-        "after": _rows(recombine(parts)[:, 0, query], 3),
-        "mass": _rows(parts.mass[:, 0, query], 4),
-        "bias": _rows(parts.inside[:, 0, query].mean(dim=0), 4) if is_context else None,
+        "before": _nested(before.content[:, 0, query], 3),
+        "after": _nested(recombine(parts)[:, 0, query], 3),
+        "mass": _nested(parts.mass[:, 0, query], 4),
+        "bias": _nested(parts.inside[:, 0, query].mean(dim=0), 4) if is_context else None,
     }
-    return {"pictures": {"activations": picture}}
+    return {"measurements": {}, "pictures": {"activations": picture}}
 
 
 def _first_layer(model: Model, parts: Sequence[Any], batch: Batch) -> Operands:
     """The first layer's attention call on ``batch``."""
     seen: list[Operands] = []
 
-    def look(call: Call, _: Tensor | None) -> None:
+    def keep(call: Call) -> None:
         if call.layer == 0 and not seen:
-            seen.append(operands_of(call))
+            seen.append(call.detached())
 
-    with torch.no_grad(), evaluating(model.hf), use(model, parts), installed(model) as slot:
-        slot.watchers.append(look)
-        try:
-            answer_logits(model, batch)
-        finally:
-            slot.watchers.remove(look)
+    with torch.no_grad(), evaluating(model.hf), use(model, parts), installed(model) as slot, slot.watched_by(keep):
+        answer_logits(model, batch)
     return seen[0]
 
 
-def _rows(values: Tensor, digits: int) -> Any:
+def _nested(values: Tensor, digits: int) -> Any:
     """A tensor as nested lists, rounded; −0 is 0."""
     return (torch.round(values.double() * 10**digits) / 10**digits + 0.0).tolist()
 
 
+@look("prefix use", items=64)
 def prefix_use(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> Found:
     """Appendix B: how the prefix's mass is shared among its positions, layer by layer.
 
     A layer's share of a position is its mean attention over queries and heads, over the whole prefix's. The spread is
     that between the 1st and 99th percentile over queries, heads taken together, mean over positions.
     """
-    seen = inspect(model, adaptation, items[:INSPECTED_ITEMS], max_tokens=INSPECTED_TOKENS, drift=False)
+    seen = inspect(model, adaptation, items, max_tokens=INSPECTED_TOKENS, drift=False)
     shares = [[mass / max(sum(layer.position_mass), 1e-12) for mass in layer.position_mass] for layer in seen.layers]
     spreads = [layer.share_spread for layer in seen.layers]
     return {
@@ -115,6 +166,7 @@ def prefix_use(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> F
     }
 
 
+@question("identity")
 def identity(model: Model, settings: Mapping[str, Any], seed: int) -> Found:
     """Both equations of section 4 in every layer and head, under a random prefix: the largest residual of each."""
     prefix = method_named(settings["method"]).build(model, settings["size"], seed=seed, init="random")
@@ -129,19 +181,20 @@ def identity(model: Model, settings: Mapping[str, Any], seed: int) -> Found:
         },
         "pictures": {
             "residuals": {
-                "attention residual": [_short(max(head.attention_residual for head in heads)) for heads in of_layer],
-                "output residual": [_short(max(head.output_residual for head in heads)) for heads in of_layer],
-                "drift": [_short(value) for value in drift],
-                "mass": [_short(statistics.fmean(head.prefix_mass for head in heads)) for heads in of_layer],
+                "attention residual": [_brief(max(head.attention_residual for head in heads)) for heads in of_layer],
+                "output residual": [_brief(max(head.output_residual for head in heads)) for heads in of_layer],
+                "drift": [_brief(value) for value in drift],
+                "mass": [_brief(statistics.fmean(head.prefix_mass for head in heads)) for heads in of_layer],
             }
         },
     }
 
 
-def _short(value: float) -> float:
+def _brief(value: float) -> float:
     return float(f"{value:.4g}")
 
 
+@question("token reach", keeps_parts=True)
 def reach(model: Model, settings: Mapping[str, Any], seed: int, out: Path, progress: Progress) -> Found:
     """Section 3: distinct greedy continuations of single hard tokens, and of single trained virtual tokens.
 

@@ -12,13 +12,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from elicitable.diagnosis.intervals import gap, interval
-from elicitable.experiments.experiment import Adapt, Cell, Claim, Experiment, Figure, Pretrain
-from elicitable.lab.jobs import Job, unpack
-from elicitable.records.store import Record
+from elicitable.experiments.experiment import Adapt, Cell, Claim, Experiment, Figure
+from elicitable.lab.jobs import Job
+from elicitable.records.schema import to_plain
+from elicitable.records.trial import TrialRecord
 
 VERSION = 1
-EVERY_SEED = ("position shares", "residuals")  # pictures that are drawn of every seed, not of the first alone
-Runs = Mapping[str, Sequence[tuple[Job, Record | None]]]  # by trial name, every job of an experiment
+Run = tuple[Job, TrialRecord]
+Asked = tuple[Job, TrialRecord | None]  # a job and its record, None where it was not run yet
+Runs = Mapping[str, Sequence[Asked]]  # by trial name, every job of an experiment
+Chosen = Mapping[int, Run]  # by seed, the run of a trial that counts
 
 
 def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seeds: Sequence[int]) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seed
     tables = [_experiment(experiment, runs, seeds) for experiment, runs in experiments]
     records = {job.identity: record for _, runs in experiments for jobs in runs.values() for job, record in jobs}
     known = [record for record in records.values() if record is not None]
-    versions: dict[str, str] = next((record["versions"] for record in known if "versions" in record), {})
+    versions: dict[str, str] = dict(next((record.versions for record in known if record.versions), {}))
     return {
         "version": VERSION,
         "preset": preset,
@@ -36,8 +39,8 @@ def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seed
         "outcomes": dict(Counter(claim["outcome"] for table in tables for claim in table["claims"])),
         "trials": len(records),
         "trials_recorded": len(known),
-        "trials_failed": sum(record["status"] == "failed" for record in known),
-        "seconds": round(sum(record["timing"]["seconds"] for record in known), 1),
+        "trials_failed": sum(record.status == "failed" for record in known),
+        "seconds": round(sum(record.timing.seconds for record in known), 1),
         "versions": versions,
     }
 
@@ -57,7 +60,7 @@ def _experiment(experiment: Experiment, runs: Runs, seeds: Sequence[int]) -> dic
         "companion_seconds": _times(experiment.companion_seconds, whole),
         "figures": [_figure(figure, chosen) for figure in experiment.figures],
         "seconds": round(
-            sum(record["timing"]["seconds"] for jobs in runs.values() for _, record in jobs if record is not None), 1
+            sum(record.timing.seconds for jobs in runs.values() for _, record in jobs if record is not None), 1
         ),
     }
 
@@ -66,24 +69,24 @@ def _times(seconds: float | None, seeds: int) -> float | None:
     return round(seconds * seeds, 1) if seconds is not None and seeds else None
 
 
-def _chosen(jobs: Sequence[tuple[Job, Record | None]]) -> dict[int, tuple[Job, Record]]:
+def _chosen(jobs: Sequence[Asked]) -> dict[int, Run]:
     """By seed, the run whose validation score is best (then whose loss is lowest); only seeds that are complete."""
-    chosen: dict[int, tuple[Job, Record]] = {}
+    chosen: dict[int, Run] = {}
     for seed in sorted({job.seed for job, _ in jobs}):
         own = [(job, record) for job, record in jobs if job.seed == seed]
         whole = [(job, record) for job, record in own if record is not None]
-        usable = [(job, record) for job, record in whole if record["status"] == "ok"]
+        usable = [(job, record) for job, record in whole if record.is_ok]
         if usable and len(whole) == len(own):
             chosen[seed] = max(usable, key=lambda one: _worth(one[1]))
     return chosen
 
 
-def _worth(record: Record) -> tuple[float, float]:
-    validation, loss = record.get("validation"), record.get("validation_loss_nats")
+def _worth(record: TrialRecord) -> tuple[float, float]:
+    validation, loss = record.validation, record.validation_loss_nats
     return (-1.0 if validation is None else validation, -(float("inf") if loss is None else loss))
 
 
-def _claim(claim: Claim, chosen: Mapping[str, dict[int, tuple[Job, Record]]], runs: Runs) -> dict[str, Any]:
+def _claim(claim: Claim, chosen: Mapping[str, Chosen], runs: Runs) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "text": claim.text,
         "trial": claim.cell.trial,
@@ -102,12 +105,12 @@ def _claim(claim: Claim, chosen: Mapping[str, dict[int, tuple[Job, Record]]], ru
         return {**entry, **_empty(), **_missing([one for cell in cells for one in runs[cell.trial]])}
     outcome = claim.outcome(found["mean"])
     notes = [_evidence(claim, chosen)] if outcome == "differs" else []
-    failed = sum(record is not None and record["status"] == "failed" for _, record in runs[claim.cell.trial])
+    failed = sum(record is not None and record.status == "failed" for _, record in runs[claim.cell.trial])
     notes += [f"{failed} of its runs failed"] if failed else []
     return {**entry, **found, "outcome": outcome, "reason": "; ".join(note for note in notes if note)}
 
 
-def _evidence(claim: Claim, chosen: Mapping[str, dict[int, tuple[Job, Record]]]) -> str:
+def _evidence(claim: Claim, chosen: Mapping[str, Chosen]) -> str:
     """What a differing claim rests on: how the chosen runs ended, and what the cell beside it says."""
     runs = list(chosen[claim.cell.trial].values())
     parts = [] if runs[0][0].rate is None else [f"best of the sweep: {_named(runs)}"]
@@ -116,11 +119,11 @@ def _evidence(claim: Claim, chosen: Mapping[str, dict[int, tuple[Job, Record]]])
     return "; ".join(parts)
 
 
-def _named(runs: Sequence[tuple[Job, Record]]) -> str:
+def _named(runs: Sequence[Run]) -> str:
     """The rates, steps and ends of some runs, in one phrase."""
     rates = sorted({job.rate for job, _ in runs if job.rate is not None})
-    steps = [record["steps"] for _, record in runs]
-    ends = Counter(record["stopped"] for _, record in runs)
+    steps = [record.steps for _, record in runs]
+    ends = Counter(record.stopped for _, record in runs)
     span = f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} to {max(steps):,}"
     ended = ", ".join(f"{count} × {name}" if len(runs) > 1 else name for name, count in ends.most_common())
     return f"rate {' or '.join(f'{rate:g}' for rate in rates)}, {span} steps, ended by {ended}"
@@ -130,34 +133,32 @@ def _empty() -> dict[str, Any]:
     return {"mean": None, "sd": None, "low": None, "high": None, "values": []}
 
 
-def _missing(jobs: Sequence[tuple[Job, Record | None]]) -> dict[str, str]:
+def _missing(jobs: Sequence[Asked]) -> dict[str, str]:
     """Why there is no number: it cannot be had here, it failed, or it was not run."""
     for status in ("untestable", "failed", "diverged"):
         for _, record in jobs:
-            if record is not None and record["status"] == status:
-                return {"outcome": "not testable here", "reason": f"{status}: {record['stopped']}"}
+            if record is not None and record.status == status:
+                return {"outcome": "not testable here", "reason": f"{status}: {record.stopped}"}
     return {"outcome": "not run yet", "reason": ""}
 
 
-def _values(runs: Mapping[int, tuple[Job, Record]], measurement: str) -> list[float]:
+def _values(runs: Chosen, measurement: str) -> list[float]:
     """One value a seed; a task's score in percent."""
     found = []
     for _, record in runs.values():
-        if measurement in record.get("scores", {}):
-            score = record["scores"][measurement]
-            found.append(100.0 * score["right"] / score["of"])
-        elif measurement in record.get("measurements", {}):
-            found.append(float(record["measurements"][measurement]))
+        if measurement in record.scores:
+            score = record.scores[measurement]
+            found.append(100.0 * score.right / score.of)
+        elif measurement in record.measurements:
+            found.append(record.measurements[measurement])
     return found
 
 
-def _outcomes(runs: Mapping[int, tuple[Job, Record]], measurement: str) -> tuple[tuple[int, ...], ...]:
-    return tuple(
-        unpack(record["scores"][measurement]) for _, record in runs.values() if measurement in record.get("scores", {})
-    )
+def _outcomes(runs: Chosen, measurement: str) -> tuple[tuple[int, ...], ...]:
+    return tuple(record.scores[measurement].items for _, record in runs.values() if measurement in record.scores)
 
 
-def _summary(runs: Mapping[int, tuple[Job, Record]], cell: Cell) -> dict[str, Any] | None:
+def _summary(runs: Chosen, cell: Cell) -> dict[str, Any] | None:
     """Mean and standard deviation over seeds; for a score also the bootstrap interval over items and seeds."""
     values = _values(runs, cell.measurement)
     if not values:
@@ -167,9 +168,7 @@ def _summary(runs: Mapping[int, tuple[Job, Record]], cell: Cell) -> dict[str, An
     return _spread(values, low, high)
 
 
-def _difference(
-    ours: Mapping[int, tuple[Job, Record]], cell: Cell, others: Mapping[int, tuple[Job, Record]], minus: Cell
-) -> dict[str, Any] | None:
+def _difference(ours: Chosen, cell: Cell, others: Chosen, minus: Cell) -> dict[str, Any] | None:
     """``cell`` − ``minus`` over the seeds that both have, in pairs over test items."""
     both = sorted(set(ours) & set(others))
     if not both:
@@ -194,27 +193,22 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _trial(
-    experiment: Experiment,
-    name: str,
-    jobs: Sequence[tuple[Job, Record | None]],
-    chosen: Mapping[int, tuple[Job, Record]],
-) -> dict[str, Any]:
+def _trial(experiment: Experiment, name: str, jobs: Sequence[Asked], chosen: Chosen) -> dict[str, Any]:
     trial = experiment.trial(name)
-    measured = {m for _, record in chosen.values() for m in (*record["scores"], *record.get("measurements", {}))}
+    measured = {m for _, record in chosen.values() for m in (*record.scores, *record.measurements)}
     order = {name: nth for nth, name in enumerate(getattr(trial, "scored", ()))}
     return {
         "name": name,
         "kind": type(trial).__name__.lower(),
-        "method": trial.method if isinstance(trial, Adapt) else "full" if isinstance(trial, Pretrain) else None,
+        "method": trial.method if isinstance(trial, Adapt) else None,
         "cells": {m: _summary(chosen, Cell(name, m)) for m in sorted(measured, key=lambda m: (order.get(m, 99), m))},
         "chosen": [
             {
                 "seed": seed,
                 "rate": job.rate,
                 "restart": job.restart,
-                "steps": record["steps"],
-                "stopped": record["stopped"],
+                "steps": record.steps,
+                "stopped": record.stopped,
             }
             for seed, (job, record) in chosen.items()
         ],
@@ -224,28 +218,30 @@ def _trial(
     }
 
 
-def _of_sweep(job: Job, record: Record) -> dict[str, Any]:
+def _of_sweep(job: Job, record: TrialRecord) -> dict[str, Any]:
     return {
         "seed": job.seed,
         "rate": job.rate,
         "restart": job.restart,
-        "status": record["status"],
-        "stopped": record["stopped"],
-        "steps": record.get("steps", 0),
-        "validation": record.get("validation"),
-        "loss_nats": record.get("validation_loss_nats"),
-        "seconds": record["timing"]["seconds"],
+        "status": record.status,
+        "stopped": record.stopped,
+        "steps": record.steps,
+        "validation": record.validation,
+        "loss_nats": record.validation_loss_nats,
+        "seconds": record.timing.seconds,
     }
 
 
-def _figure(figure: Figure, chosen: Mapping[str, dict[int, tuple[Job, Record]]]) -> dict[str, Any]:
-    """What is drawn: the curves of the chosen runs, and their pictures of the figure's kind, one a seed."""
+def _figure(figure: Figure, chosen: Mapping[str, Chosen]) -> dict[str, Any]:
+    """What there is to draw from, one of each a seed: the curves of the chosen runs, their pictures of that kind."""
     series = []
     for name in figure.trials:
         records = [record for _, record in chosen[name].values()]
-        pictures = [record["pictures"][figure.kind] for record in records if figure.kind in record.get("pictures", {})]
-        entry: dict[str, Any] = {"trial": name}
-        if figure.kind == "learning curves":
-            entry["curves"] = [record["curve"] for record in records]
-        series.append({**entry, "pictures": pictures if figure.kind in EVERY_SEED else pictures[:1]})
+        series.append(
+            {
+                "trial": name,
+                "curves": [to_plain(record.curve) for record in records if record.curve],
+                "pictures": [record.pictures[figure.kind] for record in records if figure.kind in record.pictures],
+            }
+        )
     return {"kind": figure.kind, "caption": figure.caption, "series": series}

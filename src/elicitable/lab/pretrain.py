@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
+from elicitable.cache import replace_file, replacing_file, write_tensors
 from elicitable.errors import StoreError, UnknownNameError
 from elicitable.methods.full import FullWeights
 from elicitable.models.model import Model
-from elicitable.models.toys import TOYS, ToySpec, build_toy
+from elicitable.models.toys import TOYS, build_toy
 from elicitable.records.provenance import versions
 from elicitable.tasks.catalog import task_from
+from elicitable.tasks.digits import RULES
 from elicitable.training.evaluate import Reading, evaluate
 from elicitable.training.loop import Fit, Plan, Progress, train
+from elicitable.values import ToySpec
 
-SCORED = ("ascending", "descending", "add-1", "add-2", "ascending-add-1", "double-histogram")
+ADVICE = "Free the place or choose another --out."
 
 
 def pretrain(
@@ -57,9 +58,10 @@ def pretrain(
     state = {key: value.to(torch.bfloat16) for key, value in weights.state().items()}
     weights.load({key: value.float() for key, value in state.items()})
     record = _record(spec, seed, fit, _scores(model, weights))
-    _write(folder / f"{name}.safetensors", lambda path: save_file(state, path))
+    with replacing_file(folder / f"{name}.safetensors", ADVICE) as partial:
+        write_tensors(partial, state)
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-    _write(folder / f"{name}.json", lambda path: path.write_text(text, encoding="utf-8"))
+    replace_file(folder / f"{name}.json", text.encode(), ADVICE)
     return record
 
 
@@ -84,13 +86,13 @@ def plan_of(spec: ToySpec) -> Plan:
 def _scores(model: Model, weights: FullWeights) -> dict[str, float]:
     with weights.weights(model):
         return {
-            task: evaluate(model, task_from(task).held_out("test"), None, Reading(batch=250)).mean for task in SCORED
+            task: evaluate(model, task_from(task).held_out("test"), None, Reading(batch=250)).mean for task in RULES
         }
 
 
 def _record(spec: ToySpec, seed: int, fit: Fit, scores: dict[str, float]) -> dict[str, Any]:
     return {
-        "spec": spec.as_dict(),
+        "spec": asdict(spec),
         "plan": asdict(plan_of(spec)),
         "seed": seed,
         "steps": fit.steps,
@@ -99,9 +101,3 @@ def _record(spec: ToySpec, seed: int, fit: Fit, scores: dict[str, float]) -> dic
         "curve": [[point.step, point.loss_nats, point.validation] for point in fit.curve],
         "versions": versions(),
     }
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    partial.replace(path)

@@ -27,13 +27,13 @@ from elicitable.diagnosis.distinct import distinct
 from elicitable.diagnosis.intervals import wilson
 from elicitable.errors import BudgetError, InputError, UnknownNameError
 from elicitable.models.capture import start_token
-from elicitable.models.mode import evaluating
 from elicitable.models.model import as_model
+from elicitable.models.restoring import evaluating
 from elicitable.records.provenance import versions
+from elicitable.records.reach import HardReach, ReachExample, TokenReach, VirtualReach
 from elicitable.records.store import Record, Store
 from elicitable.rng import torch_generator
 from elicitable.training.virtual_tokens import FittedTokens, continue_greedily, fit_virtual_tokens
-from elicitable.values import HardReach, ReachExample, TokenReach, VirtualReach
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -162,7 +162,7 @@ def check_sizes(
 
 def _check_positions(model: Model, plan: _Plan) -> None:
     """Raise InputError where the model cannot read so many tokens."""
-    positions = getattr(model.hf.config, "max_position_embeddings", None)
+    positions = model.anatomy.trained_positions
     most = None if positions is None else positions - len(plan.after)
     if most is not None and plan.length > most:  # the last token written is not read
         raise InputError(f"length must be at most {most}, what {model.name} has positions for, got {plan.length}.")
@@ -343,7 +343,7 @@ class _Sitting:
         else:
             targets = sampled_targets(model, rows, self.plan.length, generator, self.plan.after)
         with torch.no_grad():
-            return targets, model.hf.get_input_embeddings()(ids)
+            return targets, model.embed(ids)
 
     # what is shown
 

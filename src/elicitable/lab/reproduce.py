@@ -28,7 +28,8 @@ from elicitable.lab.executors import Executor, executor_named
 from elicitable.lab.heartbeat import read_beat
 from elicitable.lab.jobs import CHECKPOINT_SECONDS, Job, Order, is_final, lacks_weights, run_job
 from elicitable.lab.outcomes import results_of
-from elicitable.records.store import Record, Store, write_archive
+from elicitable.records.store import Store, write_archive
+from elicitable.records.trial import TrialRecord, kept_trial
 
 RESULTS = "results.json"
 LOCK = ".lock"
@@ -42,7 +43,7 @@ class Watcher:
         """Around the run: all jobs, those that are yet to be run, and where their records go."""
         yield
 
-    def done(self, job: Job, record: Record) -> None:
+    def done(self, job: Job, record: TrialRecord) -> None:
         """One job was run."""
 
 
@@ -138,7 +139,7 @@ def _todo(jobs: Sequence[Job], store: Store, retry: bool) -> tuple[list[Job], se
 
     A base whose record is there without its weights, as in an archive, is run again only if one of them needs it.
     """
-    missing = {job.identity for job in jobs if not is_final(store.get(job.spec()), retry)}
+    missing = {job.identity for job in jobs if not is_final(kept_trial(store, job.spec()), retry)}
     needed = {job.base.identity for job in jobs if job.identity in missing and job.base is not None}
     again = {job.identity for job in jobs if job.identity in needed and lacks_weights(store, job.spec())}
     return [job for job in jobs if job.identity in missing | again], needed
@@ -148,9 +149,9 @@ def results(experiments: Sequence[Experiment], preset: str, seeds: Sequence[int]
     """The tables from the records that are there; runs nothing."""
     pairs = []
     for experiment in experiments:
-        runs: dict[str, list[tuple[Job, Record | None]]] = {trial.name: [] for trial in experiment.trials}
+        runs: dict[str, list[tuple[Job, TrialRecord | None]]] = {trial.name: [] for trial in experiment.trials}
         for job in _jobs(experiment, seeds):
-            runs[job.trial.name].append((job, store.get(job.spec())))
+            runs[job.trial.name].append((job, kept_trial(store, job.spec())))
         pairs.append((experiment, runs))
     return results_of(pairs, preset, seeds)
 
@@ -217,11 +218,10 @@ def status(
 def _line(experiment: str, job: Job, store: Store, unfinished: str) -> Line:
     assert store.folder is not None
     beat = read_beat(store.folder, job.identity)  # before the record: it is gone once the record is there
-    record = store.get(job.spec())
+    record = kept_trial(store, job.spec())
     if record is not None:
-        state = "done" if record["status"] == "ok" else record["status"]
-        reason = "" if state == "done" else record["stopped"]
-        return Line(experiment, job, state, record.get("steps", 0), record["timing"]["seconds"], reason)
+        state, reason = ("done", "") if record.is_ok else (record.status, record.stopped)
+        return Line(experiment, job, state, record.steps, record.timing.seconds, reason)
     if beat is None:
         return Line(experiment, job, "waiting", 0, 0.0)
     return Line(experiment, job, unfinished, beat.steps, beat.seconds, beat.text)

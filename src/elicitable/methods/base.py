@@ -6,8 +6,6 @@ that makes adaptations of one kind at a given size. Nothing outside this room as
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from elicitable.errors import BudgetError, InputError
 from elicitable.methods import folders
+from elicitable.own_code import digest_of
 from elicitable.values import Budget, PrefixKV, Rung
 
 if TYPE_CHECKING:
@@ -203,13 +202,8 @@ class Method(ABC):
 
         A method of your own that you edit is another method, so its old trials are not taken for new ones.
         """
-        if type(self).__module__.startswith("elicitable."):
-            return self.name
-        try:
-            source = inspect.getsource(type(self))
-        except (OSError, TypeError):  # typed into a session that keeps no source
-            source = type(self).__qualname__
-        return f"{self.name}:{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+        digest = digest_of(self)
+        return self.name if digest is None else f"{self.name}:{digest[:12]}"
 
     def numbers(self, model: Model, size: int) -> int:
         """Return how many numbers are trained at ``size``, in closed form over the live model's shapes."""

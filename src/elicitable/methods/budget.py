@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
 
 def default_budget(model: Model) -> int:
-    """n · layers · d_model, with n the model's ``prefix_length``: 12, the paper's "same budget" setting.
+    """n · layers · d_model, with n the model's ``budget_tokens``: 12, the paper's "same budget" setting.
 
     For ``toy:ascending`` n is 2, which buys the one free key and value that the paper gives this toy.
     """
-    return model.prefix_length * model.anatomy.depth * model.anatomy.d_model
+    return model.budget_tokens * model.anatomy.depth * model.anatomy.d_model

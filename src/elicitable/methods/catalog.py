@@ -17,6 +17,7 @@ from elicitable.methods.soft_prompt import SoftPrompt
 from elicitable.methods.value_bias import ValueBias
 from elicitable.methods.zero_shot import ZeroShot
 from elicitable.models.model import as_model
+from elicitable.own_code import is_own_code, load_own
 
 METHODS: tuple[Method, ...] = (
     ZeroShot(),
@@ -34,7 +35,7 @@ TUNED = KVPrefix.name  # what is tuned where nobody says what
 
 
 def method_named(name: str | Method) -> Method:
-    """Return the built-in method of that name; a method of your own is returned as it is.
+    """Return the built-in method of that name, or your own: the object itself, or ``"my_method.py:MyMethod"``.
 
     Raises:
         UnknownNameError: there is none; the message lists near matches.
@@ -46,10 +47,19 @@ def method_named(name: str | Method) -> Method:
         raise InputError(f"give a method itself, {name.__name__}(), not its class.")
     if not isinstance(name, str):
         raise InputError(f"a method is a name or an object of a class derived from Method, got {name!r}.")
+    if is_own_code(name):
+        return _own_method(name)
     for method in METHODS:
         if method.name == name:
             return method
     raise UnknownNameError("method", name, [method.name for method in METHODS])
+
+
+def _own_method(name: str) -> Method:
+    method = load_own(name, "my_method.py:MyMethod")
+    if not isinstance(method, Method):
+        raise InputError(f"{name} is no method: derive {type(method).__name__} from elicitable.methods.base.Method.")
+    return method
 
 
 def check_options(method: Method, options: Iterable[str]) -> None:

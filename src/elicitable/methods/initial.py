@@ -43,17 +43,29 @@ def initial_ids(model: Model, length: int, init: str, seed: int, text: str | Non
 
 
 def initial_embeddings(model: Model, length: int, init: str, seed: int, text: str | None = None) -> Tensor:
-    """(length, d_model) input embeddings in the trainable dtype."""
+    """(length, d_model) input embeddings in the trainable dtype, as the model's embedding module gives them."""
     check_init(init)
-    table: Tensor = model.hf.get_input_embeddings().weight.detach()
     generator = torch_generator(seed, "noise", init)
-    noise = torch.randn(length, table.shape[1], generator=generator, dtype=torch.float64)
-    spread = float(table.float().std())
+    noise = torch.randn(length, model.anatomy.d_model, generator=generator, dtype=torch.float64)
     if init == "random":
-        return (spread * noise).to(table.device, model.trainable_dtype)
-    start = table[initial_ids(model, length, init, seed, text)[0]].to(model.trainable_dtype)
-    jitter = 0.1 * spread if init == "sink" else 0.0
+        return (embedding_spread(model) * noise).to(model.device, model.trainable_dtype)
+    start = model.embed(initial_ids(model, length, init, seed, text))[0].to(model.trainable_dtype)
+    jitter = 0.1 * embedding_spread(model) if init == "sink" else 0.0
     return start + (jitter * noise).to(start)
+
+
+@torch.no_grad()
+def embedding_spread(model: Model) -> float:
+    """The standard deviation of the model's input embeddings: its table's, times what its module scales by.
+
+    The scale is read off the first tokens: ‖embedded‖ / ‖their rows of the table‖, which is exactly 1 where the module
+    only looks up.
+    """
+    table: Tensor = model.hf.get_input_embeddings().weight
+    rows = table[:256]
+    embedded = model.embed(torch.arange(len(rows), device=table.device)[None])[0]
+    scale = float(embedded.double().norm() / rows.double().norm()) if not torch.equal(embedded, rows) else 1.0
+    return float(table.float().std()) * scale
 
 
 def check_length(length: int) -> None:

@@ -7,6 +7,7 @@ Source: Petrov, Torr, Bibi, ICLR 2024, section 2.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -95,10 +96,8 @@ def residuals(model: Model, ids: Tensor) -> Tensor:
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.append((args[0] if args else kwargs["hidden_states"])[0].detach())
 
-    hooks = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in model.anatomy.blocks]
-    try:
+    with ExitStack() as stack:
+        for block in model.anatomy.blocks:
+            stack.enter_context(block.register_forward_pre_hook(keep, with_kwargs=True))
         model.hf(input_ids=ids, use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return torch.stack(seen)

@@ -151,7 +151,7 @@ def readable(task: Task, layouts: Sequence[Layout]) -> list[Layout]:
 
 def room_of(model: Model) -> int:
     """Positions that a context may take so that as many are left to the content."""
-    return int(getattr(model.hf.config.get_text_config(), "max_position_embeddings", 2048) or 2048) // 2
+    return (model.anatomy.trained_positions or 2048) // 2
 
 
 def instructions(task: Task) -> Iterator[str]:

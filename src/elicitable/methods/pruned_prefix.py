@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from elicitable.errors import InputError
 from elicitable.methods import folders
 from elicitable.methods.base import Adaptation
+from elicitable.models.prefixes import kept_places
 from elicitable.values import PrefixKV
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ class PrunedPrefixContext(Adaptation):
     @classmethod
     def of(cls, prefix: PrefixKV, **setting: Any) -> PrunedPrefixContext:
         """Pack a context of one row with keys in every layer."""
-        kept = [_kept(prefix, layer) for layer in range(len(prefix.keys))]
+        kept = [
+            kept_places(prefix, layer).expand(key.shape[1:3])
+            for layer, key in enumerate(prefix.keys)
+            if key is not None
+        ]
         keys, values = (
             [x[0].detach()[mask].clone() for x, mask in zip(part, kept, strict=True) if x is not None]
             for part in (prefix.keys, prefix.values)
@@ -120,12 +125,6 @@ class PrunedPrefix:
             )
         own = {k: x.to(model.device, model.trainable_dtype) if x.is_floating_point() else x for k, x in tensors.items()}
         return PrunedPrefixContext.from_tensors(own, adapter=str(folder))
-
-
-def _kept(prefix: PrefixKV, layer: int) -> Tensor:
-    key, kept = prefix.keys[layer], None if prefix.kept is None else prefix.kept[layer]
-    assert key is not None
-    return torch.ones(key.shape[1:3], dtype=torch.bool) if kept is None else kept.cpu().expand(key.shape[1:3])
 
 
 def _unpacked(packed: Tensor, kept: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a context does inside a model, over many texts: one small frozen record.
+"""Say what a context does inside a model, over many texts, in one small frozen record.
 
 Source: sections 4 and 6 and appendix B of the paper.
 """
@@ -6,22 +6,19 @@ Source: sections 4 and 6 and appendix B of the paper.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from elicitable.attention.patterns import content_pattern, joint_pattern
 from elicitable.errors import InputError
 from elicitable.microscope.prune import Ablation
 from elicitable.microscope.scope import Scope
 from elicitable.microscope.watch import watch
-from elicitable.models.adapters import attending
-from elicitable.models.attend import probing
+from elicitable.microscope.words import output_projections, says, token_name
 from elicitable.models.inject import prefix_of
-from elicitable.models.mode import evaluating
 from elicitable.models.model import Model, as_model
 from elicitable.values import Item
 
@@ -92,7 +89,9 @@ class Heatmap:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Everything :func:`inspect` found. ``prefix`` is the number of context tokens, the rank that theory allows.
+    """Record everything that :func:`inspect` found.
+
+    ``prefix`` is the number of context tokens, which is the rank that theory allows.
 
     ``ablations`` are there where the score was measured without parts of the context.
     """
@@ -167,7 +166,7 @@ def inspect(
         _check_head(model, heatmap)
         with watch(model, parts, drift=drift, reference=reference) as scope:
             for batch in _batches(model, sorted(rows, key=len), batch_size):
-                model.hf(**batch, use_cache=False, **_one_logit(model))
+                model.hf(**batch, use_cache=False, logits_to_keep=1)
         facts = _layer_facts(model, scope, top)
         picture = None if heatmap is None else _heatmap(model, parts, rows[0], *heatmap)
     return Inspection(
@@ -203,10 +202,6 @@ def _batches(model: Model, rows: list[list[int]], size: int) -> Iterator[dict[st
         ids = torch.tensor([[0] * (longest - len(row)) + row for row in batch], device=model.device)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch], device=model.device)
         yield {"input_ids": ids, "attention_mask": mask}
-
-
-def _one_logit(model: Model) -> dict[str, int]:
-    return {"logits_to_keep": 1} if model.anatomy.takes_logits_to_keep else {}
 
 
 def _check_head(model: Model, heatmap: tuple[int, int] | None) -> None:
@@ -257,78 +252,10 @@ def _dead(layers: Sequence[LayerFacts]) -> tuple[int, ...]:
     return tuple(i for i in range(len(used[0])) if max(share[i] for share in used) < DEAD_SHARE) if used else ()
 
 
-Words = tuple[tuple[str, float], ...]
-
-
-@torch.no_grad()
-def says(
-    model: Model, layer: int, bias: Tensor, top: int = 8, projection: nn.Module | None = None
-) -> tuple[Words, Words]:
-    """The tokens that a bias promotes and suppresses: unembedding · W_O · bias.
-
-    The final norm lies between the two in the model; it is left out, so logits are comparable within a layer only.
-
-    Args:
-        model: the model.
-        layer: whose W_O the bias goes through.
-        bias: (head, d_value).
-        top: tokens on each side.
-        projection: W_O, if it is known; it is found by a run otherwise.
-
-    Returns:
-        (token, logit) from the most promoted, and from the most suppressed; empty where no W_O was found.
-    """
-    projection = projection or output_projections(model)[layer]
-    unembedding = model.hf.get_output_embeddings()
-    if projection is None or unembedding is None:
-        return (), ()
-    flat = bias.reshape(1, 1, -1).to(model.device, next(projection.parameters()).dtype)
-    direction = projection(flat) - projection(torch.zeros_like(flat))  # without W_O's own constant
-    logits = nn.functional.linear(direction.to(unembedding.weight.dtype), unembedding.weight)[0, 0].float()
-    best, worst = logits.topk(min(top, len(logits))), (-logits).topk(min(top, len(logits)))
-    promoted = tuple(
-        (token_name(model, i), v) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    )
-    suppressed = tuple(
-        (token_name(model, i), -v) for i, v in zip(worst.indices.tolist(), worst.values.tolist(), strict=True)
-    )
-    return promoted, suppressed
-
-
-def output_projections(model: Model) -> tuple[nn.Module | None, ...]:
-    """W_O of each layer: the first leaf module that gets the heads' outputs after attention, found by one short run."""
-    found = [list[nn.Module]() for _ in model.anatomy.attentions]
-
-    def noting(layer: int, attention: nn.Module) -> Any:
-        width = model.anatomy.layers[layer].heads * model.anatomy.layers[layer].d_value
-
-        def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-            attended = any(call[0] is attention for call in calls)
-            if attended and args and args[0].shape[-1] == width and getattr(module, "weight", args[0][0, 0]).ndim == 2:
-                found[layer].append(module)
-
-        return note
-
-    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    with ExitStack() as stack:
-        for layer, attention in enumerate(model.anatomy.attentions):
-            for leaf in (m for m in attention.modules() if not any(m.children())):
-                stack.callback(leaf.register_forward_pre_hook(noting(layer, attention)).remove)
-        calls = stack.enter_context(probing())
-        with evaluating(model.hf), attending(model.hf):
-            model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return tuple(modules[0] if modules else None for modules in found)
-
-
-def token_name(model: Model, token: int) -> str:
-    """The token as text, or its id where there is no tokenizer."""
-    return str(token) if model.tokenizer is None else str(model.tokenizer.decode([token]))
-
-
 def _heatmap(model: Model, parts: list[Any], row: list[int], layer: int, head: int) -> Heatmap:
     with watch(model, parts, residuals=False, spectra=False, keep=[layer]) as scope:
         for batch in _batches(model, [row], 1):
-            model.hf(**batch, use_cache=False, **_one_logit(model))
+            model.hf(**batch, use_cache=False, logits_to_keep=1)
     operands, plain = scope.raw[layer][0]
     without = content_pattern(operands if plain is None else plain)
     joint = joint_pattern(operands)
@@ -338,14 +265,14 @@ def _heatmap(model: Model, parts: list[Any], row: list[int], layer: int, head: i
         layer=layer,
         head=head,
         tokens=tuple(token_name(model, token) for token in row),
-        prefix_tokens=tuple(f"[{i}]" for i in range(operands.prefix)),
-        with_context=_rows(torch.cat([joint.prefix, joint.content[..., :keys]], dim=-1), head),
-        without=_rows(without[..., :keys], head),
-        rescaled=_rows(joint.content[..., :keys] / rest.clamp(min=torch.finfo(rest.dtype).tiny), head),
+        prefix_tokens=tuple(f"[{i}]" for i in range(operands.prefix_length)),
+        with_context=_nested(torch.cat([joint.prefix, joint.content[..., :keys]], dim=-1), head),
+        without=_nested(without[..., :keys], head),
+        rescaled=_nested(joint.content[..., :keys] / rest.clamp(min=torch.finfo(rest.dtype).tiny), head),
     )
 
 
-def _rows(weights: Tensor, head: int) -> tuple[tuple[float, ...], ...]:
+def _nested(weights: Tensor, head: int) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in weights[0, head].tolist())
 
 
@@ -362,7 +289,7 @@ def _warnings(model: Model, parts: list[Any], scope: Scope, drift: bool) -> Iter
         yield from _sink_warning(scope)
     with torch.no_grad():
         prefix = prefix_of(model, [part for part in parts if part is not None])
-    if prefix is not None and (prefix.positions is None or prefix.shift) and model.anatomy.has_rotary:
+    if prefix is not None and (prefix.positions is None or prefix.shift) and model.anatomy.has_relative_positions:
         yield (
             "The context's keys are stored without positions (as PEFT stores them): on a rotary model its prefix "
             "mass depends on where in the sequence a query stands."

@@ -1,10 +1,10 @@
-"""Which virtual tokens, layers and heads of a context do anything: measured by leaving them out."""
+"""Measure which virtual tokens, layers and heads of a context do anything, by leaving them out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 from elicitable.errors import InputError
 from elicitable.microscope.watch import watch
 from elicitable.models.attend import Call, combine
-from elicitable.models.inject import installed, prefix_length, row_count
+from elicitable.models.inject import installed
 from elicitable.models.model import Model, as_model
+from elicitable.models.prefixes import drop_layers, keep_pairs, keep_tokens, prefix_length, row_count
 from elicitable.values import PrefixKV
 
 Scorer = Callable[[PrefixKV], float]
@@ -22,7 +23,7 @@ Scorer = Callable[[PrefixKV], float]
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """What was left out (position, layer or head), the score without it, and what that lost (negative: gained)."""
+    """Record what was left out (position, layer or head), the score without it, and the loss (negative: a gain)."""
 
     what: str
     score: float
@@ -31,7 +32,7 @@ class Ablation:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What pruning kept and what it cost.
+    """Record what pruning kept and what it cost.
 
     ``kept`` and ``dropped`` are virtual tokens: dropped are those that no head of any layer needs. ``silent`` are the
     (layer, kv_head) pairs that keep no token. A *pair* is one token's key and value in one such head; ``numbers``
@@ -212,7 +213,7 @@ def _record(model: Model, search: _Search, there: Tensor) -> Pruned:
 
 @torch.no_grad()
 def pair_use(model: Any, prefix: PrefixKV, batches: Sequence[dict[str, Tensor]]) -> Tensor:
-    """Mean over queries and grouped heads of A^pt_ij · ‖v_j‖: (layer, kv_head, prefix); −∞ where there is no key."""
+    """Average A^pt_ij · ‖v_j‖ over queries and grouped heads: (layer, kv_head, prefix); −∞ where there is no key."""
     model = as_model(model)
     with watch(model, prefix, residuals=False, drift=False, spectra=False) as scope:
         for batch in batches:
@@ -228,74 +229,23 @@ def pair_use(model: Any, prefix: PrefixKV, batches: Sequence[dict[str, Tensor]])
     return use
 
 
-def keep_pairs(prefix: PrefixKV, kept: Tensor, *, moves: bool = False) -> PrefixKV:
-    """The context with the (layer, kv_head, prefix) pairs of ``kept`` alone; tokens that no head keeps are left out.
-
-    ``moves``: the content's positions move up by the tokens that are gone; otherwise nothing moves.
-    """
-    tokens = kept.any(dim=(0, 1)).nonzero()[:, 0]
-    smaller = keep_tokens(prefix, tokens.tolist(), moves=moves)
-    masks = [kept[i, : 0 if key is None else key.shape[1]][:, tokens] for i, key in enumerate(smaller.keys)]
-    return replace(smaller, kept=None if all(bool(mask.all()) for mask in masks) else tuple(masks))
-
-
-def keep_tokens(prefix: PrefixKV, kept: Sequence[int], *, moves: bool = False) -> PrefixKV:
-    """The context with the tokens ``kept`` alone, each where it was.
-
-    ``moves``: tokens and content move up by the tokens that are gone, as PEFT would have it.
-    """
-    index = torch.tensor(list(kept), dtype=torch.long)
-    gone = prefix_length(prefix) - len(kept) if moves else 0
-
-    def chosen(x: Tensor | None, axis: int) -> Tensor | None:
-        return None if x is None else x.index_select(axis, index.to(x.device))
-
-    positions = prefix.positions
-    if positions is not None:
-        positions = positions[:, gone:] if moves else chosen(positions, 1)
-    return replace(
-        prefix,
-        keys=tuple(chosen(x, 2) for x in prefix.keys),
-        values=tuple(chosen(x, 2) for x in prefix.values),
-        positions=positions,
-        visible=chosen(prefix.visible, 1),
-        shift=max(prefix.shift - gone, 0),
-        kept=None if prefix.kept is None else tuple(chosen(x, 1) for x in prefix.kept),
-    )
-
-
-def drop_layers(prefix: PrefixKV, layers: Sequence[int]) -> PrefixKV:
-    """The context without any keys in ``layers``."""
-    gone = set(layers)
-    return replace(
-        prefix,
-        keys=tuple(None if i in gone else key for i, key in enumerate(prefix.keys)),
-        values=tuple(None if i in gone else value for i, value in enumerate(prefix.values)),
-    )
-
-
 @contextmanager
 def without_heads(model: Any, heads: Sequence[tuple[int, int]]) -> Iterator[None]:
-    """Inside the ``with`` the (layer, head) pairs in ``heads`` attend to the content alone, whatever the context."""
+    """Let the (layer, head) pairs in ``heads`` attend to the content alone inside, whatever the context."""
     model = as_model(model)
     chosen: dict[int, list[int]] = {}
     for layer, head in heads:
         chosen.setdefault(layer, []).append(head)
 
-    def leave_out(call: Call, _: Tensor | None) -> Tensor | None:
+    def leave_out(call: Call) -> Tensor | None:
         if call.layer not in chosen or call.prefix_key is None:
             return None
-        alone = replace(call, prefix_key=None, prefix_value=None, prefix_visible=None, prefix_bias=None)
         output = combine(call, slot, call.dropout).clone()
-        output[:, chosen[call.layer]] = combine(alone, slot, call.dropout)[:, chosen[call.layer]]
+        output[:, chosen[call.layer]] = combine(call.without_context(), slot, call.dropout)[:, chosen[call.layer]]
         return output
 
-    with installed(model) as slot:
-        slot.watchers.insert(0, leave_out)  # the first watcher's output is the model's
-        try:
-            yield
-        finally:
-            slot.watchers.remove(leave_out)
+    with installed(model) as slot, slot.watched_by(leave_out, first=True):
+        yield
 
 
 def ablate(
@@ -307,7 +257,7 @@ def ablate(
     layers: Sequence[tuple[int, int]] = (),
     heads: Sequence[tuple[int, int]] = (),
 ) -> tuple[Ablation, ...]:
-    """What the score loses without ranges of tokens and of layers (first, last), and without single (layer, head).
+    """Measure what the score loses without ranges of tokens or layers (first, last), and without single (layer, head).
 
     Example:
         >>> import elicitable as el

@@ -1,4 +1,4 @@
-"""What a watch has seen: statistics that add up over batches, and the raw operands only where they were asked for.
+"""Read what a watch has seen: statistics that add up over batches, and raw operands only where they were asked for.
 
 Shapes as in the glossary of :mod:`elicitable.values`; layers with fewer heads than the widest are filled with NaN.
 """
@@ -6,7 +6,7 @@ Shapes as in the glossary of :mod:`elicitable.values`; layers with fewer heads t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,67 +14,17 @@ from torch import Tensor
 
 from elicitable.attention.crossing import Drift
 from elicitable.attention.operands import Operands, valid_queries
-from elicitable.attention.positions import BINS, share_histogram, spread
+from elicitable.attention.positions import share_histogram, spread
 from elicitable.attention.residuals import Residuals
 from elicitable.attention.split import Parts, attend_content
 from elicitable.attention.subspace import Subspace, packed, second_moment, subspace, unpacked
 from elicitable.errors import InputError
+from elicitable.microscope.tally import Tally
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _DRIFTS = ("variation", "divergence", "by_queries", "by_keys", "interaction", "local", "first_with", "first_without")
-
-
-@dataclass(eq=False)
-class Tally:
-    """Sums of one layer over batch and queries that are no padding; (head, …) in float64."""
-
-    heads: int
-    d_value: int
-    queries: int = 0
-    drift_queries: int = 0
-    later_queries: int = 0
-    prefix: int = 0
-    visible: float = 0.0
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    largest: dict[str, Tensor] = field(default_factory=dict)
-    position_mass: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
-    _counts: Tensor | None = None  # the histogram, sparse: most bins of most positions are empty
-
-    def add(self, name: str, value: Tensor) -> None:
-        """Add to a sum, from zero."""
-        value = value.double().cpu()
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
-
-    def raise_to(self, name: str, value: Tensor) -> None:
-        """Keep the larger of what is there and ``value``; a NaN stays."""
-        value = value.double().cpu()
-        self.largest[name] = torch.maximum(self.largest[name], value) if name in self.largest else value
-
-    def add_positions(self, mass: Tensor, histogram: Tensor) -> None:
-        """Add per-position sums (head, prefix); contexts of different length are aligned at the content."""
-        self.position_mass = _add_aligned(self.position_mass, mass.double().cpu())
-        if self._counts is not None:
-            histogram = _add_aligned(self.histogram, histogram)
-        self._counts = histogram.flatten().to_sparse()
-        self.prefix = max(self.prefix, mass.shape[1])
-
-    @property
-    def histogram(self) -> Tensor:
-        """Counts of each position's share, (head, prefix, BINS)."""
-        assert self._counts is not None
-        return self._counts.to_dense().reshape(self.heads, -1, BINS)
-
-
-def _add_aligned(old: Tensor, new: Tensor) -> Tensor:
-    if old.shape[0] == 0:
-        return new
-    length = max(old.shape[1], new.shape[1])
-    total = new.new_zeros(new.shape[0], length, *new.shape[2:])
-    total[:, length - old.shape[1] :] += old
-    total[:, length - new.shape[1] :] += new
-    return total
 
 
 def _directions(vectors: Tensor) -> Tensor:
@@ -86,7 +36,7 @@ def _directions(vectors: Tensor) -> Tensor:
 
 
 class Scope:
-    """The statistics of everything a model ran inside :func:`elicitable.watch`.
+    """Give the statistics of everything that a model ran inside :func:`elicitable.watch`.
 
     Means are over all queries that are no padding, of all batches. Every (layer, head) result is a float64 tensor.
     """
@@ -119,7 +69,7 @@ class Scope:
         if self._spectra:
             tally.add("moment", packed(second_moment(bias, valid)))
         count = int(valid.sum())
-        if operands.prefix:
+        if operands.prefix_length:
             share = parts.share if every else torch.where(valid[:, None, :, None], parts.share, 0.0)
             used = torch.einsum("bhq,bhqn->hn", mass, share)
             histogram = share_histogram(share, valid)
@@ -272,18 +222,20 @@ class Scope:
     @property
     def position_mass(self) -> Tensor:
         """Mean A^pt on each context position, (layer, head, prefix); sums over prefix to the mean mass."""
-        per_layer = {i: t.position_mass / max(t.queries, 1) for i, t in self._tallies.items() if t.prefix}
+        per_layer = {i: t.position_mass / max(t.queries, 1) for i, t in self._tallies.items() if t.prefix_length}
         return self._stack_positions(per_layer)
 
     @property
     def position_spread(self) -> Tensor:
         """1–99 percentile spread of each position's share of the prefix mass, (layer, head, prefix) in [0, 1]."""
-        return self._stack_positions({i: spread(t.histogram) for i, t in self._tallies.items() if t.prefix})
+        return self._stack_positions({i: spread(t.histogram) for i, t in self._tallies.items() if t.prefix_length})
 
     @property
     def layer_spread(self) -> Tensor:
         """The same with all heads of a layer pooled, mean over positions, (layer,): the figure of appendix B."""
-        pooled = {i: spread(t.histogram.sum(dim=0, dtype=torch.int64)) for i, t in self._tallies.items() if t.prefix}
+        pooled = {
+            i: spread(t.histogram.sum(dim=0, dtype=torch.int64)) for i, t in self._tallies.items() if t.prefix_length
+        }
         means = [pooled[i].mean() if i in pooled else torch.tensor(torch.nan).double() for i in range(self.depth)]
         return torch.stack(means)
 
@@ -291,7 +243,9 @@ class Scope:
     def visible_share(self) -> Tensor:
         """Share of (query, context key) pairs that the layer's sliding window leaves visible, (layer,) in [0, 1]."""
         shares = [
-            tally.visible / max(tally.queries, 1) if (tally := self._tallies.get(i)) and tally.prefix else torch.nan
+            tally.visible / max(tally.queries, 1)
+            if (tally := self._tallies.get(i)) and tally.prefix_length
+            else torch.nan
             for i in range(self.depth)
         ]
         return torch.tensor(shares, dtype=torch.float64)
@@ -321,7 +275,7 @@ class Scope:
     @property
     def prefix_length(self) -> int:
         """Context keys of the longest context seen."""
-        return max((tally.prefix for tally in self._tallies.values()), default=0)
+        return max((tally.prefix_length for tally in self._tallies.values()), default=0)
 
     def frame(self) -> pd.DataFrame:
         """A tidy data frame, one row per layer and head; what was not measured is NaN."""

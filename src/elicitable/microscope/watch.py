@@ -1,8 +1,6 @@
 """See what a context does while a model runs, exactly.
 
-This file may import the attention room, though it lies in ``models``: it turns the calls that the attention function
-offers into that room's operands, and that room turns them into numbers.
-
+A model's attention offers every call as the operands of section 4, and the attention room turns them into numbers.
 Three runs are compared, layer by layer:
 
 * the *watched* run, with the context, as the user calls it;
@@ -22,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
 
 from elicitable.attention.crossing import drift as drift_between
 from elicitable.attention.operands import Operands
@@ -31,9 +28,10 @@ from elicitable.attention.split import recombine, split
 from elicitable.errors import InputError
 from elicitable.microscope.scope import Scope
 from elicitable.models.attend import Call, Slot, Watcher, combine
+from elicitable.models.caches import Shadow, with_replay
 from elicitable.models.inject import Adaptation, installed, use
-from elicitable.models.mode import evaluating
 from elicitable.models.model import Model, as_model
+from elicitable.models.restoring import evaluating, swapped
 from elicitable.values import PrefixKV
 
 
@@ -104,27 +102,6 @@ def watch(
         yield scope
 
 
-def operands_of(call: Call) -> Operands:
-    """A model's attention call as the attention room takes it, detached from the graph."""
-    dtype = call.query.dtype
-    return Operands(
-        query=call.query,
-        key=call.key.to(dtype),
-        value=call.value.to(dtype),
-        prefix_key=call.prefix_key,
-        prefix_value=call.prefix_value,
-        content_mask=call.content_mask,
-        prefix_visible=call.prefix_visible,
-        scaling=call.scaling,
-        softcap=call.softcap,
-        sink=call.sink,
-        content_bias=call.position_bias,
-        prefix_bias=call.prefix_bias,
-        log_strength=call.log_strength,
-        value_bias=call.value_bias,
-    ).detached()
-
-
 def _parts(context: Any) -> list[Any]:
     if context is None:
         return []
@@ -162,131 +139,55 @@ class _Seen(Exception):
     """No error: ends a layer's rerun once its attention was reached, and is caught right outside it."""
 
 
-class _Replay:
-    """Stands in for a cache in a layer's rerun: gives back the earlier keys and values, and stores nothing."""
-
-    def __init__(self, cache: Cache, key: Tensor, value: Tensor) -> None:
-        self._cache, self._key, self._value = cache, key, value
-
-    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """What the watched call had, with the new keys and values in the last places."""
-        new = key.shape[2]
-        past = self._key.shape[2] - new
-        if past == 0:
-            return key, value
-        if self._key.shape[1] == key.shape[1] and self._key.shape[3] == key.shape[3]:
-            earlier = self._key[:, :, :past], self._value[:, :, :past]
-        else:  # the model caches something its keys are made from (a latent), so take it from the cache itself
-            stored = self._cache.layers[layer]
-            earlier = stored.keys[:, :, :past], stored.values[:, :, :past]
-        return torch.cat([earlier[0].to(key), key], dim=2), torch.cat([earlier[1].to(value), value], dim=2)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cache, name)
-
-
 class _Reference:
     """The model that a watched run is held against, and the two ways to run it."""
 
     def __init__(self, base: Model, slot: Slot) -> None:
-        self.base, self.slot = base, slot
-        self._cache: Any = None
-        self._own_cache: Any = None
-        self._replaced: dict[str, Any] = {}
+        self.base, self.slot, self.shadow = base, slot, Shadow()
 
     @contextmanager
     def _alone(self, watcher: Watcher, shift: int) -> Iterator[None]:
-        """No context, no other watchers; the content stays at its positions."""
-        slot, depth = self.slot, self.base.anatomy.depth
-        saved = {name: getattr(slot, name) for name in ("watchers", "prefix", "strength", "capture")}
-        positions = slot.query_positions
-        slot.watchers, slot.strength, slot.capture = [watcher], 1.0, None
-        slot.prefix = PrefixKV((None,) * depth, (None,) * depth, shift=shift) if shift else None
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            slot.query_positions = positions
-            for name, value in saved.items():
-                setattr(slot, name, value)
+        """Run without the context and without other watchers; the content stays at its positions."""
+        nothing = (None,) * self.base.anatomy.depth
+        prefix = PrefixKV(nothing, nothing, shift=shift) if shift else None
+        counted = {"query_positions": self.slot.query_positions, "key_count": self.slot.key_count}
+        alone = swapped(self.slot, watchers=[watcher], prefix=prefix, strength=1.0, capture=None, **counted)
+        with alone, torch.no_grad():
+            yield
 
     def run_layer(self, layer: int, watched: Operands, args: Any, kwargs: Any) -> tuple[Operands, Tensor]:
-        """One decoder layer again, from the input it was given, up to its attention: operands and output."""
+        """Run one decoder layer again, from the input it was given, up to its attention: operands and output."""
         seen: list[tuple[Operands, Tensor]] = []
 
-        def stop(call: Call, _: Tensor | None) -> None:
-            seen.append((operands_of(call), combine(call, self.slot).detach()))
+        def stop(call: Call) -> None:
+            seen.append((call.detached(), combine(call, self.slot).detach()))
             raise _Seen
 
-        def replay(x: Any) -> Any:
-            return _Replay(x, watched.key, _plain_value(watched)) if isinstance(x, Cache) else x
-
-        block = self.base.anatomy.blocks[layer]
+        block, key, value = self.base.anatomy.blocks[layer], watched.key, _plain_value(watched)
         with self._alone(stop, 0), evaluating(block), suppress(_Seen):
-            block.forward(*map(replay, args), **{name: replay(x) for name, x in kwargs.items()})
+            block.forward(*with_replay(args, key, value), **with_replay(kwargs, key, value))
         return seen[0]
 
     def run(self, inputs: dict[str, Any], shift: int) -> dict[int, Operands]:
-        """The whole model on the same inputs: each layer's operands."""
+        """Run the whole model on the same inputs: each layer's operands."""
         seen: dict[int, Operands] = {}
 
-        def record(call: Call, _: Tensor | None) -> None:
-            seen[call.layer] = operands_of(call)
+        def record(call: Call) -> None:
+            seen[call.layer] = call.detached()
 
         given = {name: x for name, x in inputs.items() if name in _INPUTS and x is not None}
         cache = inputs.get("past_key_values")
         given["use_cache"] = cache is not None
         if cache is not None:
-            given["past_key_values"] = self._shadow(cache)
-        if "logits_to_keep" in inspect.signature(self.base.hf.forward).parameters:
-            given["logits_to_keep"] = 1
+            given["past_key_values"] = self.shadow.of(cache)
         with self._alone(record, shift), evaluating(self.base.hf):
-            self.base.hf(**given)
+            self.base.hf(**given, logits_to_keep=1)
         return seen
-
-    def knows(self, cache: Any) -> bool:
-        """Whether the plain run has seen all that ``cache`` holds."""
-        return cache is None or cache is self._cache or int(cache.get_seq_length()) == 0
-
-    def _shadow(self, cache: Any) -> Any:
-        if cache is not self._cache or int(cache.get_seq_length()) == 0:
-            self.release()
-            self._cache, self._own_cache = cache, copy.deepcopy(cache)
-            for name in _CACHE_CHANGES:
-                self._own_cache.__dict__.pop(name, None)  # what another watch has put there
-                self._follow(name)
-        return self._own_cache
-
-    def _follow(self, name: str) -> None:
-        """What beam search and assisted generation do to the watched run's cache happens to the plain run's too."""
-        theirs, own = getattr(self._cache, name, None), getattr(self._own_cache, name, None)
-        if theirs is None or own is None:
-            return
-
-        def both(*args: Any, **kwargs: Any) -> Any:
-            own(*args, **kwargs)
-            return theirs(*args, **kwargs)
-
-        self._replaced[name] = self._cache.__dict__.get(name)
-        self._cache.__dict__[name] = both
-
-    def release(self) -> None:
-        """Let go of the watched run's cache."""
-        for name, previous in self._replaced.items():
-            if previous is None:
-                self._cache.__dict__.pop(name, None)
-            else:
-                self._cache.__dict__[name] = previous
-        self._replaced.clear()
-        self._cache = self._own_cache = None
 
 
 _INPUTS = frozenset(
     ["input_ids", "inputs_embeds", "attention_mask", "position_ids", "cache_position", "token_type_ids"]
 )
-
-
-_CACHE_CHANGES = ("reorder_cache", "crop", "batch_repeat_interleave", "batch_select_indices", "reset")
 
 
 def _plain_value(watched: Operands) -> Tensor:
@@ -311,19 +212,14 @@ class _Observer:
     def attached(self) -> Iterator[None]:
         """Watch the model's calls; everything is taken away again at the end, also after an exception."""
         with ExitStack() as stack:
-            self.slot.watchers.append(self.watcher)
-            stack.callback(self._detach)
-            before = self.model.hf.register_forward_pre_hook(self.before_forward, with_kwargs=True)
-            stack.callback(before.remove)
-            stack.callback(self.reference.release)
+            stack.enter_context(self.slot.watched_by(self.watcher))
+            stack.enter_context(self.model.hf.register_forward_pre_hook(self.before_forward, with_kwargs=True))
+            stack.callback(self.reference.shadow.release)
             if self.residuals:
                 for layer, block in enumerate(self.model.anatomy.blocks):
-                    after = block.register_forward_hook(self._after_layer(layer), with_kwargs=True)
-                    stack.callback(after.remove)
+                    after = self._after_layer(layer)
+                    stack.enter_context(block.register_forward_hook(after, with_kwargs=True))
             yield
-
-    def _detach(self) -> None:
-        self.slot.watchers[:] = [watcher for watcher in self.slot.watchers if watcher is not self.watcher]
 
     def _is_off(self) -> bool:
         """During another run (of a context, of a reference), and while checkpoints are recomputed for gradients."""
@@ -345,17 +241,17 @@ class _Observer:
             return
         inputs = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         inputs = {**inputs.pop("kwargs", {}), **inputs}
-        if not self.reference.knows(inputs.get("past_key_values")):
+        if not self.reference.shadow.knows(inputs.get("past_key_values")):
             self.scope.note("Drift was not measured where a cache was filled before the watch began.")
             return
         shift = self.slot.prefix.shift if self.slot.prefix is not None else 0
         self.plain = self.reference.run(inputs, shift)
 
-    def see(self, call: Call, _: Tensor | None) -> Tensor | None:
+    def see(self, call: Call) -> Tensor | None:
         """One call of the watched run; returns its output where that is what the model would compute."""
         if self._is_off():
             return None
-        operands = operands_of(call)
+        operands = call.detached()
         with torch.no_grad(), torch.autocast(operands.query.device.type, enabled=False):
             parts = split(operands)
             self.scope.add_split(call.layer, operands, parts)

@@ -1,1 +1,1 @@
-"""The only room that knows transformers: load a model, run a context into a PrefixKV, inject it, watch it."""
+"""Load a model, run a context into a PrefixKV, and put it before the content: the one room that knows transformers."""

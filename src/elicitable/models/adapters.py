@@ -1,4 +1,4 @@
-"""Attention of architectures that do not follow transformers' attention interface, brought to it.
+"""Bring architectures that do not follow transformers' attention interface to it.
 
 Each adapter is the architecture's own attention forward with its softmax replaced by a call of
 :func:`elicitable.models.attend.attend`. It stands in for the module's forward only while :func:`attending` is open.
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from elicitable.models.attend import NAME, attend
+from elicitable.models.restoring import swapped
 
 Forward = Callable[..., tuple[Tensor, None]]
 
@@ -117,12 +118,12 @@ ADAPTERS: dict[str, tuple[str, Forward, bool]] = {
 
 
 def has_adapter(hf: PreTrainedModel) -> bool:
-    """Whether the model's attention is brought to the interface by an adapter of this file."""
+    """Say whether the model's attention is brought to the interface by an adapter of this file."""
     return hf.config.model_type in ADAPTERS and not getattr(hf.config, "alibi", False)
 
 
 def has_alibi(hf: PreTrainedModel) -> bool:
-    """Whether positions are biases on logits, so that a context can stand at −n … −1 without rotary angles."""
+    """Say whether positions are biases on logits, so that a context can stand at −n … −1 without rotary angles."""
     return has_adapter(hf) and ADAPTERS[hf.config.model_type][2]
 
 
@@ -134,16 +135,8 @@ def attending(hf: PreTrainedModel) -> Iterator[None]:
             class_name, forward, _ = ADAPTERS[hf.config.model_type]
             for module in hf.modules():
                 if type(module).__name__ == class_name:
-                    stack.callback(_restore_forward, module, module.__dict__.get("forward"))
-                    module.__dict__["forward"] = types.MethodType(forward, module)
+                    stack.enter_context(swapped(module, forward=types.MethodType(forward, module)))
         else:
             stack.callback(hf.set_attn_implementation, hf.config._attn_implementation)
             hf.set_attn_implementation(NAME)
         yield
-
-
-def _restore_forward(module: nn.Module, previous: Any) -> None:
-    if previous is None:
-        module.__dict__.pop("forward", None)
-    else:
-        module.__dict__["forward"] = previous

@@ -1,4 +1,4 @@
-"""Facts of an architecture, read off the live model by running it, never guessed."""
+"""Read the facts of an architecture off the live model: three tokens are run, and nothing is guessed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from transformers import PreTrainedModel
 from elicitable.errors import UnsupportedModelError
 from elicitable.models.adapters import attending, has_adapter, has_alibi
 from elicitable.models.attend import probing
-from elicitable.models.mode import evaluating
+from elicitable.models.restoring import evaluating
 
 
 @dataclass(frozen=True)
-class LayerFacts:
-    """Shapes of one attention layer, as its own keys and values have them."""
+class LayerShape:
+    """Tell the shapes of one attention layer, as its own keys and values have them."""
 
     heads: int
     kv_heads: int
@@ -29,28 +29,35 @@ class LayerFacts:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """Where things are in one decoder.
+    """Tell where things are in one decoder.
 
-    ``attentions`` are the modules that call the attention function, one a layer, in order; ``blocks`` the decoder
-    layers around them; ``decoder`` the module whose forward takes token ids and positions. ``has_rotary`` says that
-    positions −n … −1 can be given to a context (rotary angles, or ALiBi); where it is False (learned absolute
-    positions, tables) the content is shifted by n instead.
+    ``attentions`` are the modules that call the attention function, one per layer, in order; ``blocks`` the decoder
+    layers around them; ``decoder`` the module whose forward takes token ids and positions.
+
+    With ``has_relative_positions`` (rotary angles, or ALiBi) a context can stand at −n … −1, and the content stays
+    where it was; without them (learned positions, tables) the content is shifted by n instead. ``trained_positions``
+    is how many positions the configuration speaks of, None where it says nothing.
     """
 
     decoder: nn.Module
     blocks: tuple[nn.Module, ...]
     attentions: tuple[nn.Module, ...]
-    layers: tuple[LayerFacts, ...]
+    layers: tuple[LayerShape, ...]
     d_model: int
     vocab: int
-    has_rotary: bool
+    has_relative_positions: bool
     takes_position_ids: bool
-    takes_logits_to_keep: bool
+    trained_positions: int | None
 
     @property
     def depth(self) -> int:
-        """Number of layers."""
+        """Count the layers."""
         return len(self.layers)
+
+    @property
+    def position_limit(self) -> int | None:
+        """Tell how many positions there are at all; None where positions are relative, so that there is no end."""
+        return None if self.has_relative_positions else self.trained_positions
 
 
 def anatomy_of(hf: PreTrainedModel) -> Anatomy:
@@ -85,12 +92,12 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
         decoder=hf.get_decoder(),
         blocks=_blocks(hf, modules),
         attentions=tuple(modules),
-        layers=tuple(_facts(call) for call in calls),
+        layers=tuple(_shape(call) for call in calls),
         d_model=hf.get_input_embeddings().weight.shape[1],
         vocab=hf.get_input_embeddings().weight.shape[0],
-        has_rotary=_has_relative_positions(hf),
+        has_relative_positions=_has_relative_positions(hf),
         takes_position_ids="position_ids" in inspect.signature(hf.get_decoder().forward).parameters,
-        takes_logits_to_keep="logits_to_keep" in inspect.signature(hf.forward).parameters,
+        trained_positions=getattr(hf.config.get_text_config(), "max_position_embeddings", None),
     )
 
 
@@ -171,9 +178,9 @@ def _check_same(name: str, ours: torch.Tensor, own: torch.Tensor, changed: torch
         )
 
 
-def _facts(call: tuple[nn.Module, Any, Any, Any, dict[str, Any]]) -> LayerFacts:
+def _shape(call: tuple[nn.Module, Any, Any, Any, dict[str, Any]]) -> LayerShape:
     _, query, key, value, kwargs = call
-    return LayerFacts(
+    return LayerShape(
         heads=query.shape[1],
         kv_heads=key.shape[1],
         d_head=key.shape[3],

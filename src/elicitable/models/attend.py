@@ -1,4 +1,4 @@
-"""The one attention function: it injects a context and, when watched, hands everything to a watcher.
+"""Attend over context and content: the one function that injects a context and, when watched, shows each call.
 
 Registered with transformers as ``"elicitable"``. It receives the queries and keys a model would attend with (after
 rotary angles and norms, before grouped heads are repeated), puts the context's keys and values in front, and attends:
@@ -23,6 +23,7 @@ from torch.nn import Module
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from elicitable.attention.operands import Operands
 from elicitable.errors import InputError, UnsupportedModelError
 from elicitable.values import PrefixKV
 
@@ -58,42 +59,25 @@ _HARMLESS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One attention call as the model made it: what a watcher sees. Shapes as in the glossary.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Call(Operands):
+    """One attention call as a model made it, which is what a watcher sees: the operands and where they come from.
 
-    ``key`` and ``value`` are the content's alone, ``prefix_key`` (row, kv_head, prefix, d_head) the context's.
-    ``content_mask`` is None for plain causal attention, else what the model passed (bool: True is visible).
-    ``prefix_visible`` is (batch or 1, head or 1, query or 1, prefix) bool, or None where every query sees every key.
+    ``key`` and ``value`` are the content's alone, in the model's own types; ``dropout`` is what the model asked for.
     """
 
     layer: int
     module: Module
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    prefix_key: Tensor | None
-    prefix_value: Tensor | None
-    prefix_visible: Tensor | None
-    content_mask: Tensor | None
-    scaling: float
-    softcap: float | None
-    sink: Tensor | None
-    position_bias: Tensor | None
-    sliding_window: int | None
-    log_strength: float
-    query_positions: Tensor | None = None
-    prefix_bias: Tensor | None = None  # (1, head, 1, prefix): position bias of the context's keys
-    value_bias: Tensor | None = None  # (kv_head, d_value): already added to ``value``
     dropout: float = 0.0
+    position_slopes: Tensor | None = None  # (head,): ALiBi's, of which ``content_bias`` is made
 
 
-Watcher = Callable[[Call, Tensor | None], Tensor | None]
+Watcher = Callable[[Call], Tensor | None]
 
 
 @dataclass(eq=False)
 class Slot:
-    """What is active in one model right now. Attention modules hold a reference to it while it is installed."""
+    """Hold what is active in one model right now; its attention modules refer to it while it is installed."""
 
     prefix: PrefixKV | None = None
     strength: float = 1.0
@@ -101,7 +85,17 @@ class Slot:
     capture: dict[int, tuple[Tensor, Tensor]] | None = None
     watchers: list[Watcher] = field(default_factory=list)
     query_positions: Tensor | None = None
+    key_count: int | None = None  # beside a cache: content keys up to now, as a static one returns empty places too
     _masks: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+
+    @contextmanager
+    def watched_by(self, watcher: Watcher, first: bool = False) -> Iterator[None]:
+        """Offer every call to ``watcher`` inside; of several watchers, the first one's output is the model's."""
+        self.watchers.insert(0 if first else len(self.watchers), watcher)
+        try:
+            yield
+        finally:
+            self.watchers[:] = [one for one in self.watchers if one is not watcher]
 
     def causal(self, queries: int, keys: int, prefix: int, device: torch.device) -> Tensor:
         """(1, 1, query, prefix + key) bool: all of the prefix, and content key j ≤ i (aligned at the end)."""
@@ -118,7 +112,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Seat:
-    """Where an attention module sits: which slot it listens to and which layer it is."""
+    """Tell an attention module which slot it listens to and which layer it is."""
 
     slot: Slot
     layer: int
@@ -148,7 +142,7 @@ def attend(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over context and content, in the form transformers calls it.
+    """Attend over context and content, in the form in which transformers calls it.
 
     Args:
         module: the calling attention module; its seat says which context is active.
@@ -169,13 +163,14 @@ def attend(
     _refuse_unknown(module, kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     seat: Seat | None = getattr(module, "_elicitable_seat", None)
+    seat = Seat(Slot(), -1) if seat is None else seat
+    key, value, attention_mask = _filled(seat.slot.key_count, key, value, attention_mask)
     call = _call(seat, module, query, key, value, attention_mask, scaling, dropout, kwargs)
     output: Tensor | None = None
-    if seat is not None:
-        for watcher in seat.slot.watchers:
-            output = watcher(call, attention_mask) if output is None else output
+    for watcher in seat.slot.watchers:
+        output = watcher(call) if output is None else output
     if output is None:
-        output = combine(call, seat.slot if seat else Slot(), dropout)
+        output = combine(call, seat.slot, dropout)
     return output.transpose(1, 2).contiguous(), None
 
 
@@ -193,8 +188,17 @@ def _refuse_unknown(module: Module, kwargs: dict[str, Any]) -> None:
         )
 
 
+def _filled(count: int | None, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Leave out the places that a static cache has not filled yet: they lie after the ``count`` keys of the content."""
+    if count is not None and key.shape[2] > count:
+        key, value = key[:, :, :count], value[:, :, :count]
+    if mask is not None and mask.shape[-1] > key.shape[2]:  # a rerun is given the filled places alone
+        mask = mask[..., : key.shape[2]]
+    return key, value, mask
+
+
 def _call(
-    seat: Seat | None,
+    seat: Seat,
     module: Module,
     query: Tensor,
     key: Tensor,
@@ -204,20 +208,20 @@ def _call(
     dropout: float,
     kwargs: dict[str, Any],
 ) -> Call:
-    slot, layer = (seat.slot, seat.layer) if seat else (Slot(), -1)
+    slot, layer = seat.slot, seat.layer
     if slot.capture is not None:
         slot.capture[layer] = (key, value)
     prefix_key = prefix_value = visible = prefix_bias = value_bias = None
     prefix = slot.prefix
-    window = kwargs.get("sliding_window")
+    window, bias = kwargs.get("sliding_window"), kwargs.get("position_bias")
     if prefix is not None and slot.strength > 0:
-        bias = prefix.value_bias[layer] if prefix.value_bias is not None else None
-        if bias is not None:
-            value_bias = slot.strength * bias.to(value)
+        added = prefix.value_bias[layer] if prefix.value_bias is not None else None
+        if added is not None:
+            value_bias = slot.strength * added.to(value)
             value = value + value_bias[None, :, None, :]
         if prefix.keys[layer] is not None:
-            prefix_key = _rows(prefix.keys[layer], query)
-            prefix_value = _rows(prefix.values[layer], query)
+            prefix_key = _to_batch(prefix.keys[layer], query)
+            prefix_value = _to_batch(prefix.values[layer], query)
             visible = _seen_by_heads(_prefix_visible(prefix, slot, query, window), prefix, layer, query)
             prefix_bias = _prefix_bias(prefix, prefix_key.shape[2], kwargs.get("position_slopes"))
     return Call(
@@ -233,13 +237,12 @@ def _call(
         scaling=scaling,
         softcap=kwargs.get("softcap"),
         sink=kwargs.get("s_aux"),
-        position_bias=kwargs.get("position_bias"),
-        sliding_window=window,
+        content_bias=None if bias is None else bias[..., : key.shape[2]],
         log_strength=math.log(slot.strength) if slot.strength > 0 else -math.inf,
-        query_positions=slot.query_positions,
         prefix_bias=prefix_bias,
         value_bias=value_bias,
         dropout=dropout,
+        position_slopes=kwargs.get("position_slopes"),
     )
 
 
@@ -251,7 +254,7 @@ def _prefix_bias(prefix: PrefixKV, keys: int, slopes: Tensor | None) -> Tensor |
     return slopes[None, :, None, None] * positions.to(slopes)[:, None, None, :]
 
 
-def _rows(rows: Tensor | None, query: Tensor) -> Tensor:
+def _to_batch(rows: Tensor | None, query: Tensor) -> Tensor:
     """Bring (row, …) to the batch: one row is shared, several are repeated for beams and samples."""
     assert rows is not None
     return _spread(rows.to(device=query.device, dtype=query.dtype), query.shape[0])
@@ -296,13 +299,13 @@ def _seen_by_heads(visible: Tensor | None, prefix: PrefixKV, layer: int, query: 
 
 
 def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
-    """softmax over the context's and the content's keys together; (batch, head, query, d_value)."""
+    """Take one softmax over the context's and the content's keys together: (batch, head, query, d_value)."""
     key, value, mask = call.key, call.value, call.content_mask
     if call.prefix_key is not None and call.prefix_value is not None:
         mask = joint_mask(call, slot)
         key = torch.cat([call.prefix_key, key], dim=2)
         value = torch.cat([call.prefix_value, value], dim=2)
-    if call.softcap is not None or call.sink is not None or call.position_bias is not None:
+    if call.softcap is not None or call.sink is not None or call.content_bias is not None:
         return _eager(call, key, value, mask, slot, dropout)
     groups = call.query.shape[1] // key.shape[1]
     causal = mask is None and call.query.shape[2] > 1
@@ -423,11 +426,11 @@ def logits_of(call: Call, key: Tensor) -> Tensor:
 def _eager(call: Call, key: Tensor, value: Tensor, mask: Tensor | None, slot: Slot, dropout: float) -> Tensor:
     """Attention written out, for soft-capped logits, learned sinks and position biases."""
     logits = logits_of(call, key)
-    if call.position_bias is not None:
-        pad = logits.shape[-1] - call.position_bias.shape[-1]
-        bias = torch.nn.functional.pad(call.position_bias, (pad, 0))
+    if call.content_bias is not None:
+        pad = logits.shape[-1] - call.content_bias.shape[-1]
+        bias = torch.nn.functional.pad(call.content_bias, (pad, 0))
         if call.prefix_bias is not None:
-            bias = bias + torch.nn.functional.pad(_rows(call.prefix_bias, call.query), (0, call.key.shape[2]))
+            bias = bias + torch.nn.functional.pad(_to_batch(call.prefix_bias, call.query), (0, call.key.shape[2]))
         logits = logits + bias.to(logits.dtype)
     if mask is None and call.query.shape[2] > 1:
         mask = slot.causal(call.query.shape[2], key.shape[2], 0, key.device)

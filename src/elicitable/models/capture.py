@@ -1,26 +1,28 @@
-"""Run something as a context and keep what the content would attend to: context -> PrefixKV.
+"""Run something as a context and keep what the content would attend to: its keys and values, as a PrefixKV.
 
-A causal model never lets the context see the content, so its keys and values are computed once, at batch size 1.
-Gradients flow through them to whatever they were computed from.
+In a causal model the context never sees the content, so its keys and values do not depend on the input: they are
+computed once, at batch size 1, and shared by every row. Gradients flow through them to what they were computed from.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from elicitable.errors import InputError
-from elicitable.models.inject import installed, reach_of, row_count, set_prefix
-from elicitable.models.mode import evaluating
+from elicitable.models.inject import installed
 from elicitable.models.model import Model
+from elicitable.models.prefixes import row_count
+from elicitable.models.restoring import evaluating, swapped
 from elicitable.values import PrefixKV
 
 
 def capture_tokens(model: Model, ids: Tensor, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
-    """The context of hard tokens ``ids`` (row, prefix), whose last one stands ``end`` + 1 positions before the content.
+    """Run hard tokens ``ids`` (row, prefix); the last one stands ``end`` + 1 positions before the content.
 
     ``before`` is what stands before it (and is seen by it), ``end`` the positions that later contexts take.
     """
@@ -28,13 +30,13 @@ def capture_tokens(model: Model, ids: Tensor, before: PrefixKV | None = None, en
 
 
 def capture_embeddings(model: Model, embeddings: Tensor, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
-    """The context of input embeddings (row, prefix, d_model) that flow through all layers: a soft prompt."""
+    """Run input embeddings (row, prefix, d_model) through all layers: a soft prompt."""
     embeddings = embeddings.to(model.dtype)
     return _capture(model, {"inputs_embeds": embeddings}, embeddings.shape[0], embeddings.shape[1], before, end)
 
 
 def capture_residuals(model: Model, vectors: Tensor, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
-    """The context of residual-stream vectors (layer, prefix, d_model): the paper's prefix-tuning.
+    """Give each layer residual-stream vectors (layer, prefix, d_model) of its own: the paper's prefix-tuning.
 
     Placeholder tokens are run at batch size 1 while every decoder layer's input is replaced by that layer's vectors,
     so each layer's own norm, W_K and W_V see them; no other fact of the architecture is needed.
@@ -46,64 +48,39 @@ def capture_residuals(model: Model, vectors: Tensor, before: PrefixKV | None = N
 
 
 def _capture(
-    model: Model, inputs: dict[str, Tensor], rows: int, prefix: int, before: PrefixKV | None, end: int
+    model: Model, inputs: dict[str, Tensor], rows: int, length: int, before: PrefixKV | None, end: int
 ) -> PrefixKV:
-    if prefix == 0:
+    if length == 0:
         raise InputError("a context needs at least one token or vector, got none.")
     anatomy = model.anatomy
-    _check_reach(model, prefix)
+    if anatomy.position_limit is not None and length > anatomy.position_limit:
+        raise InputError(
+            f"the context has {length} tokens, but {model.name} has only {anatomy.position_limit} positions."
+        )
     if before is not None and rows == 1 and (rows := row_count(before)) > 1:  # rows that stand before it make it differ
         inputs = {name: x.expand(rows, *x.shape[1:]) for name, x in inputs.items()}
-    relative = torch.arange(-prefix, 0, device=model.device)[None]
-    positions = (relative - end if anatomy.has_rotary else relative + prefix).expand(rows, -1)
+    relative = torch.arange(-length, 0, device=model.device)[None]
+    positions = (relative - end if anatomy.has_relative_positions else relative + length).expand(rows, -1)
     given = {"position_ids": positions} if anatomy.takes_position_ids else {}
-    few_logits = {"logits_to_keep": 1} if anatomy.takes_logits_to_keep else {}
-    given["attention_mask"] = torch.ones(rows, prefix, dtype=torch.long, device=model.device)
-    with installed(model) as slot, _without_watchers(slot):
-        outer, strength, seen = slot.prefix, slot.strength, slot.capture
-        set_prefix(model, slot, before)
-        slot.capture = {}
-        try:
-            with evaluating(model.hf):
-                model.hf(**inputs, **given, use_cache=False, **few_logits)
-            captured = slot.capture
-        finally:
-            set_prefix(model, slot, outer, strength)
-            slot.capture = seen
+    given["attention_mask"] = torch.ones(rows, length, dtype=torch.long, device=model.device)
+    captured: dict[int, tuple[Tensor, Tensor]] = {}
+    alone: dict[str, Any] = {"prefix": before, "strength": 1.0, "watchers": [], "capture": captured}
+    with installed(model) as slot, swapped(slot, **alone), evaluating(model.hf):
+        model.hf(**inputs, **given, use_cache=False, logits_to_keep=1)
     return PrefixKV(
         keys=tuple(captured[layer][0] for layer in range(anatomy.depth)),
         values=tuple(captured[layer][1] for layer in range(anatomy.depth)),
         positions=relative,
-        shift=0 if anatomy.has_rotary else prefix,
+        shift=0 if anatomy.has_relative_positions else length,
     )
 
 
-def _check_reach(model: Model, prefix: int) -> None:
-    longest = reach_of(model)
-    if longest is not None and prefix > longest:
-        raise InputError(f"the context has {prefix} tokens, but {model.name} has only {longest} positions.")
-
-
 @contextmanager
-def _without_watchers(slot: Any) -> Any:
-    watchers, slot.watchers = slot.watchers, []
-    try:
+def _layer_inputs(model: Model, vectors: Tensor) -> Iterator[None]:
+    with ExitStack() as stack:
+        for block, own in zip(model.anatomy.blocks, vectors, strict=True):
+            stack.enter_context(block.register_forward_pre_hook(_replace_input(own), with_kwargs=True))
         yield
-    finally:
-        slot.watchers = watchers
-
-
-@contextmanager
-def _layer_inputs(model: Model, vectors: Tensor) -> Any:
-    hooks = [
-        block.register_forward_pre_hook(_replace_input(vectors[layer]), with_kwargs=True)
-        for layer, block in enumerate(model.anatomy.blocks)
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _replace_input(vectors: Tensor) -> Any:
@@ -116,12 +93,12 @@ def _replace_input(vectors: Tensor) -> Any:
 
 
 def sink_token(model: Model) -> int:
-    """The token that stands first in the model's own texts: its tokenizer's first, its beginning of sequence, or 0."""
+    """Find the token that stands first in the model's own texts: its tokenizer's, its beginning of sequence, or 0."""
     return next(iter(model.start_ids()), None) or start_token(model) or 0
 
 
 def start_token(model: Model) -> int | None:
-    """The model's beginning-of-sequence token, by its tokenizer or its configuration; None where neither has one."""
+    """Find the beginning-of-sequence token, in the tokenizer or the configuration; None where neither has one."""
     config = model.hf.config.get_text_config()
     for candidate in (getattr(model.tokenizer, "bos_token_id", None), getattr(config, "bos_token_id", None)):
         if isinstance(candidate, int) and 0 <= candidate < model.anatomy.vocab:

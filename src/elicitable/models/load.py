@@ -10,8 +10,6 @@ import importlib.util
 import logging
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +19,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from elicitable.cache import cache_dir
+from elicitable.cache import cache_dir, replacing_folder, write_tensors
 from elicitable.errors import ElicitableError, InputError, MissingPackageError, UnknownNameError, UnsupportedModelError
 from elicitable.models.model import Model, as_model
 from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
@@ -145,7 +143,7 @@ def _toy(name: str, dtype: torch.dtype) -> Model:
         for key, parameter in model.hf.named_parameters():
             parameter.copy_(state[key])
     model.hf.to(dtype)
-    model.source, model.prefix_length = f"toy:{name}", PREFIX_LENGTHS[name]
+    model.source, model.budget_tokens = f"toy:{name}", PREFIX_LENGTHS[name]
     return model
 
 
@@ -173,9 +171,7 @@ def _sha256(path: Path) -> str:
 
 
 def _dequantise(path: Path, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    try:
+    with replacing_folder(folder) as partial:  # one that is there is an earlier attempt without its config
         with _quiet(), _readable(str(path)):
             hf = AutoModelForCausalLM.from_pretrained(
                 str(path.parent), gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
@@ -183,17 +179,12 @@ def _dequantise(path: Path, folder: Path) -> None:
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
         tokenizer.save_pretrained(partial)
         tied = set(getattr(hf, "all_tied_weights_keys", None) or {})
-        state = {key: value.contiguous() for key, value in hf.state_dict().items() if key not in tied}
-        save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
+        state = {key: value for key, value in hf.state_dict().items() if key not in tied}
+        write_tensors(partial / "model.safetensors", state, {"format": "pt"})
         for leftover in ("quantization_config", "_pre_quantization_dtype"):
             if hasattr(hf.config, leftover):
                 delattr(hf.config, leftover)
         hf.config.save_pretrained(partial)
-        if folder.exists():
-            shutil.rmtree(folder)  # an earlier attempt without its config, so never complete
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _pretrained(where: str, dtype: torch.dtype, name: str) -> Model:

@@ -22,15 +22,15 @@ class Model:
     """A pretrained decoder, ready for contexts. Calls and attributes fall through to the transformers model.
 
     ``hf`` is the transformers model, ``tokenizer`` its tokenizer (None for the toys, whose vocabulary is the digits
-    themselves), ``name`` what it was loaded as, ``source`` how to load it again. ``prefix_length`` is how many residual
-    vectors a layer the default budget pays for.
+    themselves), ``name`` what it was loaded as, ``source`` how to load it again. ``budget_tokens`` is how many residual
+    vectors per layer the default budget pays for.
     """
 
     hf: PreTrainedModel
     tokenizer: Any = None
     name: str = "in-memory"
     source: str | None = None
-    prefix_length: int = 12
+    budget_tokens: int = 12
     _fingerprint: tuple[Any, str] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -45,6 +45,17 @@ class Model:
     def anatomy(self) -> Anatomy:
         """Facts of the architecture; read by running three tokens, once."""
         return anatomy_of(self.hf)
+
+    @torch.no_grad()
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embed token ids as the model itself does: (row, token) to (row, token, d_model), in the model's type.
+
+        The embedding module is asked, as its table alone would not do: some modules scale what they look up (Gemma's
+        and BioGPT's by √d_model, MiniCPM3's by a factor of its configuration). Whatever a model does after its module
+        it does to embeddings that it is given as well.
+        """
+        embedded: Tensor = self.hf.get_input_embeddings()(ids)
+        return embedded
 
     @property
     def device(self) -> torch.device:

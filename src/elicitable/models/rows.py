@@ -34,10 +34,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class LabelRow:
-    """One item before its labels: ``content`` is common to all, ``labels`` are each label's ids behind it."""
+    """One item before its labels: ``content`` is common to all, ``labels`` are each label's ids behind it.
+
+    The first ``given[k]`` ids of label k belong to the prompt, in which it parts from another label already.
+    """
 
     content: list[int]
     labels: list[list[int]]
+    given: list[int]
     cut: int = 0
 
     def __len__(self) -> int:
@@ -92,9 +96,9 @@ def label_rows(
 ) -> list[LabelRow]:
     """Every item's content, and each label's ids as they stand behind it; the other arguments are :func:`rows_of`'s.
 
-    The content is what the rows of all labels begin with, so a token that joins the prompt's last characters with the
-    first of one label is compared with what the other labels have in its place. Answers have no end here, except
-    where one label begins another: there each of them has.
+    The content is what the rows of all labels begin with. Where one label's first token takes in the prompt's last
+    characters, the content ends before them, and to the other labels their own tokens of the prompt are given. Answers
+    have no end here, except where one label begins another: there each of them has.
 
     Raises:
         InputError: as :func:`rows_of`; or two labels are the same tokens, and are named.
@@ -107,7 +111,7 @@ def label_rows(
     for whole, row in found:
         room = None if limit is None else limit - max(map(len, row.labels))
         content, cut = whole.content(model, layout, len(row.content), room)
-        rows.append(LabelRow(content, row.labels, cut))
+        rows.append(LabelRow(content, row.labels, row.given, cut))
     return rows
 
 
@@ -202,7 +206,7 @@ def _compared(
         common = min(common_beginning([one.ids for one in own]), *(one.at for one in own))
         behind = [one.ids[common:] for one in own]
         _refuse_alike(model, labels, behind)
-        found.append((own[0], LabelRow(own[0].ids[:common], behind)))
+        found.append((own[0], LabelRow(own[0].ids[:common], behind, [one.at - common for one in own])))
     return found
 
 

@@ -7,38 +7,16 @@ step, so that a context may come first without moving the content to positions n
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from elicitable.models.model import Model
 from elicitable.rng import derive_seed
+from elicitable.values import ToySpec
 
 SYMBOLS = 10
 CONTENT = 19  # ten digits read, ten written, the last of which is never read
 LONGEST_CONTEXT = 64
-
-
-@dataclass(frozen=True)
-class ToySpec:
-    """Shape of a toy and how it is pretrained (iterations and rate found by the sweeps noted in docs/log.md)."""
-
-    name: str
-    task: str
-    layers: int
-    heads: int
-    d_model: int
-    has_first_norm: bool = True
-    steps: int = 20_000
-    learning_rate: float = 1e-3
-    batch: int = 64
-    largest_offset: int = LONGEST_CONTEXT
-
-    def as_dict(self) -> dict[str, Any]:
-        """The spec as plain data."""
-        return asdict(self)
 
 
 TOYS = {

@@ -14,7 +14,6 @@ from elicitable.errors import BudgetError, InputError
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, method_named
-from elicitable.models.inject import reach_of
 from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import load
 from elicitable.race.entry import Entry, Race
@@ -151,7 +150,7 @@ def _sizes(race: Race, methods: Sequence[str | Method] | None) -> list[Sized]:
     if methods is not None and (isinstance(methods, str | Method) or not methods):
         raise InputError(f"methods must be a list of at least one name, got {methods!r}; leave it out to try all.")
     chosen = {method.name: method for method in map(method_named, methods or METHODS)}
-    longest = min(LONGEST, (reach_of(race.model) or 999) // 2)
+    longest = min(LONGEST, (race.model.anatomy.position_limit or 2 * LONGEST) // 2)
     sizes, refusals = [], []
     for method in chosen.values():
         try:

@@ -13,6 +13,7 @@ from elicitable.race.reporter import Reporter
 from elicitable.race.timing import reserve
 from elicitable.race.trial import Trial
 from elicitable.records.store import Record, Store
+from elicitable.records.trial import TrialRecord
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -59,11 +60,11 @@ class Entry:
     """One arm while the race runs."""
 
     sized: Sized
-    records: list[Record] = field(default_factory=list)
+    records: list[TrialRecord] = field(default_factory=list)
     swept: list[dict[str, Any]] = field(default_factory=list)
     rate: float | None = None
     refusal: str = ""
-    last: Record | None = None  # of the sweep: what is shown when every rate diverged
+    last: TrialRecord | None = None  # of the sweep: what is shown when every rate diverged
     trial: Trial | None = None  # the first of ``records``
 
     @property
@@ -74,5 +75,5 @@ class Entry:
     @property
     def is_running(self) -> bool:
         """Whether there is something to rerun: not refused, not diverged, and seeds can change it."""
-        is_fine = bool(self.records) and self.records[-1]["status"] == "ok"
+        is_fine = bool(self.records) and self.records[-1].is_ok
         return is_fine and self.method.is_seeded and not self.method.is_control

@@ -10,10 +10,13 @@ import torch
 from elicitable.errors import InputError
 from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.prune import Ablation, ablate
-from elicitable.models.inject import installed, prefix_length, prefix_of, room_in, set_prefix
+from elicitable.models.inject import installed, prefix_of, room_in
+from elicitable.models.prefixes import prefix_length
+from elicitable.models.restoring import swapped
 from elicitable.models.rows import rows_of
 from elicitable.race.trial import Trial
-from elicitable.records.store import Record, Store
+from elicitable.records.store import Store
+from elicitable.records.trial import TrialRecord
 from elicitable.training.batches import Reading
 from elicitable.training.evaluate import evaluate
 from elicitable.training.loop import reading_of
@@ -29,7 +32,7 @@ MOST_LEFT_OUT = 32  # context tokens left out one by one
 RANGES, HEADS = 6, 8  # ranges of layers, and heads (those with the largest prefix mass), left out one by one
 
 
-def look_inside(trial: Trial, record: Record, model: Model, task: Task, store: Store) -> Inspection:
+def look_inside(trial: Trial, record: TrialRecord, model: Model, task: Task, store: Store) -> Inspection:
     """The microscope on the first test items, with the context that ``trial`` ended with.
 
     ``record`` is the trial's own; a trained context is built again from the tensors kept with it.
@@ -43,11 +46,11 @@ def look_inside(trial: Trial, record: Record, model: Model, task: Task, store: S
     return inspect(model, adaptation, [[*row.content, *row.answer] for row in rows], max_tokens=MOST_TOKENS)
 
 
-def _again(trial: Trial, record: Record, model: Model, task: Task, store: Store) -> Adaptation:
+def _again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: Store) -> Adaptation:
     method = trial.method
     if not method.is_trained:
         candidates = method.candidates(model, task, trial.seed, layouts=trial.layouts, **trial.options)
-        return next(one for one in candidates if one.setting == record["setting"])
+        return next(one for one in candidates if one.setting == record.setting)
     adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
     adaptation.load(store.state(trial.spec(model, task)))
     return adaptation
@@ -59,12 +62,8 @@ def score_with(
 ) -> float:
     """The share of ``items`` that the model gets right with ``prefix``, and with nothing else that is in use."""
     reading = Reading(batch=32 if model.tokenizer else 250, max_tokens=max_tokens)
-    with installed(model) as slot:
-        set_prefix(model, slot, prefix)
-        try:
-            return evaluate(model, items, task.labels(), reading).mean
-        finally:
-            set_prefix(model, slot, None)
+    with installed(model) as slot, swapped(slot, prefix=prefix, strength=1.0):
+        return evaluate(model, items, task.labels(), reading).mean
 
 
 def prefix_to_cut(model: Model, context: Adaptation) -> PrefixKV:

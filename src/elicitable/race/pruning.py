@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.cache import replace_file
 from elicitable.errors import InputError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.kv_prefix import KVPrefixContext
 from elicitable.methods.pruned_prefix import PrunedPrefixContext
-from elicitable.microscope.prune import Pruned, keep_tokens, pair_use, prune
-from elicitable.models.inject import prefix_length
+from elicitable.microscope.prune import Pruned, pair_use, prune
+from elicitable.models.prefixes import keep_tokens, prefix_length
 from elicitable.race.inside import score_with
+from elicitable.records.folder import RECORD, written_whole
 from elicitable.records.store import Store
 from elicitable.training.batches import encode
 from elicitable.training.loop import Plan, train
@@ -86,7 +86,6 @@ def prune_adapter(
                 left, done = pruning.search(half, min(spare, margin / 2))
                 chosen, trained = strongest, steps
                 break
-    write_adapter(model, left, out)
     record = _record(done, chosen, length, whole, left)
     test = task.held_out("test", test_items)
     record |= {
@@ -99,7 +98,9 @@ def prune_adapter(
         "margin": margin,
         "adapter": str(out),
     }
-    replace_file(out / "elicitable.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
+    with written_whole(out) as folder:
+        write_adapter(model, left, folder)
+        (folder / RECORD).write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
     return record
 
 

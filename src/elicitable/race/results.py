@@ -8,8 +8,8 @@ from functools import partial
 
 from elicitable.diagnosis.intervals import interval
 from elicitable.race.entry import Entry, Race
-from elicitable.race.trial import curve_of
-from elicitable.records.store import Record
+from elicitable.race.trial import outcomes_of
+from elicitable.records.trial import TrialRecord
 from elicitable.values import ArmResult, Budget
 
 
@@ -21,27 +21,27 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
     if entry.refusal:
         nothing = Budget(0, 0, 0)
         return result(setting={}, budget=nothing, status="skipped", reason=entry.refusal)
-    done = [record for record in records if record["status"] == "ok"]
+    done = [record for record in records if record.is_ok]
     first = (done or records)[0]
-    budget = Budget(**first["budget"]) if "budget" in first else Budget(entry.sized.numbers, 0, 0)
-    seconds = sum(record["seconds"] for record in records)
+    budget = first.budget or Budget(entry.sized.numbers, 0, 0)
+    seconds = sum(record.timing.seconds for record in records)
     if not done:
         return result(
-            setting=first.get("setting", {}),
+            setting=first.setting,
             budget=budget,
-            status=first["status"],
+            status=first.status,
             reason=_why_lost(entry, first),
-            stopped=first.get("stopped", ""),
+            stopped=first.stopped,
             learning_rate=rate,
             sweep=tuple(swept),
             seconds=seconds,
         )
-    correct = tuple(tuple(int(c) for c in record["test"]["correct"]) for record in done)
+    correct = tuple(outcomes_of(record).items for record in done)
     low, high = interval(correct, race.seed)
-    stops = [record["stopped"] for record in done]
-    tried = tuple(swept) or tuple(first.get("tried", ()))
+    stops = [record.stopped for record in done]
+    tried = tuple(swept) or first.tried
     return result(
-        setting=first["setting"],
+        setting=first.setting,
         budget=budget,
         status="ok",
         reason=_lost_seeds(records),
@@ -52,23 +52,23 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
         items=len(correct[0]),
         seeds=len(correct),
         learning_rate=rate,
-        steps=max(record["steps"] for record in done),
+        steps=max(record.steps for record in done),
         seconds=round(seconds, 1),
         side_effect_nats=_side_effect(race, done),
         correct=correct,
-        curves=tuple(curve_of(record) for record in done if record["curve"]),
+        curves=tuple(record.curve for record in done if record.curve),
         sweep=tried,
-        prefix_mass=tuple(tuple(row) for row in first.get("prefix_mass") or ()),
-        samples=tuple(first["samples"]),
-        cut_items=first["test"].get("cut_items", 0),
-        cut_tokens=first["test"].get("cut_tokens", 0),
+        prefix_mass=first.prefix_mass,
+        samples=first.samples,
+        cut_items=first.cut_items,
+        cut_tokens=first.cut_tokens,
     )
 
 
 def cut_warning(entries: Sequence[Entry]) -> list[str]:
     """Say where texts of the test split were longer than the model reads, for the arm that lost the most."""
-    tests = [(entry.method.name, r["test"]) for entry in entries for r in entry.records if r["status"] == "ok"]
-    cut = [(test["cut_tokens"], test["cut_items"], len(test["correct"]), name) for name, test in tests]
+    records = [(entry.method.name, record) for entry in entries for record in entry.records if record.scores]
+    cut = [(one.cut_tokens, one.cut_items, outcomes_of(one).of, name) for name, one in records]
     tokens, items, of, name = max(cut, default=(0, 0, 0, ""))
     if not tokens:
         return []
@@ -78,26 +78,26 @@ def cut_warning(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _why_lost(entry: Entry, record: Record) -> str:
-    if record["status"] != "diverged":
-        return str(record.get("stopped", ""))
+def _why_lost(entry: Entry, record: TrialRecord) -> str:
+    if record.status != "diverged":
+        return record.stopped
     where = f"at every one of {len(entry.swept)} learning rates" if entry.rate is None else f"at {entry.rate:g}"
     return f"the loss or its gradient was no finite number any more, {where}"
 
 
-def _lost_seeds(records: list[Record]) -> str:
+def _lost_seeds(records: list[TrialRecord]) -> str:
     """What a score must not pass over: seeds that diverged or failed; nothing where every one ran through."""
-    lost = Counter(record["status"] for record in records if record["status"] != "ok")
+    lost = Counter(record.status for record in records if not record.is_ok)
     if not lost:
         return ""
     named = " and ".join(f"{count} of {len(records)} seeds {status}" for status, count in sorted(lost.items()))
     return f"{named}; the score is that of the rest"
 
 
-def _side_effect(race: Race, records: list[Record]) -> float | None:
+def _side_effect(race: Race, records: list[TrialRecord]) -> float | None:
     """Nats a token lost elsewhere against the base model (the zero-shot arm's own reading of the same text)."""
     from elicitable.race.trial import elsewhere_nats
 
     base = elsewhere_nats(race.model)
-    values = [record["elsewhere_nats"] for record in records if record.get("elsewhere_nats") is not None]
+    values = [record.elsewhere_nats for record in records if record.elsewhere_nats is not None]
     return round(sum(values) / len(values) - base, 4) if values else None

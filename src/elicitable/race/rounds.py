@@ -12,8 +12,9 @@ from elicitable.methods.base import Method, Sized
 from elicitable.race.entry import Entry, Race
 from elicitable.race.results import arm_result
 from elicitable.race.timing import Timing, opening
-from elicitable.race.trial import Trial, run
-from elicitable.records.store import Record
+from elicitable.race.trial import Trial, outcomes_of, run
+from elicitable.records.trial import TrialRecord
+from elicitable.tasks.base import identity_of
 from elicitable.training.loop import Plan
 
 _FEWEST = 500
@@ -64,8 +65,7 @@ def _contenders(entries: list[Entry]) -> list[Entry]:
 
 
 def _first_score(entry: Entry) -> float:
-    correct = entry.records[0]["test"]["correct"]
-    return float(correct.count("1") / len(correct))
+    return outcomes_of(entry.records[0]).share
 
 
 def _choose(race: Race, entry: Entry, nth: int, arms: int, seed: int = 0) -> None:
@@ -118,7 +118,7 @@ def _kept(race: Race, entry: Entry, what: str, decide_now: Callable[[], Any]) ->
         "seed": race.seed,
         "test_items": race.pace.test_items,
         "model": race.model.fingerprint,
-        "task": race.task.fingerprint(),
+        "task": identity_of(race.task),
     }
     return (race.store.get(spec) or race.store.put(spec, {"status": "ok", "decision": decide_now()}))["decision"]
 
@@ -155,17 +155,17 @@ def _rerun(race: Race, entry: Entry, seed: int, nth: int, arms: int, timing: Tim
     race.reporter.begin(entry.method.name, f"seed {seed + 1} of {race.seeds}", nth, arms)
     record = _go(race, entry, plan, seed, race.pace.test_items)
     entry.records.append(record)
-    if record.get("stopped") == "solved":
-        race.quickest = min(record["steps"], race.quickest or record["steps"])
+    if record.stopped == "solved":
+        race.quickest = min(record.steps, race.quickest or record.steps)
 
 
-def _go(race: Race, entry: Entry, plan: Plan, seed: int, test_items: int) -> Record:
+def _go(race: Race, entry: Entry, plan: Plan, seed: int, test_items: int) -> TrialRecord:
     options = race.options_of(entry.method)
     layouts = () if entry.method.is_trained else race.layouts
     size, number = entry.sized.size or 2, race.seed + seed
     trial = Trial(entry.method, size, plan, number, test_items, options, race.time_limit, layouts)
     record = run(trial, race.model, race.task, race.store, race.reporter.point)
-    race.test_seconds = record.get("test_seconds", race.test_seconds)
+    race.test_seconds = race.test_seconds if record.timing.test_seconds is None else record.timing.test_seconds
     if test_items and entry.trial is None:
         entry.trial = trial
     return record
@@ -176,12 +176,12 @@ def _short(plan: Plan, steps: int) -> Plan:
     return replace(plan, steps=steps, warmup=min(plan.warmup, max(1, steps // 5)), evaluate_every=steps, cooldown=0.0)
 
 
-def _of_sweep(record: Record) -> dict[str, Any]:
+def _of_sweep(record: TrialRecord) -> dict[str, Any]:
     return {
-        "status": record["status"],
-        "steps": record.get("steps", 0),
-        "validation": record.get("validation"),
-        "loss_nats": record.get("validation_loss_nats"),
+        "status": record.status,
+        "steps": record.steps,
+        "validation": record.validation,
+        "loss_nats": record.validation_loss_nats,
     }
 
 

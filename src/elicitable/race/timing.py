@@ -16,6 +16,8 @@ import torch
 from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
 from elicitable.records.store import Record, identity
+from elicitable.records.trial import TrialRecord
+from elicitable.tasks.base import identity_of
 from elicitable.training.evaluate import evaluate
 from elicitable.training.loop import Plan, prepared, reading_of, train
 
@@ -102,10 +104,10 @@ class Timing:
         """The plan of a run with all that is left of the share."""
         return self._within(plan, max(0.1, self.deadline - time.monotonic()))
 
-    def observe(self, record: Record) -> None:
+    def observe(self, record: TrialRecord) -> None:
         """Take over the speed of a run that has just ended: a machine may have become slower or quicker."""
-        if record.get("steps", 0) >= FEWEST_STEPS and record["train_seconds"] > 0:
-            seconds = record["train_seconds"] / record["steps"]
+        if record.steps >= FEWEST_STEPS and record.timing.train_seconds:
+            seconds = record.timing.train_seconds / record.steps
             self.validation_seconds *= max(1.0, seconds / self.step_seconds)
             self.step_seconds = seconds
 
@@ -176,7 +178,7 @@ def measure(race: Race, sized: Sized, is_kept: bool = True) -> Record:
         "layout": asdict(race.layouts[0]),
         "time_limit": race.time_limit,
         "model": race.model.fingerprint,
-        "task": race.task.fingerprint(),
+        "task": identity_of(race.task),
     }
     known = race.store.get(spec) or race.paces.get(identity(spec)) or _stopwatch(race, sized)
     race.paces[identity(spec)] = known

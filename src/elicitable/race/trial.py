@@ -14,15 +14,17 @@ import torch
 
 from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.base import Method
-from elicitable.models.inject import reach_of, room_in
+from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, Start
-from elicitable.records.store import Record, Store
-from elicitable.tasks.passages import ITEMS
+from elicitable.records.store import Store
+from elicitable.records.trial import Outcomes, Times, TrialRecord, keep_trial, kept_trial, record_of_fit
+from elicitable.tasks.base import identity_of
+from elicitable.tasks.passages import FINGERPRINT, ITEMS
 from elicitable.training.batches import Reading, encode
 from elicitable.training.evaluate import answers, evaluate
 from elicitable.training.generate import Answer, text_of
-from elicitable.training.loop import Fit, Plan, Progress, prepared, reading_of, train
-from elicitable.values import CurvePoint, Item, Message, Messages, Text
+from elicitable.training.loop import Plan, Progress, prepared, reading_of, train
+from elicitable.values import Item, Message, Messages, Text
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -59,71 +61,62 @@ class Trial:
             "layouts": [asdict(layout) for layout in self.layouts],
             "time_limit": self.time_limit,
             "model": model.fingerprint,
-            "task": task.fingerprint(),
+            "task": identity_of(task),
+            "elsewhere": FINGERPRINT,  # of the texts that side effects are measured on
+            "form": FORM,
         }
 
 
+FORM = 2  # of a record; raised when a race comes to keep or to measure something else for the same spec
 _FINALISTS = 8
 
 
-def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress | None = None) -> Record:
+def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress | None = None) -> TrialRecord:
     """The trial's record: from the store if it is there, else by running it.
 
     What cannot be done with this model and task is recorded as ``skipped``. A failure (out of memory, a bug) is
     recorded with its traceback, does not stop the race, and is tried again the next time. An interrupt leaves none.
     """
     spec = trial.spec(model, task)
-    known = store.get(spec)
-    if known is not None and known["status"] != "failed":
+    known = kept_trial(store, spec)
+    if known is not None and known.status != "failed":
         return known
     started = time.monotonic()
-    state = None
+    state: dict[str, Any] | None = None
     try:
         record, state = _execute(trial, model, task, progress)
     except ElicitableError as error:
-        record = {"status": "skipped", "stopped": str(error)}
+        record = TrialRecord("skipped", str(error), Times(0.0))
     except (RuntimeError, ValueError, IndexError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        record = {"status": "failed", "stopped": reason, "traceback": traceback.format_exc()}
-    record["seconds"] = round(time.monotonic() - started, 3)
-    return store.put(spec, record, state)
+        record = TrialRecord("failed", reason, Times(0.0), traceback=traceback.format_exc())
+    timing = replace(record.timing, seconds=round(time.monotonic() - started, 3))
+    return keep_trial(store, spec, replace(record, timing=timing), state)
 
 
-def _execute(trial: Trial, model: Model, task: Task, progress: Progress | None) -> tuple[Record, dict[str, Any] | None]:
+def _execute(
+    trial: Trial, model: Model, task: Task, progress: Progress | None
+) -> tuple[TrialRecord, dict[str, Any] | None]:
     method = trial.method
     if not method.is_trained:
         adaptation, record = _choose(trial, model, task)
     else:
         adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
-        fit = train(model, adaptation, task, trial.plan, trial.seed, progress=progress)
-        record = _of_fit(fit)
-    record |= {"setting": adaptation.setting, "budget": asdict(adaptation.budget())}
-    if record["status"] == "ok" and trial.test_items:
+        record = record_of_fit(train(model, adaptation, task, trial.plan, trial.seed, progress=progress))
+    record = replace(record, setting=adaptation.setting, budget=adaptation.budget())
+    if record.is_ok and trial.test_items:
         started = time.monotonic()
-        record |= assess(trial, model, adaptation, task)
-        record["test_seconds"] = round(time.monotonic() - started, 3)
-        return record, adaptation.state() if method.keeps_state else None
+        record = assess(record, trial, model, adaptation, task)
+        timing = replace(record.timing, test_seconds=round(time.monotonic() - started, 3))
+        return replace(record, timing=timing), adaptation.state() if method.keeps_state else None
     return record, None
-
-
-def _of_fit(fit: Fit) -> Record:
-    usable = fit.is_usable and fit.stopped != "diverged"
-    return {
-        "status": "ok" if usable else "diverged",
-        "stopped": fit.stopped,
-        "steps": fit.steps,
-        "train_seconds": round(fit.seconds, 3),
-        "curve": [[p.step, _finite(p.loss_nats), p.validation] for p in fit.curve],
-        "validation": fit.best.mean if fit.best else None,
-        "validation_loss_nats": _finite(fit.best.loss_nats) if fit.best else None,
-    }
 
 
 def _finite(value: float) -> float | None:
     return value if abs(value) < float("inf") else None
 
 
-def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, Record]:
+def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, TrialRecord]:
     """The best candidate on validation, as far as the time allotted reaches; the first is always tried."""
     items = task.held_out("validation", trial.plan.validation_items)
     deadline = time.monotonic() + trial.plan.seconds if trial.plan.seconds else math.inf
@@ -137,16 +130,15 @@ def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, Record]
         finalists = candidates
     tried = _scored(trial, model, task, finalists, items, deadline)
     mean, loss, best = tried[0]
-    return best, {
-        "status": "ok",
-        "stopped": "all candidates tried" if len(tried) == len(finalists) else "stopped early",
-        "steps": 0,
-        "validation": mean,
-        "validation_loss_nats": _finite(-loss),
-        "curve": [],
-        "tried": [{"setting": c.setting, "validation": m} for m, _, c in tried[:20]],
-        "tried_count": len(candidates),
-    }
+    return best, TrialRecord(
+        "ok",
+        "all candidates tried" if len(tried) == len(finalists) else "stopped early",
+        Times(0.0),
+        validation=mean,
+        validation_loss_nats=_finite(-loss),
+        tried=tuple({"setting": c.setting, "validation": m} for m, _, c in tried[:20]),
+        tried_count=len(candidates),
+    )
 
 
 def _scored(
@@ -167,8 +159,8 @@ def _scored(
     return sorted(tried, key=lambda one: one[:2], reverse=True)
 
 
-def assess(trial: Trial, model: Model, adaptation: Adaptation, task: Task) -> Record:
-    """What is measured once, at the end: the test split, side effects, prefix mass, a few answers."""
+def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptation, task: Task) -> TrialRecord:
+    """Add to ``record`` what is measured once, at the end: the test split, side effects, prefix mass, a few answers."""
     items = task.held_out("test", trial.test_items)
     adaptation.fit(model, items)
     reading = reading_of(trial.plan, adaptation)
@@ -179,20 +171,19 @@ def assess(trial: Trial, model: Model, adaptation: Adaptation, task: Task) -> Re
         shown = answers(model, items[:5], task.labels(), reading)
     if math.isnan(score.loss_nats):
         raise InputError(f"what {model.name} answers to {task.name} is not a number (NaN), so there is no score.")
-    return {
-        "test": {
-            "correct": "".join(map(str, score.correct)),
-            "loss_nats": _finite(score.loss_nats),
-            "cut_items": score.cut_items,
-            "cut_tokens": score.cut_tokens,
-        },
-        "elsewhere_nats": _finite(elsewhere.loss_nats),
-        "prefix_mass": prefix_mass(model, adaptation, items[:16], reading),
-        "samples": [
+    return replace(
+        record,
+        scores={task.name: Outcomes.of_items(score.correct)},
+        test_loss_nats=_finite(score.loss_nats),
+        cut_items=score.cut_items,
+        cut_tokens=score.cut_tokens,
+        elsewhere_nats=_finite(elsewhere.loss_nats),
+        prefix_mass=prefix_mass(model, adaptation, items[:16], reading),
+        samples=tuple(
             {"prompt": _text(item.prompt), "target": _text(item.target), "answer": _said(model, answer)}
             for item, answer in zip(items, shown, strict=False)
-        ],
-    }
+        ),
+    )
 
 
 def elsewhere_nats(model: Model) -> float:
@@ -214,8 +205,8 @@ def _passages(model: Model, reading: Reading) -> Reading:
 def _elsewhere(model: Model) -> Sequence[Item]:
     """Items of another kind than the task: plain English, or the toys' pretraining mix."""
     if model.tokenizer is not None:
-        reach = reach_of(model)
-        return ITEMS if reach is None or reach >= 512 else [_opening(model, item, reach // 2) for item in ITEMS]
+        limit = model.anatomy.position_limit
+        return ITEMS if limit is None or limit >= 512 else [_opening(model, item, limit // 2) for item in ITEMS]
     from elicitable.tasks.catalog import task_from
 
     return task_from("mixed" if model.name != "toy:ascending" else "ascending").held_out("validation", 128)
@@ -230,10 +221,10 @@ def _opening(model: Model, item: Item, tokens: int) -> Item:
 
 def prefix_mass(
     model: Model, adaptation: Adaptation, items: Sequence[Item], reading: Reading
-) -> list[list[float]] | None:
-    """(layer, head) share of attention on the context, mean over items and content positions; None without one."""
+) -> tuple[tuple[float, ...], ...]:
+    """(layer, head) share of attention on the context, mean over items and content positions; empty without one."""
     if adaptation.keys_per_layer() == 0:
-        return None
+        return ()
     from elicitable.microscope.watch import watch
 
     room = room_in(model, reading.max_tokens, adaptation.keys_per_layer())
@@ -245,7 +236,7 @@ def prefix_mass(
     kept = torch.ones(batch.input_ids.shape, dtype=torch.bool)
     if batch.attention_mask is not None:
         kept = batch.attention_mask.bool().cpu()
-    return [[round(float(head[kept].mean()), 6) for head in layer] for layer in mass.float().cpu()]
+    return tuple(tuple(round(float(head[kept].mean()), 6) for head in layer) for layer in mass.float().cpu())
 
 
 def _text(text: Text | Messages) -> str:
@@ -263,6 +254,7 @@ def _said(model: Model, answer: Answer) -> str:
     return f"{answer.text} … (not ended after {len(answer.ids)} tokens)"
 
 
-def curve_of(record: Record) -> tuple[CurvePoint, ...]:
-    """The learning curve of a record."""
-    return tuple(CurvePoint(step, loss if loss is not None else float("nan"), v) for step, loss, v in record["curve"])
+def outcomes_of(record: TrialRecord) -> Outcomes:
+    """The outcomes on the race's one task, item by item."""
+    [found] = record.scores.values()
+    return found

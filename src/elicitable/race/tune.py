@@ -1,36 +1,51 @@
-"""Train one method on a task and write an adapter folder that PEFT loads."""
+"""Train one method on a task and write an adapter folder that PEFT loads.
+
+    out/
+      adapter_config.json, adapter_model.safetensors   the adapter; elicitable.json what was measured on it
+      trials/                                          the runs of the sweep and the long run, as in a race
+      running/                                         the checkpoint of the long run while it lasts
+
+Whatever is finished there is not run again. An adapter that other arguments made is never written over.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.cache import replace_file
 from elicitable.diagnosis.intervals import interval
-from elicitable.errors import InputError, TrainingDivergedError
+from elicitable.errors import InputError, StoreError, TrainingDivergedError
 from elicitable.methods.adapter import write_adapter
 from elicitable.methods.base import Method
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named
-from elicitable.models.layout import layout_for
+from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import load
-from elicitable.race.pace import check_count, pace_for
+from elicitable.race.pace import Pace, check_count, pace_for
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
 from elicitable.race.trial import elsewhere_nats
+from elicitable.records.folder import CONFIGURATIONS, RECORD, written_whole
 from elicitable.records.provenance import versions
-from elicitable.records.store import Store
+from elicitable.records.store import Record, Store, identity
+from elicitable.tasks.base import identity_of
 from elicitable.tasks.catalog import task_from
+from elicitable.training.checkpoint import Checkpoint
 from elicitable.training.evaluate import evaluate
 from elicitable.training.loop import Fit, Plan, prepared, reading_of, train
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
     from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
+
+CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +87,13 @@ def tune(
         learning_rate: of the run; default the best of the method's own range after a short run each.
         chat, system, stop, max_tokens, truncate: how items are read, as for :func:`elicitable.verdict`.
         init, text: where a context starts (see :mod:`elicitable.methods.initial`).
-        out: the adapter folder; nothing is written when None.
+        out: the adapter folder; nothing is written when None. The same arguments resume there: runs of the sweep that
+            are finished are not run again, the long run goes on from its checkpoint, and once the adapter is there
+            its record is returned. The result is the same, bit for bit, as without an interruption.
 
     Raises:
         InputError: an argument is not as expected, or the method is not trained.
+        StoreError: ``out`` cannot be written to, or holds an adapter that other arguments made.
         TrainingDivergedError: the loss became not-a-number at every learning rate.
 
     Example:
@@ -84,108 +102,286 @@ def tune(
         >>> tuned.record["numbers_trained"]
         192
     """
+    recipe = _trained(method)
+    _check(size, steps, test_items, budget, learning_rate)
+    check_count("max tokens", max_tokens)
+    store = Store(out)  # an unwritable folder is said before minutes are spent
+    model, task = load(model), task_from(task, **task_options)
+    layout = layout_for(model, chat, system, stop, truncate)
+    check_reading(model, task, layout, max_tokens)
+    affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
+    options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
+    check_options(recipe, options)
+    tuning = _Tuning(
+        model=model,
+        task=task,
+        recipe=recipe,
+        size=size if size is not None else recipe.fitting(model, affordable).size,
+        rates=recipe.schedule.learning_rates if learning_rate is None else (learning_rate,),  # type: ignore[union-attr]
+        pace=pace_for(model, steps, test_items, max_tokens),
+        layout=layout,
+        seed=seed,
+        options=options,
+        store=store,
+        reporter=reporter or Silent(),
+    )
+    return tuning.run()
+
+
+def _trained(method: str | Method) -> Method:
     recipe = method_named(method)
-    if recipe.schedule is None:
+    if not recipe.is_trained:
         trained = ", ".join(one.name for one in METHODS if one.is_trained)
         raise InputError(
             f"{recipe.name} is not trained, so there is nothing to tune; the trained methods are {trained}."
         )
-    for name, number in (("size", size), ("steps", steps), ("test items", test_items), ("max tokens", max_tokens)):
+    return recipe
+
+
+def _check(
+    size: int | None, steps: int | None, test_items: int | None, budget: int | None, learning_rate: float | None
+) -> None:
+    for name, number in (("size", size), ("steps", steps), ("test items", test_items)):
         check_count(name, number)
     if learning_rate is not None and not 0.0 < learning_rate < math.inf:
         raise InputError(f"a learning rate must be more than 0 and finite, got {learning_rate!r}.")
     if budget is not None and size is not None:
         raise InputError("give either budget= or size=, not both.")
-    if out is not None:
-        Store(out)  # an unwritable folder is said before minutes are spent
-    model, task = load(model), task_from(task, **task_options)
-    affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
-    width = size if size is not None else recipe.fitting(model, affordable).size
-    pace = pace_for(model, steps, test_items, max_tokens)
-    layout = layout_for(model, chat, system, stop, truncate)
-    check_reading(model, task, layout, max_tokens)
-    told = reporter or Silent()
-    options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
-    check_options(recipe, options)
-    plan = Plan(
-        learning_rate=0.0,
-        steps=pace.steps,
-        batch=pace.batch,
-        warmup=min(50, max(1, pace.steps // 10)),
-        evaluate_every=min(pace.evaluate_every, pace.steps),
-        validation_items=pace.validation_items,
-        weight_decay=recipe.schedule.weight_decay,
-        max_tokens=pace.max_tokens,
-        layout=layout,
-    )
-
-    def trained_at(rate: float, this: Plan, what: str) -> tuple[Adaptation, Fit]:
-        told.begin(recipe.name, what, 0, 1)
-        adaptation = recipe.build(model, width, seed=seed, **options)
-        return adaptation, train(model, adaptation, task, replace(this, learning_rate=rate), seed, progress=told.point)
-
-    tried: dict[float, tuple[float, float]] = {}
-    if learning_rate is None:
-        short = replace(plan, steps=pace.sweep_steps, evaluate_every=pace.sweep_steps, cooldown=0.0, warmup=10)
-        for rate in recipe.schedule.learning_rates:
-            _, fit = trained_at(rate, short, f"rate {rate:g}")
-            if fit.best is not None and fit.stopped != "diverged":
-                tried[rate] = (fit.best.mean, -fit.best.loss_nats)
-        if not tried:
-            raise TrainingDivergedError(
-                f"{recipe.name} diverged at every learning rate of {recipe.schedule.learning_rates}."
-            )
-        learning_rate = max(tried, key=lambda rate: tried[rate])
-    adaptation, fit = trained_at(learning_rate, plan, f"at {learning_rate:g}")
-    if not fit.is_usable:
-        raise TrainingDivergedError(f"{recipe.name} diverged at learning rate {learning_rate:g}; give a lower one.")
-    record = _measured(model, task, adaptation, plan, pace.test_items, seed)
-    record |= {
-        "method": recipe.name,
-        "size": width,
-        "learning_rate": learning_rate,
-        "steps": fit.steps,
-        "stopped": fit.stopped,
-        "seconds": round(fit.seconds, 1),
-        "seed": seed,
-        "validation": fit.best.mean if fit.best else None,
-        "sweep": [{"learning_rate": rate, "validation": score} for rate, (score, _) in tried.items()],
-        "curve": [[p.step, p.loss_nats, p.validation] for p in fit.curve],
-        "layout": layout.setting(),
-        "model": model.name,
-        "model_hash": model.fingerprint,
-        "task": task.name,
-        "data_hash": task.fingerprint(),
-        "versions": versions(),
-        "out": str(out) if out is not None else None,
-    }
-    if out is not None:
-        write_adapter(model, adaptation, Path(out))
-        replace_file(Path(out) / "elicitable.json", (json.dumps(record, indent=1) + "\n").encode())
-    return Tuned(adaptation, record)
 
 
-def _measured(
-    model: Model, task: Any, adaptation: Adaptation, plan: Plan, test_items: int, seed: int
-) -> dict[str, Any]:
-    import torch
+@dataclass(frozen=True, eq=False)
+class _Tuning:
+    """What is tuned, and the store that keeps its runs. One rate is taken as it is; of several the best is found."""
 
-    with torch.no_grad(), prepared(model, adaptation) as refresh:
-        refresh()
-        score = evaluate(model, task.held_out("test", test_items), task.labels(), reading_of(plan, adaptation))
-    low, high = interval((score.correct,), seed)
-    budget = adaptation.budget()
+    model: Model
+    task: Task
+    recipe: Method
+    size: int
+    rates: Sequence[float]
+    pace: Pace
+    layout: Layout
+    seed: int
+    options: dict[str, Any] = field(default_factory=dict)
+    store: Store = field(default_factory=lambda: Store(None))
+    reporter: Reporter = field(default_factory=Silent)
+
+    def run(self) -> Tuned:
+        """The adaptation and its record: from the folder where they are there, else by running what is missing."""
+        known = self._finished()
+        swept = self._swept()
+        rate = max(swept, key=lambda one: swept[one]) if swept else self.rates[0]
+        adaptation, fit = self._fitted(rate)
+        if known is not None:
+            return Tuned(adaptation, known)
+        record = self._measured(adaptation) | self._told(swept, rate, fit)
+        if self.store.folder is not None:
+            with written_whole(self.store.folder) as folder:
+                write_adapter(self.model, adaptation, folder)
+                (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        return Tuned(adaptation, record)
+
+    def spec(self) -> dict[str, Any]:
+        """Identity of the whole: every argument that can change the result."""
+        return {
+            "method": self.recipe.identity,
+            "size": self.size,
+            "learning_rates": list(self.rates),
+            "pace": asdict(self.pace),
+            "layout": asdict(self.layout),
+            "seed": self.seed,
+            "options": self.options,
+            "model": self.model.fingerprint,
+            "task": identity_of(self.task),
+        }
+
+    def _finished(self) -> Record | None:
+        """The record of the adapter in the folder; None where there is none.
+
+        Raises:
+            StoreError: an adapter or a model is there that other arguments made.
+        """
+        folder = self.store.folder
+        if folder is None or not any((folder / name).exists() for name in CONFIGURATIONS):
+            return None
+        record = _record_in(folder)
+        if record.get("identity") == identity(self.spec()):
+            return record if any((folder / name).exists() for name in CONFIGURATIONS if name != RECORD) else None
+        raise StoreError(f"{folder} holds {_other(record, self.spec())}; choose another --out. Nothing was changed.")
+
+    def _swept(self) -> dict[float, tuple[float, float]]:
+        """What a short run at every rate scored on validation (score, −loss); nothing where there is one rate.
+
+        Raises:
+            TrainingDivergedError: every one of them diverged.
+        """
+        if len(self.rates) == 1:
+            return {}
+        scores = {rate: _worth(self._short(rate)) for rate in self.rates}
+        found = {rate: worth for rate, worth in scores.items() if worth is not None}
+        if not found:
+            raise TrainingDivergedError(f"{self.recipe.name} diverged at every learning rate of {self.rates}.")
+        return found
+
+    def _short(self, rate: float) -> Record:
+        """The record of a short run, from the store if it is there."""
+        steps = self.pace.sweep_steps
+        plan = replace(self._plan(rate), steps=steps, evaluate_every=steps, cooldown=0.0, warmup=10)
+        spec = self._spec_of(plan)
+        known = self.store.get(spec)
+        if known is not None:
+            return known
+        self.reporter.begin(self.recipe.name, f"rate {rate:g}", 0, 1)
+        fit = train(self.model, self._built(), self.task, plan, self.seed, progress=self.reporter.point)
+        return self.store.put(spec, _of_fit(fit))
+
+    def _fitted(self, rate: float) -> tuple[Adaptation, Record]:
+        """The adaptation after the long run, and the run's record: from the store, or from its checkpoint on.
+
+        Raises:
+            TrainingDivergedError: it diverged before there was anything to keep.
+        """
+        plan = self._plan(rate)
+        spec, adaptation = self._spec_of(plan), self._built()
+        known = self.store.get(spec)
+        if known is not None:
+            adaptation.load(self.store.state(spec))
+            return adaptation, known
+        self.reporter.begin(self.recipe.name, f"at {rate:g}", 0, 1)
+        checkpoint = self._checkpoint(spec)
+        told = self.reporter.point
+        fit = train(self.model, adaptation, self.task, plan, self.seed, progress=told, checkpoint=checkpoint)
+        if checkpoint is not None and not fit.is_usable:
+            _remove(checkpoint)
+        if not fit.is_usable:
+            raise TrainingDivergedError(f"{self.recipe.name} diverged at learning rate {rate:g}; give a lower one.")
+        record = self.store.put(spec, _of_fit(fit), adaptation.state())
+        if checkpoint is not None:
+            _remove(checkpoint)
+        return adaptation, record
+
+    def _built(self) -> Adaptation:
+        return self.recipe.build(self.model, self.size, seed=self.seed, **self.options)
+
+    def _checkpoint(self, spec: dict[str, Any]) -> Checkpoint | None:
+        if self.store.folder is None:
+            return None
+        name = identity(spec)
+        return Checkpoint(self.store.folder / "running" / f"{name}.safetensors", name, CHECKPOINT_SECONDS)
+
+    def _spec_of(self, plan: Plan) -> dict[str, Any]:
+        """Identity of one run: what can change it, which the rates of the other runs cannot."""
+        whole = self.spec()
+        return {name: whole[name] for name in whole if name not in ("learning_rates", "pace")} | {"tune": asdict(plan)}
+
+    def _plan(self, rate: float) -> Plan:
+        pace, schedule = self.pace, self.recipe.schedule
+        return Plan(
+            learning_rate=rate,
+            steps=pace.steps,
+            batch=pace.batch,
+            warmup=min(50, max(1, pace.steps // 10)),
+            evaluate_every=min(pace.evaluate_every, pace.steps),
+            validation_items=pace.validation_items,
+            weight_decay=schedule.weight_decay if schedule else 0.0,
+            max_tokens=pace.max_tokens,
+            layout=self.layout,
+        )
+
+    def _measured(self, adaptation: Adaptation) -> Record:
+        """What is measured once, at the end, on the test split."""
+        import torch
+
+        items = self.task.held_out("test", self.pace.test_items)
+        reading = reading_of(self._plan(self.rates[0]), adaptation)
+        with torch.no_grad(), prepared(self.model, adaptation) as refresh:
+            refresh()
+            score = evaluate(self.model, items, self.task.labels(), reading)
+        low, high = interval((score.correct,), self.seed)
+        budget = adaptation.budget()
+        return {
+            "mean": score.mean,
+            "low": low,
+            "high": high,
+            "items": len(score.correct),
+            "loss_nats": score.loss_nats,
+            "cut_items": score.cut_items,
+            "cut_tokens": score.cut_tokens,
+            "numbers_trained": budget.numbers_trained,
+            "bytes_stored": budget.bytes_stored,
+            "keys_per_layer": budget.keys_per_layer,
+            "setting": adaptation.setting,
+            "base_elsewhere_nats": elsewhere_nats(self.model),
+        }
+
+    def _told(self, swept: dict[float, tuple[float, float]], rate: float, fit: Record) -> Record:
+        """What was run, and on what."""
+        return {
+            "method": self.recipe.name,
+            "size": self.size,
+            "learning_rate": rate,
+            **{name: fit[name] for name in ("steps", "stopped", "seconds", "validation", "curve")},
+            "seed": self.seed,
+            "sweep": [{"learning_rate": one, "validation": score} for one, (score, _) in swept.items()],
+            "layout": self.layout.setting(),
+            "model": self.model.name,
+            "model_hash": self.model.fingerprint,
+            "task": self.task.name,
+            "data_hash": self.task.fingerprint(),
+            "versions": versions(),
+            "out": None if self.store.folder is None else str(self.store.folder),
+            "spec": self.spec(),
+            "identity": identity(self.spec()),
+        }
+
+
+def _remove(checkpoint: Checkpoint) -> None:
+    checkpoint.remove()
+    with suppress(OSError):  # there is no folder, or another run keeps itself there
+        checkpoint.path.parent.rmdir()
+
+
+def _of_fit(fit: Fit) -> Record:
     return {
-        "mean": score.mean,
-        "low": low,
-        "high": high,
-        "items": len(score.correct),
-        "loss_nats": score.loss_nats,
-        "cut_items": score.cut_items,
-        "cut_tokens": score.cut_tokens,
-        "numbers_trained": budget.numbers_trained,
-        "bytes_stored": budget.bytes_stored,
-        "keys_per_layer": budget.keys_per_layer,
-        "setting": adaptation.setting,
-        "base_elsewhere_nats": elsewhere_nats(model),
+        "status": "ok" if fit.is_usable and fit.stopped != "diverged" else "diverged",
+        "stopped": fit.stopped,
+        "steps": fit.steps,
+        "seconds": round(fit.seconds, 1),
+        "validation": fit.best.mean if fit.best else None,
+        "validation_loss_nats": _finite(fit.best.loss_nats) if fit.best else None,
+        "curve": [[point.step, _finite(point.loss_nats), point.validation] for point in fit.curve],
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _worth(swept: Record) -> tuple[float, float] | None:
+    """Validation score, then loss; None where the run diverged."""
+    if swept["status"] != "ok":
+        return None
+    loss = swept["validation_loss_nats"]
+    return swept["validation"], -math.inf if loss is None else -loss
+
+
+def _record_in(folder: Path) -> Record:
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _other(record: Record, spec: dict[str, Any]) -> str:
+    """Which adapter it is that stands in the way, by the arguments in which it differs from ``spec``."""
+    theirs = record.get("spec")
+    if not isinstance(theirs, dict):
+        return "an adapter or a model that these arguments did not make"
+    differing = [name for name in spec if theirs.get(name) != spec[name]]
+    shown = [
+        f"{name.replace('_', ' ')} {theirs.get(name)!r}, not {spec[name]!r}"
+        for name in differing
+        if name in ("method", "size", "learning_rates", "seed", "options")
+    ]
+    others = [name for name in differing if name in ("pace", "layout", "model", "task")]
+    return f"the adapter of other arguments ({'; '.join([*shown, *(f'another {name}' for name in others)])})"

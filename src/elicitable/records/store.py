@@ -20,8 +20,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.cache import replace_file
+from elicitable.cache import replace_file, replacing_folder, write_tensors
 from elicitable.errors import StoreError
+from elicitable.records.form_1 import first_form
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,15 +61,40 @@ class Store:
         Raises:
             StoreError: there is a record, but it is corrupt, of another spec, or from a newer version.
         """
-        key = identity(spec)
+        key = self._key(spec)
         if self.folder is None:
             return self._memory[key][0] if key in self._memory else None
         path = self._place(key) / "record.json"
         if path.exists():
             return _checked(_read(path), str(path), key)
+        archive = self._archived()
+        return _checked(archive[key][1], archive[key][0], key) if key in archive else None
+
+    def where(self, spec: dict[str, Any]) -> str:
+        """Where the record of ``spec`` is kept, for a message."""
+        key = self._key(spec)
+        path = None if self.folder is None else self._place(key) / "record.json"
+        if path is None or not path.exists():
+            return self._archive[key][0] if self._archive and key in self._archive else f"record {key}"
+        return str(path)
+
+    def _key(self, spec: dict[str, Any]) -> str:
+        """The identity under which a record of ``spec`` is kept: that of its first form where only this is there."""
+        key, former = identity(spec), first_form(spec)
+        if former is None or self._has(key):
+            return key
+        return then if self._has(then := identity(former)) else key
+
+    def _has(self, key: str) -> bool:
+        if self.folder is None:
+            return key in self._memory
+        return (self._place(key) / "record.json").exists() or key in self._archived()
+
+    def _archived(self) -> dict[str, tuple[str, Record]]:
+        assert self.folder is not None
         if self._archive is None:
             self._archive = dict(_archived(self.folder))
-        return _checked(self._archive[key][1], self._archive[key][0], key) if key in self._archive else None
+        return self._archive
 
     def put(self, spec: dict[str, Any], record: Record, state: dict[str, Tensor] | None = None) -> Record:
         """Keep a complete record and its tensors; returns the record with version and spec."""
@@ -78,23 +104,13 @@ class Store:
             self._memory[key] = (whole, state or {})
             return whole
         place = self._place(key)
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=place.parent))
-            try:
-                _write(partial, whole, state)
-                if place.exists():
-                    shutil.rmtree(place)
-                partial.replace(place)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-        except OSError as error:
-            raise StoreError(f"cannot write {place}: {error.strerror or error}. The trial is not recorded.") from error
+        with replacing_folder(place, "The trial is not recorded.") as partial:
+            _write(partial, whole, state)
         return whole
 
     def state(self, spec: dict[str, Any]) -> dict[str, Tensor]:
         """The tensors kept with a record; empty where there are none."""
-        key = identity(spec)
+        key = self._key(spec)
         if self.folder is None:
             return self._memory[key][1]
         path = self._place(key) / STATE
@@ -118,7 +134,7 @@ class Store:
 
     def has_state(self, spec: dict[str, Any]) -> bool:
         """Whether tensors are kept with a record."""
-        key = identity(spec)
+        key = self._key(spec)
         return bool(self._memory[key][1]) if self.folder is None else (self._place(key) / STATE).exists()
 
     def __iter__(self) -> Any:
@@ -136,13 +152,7 @@ class Store:
 
 def _write(folder: Path, record: Record, state: dict[str, Tensor] | None) -> None:
     if state:
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / STATE)
-        except SafetensorError as error:  # how it says that the disk is full
-            raise OSError(str(error)) from error
+        write_tensors(folder / STATE, state)
     with (folder / "record.json").open("w", encoding="utf-8") as file:
         json.dump(record, file, indent=1, allow_nan=False)
         file.flush()

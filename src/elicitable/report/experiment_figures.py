@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elicitable.errors import UnknownNameError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -26,9 +28,33 @@ PANEL_INCHES = 2.9
 MOST_COLUMNS = 4
 
 
+Draw = Callable[[Drawn, Mapping[str, Any]], "Figure | None"]
+FIGURES: dict[str, Draw] = {}
+
+
+def figure(kind: str) -> Callable[[Draw], Draw]:
+    """Register the decorated function as the one that draws figures of that kind.
+
+    It is given the figure's entry of ``results.json`` (for every trial of it ``curves`` and ``pictures``, one a seed)
+    and the whole experiment's.
+    """
+
+    def register(draw: Draw) -> Draw:
+        FIGURES[kind] = draw
+        return draw
+
+    return register
+
+
 def experiment_figure(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
-    """The figure of an experiment, or None where no record has what it shows."""
-    return _KINDS[drawn["kind"]](drawn, experiment)
+    """The figure of an experiment, or None where no record has what it shows.
+
+    Raises:
+        UnknownNameError: figures of that kind are not drawn here.
+    """
+    if drawn["kind"] not in FIGURES:
+        raise UnknownNameError("figure", drawn["kind"], FIGURES)
+    return FIGURES[drawn["kind"]](drawn, experiment)
 
 
 def _grid(count: int, height: float = 2.5, width: float = PANEL_INCHES) -> tuple[Figure, list[Axes]]:
@@ -61,6 +87,7 @@ def _finish(panel: Axes, title: str = "", x: str = "", y: str = "") -> None:
             text.set(color=INK, fontsize=7)
 
 
+@figure("bars")
 def bars(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
     """Ours, with its interval, beside the source's, for every claim in percent about the figure's trials."""
     trials = {series["trial"] for series in drawn["series"]}
@@ -89,6 +116,7 @@ def bars(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
+@figure("learning curves")
 def learning_curves(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
     """Validation score by step of the chosen run of every seed, one panel a trial."""
     shown = [series for series in drawn["series"] if any(series["curves"])]
@@ -105,6 +133,7 @@ def learning_curves(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | Non
     return figure
 
 
+@figure("sweep")
 def sweep(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
     """Validation score at every learning rate, every seed a dot, their mean a line."""
     names = [series["trial"] for series in drawn["series"]]
@@ -129,6 +158,7 @@ def sweep(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
+@figure("attention")
 def attention(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
     """Attention of one head, query × key, one panel a trial; the prefix's columns come first, before a line.
 
@@ -153,6 +183,7 @@ def attention(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
+@figure("activations")
 def activations(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
     """Outputs of one head before (ring) and after (dot) each adaptation.
 
@@ -193,6 +224,7 @@ def bias_plane(before: Rows, bias: Rows) -> Rows:
     return np.stack([along, across]) + 0.0
 
 
+@figure("position shares")
 def position_shares(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
     """Share of the prefix's mass, layer × position, one panel a trained prefix."""
     pictures = [picture for series in drawn["series"] for picture in series["pictures"]]
@@ -207,6 +239,7 @@ def position_shares(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | Non
     return figure
 
 
+@figure("residuals")
 def residuals(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
     """Residuals of both equations (log scale), and the drift of content attention beside the mass, layer by layer."""
     pictures = [picture for series in drawn["series"] for picture in series["pictures"]]
@@ -223,17 +256,6 @@ def residuals(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
         panel.legend()
         _finish(panel, title, "layer")
     return figure
-
-
-_KINDS: dict[str, Callable[[Drawn, Mapping[str, Any]], Figure | None]] = {
-    "bars": bars,
-    "learning curves": learning_curves,
-    "sweep": sweep,
-    "attention": attention,
-    "activations": activations,
-    "position shares": position_shares,
-    "residuals": residuals,
-}
 
 
 def figure_names(experiment: Mapping[str, Any]) -> Sequence[str]:

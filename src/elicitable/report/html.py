@@ -7,13 +7,12 @@ not cause one even if it were not escaped; and it is escaped, like every value t
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.errors import StoreError
+from elicitable.cache import replace_file
 from elicitable.report import notation, phrases, standing
 from elicitable.report.pictures.axes import PANEL, TICKS, is_number
 from elicitable.report.pictures.cost import cost_plot
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 LONGEST_SETTING = 240
+ADVICE = "Free the place or choose another --out."
 SHOWN_APART = ("command", "warnings")  # keys of provenance with a place of their own
 
 
@@ -50,13 +50,14 @@ class Section:
 def write_report(verdict: Verdict, path: str | os.PathLike[str], sections: Sequence[Section] = ()) -> Path:
     """Write the report to ``path`` and return it. The same record gives the same bytes.
 
-    The file appears whole or not at all: it is written beside ``path`` and renamed.
+    The file appears whole or not at all.
 
     Raises:
         StoreError: ``path`` cannot be written.
         UnknownNameError: the verdict's label is not one of the eight.
 
     Example:
+        >>> import tempfile
         >>> folder = tempfile.mkdtemp()
         >>> verdict = Verdict("inconclusive", ("One seed only.",), (), "toy:mixed", "ascending", 0.02)
         >>> write_report(verdict, Path(folder) / "report.html").name
@@ -64,11 +65,7 @@ def write_report(verdict: Verdict, path: str | os.PathLike[str], sections: Seque
     """
     path = Path(path)
     page = report_html(verdict, sections).encode("utf-8", errors="replace")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, page)
-    except OSError as error:
-        raise StoreError(f"cannot write the report to {str(path)!r}: {error.strerror or error}.") from error
+    replace_file(path, page, ADVICE, f"the report to {str(path)!r}")
     return path
 
 
@@ -76,31 +73,8 @@ def write_page(title: str, sections: Sequence[Section], path: str | os.PathLike[
     """Write a page of sections without a verdict, self-contained like the report; raises StoreError as it does."""
     path = Path(path)
     page = _environment().get_template("page.html.j2").render(title=title, sections=sections)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, page.encode("utf-8", errors="replace"))
-    except OSError as error:
-        raise StoreError(f"cannot write the page to {str(path)!r}: {error.strerror or error}.") from error
+    replace_file(path, page.encode("utf-8", errors="replace"), ADVICE, f"the page to {str(path)!r}")
     return path
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:

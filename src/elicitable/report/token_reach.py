@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from elicitable.report.html import Section
 from elicitable.report.notation import duration, plural, rate
 from elicitable.report.table import plain
-from elicitable.values import Distinct, ReachExample, TokenReach
+
+if TYPE_CHECKING:
+    from elicitable.diagnosis.distinct import Distinct
+    from elicitable.records.reach import ReachExample, TokenReach
 
 LONGEST_TEXT = 120
 DRAWN = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from elicitable.errors import InputError
+from elicitable.own_code import digest_of
 from elicitable.values import Item, Split
 
 if TYPE_CHECKING:
@@ -104,6 +105,15 @@ def fingerprint_of(parts: Iterable[str | bytes]) -> str:
     return digest.hexdigest()
 
 
+def identity_of(task: Task) -> str:
+    """What records call the task: its fingerprint, with a digest of its code where that comes from outside.
+
+    A task of your own that you edit is another task, so trials on the old one are not taken for trials on the new.
+    """
+    digest = digest_of(task)
+    return task.fingerprint() if digest is None else f"{task.fingerprint()}:{digest[:12]}"
+
+
 def checked_count(n: int, what: str = "n") -> int:
     """``n`` itself if it is a whole number of items, at least 1; else :class:`InputError`.
 
@@ -140,5 +150,6 @@ __all__ = [
     "checked_split",
     "fingerprint_of",
     "groups_of",
+    "identity_of",
     "warnings_of",
 ]

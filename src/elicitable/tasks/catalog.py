@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from elicitable.errors import InputError, UnknownNameError
+from elicitable.own_code import is_own_code, load_own
 from elicitable.tasks.base import Task, TaskCard
 from elicitable.tasks.options import TaskOptions
 
@@ -41,7 +42,7 @@ def catalog() -> dict[str, TaskCard]:
 
 
 def task_from(task: Any, **options: Any) -> Task:
-    """The task that a person means by a name, a path, ``hub:owner/name``, ``owner/name``, data or a task itself.
+    """The task that a person means by a name, a path, ``hub:owner/name``, ``my_task.py:MyTask``, data or a task itself.
 
     Data are a pandas or polars frame, an Arrow table, a ``datasets`` object, a list of dictionaries, or a dictionary
     of these by split. ``options`` are the fields of :class:`~elicitable.tasks.options.TaskOptions`; those that are
@@ -60,6 +61,8 @@ def task_from(task: Any, **options: Any) -> Task:
     name = os.fspath(task)
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"a task is a name or a path, not {name!r}")
+    if is_own_code(name):
+        return _own_task(load_own(name, "my_task.py:MyTask"), given)
     kind = _kind_of(name, is_path=not isinstance(task, str))
     return _MAKERS[kind](name, TaskOptions.checked(name, kind, given))
 

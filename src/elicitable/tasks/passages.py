@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from elicitable.tasks.base import fingerprint_of
 from elicitable.values import Item
 
 # Openings of works in the public domain (Lincoln 1863, Austen 1813, Melville 1851, Darwin 1859).
@@ -32,3 +33,4 @@ _PASSAGES = (
 )
 
 ITEMS = tuple(Item(prompt=opening, target=rest) for opening, rest in _PASSAGES)
+FINGERPRINT = fingerprint_of(text for passage in _PASSAGES for text in passage)

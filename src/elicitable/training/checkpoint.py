@@ -8,13 +8,12 @@ one that was never stopped. Tensors are kept as safetensors with the rest as JSO
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elicitable.cache import replacing_file, write_tensors
 from elicitable.errors import StoreError
 
 if TYPE_CHECKING:
@@ -77,21 +76,10 @@ class Checkpoint:
         Raises:
             StoreError: it cannot be written; the one before is still there.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         head = json.dumps({"version": VERSION, "owner": self.owner, "plain": state.plain})
-        partial = None
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-            os.close(handle)
-            save_file({k: t.detach().clone().contiguous() for k, t in state.tensors.items()}, partial, {"run": head})
-            os.replace(partial, self.path)
-        except (OSError, SafetensorError) as error:
-            if partial is not None:
-                Path(partial).unlink(missing_ok=True)
-            raise StoreError(f"cannot write the checkpoint {self.path}: {error}.") from error
+        advice = "The one before is still there."
+        with replacing_file(self.path, advice, f"the checkpoint {self.path}") as partial:
+            write_tensors(partial, {name: tensor.clone() for name, tensor in state.tensors.items()}, {"run": head})
         self._last = time.monotonic()
 
     def remove(self) -> None:

@@ -19,6 +19,8 @@ from elicitable.models.read import reading_last
 from elicitable.models.rows import LabelRow, Row, label_rows, rows_of
 from elicitable.training.batches import IGNORED, Batch, Reading, groups, padded
 from elicitable.training.generate import Answer, Stop, generate, text_of
+from elicitable.training.label_scores import label_costs
+from elicitable.training.label_trie import LabelIds
 from elicitable.training.precision import autocast
 from elicitable.values import Item, Score
 
@@ -104,8 +106,7 @@ def _is_spelt_otherwise(model: Model, row: Row, hits: Tensor, best: Tensor, read
 
 def _by_label(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> Score:
     rows = _label_rows(model, items, labels, reading)
-    nats = _nats(model, rows, reading.batch)
-    lengths = torch.tensor([[len(ids) for ids in row.labels] for row in rows])
+    nats, lengths = _costs(model, rows)
     truth = torch.tensor([labels.index(str(item.target)) for item in items])[:, None]
     loss = float(nats.gather(1, truth).sum()) / max(1, int(lengths.gather(1, truth).sum()))
     cut = [row.cut for row in rows if row.cut]
@@ -114,33 +115,19 @@ def _by_label(model: Model, items: Sequence[Item], labels: tuple[str, ...], read
 
 @torch.no_grad()
 def label_nats(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> tuple[Tensor, Tensor]:
-    """(item, label) −log p(label | prompt) in nats, and each label's length in tokens behind that item.
+    """(item, label) −log p(label | prompt) in nats, float64, and (item, label) each label's length in tokens.
 
-    Labels of one token each need one pass for all of them; longer ones a pass per label.
+    Every content is read once, whatever the number of labels and their length (:func:`label_costs`); one that is too
+    long is cut as the longest label needs it, and is the same for all labels.
     """
-    rows = _label_rows(model, items, labels, reading)
-    return _nats(model, rows, reading.batch), torch.tensor([[len(ids) for ids in row.labels] for row in rows])
+    return _costs(model, _label_rows(model, items, labels, reading))
 
 
-def _nats(model: Model, rows: Sequence[LabelRow], size: int) -> Tensor:
-    """(item, label) −log p(label | content) in nats, in the order of ``rows``."""
-    parts = groups(model, rows, size)
+def _costs(model: Model, rows: Sequence[LabelRow]) -> tuple[Tensor, Tensor]:
+    behind = [[LabelIds(tuple(ids), given) for ids, given in zip(row.labels, row.given, strict=True)] for row in rows]
     with autocast(model):
-        found = torch.cat([_nats_of(model, [rows[place] for place in part]) for part in parts])
-    places = torch.tensor([place for part in parts for place in part])
-    return torch.empty_like(found).index_copy_(0, places, found)
-
-
-def _nats_of(model: Model, rows: Sequence[LabelRow]) -> Tensor:
-    if all(len(ids) == 1 for row in rows for ids in row.labels):
-        logits = answer_logits(model, padded(model, [Row(row.content, row.labels[0]) for row in rows]))
-        labels = torch.tensor([[ids[0] for ids in row.labels] for row in rows])
-        return -torch.log_softmax(logits[:, -1], dim=-1).cpu().gather(1, labels)
-    columns = []
-    for label in range(len(rows[0].labels)):
-        batch = padded(model, [Row(row.content, row.labels[label]) for row in rows])
-        columns.append(token_losses(answer_logits(model, batch), batch.targets).sum(-1).cpu())
-    return torch.stack(columns, dim=1)
+        nats = label_costs(model, [row.content for row in rows], behind)
+    return nats, torch.tensor([[len(label.ids) - label.given for label in own] for own in behind])
 
 
 def _rows(model: Model, items: Sequence[Item], reading: Reading) -> list[Row]:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from elicitable.errors import InputError
-from elicitable.models.inject import installed, prefix_of, set_prefix
+from elicitable.models.inject import installed, prefix_of
 from elicitable.models.layout import PLAIN, Layout
-from elicitable.models.mode import evaluating
+from elicitable.models.restoring import evaluating, swapped, without_gradients
 from elicitable.rng import generator
 from elicitable.training.batches import CHUNK, Batch, Reading, stream
 from elicitable.training.checkpoint import Checkpoint, Frozen
@@ -209,7 +209,6 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
     """
     keep_freed_memory()
     trained = {id(p) for p in adaptation.parameters()}
-    frozen: list[nn.Parameter] = []
     with ExitStack() as stack:
         for part in (*inside, adaptation):
             stack.enter_context(part.weights(model))
@@ -218,24 +217,17 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
         if around and slot.strength != 1.0:
             raise InputError(f"a context of strength {slot.strength:g} is in use; training inside it needs strength 1.")
         others = [p for part in (*around, *inside) if not isinstance(part, PrefixKV) for p in part.parameters()]
-        for parameter in (*model.hf.parameters(), *others):
-            if id(parameter) not in trained and parameter.requires_grad:
-                frozen.append(parameter)
-                parameter.requires_grad_(False)
+        stack.enter_context(without_gradients(p for p in (*model.hf.parameters(), *others) if id(p) not in trained))
         stack.enter_context(frozen_casts(model))
-        stack.callback(set_prefix, model, slot, slot.prefix, slot.strength)
+        stack.enter_context(swapped(slot, prefix=slot.prefix, strength=1.0))
         # no dropout: the data are new at every step or few, and the frozen model is what is asked
         stack.enter_context(evaluating(model.hf))
 
         def refresh() -> None:
             with autocast(model):
-                set_prefix(model, slot, prefix_of(model, [*around, *inside, adaptation]))
+                slot.prefix = prefix_of(model, [*around, *inside, adaptation])
 
-        try:
-            yield refresh
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
+        yield refresh
 
 
 def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:

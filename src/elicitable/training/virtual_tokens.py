@@ -11,8 +11,7 @@ Source: Petrov, Torr, Bibi, ICLR 2024 (arXiv 2310.19698), section 3.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from elicitable.models.mode import evaluating
+from elicitable.models.restoring import evaluating, without_gradients
 from elicitable.training.precision import autocast, frozen_casts
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ def fit_virtual_tokens(
     def is_late() -> bool:
         return seconds is not None and time.monotonic() - began >= seconds
 
-    with _frozen(model), evaluating(model.hf):
+    with without_gradients(model.hf.parameters()), evaluating(model.hf):
         while taken < steps and len(batch.live) and not is_late():
             with frozen_casts(model), sdpa_kernel(SDPBackend.MATH):  # flash backward is slow on so few keys
                 for _ in range(min(ROUND, steps - taken)):
@@ -212,16 +211,3 @@ def _after(model: Model, after: Sequence[int], embeddings: Tensor) -> Tensor:
 def _rows(ids: Sequence[int], rows: Tensor) -> Tensor:
     """(row, token) ids, the same for every row of ``rows``."""
     return torch.tensor(list(ids), dtype=torch.long, device=rows.device).expand(len(rows), -1)
-
-
-@contextmanager
-def _frozen(model: Model) -> Iterator[None]:
-    """No gradients for the base weights; as they were afterwards."""
-    required = [weight for weight in model.hf.parameters() if weight.requires_grad]
-    try:
-        for weight in required:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight in required:
-            weight.requires_grad_(True)

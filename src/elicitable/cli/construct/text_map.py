@@ -1,4 +1,4 @@
-"""The map that ``elicitable construct --map`` reads: a JSON object from input text to answer text."""
+"""The map that ``elicitable construct THEOREM --map`` reads: a JSON object from input text to answer text."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
+from elicitable.cli.construct.record import Answer
+from elicitable.cli.output import progress_console, say
 from elicitable.errors import InputError
 from elicitable.lab.reach import check_sizes, token_reach
 from elicitable.models.load import load
@@ -17,12 +19,10 @@ from elicitable.report.verdict_json import plain_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.console import Console, RenderableType
-
 
 def answer(
-    model: str, hard_tokens: str, virtual_tokens: int, targets: str, seed: int, out: Path, console: Console | None
-) -> tuple[dict[str, Any], list[RenderableType]]:
+    model: str, hard_tokens: str, virtual_tokens: int, targets: str, seed: int, out: Path, is_quiet: bool
+) -> Answer:
     """The record and the lines to print; records and report are kept in ``out``."""
     count: int | Literal["all"]
     if hard_tokens == "all":
@@ -40,11 +40,11 @@ def answer(
     def told(what: str, share: float) -> None:
         nonlocal said
         now = time.monotonic()
-        if console is None or now - said < 5:
+        if is_quiet or now - said < 5:
             return
         said = now
         left = f"about {(now - started) * (1 - share) / share:.0f} s left" if share > 0.02 else "…"
-        console.print(f"{what}: {share:.0%}, {left}", highlight=False, markup=False)
+        say(f"{what}: {share:.0%}, {left}", progress_console())
 
     found = token_reach(
         load(model),

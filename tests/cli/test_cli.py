@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from elicitable import cli
+from elicitable.cli.options import seconds
 from elicitable.errors import InputError
 
-Call = Callable[..., tuple[int, str, str]]
 ROWS = [f"text number {i} about things,{'good' if i % 2 else 'bad'}" for i in range(60)]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """``elicitable ARGS`` in an empty folder, in this process: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["elicitable", *args])
-        monkeypatch.setattr(cli, "STARTED", time.monotonic())
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
 
 
 def refused(result: tuple[int, str, str], *words: str) -> None:
@@ -92,6 +67,9 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "code" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "code" / "mine.py").write_text("raise SystemExit('ran')\n", encoding="utf-8")
     return folder
+
+
+Call = Callable[..., tuple[int, str, str]]
 
 
 def verdict(**changed: str) -> list[str]:
@@ -230,31 +208,6 @@ def test_the_lists_are_one_json_object_and_readable(call: Call, command: str) ->
     assert max(map(len, shown.splitlines())) <= 80
 
 
-COMMANDS = ("verdict", "tune", "pretrain", "inspect", "prune", "construct", "reproduce", "models", "tasks", "methods")
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_takes_the_same_four_options(call: Call, command: str) -> None:
-    code, shown, _ = call(command, "--help")
-    assert code == 0
-    assert [option for option in ("--json", "--out", "--seed", "--quiet") if option not in shown] == []
-
-
-def test_there_are_no_other_commands(call: Call) -> None:
-    shown = call("--help")[1].partition("Commands:")[2]
-    assert {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2] != " "} == {*COMMANDS}
-
-
-@pytest.mark.parametrize("args", [["models"], ["models", "--architectures"], ["tasks"], ["methods"]])
-def test_a_list_is_written_where_it_is_asked_for(call: Call, tmp_path: Path, args: list[str]) -> None:
-    code, out, err = call(*args, "--out", "lists", "--seed", "3", "--quiet", "--json")
-    assert (code, err) == (0, "")
-    what = "architectures" if len(args) > 1 else args[0]
-    assert json.loads((tmp_path / "lists" / f"{what}.json").read_text(encoding="utf-8")) == only_object(out)
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    refused(call(*args, "--out", "file"), "file", "cannot")
-
-
 def race_args(out: Path) -> list[str]:
     shown = ["--seeds", "2", "--steps", "6", "--test-items", "40", "--budget", "1200", "--json", "--out", str(out)]
     methods = ["zero-shot", "kv-prefix"]
@@ -310,57 +263,10 @@ def test_bad_input_leaves_no_folder_behind(call: Call, tmp_path: Path) -> None:
     ("text", "value"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), (" 2 m ", 120), (None, None)]
 )
 def test_durations(text: str | None, value: float | None) -> None:
-    assert cli.seconds(text) == value
+    assert seconds(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "m", "-5", "5d", "1e3", "5 m 3 s", "inf"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="90s, 30m, 2h"):
-        cli.seconds(text)
-
-
-# --- the process ----------------------------------------------------------------------------------------------------
-
-
-def child_cpu_seconds(*args: str) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        [sys.executable, "-c", "from elicitable.cli import main; main()", *args], check=True, capture_output=True
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def test_help_answers_within_half_a_second_of_cpu_time() -> None:
-    assert min(child_cpu_seconds("--help") for _ in range(3)) < 0.5
-
-
-def test_help_loads_nothing_heavy() -> None:
-    program = (
-        "import sys; sys.argv = ['elicitable', '--help']\n"
-        "from elicitable.cli import main\n"
-        "try:\n    main()\nfinally:\n"
-        "    heavy = {'torch', 'transformers', 'numpy', 'pandas', 'matplotlib', 'rich', 'peft'}\n"
-        "    print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "[]"
-
-
-@pytest.mark.slow
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path: Path) -> None:
-    args = ["verdict", "--model", "toy:ascending", "--task", "descending", "--method", "zero-shot", "--method", "full"]
-    command = [sys.executable, "-c", "from elicitable.cli import main; main()", *args, "--out", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob("record.json")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted: what is finished is kept; the same command resumes" in err
-    assert "Traceback" not in err
-    for record in tmp_path.rglob("record.json"):
-        assert json.loads(record.read_text(encoding="utf-8"))["status"] == "ok"
-    assert all(not path.name.startswith(".") for path in (tmp_path / "trials").iterdir())
+        seconds(text)

@@ -1,0 +1,159 @@
+"""What 77 labels of several tokens cost behind a text: passes, peak memory, and the largest difference.
+
+    python benchmarks/labels.py [--model smollm2] [--items 64] [--labels 77] [--check 1]
+
+A pass is a plain forward of the model over the same contents, in the same groups, by transformers' own attention and
+with all its logits; seconds are processor time. Every eighth label of the first items is compared with the plain
+computation (a row for one item and label), and both with float64: two float32 computations cannot agree better than
+that. The contents are bank customers' questions of about 12 and about 60 tokens, and such questions behind worked
+examples (about 300). More than 77 labels are made by putting numbers behind the same ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch import Tensor
+
+import elicitable as el
+from elicitable.models.model import Model
+from elicitable.training import label_scores
+from elicitable.training.label_scores import label_costs
+from elicitable.training.label_trie import LabelIds, tries
+
+TOPICS = {
+    "card": "arrival, delivery estimate, linking, not working, swallowed, payment fee charged, payment not recognised, "
+    "payment wrong exchange rate, acceptance, about to expire, lost or stolen, compromised, virtual not working",
+    "top up": "by bank transfer charge, by card charge, by cash or cheque, failed, limits, reverted, pending, auto",
+    "transfer": "fee charged, into account, not received by recipient, timing, declined, failed, cancel, pending",
+    "cash withdrawal": "charge, not recognised, declined, pending, wrong amount received, wrong exchange rate",
+    "verify": "my identity, source of funds, top up, unable to, why",
+    "PIN": "blocked, change, forgotten, not received",
+    "account": "terminate, balance not updated, age limit, country support, supported currencies, personal details",
+    "exchange": "rate, charge, via app, unsupported currency",
+    "refund": "not showing up, request, pending, wrong amount",
+    "direct debit": "payment not recognised, cancel, declined",
+    "getting": "spare card, virtual card, physical card, disposable virtual card, disposable card limits",
+    "order": "physical card, status, international delivery",
+    "payment": "balance after reverted, pending, declined, twice charged",
+    "phone": "lost or stolen, number changed",
+    "passcode": "forgotten, reset",
+}
+QUESTIONS = (
+    "I am still waiting for my card, is it lost",
+    "Why was I charged a fee when I paid abroad",
+    "My transfer has not arrived yet, what should I do",
+    "The machine gave me less money than I asked for",
+    "How do I change the number that I type at the till",
+    "The rate that you used for my euros looks wrong to me",
+    "Can my daughter, who is fifteen, open an account with you",
+    "I topped up this morning and the money is not there",
+)
+
+
+def labels_of(count: int) -> list[str]:
+    base = [f" {topic} {rest.strip()}" for topic, more in TOPICS.items() for rest in more.split(",")]
+    assert len(base) == 77, len(base)
+    return [base[k % 77] + (f" {k // 77}" if k >= 77 else "") for k in range(count)]
+
+
+def texts_of(items: int, sentences: int, examples: int) -> list[str]:
+    shots = "".join(f"{QUESTIONS[k % 8]}?\nIntent:{labels_of(77)[7 * k % 77]}\n\n" for k in range(examples))
+    return [
+        shots + ". ".join(QUESTIONS[(item * 3 + k) % 8] for k in range(sentences)) + "?\nIntent:"
+        for item in range(items)
+    ]
+
+
+def groups(contents: Sequence[Sequence[int]]) -> list[list[int]]:
+    return list(label_scores._together(contents, list(range(len(contents)))))
+
+
+@torch.no_grad()
+def one_pass(model: Model, contents: Sequence[Sequence[int]]) -> None:
+    """A plain forward over the contents, padded on the left, in groups of similar length."""
+    for group in groups(contents):
+        forward(model, [list(contents[row]) for row in group])
+
+
+def forward(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits: Tensor = model.hf(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    return logits
+
+
+@torch.no_grad()
+def plain_costs(model: Model, contents: Sequence[Sequence[int]], labels: Sequence[LabelIds]) -> Tensor:
+    """One item and one label at a time."""
+    costs = torch.zeros(len(contents), len(labels), dtype=torch.float64)
+    for item, content in enumerate(contents):
+        for k, label in enumerate(labels):
+            logs = torch.log_softmax(forward(model, [[*content, *label.ids[:-1]]])[0], dim=-1)
+            picked = logs[-len(label.ids) :].gather(1, torch.tensor(label.ids)[:, None])
+            costs[item, k] = -picked.double().sum()
+    return costs
+
+
+def seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    taken = []
+    for _ in range(repeats):
+        begun = time.process_time()
+        work()
+        taken.append(time.process_time() - begun)
+    return statistics.median(taken)
+
+
+def peak_mib() -> float:
+    """The largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    return float(f"{float((one - other).abs().max()):.1e}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--items", type=int, default=64)
+    parser.add_argument("--labels", type=int, default=77)
+    parser.add_argument("--check", type=int, default=1, help="items whose numbers are compared")
+    asked = parser.parse_args()
+    model = el.load(asked.model, device="cpu", dtype="float32")
+    double = el.load(asked.model, device="cpu", dtype="float64")
+    labels = [LabelIds(tuple(ids)) for ids in model.tokenizer(labels_of(asked.labels))["input_ids"]]
+    nodes = sum(len(trie) for trie in tries(labels, label_scores.NODES))
+    print(
+        json.dumps({"model": model.name, "labels": len(labels), "inner_nodes": nodes, "loaded_mib": round(peak_mib())})
+    )
+    for sentences, examples in ((1, 0), (5, 0), (1, 16)):
+        contents = model.tokenizer(texts_of(asked.items, sentences, examples))["input_ids"]
+        one_pass(model, contents[:2])
+        ours = seconds(lambda c=contents: label_costs(model, c, [labels] * len(c)))  # type: ignore[misc]
+        peak = peak_mib()
+        whole = seconds(lambda c=contents: one_pass(model, c))  # type: ignore[misc]
+        few, some = contents[: asked.check], labels[::8]
+        found, plain = label_costs(model, few, [some] * len(few)), plain_costs(model, few, some)
+        exact = label_costs(double, few, [some] * len(few))
+        tokens = sum(map(len, contents)) / len(contents)
+        row = {"tokens": round(tokens, 1), "pass_s": round(whole, 2), "ours_s": round(ours, 2)}
+        row |= {"passes": round(ours / whole, 2), "peak_mib": round(peak), "largest_difference": distance(found, plain)}
+        row |= {"ours_from_float64": distance(found, exact), "plain_from_float64": distance(plain, exact)}
+        row |= {"largest_nats": round(float(plain.max()), 1)}
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""``elicitable inspect``: the microscope on one context."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elicitable.cli.options import Json, ModelOptions, Out, Quiet, TaskOptions
+from elicitable.cli.output import default_folder, output, print_json, result_console, say, status, write_json
+from elicitable.errors import InputError
+
+if TYPE_CHECKING:
+    from elicitable.microscope.inspect import Inspection
+
+
+def inspect(
+    about: ModelOptions,
+    asked: TaskOptions,
+    context: Annotated[str, typer.Option("--context", "-c", help="a text, or an adapter folder (tune's or PEFT's)")],
+    texts: Annotated[int, typer.Option(help="how many of the task's test texts to look at")] = 64,
+    max_tokens: Annotated[int, typer.Option(help="tokens of a text at most")] = 256,
+    heatmap: Annotated[str | None, typer.Option(help="layer,head whose attention is drawn for the first text")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float64, float32, bfloat16 or float16")] = None,
+    ablate: Annotated[
+        int, typer.Option(min=0, help="validation items to measure on what the score loses without each part")
+    ] = 0,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a context does inside a model, layer by layer and head by head."""
+    from elicitable.microscope.inspect import inspect as look
+    from elicitable.race.inside import leave_out, prefix_to_cut
+
+    folder = out or default_folder("inspect", about.model, asked.task)
+    drawn = _layer_and_head(heatmap)
+    with output(folder):
+        wanted = asked.read()
+        loaded = about.load(dtype)
+        items = wanted.held_out("test", texts)
+        parts = context_of(loaded, context)
+        prefix = prefix_to_cut(loaded, parts) if ablate else None
+        with status(f"inspecting {len(items)} texts …", quiet) as shown:
+            found = look(loaded, parts, items, max_tokens=max_tokens, heatmap=drawn)
+            if prefix is not None:
+
+                def told(done: int, whole: int) -> None:
+                    if shown is not None:
+                        shown.update(f"leaving out one part after another: {done} of {whole} measured …")
+
+                lost = leave_out(loaded, prefix, wanted, ablate, found, max_tokens, told)
+                found = replace(found, ablations=lost)
+        _keep(found, about.model, folder, as_json)
+
+
+def _keep(found: Inspection, model: str, folder: Path, as_json: bool) -> None:
+    from elicitable.report.html import write_page
+    from elicitable.report.microscope import (
+        ablation_table,
+        inspection_table,
+        inspection_to_json,
+        microscope_section,
+        write_figures,
+    )
+
+    record = inspection_to_json(found)
+    write_json(folder / "inspection.json", record)
+    write_figures(found, folder / "figures")
+    report = write_page(f"Inside {model}", [microscope_section(found)], folder / "report.html")
+    if as_json:
+        print_json(record)
+        return
+    result_console().print(inspection_table(found))
+    if found.ablations:
+        result_console().print(ablation_table(found))
+    say(f"Report: {report}")
+
+
+def context_of(model: Any, context: str) -> Any:
+    """A context from the command line: an adapter folder where there is one, else a prompt's text or token ids."""
+    from elicitable.methods.adapter import read_adapter
+    from elicitable.methods.catalog import context as make
+    from elicitable.methods.prompt import Prompt
+
+    path = Path(context)
+    if path.is_dir():
+        return read_adapter(model, path)
+    if context.startswith((".", "/")) or path.suffix == ".safetensors":
+        raise InputError(f"no such adapter folder: {context}.")
+    if model.tokenizer is not None:
+        return make(Prompt(), model, text=context)
+    if not re.fullmatch(r"\s*\d+([\s,]+\d+)*\s*", context):
+        raise InputError(f"{model.name} has no tokenizer: give token ids such as '3 1 2', or an adapter folder.")
+    return make(Prompt(), model, token_ids=[int(number) for number in re.findall(r"\d+", context)])
+
+
+def _layer_and_head(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)[,:](\d+)", text)
+    if match is None:
+        raise InputError(f"a heat map is named by layer,head (0,3), got {text!r}.")
+    return int(match[1]), int(match[2])

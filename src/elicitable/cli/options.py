@@ -1,0 +1,159 @@
+"""The options that several commands take, each defined once.
+
+A group of options is a dataclass: a field per option. A command names the group as a parameter, and :func:`spread`
+turns that parameter into the options. The options of a task stand in ``tasks/options.py``, for Python and the command
+line alike: a field there is an option of every command that takes a task.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+
+import typer
+
+from elicitable.errors import InputError
+from elicitable.tasks import options
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
+
+Budget = Annotated[
+    int | None,
+    typer.Option("--budget", help="the most numbers to train [default: 12 x layers x d_model; 2 x on toy:ascending]"),
+]
+Seed = Annotated[int, typer.Option("--seed", help="of everything that is drawn")]
+Out = Annotated[Path | None, typer.Option("--out", help="the folder that results are written to")]
+Resumed = Annotated[Path | None, typer.Option("--out", help="output folder; the same arguments resume there")]
+Json = Annotated[
+    bool, typer.Option("--json", help="print one JSON object on standard output, progress on standard error")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and where it runs."""
+
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="toy:mixed, toy:ascending, smollm2, a folder, a .gguf file or a hub id")
+    ]
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps")] = "auto"
+
+    def load(self, dtype: str | None = None) -> Model:
+        """The model, in ``dtype`` or in the one that suits the device."""
+        from elicitable.models.load import load
+
+        return load(self.model, device=self.device, dtype=dtype)
+
+
+def _option_of(field: Field[Any], kind: Any) -> tuple[str, Any, Any]:
+    """An option of a task as typer wants it: what is a mapping in Python is typed as OLD=NEW, a choice as a flag."""
+    help_line = field.metadata["help"]
+    if bool in get_args(kind):
+        flag = f"--{field.name.replace('_', '-')}"
+        return field.name, Annotated[bool, typer.Option(flag, help=help_line)], False
+    typed = list[str] | None if "Mapping" in str(kind) else int | None if int in get_args(kind) else str | None
+    return field.name, Annotated[typed, typer.Option(help=help_line)], None
+
+
+#: Every option that `tasks/options.py` defines.
+_Read = make_dataclass(
+    "_Read",
+    [_option_of(one, get_type_hints(options.TaskOptions)[one.name]) for one in fields(options.TaskOptions)],
+    frozen=True,
+    kw_only=True,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions(_Read):  # type: ignore[misc, valid-type]
+    """Which task, and how its data are read: besides ``task``, every option that a task has in Python."""
+
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            "-t",
+            help="a task by name, a file of rows, hub:owner/name, or my_task.py:MyTask (code that is run)",
+        ),
+    ]
+
+    def read(self) -> Task:
+        """The task, read as the options that were given say."""
+        from elicitable.tasks.catalog import task_from
+
+        return task_from(self.task, **self.given())
+
+    def given(self) -> dict[str, Any]:
+        """The options that were typed."""
+        typed = {field.name: getattr(self, field.name) for field in fields(_Read)}
+        known = {name: value for name, value in typed.items() if value not in (None, False, [])}
+        return {name: _pairs(name, value) if isinstance(value, list) else value for name, value in known.items()}
+
+
+def _pairs(name: str, typed: list[str]) -> dict[str, str]:
+    pairs = [one.partition("=") for one in typed]
+    if not all(old and mark for old, mark, _ in pairs):
+        raise InputError(f"--{name.replace('_', '-')} takes OLD=NEW (and may be repeated), got {' '.join(typed)!r}.")
+    return {old: new for old, _, new in pairs}
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` as typer wants it: every parameter that is a group of options becomes one parameter per field.
+
+    Raises:
+        ValueError: two options of one command have the same name.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            parameters += _parameters_of(groups[name])
+        else:
+            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def typed(**given: Any) -> None:
+        made = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**made, **given)
+
+    typed.__name__, typed.__doc__ = command.__name__, command.__doc__
+    typed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    typed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return typed
+
+
+def _parameters_of(group: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]
+
+
+def seconds(text: str | None) -> float | None:
+    """A duration such as ``90``, ``90s``, ``30m`` or ``1.5h`` in seconds.
+
+    >>> seconds("30m")
+    1800.0
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", text.strip())
+    if match is None:
+        raise InputError(f"a time limit is a number with s, m or h (90s, 30m, 2h), got {text!r}.")
+    return float(match[1]) * {None: 1, "s": 1, "m": 60, "h": 3600}[match[2]]

@@ -1,0 +1,34 @@
+"""``elicitable pretrain``: train a toy transformer from fresh weights."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from elicitable.cli.options import Json, Out, Quiet, Seed
+from elicitable.cli.output import RUNS, print_json, progress_console, say
+
+
+def pretrain(
+    toy: Annotated[str, typer.Argument(help="ascending or mixed")],
+    steps: Annotated[int | None, typer.Option(help="default: as the shipped checkpoint")] = None,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a toy transformer from fresh weights, as the shipped checkpoints were."""
+    from elicitable.lab.pretrain import pretrain as run_pretrain
+    from elicitable.report.progress import LiveReporter
+
+    folder = out or RUNS / "pretrain"
+    with LiveReporter(progress_console()) as live:
+        if not quiet:
+            live.begin(toy, f"pretraining, seed {seed}", 0, 1)
+        record = run_pretrain(toy, folder, seed=seed, steps=steps, progress=None if quiet else live.point)
+    if as_json:
+        print_json(record)
+    else:
+        scores = ", ".join(f"{task} {score:.3f}" for task, score in record["test_scores"].items())
+        say(f"{folder / toy}.safetensors: {scores}")

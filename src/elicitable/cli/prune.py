@@ -1,0 +1,47 @@
+"""``elicitable prune``: a smaller adapter that keeps the score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elicitable.cli.options import Json, ModelOptions, Out, Quiet, Seed, TaskOptions
+from elicitable.cli.output import output, print_json, say, status
+
+
+def prune(
+    adapter: Annotated[Path, typer.Argument(help="the folder of a prefix adapter")],
+    about: ModelOptions,
+    asked: TaskOptions,
+    margin: Annotated[float, typer.Option(help="how much of the score may be lost (0.01 is 1 point)")] = 0.01,
+    items: Annotated[int, typer.Option(help="validation items: half to search on, half to confirm")] = 1000,
+    steps: Annotated[int, typer.Option(help="to train what is left, if half cannot go without; 0 never trains")] = 1000,
+    peft: Annotated[bool, typer.Option("--peft", help="drop whole tokens only, so that PEFT loads the result")] = False,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Drop the virtual tokens and heads that do nothing and write a smaller adapter."""
+    from elicitable.race.pruning import prune_adapter, pruning_summary
+
+    wanted = asked.read()
+    folder = out or adapter.with_name(f"{adapter.name}-pruned")
+    with output(folder), status("pruning …", quiet):
+        record = prune_adapter(
+            about.load(),
+            adapter,
+            wanted,
+            folder,
+            margin=margin,
+            items=items,
+            steps=steps,
+            peft=peft,
+            seed=seed,
+        )
+    if as_json:
+        print_json(record)
+    else:
+        say(pruning_summary(record))

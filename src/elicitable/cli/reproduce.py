@@ -1,0 +1,79 @@
+"""``elicitable reproduce``: the paper's experiments, run or looked up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elicitable.cli.options import Json, Quiet, Resumed
+from elicitable.cli.output import RUNS, print_json, progress_console, say
+
+
+def reproduce(
+    name: Annotated[list[str] | None, typer.Argument(help="experiments; default all")] = None,
+    preset: Annotated[str, typer.Option(help="quick (one seed) or paper (ten)")] = "quick",
+    seeds: Annotated[int | None, typer.Option(help="how many, instead of the preset's")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="the first; the others follow it")] = 0,
+    executor: Annotated[str, typer.Option(help="local, inline or ray")] = "local",
+    workers: Annotated[int | None, typer.Option(help="trials at once")] = None,
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster")] = None,
+    status: Annotated[bool, typer.Option("--status", help="say what is done and run nothing")] = False,
+    tables: Annotated[bool, typer.Option("--tables", help="tables and report of what is done; run nothing")] = False,
+    export: Annotated[
+        Path | None, typer.Option(help="also write the records there, one JSON lines file an experiment")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="run failed trials again")] = False,
+    out: Resumed = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the paper's experiments and put ours beside what the source reports."""
+    from elicitable.lab import reproduce as runs
+    from elicitable.report.reproduction import reproduction_markdown, write_reproduction
+
+    folder = out or RUNS / f"reproduce-{preset}"
+    which: dict[str, Any] = {"preset": preset, "seeds": seeds, "first_seed": seed, "out": folder}
+    if status:
+        _print_status(runs.status(name or (), **which), as_json)
+        return
+    if tables:
+        found = runs.tables(name or (), **which)
+    else:
+        from elicitable.cli.overview import Overview
+        from elicitable.lab.executors import cores
+
+        watcher = None if quiet else Overview(progress_console(), 1 if executor == "inline" else workers or cores())
+        more: dict[str, Any] = {"executor": executor, "workers": workers, "address": address, "retry": retry}
+        found = runs.reproduce(name or (), **which, **more, watcher=watcher)
+    report = write_reproduction(found, folder)
+    if export is not None:
+        runs.export(name or (), **which, to=export)
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(reproduction_markdown(found), nl=False)
+        typer.echo(f"\nReport: {report}")
+    if found.get("trials_failed"):
+        raise typer.Exit(1)
+
+
+def _print_status(lines: list[Any], as_json: bool) -> None:
+    if as_json:
+        print_json({"trials": [_plain_line(line) for line in lines]})
+        return
+    for line in lines:
+        note = f" ({line.reason})" if line.reason else ""
+        say(f"{line.state:<11} {line.experiment}: {line.job.describe()}{note}")
+
+
+def _plain_line(line: Any) -> dict[str, Any]:
+    return {
+        "experiment": line.experiment,
+        "trial": line.job.describe(),
+        "state": line.state,
+        "steps": line.steps,
+        "seconds": line.seconds,
+        "reason": line.reason,
+    }

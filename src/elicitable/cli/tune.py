@@ -1,0 +1,70 @@
+"""``elicitable tune``: train one method and keep it as an adapter folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elicitable.cli.options import Budget, Json, ModelOptions, Quiet, Resumed, Seed, TaskOptions
+from elicitable.cli.output import default_folder, output, print_json, progress_console, say
+from elicitable.cli.verdict import told_back
+
+
+def tune(
+    about: ModelOptions,
+    asked: TaskOptions,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            help="a trained method (see `elicitable methods`), or my_method.py:MyMethod (code that is run)",
+        ),
+    ],
+    budget: Budget = None,
+    size: Annotated[int | None, typer.Option(help="virtual tokens or rank, instead of a budget")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="default: swept")] = None,
+    steps: Annotated[int | None, typer.Option(help="at most so many steps")] = None,
+    init: Annotated[str | None, typer.Option(help="random, vocabulary, text or sink")] = None,
+    init_text: Annotated[str | None, typer.Option(help="the text of --init text")] = None,
+    seed: Seed = 0,
+    out: Resumed = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one method and write an adapter folder that PEFT loads."""
+    from elicitable.race.tune import tune as run_tune
+    from elicitable.report.progress import LiveReporter
+
+    folder = out or default_folder(f"tune-{method}", about.model, asked.task)
+    wanted = asked.read()
+    console = progress_console()
+    told_back(wanted, None if quiet else console)
+    with output(folder), LiveReporter(console) as live:
+        tuned = run_tune(
+            about.load(),
+            wanted,
+            method=method,
+            budget=budget,
+            size=size,
+            learning_rate=learning_rate,
+            steps=steps,
+            init=init,
+            text=init_text,
+            seed=seed,
+            out=folder,
+            reporter=None if quiet else live,
+        )
+    if as_json:
+        print_json(tuned.record)
+    else:
+        say(_summary(tuned.record, folder))
+
+
+def _summary(record: dict[str, Any], folder: Path) -> str:
+    return (
+        f"{record['method']} on {record['task']}: {record['mean']:.3f} [{record['low']:.3f}, {record['high']:.3f}] on "
+        f"{record['items']:,} test items; {record['numbers_trained']:,} numbers trained at "
+        f"{record['learning_rate']:g}.\nadapter: {folder}"
+    )

@@ -1,0 +1,96 @@
+"""``elicitable verdict``: race the methods on a task and say what is needed."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from elicitable import cli
+from elicitable.cli.options import Budget, Json, ModelOptions, Quiet, Resumed, Seed, TaskOptions, seconds
+from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from elicitable.tasks.base import Task
+    from elicitable.tasks.reading import Summary
+
+
+def verdict(
+    about: ModelOptions,
+    asked: TaskOptions,
+    budget: Budget = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", help="only these methods (may be repeated); my_method.py:MyMethod is code that is run"
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="reruns at the best learning rate")] = 2,
+    margin: Annotated[float, typer.Option(help="how much worse still counts as good enough (0.02 is 2 points)")] = 0.02,
+    time_limit: Annotated[str | None, typer.Option(help="for everything, e.g. 90s, 30m, 2h; spread evenly")] = None,
+    steps: Annotated[int | None, typer.Option(help="at most so many steps a run")] = None,
+    test_items: Annotated[int | None, typer.Option(help="how many items of the test split")] = None,
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", help="a text for the prompt arm to try")] = None,
+    seed: Seed = 0,
+    out: Resumed = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Try every method at a matched budget and say whether context is enough or the weights must change."""
+    limit = seconds(time_limit)
+    folder = out or default_folder("verdict", about.model, asked.task)
+    console = progress_console()
+    from elicitable.race import contest
+    from elicitable.report.html import write_report
+    from elicitable.report.microscope import microscope_section
+    from elicitable.report.progress import LiveReporter
+    from elicitable.report.reading import reading_section
+    from elicitable.report.table import print_verdict
+    from elicitable.report.verdict_json import verdict_to_json
+
+    wanted = asked.read()
+    summary = told_back(wanted, None if quiet else console)
+    if not quiet:
+        console.print(f"loading {about.model} …", highlight=False, markup=False)
+    loaded = about.load()
+    with output(folder), LiveReporter(console, limit) as live:
+        answer = contest.verdict(
+            loaded,
+            wanted,
+            budget=budget,
+            methods=method,
+            seeds=seeds,
+            seed=seed,
+            margin=margin,
+            time_limit=limit,
+            steps=steps,
+            test_items=test_items,
+            prompts=prompt or (),
+            out=folder,
+            started=cli.STARTED,
+            reporter=None if quiet else live,
+        )
+    answer = replace(answer, provenance={**answer.provenance, "command": shlex.join(["elicitable", *sys.argv[1:]])})
+    write_json(folder / "verdict.json", verdict_to_json(answer))
+    sections = [reading_section(summary), *([microscope_section(answer.inspection)] if answer.inspection else [])]
+    report = write_report(answer, folder / "report.html", sections)
+    if as_json:
+        print_json(verdict_to_json(answer))
+    else:
+        print_verdict(answer, result_console(), report)
+
+
+def told_back(task: Task, console: Console | None) -> Summary:
+    """What was understood of the task, printed on ``console`` before minutes are spent on a misunderstanding."""
+    from elicitable.report.reading import print_reading
+    from elicitable.tasks.reading import summary_of
+
+    summary = summary_of(task)
+    if console is not None:
+        print_reading(summary, console)
+    return summary

@@ -1,0 +1,64 @@
+"""Equal JSON: answer and target are the same value, however it is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from elicitable.errors import InputError
+from elicitable.scores.scorer import MeanScorer
+
+
+class EqualJSON(MeanScorer):
+    """The share of answers that are JSON and equal to the target's.
+
+    The order of keys, blanks and the way a number is written (1.0 and 1) do not count; the order of a list does, and
+    true is not 1. An answer that is not JSON as a whole (prose around it, NaN, a key that occurs twice) is wrong.
+    """
+
+    name = "equal-json"
+    kind = "generation"
+    summary = "share of answers that are the target as JSON"
+    is_share = True
+
+    def check(self, targets: Sequence[str]) -> None:
+        """Every target has to be JSON."""
+        for target in targets:
+            try:
+                _read(target)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"equal-json compares JSON, and the target {target!r} is none: {error}.") from error
+
+    def item(self, target: str, answer: str) -> float:
+        """1 where the two are equal."""
+        try:
+            return float(_read(answer) == _read(target))
+        except (ValueError, RecursionError):
+            return 0.0
+
+
+def _read(text: str) -> Any:
+    """The value, with numbers as decimals and kinds kept apart (Python takes True for 1)."""
+    value = json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=_refused, object_pairs_hook=_keyed)
+    return _kept_apart(value)
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _keyed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keyed = dict(pairs)
+    if len(keyed) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return keyed
+
+
+def _kept_apart(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _kept_apart(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_kept_apart(inner) for inner in value]
+    return ("boolean", value) if isinstance(value, bool) else value

@@ -1,0 +1,18 @@
+"""Exact match: the whole answer is the target."""
+
+from __future__ import annotations
+
+from elicitable.scores.scorer import MeanScorer
+
+
+class ExactMatch(MeanScorer):
+    """The share of answers that are the target, letter for letter; blanks and line ends around both do not count."""
+
+    name = "exact-match"
+    kind = "generation"
+    summary = "share of answers that are the target, letter for letter"
+    is_share = True
+
+    def item(self, target: str, answer: str) -> float:
+        """1 where the two texts are equal without what is blank around them."""
+        return float(target.strip() == answer.strip())

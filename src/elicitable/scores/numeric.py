@@ -1,0 +1,75 @@
+"""Numbers within a tolerance: the last number of the answer beside the target's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
+
+from elicitable.errors import InputError
+from elicitable.scores.scorer import MeanScorer
+
+# Not within a word or behind another number's point or comma; thousands in threes, or no commas at all.
+NUMBER = re.compile(
+    r"(?<![\w])(?<!\w[.,])[-+]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+)
+EXACT = Context(prec=100, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+
+
+@dataclass(frozen=True)
+class Numeric(MeanScorer):
+    """The share of answers whose last number is at most ``tolerance`` away from the target's number.
+
+    Numbers are written with a decimal point and, if at all, commas between thousands; units and words around them do
+    not count. They are compared as decimals, so 1.01 is 0.01 away from 1.00. An answer without a number is wrong.
+    """
+
+    tolerance: Decimal = Decimal(0)
+    kind = "generation"
+    summary = "share of answers whose last number is the target's, within a tolerance"
+    is_share = True
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """``numeric``, with the tolerance if there is one."""
+        return f"numeric:{self.tolerance}" if self.tolerance else "numeric"
+
+    def check(self, targets: Sequence[str]) -> None:
+        """Every target has to hold one number and no further digits."""
+        for target in targets:
+            if len(numbers(target)) != 1 or any(letter.isdigit() for letter in NUMBER.sub("", _plain(target))):
+                raise InputError(
+                    f"numeric compares numbers, and the target {target!r} is not one number (write 1234.5 or 1,234.5); "
+                    "regex:PATTERN may pick one out."
+                )
+
+    def item(self, target: str, answer: str) -> float:
+        """1 where |last number − target| ≤ tolerance."""
+        given = numbers(answer)
+        return float(bool(given) and EXACT.abs(EXACT.subtract(given[-1], numbers(target)[-1])) <= self.tolerance)
+
+
+def numbers(text: str) -> list[Decimal]:
+    """The numbers of a text, in order.
+
+    >>> numbers("from 1,200.50 to −3e2 kg (H2O)")
+    [Decimal('1200.50'), Decimal('-3E+2')]
+    """
+    found = [EXACT.create_decimal(number.replace(",", "")) for number in NUMBER.findall(_plain(text))]
+    return [number for number in found if number.is_finite()]
+
+
+def tolerance_from(text: str) -> Decimal:
+    """``0.01`` as a decimal; raises InputError for what is no finite number of at least 0."""
+    try:
+        tolerance = Decimal(text)
+    except ArithmeticError:
+        tolerance = Decimal("NaN")
+    if not tolerance.is_finite() or tolerance < 0:
+        raise InputError(f"numeric:{text} has no tolerance: give a number of at least 0, as in numeric:0.01.")
+    return tolerance
+
+
+def _plain(text: str) -> str:
+    return text.replace("\N{MINUS SIGN}", "-")

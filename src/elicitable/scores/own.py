@@ -1,0 +1,125 @@
+"""A person's own score: a function of one target and answer, or of all of them."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from elicitable.errors import InputError
+from elicitable.scores.scorer import MeanScorer, Scorer, same_number
+from elicitable.values import Scored
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FEWER_REPLICATES = 1_000  # the function runs once for each
+
+
+@dataclass(frozen=True)
+class OwnItemScore(MeanScorer):
+    """The mean of ``function(target, answer)``, a number from 0 to 1, over items."""
+
+    function: Callable[[str, str], float]
+    name: str
+    kind = "generation"
+    summary = "mean of a function of one's own"
+
+    def item(self, target: str, answer: str) -> float:
+        """The function's value."""
+        return _called(self, (target, answer))
+
+
+@dataclass(frozen=True)
+class OwnScore(Scorer):
+    """``function(targets, answers)``, a number from 0 to 1, of all items together.
+
+    Nothing is known of what it sums, so intervals call it again on every resample (1,000 of them).
+    """
+
+    function: Callable[[list[str], list[str]], float]
+    name: str
+    kind = "generation"
+    summary = "a function of one's own of all items"
+
+    def statistics(self, targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        """Refused: a function of all items has no statistics per item; see :meth:`scored`."""
+        raise InputError(f"{self.name} is a function of all items and has no statistics per item.")
+
+    def value(self, sums: np.ndarray) -> np.ndarray:
+        """Refused, like the statistics."""
+        raise InputError(f"{self.name} is a function of all items and has no statistics per item.")
+
+    def point(self, targets: Sequence[str], answers: Sequence[str]) -> float:
+        """The function's value."""
+        same_number(targets, answers)
+        return _called(self, (list(targets), list(answers)))
+
+    def scored(self, targets: Sequence[str], answers: Sequence[str]) -> Scored:
+        """These answers; any number of draws per item is a list in which items stand that often."""
+        same_number(targets, answers)
+        return _Resampled(self, tuple(targets), tuple(answers))
+
+
+@dataclass(frozen=True, eq=False)
+class _Resampled:
+    scorer: OwnScore
+    targets: tuple[str, ...]
+    answers: tuple[str, ...]
+    lowest: float = 0.0
+    highest: float = 1.0
+    is_share: bool = False
+    replicates: int = FEWER_REPLICATES
+
+    @property
+    def items(self) -> int:
+        return len(self.targets)
+
+    def under(self, counts: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        drawn = [np.repeat(np.arange(self.items), row.astype(int)).tolist() for row in counts]
+        return np.array(
+            [self.scorer.point([self.targets[i] for i in row], [self.answers[i] for i in row]) for row in drawn]
+        )
+
+
+def own_score(function: Callable[..., Any], name: str = "") -> Scorer:
+    """The score that a person's function defines.
+
+    A function whose first parameter is called ``targets`` gets all of them, any other one target and one answer.
+
+    Raises:
+        InputError: it is no function, or does not take two arguments by position.
+
+    >>> own_score(lambda target, answer: float(target in answer), "contains").point(["a", "b"], ["ab", "a"])
+    0.5
+    """
+    name = name or getattr(function, "__name__", "own")
+    try:
+        signature = inspect.signature(function)
+        signature.bind("target", "answer")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the score {name} is no function of (target, answer) or (targets, answers).") from error
+    if next(iter(signature.parameters)) == "targets":
+        return OwnScore(function, name)
+    return OwnItemScore(function, name)
+
+
+def _called(scorer: OwnItemScore | OwnScore, arguments: tuple[Any, Any]) -> float:
+    """The function's value, looked at: a finite number from 0 to 1."""
+    given = "" if isinstance(scorer, OwnScore) else f" for the target {arguments[0]!r} and the answer {arguments[1]!r}"
+    function: Callable[..., Any] = scorer.function
+    try:
+        result = function(*arguments)
+    except Exception as error:
+        raise InputError(f"the score {scorer.name} raised {type(error).__name__}{given}: {error}.") from error
+    try:
+        number = float(result)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(result, str) or not 0 <= number <= 1:
+        raise InputError(f"the score {scorer.name} has to be a number from 0 to 1, got {result!r}{given}.")
+    return number

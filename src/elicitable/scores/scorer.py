@@ -1,0 +1,150 @@
+"""What a score is: a vector of statistics per item, and a value of the vectors' sum.
+
+A mean over items is the simplest case (value and 1). Macro-F1, MCC and chrF are no means, yet each is a function of
+sums over items: hits, answers and items per class, or n-grams matched, written and wanted. So a bootstrap replicate,
+which draws item i ``counts[i]`` times, needs no second look at the texts: its score is ``value(counts @ statistics)``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from elicitable.errors import InputError
+from elicitable.values import Scored
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Kind = Literal["classification", "generation"]
+REPLICATES = 4_000
+CONSTANTS = 10  # answers that the floor tries: the most common ones
+
+
+class Scorer(ABC):
+    """One way to score answers against targets; higher is better for every one of them.
+
+    ``kind`` is "classification" where an answer must be one of the labels, else "generation". The score lies between
+    ``lowest`` and ``highest``. ``is_share`` says that it is the mean of outcomes that are 0 or 1.
+    """
+
+    name: str
+    kind: Kind
+    summary: str
+    lowest: float = 0.0
+    highest: float = 1.0
+    is_share: bool = False
+
+    @abstractmethod
+    def statistics(self, targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        """(item, number) what each item adds to the sums that :meth:`value` reads."""
+
+    @abstractmethod
+    def value(self, sums: np.ndarray) -> np.ndarray:
+        """(…, number) sums over items to (…) scores, for all replicates at once."""
+
+    @abstractmethod
+    def point(self, targets: Sequence[str], answers: Sequence[str]) -> float:
+        """The score of these answers, as the library that defines it computes it."""
+
+    def check(self, targets: Sequence[str]) -> None:  # noqa: B027 (most scores take any text)
+        """Look at the targets before anything is trained.
+
+        Raises:
+            InputError: a target cannot be scored (no number for ``numeric``, no label for ``accuracy``, …).
+        """
+
+    def scored(self, targets: Sequence[str], answers: Sequence[str]) -> Scored:
+        """These answers as the intervals need them: their score under any number of draws per item.
+
+        Raises:
+            InputError: there are no items, not as many answers as targets, or a target cannot be scored.
+        """
+        same_number(targets, answers)
+        return Sums(self.statistics(targets, answers), self.value, self.lowest, self.highest, self.is_share)
+
+
+class MeanScorer(Scorer):
+    """A score that is the mean of a value per item."""
+
+    @abstractmethod
+    def item(self, target: str, answer: str) -> float:
+        """The score of one answer."""
+
+    def statistics(self, targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        """(item, 2): the item's score, and 1."""
+        import numpy as np
+
+        self.check(targets)
+        scores = [self.item(target, answer) for target, answer in zip(targets, answers, strict=True)]
+        return np.stack([np.array(scores, dtype=float), np.ones(len(scores))], axis=1)
+
+    def value(self, sums: np.ndarray) -> np.ndarray:
+        """Σ score / Σ 1."""
+        mean: np.ndarray = sums[..., 0] / sums[..., 1]
+        return mean
+
+    def point(self, targets: Sequence[str], answers: Sequence[str]) -> float:
+        """The mean over items."""
+        same_number(targets, answers)
+        return float(self.statistics(targets, answers)[:, 0].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Answers as statistics (item, number) and the value of their sums; see :class:`elicitable.values.Scored`."""
+
+    statistics: np.ndarray
+    value: Callable[[np.ndarray], np.ndarray]
+    lowest: float
+    highest: float
+    is_share: bool
+    replicates: int = REPLICATES
+
+    @property
+    def items(self) -> int:
+        """How many items were answered."""
+        return len(self.statistics)
+
+    def under(self, counts: np.ndarray) -> np.ndarray:
+        """(replicate,) scores where item i counts ``counts[:, i]`` times: value(counts @ statistics)."""
+        return self.value(counts @ self.statistics)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The best score that always giving the same answer gets, and that answer."""
+
+    value: float
+    answer: str
+
+
+def floor(scorer: Scorer, targets: Sequence[str], known: Sequence[str] | None = None) -> Floor:
+    """What always giving the same answer scores, in the same score.
+
+    The answer is chosen on ``known`` (the training targets; ``targets`` themselves if there are none) among its ten
+    most common ones, ties in the order of the alphabet, and scored on ``targets``.
+
+    Raises:
+        InputError: there are no targets, or one cannot be scored.
+
+    >>> from elicitable.scores.classification import MacroF1
+    >>> floor(MacroF1(("no", "yes")), ["yes", "yes", "yes", "no"])
+    Floor(value=0.42857142857142855, answer='yes')
+    """
+    known = targets if known is None else known
+    scorer.check(targets)
+    common = sorted(Counter(known).items(), key=lambda one: (-one[1], one[0]))[:CONSTANTS]
+    best = max(common, key=lambda one: scorer.point(known, [one[0]] * len(known)), default=("", 0))[0]
+    return Floor(scorer.point(targets, [best] * len(targets)), best)
+
+
+def same_number(targets: Sequence[str], answers: Sequence[str]) -> None:
+    """Refuse to score nothing, and answers that do not stand beside targets."""
+    if not targets or len(targets) != len(answers):
+        raise InputError(
+            f"a score needs one answer for each target and at least one, got {len(answers)} for {len(targets)}."
+        )

@@ -1,0 +1,242 @@
+"""A person's own method and task as files, from Python and from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import elicitable as el
+from elicitable import cli
+from elicitable.errors import InputError
+from elicitable.methods.catalog import method_named
+from elicitable.methods.kv_prefix import KVPrefix
+from elicitable.own_code import digest_of, is_own_code, load_own
+from elicitable.race.trial import Trial
+from elicitable.tasks.base import fingerprint_of, identity_of
+from elicitable.tasks.catalog import task_from
+from elicitable.training.loop import Plan
+
+METHOD = '''
+from elicitable.methods.kv_prefix import KVPrefix
+
+
+class MyMethod(KVPrefix):
+    """A prefix under another name."""
+
+    name = "mine"
+    summary = "a prefix of my own"
+'''
+TASK = '''
+from dataclasses import dataclass
+
+from words import ANSWER
+
+from elicitable.values import Item
+
+
+@dataclass
+class MyTask:
+    """Answer with the first of three digits."""
+
+    name: str = "first"
+
+    def labels(self):
+        return None
+
+    def sample(self, n, rng):
+        rows = [tuple(map(int, row)) for row in rng.integers(10, size=(n, 3))]
+        return [Item(row, (row[ANSWER],)) for row in rows]
+
+    def held_out(self, split, n=None):
+        import numpy as np
+
+        return self.sample(n or 40, np.random.default_rng(len(split)))
+
+    def fingerprint(self):
+        return "first-1"
+
+
+ready = MyTask("ready")
+
+
+def score(answers, targets):
+    return 0.5
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is the current one, with a person's files in it."""
+    (tmp_path / "my_method.py").write_text(METHOD, encoding="utf-8")
+    (tmp_path / "my_task.py").write_text(TASK, encoding="utf-8")
+    (tmp_path / "words.py").write_text("ANSWER = 0\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "words", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing had been loaded yet."""
+    for module in [name for name in sys.modules if name.startswith("elicitable_own_code")]:
+        monkeypatch.delitem(sys.modules, module)
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["elicitable", *args])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+def test_names_that_point_into_a_file() -> None:
+    assert [is_own_code(name) for name in ("a.py:B", "a.py", "dir/a.py:B", "a.py:")] == [True] * 4
+    assert not any(is_own_code(name) for name in ("kv-prefix", "rows.csv", "hub:a/b", "a.pyc", None, Path("a.py")))
+
+
+def test_a_class_an_object_and_a_function(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = load_own("my_task.py:MyTask", "")
+    assert (task.name, task.sample.__self__) == ("first", task)
+    assert capsys.readouterr().err == "my_task.py is code and is run.\n"
+    assert load_own("my_task.py:ready", "").name == "ready"
+    assert load_own("my_task.py:score", "")([], []) == 0.5
+    assert load_own(str(folder / "my_task.py") + ":MyTask", "") is task  # the same content is the same object
+    assert capsys.readouterr().err == ""
+    assert str(folder) not in sys.path
+
+
+def test_a_file_that_changes_is_another(folder: Path) -> None:
+    before = load_own("my_task.py:MyTask", "")
+    (folder / "my_task.py").write_text(TASK.replace('"first"', '"second"'), encoding="utf-8")
+    after = load_own("my_task.py:MyTask", "")
+    assert (before.name, after.name) == ("first", "second")
+    assert digest_of(before) != digest_of(after)
+
+
+def test_the_digest_is_of_the_whole_file(folder: Path) -> None:
+    """What a class uses from its file decides what it does, so a change there counts too."""
+    first = digest_of(load_own("my_method.py:MyMethod", ""))
+    (folder / "my_method.py").write_text(METHOD + "\nRATE = 2\n", encoding="utf-8")
+    second = digest_of(load_own("my_method.py:MyMethod", ""))
+    assert first is not None
+    assert second is not None
+    assert first != second
+
+
+def test_what_is_this_package_s_own_has_no_digest() -> None:
+    assert digest_of(KVPrefix()) is None
+    assert digest_of(task_from("ascending")) is None
+    assert identity_of(task_from("ascending")) == task_from("ascending").fingerprint()
+
+
+def test_a_class_of_a_program_has_the_digest_of_its_class() -> None:
+    class Mine(KVPrefix):
+        name = "mine"
+
+    class Other(KVPrefix):
+        name = "mine"
+        turn = 3
+
+    made = type("Typed", (KVPrefix,), {"name": "typed"})
+    found = [digest_of(kind()) for kind in (Mine, Other, made)]
+    assert None not in found
+    assert len(set(found)) == 3
+    assert digest_of(Mine()) == found[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "words"),
+    [
+        (None, "mine.py:Mine", "mine.py:Mine: the file mine.py cannot be read"),
+        ("x = 1", "mine.py", "'mine.py' names no object of a Python file; write file.py:Name, as in my_task.py:MyTask"),
+        ("x = 1", "mine.py:", "write file.py:Name"),
+        ("x = 1", "mine.py:a-b", "write file.py:Name"),
+        ("x = 1", "mine.py:Mine", "mine.py has no 'Mine'; it has x."),
+        ("", "mine.py:Mine", "it has nothing"),
+        ("x = 1\n\nif:\n", "mine.py:Mine", "mine.py, line 3: raised SyntaxError"),
+        ("x = 1\nimport nothing_of_that_name\n", "mine.py:Mine", "mine.py, line 2: raised ModuleNotFoundError"),
+        ("def f():\n    1 / 0\n\nf()\n", "mine.py:Mine", "mine.py, line 2: raised ZeroDivisionError"),
+        ("raise SystemExit(3)\n", "mine.py:Mine", "mine.py, line 1: raised SystemExit: 3"),
+        ("import sys\nsys.exit()\n", "mine.py:Mine", "mine.py, line 2: raised SystemExit"),
+        ("class Mine:\n    def __init__(self, size): ...\n", "mine.py:Mine", "Mine() raised TypeError"),
+        (
+            "class Mine:\n    def __init__(self):\n        1 / 0\n",
+            "mine.py:Mine",
+            "mine.py, line 3: Mine() raised Zero",
+        ),
+        ("\x00", "mine.py:Mine", "mine.py: raised "),
+        ("x = '\udcff'", "mine.py:x", "mine.py"),
+        ("x = 3", "mine.py:x", "int is no task: it lacks name, labels"),
+        ("class Mine:\n    name = 'm'\n", "mine.py:Mine", "Mine is no task: it lacks labels"),
+    ],
+)
+def test_what_cannot_be_is_named(fresh: None, folder: Path, content: str | None, name: str, words: str) -> None:
+    if content is not None:
+        (folder / "mine.py").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError) as refused:
+        task_from(name)
+    assert words in str(refused.value)
+    if "raised" in words and "()" not in words:  # what broke off is not kept
+        assert not any(module.endswith("_mine") for module in sys.modules if module.startswith("elicitable_own_code"))
+
+
+def test_what_is_no_method_is_named(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"my_task\.py:MyTask is no method: derive MyTask from elicitable\.methods"):
+        method_named("my_task.py:MyTask")
+    with pytest.raises(InputError, match="as in my_method"):
+        method_named("my_method.py")
+
+
+def test_an_interrupt_in_a_file_is_no_fault_of_it(folder: Path) -> None:
+    (folder / "mine.py").write_text("raise KeyboardInterrupt\n", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        load_own("mine.py:Mine", "")
+
+
+def test_identities_hold_the_code(folder: Path) -> None:
+    """A trial of a method or a task that was edited since is another trial."""
+    model = el.load("toy:ascending")
+
+    def identity() -> str:
+        trial = Trial(method_named("my_method.py:MyMethod"), 1, Plan(0.1, 2), 0)
+        return fingerprint_of([json.dumps(trial.spec(model, task_from("my_task.py:MyTask")), sort_keys=True)])
+
+    seen = [identity(), identity()]
+    (folder / "my_method.py").write_text(METHOD + "\n# another line\n", encoding="utf-8")
+    seen.append(identity())
+    (folder / "my_task.py").write_text(TASK + "\n# another line\n", encoding="utf-8")
+    seen.append(identity())
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+
+
+def test_a_race_of_a_person_s_method_on_a_person_s_task(folder: Path) -> None:
+    given: dict[str, Any] = {"methods": ["zero-shot", "my_method.py:MyMethod"], "seeds": 1, "steps": 4}
+    answer = el.verdict("toy:ascending", "my_task.py:MyTask", budget=400, test_items=20, **given)
+    assert {arm.method: arm.status for arm in answer.arms} == {"zero-shot": "ok", "mine": "ok"}
+    assert answer.task == "first"
+    tuned = el.tune("toy:ascending", "my_task.py:MyTask", method="my_method.py:MyMethod", size=1, steps=4, test_items=8)
+    assert (tuned.record["method"], tuned.record["task"]) == ("mine", "first")
+
+
+def test_both_from_the_command_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = ["--model", "toy:ascending", "--task", "my_task.py:MyTask", "--method", "my_method.py:MyMethod", "--json"]
+    few = ["--seeds", "1", "--steps", "4", "--test-items", "20", "--budget", "400"]
+    assert typed(monkeypatch, "verdict", *both, *few) == 0
+    out, err = capsys.readouterr()
+    assert [arm["method"] for arm in json.loads(out)["arms"]] == ["mine"]
+    assert "my_task.py is code and is run." in err
+    assert (folder / "elicitable-runs" / "verdict-toy-ascending-my_task-MyTask" / "report.html").exists()
+    assert typed(monkeypatch, "tune", *both, "--size", "1", "--steps", "2", "--quiet", "--out", "adapter") == 0
+    assert json.loads(capsys.readouterr().out)["method"] == "mine"
+    assert (folder / "adapter" / "adapter_config.json").exists()
+    assert typed(monkeypatch, "verdict", *both, "--template", "{text}") == 2
+    assert "is given ready-made and takes no options: template" in capsys.readouterr().err
+    assert typed(monkeypatch, "tune", "-m", "toy:ascending", "-t", "my_task.py:Nothing", "--method", "lora", "-q") == 2
+    assert "error: my_task.py has no 'Nothing'; it has " in capsys.readouterr().err
