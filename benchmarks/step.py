@@ -28,9 +28,9 @@ import torch
 
 import elicitable as el
 from elicitable.methods.catalog import method_named
+from elicitable.models.speed import precision
 from elicitable.rng import generator
 from elicitable.tasks.catalog import task_from
-from elicitable.training import precision
 from elicitable.training.batches import Batch, encode
 from elicitable.training.evaluate import answer_logits, token_losses
 from elicitable.training.loop import prepared

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from elicitable.errors import InputError
 from elicitable.models.inject import installed, prefix_of, set_prefix
 from elicitable.models.mode import evaluating
+from elicitable.models.speed.memory import keep_freed_memory
+from elicitable.models.speed.precision import autocast, frozen_casts
 from elicitable.rng import generator
 from elicitable.training.batches import CHUNK, stream
 from elicitable.training.checkpoint import Checkpoint, Frozen
 from elicitable.training.evaluate import Reading, answer_logits, evaluate, token_losses
-from elicitable.training.memory import keep_freed_memory
-from elicitable.training.precision import autocast, frozen_casts
 from elicitable.values import CurvePoint, Item, PrefixKV, Score
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from elicitable.models.mode import evaluating
-from elicitable.training.precision import autocast, frozen_casts
+from elicitable.models.speed.precision import autocast, frozen_casts
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model

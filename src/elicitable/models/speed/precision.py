@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from elicitable.models.frozen import frozen_blocks
+from elicitable.models.speed.frozen import frozen_blocks
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -35,8 +35,8 @@ def autocast(model: Model) -> AbstractContextManager[object]:
 def frozen_casts(model: Model) -> Iterator[None]:
     """Cast frozen matrices to bfloat16 once instead of at every forward pass (autocast caches trained ones only).
 
-    Blocks of the toys that are wholly frozen are put together as well (:mod:`elicitable.models.frozen`). Results are
-    the same as under plain autocast, bit for bit.
+    Blocks of the toys that are wholly frozen are put together as well (:mod:`elicitable.models.speed.frozen`). Results
+    are the same as under plain autocast, bit for bit.
     """
     if not (model.dtype == torch.float32 and has_fast_bfloat16(model.device)):
         yield

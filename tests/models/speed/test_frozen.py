@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 import elicitable as el
 from elicitable.methods.catalog import method_named
-from elicitable.models import frozen
 from elicitable.models.attend import NAME
-from elicitable.models.frozen import FrozenBlock, frozen_blocks, is_frozen_block
 from elicitable.models.model import Model
+from elicitable.models.speed import frozen, precision
+from elicitable.models.speed.frozen import FrozenBlock, frozen_blocks, is_frozen_block
 from elicitable.models.toys import TOYS, build_toy
 from elicitable.rng import generator
-from elicitable.training import precision
 from elicitable.training.batches import Batch
 from elicitable.training.evaluate import answer_logits, token_losses
 from elicitable.training.loop import prepared

@@ -10,7 +10,7 @@ from torch import nn
 
 from elicitable.models.architectures import ARCHITECTURES, tiny_model
 from elicitable.models.model import Model
-from elicitable.models.read import reading_last
+from elicitable.models.speed.read import reading_last
 
 EXACT = [row.name for row in ARCHITECTURES if row.state == "exact"]
 IDS = torch.tensor([[12, 40, 5, 6, 33, 9, 2], [8, 17, 3, 44, 20, 61, 10]])
