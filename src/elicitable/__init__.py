@@ -15,10 +15,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "context": "elicitable.methods.catalog",
     "load": "elicitable.models.load",
-    "tune": "elicitable.runs.tune",
+    "tune": "elicitable.race.tune",
     "use": "elicitable.models.inject",
-    "verdict": "elicitable.runs.race",
-    "watch": "elicitable.models.watch",
+    "verdict": "elicitable.race.contest",
+    "watch": "elicitable.microscope.watch",
 }
 
 __all__ = ["__version__", "context", "errors", "load", "tune", "use", "verdict", "watch"]

@@ -65,11 +65,39 @@ class Budget:
     keys_per_layer: int
 
 
+Group = Literal["nothing", "context", "weights", "other", "control"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Rung:
+    """One rung of the ladder from a model left as it is to a model with all its weights changed.
+
+    Methods that reach equally deep into a model share a rung. ``depth`` orders the ladder: the lower, the less
+    invasive. ``label`` is the verdict when a method of this rung is the least invasive one that suffices. ``group``
+    says what kind of change it is; a ``"control"`` is measured beside the others and never judged. ``answer`` says
+    the verdict in one sentence about ``{model}`` and ``{task}``, and ``advice`` says what the reader does next.
+
+    >>> Rung(1.0, "prompt", "context") < Rung(6.0, "weights", "weights")
+    True
+    """
+
+    depth: float
+    label: str
+    group: Group
+    answer: str = field(default="This does {task} on {model}.", compare=False)
+    advice: tuple[str, ...] = field(default=(), compare=False)
+
+
 @dataclass(frozen=True, slots=True)
 class ArmResult:
-    """One arm of a race: a method at one setting, over all its seeds, on the test split."""
+    """One arm of a race: a method at one setting, over all its seeds, on the test split.
+
+    ``rung`` and ``deployment`` (what it takes to run the result elsewhere) are the method's own words, kept here so
+    that whoever judges or shows a result reads the record and never asks which method it is.
+    """
 
     method: str
+    rung: Rung
     setting: Mapping[str, Any]
     budget: Budget
     status: str  # "ok", "diverged", "failed", "skipped"
@@ -90,12 +118,19 @@ class ArmResult:
     prefix_mass: tuple[tuple[float, ...], ...] = ()  # (layer, head), mean over test items and queries
     samples: tuple[Mapping[str, str], ...] = ()  # prompt, target, answer: a few of the test items
     behind: tuple[float, ...] = ()  # mean, low, high of (best arm − this arm), in pairs over items: what decides
+    deployment: str = ""
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the arm is measured for comparison only and takes no part in the verdict."""
+        return self.rung.group == "control"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer of a race, and everything needed to judge it.
 
+    ``answer`` names the arm that the label speaks of; it is empty where the label speaks of none.
     ``inspection`` is the microscope's record of the context that the answer speaks of, else of the best context.
     """
 
@@ -105,6 +140,7 @@ class Verdict:
     model: str
     task: str
     margin: float
+    answer: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     inspection: Any = None
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from elicitable.diagnosis.intervals import interval
-from elicitable.diagnosis.verdict import LABELS, LADDER, could_catch_up, decide, is_rising, slope
-from elicitable.methods.catalog import METHODS
-from elicitable.values import ArmResult, Budget, CurvePoint
+from elicitable.diagnosis.verdict import OPEN_LABELS, could_catch_up, decide, is_rising, slope
+from elicitable.methods.catalog import METHODS, method_named
+from elicitable.values import ArmResult, Budget, CurvePoint, Rung
 
 ITEMS = 1_000
 
@@ -23,6 +23,7 @@ def arm(
     low, high = interval(correct, 0)
     made = ArmResult(
         method=method,
+        rung=method_named(method).rung,
         setting={},
         budget=Budget(0 if method in ("zero-shot", "prompt", "examples") else 100, 0, 0),
         status="ok",
@@ -46,23 +47,33 @@ def curve(*scores: float) -> tuple[CurvePoint, ...]:
     return tuple(CurvePoint(10 * (i + 1), 1.0, score) for i, score in enumerate(scores))
 
 
-@pytest.mark.parametrize("winner", range(len(LADDER)))
-def test_the_least_invasive_arm_that_is_not_worse_gives_the_label(winner: int) -> None:
+RUNGS = sorted({method.rung for method in METHODS if not method.is_control})
+
+
+@pytest.mark.parametrize("winner", RUNGS, ids=lambda rung: rung.label)
+def test_the_least_invasive_arm_that_is_not_worse_gives_the_label(winner: Rung) -> None:
     """Every rung below ``winner`` is far worse; it and every rung above it are equally good."""
-    arms = [
-        arm(method, 300 if rung < winner else 900) for rung, (_, methods) in enumerate(LADDER) for method in methods
-    ]
+    arms = [arm(one.name, 300 if one.rung < winner else 900) for one in METHODS if not one.is_control]
     decision = decide(arms, margin=0.02, floor=0.1, seed=0)
-    assert decision.label == LADDER[winner][0]
+    assert decision.label == winner.label
     assert decision.reasons
     assert label(*reversed(arms)) == decision.label  # the order of the arms says nothing
 
 
-def test_the_ladder_is_the_catalogs_order_and_every_label_is_known() -> None:
-    order = [method.label for method in METHODS if method.label != "control"]
-    assert list(dict.fromkeys(order)) == [name for name, _ in LADDER]
-    assert {m for _, methods in LADDER for m in methods} == {m.name for m in METHODS if m.label != "control"}
-    assert (*dict.fromkeys(order), "out-of-reach", "inconclusive") == LABELS
+def test_the_catalog_climbs_the_ladder_and_a_rung_has_one_depth_and_one_label() -> None:
+    depths = [method.rung.depth for method in METHODS if not method.is_control]
+    assert depths == sorted(depths)
+    assert len({rung.label for rung in RUNGS}) == len({rung.depth for rung in RUNGS}) == len(RUNGS) == 6
+    assert not {rung.label for rung in RUNGS} & {*OPEN_LABELS}
+    assert [method.name for method in METHODS if method.is_control] == ["value-bias"]
+
+
+def test_a_rung_of_ones_own_stands_where_its_depth_says() -> None:
+    steering = Rung(4.5, "steering", "other")
+    own = replace(arm("zero-shot", 900), method="mine", rung=steering)
+    decision = decide([arm("kv-prefix", 300), own, arm("full", 901)], margin=0.02, floor=0.1, seed=0)
+    assert (decision.label, decision.answer) == ("steering", "mine")
+    assert label(arm("kv-prefix", 900), own, arm("full", 901)) == "prefix"
 
 
 def test_one_good_arm_of_a_rung_is_enough() -> None:
@@ -200,7 +211,7 @@ def test_arms_that_did_not_finish_are_named_and_do_not_decide() -> None:
 def test_out_of_reach_needs_a_weight_method_in_the_race() -> None:
     decision = decide([arm("zero-shot", 50), arm("kv-prefix", 60)], margin=0.02, floor=0.1, seed=0)
     assert decision.label == "inconclusive"
-    assert "lora or full would settle it" in decision.reasons[0]
+    assert "no method that changes the weights ran through; one would settle it" in decision.reasons[0]
     lost = replace(arm("full", 0), status="failed", reason="out of memory", correct=(), mean=None)
     decision = decide([arm("zero-shot", 50), arm("lora", 60), lost], margin=0.02, floor=0.1, seed=0)
     assert decision.label == "out-of-reach"

@@ -9,9 +9,9 @@ import pytest
 
 from elicitable.experiments.catalog import EXPERIMENTS, preset_named
 from elicitable.experiments.experiment import Adapt
+from elicitable.lab.reproduce import graph, tables
+from elicitable.records.store import Store
 from elicitable.report.reproduction import FIGURES, reproduction_markdown
-from elicitable.runs.reproduce import graph, tables
-from elicitable.runs.store import Store
 
 RECORDS = Path(__file__).parents[2] / "records" / "paper"
 MOST_BYTES = 5_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import itertools
 import warnings
@@ -15,16 +14,16 @@ import torch
 from torch import Tensor
 
 import elicitable as el
-from elicitable.errors import BudgetError, InputError
-from elicitable.methods.budget import solve
+from elicitable.errors import InputError
 from elicitable.methods.catalog import CONTEXTS, METHODS, method_named
 from elicitable.models.model import Model
+from elicitable.testing import CHECKS, Subject, applies, trace
 from elicitable.training.batches import encode
 from elicitable.training.evaluate import answer_logits, token_losses
 from elicitable.training.loop import prepared
 from elicitable.values import Item
 
-from .conftest import fresh_model, make, trained
+from .conftest import GIVEN, SIZE, fresh_model, make, trained
 
 # Float64 sums of some hundred terms of size 1 differ by 1e-14 in another order. Models with RMSNorm compute its
 # rounding-sensitive part in float32, where a difference of 1e-16 can flip a last bit: 6e-8 of a value of size 5.
@@ -65,29 +64,6 @@ def model(name: str, shared: Shared) -> Iterator[Model]:
     assert trace(one) == before
 
 
-def trace(model: Model) -> dict[str, Any]:
-    """Everything of a model that a method could leave behind."""
-    hf = model.hf
-    digest = hashlib.sha256()
-    for weight in hf.state_dict().values():
-        digest.update(weight.contiguous().numpy().tobytes())
-    hooks = {
-        kind: [len(getattr(module, kind)) for module in hf.modules()]
-        for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    }
-    return {
-        "bytes": digest.hexdigest(),
-        "attention": hf.config._attn_implementation,
-        "config": hf.config.to_dict(),
-        "modules": [(name, id(module)) for name, module in hf.named_modules()],
-        "parameters": [(name, id(p), p.requires_grad) for name, p in hf.named_parameters()],
-        "gradients": [name for name, p in hf.named_parameters() if p.grad is not None],
-        "training": [module.training for module in hf.modules()],
-        "attributes": [sorted(set(vars(module)) - {"_elicitable_model"}) for module in hf.modules()],
-        "hooks": hooks,
-    }
-
-
 def logits(model: Model, ids: Tensor = IDS, **given: Any) -> Tensor:
     with torch.no_grad():
         return model(input_ids=ids, **given).logits
@@ -126,20 +102,16 @@ def test_it_does_something(model: Model, method: str) -> None:
     assert (far(changed, logits(model)) > 1e-3) == (method not in INACTIVE)
 
 
-# --- the model is left as it came -----------------------------------------------------------------------------------
-
-
 @every_model
 @every_method
-def test_building_using_and_preparing_leave_the_model_as_it_came(model: Model, method: str) -> None:
-    plain = logits(model)
-    adaptation = trained(method, model)
-    with el.use(model, adaptation):
-        logits(model)
-    with prepared(model, adaptation) as refresh:
-        refresh()
-        logits(model)
-    assert torch.equal(logits(model), plain)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_it_keeps_the_contract(model: Model, method: str, check: Callable[[Subject], None]) -> None:
+    """The suite that anybody's own method can be held to, on every model and method there is."""
+    if applies(check, method_named(method)):
+        check(Subject(method_named(method), model, SIZE.get(method, 4), GIVEN.get(method, {}), 2 * NOISE[model.name]))
+
+
+# --- the model is left as it came -----------------------------------------------------------------------------------
 
 
 @every_model
@@ -179,14 +151,6 @@ def test_what_came_in_training_mode_half_frozen_and_hooked_leaves_so(method: str
     assert seen
 
 
-@every_method
-def test_the_global_generator_is_left_alone(method: str, shared: Shared) -> None:
-    state = torch.get_rng_state()
-    with el.use(shared("llama"), make(method, shared("llama"))):
-        logits(shared("llama"))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 # --- training touches what it should --------------------------------------------------------------------------------
 
 
@@ -208,34 +172,6 @@ def test_gradients_flow_only_where_they_belong(model: Model, method: str) -> Non
     # a bias on all keys alike changes no softmax: full fine-tuning has such weights, the others must all be reached
     assert min(norms) > 0.0 or method == "full"
     assert max(norms) > 0.0
-
-
-@every_model
-@every_trained
-def test_the_closed_form_counts_what_is_trained(model: Model, method: str) -> None:
-    recipe = method_named(method)
-    for size in (1, 3) if method not in ("value-bias", "full") else (1,):
-        adaptation = recipe.build(model, size, seed=0)
-        actual = sum(p.numel() for p in adaptation.parameters())
-        assert recipe.numbers(model, size) == actual == adaptation.budget().numbers_trained
-        assert adaptation.budget().bytes_stored == 8 * actual
-        assert adaptation.keys_per_layer() == (size if method in CONTEXTS else 0)
-
-
-@every_model
-@every_trained
-def test_the_budget_is_used_up_and_never_passed(model: Model, method: str) -> None:
-    recipe = method_named(method)
-    one = recipe.numbers(model, 1)
-    sized = solve(model, method, 5 * one + one // 2)
-    assert sized.numbers == recipe.numbers(model, sized.size)
-    if sized.is_bound:
-        assert sized.size == (1 if method == "value-bias" else 5)
-        assert -1 < sized.mismatch <= 0
-        with pytest.raises(BudgetError, match=f"{one:,}"):
-            solve(model, method, one - 1)
-    else:
-        assert method == "full"
 
 
 @every_model
@@ -311,15 +247,6 @@ def test_left_padding_changes_nothing(model: Model, method: str) -> None:
 
 @every_model
 @every_method
-def test_batch_size_changes_nothing(model: Model, method: str) -> None:
-    with el.use(model, trained(method, model)):
-        together = logits(model, IDS.repeat(3, 1))
-        for row in range(6):
-            assert far(together[row], logits(model, IDS[row % 2][None])[0]) < NOISE[model.name]
-
-
-@every_model
-@every_method
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_generate_equals_teacher_forcing_token_by_token(model: Model, method: str, use_cache: bool) -> None:
     ids = torch.cat([torch.zeros(2, 2, dtype=torch.long), IDS], dim=1)
@@ -353,15 +280,6 @@ def test_logits_are_as_long_as_the_labels(model: Model, method: str) -> None:
 
 
 # --- the dial -------------------------------------------------------------------------------------------------------
-
-
-@every_model
-@every_method
-def test_strength_zero_is_bit_equal_to_the_base_model(model: Model, method: str) -> None:
-    with el.use(model, trained(method, model), strength=0.0):
-        assert torch.equal(logits(model), logits(model))
-        inside = logits(model)
-    assert torch.equal(inside, logits(model))
 
 
 @every_model
@@ -436,7 +354,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(name: str, method: str)
 def test_names_are_unique_and_every_method_says_what_it_is() -> None:
     assert len(set(NAMES)) == len(NAMES)
     for method in METHODS:
-        assert method.label
+        assert method.rung.label
         assert method.summary
         if method.schedule is not None:
             rates = method.schedule.learning_rates

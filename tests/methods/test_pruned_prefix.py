@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import elicitable as el
-from elicitable.diagnosis.prune import keep_pairs
 from elicitable.errors import InputError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.pruned_prefix import PrunedPrefixContext
+from elicitable.microscope.prune import keep_pairs
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
 

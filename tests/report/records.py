@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from elicitable.methods.catalog import method_named
 from elicitable.values import ArmResult, Budget, CurvePoint, Verdict
 
 LAYERS, HEADS = 4, 4
@@ -22,6 +23,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "lora": {"mean": 0.99, "numbers": 12_288, "keys": 0, "rates": (1e-4, 1e-3, 1e-2)},
     "full": {"mean": 0.995, "numbers": 3_159_552, "keys": 0, "rates": (1e-4, 5e-4, 1e-3)},
 }
+ANSWER_OF = {"already-there": "zero-shot", "prompt": "prompt", "prefix": "kv-prefix", "weights": "lora"}
 CONTEXTS = ("prompt", "examples", "soft-prompt", "layer-prefix", "kv-prefix")
 SIDE_EFFECTS = {"soft-prompt": 0.21, "layer-prefix": 0.87, "kv-prefix": 1.785, "lora": 0.05, "full": 0.644}
 
@@ -36,8 +38,11 @@ def arm(method: str, seeds: int = 3, items: int = 1000, mean: float | None = Non
     mean = float(np.mean(correct))
     spread = 1.96 * math.sqrt(max(mean * (1 - mean), 1e-4) / items)
     gap = METHODS["full"]["mean"] - about["mean"]
+    recipe = method_named(method)
     result = ArmResult(
         method=method,
+        rung=recipe.rung,
+        deployment=recipe.deployment,
         setting=about.get("setting", {"length": about["keys"], "init": "random"} if rates else {}),
         budget=Budget(about["numbers"], 4 * about["numbers"], about["keys"]),
         status="ok",
@@ -100,6 +105,7 @@ def verdict(**changes: Any) -> Verdict:
     """The race of nine arms on toy:mixed and sort-then-add-1: a prefix is enough."""
     result = Verdict(
         label="prefix",
+        answer=ANSWER_OF.get(changes.get("label", "prefix"), ""),
         reasons=(
             "kv-prefix is within 2 points of the best arm (full): the paired difference is -0.015 [-0.024, -0.006].",
             "soft-prompt is worse than the best arm by 0.58 [0.55, 0.61], more than the margin.",

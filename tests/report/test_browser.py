@@ -6,8 +6,8 @@ import shutil
 import subprocess
 
 import pytest
-import records
 
+import records
 from elicitable.report.html import Section, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -8,8 +8,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-import records
 
+import records
 from elicitable.errors import StoreError, UnknownNameError
 from elicitable.report import phrases
 from elicitable.report.html import Section, compared_answers, flat, report_html, setting_text, write_report
@@ -149,7 +149,7 @@ def test_an_unknown_label_is_refused():
         report_html(records.verdict(label="weight"))
 
 
-@pytest.mark.parametrize("label", phrases.ANSWERS)
+@pytest.mark.parametrize("label", [*phrases.ANSWERS, *records.ANSWER_OF])
 def test_every_label_has_its_words(label):
     text = Page(report_html(records.verdict(label=label))).text
     assert phrases.answer(records.verdict(label=label)) in text

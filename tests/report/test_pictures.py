@@ -7,26 +7,42 @@ import itertools
 import math
 
 import pytest
-import records
 
-from elicitable.report import pictures, standing
-from elicitable.values import CurvePoint
+import records
+from elicitable.report import standing
+from elicitable.report.pictures.axes import PANEL
+from elicitable.report.pictures.cost import COST_BOTTOM, COST_TOP, LABEL_LINE, ZERO_X, cost_plot
+from elicitable.report.pictures.curves import LONGEST_CURVE, curve_panels
+from elicitable.report.pictures.differences import difference_chart
+from elicitable.report.pictures.masses import heat_maps
+from elicitable.report.pictures.race import race_chart
+from elicitable.report.pictures.side_effects import side_effects
+from elicitable.report.pictures.sweeps import sweep_panels
+from elicitable.values import CurvePoint, Rung
 
 
 def test_the_race_is_ordered_by_invasiveness_and_marks_the_answer():
-    race = pictures.race(records.verdict(arms=records.verdict().arms[::-1]))
-    assert [row.method for _, rows in race.groups for row in rows] == [
-        "zero-shot", "prompt", "examples", "soft-prompt", "layer-prefix", "kv-prefix", "lora", "full", "value-bias",
-    ]  # fmt: skip
-    assert [row.method for _, rows in race.groups for row in rows if row.is_answer] == ["kv-prefix"]
+    race = race_chart(records.verdict(arms=records.verdict().arms[::-1]))
+    assert [row.method for _, _, rows in race.groups for row in rows] == [
+        "zero-shot",
+        "prompt",
+        "examples",
+        "soft-prompt",
+        "kv-prefix",
+        "layer-prefix",
+        "full",
+        "lora",
+        "value-bias",
+    ]  # fmt: skip (arms of one rung keep the order of the record, which is reversed here)
+    assert [row.method for _, _, rows in race.groups for row in rows if row.is_answer] == ["kv-prefix"]
     assert race.best == "full"
     assert race.band[1] - race.band[0] == pytest.approx(2)
 
 
 def test_seeds_are_marked_where_there_are_several():
-    seeds = [row.seeds for _, rows in pictures.race(records.verdict()).groups for row in rows]
+    seeds = [row.seeds for _, _, rows in race_chart(records.verdict()).groups for row in rows]
     assert {len(marks) for marks in seeds} == {3}
-    assert not any(row.seeds for _, rows in pictures.race(records.inconclusive()).groups for row in rows)
+    assert not any(row.seeds for _, _, rows in race_chart(records.inconclusive()).groups for row in rows)
 
 
 def test_the_control_is_never_the_best():
@@ -49,19 +65,14 @@ def test_the_arm_a_label_speaks_of(label, method):
     assert (winner and winner.method) == method
 
 
-def test_the_weights_are_all_needed_when_lora_is_not_enough():
-    verdict = records.with_arm(records.verdict(label="weights"), "lora", mean=0.5)
-    assert standing.winner(verdict).method == "full"
-
-
-def test_provenance_may_name_the_answer():
-    verdict = records.verdict(label="weights", provenance={"answer": "full"})
-    assert standing.winner(verdict).method == "full"
+def test_the_answer_is_the_arm_that_the_record_names():
+    assert standing.winner(records.verdict(label="weights", answer="full")).method == "full"
+    assert standing.winner(records.verdict(label="weights", answer="nobody")) is None
 
 
 def test_a_curve_breaks_where_the_loss_is_not_a_number():
     arms = (records.arm("lora", curves=(tuple(CurvePoint(i, math.nan if i in (3, 5) else 1.0) for i in range(9)),)),)
-    (panel,), ticks = pictures.curve_panels(records.verdict(arms=arms))
+    (panel,), ticks = curve_panels(records.verdict(arms=arms))
     assert [len(line.split()) for line in panel.loss.stretches] == [3, 3]
     assert len(panel.loss.dots) == 1
     assert len(panel.loss.breaks) == 2
@@ -70,28 +81,28 @@ def test_a_curve_breaks_where_the_loss_is_not_a_number():
 
 def test_a_long_curve_is_thinned_and_keeps_its_end():
     curve = tuple(CurvePoint(i, 1.0 + i, i / 10_000) for i in range(10_001))
-    (panel,), _ = pictures.curve_panels(records.verdict(arms=(records.arm("lora", curves=(curve,)),)))
+    (panel,), _ = curve_panels(records.verdict(arms=(records.arm("lora", curves=(curve,)),)))
     points = panel.loss.stretches[0].split()
-    assert len(points) <= pictures.LONGEST_CURVE + 2
-    assert points[-1].startswith(f"{pictures.PANEL.right:g},")
+    assert len(points) <= LONGEST_CURVE + 2
+    assert points[-1].startswith(f"{PANEL.right:g},")
 
 
 def test_labels_never_overlap_in_a_column():
-    plot = pictures.cost_plot(records.verdict())
+    plot = cost_plot(records.verdict())
     for x in {point.x for point in plot.points}:
         heights = sorted(point.label_y for point in plot.points if point.x == x)
         gaps = [b - a for a, b in itertools.pairwise(heights)]
-        assert all(gap >= pictures.LABEL_LINE - 0.01 for gap in gaps)
-        assert all(pictures.COST_TOP <= height <= pictures.COST_BOTTOM for height in heights)
+        assert all(gap >= LABEL_LINE - 0.01 for gap in gaps)
+        assert all(COST_TOP <= height <= COST_BOTTOM for height in heights)
 
 
 def test_what_trains_more_stands_further_right():
-    places = {point.method: point.x for point in pictures.cost_plot(records.verdict()).points}
-    assert places["prompt"] == pictures.ZERO_X < places["value-bias"] < places["lora"] < places["full"]
+    places = {point.method: point.x for point in cost_plot(records.verdict()).points}
+    assert places["prompt"] == ZERO_X < places["value-bias"] < places["lora"] < places["full"]
 
 
 def test_no_scored_arm_gives_no_plot():
-    assert pictures.cost_plot(records.empty()) is None
+    assert cost_plot(records.empty()) is None
 
 
 def test_the_sweep_marks_the_chosen_rate_and_broken_trials():
@@ -101,21 +112,21 @@ def test_the_sweep_marks_the_chosen_rate_and_broken_trials():
         {"learning_rate": 1.0, "validation": None},
         {"text": "no rate", "validation": 0.3},
     )
-    (panel,), ticks = pictures.sweep_panels(records.verdict(arms=(records.arm("kv-prefix", sweep=sweep),)))
+    (panel,), ticks = sweep_panels(records.verdict(arms=(records.arm("kv-prefix", sweep=sweep),)))
     assert [(dot.is_chosen, dot.is_broken) for dot in panel.dots] == [(True, False), (False, False), (False, True)]
     assert [tick.text for tick in ticks] == ["1e-1", "1e0"]
 
 
 @pytest.mark.parametrize(("rate", "is_at_edge"), [(0.01, True), (0.1, False), (0.3, True)])
 def test_a_rate_at_the_edge_of_the_sweep_is_pointed_out(rate, is_at_edge):
-    (panel,), _ = pictures.sweep_panels(records.verdict(arms=(records.arm("kv-prefix", learning_rate=rate),)))
+    (panel,), _ = sweep_panels(records.verdict(arms=(records.arm("kv-prefix", learning_rate=rate),)))
     assert ("at the edge" in panel.caption) == is_at_edge
 
 
 def test_heat_maps_share_one_scale_and_large_ones_are_drawn_by_level():
     small = records.arm("prompt", prefix_mass=((0.1, 0.2), (math.nan, 0.64)))
     large = records.arm("kv-prefix", prefix_mass=((0.35,) * 64,) * 80)
-    (first, second), top = pictures.heat_maps(records.verdict(arms=(small, large)))
+    (first, second), top = heat_maps(records.verdict(arms=(small, large)))
     assert top == 0.7
     assert [(cell.x, cell.y) for cell in first.cells] == [(0, 0), (0, 1), (1, 1)]
     assert not second.cells
@@ -124,20 +135,24 @@ def test_heat_maps_share_one_scale_and_large_ones_are_drawn_by_level():
 
 def test_side_effects_start_at_zero_on_either_side():
     arms = (records.arm("lora", side_effect_nats=-0.5), records.arm("full", side_effect_nats=1.5))
-    effects, zero = pictures.side_effects(records.verdict(arms=arms))
+    effects, zero = side_effects(records.verdict(arms=arms))
     assert zero == 25
     assert [(effect.start, effect.width) for effect in effects] == [(0, 25), (25, 75)]
 
 
 def test_an_unknown_method_has_a_place_before_the_control():
-    arm = dataclasses.replace(records.arm("lora"), method="adapter")
-    race = pictures.race(records.verdict(arms=(records.arm("value-bias"), arm)))
-    assert [group.name for group, _ in race.groups] == ["other", "control"]
+    rung = Rung(4.5, "steering", "other")
+    arm = dataclasses.replace(records.arm("lora"), method="mine", rung=rung)
+    race = race_chart(records.verdict(arms=(records.arm("value-bias"), arm)))
+    assert [(group, title) for group, title, _ in race.groups] == [
+        ("other", "Other methods"),
+        ("control", "Control, no part in the verdict"),
+    ]
 
 
 def test_the_differences_that_decide_stand_beside_the_margin():
     """Arm minus best around the margin of 2 points: the axis runs from -14 to +6 points."""
-    found = pictures.differences(records.verdict())
+    found = difference_chart(records.verdict())
     assert found.best == "full"
     assert found.band == (60.0, 100.0)  # -2 points is 12/20 of the way
     assert found.zero == 70.0
@@ -156,5 +171,5 @@ def test_the_differences_that_decide_stand_beside_the_margin():
 
 def test_there_are_no_differences_without_two_arms():
     arms = tuple(dataclasses.replace(arm, behind=()) for arm in records.verdict().arms)
-    assert pictures.differences(records.verdict(arms=arms)) is None
-    assert pictures.differences(records.verdict(arms=records.verdict().arms[-1:])) is None
+    assert difference_chart(records.verdict(arms=arms)) is None
+    assert difference_chart(records.verdict(arms=records.verdict().arms[-1:])) is None

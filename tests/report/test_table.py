@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
-import records
 from rich.cells import cell_len
 from rich.console import Console
 
+import records
 from elicitable.errors import UnknownNameError
 from elicitable.report.table import bar, print_verdict, verdict_table
 

@@ -8,17 +8,17 @@ import math
 
 import numpy as np
 import pytest
-import records
 
+import records
 from elicitable.errors import StoreError
 from elicitable.report.verdict_json import plain_json, verdict_from_json, verdict_to_json
 
 ARM_KEYS = {
     "method", "setting", "numbers_trained", "bytes_stored", "keys_per_layer", "mean", "low", "high", "items", "seeds",
     "learning_rate", "steps", "seconds", "side_effect_nats", "status", "reason", "stopped", "sweep", "curves",
-    "prefix_mass", "samples", "behind", "correct",
+    "prefix_mass", "samples", "behind", "correct", "rung", "deployment",
 }  # fmt: skip
-TOP_KEYS = {"label", "reasons", "arms", "provenance", "model", "task", "margin"}
+TOP_KEYS = {"label", "reasons", "arms", "provenance", "model", "task", "margin", "answer"}
 
 
 @pytest.mark.parametrize("name", [name for name in records.ALL if name != "with failures"])

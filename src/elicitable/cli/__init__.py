@@ -138,12 +138,12 @@ def verdict(
     if not quiet:
         console.print(f"loading {model} …", highlight=False, markup=False)
     from elicitable.models.load import load
+    from elicitable.race import contest
     from elicitable.report.html import write_report
     from elicitable.report.microscope import microscope_section
+    from elicitable.report.progress import LiveReporter
     from elicitable.report.table import print_verdict
     from elicitable.report.verdict_json import verdict_to_json
-    from elicitable.runs import race
-    from elicitable.runs.progress import LiveReporter
     from elicitable.tasks.catalog import task_from
 
     wanted = task_from(task, **asked)
@@ -151,7 +151,7 @@ def verdict(
     if not quiet:
         _say_warnings(wanted, console)
     with _output(folder), LiveReporter(console, limit) as live:
-        answer = race.verdict(
+        answer = contest.verdict(
             loaded,
             wanted,
             budget=budget,
@@ -208,8 +208,8 @@ def tune(
 ) -> None:
     """Train one method and write an adapter folder that PEFT loads."""
     from elicitable.models.load import load
-    from elicitable.runs.progress import LiveReporter
-    from elicitable.runs.tune import tune as run_tune
+    from elicitable.race.tune import tune as run_tune
+    from elicitable.report.progress import LiveReporter
     from elicitable.tasks.catalog import task_from
 
     asked = _task_options(text_column, label_column, prompt_column, target_column, template, max_words)
@@ -255,8 +255,8 @@ def pretrain(
     quiet: Quiet = False,
 ) -> None:
     """Train a toy transformer from fresh weights, as the shipped checkpoints were."""
-    from elicitable.runs.pretrain import pretrain as run_pretrain
-    from elicitable.runs.progress import LiveReporter
+    from elicitable.lab.pretrain import pretrain as run_pretrain
+    from elicitable.report.progress import LiveReporter
 
     folder, console = out or Path("elicitable-runs") / "pretrain", _progress_console()
     with LiveReporter(console) as live:
@@ -290,8 +290,10 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Show what a context does inside a model, layer by layer and head by head."""
-    from elicitable.diagnosis.inspect import inspect as look
+    from elicitable.microscope.inspect import inspect as look
     from elicitable.models.load import load
+    from elicitable.race.inside import leave_out, prefix_to_cut
+    from elicitable.records.store import Store
     from elicitable.report.html import write_page
     from elicitable.report.microscope import (
         ablation_table,
@@ -300,8 +302,6 @@ def inspect(
         microscope_section,
         write_figures,
     )
-    from elicitable.runs.inside import leave_out, prefix_to_cut
-    from elicitable.runs.store import Store
     from elicitable.tasks.catalog import task_from
 
     folder = out or default_folder("inspect", model, task)
@@ -353,7 +353,7 @@ def prune(
 ) -> None:
     """Drop the virtual tokens and heads that do nothing and write a smaller adapter."""
     from elicitable.models.load import load
-    from elicitable.runs.prune import prune_adapter, pruning_summary
+    from elicitable.race.pruning import prune_adapter, pruning_summary
     from elicitable.tasks.catalog import task_from
 
     wanted = task_from(task, **_task_options(text_column, label_column, None, None, None, None))
@@ -466,8 +466,8 @@ def reproduce(
     quiet: Quiet = False,
 ) -> None:
     """Run the paper's experiments and put ours beside what the source reports."""
+    from elicitable.lab import reproduce as runs
     from elicitable.report.reproduction import reproduction_markdown, write_reproduction
-    from elicitable.runs import reproduce as runs
 
     folder = out or Path("elicitable-runs") / f"reproduce-{preset}"
     which: dict[str, Any] = {"preset": preset, "seeds": seeds, "first_seed": seed, "out": folder}
@@ -477,8 +477,8 @@ def reproduce(
     if tables:
         found = runs.tables(name or (), **which)
     else:
-        from elicitable.runs.executors import cores
-        from elicitable.runs.overview import Overview
+        from elicitable.cli.overview import Overview
+        from elicitable.lab.executors import cores
 
         watcher = None if quiet else Overview(_progress_console(), 1 if executor == "inline" else workers or cores())
         more: dict[str, Any] = {"executor": executor, "workers": workers, "address": address, "retry": retry}
@@ -550,7 +550,7 @@ def methods(seed: NoSeed = 0, out: Out = None, as_json: Json = False, quiet: Qui
     """The methods, least invasive first."""
     from elicitable.methods.catalog import METHODS
 
-    _print_cards("methods", [(method.name, method.summary, method.label) for method in METHODS], out, as_json)
+    _print_cards("methods", [(method.name, method.summary, method.rung.label) for method in METHODS], out, as_json)
 
 
 def context_of(model: Any, context: str) -> Any:
@@ -602,7 +602,7 @@ def default_folder(what: str, model: str, task: str) -> Path:
 @contextmanager
 def _output(folder: Path) -> Iterator[None]:
     """A folder that can be written to, said before minutes are spent; bad input leaves no new empty folder behind."""
-    from elicitable.runs.store import Store
+    from elicitable.records.store import Store
 
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:

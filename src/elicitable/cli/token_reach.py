@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from elicitable.errors import InputError
+from elicitable.lab.reach import check_sizes, token_reach
 from elicitable.models.load import load
+from elicitable.records.store import Store
 from elicitable.report.html import write_page
 from elicitable.report.token_reach import reach_lines, token_reach_section
 from elicitable.report.verdict_json import plain_json
-from elicitable.runs.reach import check_sizes, token_reach
-from elicitable.runs.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

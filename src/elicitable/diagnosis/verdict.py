@@ -17,15 +17,7 @@ from typing import Literal
 from elicitable.diagnosis.intervals import gap
 from elicitable.values import ArmResult, CurvePoint
 
-LADDER: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("already-there", ("zero-shot",)),
-    ("prompt", ("prompt",)),
-    ("examples", ("examples",)),
-    ("soft-prompt", ("soft-prompt",)),
-    ("prefix", ("layer-prefix", "kv-prefix")),
-    ("weights", ("lora", "full")),
-)
-LABELS = (*(label for label, _ in LADDER), "out-of-reach", "inconclusive")
+OPEN_LABELS = ("out-of-reach", "inconclusive")  # the verdicts that speak of no rung
 FEWEST_STEPS = 20  # no more than the warm-up: what was cut off earlier says nothing of what a method can do
 SHARE = 2  # times the steps of the arm that solved the task quickest: what every other arm is owed
 Standing = Literal["enough", "worse", "open"]
@@ -68,7 +60,7 @@ def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int)
         floor: what always giving the one most common answer scores; the best must beat it by the margin.
         seed: of the bootstrap.
     """
-    judged = [arm for arm in arms if arm.status == "ok" and arm.correct and _label_of(arm)]
+    judged = [arm for arm in arms if arm.status == "ok" and arm.correct and not arm.is_control]
     if not judged:
         return Decision("inconclusive", ("No arm of the race finished; see each arm's status for the reason.",))
     best = max(judged, key=lambda arm: arm.mean or 0.0)
@@ -80,10 +72,6 @@ def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int)
         label, reason = _out_of_reach(best, floor, judged)
         return Decision(label, (reason, *_missing(arms)), compared)
     return _climb(compared, best, margin, arms)
-
-
-def _label_of(arm: ArmResult) -> str | None:
-    return next((label for label, methods in LADDER if arm.method in methods), None)
 
 
 def compare(best: ArmResult, arm: ArmResult, margin: float, seed: int, solver: ArmResult | None = None) -> Comparison:
@@ -100,16 +88,16 @@ def compare(best: ArmResult, arm: ArmResult, margin: float, seed: int, solver: A
 def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arms: Sequence[ArmResult]) -> Decision:
     """Up the ladder to the first rung that is not worse than the best."""
     reasons: list[str] = []
-    for label, methods in LADDER:
-        rung = [c for c in compared if c.arm.method in methods]
+    for step in sorted({c.arm.rung for c in compared}):
+        rung = [c for c in compared if c.arm.rung == step]
         enough = [c for c in rung if c.standing == "enough"]
         if enough:
             winner = min(enough, key=lambda c: (c.mean, c.arm.budget.numbers_trained))
-            above = [c.arm for c in compared if _rung(c.arm) > _rung(winner.arm)]
+            above = [c.arm for c in compared if c.arm.rung > step]
             if _weights_had_no_chance(above, winner.arm, margin):
                 return Decision("inconclusive", (_no_chance(above, winner.arm), *reasons, *_missing(arms)), compared)
             reasons = [_won(winner, best, margin), *reasons, *_still_rising(above), *_missing(arms)]
-            return Decision(label, tuple(reasons), compared, winner.arm.method)
+            return Decision(step.label, tuple(reasons), compared, winner.arm.method)
         undecided = [c for c in rung if c.standing == "open"]
         if undecided:
             closest = min(undecided, key=lambda c: c.mean)
@@ -118,19 +106,15 @@ def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arm
     raise AssertionError("the best arm is never worse than itself")
 
 
-def _rung(arm: ArmResult) -> int:
-    return next(nth for nth, (_, methods) in enumerate(LADDER) if arm.method in methods)
-
-
 def _weights_had_no_chance(above: Sequence[ArmResult], winner: ArmResult, margin: float) -> bool:
     """Whether weight methods took part, could still be better by more than the margin, and were all hardly trained."""
-    weights = [arm for arm in above if arm.method in LADDER[-1][1]]
+    weights = [arm for arm in above if arm.rung.group == "weights"]
     has_room = winner.mean is not None and winner.mean + margin < 1.0
     return has_room and bool(weights) and all(is_barely_trained(arm) for arm in weights)
 
 
 def _no_chance(above: Sequence[ArmResult], winner: ArmResult) -> str:
-    cut = " and ".join(f"{arm.method} after {arm.steps} steps" for arm in above if arm.method in LADDER[-1][1])
+    cut = " and ".join(f"{arm.method} after {arm.steps} steps" for arm in above if arm.rung.group == "weights")
     return (
         f"{winner.method} scores {_shown(winner)}, the best so far, but its rivals were cut off too early to tell: "
         f"{cut}; more time would settle it."
@@ -216,10 +200,10 @@ def _out_of_reach(best: ArmResult, floor: float, judged: list[ArmResult]) -> tup
             f"Nothing beats always giving one answer ({floor:.2f}) yet, but some arms were cut off too early to tell: "
             f"{short}; more time would settle it."
         )
-    if not any(_label_of(arm) == "weights" for arm in judged):
+    if not any(arm.rung.group == "weights" for arm in judged):
         return "inconclusive", (
-            f"Nothing that was tried beats always giving one answer ({floor:.2f}), and no weight method ran through; "
-            "lora or full would settle it."
+            f"Nothing that was tried beats always giving one answer ({floor:.2f}), and no method that changes the "
+            "weights ran through; one would settle it."
         )
     return "out-of-reach", (
         f"The best arm, {best.method}, scores {_shown(best)}; always giving the most common answer scores "

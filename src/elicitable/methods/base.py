@@ -6,12 +6,18 @@ that makes adaptations of one kind at a given size. Nothing outside this room as
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from elicitable.values import Budget, PrefixKV
+from elicitable.errors import BudgetError, InputError
+from elicitable.methods import folders
+from elicitable.values import Budget, PrefixKV, Rung
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,6 +75,31 @@ class Adaptation:
         """Bytes that must be kept to use the adaptation again."""
         return sum(p.numel() * p.element_size() for p in self.parameters())
 
+    def size(self) -> int:
+        """The size it was built at: virtual tokens or a rank; 1 where there is no size."""
+        return max(1, self.keys_per_layer())
+
+    def folder_form(self, model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the configuration and tensors of its adapter folder; by default in a form of elicitable's own.
+
+        Raises:
+            InputError: it is chosen, not trained, so there are no tensors to write.
+        """
+        if not self.parameters():
+            raise InputError(f"{self.kind} is chosen, not trained: there are no tensors to write.")
+        config = {"peft_type": folders.OWN_TYPE, "method": self.kind, "size": self.size(), "setting": self.setting}
+        return config, self.state()
+
+    def write(self, model: Model, folder: Path) -> None:
+        """Write the adapter folder, its configuration last.
+
+        Raises:
+            InputError: there is nothing to write, or the layout cannot hold it.
+            StoreError: the folder cannot be written to.
+        """
+        config, tensors = self.folder_form(model)
+        folders.write_adapter_files(folder, folders.of_base(model.source or model.name) | config, tensors)
+
     def budget(self) -> Budget:
         """The three budgets: numbers trained, bytes stored, keys paid per layer."""
         return Budget(
@@ -90,40 +121,153 @@ class Schedule:
     weight_decay: float = 0.0
 
 
-class Method(Protocol):
-    """A recipe for adaptations of one kind. ``label`` is the verdict when it is the least invasive that suffices."""
+@dataclass(frozen=True)
+class Sized:
+    """The size at which a method meets a budget. Full fine-tuning is bound by none, and says so."""
 
-    name: str
-    label: str
-    summary: str
+    method: Method
+    size: int
+    numbers: int
+    budget: int
 
     @property
-    def schedule(self) -> Schedule | None:
-        """How it is trained; None for a method that is chosen."""
+    def mismatch(self) -> float:
+        """How far the numbers trained are from the budget, as a share of it: numbers / budget − 1."""
+        return self.numbers / self.budget - 1.0
+
+
+class Method(ABC):
+    """A recipe for adaptations of one kind, and all that anybody needs to know about it.
+
+    The race, the verdict, the report and the adapter folders ask a method's attributes and never its name, so a class
+    that sets the first four and overrides :meth:`build` (and :meth:`numbers` where it is trained, :meth:`candidates`
+    where it is chosen) takes part like a built-in one: ``el.verdict(model, task, methods=[MyMethod()])``.
+
+    Attributes:
+        name: what a person types, and what records call it.
+        summary: one line for lists.
+        rung: how deep it reaches into the model (:mod:`elicitable.methods.rungs`).
+        schedule: how it is trained; None for a method that is chosen on the validation split.
+        deployment: what running its result elsewhere takes, in one or two sentences.
+        turn: when it has its turn in a race; cheap and quick methods have low numbers.
+        is_seeded: whether another seed can give another result, so that reruns are worth their time.
+        is_bound: whether the budget of trained numbers binds it.
+        has_size: whether it can be made larger and smaller.
+        keeps_state: whether a trial keeps its tensors (a whole copy of the model is too much to keep).
+        options: settings that :meth:`build` takes besides size and seed.
+        searched: settings that :meth:`candidates` takes.
+        peft_types: values of ``peft_type`` in an adapter folder that :meth:`read` understands.
+    """
+
+    name: str
+    summary: str
+    rung: Rung
+    schedule: Schedule | None = None
+    deployment: str = "See the method's own documentation."
+    turn: int = 80
+    is_seeded: bool = True
+    is_bound: bool = True
+    has_size: bool = True
+    keeps_state: bool = True
+    options: tuple[str, ...] = ()
+    searched: tuple[str, ...] = ()
+    peft_types: tuple[str, ...] = ()
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether gradients find it; otherwise it is chosen among candidates."""
+        return self.schedule is not None
+
+    @property
+    def is_context(self) -> bool:
+        """Whether it leaves the weights alone and puts something before the content."""
+        return self.rung.group == "context"
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is measured for comparison only, without a part in the verdict."""
+        return self.rung.group == "control"
+
+    @property
+    def identity(self) -> str:
+        """What a record calls the recipe: its name, with a digest of its source where it comes from outside.
+
+        A method of your own that you edit is another method, so its old trials are not taken for new ones.
+        """
+        if type(self).__module__.startswith("elicitable."):
+            return self.name
+        try:
+            source = inspect.getsource(type(self))
+        except (OSError, TypeError):  # typed into a session that keeps no source
+            source = type(self).__qualname__
+        return f"{self.name}:{hashlib.sha256(source.encode()).hexdigest()[:12]}"
 
     def numbers(self, model: Model, size: int) -> int:
-        """Numbers trained at ``size`` (virtual tokens, rank); closed form, read off the live model's shapes."""
+        """Return how many numbers are trained at ``size``, in closed form over the live model's shapes."""
+        return 0
 
+    @abstractmethod
     def build(self, model: Model, size: int, seed: int, **options: Any) -> Adaptation:
-        """A fresh adaptation; the same arguments give the same bytes."""
+        """Make a fresh adaptation; the same arguments give the same bytes."""
 
     def candidates(self, model: Model, task: Task, seed: int, **options: Any) -> Iterator[Adaptation]:
-        """For a method that is chosen, not trained: what to choose from, on the validation split."""
-
-
-class Trained:
-    """Shared by the methods that are trained: nothing to choose from."""
-
-    def candidates(self, model: Model, task: Task, seed: int, **options: Any) -> Iterator[Adaptation]:
-        """None: a trained method is built and trained."""
+        """Yield what to choose from on the validation split; nothing for a method that is trained."""
         return iter(())
 
+    def start(self, model: Model) -> dict[str, Any]:
+        """Return the options that :meth:`build` gets on this model where a person gives none."""
+        return {}
 
-class Chosen:
-    """Shared by the methods that are chosen: nothing to train."""
+    def read(self, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Adaptation:
+        """Build the adaptation of an adapter folder again; by default one that :meth:`Adaptation.folder_form` made.
 
-    schedule: Schedule | None = None
+        Raises:
+            InputError: the tensors are not those of this method on this model; the message names them.
+        """
+        return read_own(self, model, folder, config, tensors)
 
-    def numbers(self, model: Model, size: int) -> int:
-        """0: nothing is trained."""
-        return 0
+    def fitting(self, model: Model, budget: int, longest: int | None = None) -> Sized:
+        """Return the largest size that trains at most ``budget`` numbers on ``model``.
+
+        Numbers are linear in the size for every method that has one, so size = ⌊budget / numbers(1)⌋; ``longest`` caps
+        the size of contexts, whose keys every query pays for.
+
+        Raises:
+            BudgetError: the budget is too small for size 1; the message says how much it needs.
+        """
+        if budget < 1:
+            raise BudgetError(f"a budget must be at least 1 trained number, got {budget}.")
+        one = self.numbers(model, 1)
+        if not self.is_trained:
+            return Sized(self, 0, 0, budget)
+        if not self.is_bound:
+            return Sized(self, 1, one, budget)
+        if one > budget:
+            raise BudgetError(
+                f"a budget of {budget:,} is too small for {self.name} on {model.name}: its smallest size trains "
+                f"{one:,} numbers."
+            )
+        size = budget // one if self.has_size else 1
+        size = min(size, longest) if longest else size
+        return Sized(self, size, self.numbers(model, size), budget)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def read_own(
+    method: Method, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]
+) -> Adaptation:
+    """Build an adaptation from the setting in ``config`` and take over ``tensors``, each compared by name and shape."""
+    setting = dict(config.get("setting") or {})
+    given = {name: value for name, value in setting.items() if name in method.options}
+    size = config.get("size", 1)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"{folder}: size must be a whole number of at least 1, found {size!r}.")
+    adaptation = method.build(model, size, seed=0, **given)
+    wanted = {name: tuple(tensor.shape) for name, tensor in adaptation.state().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if wanted != found:
+        raise InputError(f"{folder}: {method.name} on {model.name} has the tensors {wanted}, the folder {found}.")
+    adaptation.load(tensors)
+    return adaptation

@@ -1,7 +1,8 @@
-"""The one list of methods, least invasive first."""
+"""The one list of methods, least invasive first, the control last."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from elicitable.errors import InputError, UnknownNameError
@@ -24,26 +25,41 @@ METHODS: tuple[Method, ...] = (
     SoftPrompt(),
     LayerPrefix(),
     KVPrefix(),
-    ValueBias(),
     LoRA(),
     Full(),
+    ValueBias(),
 )
-CONTEXTS = ("prompt", "examples", "soft-prompt", "layer-prefix", "kv-prefix")
+CONTEXTS = tuple(method.name for method in METHODS if method.is_context)
+TUNED = KVPrefix.name  # what is tuned where nobody says what
 
 
-def method_named(name: str) -> Method:
-    """The method of that name.
+def method_named(name: str | Method) -> Method:
+    """Return the built-in method of that name; a method of your own is returned as it is.
 
     Raises:
         UnknownNameError: there is none; the message lists near matches.
+        InputError: it is neither a name nor a method.
     """
+    if isinstance(name, Method):
+        return name
+    if isinstance(name, type) and issubclass(name, Method):
+        raise InputError(f"give a method itself, {name.__name__}(), not its class.")
+    if not isinstance(name, str):
+        raise InputError(f"a method is a name or an object of a class derived from Method, got {name!r}.")
     for method in METHODS:
         if method.name == name:
             return method
     raise UnknownNameError("method", name, [method.name for method in METHODS])
 
 
-def context(kind: str, model: Any, **options: Any) -> Adaptation:
+def check_options(method: Method, options: Iterable[str]) -> None:
+    """Raise UnknownNameError for the first of ``options`` that ``method`` is not built with."""
+    for option in options:
+        if option not in method.options:
+            raise UnknownNameError(f"option of {method.name}", option, method.options)
+
+
+def context(kind: str | Method, model: Any, **options: Any) -> Adaptation:
     """A context for ``model``, ready for :func:`elicitable.use`.
 
     Args:
@@ -61,23 +77,15 @@ def context(kind: str, model: Any, **options: Any) -> Adaptation:
         >>> el.context("kv-prefix", model, length=2, seed=0).budget()
         Budget(numbers_trained=384, bytes_stored=1536, keys_per_layer=2)
     """
-    if kind not in CONTEXTS:
-        raise UnknownNameError("context", kind, CONTEXTS)
-    known = _OPTIONS[kind]
-    for option in options:
-        if option not in known:
-            raise UnknownNameError(f"option of {kind}", option, known)
-    size = options.pop("length", 10)
+    method = method_named(kind) if not isinstance(kind, str) or kind in CONTEXTS else None
+    if method is None or not method.is_context:
+        raise UnknownNameError("context", method.name if method else str(kind), CONTEXTS)
+    settings = {"seed": 0} | options
+    size = settings.pop("length", 10) if method.is_trained else 0
     if not isinstance(size, int) or isinstance(size, bool):
         raise InputError(f"length must be a whole number of virtual tokens, got {size!r}.")
-    return method_named(kind).build(as_model(model), size=size, **({"seed": 0} | options))
-
-
-_TRAINED = ("length", "init", "seed", "text")
-_OPTIONS = {
-    "prompt": ("text", "token_ids"),
-    "examples": ("task", "k", "seed", "items"),
-    "soft-prompt": _TRAINED,
-    "layer-prefix": _TRAINED,
-    "kv-prefix": _TRAINED,
-}
+    known = ("length", *method.options, "seed") if method.is_trained else method.options
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of {method.name}", option, known)
+    return method.build(as_model(model), size=size, **settings)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elicitable.errors import InputError
-from elicitable.methods.base import Chosen
+from elicitable.methods import rungs
+from elicitable.methods.base import Method
 from elicitable.methods.prompt import TokenContext, room_of, with_start
 from elicitable.rng import generator
 
@@ -24,12 +25,15 @@ class ExampleContext(TokenContext):
     kind = "examples"
 
 
-class Examples(Chosen):
+class Examples(Method):
     """Draws of k examples from the training split; how many and which is chosen on validation."""
 
     name = "examples"
-    label = "examples"
+    rung = rungs.EXAMPLES
     summary = "k worked examples before the content; k and the draw are chosen on validation"
+    deployment = "Any server. They are text; their keys are paid in every request unless the server caches them."
+    turn = 20
+    options = ("task", "k", "seed", "items")
 
     def build(
         self,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from elicitable.methods.base import Adaptation, Schedule, Trained
+from elicitable.methods import rungs
+from elicitable.methods.base import Adaptation, Method, Schedule
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -48,6 +50,13 @@ class FullWeights(Adaptation):
         """Every weight."""
         return self.copies
 
+    def write(self, model: Model, folder: Path) -> None:
+        """Write a model folder that transformers loads, with the tokenizer."""
+        with self.weights(model):
+            model.hf.save_pretrained(folder)
+        if model.tokenizer is not None:
+            model.tokenizer.save_pretrained(folder)
+
     def state(self) -> dict[str, Tensor]:
         """Every weight under its own name."""
         return {name: p.detach().clone() for name, p in zip(self.names, self.copies, strict=True)}
@@ -70,12 +79,14 @@ def _places(hf: nn.Module) -> dict[str, tuple[nn.Parameter, list[tuple[nn.Module
     return {name.replace(".base_layer", ""): (p, holders[id(p)]) for name, p in hf.named_parameters()}
 
 
-class Full(Trained):
+class Full(Method):
     """All numbers of the model; not bound by the budget, and says so."""
 
     name = "full"
-    label = "weights"
+    rung = rungs.WEIGHTS
     summary = "full fine-tuning: every weight"
+    deployment = "Any server, with a whole copy of the model for every task."
+    turn, is_bound, has_size, keeps_state = 40, False, False, False
     schedule = Schedule(learning_rates=(3e-5, 1e-4, 3e-4, 1e-3), weight_decay=0.1)
 
     def numbers(self, model: Model, size: int = 1) -> int:

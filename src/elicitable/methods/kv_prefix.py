@@ -8,12 +8,15 @@ Source: Li, Liang, ACL 2021 (arXiv 2101.00190).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from elicitable.methods.base import Adaptation, Schedule, Trained
+from elicitable.errors import InputError
+from elicitable.methods import folders, rungs
+from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.initial import check_init, check_length, initial_ids
 from elicitable.models.capture import capture_tokens
 from elicitable.rng import torch_generator
@@ -52,18 +55,30 @@ class KVPrefixContext(Adaptation):
         """One key a virtual token."""
         return self.keys[0].shape[1]
 
+    def folder_form(self, model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return PEFT's PREFIX_TUNING."""
+        return peft_prefix_form(model, list(self.keys), list(self.values))
 
-class KVPrefix(Trained):
+
+class KVPrefix(Method):
     """n·Σ_layers kv_heads·(d_head + d_value) numbers."""
 
     name = "kv-prefix"
-    label = "prefix"
+    rung = rungs.PREFIX
     summary = "n free keys and values a layer (Li and Liang, PEFT)"
+    deployment = "Few servers can load a prefix, and it cannot be merged into the weights."
+    turn = 50
+    options = ("init", "text")
+    peft_types = ("PREFIX_TUNING", "CARTRIDGE")
     schedule = Schedule(learning_rates=(1e-2, 3e-2, 1e-1, 3e-1))
 
     def numbers(self, model: Model, size: int) -> int:
         """size · Σ_layers kv_heads · (d_head + d_value)."""
         return size * sum(layer.kv_heads * (layer.d_head + layer.d_value) for layer in model.anatomy.layers)
+
+    def start(self, model: Model) -> dict[str, Any]:
+        """Start from the vocabulary; on a toy, whose few tokens say little, from random numbers."""
+        return {"init": "random" if model.tokenizer is None else "vocabulary"}
 
     def build(
         self,
@@ -79,6 +94,40 @@ class KVPrefix(Trained):
         check_init(init)
         keys, values = _random(model, size, seed) if init == "random" else _of_tokens(model, size, init, seed, text)
         return KVPrefixContext(keys, values, length=size, init=init, text=text, seed=seed)
+
+    def read(self, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> KVPrefixContext:
+        """Read PEFT's table: keys as stored, and the content n positions further on, as there."""
+        layers = model.anatomy.layers
+        facts, depth = layers[0], len(layers)
+        table = folders.prompt_embeddings(folder, tensors, 2 * depth * facts.kv_heads * facts.d_head, model)
+        pairs = table.view(len(table), 2 * depth, facts.kv_heads, facts.d_head).permute(1, 2, 0, 3)
+        keys, values = ([pairs[2 * i + part].clone() for i in range(depth)] for part in (0, 1))
+        return KVPrefixContext(keys, values, length=len(table), adapter=str(folder))
+
+
+def peft_prefix_form(
+    model: Model, keys: list[Tensor], values: list[Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return PEFT's PREFIX_TUNING configuration and table of keys and values (kv_head, prefix, d_head) per layer.
+
+    Raises:
+        InputError: the layers have different shapes, which that table cannot hold.
+    """
+    shapes = {tuple(t.shape) for t in (*keys, *values)}
+    if len(shapes) != 1:
+        raise InputError(f"PEFT's prefix layout needs one shape for all layers, {model.name} has {sorted(shapes)}.")
+    kv_heads, length, d_head = next(iter(shapes))
+    pairs = torch.stack([t for pair in zip(keys, values, strict=True) for t in pair])  # (2·layer, kv_head, prefix, d)
+    return {
+        "peft_type": "PREFIX_TUNING",
+        "num_virtual_tokens": length,
+        "token_dim": kv_heads * d_head,
+        "num_attention_heads": kv_heads,
+        "num_layers": len(keys),
+        "num_transformer_submodules": 1,
+        "prefix_projection": False,
+        "encoder_hidden_size": kv_heads * d_head,
+    }, {"prompt_embeddings": pairs.permute(2, 0, 1, 3).reshape(length, -1)}
 
 
 def _random(model: Model, size: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from elicitable.methods.base import Adaptation, Schedule, Trained
+from elicitable.methods import rungs
+from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.initial import check_init, check_length, initial_ids
+from elicitable.methods.kv_prefix import peft_prefix_form
 from elicitable.models.capture import capture_residuals
 from elicitable.rng import torch_generator
 
@@ -43,18 +45,32 @@ class LayerPrefixContext(Adaptation):
         """One key a virtual token."""
         return self.vectors.shape[1]
 
+    def folder_form(self, model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return PEFT's PREFIX_TUNING: keys and values with the prefix at positions 0 … n−1, as PEFT has it."""
+        with torch.no_grad():
+            prefix = capture_residuals(model, self.vectors, end=-self.keys_per_layer())
+        keys = [key[0] for key in prefix.keys if key is not None]
+        return peft_prefix_form(model, keys, [value[0] for value in prefix.values if value is not None])
 
-class LayerPrefix(Trained):
+
+class LayerPrefix(Method):
     """n·layers·d_model numbers."""
 
     name = "layer-prefix"
-    label = "prefix"
+    rung = rungs.PREFIX
     summary = "the paper's prefix: n residual-stream vectors a layer, through the layer's own projections"
+    deployment = "Few servers can load a prefix, and it cannot be merged into the weights."
+    turn = 60
+    options = ("init", "text")
     schedule = Schedule(learning_rates=(1e-2, 3e-2, 1e-1, 3e-1))
 
     def numbers(self, model: Model, size: int) -> int:
         """size · layers · d_model."""
         return size * model.anatomy.depth * model.anatomy.d_model
+
+    def start(self, model: Model) -> dict[str, Any]:
+        """Start from the vocabulary; on a toy, whose few tokens say little, from random numbers."""
+        return {"init": "random" if model.tokenizer is None else "vocabulary"}
 
     def build(
         self, model: Model, size: int, seed: int = 0, init: str = "random", text: str | None = None, **options: Any

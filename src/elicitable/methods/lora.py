@@ -9,13 +9,15 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from elicitable.errors import InputError
-from elicitable.methods.base import Adaptation, Schedule, Trained
+from elicitable.methods import rungs
+from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.initial import check_length
 from elicitable.rng import torch_generator
 
@@ -78,6 +80,28 @@ class LoRAWeights(Adaptation):
             for weight in (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
         ]
 
+    def size(self) -> int:
+        """Return the rank."""
+        return int(self.setting["rank"])
+
+    def folder_form(self, model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return PEFT's LORA."""
+        names = {id(module): name for name, module in model.hf.named_modules()}
+        tensors: dict[str, Tensor] = {}
+        for _, _, layer, base in self.layers:
+            place = f"base_model.model.{names[id(base)]}"
+            tensors[f"{place}.lora_A.weight"] = layer.lora_A["default"].weight
+            tensors[f"{place}.lora_B.weight"] = layer.lora_B["default"].weight
+        return {
+            "peft_type": "LORA",
+            "r": self.setting["rank"],
+            "lora_alpha": self.setting["alpha"],
+            "target_modules": list(self.setting["modules"]),
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "fan_in_fan_out": any(type(base).__name__ == "Conv1D" for _, _, _, base in self.layers),
+        }, tensors
+
 
 def _build(model: Model, rank: int, modules: list[str], alpha: float) -> list[tuple[nn.Module, str, Any, nn.Module]]:
     """(parent, attribute, LoRA layer, base layer) for every matching linear layer; the model is left as it was."""
@@ -129,12 +153,18 @@ def default_modules(model: Model) -> list[str]:
     return sorted(linear)
 
 
-class LoRA(Trained):
+class LoRA(Method):
     """rank·Σ_layers (inputs + outputs) numbers."""
 
     name = "lora"
-    label = "weights"
+    rung = rungs.WEIGHTS
     summary = "low-rank change of chosen weights (peft)"
+    deployment = (
+        "Can be merged into the weights, then costs nothing at inference; many servers also load it per request."
+    )
+    turn = 30
+    options = ("modules", "alpha")
+    peft_types = ("LORA",)
     schedule = Schedule(learning_rates=(5e-4, 3e-3, 5e-3, 1e-2))
 
     def numbers(self, model: Model, size: int, modules: Sequence[str] | None = None) -> int:
@@ -159,6 +189,27 @@ class LoRA(Trained):
         """Rank ``size`` on ``modules`` with α = 2·rank unless given."""
         check_length(size)
         return LoRAWeights(model, size, modules or default_modules(model), seed, alpha or 2.0 * size)
+
+    def read(self, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> LoRAWeights:
+        """Read a plain LoRA folder; what changes more than A and B is refused by name."""
+        for unsupported in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "use_rslora"):
+            if config.get(unsupported):
+                raise InputError(f"{folder}: LoRA with {unsupported} is not supported; merge it into the model first.")
+        modules = config.get("target_modules") or []
+        wanted = [modules] if isinstance(modules, str) else sorted(modules)
+        lora = LoRAWeights(model, int(config["r"]), wanted, 0, float(config["lora_alpha"]), adapter=str(folder))
+        names = {id(module): name for name, module in model.hf.named_modules()}
+        with torch.no_grad():
+            for _, _, layer, base in lora.layers:
+                for part in ("lora_A", "lora_B"):
+                    key = f"base_model.model.{names[id(base)]}.{part}.weight"
+                    weight = getattr(layer, part)["default"].weight
+                    if key not in tensors or tensors[key].shape != weight.shape:
+                        raise InputError(
+                            f"{folder}: {key} is missing or not {tuple(weight.shape)}, as {model.name} needs."
+                        )
+                    weight.copy_(tensors[key])
+        return lora
 
 
 def _ends(module: nn.Module) -> tuple[int, int]:

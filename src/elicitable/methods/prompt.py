@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from elicitable.errors import InputError
-from elicitable.methods.base import Adaptation, Chosen
+from elicitable.methods import rungs
+from elicitable.methods.base import Adaptation, Method
 from elicitable.models.capture import capture_tokens
 
 if TYPE_CHECKING:
@@ -57,12 +58,15 @@ class TokenContext(Adaptation):
         return 4 * self.ids.numel()
 
 
-class Prompt(Chosen):
+class Prompt(Method):
     """The best of: the prompts given, instructions that name the task's labels, every short token sequence (toys)."""
 
     name = "prompt"
-    label = "prompt"
+    rung = rungs.PROMPT
     summary = "a text or token sequence before the content; the best of several on validation"
+    deployment = "Any server. It is text; its keys are paid in every request unless the server caches them."
+    turn, is_seeded = 10, False
+    options, searched = ("text", "token_ids"), ("prompts",)
 
     def build(
         self,

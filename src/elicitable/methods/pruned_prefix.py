@@ -7,11 +7,14 @@ the content stands where it stood before, however few tokens are left.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from elicitable.errors import InputError
+from elicitable.methods import folders
 from elicitable.methods.base import Adaptation
 from elicitable.values import PrefixKV
 
@@ -78,6 +81,10 @@ class PrunedPrefixContext(Adaptation):
         """Keys of the layer's head that kept the most."""
         return max(int(mask.sum(dim=1).max()) for mask in self.kept)
 
+    def folder_form(self, model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return a form of elicitable's own: PEFT's layout has one length for all heads."""
+        return {"peft_type": folders.OWN_TYPE, "method": self.kind}, self.tensors()
+
     def tensors(self) -> dict[str, Tensor]:
         """What an adapter folder holds."""
         named: dict[str, Sequence[Tensor]] = {"keys": self.keys, "values": self.values, "kept": self.kept}
@@ -92,6 +99,27 @@ class PrunedPrefixContext(Adaptation):
             [tensors[f"layers.{i}.{name}"] for i in range(depth)] for name in ("keys", "values", "kept")
         )
         return cls(keys, values, kept, tensors["positions"], int(tensors["content_at"]), **setting)
+
+
+class PrunedPrefix:
+    """Reads the folder of a pruned prefix. It is no method: pruning makes it, and no race does."""
+
+    name = PrunedPrefixContext.kind
+    peft_types: tuple[str, ...] = ()
+
+    def read(self, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Adaptation:
+        """Build the pruned prefix again.
+
+        Raises:
+            InputError: it was made for a model of other heads.
+        """
+        kept = [tuple(x.shape) for name, x in sorted(tensors.items()) if name.endswith(".kept")]
+        if [heads for heads, _ in kept] != [layer.kv_heads for layer in model.anatomy.layers]:
+            raise InputError(
+                f"{folder}: kept is (kv_head, prefix) per layer, found {kept}; it was made for another model."
+            )
+        own = {k: x.to(model.device, model.trainable_dtype) if x.is_floating_point() else x for k, x in tensors.items()}
+        return PrunedPrefixContext.from_tensors(own, adapter=str(folder))
 
 
 def _kept(prefix: PrefixKV, layer: int) -> Tensor:

@@ -5,11 +5,13 @@ Source: Lester, Al-Rfou, Constant, EMNLP 2021 (arXiv 2104.08691).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from elicitable.methods.base import Adaptation, Schedule, Trained
+from elicitable.methods import folders, rungs
+from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.initial import check_length, initial_embeddings
 from elicitable.models.capture import capture_embeddings
 
@@ -39,13 +41,28 @@ class SoftPromptContext(Adaptation):
         """One key a virtual token."""
         return self.vectors.shape[0]
 
+    def folder_form(self, model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return PEFT's PROMPT_TUNING."""
+        return {
+            "peft_type": "PROMPT_TUNING",
+            "num_virtual_tokens": self.keys_per_layer(),
+            "token_dim": self.vectors.shape[1],
+            "num_layers": model.anatomy.depth,
+            "num_attention_heads": model.anatomy.layers[0].heads,
+            "num_transformer_submodules": 1,
+        }, {"prompt_embeddings": self.vectors}
 
-class SoftPrompt(Trained):
+
+class SoftPrompt(Method):
     """n·d_model numbers."""
 
     name = "soft-prompt"
-    label = "soft-prompt"
+    rung = rungs.SOFT_PROMPT
     summary = "n trained input embeddings that flow through all layers"
+    deployment = "Needs a server that accepts input embeddings. Cannot be merged into the weights."
+    turn = 70
+    options = ("init", "text")
+    peft_types = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING")
     schedule = Schedule(learning_rates=(1e-2, 3e-2, 1e-1, 3e-1))
 
     def numbers(self, model: Model, size: int) -> int:
@@ -65,3 +82,8 @@ class SoftPrompt(Trained):
         check_length(size)
         vectors = initial_embeddings(model, size, init, seed, text)
         return SoftPromptContext(vectors, length=size, init=init, text=text, seed=seed)
+
+    def read(self, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> SoftPromptContext:
+        """Read the table of PEFT's prompt tuning types, which all store the finished embeddings."""
+        table = folders.prompt_embeddings(folder, tensors, model.anatomy.d_model, model)
+        return SoftPromptContext(table.clone(), length=len(table), adapter=str(folder))

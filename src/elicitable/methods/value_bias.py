@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from elicitable.methods.base import Adaptation, Schedule, Trained
+from elicitable.methods import rungs
+from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.values import PrefixKV
 
 if TYPE_CHECKING:
@@ -36,13 +37,25 @@ class ValueBiasAdaptation(Adaptation):
         """The biases of all layers."""
         return list(self.biases)
 
+    def state(self) -> dict[str, Tensor]:
+        """Return the bias of every layer by its name."""
+        return {f"layers.{i}": bias.detach().clone() for i, bias in enumerate(self.biases)}
 
-class ValueBias(Trained):
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over what :meth:`state` gave."""
+        with torch.no_grad():
+            for i, bias in enumerate(self.biases):
+                bias.copy_(state[f"layers.{i}"])
+
+
+class ValueBias(Method):
     """Σ_layers kv_heads·d_value numbers; it has no size."""
 
     name = "value-bias"
-    label = "control"
+    rung = rungs.CONTROL
     summary = "control: a trained bias on the values, no context"
+    deployment = "A control: it shows what a constant shift of the values alone can do."
+    turn, has_size = 90, False
     schedule = Schedule(learning_rates=(3e-3, 1e-2, 3e-2, 1e-1))
 
     def numbers(self, model: Model, size: int = 1) -> int:

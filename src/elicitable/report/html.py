@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elicitable.errors import StoreError
-from elicitable.report import notation, phrases, pictures, standing
+from elicitable.report import notation, phrases, standing
+from elicitable.report.pictures.axes import PANEL, TICKS, is_number
+from elicitable.report.pictures.cost import cost_plot
+from elicitable.report.pictures.curves import curve_panels
+from elicitable.report.pictures.differences import difference_chart
+from elicitable.report.pictures.masses import heat_maps
+from elicitable.report.pictures.race import race_chart
+from elicitable.report.pictures.side_effects import side_effects
+from elicitable.report.pictures.sweeps import sweep_panels
 from elicitable.report.table import warnings_of
 from elicitable.values import ArmResult, Verdict
 
@@ -97,10 +105,10 @@ def _umask() -> int:
 
 def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
     """The whole page as a text."""
-    curves, loss_ticks = pictures.curve_panels(verdict)
-    sweeps, rate_ticks = pictures.sweep_panels(verdict)
-    maps, mass_top = pictures.heat_maps(verdict)
-    effects, effect_zero = pictures.side_effects(verdict)
+    curves, loss_ticks = curve_panels(verdict)
+    sweeps, rate_ticks = sweep_panels(verdict)
+    maps, mass_top = heat_maps(verdict)
+    effects, effect_zero = side_effects(verdict)
     arms = [arm for _, members in standing.grouped(verdict) for arm in members]
     return (
         _environment()
@@ -114,11 +122,11 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             winner=standing.winner(verdict),
             warnings=warnings_of(verdict),
             arms=arms,
-            panel=pictures.PANEL,
-            ticks=pictures.TICKS,
-            race=pictures.race(verdict),
-            differences=pictures.differences(verdict),
-            cost=pictures.cost_plot(verdict),
+            panel=PANEL,
+            ticks=TICKS,
+            race=race_chart(verdict),
+            differences=difference_chart(verdict),
+            cost=cost_plot(verdict),
             curves=curves,
             loss_ticks=loss_ticks,
             sweeps=sweeps,
@@ -139,8 +147,8 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
 
 def _tone(verdict: Verdict) -> str:
     """The colour of the label: that of the group of methods it speaks of."""
-    tiers = standing.TIERS_OF_LABEL.get(verdict.label)
-    return standing.group_of(tiers[0][0]).name if tiers else "open"
+    chosen = standing.winner(verdict)
+    return chosen.rung.group if chosen else "open"
 
 
 def _environment() -> Environment:
@@ -163,7 +171,6 @@ def _environment() -> Environment:
         "plural": notation.plural,
         "points": notation.points,
         "rate": notation.rate,
-        "group": lambda method: standing.group_of(method).name,
     }
     return environment
 
@@ -217,7 +224,7 @@ def _sweep_table(arm: ArmResult) -> tuple[list[str], list[list[str]]]:
 def _cell(key: str, value: Any) -> str:
     if value is None:
         return notation.NONE
-    if key == "learning_rate" and pictures.is_number(value):
+    if key == "learning_rate" and is_number(value):
         return notation.rate(value)
     return f"{value:.4g}" if isinstance(value, float) else setting_text({"": value}).strip()
 

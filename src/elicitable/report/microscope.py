@@ -26,7 +26,7 @@ from elicitable.report.verdict_json import plain_json
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from elicitable.diagnosis.inspect import HeadFacts, Inspection
+    from elicitable.microscope.inspect import HeadFacts, Inspection
 
 _INK = "#777777"  # readable on light and dark pages
 _LINES = ("#3b76c2", "#c2603b", "#4d9a57", "#8a63b5")

@@ -12,8 +12,9 @@ NONE = "-"
 def score(arm: ArmResult, digits: int = 2) -> str:
     """``0.97 [0.95, 0.98]``: mean and interval; the mean alone where there is no interval.
 
-    >>> from elicitable.values import Budget
-    >>> score(ArmResult("lora", {}, Budget(1, 4, 0), "ok", mean=0.97, low=0.95, high=0.98))
+    >>> from elicitable.values import Budget, Rung
+    >>> rung, budget = Rung(6.0, "weights", "weights"), Budget(1, 4, 0)
+    >>> score(ArmResult("mine", rung, {}, budget, "ok", mean=0.97, low=0.95, high=0.98))
     '0.97 [0.95, 0.98]'
     """
     if arm.mean is None:

@@ -129,9 +129,9 @@ class _VerdictTable:
             table.add_column(column.head, justify=column.align, vertical="bottom", overflow="fold")
         before = None
         for arm in self.arms:
-            group = standing.group_of(arm.method)
-            style = "bold" if arm is self.winner else COLOURS[group.name]
-            if before is not None and group is not before:
+            group = arm.rung.group
+            style = "bold" if arm is self.winner else COLOURS[group]
+            if before is not None and group != before:
                 table.add_row()
             before = group
             table.add_row(*(Text(column.cell(arm), style=style) for column in columns))

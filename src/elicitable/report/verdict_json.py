@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import Any, TypeVar, cast, get_args
 
 from elicitable.errors import StoreError
-from elicitable.values import ArmResult, Budget, CurvePoint, Verdict
+from elicitable.values import ArmResult, Budget, CurvePoint, Group, Rung, Verdict
 
 T = TypeVar("T")
 Read = Callable[[Any, str], T]
@@ -31,6 +32,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "model": verdict.model,
         "task": verdict.task,
         "margin": plain_json(verdict.margin),
+        "answer": verdict.answer,
         "arms": [_arm_to_json(arm) for arm in verdict.arms],
         "provenance": plain_json(verdict.provenance),
     }
@@ -55,6 +57,7 @@ def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
         model=fields.take("model", _text),
         task=fields.take("task", _text),
         margin=fields.take("margin", _number),
+        answer=fields.take("answer", _text),
         arms=fields.take("arms", _many(_arm_from_json)),
         provenance=fields.take("provenance", _mapping),
     )
@@ -88,6 +91,8 @@ def plain_json(value: Any) -> Any:
 def _arm_to_json(arm: ArmResult) -> dict[str, Any]:
     return {
         "method": arm.method,
+        "rung": plain_json(asdict(arm.rung)),
+        "deployment": arm.deployment,
         "setting": plain_json(arm.setting),
         "numbers_trained": arm.budget.numbers_trained,
         "bytes_stored": arm.budget.bytes_stored,
@@ -125,6 +130,8 @@ def _arm_from_json(record: Any, where: str) -> ArmResult:
     fields = _Fields(record, where)
     arm = ArmResult(
         method=fields.take("method", _text),
+        rung=fields.take("rung", _rung_from_json),
+        deployment=fields.take("deployment", _text),
         setting=fields.take("setting", _mapping),
         budget=Budget(
             numbers_trained=fields.take("numbers_trained", _count),
@@ -152,6 +159,26 @@ def _arm_from_json(record: Any, where: str) -> ArmResult:
     )
     fields.finish()
     return arm
+
+
+def _rung_from_json(record: Any, where: str) -> Rung:
+    fields = _Fields(record, where)
+    rung = Rung(
+        depth=fields.take("depth", _number),
+        label=fields.take("label", _text),
+        group=fields.take("group", _group),
+        answer=fields.take("answer", _text),
+        advice=fields.take("advice", _many(_text)),
+    )
+    fields.finish()
+    return rung
+
+
+def _group(value: Any, place: str) -> Group:
+    for group in get_args(Group):
+        if value == group:
+            return cast("Group", group)
+    raise _refuse(place, f"one of {', '.join(get_args(Group))}", value)
 
 
 def _point_from_json(record: Any, where: str) -> CurvePoint:

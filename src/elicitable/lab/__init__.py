@@ -1,0 +1,1 @@
+"""The laboratory: the paper's experiments as jobs, who runs them, and what came of them."""

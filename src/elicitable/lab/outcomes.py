@@ -1,0 +1,252 @@
+"""From records to the tables: ours beside the source's, and whether each claim is reproduced. Runs nothing.
+
+An adaptation was run at every rate and restart; for each seed the one with the best validation score counts, and the
+whole sweep is kept beside it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from elicitable.diagnosis.intervals import gap, interval
+from elicitable.experiments.experiment import Adapt, Cell, Claim, Experiment, Figure, Pretrain
+from elicitable.lab.jobs import Job, unpack
+from elicitable.records.store import Record
+
+VERSION = 1
+EVERY_SEED = ("position shares", "residuals")  # pictures that are drawn of every seed, not of the first alone
+Runs = Mapping[str, Sequence[tuple[Job, Record | None]]]  # by trial name, every job of an experiment
+
+
+def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """Everything the report needs, as plain data."""
+    tables = [_experiment(experiment, runs, seeds) for experiment, runs in experiments]
+    records = {job.identity: record for _, runs in experiments for jobs in runs.values() for job, record in jobs}
+    known = [record for record in records.values() if record is not None]
+    versions: dict[str, str] = next((record["versions"] for record in known if "versions" in record), {})
+    return {
+        "version": VERSION,
+        "preset": preset,
+        "seeds": len(seeds),
+        "first_seed": seeds[0],
+        "experiments": tables,
+        "outcomes": dict(Counter(claim["outcome"] for table in tables for claim in table["claims"])),
+        "trials": len(records),
+        "trials_recorded": len(known),
+        "trials_failed": sum(record["status"] == "failed" for record in known),
+        "seconds": round(sum(record["timing"]["seconds"] for record in known), 1),
+        "versions": versions,
+        "processors": sorted({record["processor"] for record in known if "processor" in record}),
+    }
+
+
+def _experiment(experiment: Experiment, runs: Runs, seeds: Sequence[int]) -> dict[str, Any]:
+    chosen = {name: _chosen(jobs) for name, jobs in runs.items()}
+    missing = {job.seed for jobs in runs.values() for job, record in jobs if record is None}
+    whole = len(set(seeds) - missing)
+    return {
+        "name": experiment.name,
+        "title": experiment.title,
+        "source": experiment.source,
+        "deviations": list(experiment.deviations),
+        "claims": [_claim(claim, chosen, runs) for claim in experiment.claims],
+        "trials": [_trial(experiment, name, jobs, chosen[name]) for name, jobs in runs.items()],
+        "seeds_whole": whole,
+        "companion_seconds": _times(experiment.companion_seconds, whole),
+        "figures": [_figure(figure, chosen) for figure in experiment.figures],
+        "seconds": round(
+            sum(record["timing"]["seconds"] for jobs in runs.values() for _, record in jobs if record is not None), 1
+        ),
+    }
+
+
+def _times(seconds: float | None, seeds: int) -> float | None:
+    return round(seconds * seeds, 1) if seconds is not None and seeds else None
+
+
+def _chosen(jobs: Sequence[tuple[Job, Record | None]]) -> dict[int, tuple[Job, Record]]:
+    """By seed, the run whose validation score is best (then whose loss is lowest); only seeds that are complete."""
+    chosen: dict[int, tuple[Job, Record]] = {}
+    for seed in sorted({job.seed for job, _ in jobs}):
+        own = [(job, record) for job, record in jobs if job.seed == seed]
+        whole = [(job, record) for job, record in own if record is not None]
+        usable = [(job, record) for job, record in whole if record["status"] == "ok"]
+        if usable and len(whole) == len(own):
+            chosen[seed] = max(usable, key=lambda one: _worth(one[1]))
+    return chosen
+
+
+def _worth(record: Record) -> tuple[float, float]:
+    validation, loss = record.get("validation"), record.get("validation_loss_nats")
+    return (-1.0 if validation is None else validation, -(float("inf") if loss is None else loss))
+
+
+def _claim(claim: Claim, chosen: Mapping[str, dict[int, tuple[Job, Record]]], runs: Runs) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "text": claim.text,
+        "trial": claim.cell.trial,
+        "measurement": claim.cell.measurement,
+        "unit": claim.unit,
+        "source": claim.source,
+        "bound": {"relation": claim.bound.relation, "value": claim.bound.value},
+    }
+    ours = chosen[claim.cell.trial]
+    if claim.minus is None:
+        found = _summary(ours, claim.cell)
+    else:
+        found = _difference(ours, claim.cell, chosen[claim.minus.trial], claim.minus)
+    if found is None:
+        cells = [claim.cell, *([claim.minus] if claim.minus else [])]
+        return {**entry, **_empty(), **_missing([one for cell in cells for one in runs[cell.trial]])}
+    outcome = claim.outcome(found["mean"])
+    notes = [_evidence(claim, chosen)] if outcome == "differs" else []
+    failed = sum(record is not None and record["status"] == "failed" for _, record in runs[claim.cell.trial])
+    notes += [f"{failed} of its runs failed"] if failed else []
+    return {**entry, **found, "outcome": outcome, "reason": "; ".join(note for note in notes if note)}
+
+
+def _evidence(claim: Claim, chosen: Mapping[str, dict[int, tuple[Job, Record]]]) -> str:
+    """What a differing claim rests on: how the chosen runs ended, and what the cell beside it says."""
+    runs = list(chosen[claim.cell.trial].values())
+    parts = [] if runs[0][0].rate is None else [f"best of the sweep: {_named(runs)}"]
+    if claim.beside is not None and (other := _summary(chosen[claim.beside.trial], claim.beside)) is not None:
+        parts.append(f"{claim.beside.trial} has {other['mean']:.2f} {claim.unit}".rstrip())
+    return "; ".join(parts)
+
+
+def _named(runs: Sequence[tuple[Job, Record]]) -> str:
+    """The rates, steps and ends of some runs, in one phrase."""
+    rates = sorted({job.rate for job, _ in runs if job.rate is not None})
+    steps = [record["steps"] for _, record in runs]
+    ends = Counter(record["stopped"] for _, record in runs)
+    span = f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} to {max(steps):,}"
+    ended = ", ".join(f"{count} × {name}" if len(runs) > 1 else name for name, count in ends.most_common())
+    return f"rate {' or '.join(f'{rate:g}' for rate in rates)}, {span} steps, ended by {ended}"
+
+
+def _empty() -> dict[str, Any]:
+    return {"mean": None, "sd": None, "low": None, "high": None, "values": []}
+
+
+def _missing(jobs: Sequence[tuple[Job, Record | None]]) -> dict[str, str]:
+    """Why there is no number: it cannot be had here, it failed, or it was not run."""
+    for status in ("untestable", "failed", "diverged"):
+        for _, record in jobs:
+            if record is not None and record["status"] == status:
+                return {"outcome": "not testable here", "reason": f"{status}: {record['stopped']}"}
+    return {"outcome": "not run yet", "reason": ""}
+
+
+def _values(runs: Mapping[int, tuple[Job, Record]], measurement: str) -> list[float]:
+    """One value a seed; a task's score in percent."""
+    found = []
+    for _, record in runs.values():
+        if measurement in record.get("scores", {}):
+            score = record["scores"][measurement]
+            found.append(100.0 * score["right"] / score["of"])
+        elif measurement in record.get("measurements", {}):
+            found.append(float(record["measurements"][measurement]))
+    return found
+
+
+def _outcomes(runs: Mapping[int, tuple[Job, Record]], measurement: str) -> tuple[tuple[int, ...], ...]:
+    return tuple(
+        unpack(record["scores"][measurement]) for _, record in runs.values() if measurement in record.get("scores", {})
+    )
+
+
+def _summary(runs: Mapping[int, tuple[Job, Record]], cell: Cell) -> dict[str, Any] | None:
+    """Mean and standard deviation over seeds; for a score also the bootstrap interval over items and seeds."""
+    values = _values(runs, cell.measurement)
+    if not values:
+        return None
+    outcomes = _outcomes(runs, cell.measurement)
+    low, high = interval(outcomes, seed=0) if outcomes else (None, None)
+    return _spread(values, low, high)
+
+
+def _difference(
+    ours: Mapping[int, tuple[Job, Record]], cell: Cell, others: Mapping[int, tuple[Job, Record]], minus: Cell
+) -> dict[str, Any] | None:
+    """``cell`` − ``minus`` over the seeds that both have, in pairs over test items."""
+    both = sorted(set(ours) & set(others))
+    if not both:
+        return None
+    own, other = {seed: ours[seed] for seed in both}, {seed: others[seed] for seed in both}
+    pairs = zip(_values(own, cell.measurement), _values(other, minus.measurement), strict=True)
+    _, low, high = gap(_outcomes(own, cell.measurement), _outcomes(other, minus.measurement), seed=0)
+    return _spread([a - b for a, b in pairs], low, high)
+
+
+def _spread(values: list[float], low: float | None, high: float | None) -> dict[str, Any]:
+    return {
+        "mean": _rounded(statistics.fmean(values)),
+        "sd": _rounded(statistics.stdev(values)) if len(values) > 1 else None,
+        "low": None if low is None else _rounded(100.0 * low),
+        "high": None if high is None else _rounded(100.0 * high),
+        "values": [_rounded(value) for value in values],
+    }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _trial(
+    experiment: Experiment,
+    name: str,
+    jobs: Sequence[tuple[Job, Record | None]],
+    chosen: Mapping[int, tuple[Job, Record]],
+) -> dict[str, Any]:
+    trial = experiment.trial(name)
+    measured = {m for _, record in chosen.values() for m in (*record["scores"], *record.get("measurements", {}))}
+    order = {name: nth for nth, name in enumerate(getattr(trial, "scored", ()))}
+    return {
+        "name": name,
+        "kind": type(trial).__name__.lower(),
+        "method": trial.method if isinstance(trial, Adapt) else "full" if isinstance(trial, Pretrain) else None,
+        "cells": {m: _summary(chosen, Cell(name, m)) for m in sorted(measured, key=lambda m: (order.get(m, 99), m))},
+        "chosen": [
+            {
+                "seed": seed,
+                "rate": job.rate,
+                "restart": job.restart,
+                "steps": record["steps"],
+                "stopped": record["stopped"],
+            }
+            for seed, (job, record) in chosen.items()
+        ],
+        "sweep": [_of_sweep(job, record) for job, record in jobs if record is not None],
+        "recorded": sum(record is not None for _, record in jobs),
+        "planned": len(jobs),
+    }
+
+
+def _of_sweep(job: Job, record: Record) -> dict[str, Any]:
+    return {
+        "seed": job.seed,
+        "rate": job.rate,
+        "restart": job.restart,
+        "status": record["status"],
+        "stopped": record["stopped"],
+        "steps": record.get("steps", 0),
+        "validation": record.get("validation"),
+        "loss_nats": record.get("validation_loss_nats"),
+        "seconds": record["timing"]["seconds"],
+    }
+
+
+def _figure(figure: Figure, chosen: Mapping[str, dict[int, tuple[Job, Record]]]) -> dict[str, Any]:
+    """What is drawn: the curves of the chosen runs, and their pictures of the figure's kind, one a seed."""
+    series = []
+    for name in figure.trials:
+        records = [record for _, record in chosen[name].values()]
+        pictures = [record["pictures"][figure.kind] for record in records if figure.kind in record.get("pictures", {})]
+        entry: dict[str, Any] = {"trial": name}
+        if figure.kind == "learning curves":
+            entry["curves"] = [record["curve"] for record in records]
+        series.append({**entry, "pictures": pictures if figure.kind in EVERY_SEED else pictures[:1]})
+    return {"kind": figure.kind, "caption": figure.caption, "series": series}

@@ -1,0 +1,88 @@
+"""The files of an adapter folder, in PEFT's layout: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+What stands in them is each method's own business (:meth:`~elicitable.methods.base.Adaptation.folder_form`,
+:meth:`~elicitable.methods.base.Method.read`); here they are only written and read, and tensors only as safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elicitable.cache import replace_file
+from elicitable.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG, WEIGHTS, BIN = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+OWN_TYPE = "ELICITABLE"  # the peft_type of what PEFT has no type for
+
+
+def of_base(base: str) -> dict[str, Any]:
+    """Return the entries that every adapter configuration has."""
+    return {"base_model_name_or_path": base, "task_type": "CAUSAL_LM", "inference_mode": True}
+
+
+def write_adapter_files(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write the tensors, then the configuration, so that a folder with a configuration is whole.
+
+    Raises:
+        StoreError: the folder cannot be written to.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(whole, folder / WEIGHTS, {"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"cannot write {folder / WEIGHTS}: {error}.") from error
+    replace_file(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the configuration. Raises InputError where there is none or it is no JSON object."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError(f"{folder} is no adapter folder: it has no {CONFIG}.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is not a JSON object.")
+    return config
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read the tensors. Raises InputError where there are none, or only a pickle, which is never read."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickled = (
+            f" ({BIN} is a pickle and is never read; save it again as safetensors)" if (folder / BIN).exists() else ""
+        )
+        raise InputError(f"{folder} has no {WEIGHTS}{pickled}.")
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+
+
+def prompt_embeddings(folder: Path, tensors: Mapping[str, Tensor], width: int, model: Any) -> Tensor:
+    """Return the table (prefix, width) that PEFT's prompt and prefix adapters hold, in the model's trainable type.
+
+    Raises:
+        InputError: it is missing, or made for another model.
+    """
+    table = tensors.get("prompt_embeddings")
+    if table is None or table.ndim != 2 or table.shape[1] != width:
+        found = "none" if table is None else str(tuple(table.shape))
+        raise InputError(f"{folder}: prompt_embeddings must be (prefix, {width}) for {model.name}, found {found}.")
+    return table.to(model.device, model.trainable_dtype)

@@ -1,0 +1,404 @@
+"""What a context does inside a model, over many texts: one small frozen record.
+
+Source: sections 4 and 6 and appendix B of the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from elicitable.attention.patterns import content_pattern, joint_pattern
+from elicitable.errors import InputError
+from elicitable.microscope.prune import Ablation
+from elicitable.microscope.scope import Scope
+from elicitable.microscope.watch import watch
+from elicitable.models.adapters import attending
+from elicitable.models.attend import probing
+from elicitable.models.inject import prefix_of
+from elicitable.models.mode import evaluating
+from elicitable.models.model import Model, as_model
+from elicitable.values import Item
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEAD_SHARE = 0.01  # a position that nowhere has more than this share of a head's prefix mass is called dead
+SINK = 0.3  # a head with more than this weight on its first token has a sink there
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFacts:
+    """One head of one layer; the same names, units and ranges as :class:`elicitable.microscope.scope.Scope`."""
+
+    layer: int
+    head: int
+    prefix_mass: float
+    attention_residual: float
+    output_residual: float
+    drift: float
+    drift_divergence: float
+    drift_by_queries: float
+    drift_by_keys: float
+    drift_interaction: float
+    local_rescaling: float
+    bias_norm: float
+    content_norm: float
+    bias_cosine: float
+    effective_rank: float
+    first_share: float
+    sink_with: float
+    sink_without: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """One layer.
+
+    ``visible_share`` of the context is left by its sliding window. ``position_mass`` and ``position_share`` (largest
+    over heads) are per context token. ``share_spread`` is appendix B's figure: the 1–99 percentile spread of a
+    position's share, mean over positions. ``spectrum`` are the first shares of the bias's energy, heads averaged.
+    ``promoted`` and ``suppressed`` are (token, logit) of the mean bias through W_O and the unembedding.
+    """
+
+    layer: int
+    visible_share: float
+    share_spread: float
+    position_mass: tuple[float, ...]
+    position_share: tuple[float, ...]
+    spectrum: tuple[float, ...]
+    promoted: tuple[tuple[str, float], ...] = ()
+    suppressed: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """One head on one text: weights (query, key) with the context (its columns first), without it, and the content
+    columns of the first divided by 1 − α, which the second equals where nothing changed below."""
+
+    layer: int
+    head: int
+    tokens: tuple[str, ...]
+    prefix_tokens: tuple[str, ...]
+    with_context: tuple[tuple[float, ...], ...]
+    without: tuple[tuple[float, ...], ...]
+    rescaled: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """Everything :func:`inspect` found. ``prefix`` is the number of context tokens, the rank that theory allows.
+
+    ``ablations`` are there where the score was measured without parts of the context.
+    """
+
+    model: str
+    context: str
+    prefix: int
+    texts: int
+    queries: int
+    dtype: str
+    heads: tuple[HeadFacts, ...]
+    layers: tuple[LayerFacts, ...]
+    dead_positions: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
+    heatmap: Heatmap | None = None
+    ablations: tuple[Ablation, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def frame(self) -> pd.DataFrame:
+        """A tidy data frame, one row per layer and head."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(head) for head in self.heads])
+
+    def largest_residual(self, layers: slice = slice(None)) -> float:
+        """The largest deviation from either identity over the chosen layers and all heads."""
+        chosen = set(range(len(self.layers))[layers])
+        return max(max(h.attention_residual, h.output_residual) for h in self.heads if h.layer in chosen)
+
+
+def inspect(
+    model: Any,
+    context: Any,
+    texts: Sequence[str | Sequence[int] | Item],
+    *,
+    batch_size: int = 8,
+    max_tokens: int = 256,
+    heatmap: tuple[int, int] | None = None,
+    top: int = 8,
+    drift: bool = True,
+    reference: Any = None,
+) -> Inspection:
+    """Run ``texts`` through ``model`` with ``context`` and say what the context does in every layer and head.
+
+    Args:
+        model: what :func:`elicitable.load` returns, or a transformers model.
+        context: as :func:`elicitable.use` takes it.
+        texts: texts, token ids, or task items (their prompt and target).
+        batch_size: texts at once; shorter ones are padded on the left.
+        max_tokens: longer texts are cut at their end.
+        heatmap: a (layer, head) whose attention on the first text is kept in full, with and without the context.
+        top: promoted and suppressed tokens kept per layer.
+        drift: also run the model without the context (twice the time).
+        reference: as :func:`elicitable.watch` takes it.
+
+    Raises:
+        InputError: there is no text, or no such layer or head.
+
+    Example:
+        >>> import elicitable as el
+        >>> model = el.load("toy:ascending")
+        >>> found = inspect(model, el.context("prompt", model, token_ids=[7, 0]), [[3, 1, 2], [5, 6]])
+        >>> found.prefix, found.texts, found.queries
+        (2, 2, 5)
+    """
+    model = as_model(model)
+    rows = [_token_row(model, text)[:max_tokens] for text in texts]
+    if not rows or min(map(len, rows)) == 0:
+        raise InputError("inspect needs at least one text, and every text at least one token.")
+    parts = list(context) if isinstance(context, list | tuple) else [context]
+    with torch.no_grad():
+        _check_head(model, heatmap)
+        with watch(model, parts, drift=drift, reference=reference) as scope:
+            for batch in _batches(model, sorted(rows, key=len), batch_size):
+                model.hf(**batch, use_cache=False, **_one_logit(model))
+        facts = _layer_facts(model, scope, top)
+        picture = None if heatmap is None else _heatmap(model, parts, rows[0], *heatmap)
+    return Inspection(
+        model=model.name,
+        context=", ".join(type(p).__name__ if not hasattr(p, "setting") else repr(p) for p in parts),
+        prefix=scope.prefix_length,
+        texts=len(rows),
+        queries=scope.queries,
+        dtype=str(model.dtype).removeprefix("torch."),
+        heads=_head_facts(scope),
+        layers=facts,
+        dead_positions=_dead(facts),
+        warnings=(*_warnings(model, parts, scope, drift), *scope.notes),
+        heatmap=picture,
+        provenance={"batch_size": batch_size, "max_tokens": max_tokens, "reference": reference is not None},
+    )
+
+
+def _token_row(model: Model, text: str | Sequence[int] | Item) -> list[int]:
+    if isinstance(text, Item):
+        if isinstance(text.prompt, str) and isinstance(text.target, str):
+            text = text.prompt + text.target
+        else:
+            text = [*text.prompt, *text.target]  # type: ignore[list-item]
+    row: list[int] = model.ids(text)[0].tolist()
+    return row
+
+
+def _batches(model: Model, rows: list[list[int]], size: int) -> Iterator[dict[str, Tensor]]:
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        longest = max(map(len, batch))
+        ids = torch.tensor([[0] * (longest - len(row)) + row for row in batch], device=model.device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch], device=model.device)
+        yield {"input_ids": ids, "attention_mask": mask}
+
+
+def _one_logit(model: Model) -> dict[str, int]:
+    return {"logits_to_keep": 1} if model.anatomy.takes_logits_to_keep else {}
+
+
+def _check_head(model: Model, heatmap: tuple[int, int] | None) -> None:
+    if heatmap is None:
+        return
+    layer, head = heatmap
+    layers = model.anatomy.layers
+    if not (0 <= layer < len(layers) and 0 <= head < layers[layer].heads):
+        raise InputError(f"heatmap: {model.name} has layers 0 to {len(layers) - 1}, and no head {head} in {layer}.")
+
+
+def _head_facts(scope: Scope) -> tuple[HeadFacts, ...]:
+    rows: list[dict[str, Any]] = scope.frame().to_dict("records")
+    names = [name for name in HeadFacts.__dataclass_fields__ if name not in ("layer", "head")]
+    return tuple(HeadFacts(int(row["layer"]), int(row["head"]), *(float(row[name]) for name in names)) for row in rows)
+
+
+def _layer_facts(model: Model, scope: Scope, top: int) -> tuple[LayerFacts, ...]:
+    mass, spreads, visible = scope.position_mass, scope.layer_spread, scope.visible_share
+    share = mass / mass.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
+    facts = []
+    projections = output_projections(model) if scope.prefix_length and top else ()
+    for layer, bias in enumerate(scope.mean_bias):
+        if bias is None:
+            continue
+        energies = scope.bias_subspace(layer).energies
+        shares = energies / energies.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(energies.dtype).tiny)
+        projection = projections[layer] if projections else None
+        promoted, suppressed = says(model, layer, bias, top, projection) if projection else ((), ())
+        has_prefix = mass.shape[1] > 0
+        facts.append(
+            LayerFacts(
+                layer=layer,
+                visible_share=float(visible[layer]),
+                share_spread=float(spreads[layer]),
+                position_mass=tuple(mass[layer].nanmean(dim=0).tolist()) if has_prefix else (),
+                position_share=tuple(share[layer].nan_to_num(0).amax(dim=0).tolist()) if has_prefix else (),
+                spectrum=tuple(shares.mean(dim=0)[: max(scope.prefix_length, 1)].tolist()),
+                promoted=promoted,
+                suppressed=suppressed,
+            )
+        )
+    return tuple(facts)
+
+
+def _dead(layers: Sequence[LayerFacts]) -> tuple[int, ...]:
+    used = [layer.position_share for layer in layers if layer.position_share]
+    return tuple(i for i in range(len(used[0])) if max(share[i] for share in used) < DEAD_SHARE) if used else ()
+
+
+Words = tuple[tuple[str, float], ...]
+
+
+@torch.no_grad()
+def says(
+    model: Model, layer: int, bias: Tensor, top: int = 8, projection: nn.Module | None = None
+) -> tuple[Words, Words]:
+    """The tokens that a bias promotes and suppresses: unembedding · W_O · bias.
+
+    The final norm lies between the two in the model; it is left out, so logits are comparable within a layer only.
+
+    Args:
+        model: the model.
+        layer: whose W_O the bias goes through.
+        bias: (head, d_value).
+        top: tokens on each side.
+        projection: W_O, if it is known; it is found by a run otherwise.
+
+    Returns:
+        (token, logit) from the most promoted, and from the most suppressed; empty where no W_O was found.
+    """
+    projection = projection or output_projections(model)[layer]
+    unembedding = model.hf.get_output_embeddings()
+    if projection is None or unembedding is None:
+        return (), ()
+    flat = bias.reshape(1, 1, -1).to(model.device, next(projection.parameters()).dtype)
+    direction = projection(flat) - projection(torch.zeros_like(flat))  # without W_O's own constant
+    logits = nn.functional.linear(direction.to(unembedding.weight.dtype), unembedding.weight)[0, 0].float()
+    best, worst = logits.topk(min(top, len(logits))), (-logits).topk(min(top, len(logits)))
+    promoted = tuple(
+        (token_name(model, i), v) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    )
+    suppressed = tuple(
+        (token_name(model, i), -v) for i, v in zip(worst.indices.tolist(), worst.values.tolist(), strict=True)
+    )
+    return promoted, suppressed
+
+
+def output_projections(model: Model) -> tuple[nn.Module | None, ...]:
+    """W_O of each layer: the first leaf module that gets the heads' outputs after attention, found by one short run."""
+    found = [list[nn.Module]() for _ in model.anatomy.attentions]
+
+    def noting(layer: int, attention: nn.Module) -> Any:
+        width = model.anatomy.layers[layer].heads * model.anatomy.layers[layer].d_value
+
+        def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+            attended = any(call[0] is attention for call in calls)
+            if attended and args and args[0].shape[-1] == width and getattr(module, "weight", args[0][0, 0]).ndim == 2:
+                found[layer].append(module)
+
+        return note
+
+    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    with ExitStack() as stack:
+        for layer, attention in enumerate(model.anatomy.attentions):
+            for leaf in (m for m in attention.modules() if not any(m.children())):
+                stack.callback(leaf.register_forward_pre_hook(noting(layer, attention)).remove)
+        calls = stack.enter_context(probing())
+        with evaluating(model.hf), attending(model.hf):
+            model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return tuple(modules[0] if modules else None for modules in found)
+
+
+def token_name(model: Model, token: int) -> str:
+    """The token as text, or its id where there is no tokenizer."""
+    return str(token) if model.tokenizer is None else str(model.tokenizer.decode([token]))
+
+
+def _heatmap(model: Model, parts: list[Any], row: list[int], layer: int, head: int) -> Heatmap:
+    with watch(model, parts, residuals=False, spectra=False, keep=[layer]) as scope:
+        for batch in _batches(model, [row], 1):
+            model.hf(**batch, use_cache=False, **_one_logit(model))
+    operands, plain = scope.raw[layer][0]
+    without = content_pattern(operands if plain is None else plain)
+    joint = joint_pattern(operands)
+    rest = 1 - joint.prefix.sum(dim=-1, keepdim=True)
+    keys = operands.key.shape[2]  # a learned sink is not shown
+    return Heatmap(
+        layer=layer,
+        head=head,
+        tokens=tuple(token_name(model, token) for token in row),
+        prefix_tokens=tuple(f"[{i}]" for i in range(operands.prefix)),
+        with_context=_rows(torch.cat([joint.prefix, joint.content[..., :keys]], dim=-1), head),
+        without=_rows(without[..., :keys], head),
+        rescaled=_rows(joint.content[..., :keys] / rest.clamp(min=torch.finfo(rest.dtype).tiny), head),
+    )
+
+
+def _rows(weights: Tensor, head: int) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in weights[0, head].tolist())
+
+
+def _warnings(model: Model, parts: list[Any], scope: Scope, drift: bool) -> Iterator[str]:
+    windows = [layer.sliding_window for layer in model.anatomy.layers]
+    cut = [i for i, share in enumerate(scope.visible_share.tolist()) if share < 1 and windows[i] is not None]
+    if cut:
+        worst = float(scope.visible_share[cut].min())
+        yield (
+            f"Sliding windows cut the context off in layers {_ranges(cut)}: down to {worst:.0%} of "
+            "(query, context token) pairs are visible."
+        )
+    if drift:
+        yield from _sink_warning(scope)
+    with torch.no_grad():
+        prefix = prefix_of(model, [part for part in parts if part is not None])
+    if prefix is not None and (prefix.positions is None or prefix.shift) and model.anatomy.has_rotary:
+        yield (
+            "The context's keys are stored without positions (as PEFT stores them): on a rotary model its prefix "
+            "mass depends on where in the sequence a query stands."
+        )
+    if torch.finfo(model.dtype).bits < 32:
+        yield f"The model is in {model.dtype}: residuals of 1e-3 are rounding. Decide in float32 or float64."
+    elif (scope.attention_residual.nan_to_num(0) > 1e-3).any():
+        changed = (scope.attention_residual.nan_to_num(0) > 1e-3).any(dim=1).nonzero()[:, 0].tolist()
+        yield (
+            f"Relative attention over the content is not the reference's in layers {_ranges(changed)}, given the "
+            "same layer input: more than a context was changed."
+        )
+
+
+def _sink_warning(scope: Scope) -> Iterator[str]:
+    without, with_ = scope.sink_without.nan_to_num(0), scope.sink_with.nan_to_num(0)
+    heads = without > SINK
+    if not heads.any():
+        return
+    before, after = float(without[heads].mean()), float(with_[heads].mean())
+    yield (
+        f"{int(heads.sum())} of {int(scope.sink_without.isfinite().sum())} heads have a sink on the content's first "
+        f"token: mean weight {before:.2f} without the context, {after:.2f} with it."
+        + (" The context takes the sink's place." if after < before / 2 else "")
+    )
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """
+    >>> _ranges([0, 1, 2, 5, 7, 8])
+    '0–2, 5, 7–8'
+    """
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and runs[-1][-1] == layer - 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)

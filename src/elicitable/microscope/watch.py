@@ -1,0 +1,397 @@
+"""See what a context does while a model runs, exactly.
+
+This file may import the attention room, though it lies in ``models``: it turns the calls that the attention function
+offers into that room's operands, and that room turns them into numbers.
+
+Three runs are compared, layer by layer:
+
+* the *watched* run, with the context, as the user calls it;
+* the *reference* of each layer: the same decoder layer run again from the same input at the same positions, without
+  the context (and, where an adaptation changes weights, with the base model's). The identities of section 4 are
+  statements about these two;
+* the *plain* run: the whole model without the context. How far its content attention is away is the drift.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+
+from elicitable.attention.crossing import drift as drift_between
+from elicitable.attention.operands import Operands
+from elicitable.attention.residuals import residuals as residuals_between
+from elicitable.attention.split import recombine, split
+from elicitable.errors import InputError
+from elicitable.microscope.scope import Scope
+from elicitable.models.attend import Call, Slot, Watcher, combine
+from elicitable.models.inject import Adaptation, installed, use
+from elicitable.models.mode import evaluating
+from elicitable.models.model import Model, as_model
+from elicitable.values import PrefixKV
+
+
+@contextmanager
+def watch(
+    model: Any,
+    context: Adaptation | PrefixKV | Sequence[Adaptation | PrefixKV] | None = None,
+    *,
+    strength: float = 1.0,
+    residuals: bool = True,
+    drift: bool = True,
+    spectra: bool = True,
+    reference: Any = None,
+    keep: Sequence[int] = (),
+) -> Iterator[Scope]:
+    """Put ``context`` into ``model`` and measure what it does in every call and ``generate`` inside the ``with``.
+
+    No query × key matrix is ever stored: statistics add up over calls, computed for a block of queries at a time.
+    The prefix mass alone costs little more than the forward pass. ``residuals`` run each layer's projections a second
+    time, ``drift`` the whole model, so both may be left out.
+
+    Args:
+        model: what :func:`elicitable.load` returns, or a transformers model.
+        context: as :func:`elicitable.use` takes it; None observes the model as it is (also inside ``use``).
+        strength: the dial g, as in ``use``.
+        residuals: measure the deviation from both identities of section 4.
+        drift: measure how content attention moves through depth, against a run without the context.
+        spectra: accumulate the second moments that the bias subspace is read from.
+        reference: the model to hold the run against. By default ``model`` without the context; where an adaptation
+            changes weights, a copy of the base model, made before they are installed. It must have the layers of
+            ``model``.
+        keep: layers whose raw queries, keys and values are kept, in ``scope.raw[layer]``.
+
+    Yields:
+        A :class:`~elicitable.microscope.scope.Scope`; it can be read inside the ``with`` and after it.
+
+    Raises:
+        InputError: the context does not fit, or the reference has another depth.
+
+    Source: sections 4 and 6 of the paper.
+
+    Example:
+        >>> import elicitable as el
+        >>> model = el.load("toy:ascending")
+        >>> context = el.context("prompt", model, token_ids=[7, 0])
+        >>> with el.watch(model, context) as scope:
+        ...     _ = model(input_ids=model.ids([3, 1, 2]))
+        >>> bool(scope.attention_residual.max() < 1e-5)
+        True
+    """
+    model = as_model(model)
+    parts = _parts(context)
+    for layer in keep:
+        if not 0 <= layer < model.anatomy.depth:
+            raise InputError(f"keep: {model.name} has layers 0 to {model.anatomy.depth - 1}, got {layer}.")
+    with ExitStack() as stack:
+        needs_base = residuals or drift
+        base = as_model(reference) if reference is not None else _base(model, parts) if needs_base else model
+        if base.anatomy.depth != model.anatomy.depth:
+            raise InputError(f"the reference has {base.anatomy.depth} layers, {model.name} {model.anatomy.depth}.")
+        slot = stack.enter_context(installed(model))
+        base_slot = slot if base is model else stack.enter_context(installed(base))
+        if parts:
+            stack.enter_context(use(model, parts, strength))
+        scope = Scope(model.anatomy.depth, keep, spectra)
+        observer = _Observer(scope, model, slot, _Reference(base, base_slot), residuals, drift)
+        stack.enter_context(observer.attached())
+        yield scope
+
+
+def operands_of(call: Call) -> Operands:
+    """A model's attention call as the attention room takes it, detached from the graph."""
+    dtype = call.query.dtype
+    return Operands(
+        query=call.query,
+        key=call.key.to(dtype),
+        value=call.value.to(dtype),
+        prefix_key=call.prefix_key,
+        prefix_value=call.prefix_value,
+        content_mask=call.content_mask,
+        prefix_visible=call.prefix_visible,
+        scaling=call.scaling,
+        softcap=call.softcap,
+        sink=call.sink,
+        content_bias=call.position_bias,
+        prefix_bias=call.prefix_bias,
+        log_strength=call.log_strength,
+        value_bias=call.value_bias,
+    ).detached()
+
+
+def _parts(context: Any) -> list[Any]:
+    if context is None:
+        return []
+    return list(context) if isinstance(context, list | tuple) else [context]
+
+
+def _base(model: Model, parts: Sequence[Any]) -> Model:
+    """``model`` itself, or a copy of it where installing ``parts`` changes more than the context."""
+    before = _weights_seen(model)
+    with ExitStack() as stack:
+        for part in parts:
+            if not isinstance(part, PrefixKV):
+                stack.enter_context(part.weights(model))
+        changed = _weights_seen(model) != before
+    if not changed:
+        return model
+    if "_elicitable_seat" in model.anatomy.attentions[0].__dict__:
+        raise InputError(
+            "watching changed weights inside another `use` or `watch`: give the base model as reference=…, or leave "
+            "the outer `with`."
+        )
+    hf = copy.deepcopy(model.hf)
+    hf.__dict__.pop("_elicitable_model", None)
+    return Model(hf, model.tokenizer, f"{model.name} (base)")
+
+
+def _weights_seen(model: Model) -> list[Any]:
+    """Names, identities and versions of all weights, and the hooks around them."""
+    weights = [(name, id(p), p.data_ptr(), p._version) for name, p in model.hf.named_parameters()]
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ("forward" in vars(m)) for m in model.hf.modules())
+    return [weights, hooks]
+
+
+class _Seen(Exception):
+    """No error: ends a layer's rerun once its attention was reached, and is caught right outside it."""
+
+
+class _Replay:
+    """Stands in for a cache in a layer's rerun: gives back the earlier keys and values, and stores nothing."""
+
+    def __init__(self, cache: Cache, key: Tensor, value: Tensor) -> None:
+        self._cache, self._key, self._value = cache, key, value
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """What the watched call had, with the new keys and values in the last places."""
+        new = key.shape[2]
+        past = self._key.shape[2] - new
+        if past == 0:
+            return key, value
+        if self._key.shape[1] == key.shape[1] and self._key.shape[3] == key.shape[3]:
+            earlier = self._key[:, :, :past], self._value[:, :, :past]
+        else:  # the model caches something its keys are made from (a latent), so take it from the cache itself
+            stored = self._cache.layers[layer]
+            earlier = stored.keys[:, :, :past], stored.values[:, :, :past]
+        return torch.cat([earlier[0].to(key), key], dim=2), torch.cat([earlier[1].to(value), value], dim=2)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+
+class _Reference:
+    """The model that a watched run is held against, and the two ways to run it."""
+
+    def __init__(self, base: Model, slot: Slot) -> None:
+        self.base, self.slot = base, slot
+        self._cache: Any = None
+        self._own_cache: Any = None
+        self._replaced: dict[str, Any] = {}
+
+    @contextmanager
+    def _alone(self, watcher: Watcher, shift: int) -> Iterator[None]:
+        """No context, no other watchers; the content stays at its positions."""
+        slot, depth = self.slot, self.base.anatomy.depth
+        saved = {name: getattr(slot, name) for name in ("watchers", "prefix", "strength", "capture")}
+        positions = slot.query_positions
+        slot.watchers, slot.strength, slot.capture = [watcher], 1.0, None
+        slot.prefix = PrefixKV((None,) * depth, (None,) * depth, shift=shift) if shift else None
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            slot.query_positions = positions
+            for name, value in saved.items():
+                setattr(slot, name, value)
+
+    def run_layer(self, layer: int, watched: Operands, args: Any, kwargs: Any) -> tuple[Operands, Tensor]:
+        """One decoder layer again, from the input it was given, up to its attention: operands and output."""
+        seen: list[tuple[Operands, Tensor]] = []
+
+        def stop(call: Call, _: Tensor | None) -> None:
+            seen.append((operands_of(call), combine(call, self.slot).detach()))
+            raise _Seen
+
+        def replay(x: Any) -> Any:
+            return _Replay(x, watched.key, _plain_value(watched)) if isinstance(x, Cache) else x
+
+        block = self.base.anatomy.blocks[layer]
+        with self._alone(stop, 0), evaluating(block), suppress(_Seen):
+            block.forward(*map(replay, args), **{name: replay(x) for name, x in kwargs.items()})
+        return seen[0]
+
+    def run(self, inputs: dict[str, Any], shift: int) -> dict[int, Operands]:
+        """The whole model on the same inputs: each layer's operands."""
+        seen: dict[int, Operands] = {}
+
+        def record(call: Call, _: Tensor | None) -> None:
+            seen[call.layer] = operands_of(call)
+
+        given = {name: x for name, x in inputs.items() if name in _INPUTS and x is not None}
+        cache = inputs.get("past_key_values")
+        given["use_cache"] = cache is not None
+        if cache is not None:
+            given["past_key_values"] = self._shadow(cache)
+        if "logits_to_keep" in inspect.signature(self.base.hf.forward).parameters:
+            given["logits_to_keep"] = 1
+        with self._alone(record, shift), evaluating(self.base.hf):
+            self.base.hf(**given)
+        return seen
+
+    def knows(self, cache: Any) -> bool:
+        """Whether the plain run has seen all that ``cache`` holds."""
+        return cache is None or cache is self._cache or int(cache.get_seq_length()) == 0
+
+    def _shadow(self, cache: Any) -> Any:
+        if cache is not self._cache or int(cache.get_seq_length()) == 0:
+            self.release()
+            self._cache, self._own_cache = cache, copy.deepcopy(cache)
+            for name in _CACHE_CHANGES:
+                self._own_cache.__dict__.pop(name, None)  # what another watch has put there
+                self._follow(name)
+        return self._own_cache
+
+    def _follow(self, name: str) -> None:
+        """What beam search and assisted generation do to the watched run's cache happens to the plain run's too."""
+        theirs, own = getattr(self._cache, name, None), getattr(self._own_cache, name, None)
+        if theirs is None or own is None:
+            return
+
+        def both(*args: Any, **kwargs: Any) -> Any:
+            own(*args, **kwargs)
+            return theirs(*args, **kwargs)
+
+        self._replaced[name] = self._cache.__dict__.get(name)
+        self._cache.__dict__[name] = both
+
+    def release(self) -> None:
+        """Let go of the watched run's cache."""
+        for name, previous in self._replaced.items():
+            if previous is None:
+                self._cache.__dict__.pop(name, None)
+            else:
+                self._cache.__dict__[name] = previous
+        self._replaced.clear()
+        self._cache = self._own_cache = None
+
+
+_INPUTS = frozenset(
+    ["input_ids", "inputs_embeds", "attention_mask", "position_ids", "cache_position", "token_type_ids"]
+)
+
+
+_CACHE_CHANGES = ("reorder_cache", "crop", "batch_repeat_interleave", "batch_select_indices", "reset")
+
+
+def _plain_value(watched: Operands) -> Tensor:
+    if watched.value_bias is None:
+        return watched.value
+    return watched.value - watched.value_bias[None, :, None, :]
+
+
+class _Observer:
+    """Connects one model's calls to a scope while it is attached."""
+
+    def __init__(
+        self, scope: Scope, model: Model, slot: Slot, reference: _Reference, residuals: bool, drift: bool
+    ) -> None:
+        self.scope, self.model, self.slot, self.reference = scope, model, slot, reference
+        self.residuals, self.drift = residuals, drift
+        self.plain: dict[int, Operands] = {}
+        self.pending: dict[int, tuple[Operands, Tensor]] = {}
+        self.watcher = self.see  # one object, so that it is found again in the slot's list
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Watch the model's calls; everything is taken away again at the end, also after an exception."""
+        with ExitStack() as stack:
+            self.slot.watchers.append(self.watcher)
+            stack.callback(self._detach)
+            before = self.model.hf.register_forward_pre_hook(self.before_forward, with_kwargs=True)
+            stack.callback(before.remove)
+            stack.callback(self.reference.release)
+            if self.residuals:
+                for layer, block in enumerate(self.model.anatomy.blocks):
+                    after = block.register_forward_hook(self._after_layer(layer), with_kwargs=True)
+                    stack.callback(after.remove)
+            yield
+
+    def _detach(self) -> None:
+        self.slot.watchers[:] = [watcher for watcher in self.slot.watchers if watcher is not self.watcher]
+
+    def _is_off(self) -> bool:
+        """During another run (of a context, of a reference), and while checkpoints are recomputed for gradients."""
+        listening = any(watcher is self.watcher for watcher in self.slot.watchers)
+        return not listening or torch._C._current_graph_task_id() != -1
+
+    def _is_changed(self) -> bool:
+        """Whether there is anything to compare: a context, or another model as the reference."""
+        active = self.slot.prefix is not None and self.slot.strength > 0
+        return active or self.reference.base is not self.model
+
+    def before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The plain run comes first, so that each watched layer can be compared as it happens."""
+        if self._is_off():
+            return
+        self.pending.clear()
+        self.plain.clear()
+        if not self.drift or not self._is_changed():
+            return
+        inputs = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        inputs = {**inputs.pop("kwargs", {}), **inputs}
+        if not self.reference.knows(inputs.get("past_key_values")):
+            self.scope.note("Drift was not measured where a cache was filled before the watch began.")
+            return
+        shift = self.slot.prefix.shift if self.slot.prefix is not None else 0
+        self.plain = self.reference.run(inputs, shift)
+
+    def see(self, call: Call, _: Tensor | None) -> Tensor | None:
+        """One call of the watched run; returns its output where that is what the model would compute."""
+        if self._is_off():
+            return None
+        operands = operands_of(call)
+        with torch.no_grad(), torch.autocast(operands.query.device.type, enabled=False):
+            parts = split(operands)
+            self.scope.add_split(call.layer, operands, parts)
+            without = self.plain.pop(call.layer, None)
+            self.scope.keep(call.layer, operands, without)
+            if without is not None:
+                self.scope.add_drift(call.layer, drift_between(operands, without))
+        if self.drift and without is None and not self._is_changed():
+            self._nothing_drifts(call.layer, operands)
+        if self.residuals:
+            output = combine(call, self.slot)
+            self.pending[call.layer] = (operands, output.detach())
+            return None if call.dropout else output
+        if call.dropout or torch.is_grad_enabled() or torch.is_autocast_enabled(operands.query.device.type):
+            return None
+        return recombine(parts).to(call.query.dtype)
+
+    def _nothing_drifts(self, layer: int, operands: Operands) -> None:
+        with torch.no_grad(), torch.autocast(operands.query.device.type, enabled=False):
+            self.scope.add_drift(layer, drift_between(operands, operands))
+
+    def _after_layer(self, layer: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if layer not in self.pending or self._is_off():
+                return
+            operands, attended = self.pending.pop(layer)
+            if self._cannot_replay(operands):
+                self.scope.note("Residuals were not measured at cached steps of a run whose weights were changed.")
+                return
+            reference, reference_output = self.reference.run_layer(layer, operands, args, kwargs)
+            with torch.no_grad(), torch.autocast(operands.query.device.type, enabled=False):
+                found = residuals_between(operands, attended, reference, reference_output)
+            self.scope.add_residuals(layer, found)
+
+        return hook
+
+    def _cannot_replay(self, operands: Operands) -> bool:
+        """Earlier keys in the cache come from the changed weights; the reference would need its own."""
+        return self.reference.base is not self.model and operands.key.shape[2] > operands.query.shape[2]

@@ -1,0 +1,1 @@
+"""What a person asks for: a verdict on every method, one method tuned, an adapter pruned."""

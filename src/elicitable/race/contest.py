@@ -1,0 +1,199 @@
+"""The race: every method under one harness at a matched budget, and the verdict it leads to."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from elicitable.diagnosis.verdict import decide
+from elicitable.errors import BudgetError, InputError
+from elicitable.methods.base import Method, Sized
+from elicitable.methods.budget import default_budget
+from elicitable.methods.catalog import METHODS, method_named
+from elicitable.models.inject import reach_of
+from elicitable.models.load import load
+from elicitable.models.speed.processor import kind
+from elicitable.race.entry import Entry, Race
+from elicitable.race.inside import look_inside
+from elicitable.race.pace import check_count, pace_for
+from elicitable.race.reporter import Reporter, Silent
+from elicitable.race.results import arm_result
+from elicitable.race.rounds import run_rounds
+from elicitable.records.provenance import versions
+from elicitable.records.store import Store
+from elicitable.tasks.base import warnings_of
+from elicitable.tasks.catalog import task_from
+from elicitable.training.batches import encode
+from elicitable.values import ArmResult, Verdict
+
+if TYPE_CHECKING:
+    from elicitable.microscope.inspect import Inspection
+
+LONGEST = 64  # virtual tokens: every query pays for each of them in every layer, whatever the budget allows
+
+
+def verdict(
+    model: Any,
+    task: Any,
+    *,
+    budget: int | None = None,
+    methods: Sequence[str | Method] | None = None,
+    seeds: int = 2,
+    seed: int = 0,
+    margin: float = 0.02,
+    time_limit: float | None = None,
+    steps: int | None = None,
+    test_items: int | None = None,
+    prompts: Sequence[str] = (),
+    out: str | os.PathLike[str] | None = None,
+    reporter: Reporter | None = None,
+    started: float | None = None,
+) -> Verdict:
+    """Can the task be elicited from the model by context, or must the weights change?
+
+    Every method is tried at the largest size that trains at most ``budget`` numbers: swept over its learning rates on
+    the validation split, rerun over ``seeds`` at the best, then scored once on the test split. The verdict is the
+    least invasive method that is not worse than the best by more than ``margin``, decided with paired bootstrap
+    intervals (:mod:`elicitable.diagnosis.verdict`).
+
+    Args:
+        model: a name for, or a model from, :func:`elicitable.load`, or a transformers model.
+        task: a name, a path to a CSV or JSONL file, ``hub:owner/name``, or an object with a task's four methods.
+        budget: numbers trained; default 12·layers·d_model. Full fine-tuning is shown beside it, unbound.
+        methods: which to try, by name or as objects of your own (:class:`~elicitable.methods.base.Method`); default
+            all that are built in.
+        seeds: reruns at the best learning rate. seed: the first of them, and of everything else that is drawn.
+        time_limit: seconds for the whole race, spread evenly over the arms; None trains until nothing improves.
+        steps: at most so many steps a run. test_items: how many of the test split; by default the pace's, or as
+            many as the time limit pays for.
+        prompts: texts for the prompt arm to try besides its own.
+        out: a folder that keeps every trial; the same arguments resume there, and do nothing when complete.
+
+    Raises:
+        InputError: an argument, the model or the task is not as expected; the message names it.
+        BudgetError: the budget is too small for a method, or the time limit too short for one arm.
+
+    Example:
+        >>> import elicitable as el
+        >>> answer = el.verdict("toy:ascending", "ascending", methods=["zero-shot", "prompt"], seeds=1)
+        >>> answer.label
+        'already-there'
+    """
+    clock = time.monotonic() if started is None else started
+    _check(seeds, margin, time_limit, steps, test_items)
+    if isinstance(budget, bool) or not isinstance(budget, int | None):
+        raise InputError(f"a budget is a whole number of trained numbers, got {budget!r}.")
+    model, task = load(model), task_from(task)
+    pace = pace_for(model, steps, test_items)
+    race = Race(
+        model=model,
+        task=task,
+        store=Store(out),
+        pace=pace,
+        budget=default_budget(model) if budget is None else budget,
+        seeds=seeds,
+        seed=seed,
+        margin=margin,
+        time_limit=time_limit,
+        started=clock,
+        reporter=reporter or Silent(),
+        prompts=tuple(prompts),
+        is_test_free=test_items is None,
+    )
+    encode(model, task.held_out("validation", 1))  # a task that the model cannot read is no arm's failure
+    entries = run_rounds(race, _sizes(race, methods))
+    answer = _judge(race, [arm_result(race, entry) for entry in entries])
+    return replace(answer, inspection=_inside(race, entries, answer))
+
+
+def _check(seeds: int, margin: float, time_limit: float | None, steps: int | None, test_items: int | None) -> None:
+    for name, number in (("seeds", seeds), ("steps", steps), ("test items", test_items)):
+        check_count(name, number)
+    for name, value in (("margin", margin), ("a time limit in seconds", time_limit)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"{name} must be a number, got {value!r}.")
+    if not 0.0 < margin < 1.0:
+        raise InputError(f"margin must be a share of items between 0 and 1 (2 points are 0.02), got {margin}.")
+    if time_limit is not None and not time_limit > 0:
+        raise BudgetError(f"a time limit must be more than 0 seconds, got {time_limit:g}.")
+
+
+def _sizes(race: Race, methods: Sequence[str | Method] | None) -> list[Sized]:
+    """Every method's size within the budget. A method that a person asks for must fit; of all, at least one must."""
+    if methods is not None and (isinstance(methods, str | Method) or not methods):
+        raise InputError(f"methods must be a list of at least one name, got {methods!r}; leave it out to try all.")
+    chosen = {method.name: method for method in map(method_named, methods or METHODS)}
+    longest = min(LONGEST, (reach_of(race.model) or 999) // 2)
+    sizes, refusals = [], []
+    for method in chosen.values():
+        try:
+            sizes.append(method.fitting(race.model, race.budget, longest))
+        except BudgetError as error:
+            refusals.append(error)
+            sizes.append(Sized(method, 0, 0, race.budget))
+            if methods:
+                raise
+            race.reporter.begin(method.name, str(error), 0, 0)
+    if refusals and all(s.size == 0 for s in sizes if s.method.is_trained and s.method.is_bound):
+        raise refusals[-1]
+    return sizes
+
+
+def _judge(race: Race, results: list[ArmResult]) -> Verdict:
+    place = {method.name: nth for nth, method in enumerate(METHODS)}  # methods of a person's own come last on a rung
+    arms = tuple(sorted(results, key=lambda arm: (arm.rung.depth, place.get(arm.method, len(place)))))
+    decision = decide(arms, margin=race.margin, floor=_floor(race), seed=race.seed)
+    behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
+    return Verdict(
+        label=decision.label,
+        reasons=decision.reasons,
+        arms=tuple(replace(arm, behind=behind.get(arm.method, ())) for arm in arms),
+        model=race.model.name,
+        task=race.task.name,
+        margin=race.margin,
+        answer=decision.answer,
+        provenance=_provenance(race),
+    )
+
+
+def _inside(race: Race, entries: Sequence[Entry], answer: Verdict) -> Inspection | None:
+    """The microscope on the answer's context; on the best context where the answer is another or none."""
+    contexts = {arm.method: arm for arm in answer.arms if arm.status == "ok" and arm.budget.keys_per_layer}
+    if not contexts:
+        return None
+    best = max(contexts, key=lambda name: contexts[name].mean or 0.0)
+    method = answer.answer if answer.answer in contexts else best
+    entry = next(entry for entry in entries if entry.method.name == method)
+    assert entry.trial is not None
+    race.reporter.begin(method, "looking inside", len(entries) - 1, len(entries))
+    return look_inside(entry.trial, entry.records[0], race.model, race.task, race.store)
+
+
+def _floor(race: Race) -> float:
+    """What always giving the most common answer scores on the test items."""
+    items = race.task.held_out("test", race.pace.test_items)
+    return Counter(item.target for item in items).most_common(1)[0][1] / len(items)
+
+
+def _provenance(race: Race) -> dict[str, Any]:
+    return {
+        "versions": versions(),
+        "processor": kind(),
+        "seed": race.seed,
+        "seeds": race.seeds,
+        "budget": race.budget,
+        "margin": race.margin,
+        "time_limit_seconds": race.time_limit,
+        "model": race.model.name,
+        "model_hash": race.model.fingerprint,
+        "task": race.task.name,
+        "data_hash": race.task.fingerprint(),
+        "device": str(race.model.device),
+        "dtype": str(race.model.dtype).removeprefix("torch."),
+        "floor": round(_floor(race), 4),
+        "warnings": [*warnings_of(race.task), *race.warnings],
+    }

@@ -1,0 +1,76 @@
+"""A race and its arms while they run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from elicitable.methods.base import Method, Sized
+from elicitable.race.pace import Pace
+from elicitable.race.reporter import Reporter
+from elicitable.race.timing import reserve
+from elicitable.race.trial import Trial
+from elicitable.records.store import Record, Store
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
+
+
+@dataclass
+class Race:
+    """One race and the state it runs with."""
+
+    model: Model
+    task: Task
+    store: Store
+    pace: Pace
+    budget: int
+    seeds: int
+    seed: int
+    margin: float
+    time_limit: float | None
+    started: float
+    reporter: Reporter
+    prompts: tuple[str, ...] = ()  # texts of the person's own, for whichever method looks for texts
+    is_test_free: bool = True  # whether a race against the clock may cut the test items down
+    quickest: int | None = None  # steps of the quickest arm that solved the task
+    test_seconds: float = 0.0  # what the latest test took
+    warnings: list[str] = field(default_factory=list)
+    paces: dict[str, Record] = field(default_factory=dict)  # speeds measured in this sitting
+
+    def options_of(self, method: Method) -> dict[str, Any]:
+        """Return the settings that ``method`` gets in this race."""
+        own = {"prompts": list(self.prompts)} if self.prompts and "prompts" in method.searched else {}
+        return method.start(self.model) | own
+
+    def left(self) -> float | None:
+        """Seconds left of the time limit, without what the decision and the report will take."""
+        if self.time_limit is None:
+            return None
+        return self.time_limit - reserve(self.time_limit) - (time.monotonic() - self.started)
+
+
+@dataclass
+class Entry:
+    """One arm while the race runs."""
+
+    sized: Sized
+    records: list[Record] = field(default_factory=list)
+    swept: list[dict[str, Any]] = field(default_factory=list)
+    rate: float | None = None
+    refusal: str = ""
+    last: Record | None = None  # of the sweep: what is shown when every rate diverged
+    trial: Trial | None = None  # the first of ``records``
+
+    @property
+    def method(self) -> Method:
+        """The method that the arm tries."""
+        return self.sized.method
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is something to rerun: not refused, not diverged, and seeds can change it."""
+        is_fine = bool(self.records) and self.records[-1]["status"] == "ok"
+        return is_fine and self.method.is_seeded and not self.method.is_control

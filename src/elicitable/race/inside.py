@@ -1,0 +1,106 @@
+"""What a context does inside the model: on the texts of a task, and to its score when parts of it are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from elicitable.errors import InputError
+from elicitable.microscope.inspect import Inspection, inspect
+from elicitable.microscope.prune import Ablation, ablate
+from elicitable.models.inject import installed, prefix_length, prefix_of, set_prefix
+from elicitable.race.trial import Trial
+from elicitable.records.store import Record, Store
+from elicitable.training.evaluate import Reading, evaluate
+from elicitable.values import Item, PrefixKV
+
+if TYPE_CHECKING:
+    from elicitable.methods.base import Adaptation
+    from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
+
+TEXTS, MOST_TOKENS = 8, 96  # a few seconds on a small language model
+MOST_LEFT_OUT = 32  # context tokens left out one by one
+RANGES, HEADS = 6, 8  # ranges of layers, and heads (those with the largest prefix mass), left out one by one
+
+
+def look_inside(trial: Trial, record: Record, model: Model, task: Task, store: Store) -> Inspection:
+    """The microscope on the first test items, with the context that ``trial`` ended with.
+
+    ``record`` is the trial's own; a trained context is built again from the tensors kept with it.
+    """
+    adaptation = _again(trial, record, model, task, store)
+    items = task.held_out("test", min(TEXTS, trial.test_items))
+    return inspect(model, adaptation, items, max_tokens=min(MOST_TOKENS, trial.plan.max_tokens))
+
+
+def _again(trial: Trial, record: Record, model: Model, task: Task, store: Store) -> Adaptation:
+    method = trial.method
+    if not method.is_trained:
+        candidates = method.candidates(model, task, trial.seed, **trial.options)
+        return next(one for one in candidates if one.setting == record["setting"])
+    adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
+    adaptation.load(store.state(trial.spec(model, task)))
+    return adaptation
+
+
+@torch.no_grad()
+def score_with(model: Model, prefix: PrefixKV, task: Task, items: Sequence[Item], max_tokens: int = 1024) -> float:
+    """The share of ``items`` that the model gets right with ``prefix``, and with nothing else that is in use."""
+    reading = Reading(batch=32 if model.tokenizer else 250, max_tokens=max_tokens)
+    with installed(model) as slot:
+        set_prefix(model, slot, prefix)
+        try:
+            return evaluate(model, items, task.labels(), reading).mean
+        finally:
+            set_prefix(model, slot, None)
+
+
+def prefix_to_cut(model: Model, context: Adaptation) -> PrefixKV:
+    """The keys and values of ``context``, of which parts can be left out.
+
+    Raises:
+        InputError: it has none.
+    """
+    prefix = prefix_of(model, [context])
+    if prefix is None or prefix_length(prefix) == 0:
+        raise InputError("this adapter has no keys and values that could be left out: --ablate is for contexts.")
+    return prefix
+
+
+def leave_out(
+    model: Model,
+    prefix: PrefixKV,
+    task: Task,
+    items: int,
+    found: Inspection,
+    max_tokens: int = 1024,
+    told: Callable[[int, int], None] = lambda done, whole: None,
+) -> tuple[Ablation, ...]:
+    """What the score on ``items`` validation items loses without each part of ``prefix``, measured one at a time.
+
+    Parts are its tokens (neighbours together where there are more than 32), ranges of layers (a sixth of the depth
+    each), and the prefix of single heads: those that attend to it the most in ``found``. ``told`` hears how many of how
+    many were measured.
+    """
+    held = task.held_out("validation", items)
+    tokens, layers = _ranges(prefix_length(prefix), MOST_LEFT_OUT), _ranges(model.anatomy.depth, RANGES)
+    heads = [(head.layer, head.head) for head in sorted(found.heads, key=lambda head: -head.prefix_mass)[:HEADS]]
+    done, whole = 0, 1 + len(tokens) + len(layers) + len(heads)
+
+    def score(candidate: PrefixKV) -> float:
+        nonlocal done
+        value = score_with(model, candidate, task, held, max_tokens)
+        done += 1
+        told(done, whole)
+        return value
+
+    return ablate(model, prefix, score, tokens=tokens, layers=layers, heads=heads)
+
+
+def _ranges(count: int, most: int) -> list[tuple[int, int]]:
+    """0 … count − 1 as at most ``most`` ranges (first, last)."""
+    width = -(-count // most)
+    return [(first, min(first + width, count) - 1) for first in range(0, count, width)]

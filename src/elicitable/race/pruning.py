@@ -1,0 +1,190 @@
+"""Prune an adapter folder: drop the virtual tokens and heads that do nothing, within a margin; write what is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elicitable.cache import replace_file
+from elicitable.errors import InputError
+from elicitable.methods.adapter import read_adapter, write_adapter
+from elicitable.methods.kv_prefix import KVPrefixContext
+from elicitable.methods.pruned_prefix import PrunedPrefixContext
+from elicitable.microscope.prune import Pruned, keep_tokens, pair_use, prune
+from elicitable.models.inject import prefix_length
+from elicitable.race.inside import score_with
+from elicitable.records.store import Store
+from elicitable.training.batches import encode
+from elicitable.training.loop import Plan, train
+from elicitable.values import Item, PrefixKV
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
+
+RATES = (3e-1, 1e-1)  # the two hottest of kv-prefix: half a prefix has to find its place anew
+Left = PrunedPrefixContext | KVPrefixContext
+
+
+def prune_adapter(
+    model: Model,
+    adapter: Path,
+    task: Task,
+    out: Path,
+    *,
+    margin: float = 0.01,
+    items: int = 1000,
+    test_items: int = 1000,
+    steps: int = 1000,
+    peft: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Prune the prefix in ``adapter`` on the validation split and write the smaller one to ``out``.
+
+    First whatever does nothing is dropped, and nothing is trained. Where more than half of the virtual tokens are
+    left, the stronger half alone is trained on for ``steps``; if that keeps the score it is what is pruned instead,
+    and the record says so. The search runs on one half of ``items``; what it found is confirmed on the other half, on
+    each of which half of ``margin`` may be lost: the rest is kept back for texts that had no part in the choice.
+
+    Args:
+        model: the adapter's model.
+        adapter: the folder of a prefix.
+        task: whose validation split decides, and whose test split is reported.
+        out: where the smaller adapter is written.
+        margin: the most the score may lose.
+        items: of the validation split.
+        test_items: of the test split.
+        steps: of training at most, for each of two rates; 0 never trains.
+        peft: drop whole virtual tokens alone, so that PEFT loads what is left.
+        seed: of the training data.
+
+    Returns:
+        The record that is written beside the adapter: what was kept, and the scores before and after.
+
+    Raises:
+        InputError: the adapter holds no prefix.
+        StoreError: ``out`` cannot be written to.
+    """
+    whole = read_adapter(model, adapter)
+    if not isinstance(whole, KVPrefixContext):
+        raise InputError(f"{adapter} holds no prefix (it is {whole.kind}); only virtual tokens can be pruned.")
+    Store(out)
+    pruning = _Pruning(model, task, items, peft, str(adapter))
+    prefix = whole.prefix(model)
+    before, length = pruning.confirmed(prefix), prefix_length(prefix)
+    chosen, trained = tuple(range(length)), 0
+    left, done = pruning.search(prefix, margin / 2)
+    if steps and len(done.kept) > length // 2:
+        strongest = pruning.strongest(prefix, length // 2)
+        for rate in RATES:
+            half = pruning.trained(keep_tokens(prefix, strongest, moves=peft), rate, steps, seed).prefix(model)
+            spare = pruning.confirmed(half) - (before - margin / 2)
+            if spare >= 0:
+                left, done = pruning.search(half, min(spare, margin / 2))
+                chosen, trained = strongest, steps
+                break
+    write_adapter(model, left, out)
+    record = _record(done, chosen, length, whole, left)
+    test = task.held_out("test", test_items)
+    record |= {
+        "score_before": before,
+        "test_before": pruning.score(prefix, test),
+        "test_after": pruning.score(left.prefix(model), test),
+        "test_items": len(test),
+        "trained_steps": trained,
+        "peft": peft,
+        "margin": margin,
+        "adapter": str(out),
+    }
+    replace_file(out / "elicitable.json", (json.dumps(record, indent=1, default=str) + "\n").encode())
+    return record
+
+
+class _Pruning:
+    """One model and task: how a prefix is scored, searched and trained on."""
+
+    def __init__(self, model: Model, task: Task, items: int, peft: bool, source: str) -> None:
+        self.model, self.task, self.peft, self.source = model, task, peft, source
+        held = task.held_out("validation", items)
+        self.seen, self.unseen = held[: len(held) // 2], held[len(held) // 2 :]
+        batch = encode(model, held[:64])
+        masked = {} if batch.attention_mask is None else {"attention_mask": batch.attention_mask}
+        self.batches = [{"input_ids": batch.input_ids, **masked}]
+
+    def score(self, prefix: PrefixKV, items: Sequence[Item]) -> float:
+        """The share of ``items`` that the model gets right with ``prefix``."""
+        return score_with(self.model, prefix, self.task, items)
+
+    def confirmed(self, prefix: PrefixKV) -> float:
+        """The score on items that no search and no training has seen."""
+        return self.score(prefix, self.unseen)
+
+    def search(self, prefix: PrefixKV, margin: float) -> tuple[Left, Pruned]:
+        """What is left of ``prefix`` without whatever does nothing."""
+        smaller, done = prune(
+            self.model,
+            prefix,
+            lambda candidate: self.score(candidate, self.seen),
+            self.batches,
+            confirm=self.confirmed,
+            margin=margin,
+            whole_tokens=self.peft,
+        )
+        return self.packed(smaller), done
+
+    def strongest(self, prefix: PrefixKV, count: int) -> tuple[int, ...]:
+        """The ``count`` virtual tokens that add the most to the heads' outputs, in their order."""
+        use = pair_use(self.model, prefix, self.batches).sum(dim=(0, 1))
+        return tuple(sorted(use.argsort(descending=True)[:count].tolist()))
+
+    def trained(self, prefix: PrefixKV, rate: float, steps: int, seed: int) -> Left:
+        """``prefix`` trained on as it stands; its best state on items that the search has seen."""
+        left = self.packed(prefix)
+        batch = 16 if self.model.tokenizer else 64
+        plan = Plan(rate, steps, batch, warmup=max(steps // 15, 1), evaluate_every=50, validation_items=len(self.seen))
+        train(self.model, left, self.task, plan, seed)
+        return left
+
+    def packed(self, prefix: PrefixKV) -> Left:
+        """As PEFT has it, or head by head."""
+        if not self.peft:
+            return PrunedPrefixContext.of(prefix, pruned_from=self.source)
+        keys, values = ([x[0].detach().clone() for x in part if x is not None] for part in (prefix.keys, prefix.values))
+        return KVPrefixContext(keys, values, length=keys[0].shape[1], pruned_from=self.source)
+
+
+def _record(done: Pruned, chosen: tuple[int, ...], length: int, whole: KVPrefixContext, left: Left) -> dict[str, Any]:
+    """What was done, with tokens and numbers counted in the prefix that was given."""
+    kept = [chosen[i] for i in done.kept]
+    return asdict(done) | {
+        "kept": kept,
+        "dropped": [i for i in range(length) if i not in kept],
+        "numbers_before": sum(x.numel() for x in whole.parameters()),
+        "pairs_before": done.pairs_before * length // len(chosen),
+        "bytes_before": whole.bytes_stored(),
+        "bytes_after": left.bytes_stored(),
+    }
+
+
+def pruning_summary(record: dict[str, Any]) -> str:
+    """What was saved and what it cost, in a few lines for a person."""
+    tokens, lost = len(record["kept"]) + len(record["dropped"]), record["test_before"] - record["test_after"]
+    lines = [
+        f"dropped {len(record['dropped'])} of {tokens} virtual tokens, and {len(record['silent'])} of "
+        f"{record['heads']} heads see none: {record['numbers_before']:,} numbers are now "
+        f"{record['numbers_after']:,} ({1 - record['numbers_after'] / record['numbers_before']:.0%} saved).",
+        f"validation {record['score_before']:.3f} -> {record['score_after']:.3f}, "
+        f"test {record['test_before']:.3f} -> {record['test_after']:.3f} on {record['test_items']:,} items.",
+    ]
+    if record["trained_steps"]:
+        lines.append(
+            f"Half could not be dropped as it was; what is left was trained on for {record['trained_steps']} steps."
+        )
+    if lost > record["margin"]:
+        lines.append(f"The test split loses more than the margin of {record['margin']:g}: give more --items.")
+    if not record["peft"]:
+        lines.append("PEFT cannot load this one (heads keep different tokens); --peft drops whole tokens only.")
+    return "\n".join([*lines, f"adapter: {record['adapter']}"])

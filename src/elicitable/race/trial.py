@@ -1,0 +1,247 @@
+"""Run one trial: one method at one setting, learning rate and seed, on one model and task. Its record is plain data."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from elicitable.errors import ElicitableError, InputError
+from elicitable.methods.base import Method
+from elicitable.models.inject import reach_of
+from elicitable.models.speed.processor import kind
+from elicitable.records.store import Record, Store
+from elicitable.tasks.passages import ITEMS
+from elicitable.training.evaluate import Reading, answers, evaluate
+from elicitable.training.loop import Fit, Plan, Progress, prepared, train
+from elicitable.values import CurvePoint, Item
+
+if TYPE_CHECKING:
+    from elicitable.methods.base import Adaptation
+    from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to run. Everything that can change the result is in :meth:`spec`, and nothing else is."""
+
+    method: Method
+    size: int
+    plan: Plan
+    seed: int
+    test_items: int = 0  # 0: a sweep; the test split is not touched
+    options: dict[str, Any] = field(default_factory=dict)
+    time_limit: float | None = None
+
+    def spec(self, model: Model, task: Task) -> dict[str, Any]:
+        """Identity of the trial. What a race against the clock derives from its speed is left out: the time limit
+        stands for it, so that an interrupted race finds its trials again."""
+        plan = replace(self.plan, seconds=None)
+        if self.time_limit is not None:
+            plan = replace(plan, steps=0, warmup=0, evaluate_every=0, patience_steps=0)
+        return {
+            "method": self.method.identity,
+            "size": self.size,
+            "plan": asdict(plan),
+            "seed": self.seed,
+            "test_items": self.test_items,
+            "options": self.options,
+            "time_limit": self.time_limit,
+            "model": model.fingerprint,
+            "task": task.fingerprint(),
+        }
+
+
+_FINALISTS = 8
+
+
+def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress | None = None) -> Record:
+    """The trial's record: from the store if it is there, else by running it.
+
+    What cannot be done with this model and task is recorded as ``skipped``. A failure (out of memory, a bug) is
+    recorded with its traceback, does not stop the race, and is tried again the next time. An interrupt leaves none.
+    """
+    spec = trial.spec(model, task)
+    known = store.get(spec)
+    if known is not None and known["status"] != "failed":
+        return known
+    started = time.monotonic()
+    state = None
+    try:
+        record, state = _execute(trial, model, task, progress)
+    except ElicitableError as error:
+        record = {"status": "skipped", "stopped": str(error)}
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        record = {"status": "failed", "stopped": reason, "traceback": traceback.format_exc()}
+    record["seconds"] = round(time.monotonic() - started, 3)
+    record.setdefault("processor", kind())
+    return store.put(spec, record, state)
+
+
+def _execute(trial: Trial, model: Model, task: Task, progress: Progress | None) -> tuple[Record, dict[str, Any] | None]:
+    method = trial.method
+    if not method.is_trained:
+        adaptation, record = _choose(trial, model, task)
+    else:
+        adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
+        fit = train(model, adaptation, task, trial.plan, trial.seed, progress=progress)
+        record = _of_fit(fit)
+    record |= {"setting": adaptation.setting, "budget": asdict(adaptation.budget())}
+    if record["status"] == "ok" and trial.test_items:
+        started = time.monotonic()
+        record |= assess(trial, model, adaptation, task)
+        record["test_seconds"] = round(time.monotonic() - started, 3)
+        return record, adaptation.state() if method.keeps_state else None
+    return record, None
+
+
+def _of_fit(fit: Fit) -> Record:
+    usable = fit.is_usable and fit.stopped != "diverged"
+    return {
+        "status": "ok" if usable else "diverged",
+        "stopped": fit.stopped,
+        "steps": fit.steps,
+        "processor": fit.processor,
+        "train_seconds": round(fit.seconds, 3),
+        "curve": [[p.step, _finite(p.loss_nats), p.validation] for p in fit.curve],
+        "validation": fit.best.mean if fit.best else None,
+        "validation_loss_nats": _finite(fit.best.loss_nats) if fit.best else None,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) < float("inf") else None
+
+
+def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, Record]:
+    """The best candidate on validation, as far as the time allotted reaches; the first is always tried."""
+    items = task.held_out("validation", trial.plan.validation_items)
+    deadline = time.monotonic() + trial.plan.seconds if trial.plan.seconds else math.inf
+    candidates = list(trial.method.candidates(model, task, trial.seed, **trial.options))
+    if not candidates:
+        raise ElicitableError(f"{trial.method.name} has no candidates for {task.name} on {model.name}")
+    if len(candidates) > 2 * _FINALISTS:  # a search: a quick look at each, a long one at the best
+        screened = _scored(trial, model, task, candidates, items[:32], deadline)
+        finalists = [candidate for _, _, candidate in screened[:_FINALISTS]]
+    else:
+        finalists = candidates
+    tried = _scored(trial, model, task, finalists, items, deadline)
+    mean, loss, best = tried[0]
+    return best, {
+        "status": "ok",
+        "stopped": "all candidates tried" if len(tried) == len(finalists) else "stopped early",
+        "steps": 0,
+        "validation": mean,
+        "validation_loss_nats": _finite(-loss),
+        "curve": [],
+        "tried": [{"setting": c.setting, "validation": m} for m, _, c in tried[:20]],
+        "tried_count": len(candidates),
+    }
+
+
+def _scored(
+    trial: Trial, model: Model, task: Task, candidates: Sequence[Adaptation], items: Sequence[Item], deadline: float
+) -> list[tuple[float, float, Adaptation]]:
+    """(score, −loss, candidate), best first; the first is always scored, the others as far as the time reaches."""
+    tried: list[tuple[float, float, Adaptation]] = []
+    started = now = time.monotonic()
+    for candidate in candidates:
+        if tried and now + (now - started) / len(tried) > deadline:  # the next one would end too late
+            break
+        with torch.no_grad(), prepared(model, candidate) as refresh:
+            refresh()
+            score = evaluate(model, items, task.labels(), reading_of(trial.plan, candidate))
+        tried.append((score.mean, -score.loss_nats, candidate))
+        now = time.monotonic()
+    return sorted(tried, key=lambda one: one[:2], reverse=True)
+
+
+def reading_of(plan: Plan, adaptation: Adaptation) -> Reading:
+    """How texts are read at evaluation with ``adaptation`` in place."""
+    return Reading(batch=max(16, plan.batch), max_tokens=plan.max_tokens, has_start=not adaptation.starts_text)
+
+
+def assess(trial: Trial, model: Model, adaptation: Adaptation, task: Task) -> Record:
+    """What is measured once, at the end: the test split, side effects, prefix mass, a few answers."""
+    items = task.held_out("test", trial.test_items)
+    reading = reading_of(trial.plan, adaptation)
+    with torch.no_grad(), prepared(model, adaptation) as refresh:
+        refresh()
+        score = evaluate(model, items, task.labels(), reading)
+        elsewhere = evaluate(model, _elsewhere(model), None, replace(reading, batch=64 if not model.tokenizer else 4))
+        shown = list(answers(model, items[:5], task.labels(), reading))
+    if math.isnan(score.loss_nats):
+        raise InputError(f"what {model.name} answers to {task.name} is not a number (NaN), so there is no score.")
+    return {
+        "test": {"correct": "".join(map(str, score.correct)), "loss_nats": _finite(score.loss_nats)},
+        "elsewhere_nats": _finite(elsewhere.loss_nats),
+        "prefix_mass": prefix_mass(model, adaptation, items[:16], reading),
+        "samples": [
+            {"prompt": _text(item.prompt), "target": _text(item.target), "answer": answer}
+            for item, answer in zip(items, shown, strict=False)
+        ],
+    }
+
+
+def elsewhere_nats(model: Model) -> float:
+    """Nats a token that the model as it is right now needs for the text that side effects are measured on."""
+    return _elsewhere_nats(model, model.fingerprint)
+
+
+@lru_cache(maxsize=8)
+def _elsewhere_nats(model: Model, fingerprint: str) -> float:
+    batch = 4 if model.tokenizer is not None else 64
+    return evaluate(model, _elsewhere(model), None, Reading(batch=batch)).loss_nats
+
+
+def _elsewhere(model: Model) -> Sequence[Item]:
+    """Items of another kind than the task: plain English, or the toys' pretraining mix."""
+    if model.tokenizer is not None:
+        reach = reach_of(model)
+        return ITEMS if reach is None or reach >= 512 else [_opening(model, item, reach // 2) for item in ITEMS]
+    from elicitable.tasks.catalog import task_from
+
+    return task_from("mixed" if model.name != "toy:ascending" else "ascending").held_out("validation", 128)
+
+
+def _opening(model: Model, item: Item, tokens: int) -> Item:
+    """The first ``tokens`` of a passage, for a model of few positions: the first half is read, the second predicted."""
+    ids = model.ids(f"{item.prompt}{item.target}")[0, :tokens].tolist()
+    return Item(tuple(ids[: len(ids) // 2]), tuple(ids[len(ids) // 2 :]))
+
+
+def prefix_mass(
+    model: Model, adaptation: Adaptation, items: Sequence[Item], reading: Reading
+) -> list[list[float]] | None:
+    """(layer, head) share of attention on the context, mean over items and content positions; None without one."""
+    if adaptation.keys_per_layer() == 0:
+        return None
+    from elicitable.microscope.watch import watch
+    from elicitable.training.batches import encode
+
+    batch = encode(model, items, reading.max_tokens, reading.has_start)
+    given = {"attention_mask": batch.attention_mask} if batch.attention_mask is not None else {}
+    with torch.no_grad(), watch(model, adaptation) as scope:
+        model.hf(input_ids=batch.input_ids, use_cache=False, logits_to_keep=1, **given)
+    mass = scope.prefix_mass
+    kept = torch.ones(batch.input_ids.shape, dtype=torch.bool)
+    if batch.attention_mask is not None:
+        kept = batch.attention_mask.bool().cpu()
+    return [[round(float(head[kept].mean()), 6) for head in layer] for layer in mass.float().cpu()]
+
+
+def _text(text: str | tuple[int, ...]) -> str:
+    return text if isinstance(text, str) else " ".join(map(str, text))
+
+
+def curve_of(record: Record) -> tuple[CurvePoint, ...]:
+    """The learning curve of a record."""
+    return tuple(CurvePoint(step, loss if loss is not None else float("nan"), v) for step, loss, v in record["curve"])

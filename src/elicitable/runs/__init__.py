@@ -1,1 +1,0 @@
-"""Run one trial, keep its record, run many of them."""

@@ -1,0 +1,159 @@
+"""One contract over all executors: results in order, needs kept, errors raised, a worker that dies is replaced."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elicitable.errors import ElicitableError, InputError, MissingPackageError, UnknownNameError
+from elicitable.lab.executors import Executor, Inline, LocalProcesses, executor_named
+
+RAY = pytest.param(
+    "ray",
+    marks=[
+        pytest.mark.slow,
+        pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="runs where `pip install elicitable[ray]`"),
+        # Ray's own processes outlive the objects that started them until the interpreter collects those
+        pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
+        pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    ],
+)
+LOCAL = pytest.param("local", marks=pytest.mark.slow)
+ALL = ["inline", LOCAL, RAY]
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def refuse(number: int) -> int:
+    if number == 2:
+        raise InputError("two is not wanted")
+    return number
+
+
+def die_once(path: str) -> int:
+    if not Path(path).exists():
+        Path(path).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def moment(path: str) -> float:
+    time.sleep(0.05)
+    return time.monotonic()
+
+
+def threads(_: int) -> Any:
+    import torch
+
+    return os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_results_come_in_order_and_are_told_as_they_are_done(name: str) -> None:
+    told: dict[int, int] = {}
+    results = executor_named(name, None if name == "inline" else 2).run(
+        double, [3, 1, 2], told=lambda index, result: told.update({index: result})
+    )
+    assert results == [6, 2, 4]
+    assert told == dict(enumerate(results))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_item_starts_when_what_it_needs_is_done(name: str) -> None:
+    first, second, third = executor_named(name, None if name == "inline" else 2).run(
+        moment, ["a", "b", "c"], needs={0: [2], 1: [0]}
+    )
+    assert third < first < second
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_of_the_items_that_could_start_the_first_does(name: str) -> None:
+    told: list[int] = []
+    executor_named(name, None if name == "inline" else 1).run(
+        double, [1, 2, 3, 4], needs={1: [0]}, told=lambda index, _: told.append(index)
+    )
+    assert told == [0, 1, 2, 3]  # 1 was the last that could start
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_the_function_raises_is_raised(name: str) -> None:
+    with pytest.raises(InputError, match="two is not wanted"):
+        executor_named(name, None if name == "inline" else 2).run(refuse, [1, 2, 3])
+
+
+@pytest.mark.parametrize("name", [LOCAL, RAY])
+def test_a_worker_that_is_killed_is_replaced_and_its_item_started_again(name: str, tmp_path: Path) -> None:
+    others = [tmp_path / "there"]
+    others[0].touch()
+    found = executor_named(name, 2).run(die_once, [str(tmp_path / "new"), *map(str, others)])
+    assert (tmp_path / "new").exists()
+    assert all(isinstance(one, int) for one in found)
+
+
+@pytest.mark.slow
+def test_workers_that_keep_dying_end_the_run_with_advice() -> None:
+    with pytest.raises(ElicitableError, match=r"died 4 times in a row.*fewer --workers"):
+        LocalProcesses(1).run(die, [1])
+
+
+@pytest.mark.parametrize("name", [LOCAL, RAY])
+def test_workers_are_pinned_to_one_thread(name: str) -> None:
+    assert executor_named(name, 2).run(threads, [0]) == [("1", 1)]
+
+
+def test_needs_that_go_round_are_refused() -> None:
+    with pytest.raises(InputError, match="circle"):
+        Inline().run(double, [1, 2], needs={0: [1], 1: [0]})
+
+
+def test_names_and_options_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'local'"):
+        executor_named("locl")
+    with pytest.raises(InputError, match="--address is for --executor ray"):
+        executor_named("local", address="auto")
+    with pytest.raises(InputError, match="workers must be at least 1"):
+        executor_named("local", workers=0)
+
+
+def test_without_ray_the_error_gives_the_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "ray":
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingPackageError, match=r"run: pip install 'elicitable\[ray\]'"):
+        executor_named("ray")
+
+
+def test_an_executor_lets_go_when_it_is_interrupted() -> None:
+    stopped: list[str] = []
+
+    class Watched(Inline):
+        def _stop(self) -> None:
+            stopped.append("now")
+            super()._stop()
+
+    executor: Executor = Watched()
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        executor.run(interrupt, [1, 2])
+    assert stopped == ["now"]

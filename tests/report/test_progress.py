@@ -1,0 +1,36 @@
+"""What the live line says about the time that is left."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from elicitable.report import progress
+from elicitable.report.progress import LiveReporter
+from elicitable.values import CurvePoint
+
+
+def test_a_new_round_is_estimated_by_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with LiveReporter(Console(file=io.StringIO())) as live:
+        live.begin("lora", "seed 1 of 2", 0, 2)
+        now[0] = 600.0
+        live.begin("full", "seed 1 of 2", 1, 2)
+        assert live.line().endswith("about 10:00 left")  # half of the round took ten minutes
+        live.begin("full", "seed 2 of 2", 0, 1)
+        assert live.line().endswith("10:00 so far")
+        now[0] = 660.0
+        live.point(CurvePoint(100, 0.5), 5 / 9)
+        assert live.line().endswith("about 1:00 left")  # half of this round took a minute
+
+
+def test_against_the_clock_the_limit_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with LiveReporter(Console(file=io.StringIO()), time_limit=90.0) as live:
+        live.begin("prompt", "scoring", 0, 3)
+        now[0] = 60.0
+        assert live.line() == "[1/3] prompt: scoring  0:30 left"
