@@ -19,14 +19,26 @@ Text = str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation: who speaks (``system``, ``user``, ``assistant``, …), and what is said."""
+
+    role: str
+    content: str
+
+
+Messages = tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One item of a task: read ``prompt``, then write ``target``.
 
     Both are texts, or both are tuples of token ids (the synthetic tasks have no tokenizer). ``prompt`` is already
-    in the task's template. In a classification task ``target`` is one of the task's labels.
+    in the task's template; or it is the messages of a conversation, which a model's chat template will write out,
+    and ``target`` is the text of the next message. In a classification task ``target`` is one of the task's labels.
     """
 
-    prompt: Text
+    prompt: Text | Messages
     target: Text
 
 

@@ -12,6 +12,7 @@ from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks import hub
 from elicitable.tasks.catalog import catalog, task_from
 from elicitable.tasks.digits import RULES, DigitTask
+from elicitable.tasks.options import TaskOptions
 
 
 def test_the_catalog_lists_every_built_in_task() -> None:
@@ -41,7 +42,7 @@ def test_unknown_names_have_near_matches_and_a_way_out() -> None:
     with pytest.raises(UnknownNameError) as caught:
         task_from("asscending")
     assert "unknown task 'asscending': did you mean 'ascending'" in str(caught.value)
-    assert "CSV, TSV or JSON lines file" in str(caught.value)
+    assert "CSV, TSV, JSON or Parquet file" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +73,8 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 def test_names_of_hub_data_sets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def record(name: str, settings: object, *, config: str | None) -> DigitTask:
-        asked.append((name, config))
+    def record(name: str, options: TaskOptions) -> DigitTask:
+        asked.append((name, options.config))
         return DigitTask("add-1")
 
     monkeypatch.setattr(hub, "hub_task", record)
@@ -82,9 +83,9 @@ def test_names_of_hub_data_sets(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_options_that_there_are_not(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="task 'ascending' takes no options, so not 'max_words'"):
-        task_from("ascending", max_words=3)
-    task_from("ascending", max_words=None)  # not given
+    with pytest.raises(InputError, match="task 'ascending' takes no options, so not 'template'"):
+        task_from("ascending", template="x")
+    task_from("ascending", template=None)  # not given
     with pytest.raises(
         UnknownNameError, match=r"unknown option of task 't.csv' 'txt_column': did you mean 'text_column'"
     ):
@@ -93,15 +94,15 @@ def test_options_that_there_are_not(tmp_path: Path) -> None:
         task_from("t.csv", config="x")
     with pytest.raises(UnknownNameError, match="'validation'"):
         task_from("hub:owner/name", validation="x")
-    with pytest.raises(UnknownNameError, match="did you mean 'max_words'"):
-        task_from("movie-reviews", max_word=3)
+    with pytest.raises(UnknownNameError, match="did you mean 'template'"):
+        task_from("movie-reviews", templat="x")
 
 
 def test_own_tasks_pass_through_and_non_tasks_say_what_they_lack() -> None:
     task = DigitTask("add-2")
     assert task_from(task) is task
-    with pytest.raises(InputError, match="takes no options: max_words"):
-        task_from(task, max_words=3)
+    with pytest.raises(InputError, match="takes no options: template"):
+        task_from(task, template="x")
 
     class Half:
         name = "half"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from elicitable.errors import InputError
-from elicitable.tasks.columns import Columns, Wanted, find_columns
+from elicitable.tasks.columns import Columns, find_columns
+from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Table
 
 FEW = [("yes", "no")[i % 2] for i in range(60)]
@@ -24,7 +25,10 @@ CASES = [
     (table(id=MANY, Review=MANY, Sentiment=FEW), ("classification", "Review", "Sentiment")),
     (table(label=FEW, text=MANY), ("classification", "text", "label")),
     (table(prompt=MANY, completion=MANY), ("generation", "prompt", "completion")),
-    (table(instruction=MANY, input=MANY, output=MANY), ("generation", "instruction", "output")),
+    (
+        table(instruction=MANY, input=MANY, output=MANY),
+        ("generation", "instruction", "output", "{instruction}\n{input}"),
+    ),
     (table(question=MANY, answer=MANY), ("generation", "question", "answer")),
     (table(input=MANY, target=MANY), ("generation", "input", "target")),
     (table(input=MANY, target=FEW), ("classification", "input", "target")),
@@ -37,42 +41,50 @@ CASES = [
 
 
 @pytest.mark.parametrize(("rows", "expected"), CASES)
-def test_columns_are_found(rows: Table, expected: tuple[str, str, str]) -> None:
-    assert find_columns(rows, Wanted()) == Columns(*expected)  # type: ignore[arg-type]
+def test_columns_are_found(rows: Table, expected: tuple[str, ...]) -> None:
+    assert find_columns(rows, TaskOptions()) == Columns(*expected)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        (Wanted(text_column="a", label_column="b"), ("classification", "a", "b")),
-        (Wanted(prompt_column="b", target_column="a"), ("generation", "b", "a")),
-        (Wanted(text_column="a"), ("classification", "a", "label")),
-        (Wanted(label_column="a"), ("classification", "text", "a")),
-        (Wanted(prompt_column="a"), ("generation", "a", "output")),
+        (TaskOptions(text_column="a", label_column="b"), ("classification", "a", "b")),
+        (TaskOptions(prompt_column="b", target_column="a"), ("generation", "b", "a")),
+        (TaskOptions(text_column="a"), ("classification", "a", "label")),
+        (TaskOptions(label_column="a"), ("classification", "text", "a")),
+        (TaskOptions(prompt_column="a"), ("generation", "a", "output")),
     ],
 )
-def test_named_columns_are_taken_and_their_partner_found(wanted: Wanted, expected: tuple[str, str, str]) -> None:
+def test_named_columns_are_taken_and_their_partner_found(wanted: TaskOptions, expected: tuple[str, ...]) -> None:
     rows = table(a=MANY, b=FEW, text=MANY, label=FEW, output=MANY)
     assert find_columns(rows, wanted) == Columns(*expected)  # type: ignore[arg-type]
 
 
 def test_the_partner_of_a_named_column_is_the_other_one_of_two() -> None:
     rows = table(a=MANY, b=FEW)
-    assert find_columns(rows, Wanted(label_column="b")) == Columns("classification", "a", "b")
-    assert find_columns(rows, Wanted(prompt_column="b")) == Columns("generation", "b", "a")
+    assert find_columns(rows, TaskOptions(label_column="b")) == Columns("classification", "a", "b")
+    assert find_columns(rows, TaskOptions(prompt_column="b")) == Columns("generation", "b", "a")
 
 
 @pytest.mark.parametrize(
     ("rows", "wanted", "message"),
     [
-        (table(a=MANY, b=FEW), Wanted(text_column="c"), "t.csv has no column 'c'; it has the columns a, b"),
-        (table(a=MANY), Wanted(), "cannot tell which columns to use; it has only the column a"),
-        (table(a=MANY, b=MANY, c=FEW), Wanted(), r"the columns a, b, c. Name them: .*--text-column, --label-column"),
-        (table(a=MANY, b=MANY, c=FEW), Wanted(text_column="a"), "cannot tell which columns to use"),
-        (table(a=MANY, b=FEW), Wanted(text_column="a", target_column="b"), "not both"),
-        (table(a=MANY, b=FEW), Wanted(text_column="a", label_column="a"), "cannot be both what is read and the answer"),
+        (table(a=MANY, b=FEW), TaskOptions(text_column="c"), "t.csv has no column 'c'; it has the columns a, b"),
+        (table(a=MANY), TaskOptions(), "cannot tell which columns to use; it has only the column a"),
+        (
+            table(a=MANY, b=MANY, c=FEW),
+            TaskOptions(),
+            r"the columns a, b, c. Name them: .*--text-column, --label-column",
+        ),
+        (table(a=MANY, b=MANY, c=FEW), TaskOptions(text_column="a"), "cannot tell which columns to use"),
+        (table(a=MANY, b=FEW), TaskOptions(text_column="a", target_column="b"), "not both"),
+        (
+            table(a=MANY, b=FEW),
+            TaskOptions(text_column="a", label_column="a"),
+            "cannot be both what is read and the answer",
+        ),
     ],
 )
-def test_what_cannot_be_told_is_said(rows: Table, wanted: Wanted, message: str) -> None:
+def test_what_cannot_be_told_is_said(rows: Table, wanted: TaskOptions, message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_columns(rows, wanted)

@@ -57,11 +57,11 @@ def pip_that(monkeypatch: pytest.MonkeyPatch, said: str, archive: bytes | None =
 
 
 def test_the_rows_are_those_of_the_source(table: bytes) -> None:
-    pairs = module.read_pairs(table)
+    rows = module.read_rows(table)
     assert len(table.splitlines()) == 10_605
-    assert Counter(label for _, label in pairs) == {"positive": 4_982, "negative": 5_061}
-    assert max(len(text.split()) for text, _ in pairs) < module.MAX_WORDS
-    assert not any(text != " ".join(text.split()) or "&amp;" in text for text, _ in pairs)
+    assert Counter(row.answer for row in rows) == {"positive": 4_982, "negative": 5_061}
+    assert max(len(row.text.split()) for row in rows) == 51
+    assert not any(row.text != " ".join(row.text.split()) or "&amp;" in row.text for row in rows)
 
 
 def test_the_split_is_fixed(task: TextTask) -> None:
@@ -90,8 +90,7 @@ def test_training_shows_no_held_out_text(task: TextTask) -> None:
 
 def test_options(table: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "load_table", lambda: table)
-    task = task_from("movie-reviews", max_words=5, template="{text}\nGood or bad?")
-    assert max(len(item.prompt.split()) for item in task.held_out("test")) == 8
+    task = task_from("movie-reviews", template="{text}\nGood or bad?")
     assert task.held_out("test", 1)[0].prompt.endswith("\nGood or bad?")
 
 

@@ -6,77 +6,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from elicitable.errors import InputError
-from elicitable.tasks.text import Template, TextTask, cut_words
+from elicitable.tasks.splitting import SPLITS, Row, Splits
+from elicitable.tasks.template import Template
+from elicitable.tasks.text import TextTask
 
 
 def make(n: int = 10, **options: Any) -> TextTask:
-    splits = {
-        "train": [(f"train {i}", "ab"[i % 2]) for i in range(n)],
-        "validation": [(f"validation {i}", "a") for i in range(700)],
-        "test": [(f"test {i}", "b") for i in range(1_200)],
+    splits: Splits = {
+        "train": [Row((f"train {i}",), "ab"[i % 2]) for i in range(n)],
+        "validation": [Row((f"validation {i}",), "a") for i in range(700)],
+        "test": [Row((f"test {i}",), "b") for i in range(1_200)],
     }
     options.setdefault("classes", ("a", "b"))
-    return TextTask("demo", splits, options.pop("template", Template("<", ">")), **options)
-
-
-@pytest.mark.parametrize(
-    ("template", "separator", "prompt", "target"),
-    [
-        ("{text}", None, "T", " A"),
-        ("{text}\nLabel:", None, "T\nLabel:", " A"),
-        ("{text}\nLabel: ", None, "T\nLabel:", " A"),
-        ("Q {text}\n", None, "Q T", "\nA"),
-        ("{text}\\nLabel:\\t", None, "T\nLabel:", "\tA"),
-        ("{text}:", "", "T:", "A"),
-        ("{x} {{text}}", None, "{x} {T}", " A"),
-    ],
-)
-def test_templates(template: str, separator: str | None, prompt: str, target: str) -> None:
-    item = Template.parse(template, "classification", separator).item("T", "A")
-    assert (item.prompt, item.target) == (prompt, target)
-
-
-@given(st.text(), st.text())
-def test_a_text_enters_the_template_verbatim(text: str, answer: str) -> None:
-    item = Template.parse("Review: {text}\nLabel:", "classification").item(text, answer)
-    assert item.prompt + item.target == f"Review: {text}\nLabel: {answer}"
-
-
-@pytest.mark.parametrize(
-    ("template", "kind", "slot"),
-    [
-        ("no slot", "classification", "{text}"),
-        ("{text}", "generation", "{prompt}"),
-        ("{text}{text}", "classification", ""),
-    ],
-)
-def test_a_template_needs_its_slot_once(template: str, kind: Any, slot: str) -> None:
-    with pytest.raises(InputError, match=r"must contain {.*} exactly once") as caught:
-        Template.parse(template, kind)
-    assert slot in str(caught.value)
-
-
-@given(st.text(alphabet="ab \n\t"), st.integers(1, 6))
-def test_cutting_keeps_the_first_words_and_the_space_between(text: str, max_words: int) -> None:
-    text = text.strip()
-    cut = cut_words(text, max_words)
-    assert text.startswith(cut)
-    assert cut.split() == text.split()[:max_words]
-    assert cut_words(text, None) == text
-
-
-def test_cutting_a_long_text_is_fast() -> None:
-    assert cut_words("word " * 1_000_000, 60).count("word") == 60
-    assert len(cut_words("x" * 1_000_000, 60)) == 1_000_000
+    return TextTask("demo", splits, options.pop("template", Template(("<", ">"))), **options)
 
 
 def test_labels_carry_the_separator() -> None:
     assert make().labels() == (" a", " b")
-    assert make(template=Template("", "", "\n")).labels() == ("\na", "\nb")
+    assert make(template=Template(("", ""), separator="\n")).labels() == ("\na", "\nb")
     assert make(classes=None).labels() is None
 
 
@@ -99,8 +48,8 @@ def test_one_call_gives_every_item_before_any_comes_again() -> None:
 
 
 def test_warnings_name_small_test_splits_and_labels_that_training_never_shows() -> None:
-    splits = {"train": [("x", "a")], "validation": [("y", "a")], "test": [("z", "c")]}
-    task = TextTask("demo", splits, Template("", ""), classes=("a", "c"), warnings=["first"])
+    splits = {"train": [Row(("x",), "a")], "validation": [Row(("y",), "a")], "test": [Row(("z",), "c")]}
+    task = TextTask("demo", splits, Template(("", "")), classes=("a", "c"), warnings=["first"])
     assert task.warnings == (
         "first",
         "the test split has only 1 items: intervals will be wide",
@@ -109,9 +58,9 @@ def test_warnings_name_small_test_splits_and_labels_that_training_never_shows() 
 
 
 def test_an_empty_split_is_refused() -> None:
-    splits = {"train": [("x", "a")], "validation": [], "test": [("z", "c")]}
+    splits = {"train": [Row(("x",), "a")], "validation": [], "test": [Row(("z",), "c")]}
     with pytest.raises(InputError, match="demo: the validation split is empty"):
-        TextTask("demo", splits, Template("", ""))
+        TextTask("demo", splits, Template(("", "")))
 
 
 def test_the_fingerprint_sees_rows_labels_and_template() -> None:
@@ -120,8 +69,8 @@ def test_the_fingerprint_sees_rows_labels_and_template() -> None:
         make(11).fingerprint(),
         make(classes=("b", "a")).fingerprint(),
         make(classes=None).fingerprint(),
-        make(template=Template("<", ">", "")).fingerprint(),
-        make(template=Template("", "<>")).fingerprint(),
+        make(template=Template(("<", ">"), separator="")).fingerprint(),
+        make(template=Template(("", "<>"))).fingerprint(),
     }
     assert len(prints) == 6
     assert make().fingerprint() in prints
@@ -129,12 +78,12 @@ def test_the_fingerprint_sees_rows_labels_and_template() -> None:
 
 def test_a_label_that_begins_another_ends_with_a_line_break() -> None:
     """Summed over its tokens, " very" can never be less likely than " very happy": without an end it always wins."""
-    splits = {split: [("a", "very"), ("b", "very happy")] for split in ("train", "validation", "test")}
-    task = TextTask("t", splits, Template("", "?"), classes=("very", "very happy"))
+    splits = {split: [Row(("a",), "very"), Row(("b",), "very happy")] for split in SPLITS}
+    task = TextTask("t", splits, Template(("", "?")), classes=("very", "very happy"))
     assert task.labels() == (" very\n", " very happy\n")
     assert [item.target for item in task.held_out("test")] == [" very\n", " very happy\n"]
     assert {item.target for item in task.sample(2, np.random.default_rng(0))} == set(task.labels() or ())
-    apart = TextTask("t", splits, Template("", "?"), classes=("unhappy", "happy"))
+    apart = TextTask("t", splits, Template(("", "?")), classes=("unhappy", "happy"))
     assert apart.labels() == (" unhappy", " happy")
-    written = TextTask("t", splits, Template("", "?"))
+    written = TextTask("t", splits, Template(("", "?")))
     assert written.held_out("test")[0].target == " very"

@@ -52,6 +52,7 @@ def verdict(
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
+    **task_options: Any,
 ) -> Verdict:
     """Can the task be elicited from the model by context, or must the weights change?
 
@@ -62,7 +63,8 @@ def verdict(
 
     Args:
         model: a name for, or a model from, :func:`elicitable.load`, or a transformers model.
-        task: a name, a path to a CSV or JSONL file, ``hub:owner/name``, or an object with a task's four methods.
+        task: a name, a path to a CSV, JSON or Parquet file, ``hub:owner/name``, data in memory (a pandas frame, a
+            ``datasets`` object, a list of dictionaries), or an object with a task's four methods.
         budget: numbers trained; default 12·layers·d_model. Full fine-tuning is shown beside it, unbound.
         methods: which to try, by name or as objects of your own (:class:`~elicitable.methods.base.Method`); default
             all that are built in.
@@ -72,6 +74,7 @@ def verdict(
             many as the time limit pays for.
         prompts: texts for the prompt arm to try besides its own.
         out: a folder that keeps every trial; the same arguments resume there, and do nothing when complete.
+        task_options: which columns, template, label names, … (:class:`elicitable.tasks.options.TaskOptions`).
 
     Raises:
         InputError: an argument, the model or the task is not as expected; the message names it.
@@ -87,7 +90,7 @@ def verdict(
     _check(seeds, margin, time_limit, steps, test_items)
     if isinstance(budget, bool) or not isinstance(budget, int | None):
         raise InputError(f"a budget is a whole number of trained numbers, got {budget!r}.")
-    model, task = load(model), task_from(task)
+    model, task = load(model), task_from(task, **task_options)
     pace = pace_for(model, steps, test_items)
     race = Race(
         model=model,

@@ -20,7 +20,7 @@ from elicitable.records.store import Record, Store
 from elicitable.tasks.passages import ITEMS
 from elicitable.training.evaluate import Reading, answers, evaluate
 from elicitable.training.loop import Fit, Plan, Progress, prepared, train
-from elicitable.values import CurvePoint, Item
+from elicitable.values import CurvePoint, Item, Message, Messages, Text
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -238,8 +238,12 @@ def prefix_mass(
     return [[round(float(head[kept].mean()), 6) for head in layer] for layer in mass.float().cpu()]
 
 
-def _text(text: str | tuple[int, ...]) -> str:
-    return text if isinstance(text, str) else " ".join(map(str, text))
+def _text(text: Text | Messages) -> str:
+    if isinstance(text, str):
+        return text
+    if text and isinstance(text[0], Message):
+        return "\n".join(f"{turn.role}: {turn.content}" for turn in text if isinstance(turn, Message))
+    return " ".join(map(str, text))
 
 
 def curve_of(record: Record) -> tuple[CurvePoint, ...]:

@@ -54,11 +54,12 @@ def tune(
     test_items: int | None = None,
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
+    **task_options: Any,
 ) -> Tuned:
     """Train ``method`` on ``task``, sweeping its learning rate unless one is given; write an adapter to ``out``.
 
     Args:
-        model, task: as for :func:`elicitable.verdict`.
+        model, task, task_options: as for :func:`elicitable.verdict`.
         method: one of the trained methods.
         budget: numbers trained at most (default 12·layers·d_model); or ``size``: virtual tokens, or the rank.
         learning_rate: of the run; default the best of the method's own range after a short run each.
@@ -89,7 +90,7 @@ def tune(
         raise InputError("give either budget= or size=, not both.")
     if out is not None:
         Store(out)  # an unwritable folder is said before minutes are spent
-    model, task = load(model), task_from(task)
+    model, task = load(model), task_from(task, **task_options)
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
     width = size if size is not None else recipe.fitting(model, affordable).size
     pace = pace_for(model, steps, test_items)

@@ -25,8 +25,9 @@ Kind = Literal["classification", "generation"]
 class Task(Protocol):
     """Four methods and a name. Bring your own class: nothing has to be inherited.
 
-    Optional attributes: ``warnings: tuple[str, ...]``, what a person should know about the data (see
-    :func:`warnings_of`), and, for tasks of token ids, ``vocab_size: int``.
+    Optional: ``warnings: tuple[str, ...]``, what a person should know about the data (see :func:`warnings_of`);
+    ``groups(split, n)``, which items of ``held_out(split, n)`` are one piece of evidence (see :func:`groups_of`);
+    and, for tasks of token ids, ``vocab_size: int``.
 
     >>> class Echo:
     ...     name = "echo"
@@ -70,6 +71,23 @@ class TaskCard:
 def warnings_of(task: Task) -> tuple[str, ...]:
     """What the task says about its data; empty where the task has no ``warnings``."""
     return tuple(getattr(task, "warnings", ()))
+
+
+def groups_of(task: Task, split: HeldOut, n: int | None = None) -> tuple[int | str, ...]:
+    """The group of each item of ``task.held_out(split, n)``: what an interval resamples together.
+
+    The task's own ``groups`` where it has them; else items of the same prompt are one group, numbered in order of
+    first appearance.
+
+    >>> from elicitable.tasks.catalog import task_from
+    >>> groups_of(task_from("add-1"), "test", 3)
+    (0, 1, 2)
+    """
+    own = getattr(task, "groups", None)
+    if callable(own):
+        return tuple(own(split, n))
+    numbers: dict[object, int] = {}
+    return tuple(numbers.setdefault(item.prompt, len(numbers)) for item in task.held_out(split, n))
 
 
 def fingerprint_of(parts: Iterable[str | bytes]) -> str:
@@ -121,5 +139,6 @@ __all__ = [
     "checked_count",
     "checked_split",
     "fingerprint_of",
+    "groups_of",
     "warnings_of",
 ]

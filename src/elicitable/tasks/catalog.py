@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks.base import Task, TaskCard
+from elicitable.tasks.options import TaskOptions
 
 _DIGITS_SOURCE: Final = "section 5 of the paper, made here"
 _CARDS: Final = (
@@ -26,15 +27,8 @@ _CARDS: Final = (
         "vaderSentiment 0.5 on PyPI, fetched on first use",
     ),
 )
-_FILE_HINT: Final = "Or name a CSV, TSV or JSON lines file, or a Hugging Face data set as hub:owner/name."
-_COLUMN_OPTIONS: Final = ("text_column", "label_column", "prompt_column", "target_column")
-_TABLE_OPTIONS: Final = (*_COLUMN_OPTIONS, "template", "separator", "max_words", "label_names")
-OPTIONS: Final[dict[str, tuple[str, ...]]] = {
-    "digits": (),
-    "movie-reviews": ("template", "max_words"),
-    "file": (*_TABLE_OPTIONS, "validation", "test"),
-    "hub": (*_TABLE_OPTIONS, "config"),
-}
+_FILE_HINT: Final = "Or name a CSV, TSV, JSON or Parquet file, or a Hugging Face data set as hub:owner/name."
+_PREFIXES: Final = {"hub:": "hub"}
 
 
 def catalog() -> dict[str, TaskCard]:
@@ -46,14 +40,13 @@ def catalog() -> dict[str, TaskCard]:
     return {card.name: card for card in _CARDS}
 
 
-def task_from(task: str | os.PathLike[str] | Task, **options: Any) -> Task:
-    """The task that a person means by a name, a path, ``hub:owner/name``, ``owner/name`` or a task itself.
+def task_from(task: Any, **options: Any) -> Task:
+    """The task that a person means by a name, a path, ``hub:owner/name``, ``owner/name``, data or a task itself.
 
-    Options that are None count as not given. ``movie-reviews`` takes ``template`` and ``max_words``; files and hub
-    data sets take ``text_column`` and ``label_column`` or ``prompt_column`` and ``target_column``, ``template``,
-    ``separator``, ``max_words``, ``label_names``; files also ``validation`` and ``test`` (other files), hub data
-    sets ``config``. Raises :class:`InputError`, and :class:`UnknownNameError` with near matches for a name or an
-    option that there is not.
+    Data are a pandas or polars frame, an Arrow table, a ``datasets`` object, a list of dictionaries, or a dictionary
+    of these by split. ``options`` are the fields of :class:`~elicitable.tasks.options.TaskOptions`; those that are
+    None count as not given. Raises :class:`InputError`, and :class:`UnknownNameError` with near matches for a name
+    or an option that there is not.
 
     >>> task_from("descending")
     DigitTask('descending')
@@ -61,28 +54,25 @@ def task_from(task: str | os.PathLike[str] | Task, **options: Any) -> Task:
     Traceback (most recent call last):
     elicitable.errors.UnknownNameError: unknown task 'movie-review': did you mean 'movie-reviews'? ...
     """
-    options = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     if not isinstance(task, str | os.PathLike):
-        return _own_task(task, options)
+        return _own_task(task, given)
     name = os.fspath(task)
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"a task is a name or a path, not {name!r}")
     kind = _kind_of(name, is_path=not isinstance(task, str))
-    _check_options(name, kind, options)
-    return _MAKERS[kind](name, options)
+    return _MAKERS[kind](name, TaskOptions.checked(name, kind, given))
 
 
 def _kind_of(name: str, is_path: bool) -> str:
     """Which of the makers makes the task ``name``."""
-    if name == "movie-reviews" and not is_path:
-        return name
     if name in catalog() and not is_path:
-        return "digits"
-    if name.startswith("hub:"):
-        return "hub"
-    from elicitable.tasks.tables import SUFFIXES
+        return name if name in _MAKERS else "digits"
+    if found := next((kind for prefix, kind in _PREFIXES.items() if name.startswith(prefix)), None):
+        return found
+    from elicitable.tasks.files import suffix_of
 
-    if is_path or os.path.exists(name) or Path(name).suffix.lower() in SUFFIXES:
+    if is_path or os.path.exists(name) or suffix_of(Path(name)):
         return "file"
     owner, _, rest = name.partition("/")
     if owner and rest and "/" not in rest and owner not in (".", "..", "~"):
@@ -92,70 +82,46 @@ def _kind_of(name: str, is_path: bool) -> str:
     raise UnknownNameError("task", name, catalog(), _FILE_HINT)
 
 
-def _check_options(name: str, kind: str, options: Mapping[str, Any]) -> None:
-    known = OPTIONS[kind]
-    for option in options:
-        if option in known:
-            continue
-        if not known:
-            raise InputError(f"task {name!r} takes no options, so not {option!r}")
-        raise UnknownNameError(f"option of task {name!r}", option, known)
+def _own_task(task: Any, given: dict[str, Any]) -> Task:
+    """A ready-made task as it is, data as a task."""
+    from elicitable.tasks.memory import is_data, memory_task
 
-
-def _own_task(task: object, options: Mapping[str, Any]) -> Task:
     if not isinstance(task, Task):
+        if is_data(task):
+            return memory_task(task, TaskOptions.checked("data", "memory", given))
         wanted = ("name", "labels", "sample", "held_out", "fingerprint")
         lacking = ", ".join(part for part in wanted if not hasattr(task, part))
         raise InputError(f"{type(task).__name__} is no task: it lacks {lacking}")
-    if options:
-        raise InputError(f"task {task.name!r} is given ready-made and takes no options: {', '.join(options)}")
+    if given:
+        raise InputError(f"task {task.name!r} is given ready-made and takes no options: {', '.join(given)}")
     return task
 
 
-def _digits(name: str, options: Mapping[str, Any]) -> Task:
+def _digits(name: str, options: TaskOptions) -> Task:
     from elicitable.tasks.digits import DigitTask
 
     return DigitTask(name)
 
 
-def _movie_reviews(name: str, options: Mapping[str, Any]) -> Task:
-    from elicitable.tasks.movie_reviews import movie_reviews
+def _movie_reviews(name: str, options: TaskOptions) -> Task:
+    from elicitable.tasks.movie_reviews import TEMPLATE, movie_reviews
 
-    return movie_reviews(**options)
+    return movie_reviews(template=options.template or TEMPLATE)
 
 
-def _file(name: str, options: Mapping[str, Any]) -> Task:
+def _file(name: str, options: TaskOptions) -> Task:
     from elicitable.tasks.local_file import file_task
 
-    extra = {key: options[key] for key in ("validation", "test") if key in options}
-    return file_task(Path(name).expanduser(), _settings(options), **extra)
+    return file_task(Path(name).expanduser(), options)
 
 
-def _hub(name: str, options: Mapping[str, Any]) -> Task:
+def _hub(name: str, options: TaskOptions) -> Task:
     from elicitable.tasks.hub import hub_task
 
-    return hub_task(name.removeprefix("hub:"), _settings(options), config=options.get("config"))
+    return hub_task(name.removeprefix("hub:"), options)
 
 
-def _settings(options: Mapping[str, Any]) -> Any:
-    from elicitable.tasks.columns import Wanted
-    from elicitable.tasks.tabular import Settings
-
-    wanted = Wanted(**{key: options[key] for key in _COLUMN_OPTIONS if key in options})
-    rest = {key: options[key] for key in _TABLE_OPTIONS if key in options and key not in _COLUMN_OPTIONS}
-    if "label_names" in rest:
-        rest["label_names"] = _label_names(rest["label_names"])
-    return Settings(wanted, **rest)
-
-
-def _label_names(names: object) -> dict[str, str]:
-    """Old and new names of labels as texts, so that ``{0: "negative"}`` means label ``"0"``."""
-    if not isinstance(names, Mapping):
-        raise InputError(f'label_names must map labels to names, like {{"0": "negative"}}, not {names!r}')
-    return {str(label): str(name) for label, name in names.items()}
-
-
-_MAKERS: Final[dict[str, Callable[[str, Mapping[str, Any]], Task]]] = {
+_MAKERS: Final[dict[str, Callable[[str, TaskOptions], Task]]] = {
     "digits": _digits,
     "movie-reviews": _movie_reviews,
     "file": _file,

@@ -1,105 +1,182 @@
-"""Which columns of a table are the text and the label, or the prompt and the target.
+"""Which columns of a table are read, and which one is answered.
 
-Named columns are taken as named. Otherwise, in this order: the usual names; where both readings fit
+Named columns are taken as named. Otherwise, in this order: conversations; the usual names; where both readings fit
 (``input``/``target``), the one that the values suggest; where a table has just two columns, the one with fewer
-distinct values is the label, if they are few enough to be labels, else the first is the prompt.
+distinct values is the label, if they can be labels, else the first is the prompt.
+
+Some forms of data spread what is read over two columns (Alpaca's instruction and input, a passage and a question, a
+title and a body, a premise and a hypothesis): both are shown, unless a person names a column or a template.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
+from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Table
 
-TEXT_NAMES: Final = ("text", "sentence", "review", "content", "input", "question")
-LABEL_NAMES: Final = ("label", "labels", "sentiment", "class", "category", "target")
-PROMPT_NAMES: Final = ("prompt", "instruction", "input", "question")
-TARGET_NAMES: Final = ("target", "completion", "output", "response", "answer")
-MAX_LABELS: Final = 50
+TEXT_NAMES: Final = ("text", "sentence", "review", "content", "input", "question", "body", "message", "utterance")
+LABEL_NAMES: Final = ("label", "labels", "sentiment", "class", "category", "intent", "target")
+PROMPT_NAMES: Final = ("prompt", "instruction", "input", "question", "query", "text", "article", "document", "dialogue")
+TARGET_NAMES: Final = ("target", "completion", "output", "response", "answer", "summary", "highlights")
+_NAMES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "classification": (TEXT_NAMES, LABEL_NAMES),
+    "generation": (PROMPT_NAMES, TARGET_NAMES),
+}
+CHAT_NAMES: Final = ("messages", "conversations", "conversation")
+MAX_LABELS: Final = 1_000  # that are guessed; a column that is named as the label may have more
+LONGEST_LABEL: Final = 100  # characters of a value that is guessed to be a label
+
+_BODIES: Final = ("content", "text", "description", "body", "article", "abstract", "review", "message")
+_PLAIN: Final = "{{{first}}}\n{{{second}}}"
+FORMS: Final[tuple[tuple[tuple[str, ...], tuple[str, ...], int, str], ...]] = (
+    # names of the first column, of the second, which of them is the main one, and how both are shown
+    (("instruction",), ("input", "context"), 0, _PLAIN),
+    (("premise",), ("hypothesis",), 0, "Premise: {{{first}}}\nHypothesis: {{{second}}}"),
+    (("passage", "context", "paragraph", "document", "article"), ("question", "query"), 1, _PLAIN),
+    (("title", "headline", "subject"), _BODIES, 1, _PLAIN),
+    (("sentence1",), ("sentence2",), 0, _PLAIN),
+    (("sentence_1",), ("sentence_2",), 0, _PLAIN),
+    (("sentence_a",), ("sentence_b",), 0, _PLAIN),
+    (("question1",), ("question2",), 0, _PLAIN),
+    (("text1",), ("text2",), 0, _PLAIN),
+    (("question",), ("sentence",), 0, _PLAIN),
+    (("text",), ("text_pair",), 0, _PLAIN),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The column that is read and the column that is answered."""
+    """The main column that is read and the column that is answered (the same where it holds conversations).
+
+    ``form`` shows a known form's two columns; empty where the main column is read alone.
+    """
 
     kind: Kind
     text: str
     answer: str
+    form: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a person asked for; None is to be found."""
-
-    text_column: str | None = None
-    label_column: str | None = None
-    prompt_column: str | None = None
-    target_column: str | None = None
-
-
-def find_columns(table: Table, wanted: Wanted) -> Columns:
+def find_columns(table: Table, wanted: TaskOptions) -> Columns:
     """The columns of ``table`` as the head of this module says.
 
     Raises :class:`InputError` for a column that is not there, for names that contradict each other, and where the
     columns cannot be told.
 
     >>> table = Table("t.csv", ("body", "stars"), (("Fine.", "5"), ("Dull.", "1"), ("Grand.", "5")), ("", "", ""))
-    >>> find_columns(table, Wanted())
-    Columns(kind='classification', text='body', answer='stars')
+    >>> find_columns(table, TaskOptions())
+    Columns(kind='classification', text='body', answer='stars', form='')
     """
-    named = [name for name in _names(wanted) if name is not None]
-    for name in named:
+    _check_names(table, wanted)
+    shown = _shown(table, wanted)
+    if wanted.text_column is not None or wanted.label_column is not None:
+        return _complete(table, "classification", wanted.text_column, wanted.label_column, shown)
+    if wanted.prompt_column is not None or wanted.target_column is not None:
+        return _complete(table, "generation", wanted.prompt_column, wanted.target_column, shown)
+    if shown:
+        return _beside(table, shown) or _give_up(table)
+    return _conversations(table) or _by_usual_names(table) or _of_two_columns(table) or _give_up(table)
+
+
+def looks_like_labels(table: Table, column: str) -> bool:
+    """Short values that come again: every one twice on average, and at most 1,000 of them."""
+    values = table.distinct(column)
+    comes_again = len(values) <= MAX_LABELS and 2 * len(values) <= max(len(table.rows), 4)
+    return comes_again and all(len(value) <= LONGEST_LABEL and "\n" not in value for value in values)
+
+
+def _check_names(table: Table, wanted: TaskOptions) -> None:
+    texts, prompts = (wanted.text_column, wanted.label_column), (wanted.prompt_column, wanted.target_column)
+    named = [name for name in (*texts, *prompts) if name is not None]
+    for name in (*named, *([] if wanted.group_column is None else [wanted.group_column])):
         if name not in table.columns:
             raise InputError(f"{table.source} has no column {name!r}; it has {_listed(table)}")
     if len(set(named)) < len(named):
         raise InputError(f"{table.source}: the column {named[0]!r} cannot be both what is read and the answer")
-    classifies = wanted.text_column is not None or wanted.label_column is not None
-    generates = wanted.prompt_column is not None or wanted.target_column is not None
-    if classifies and generates:
+    if any(texts) and any(prompts):
         raise InputError("give text and label columns (classification), or prompt and target columns, not both")
-    if classifies:
-        return _complete(table, "classification", wanted.text_column, wanted.label_column)
-    if generates:
-        return _complete(table, "generation", wanted.prompt_column, wanted.target_column)
-    return _by_usual_names(table) or _of_two_columns(table) or _give_up(table)
 
 
-def looks_like_labels(table: Table, column: str) -> bool:
-    """Few distinct values that come again: at most 50, and at most half as many as there are rows."""
-    distinct = len(table.distinct(column))
-    return distinct <= MAX_LABELS and 2 * distinct <= max(len(table.rows), 4)
+def _conversations(table: Table) -> Columns | None:
+    """A column of whole conversations, of which the last answer is asked for."""
+    chat = _first(table, CHAT_NAMES, ())
+    if chat is not None and table.holds_messages(chat):
+        return Columns("generation", chat, chat)
+    return None
 
 
-def _names(wanted: Wanted) -> tuple[str | None, ...]:
-    return wanted.text_column, wanted.label_column, wanted.prompt_column, wanted.target_column
+def _shown(table: Table, wanted: TaskOptions) -> tuple[str, ...]:
+    """The columns that a template shows by name."""
+    return tuple(name for name in table.columns if f"{{{name}}}" in (wanted.template or ""))
 
 
-def _complete(table: Table, kind: Kind, text: str | None, answer: str | None) -> Columns:
-    """Find the partner of a named column: by its usual names, else the other one of two."""
-    texts, answers = (TEXT_NAMES, LABEL_NAMES) if kind == "classification" else (PROMPT_NAMES, TARGET_NAMES)
-    text = text or _first(table, texts, answer) or _other(table, answer)
-    answer = answer or _first(table, answers, text) or _other(table, text)
+def _complete(table: Table, kind: Kind, text: str | None, answer: str | None, shown: tuple[str, ...]) -> Columns:
+    """Find the partner of a named column: shown by the template, by its usual names, else the other one of two."""
+    texts, answers = _NAMES[kind]
+    if text is None:
+        text = next((name for name in shown if name != answer), None)
+    elif answer is None and kind == "generation" and table.holds_messages(text):
+        return Columns(kind, text, text)
+    if text is None and (found := _form(table, answer)) is not None:
+        answer = answer or _first(table, answers, found[:2])
+        if answer is not None:
+            return Columns(kind, found[0], answer, found[2])
+    text = text or _first(table, texts, (answer,)) or _other(table, answer)
+    answer = answer or _first(table, answers, (text, *shown)) or _other(table, text)
     if text is None or answer is None:
         return _give_up(table)
     return Columns(kind, text, answer)
 
 
 def _by_usual_names(table: Table) -> Columns | None:
-    label = _first(table, LABEL_NAMES, None)
-    text = _first(table, TEXT_NAMES, label)
-    target = _first(table, TARGET_NAMES, None)
-    prompt = _first(table, PROMPT_NAMES, target)
-    classifies = text is not None and label is not None
-    generates = prompt is not None and target is not None
-    if classifies and generates and label is not None:
-        classifies = looks_like_labels(table, label)
-    if classifies and text is not None and label is not None:
-        return Columns("classification", text, label)
-    if generates and prompt is not None and target is not None:
-        return Columns("generation", prompt, target)
+    return _likelier(table, [_named(table, "classification"), _named(table, "generation")])
+
+
+def _likelier(table: Table, readings: list[Columns | None]) -> Columns | None:
+    """Of a reading as labels and one as answers, the first that there is; where both are, the values decide."""
+    as_labels, as_answers = readings
+    if as_labels is not None and as_answers is not None and not looks_like_labels(table, as_labels.answer):
+        return as_answers
+    return as_labels or as_answers
+
+
+def _named(table: Table, kind: Kind) -> Columns | None:
+    """The reading as ``kind`` by usual names alone, if there is one."""
+    texts, answers = _NAMES[kind]
+    answer = _first(table, answers, ())
+    if answer is None:
+        return None
+    if (found := _form(table, answer)) is not None:
+        return Columns(kind, found[0], answer, found[2])
+    text = _first(table, texts, (answer,))
+    return None if text is None else Columns(kind, text, answer)
+
+
+def _beside(table: Table, shown: tuple[str, ...]) -> Columns | None:
+    """The reading where a template shows some columns and one of the others is the answer."""
+    labels, targets = (_first(table, _NAMES[kind][1], shown) for kind in ("classification", "generation"))
+    if labels is None and targets is None:
+        rest = [name for name in table.columns if name not in shown]
+        if len(rest) != 1:
+            return None
+        labels, targets = (rest[0] if looks_like_labels(table, rest[0]) else None), rest[0]
+    as_labels = Columns("classification", shown[0], labels) if labels is not None else None
+    return _likelier(table, [as_labels, Columns("generation", shown[0], targets) if targets is not None else None])
+
+
+def _form(table: Table, answer: str | None) -> tuple[str, str, str] | None:
+    """The main column, its companion, and how both are shown, of the first known form that the table has."""
+    for firsts, seconds, main, shown in FORMS:
+        first = _first(table, firsts, (answer,))
+        second = _first(table, seconds, (answer, first))
+        if first is not None and second is not None and table.distinct(first) and table.distinct(second):
+            pair = (first, second)
+            return pair[main], pair[1 - main], shown.format(first=first, second=second)
     return None
 
 
@@ -107,7 +184,7 @@ def _of_two_columns(table: Table) -> Columns | None:
     if len(table.columns) != 2:
         return None
     first, second = table.columns
-    sizes = {name: (len(table.distinct(name)), _length(table, name)) for name in table.columns}
+    sizes = {name: (len(table.distinct(name)), sum(map(len, table.distinct(name)))) for name in table.columns}
     label = first if sizes[first] < sizes[second] else second
     if looks_like_labels(table, label):
         return Columns("classification", second if label == first else first, label)
@@ -122,18 +199,14 @@ def _give_up(table: Table) -> Columns:
     )
 
 
-def _first(table: Table, names: tuple[str, ...], taken: str | None) -> str | None:
+def _first(table: Table, names: tuple[str, ...], taken: Iterable[str | None]) -> str | None:
     """The first column, in the order of ``names`` and whatever its case, that is not ``taken``."""
-    by_name = {column.lower(): column for column in reversed(table.columns) if column != taken}
+    by_name = {column.lower(): column for column in reversed(table.columns) if column not in taken}
     return next((by_name[name] for name in names if name in by_name), None)
 
 
 def _other(table: Table, taken: str | None) -> str | None:
     return next(name for name in table.columns if name != taken) if len(table.columns) == 2 else None
-
-
-def _length(table: Table, name: str) -> int:
-    return sum(map(len, table.distinct(name)))
 
 
 def _listed(table: Table) -> str:

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from elicitable.errors import InputError, MissingPackageError
 from elicitable.rng import generator
+from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Table, table_of_objects
-from elicitable.tasks.tabular import Settings, task_of_tables
+from elicitable.tasks.tabular import task_of_tables
 from elicitable.tasks.text import TextTask
 from elicitable.values import Split
 
@@ -23,30 +24,52 @@ SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
     "test": ("test",),
 }
 MAX_ROWS: Final = 200_000
+_NONE: Final = TaskOptions()
 
 
-def hub_task(name: str, settings: Settings | None = None, *, config: str | None = None) -> TextTask:
+def hub_task(name: str, options: TaskOptions = _NONE) -> TextTask:
     """The task of the data set ``name`` (``owner/name``, or a folder of data files); ``config`` is its subset.
 
     At most 200,000 rows of a split are used, a fixed random choice. Raises :class:`InputError` where the data set
     cannot be had or is no task.
     """
-    parts = _load(name, config)
-    found = {split: _find_part(parts, names) for split, names in SPLIT_NAMES.items()}
-    if found["train"] is None:
-        raise InputError(f"data set {name!r} has no train split; it has {', '.join(sorted(parts))}")
-    warnings: list[str] = []
+    return task_of_parts(name, _load(name, options.config), options)
+
+
+def task_of_parts(name: str, parts: Mapping[Any, Any], options: TaskOptions) -> TextTask:
+    """The task of ``datasets`` objects by the name of their split. Raises :class:`InputError` without a train split."""
+    found = split_parts(f"data set {name!r}", parts)
+    warnings = unused_parts(parts)
     tables: dict[Split, Table] = {}
     for split, part in found.items():
-        if part is not None:
-            table = _table(f"data set {name!r} ({split})", split, part, warnings)
-            if table.rows:
-                tables[split] = table
-            else:
-                warnings.append(f"the {split} split of the data set has no labels and is not used")
+        table = table_of_part(f"data set {name!r} ({split})", split, part, warnings)
+        if table.rows:
+            tables[split] = table
+        else:
+            warnings.append(f"the {split} split of the data set has no labels and is not used")
     if "train" not in tables:
         raise InputError(f"data set {name!r}: its train split has no labelled rows")
-    return task_of_tables(name, tables, settings or Settings(), _label_order(found["train"]), warnings)
+    return task_of_tables(name, tables, options, _label_order(found["train"]), warnings)
+
+
+def split_parts(source: str, parts: Mapping[Any, Any]) -> dict[Split, Any]:
+    """The parts under the names of the three splits; raises :class:`InputError` where train is not there."""
+    by_name = {str(name).lower(): part for name, part in parts.items()}
+    found = {split: next((by_name[n] for n in names if n in by_name), None) for split, names in SPLIT_NAMES.items()}
+    if found["train"] is None:
+        raise InputError(f"{source} has no train split; it has {', '.join(sorted(map(str, parts)))}")
+    return {split: part for split, part in found.items() if part is not None}
+
+
+def unused_parts(parts: Mapping[Any, Any]) -> list[str]:
+    """What is said of splits under names that are none of the three.
+
+    >>> unused_parts({"train": 1, "unsupervised": 2})
+    ['splits of the data that are not used: unsupervised']
+    """
+    known = {name for names in SPLIT_NAMES.values() for name in names}
+    others = [str(name) for name in parts if str(name).lower() not in known]
+    return [f"splits of the data that are not used: {', '.join(others)}"] if others else []
 
 
 def _load(name: str, config: str | None) -> Mapping[str, Any]:
@@ -66,29 +89,34 @@ def _load(name: str, config: str | None) -> Mapping[str, Any]:
     return dict(loaded)
 
 
-def _find_part(parts: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((parts[name] for name in names if name in parts), None)
-
-
-def _table(source: str, split: Split, part: Any, warnings: list[str]) -> Table:
+def table_of_part(source: str, split: Split, part: Any, warnings: list[str]) -> Table:
     """The rows of one part as texts, class labels by their names, rows with a hidden label (−1) left out."""
+    if not hasattr(part, "__len__"):
+        raise InputError(f"{source} is a stream without an end; take rows of it: Dataset.from_list(list(part.take(n)))")
     if len(part) > MAX_ROWS:
         warnings.append(f"{MAX_ROWS:,} of {len(part):,} rows of the {split} split are used, chosen at random")
         chosen = generator(0, "hub", split).choice(len(part), MAX_ROWS, replace=False)
         part = part.select(sorted(chosen.tolist()))
-    part = part.select_columns(_plain_columns(part))
+    dropped = [(name, f"no texts or numbers, but {feature}"[:80]) for name, feature in part.features.items()]
+    kept = [name for name, feature in part.features.items() if _is_read(feature)]
+    part = part.select_columns(kept).with_format(None)
     names = _class_names(part)
     objects = []
     for index, row in enumerate(part):
         if all(row[column] is not None and row[column] >= 0 for column in names):
             named = {column: known[row[column]] for column, known in names.items()}
             objects.append((f"row {index}", {**row, **named}))
-    return table_of_objects(source, objects)
+    table = table_of_objects(source, objects)
+    left_out = tuple((name, why) for name, why in dropped if name not in kept)
+    return Table(source, table.columns, table.rows, table.places, (*table.left_out, *left_out), table.notes)
 
 
-def _plain_columns(part: Any) -> list[str]:
-    """The columns of texts, numbers and classes; images, sounds and lists are not even decoded."""
-    return [name for name, feature in part.features.items() if type(feature).__name__ in ("Value", "ClassLabel")]
+def _is_read(feature: Any) -> bool:
+    """Whether a column holds texts, numbers, classes or messages; images and sounds are not even decoded."""
+    if type(feature).__name__ in ("Value", "ClassLabel"):
+        return True
+    held = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+    return isinstance(held, Mapping) and ({"role", "content"} <= set(held) or {"from", "value"} <= set(held))
 
 
 def _class_names(part: Any) -> dict[str, list[str]]:

@@ -1,22 +1,22 @@
-"""A person's own file as a task: CSV, TSV or JSON lines."""
+"""A person's own file as a task: CSV, TSV, JSON, Parquet or Arrow."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Final
 
-from elicitable.tasks.tables import Table, read_table
-from elicitable.tasks.tabular import Settings, task_of_tables
+from elicitable.tasks.files import read_table
+from elicitable.tasks.options import TaskOptions
+from elicitable.tasks.tables import Table
+from elicitable.tasks.tabular import task_of_tables
 from elicitable.tasks.text import TextTask
 from elicitable.values import Split
 
+_NONE: Final = TaskOptions()
 
-def file_task(
-    path: str | Path,
-    settings: Settings | None = None,
-    *,
-    validation: str | Path | None = None,
-    test: str | Path | None = None,
-) -> TextTask:
+
+def file_task(path: str | os.PathLike[str], options: TaskOptions = _NONE) -> TextTask:
     """The task of one file, named after it; ``validation`` and ``test`` are files of their own where given.
 
     A split that is not given is split off by the hash of the text: 10 % validation, 20 % test. Every mistake in a
@@ -31,9 +31,9 @@ def file_task(
     >>> task.name, task.labels(), sum(task.sizes.values())
     ('mail.csv', (' ham', ' spam'), 90)
     """
-    tables: dict[Split, Table] = {"train": read_table(path)}
-    if validation is not None:
-        tables["validation"] = read_table(validation)
-    if test is not None:
-        tables["test"] = read_table(test)
-    return task_of_tables(Path(path).name, tables, settings or Settings())
+    tables: dict[Split, Table] = {"train": read_table(path, options.encoding)}
+    if options.validation is not None:
+        tables["validation"] = read_table(options.validation, options.encoding)
+    if options.test is not None:
+        tables["test"] = read_table(options.test, options.encoding)
+    return task_of_tables(Path(path).name, tables, options)

@@ -27,12 +27,13 @@ from typing import Final
 
 from elicitable.cache import cache_dir, replace_file
 from elicitable.errors import InputError
-from elicitable.tasks.splitting import Pair, split_pairs
-from elicitable.tasks.text import Template, TextTask, cut_words, word_limit
+from elicitable.tasks.reading import Reading
+from elicitable.tasks.splitting import Row, split_rows
+from elicitable.tasks.template import Template
+from elicitable.tasks.text import TextTask
 
 LABELS: Final = ("negative", "positive")
 TEMPLATE: Final = "Review: {text}\nSentiment:"
-MAX_WORDS: Final = 60  # at most 96 tokens; none of these sentences is longer
 NEUTRAL: Final = 0.5  # mean ratings in [−0.5, 0.5] are dropped
 
 _REQUIREMENT: Final = "vaderSentiment==0.5"
@@ -43,31 +44,30 @@ _TABLE: Final = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 _TABLE_SHA256: Final = "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350"
 
 
-def movie_reviews(*, template: str = TEMPLATE, max_words: int | None = None) -> TextTask:
-    """The task; fetches the data on first use. ``max_words`` cuts longer texts: None is 60, 0 cuts nothing.
+def movie_reviews(*, template: str = TEMPLATE) -> TextTask:
+    """The task; fetches the data on first use. Its splits are by the hash of the text alone, as recorded.
 
     Raises :class:`InputError` where the data cannot be had, with what to do.
     """
-    limit = word_limit(max_words, MAX_WORDS)
-    pairs = [(cut_words(text, limit), label) for text, label in read_pairs(load_table())]
-    splits, _ = split_pairs({"train": pairs})
+    splits, _ = split_rows({"train": read_rows(load_table())})
     form = Template.parse(template, "classification")
-    return TextTask("movie-reviews", splits, form, classes=LABELS)
+    reading = Reading("vaderSentiment 0.5", (("text", "read"), ("mean rating", "label")), (), template + " …")
+    return TextTask("movie-reviews", splits, form, classes=LABELS, reading=reading)
 
 
-def read_pairs(table: bytes) -> list[Pair]:
+def read_rows(table: bytes) -> list[Row]:
     r"""Text and label of every row (id, mean rating, text) that is not neutral.
 
-    >>> read_pairs(b"1\t2.1\tR &amp; B  rocks\r\n2\t0.5\tSo so\r\n3\t-0.6\tTepid")
-    [('R & B rocks', 'positive'), ('Tepid', 'negative')]
+    >>> read_rows(b"1\t2.1\tR &amp; B  rocks\r\n2\t0.5\tSo so\r\n3\t-0.6\tTepid")
+    [Row(cells=('R & B rocks',), answer='positive', group=''), Row(cells=('Tepid',), answer='negative', group='')]
     """
-    pairs = []
-    for row in table.decode("utf-8").splitlines():
-        _, rating, text = row.split("\t")
+    rows = []
+    for line in table.decode("utf-8").splitlines():
+        _, rating, text = line.split("\t")
         if abs(float(rating)) > NEUTRAL:
             label = "positive" if float(rating) > 0 else "negative"
-            pairs.append((" ".join(html.unescape(text).split()), label))
-    return pairs
+            rows.append(Row((" ".join(html.unescape(text).split()),), label))
+    return rows
 
 
 def load_table() -> bytes:

@@ -1,200 +1,185 @@
-"""Reading a person's own table: CSV, TSV or JSON lines. Nothing in a file is trusted, everything is named.
+"""The one form behind every source of rows: named columns of cells, whatever file or object they came from.
 
-Every way a file can be wrong raises :class:`InputError` with the file, the line where there is one, what was
-expected and what to do.
+A cell is a text, the messages of a conversation, or None where there is nothing that can be read. What was left out
+on the way (a column of numbers that only counts the rows, a column of pictures) is kept by name, to be said back.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import datetime
+import decimal
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from elicitable.errors import InputError
+from elicitable.tasks.messages import messages_from
+from elicitable.values import Messages
 
-DELIMITED: Final = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-JSON_LINES: Final = (".jsonl", ".ndjson", ".json")
-SUFFIXES: Final = (*DELIMITED, *JSON_LINES)
-MAX_BYTES: Final = 1 << 30
+Cell = str | Messages | None
+LISTED: Final = 20  # bad rows that a message names one by one
+
+_UNNAMED: Final = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
+_WHOLE: Final = re.compile(r"\d{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of texts under named columns. A cell is None where it is missing; ``places[i]`` names row i."""
+    """Rows of cells under named columns; ``places[i]`` names row i.
+
+    ``left_out`` are the columns that were not taken over, each with the reason; ``notes`` are what a person should
+    know about the reading.
+    """
 
     source: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str | None, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
     places: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def column(self, name: str) -> list[str]:
-        """The cells of one column, white space at both ends taken off. Raises where one is missing or empty.
+    def cells(self, name: str) -> list[Cell]:
+        """The cells of one column, white space at both ends of texts taken off.
 
-        >>> Table("t.csv", ("a", "b"), (("1", " x "), ("2", None)), ("line 2", "line 3")).column("a")
-        ['1', '2']
+        >>> Table("t.csv", ("a", "b"), (("1", " x "), ("2", None)), ("line 2", "line 3")).cells("b")
+        ['x', None]
         """
         index = self.columns.index(name)
-        cells = []
-        for row, place in zip(self.rows, self.places, strict=True):
-            cell = row[index]
-            if cell is None or not cell.strip():
-                what = "is empty" if cell is not None else "is missing, null or not a single value"
-                raise InputError(f"{self.source}, {place}: column {name!r} {what}")
-            if not _is_unicode(cell):
-                raise InputError(f"{self.source}, {place}: column {name!r} holds half a surrogate pair")
-            cells.append(cell.strip())
-        return cells
+        return [cell.strip() if isinstance(cell := row[index], str) else cell for row in self.rows]
 
     def distinct(self, name: str) -> set[str]:
-        """The distinct cells of one column, missing ones left out."""
-        index = self.columns.index(name)
-        return {cell.strip() for row in self.rows if (cell := row[index]) is not None}
+        """The distinct texts of one column, empty and missing ones left out."""
+        return {cell for cell in self.cells(name) if isinstance(cell, str) and cell}
+
+    def holds_messages(self, name: str) -> bool:
+        """Whether a column holds conversations."""
+        return any(isinstance(cell, tuple) for cell in self.cells(name))
 
 
-def read_table(path: str | Path) -> Table:
-    """Read one file, by its suffix: ``.csv``, ``.tsv``, ``.tab``, or ``.jsonl``, ``.ndjson``, ``.json``.
+def fault_of(cell: Cell) -> str | None:
+    """What is wrong with a cell that must be read; None where nothing is.
 
-    Raises :class:`InputError` for a file that is missing, a folder, unreadable, of another kind, larger than 1 GiB,
-    not UTF-8, without rows, ragged, or not one JSON object a line.
+    >>> fault_of("fine"), fault_of(" "), fault_of(None)
+    (None, 'is empty', 'is missing, null or not a single value')
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES and path.is_file():
-        raise InputError(f"{path}: cannot tell the kind of file by its name; expected {', '.join(SUFFIXES)}")
-    text = _decode(path, _read_bytes(path))
-    table = _read_json_lines(path, text) if suffix in JSON_LINES else _read_delimited(path, text, suffix)
-    if not table.rows:
-        raise InputError(f"{path} has no rows, only {'the column names' if text.strip() else 'white space'}")
-    return table
+    if cell is None:
+        return "is missing, null or not a single value"
+    texts = [cell] if isinstance(cell, str) else [part for turn in cell for part in (turn.role, turn.content)]
+    if isinstance(cell, str) and not cell.strip():
+        return "is empty"
+    return None if all(map(_is_unicode, texts)) else "holds half a surrogate pair"
 
 
-def _read_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name one file in it ({', '.join(SUFFIXES)})")
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
-    try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= MAX_BYTES else b""
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    if size > MAX_BYTES:
-        raise InputError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read")
-    if not data:
-        raise InputError(f"{path} is empty")
-    return data
+def without_bad_rows(table: Table, fault: Callable[[tuple[Cell, ...]], str | None], skip: bool) -> Table:
+    """``table`` without the rows in which ``fault`` finds something, in words; all of them are named.
 
-
-def _decode(path: Path, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+    Raises :class:`InputError` where there are such rows and they are not to be skipped, or nothing is left.
+    """
+    found = [(number, fault(row)) for number, row in enumerate(table.rows)]
+    bad = {number: f"{table.places[number]}: {why}" for number, why in found if why}
+    if not bad:
+        return table
+    listed = "; ".join(list(bad.values())[:LISTED]) + (f"; and {len(bad) - LISTED:,} more" if len(bad) > LISTED else "")
+    if not skip:
+        count = "" if len(bad) == 1 else f" ({len(bad):,} such rows)"
         raise InputError(
-            f"{path}, line {line}: byte {error.start} (0x{data[error.start]:02x}) is not UTF-8; "
-            "save the file as UTF-8 and try again"
-        ) from error
+            f"{table.source}, {listed}{count}. Mend them, or leave such rows out: --skip-bad-rows (skip_bad_rows=True)"
+        )
+    kept = [number for number in range(len(table.rows)) if number not in bad]
+    if not kept:
+        raise InputError(f"{table.source}: no row is left without the bad ones: {listed}")
+    note = f"{table.source}: {len(bad):,} of {len(table.rows):,} rows are left out: {listed}"
+    return replace(
+        table,
+        rows=tuple(table.rows[number] for number in kept),
+        places=tuple(table.places[number] for number in kept),
+        notes=(*table.notes, note),
+    )
 
 
-def _read_delimited(path: Path, text: str, suffix: str) -> Table:
-    """A first row of column names, then rows of the same length; empty lines are skipped."""
-    delimiter = DELIMITED[suffix]
-    first_line = text.lstrip().partition("\n")[0]
-    if delimiter not in first_line and ";" in first_line:
-        delimiter = ";"  # what spreadsheets write where the comma is the decimal point
-    records = _records(path, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    _, header = next(records, (1, []))
-    columns = tuple(name.strip() for name in header)
-    _check_columns(path, columns)
-    rows, places = [], []
-    for line, record in records:
-        if len(record) != len(columns):
+def without_index(table: Table) -> Table:
+    """``table`` without columns that have no name and only count its rows, as pandas and R write them.
+
+    Raises :class:`InputError` for a column without a name that holds something else, and for a name that comes twice.
+
+    >>> table = Table("t.csv", ("", "text"), (("0", "a"), ("1", "b")), ("line 2", "line 3"))
+    >>> without_index(table).columns, without_index(table).left_out
+    (('text',), (('', 'it only numbers the rows'),))
+    """
+    counts = {name for name in table.columns if _UNNAMED.fullmatch(name) and _is_numbering(table, name)}
+    kept = [index for index, name in enumerate(table.columns) if name not in counts]
+    for index in kept:
+        if not table.columns[index]:
             raise InputError(
-                f"{path}, line {line}: {len(record)} fields, but the first row names {len(columns)} columns "
-                f"({', '.join(columns)}); put quotes around a text that contains {delimiter!r} or a line break"
+                f"{table.source}: column {index + 1} has no name in the first row ({', '.join(table.columns)})"
             )
-        rows.append(tuple(record))
-        places.append(f"line {line}")
-    return Table(str(path), columns, tuple(rows), tuple(places))
-
-
-def _records(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each record that is not an empty line."""
-    start = 1
-    try:
-        for record in reader:
-            if any(cell.strip() for cell in record) or len(record) > 1:
-                yield start, record
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path}, line {start}: {error}") from error
-
-
-def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
-    if not columns:
-        raise InputError(f"{path} has no rows")
-    unnamed = [index + 1 for index, name in enumerate(columns) if not name]
-    if unnamed:
-        raise InputError(f"{path}: column {unnamed[0]} has no name in the first row ({', '.join(columns)})")
-    twice = [name for name, count in Counter(columns).items() if count > 1]
+    twice = [name for name, count in Counter(table.columns[index] for index in kept).items() if count > 1]
     if twice:
-        raise InputError(f"{path}: two columns have the name {twice[0]!r}")
+        raise InputError(f"{table.source}: two columns have the name {twice[0]!r}")
+    if not counts:
+        return table
+    reasons = tuple((name, "it only numbers the rows") for name in table.columns if name in counts)
+    return replace(
+        table,
+        columns=tuple(table.columns[index] for index in kept),
+        rows=tuple(tuple(row[index] for index in kept) for row in table.rows),
+        left_out=(*table.left_out, *reasons),
+    )
 
 
-def _read_json_lines(path: Path, text: str) -> Table:
-    """One object a line; the columns are all keys in order of first appearance; empty lines are skipped."""
-    objects = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            objects.append((f"line {number}", _read_object(path, number, line)))
-    return table_of_objects(str(path), objects)
+def _is_numbering(table: Table, name: str) -> bool:
+    """Whether a column holds different whole numbers only, in whatever order."""
+    cells = table.cells(name)
+    return (
+        len(cells) > 1
+        and all(isinstance(cell, str) and _WHOLE.fullmatch(cell) for cell in cells)
+        and len(set(cells)) == len(cells)
+    )
 
 
-def _read_object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        whole = " (one object a line is expected, not one list over the whole file)" if number == 1 else ""
-        raise InputError(f"{path}, line {number}: not valid JSON: {error}{whole}") from error
-    if not isinstance(found, dict):
-        kind = {list: "a list", str: "a text", type(None): "null", bool: "true or false"}.get(type(found), "a number")
-        raise InputError(f"{path}, line {number}: expected a JSON object like {{…}}, found {kind}")
-    return found
-
-
-def table_of_objects(source: str, objects: Iterable[tuple[str, dict[str, Any]]]) -> Table:
-    """A table of (place, object) pairs; a value that is no text, number or truth value counts as missing.
+def table_of_objects(source: str, objects: Iterable[tuple[str, Mapping[Any, Any]]]) -> Table:
+    """A table of (place, object) pairs; a value that is neither text, number, truth value nor messages is missing.
 
     >>> table_of_objects("x", [("line 1", {"text": "a", "label": 1}), ("line 2", {"text": "b"})]).rows
     (('a', '1'), ('b', None))
     """
     objects = list(objects)
-    columns = tuple(dict.fromkeys(key for _, found in objects for key in found))
-    rows = [tuple(_cell(source, place, name, found.get(name)) for name in columns) for place, found in objects]
-    return Table(source, columns, tuple(rows), tuple(place for place, _ in objects))
+    keys = list(dict.fromkeys(key for _, found in objects for key in found))
+    rows = tuple(tuple(cell_of(found.get(key)) for key in keys) for _, found in objects)
+    return without_index(Table(source, tuple(map(str, keys)), rows, tuple(place for place, _ in objects)))
 
 
-def _cell(source: str, place: str, name: str, value: Any) -> str | None:
-    """A value as text: whole numbers without a point, truth values as JSON writes them; None for all others.
+def cell_of(value: Any) -> Cell:
+    """A value as a cell: whole numbers without a point, truth values as JSON writes them; None for all others.
 
-    >>> [_cell("x", "line 1", "label", value) for value in ("a", 1, 1.0, 0.5, True, None)]
+    >>> [cell_of(value) for value in ("a", 1, 1.0, 0.5, True, None)]
     ['a', '1', '1', '0.5', 'true', None]
     """
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()  # a number of numpy's
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
+    if isinstance(value, int | float | decimal.Decimal):
+        return _number(value)
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat() if value == value else None  # pandas' NaT equals nothing
+    return messages_from(value)
+
+
+def _number(value: float | decimal.Decimal) -> str | None:
+    try:
+        if not math.isfinite(value):
+            return None
+        if isinstance(value, float):
+            return str(int(value)) if value == int(value) else repr(value)
         return str(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return str(int(value)) if value == int(value) else repr(value)
-    return None
+    except (OverflowError, ValueError):  # a whole number of more digits than Python converts
+        return None
 
 
 def _is_unicode(text: str) -> bool:

@@ -1,47 +1,35 @@
-"""From tables to a task: the settings a person can give, the checks, and the assembly.
+"""From tables to a task: the checks and the assembly.
 
-Local files and hub data sets both end here, so that the same data give the same task wherever they lay.
+Files, hub data sets and data in memory all end here, so that the same data give the same task wherever they lay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import inf, isfinite
 from typing import Final
 
-from elicitable.errors import InputError, UnknownNameError
+from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
-from elicitable.tasks.columns import MAX_LABELS, Columns, Wanted, find_columns
-from elicitable.tasks.splitting import Pair, split_pairs
-from elicitable.tasks.tables import Table
-from elicitable.tasks.text import Template, TextTask, cut_words, word_limit
+from elicitable.tasks.columns import Columns, find_columns
+from elicitable.tasks.labels import check_labels, label_names, label_warnings, renamed
+from elicitable.tasks.options import TaskOptions
+from elicitable.tasks.reading import Reading, reading_of
+from elicitable.tasks.rows import fault_in, row_warnings, rows_of
+from elicitable.tasks.splitting import Row, split_rows
+from elicitable.tasks.tables import Table, without_bad_rows
+from elicitable.tasks.template import Template
+from elicitable.tasks.text import TextTask
 from elicitable.values import Split
 
 TEMPLATES: Final[dict[Kind, str]] = {"classification": "{text}\nLabel:", "generation": "{prompt}"}
-MAX_WORDS: Final = 60
 MIN_TEXTS: Final = 40  # below this, a split of 70/10/20 would have an empty part too often
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a person can say about a table.
-
-    ``max_words`` None means 60 for classification and no cutting for generation (the end of a prompt matters
-    there); 0 means no cutting. ``label_names`` renames labels, and two labels of one name become one.
-    """
-
-    wanted: Wanted = field(default_factory=Wanted)
-    template: str | None = None
-    separator: str | None = None
-    max_words: int | None = None
-    label_names: Mapping[str, str] = field(default_factory=dict)
+_NONE: Final = TaskOptions()
 
 
 def task_of_tables(
     name: str,
     tables: Mapping[Split, Table],
-    settings: Settings,
+    options: TaskOptions = _NONE,
     order: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> TextTask:
@@ -52,91 +40,66 @@ def task_of_tables(
 
     >>> rows = tuple((f"text {i}", "yn"[i % 2]) for i in range(60))
     >>> table = Table("t.csv", ("text", "label"), rows, tuple(f"line {i + 2}" for i in range(60)))
-    >>> task_of_tables("t.csv", {"train": table}, Settings(label_names={"y": "yes", "n": "no"})).labels()
+    >>> task_of_tables("t.csv", {"train": table}, TaskOptions(label_names={"y": "yes", "n": "no"})).labels()
     (' no', ' yes')
     """
     train = tables["train"]
-    columns = find_columns(train, settings.wanted)
-    max_words = word_limit(settings.max_words, MAX_WORDS if columns.kind == "classification" else None)
-    pairs: dict[Split, list[Pair]] = {}
-    cut = 0
-    for split, table in tables.items():
-        texts, answers = _read_columns(table, columns)
-        shown = [cut_words(text, max_words) for text in texts]
-        cut += sum(a != b for a, b in zip(texts, shown, strict=True))
-        pairs[split] = list(zip(shown, answers, strict=True))
+    columns = find_columns(train, options)
+    if options.group_column == columns.answer:
+        raise InputError(f"{train.source}: the column {columns.answer!r} is the answer and cannot group the rows too")
+    template = _template(train, columns, options)
+    tables = {split: _usable(table, columns, template, options) for split, table in tables.items()}
+    rows = {split: rows_of(table, columns, template, options.group_column) for split, table in tables.items()}
     classes = None
     if columns.kind == "classification":
-        classes = _rename(train.source, pairs, settings.label_names, order)
-        _check_labels(train, columns, classes)
-    elif settings.label_names:
+        classes = renamed(train.source, rows, label_names(options.label_names or {}), order)
+        check_labels(train, columns, classes, options.label_column is not None)
+    elif options.label_names:
         raise InputError(f"{train.source} has prompts and targets: label names do not apply to it")
-    _check_size(train, pairs)
-    splits, removed = split_pairs(pairs)
+    _check_size(train, rows)
+    splits, removed = split_rows(rows, is_stratified=classes is not None)
     if removed and not splits["train"]:
         raise InputError(
             f"{train.source}: every text is also in the validation or test data, so nothing is left to train on"
         )
-    template = Template.parse(settings.template or TEMPLATES[columns.kind], columns.kind, settings.separator)
-    notes = [*warnings, *_cut_warning(cut, pairs, max_words), *_overlap_warning(removed)]
-    if classes is not None:
-        notes += _contradictions(pairs)
-    return TextTask(name, splits, template, classes=classes, warnings=notes)
+    reading = reading_of(tables, columns, template, options.group_column)
+    notes = [*warnings, *(note for table in tables.values() for note in table.notes), *_unused_warning(reading)]
+    notes += [*_overlap_warning(removed), *(label_warnings(splits, classes) if classes else ())]
+    notes += row_warnings(splits, columns, template, options.group_column)
+    return TextTask(name, splits, template, classes=classes, warnings=notes, reading=reading)
 
 
-def _read_columns(table: Table, columns: Columns) -> tuple[list[str], list[str]]:
-    for name in (columns.text, columns.answer):
+def _template(table: Table, columns: Columns, options: TaskOptions) -> Template:
+    """The template of a table; that of conversations shows nothing, for they are shown by the model's own."""
+    if table.holds_messages(columns.text) or table.holds_messages(columns.answer):
+        if options.template is not None or options.separator is not None:
+            raise InputError(
+                f"{table.source}: column {columns.text!r} holds messages, which the model's chat template shows; "
+                "leave out the template and the separator"
+            )
+        return Template((), (), (columns.text,), "")
+    default = TEMPLATES[columns.kind]
+    if columns.form:
+        default = default.replace("{text}", columns.form).replace("{prompt}", columns.form)
+    asked = options.template or default
+    return Template.parse(asked, columns.kind, options.separator, table.columns, columns.text)
+
+
+def _usable(table: Table, columns: Columns, template: Template, options: TaskOptions) -> Table:
+    """``table`` with its columns looked for, and without its bad rows where they are to be skipped."""
+    group = [] if options.group_column is None else [options.group_column]
+    for name in (columns.text, columns.answer, *template.names, *group):
         if name not in table.columns:
             raise InputError(
                 f"{table.source} has no column {name!r}, unlike the training data; it has the columns "
                 f"{', '.join(table.columns)}"
             )
-    return table.column(columns.text), table.column(columns.answer)
+    return without_bad_rows(table, fault_in(table, columns, template), bool(options.skip_bad_rows))
 
 
-def _rename(
-    source: str, pairs: dict[Split, list[Pair]], names: Mapping[str, str], order: Sequence[str]
-) -> tuple[str, ...]:
-    """Give the labels in ``pairs`` their names, in place; return the distinct ones, numbers by size."""
-    found = {label for rows in pairs.values() for _, label in rows}
-    for unknown in sorted(set(names) - found):
-        raise UnknownNameError("label", unknown, found, f"(in the label names for {source})")
-    ranked = [label for label in order if label in found] + sorted(found - set(order), key=_rank)
-    for split, rows in pairs.items():
-        pairs[split] = [(text, names.get(label, label)) for text, label in rows]
-    return tuple(dict.fromkeys(names.get(label, label) for label in ranked))
-
-
-def _rank(label: str) -> tuple[float, str]:
-    try:
-        number = float(label)
-    except ValueError:
-        number = inf
-    return (number if isfinite(number) else inf), label
-
-
-def _check_labels(table: Table, columns: Columns, classes: Sequence[str]) -> None:
-    if columns.answer in classes:
-        raise InputError(
-            f"{table.source}: {columns.answer!r} is the name of the label column and also a label: the first row "
-            "seems to be data; put column names above it"
-        )
-    if len(classes) == 1:
-        raise InputError(
-            f"{table.source}: every row has the label {classes[0]!r} in column {columns.answer!r}; "
-            "a task needs at least two"
-        )
-    if len(classes) > MAX_LABELS:
-        raise InputError(
-            f"{table.source}: column {columns.answer!r} has {len(classes)} distinct values, too many for labels "
-            f"(at most {MAX_LABELS}). If they are answers to be written, name the columns as prompt and target: "
-            f"--prompt-column {columns.text} --target-column {columns.answer}"
-        )
-
-
-def _check_size(table: Table, pairs: Mapping[Split, Sequence[Pair]]) -> None:
-    distinct = len({text for text, _ in pairs["train"]})
-    missing = [split for split in ("validation", "test") if split not in pairs]
+def _check_size(table: Table, rows: Mapping[Split, Sequence[Row]]) -> None:
+    distinct = len({row.text for row in rows["train"]})
+    missing = [split for split in ("validation", "test") if split not in rows]
     if missing and distinct < MIN_TEXTS:
         raise InputError(
             f"{table.source} has {distinct} different texts, too few to split off {' and '.join(missing)}: "
@@ -144,18 +107,13 @@ def _check_size(table: Table, pairs: Mapping[Split, Sequence[Pair]]) -> None:
         )
 
 
-def _contradictions(pairs: Mapping[Split, Sequence[Pair]]) -> list[str]:
-    answers: dict[str, set[str]] = {}
-    for rows in pairs.values():
-        for text, answer in rows:
-            answers.setdefault(text, set()).add(answer)
-    count = sum(len(found) > 1 for found in answers.values())
-    return [f"texts that occur with different labels: {count} (they stay in the data)"] if count else []
-
-
-def _cut_warning(cut: int, pairs: Mapping[Split, Sequence[Pair]], max_words: int | None) -> list[str]:
-    total = sum(map(len, pairs.values()))
-    return [f"{cut} of {total} texts are cut to their first {max_words} words (max_words)"] if cut else []
+def _unused_warning(reading: Reading) -> list[str]:
+    unused = [name for name, why in reading.unused if not why]
+    if not unused:
+        return []
+    what = "columns that are not used" if len(unused) > 1 else "a column that is not used"
+    braces = f"{{{unused[0]}}}"
+    return [f"{what}: {', '.join(unused)} (a template can show them, by name: {braces})"]
 
 
 def _overlap_warning(removed: int) -> list[str]:

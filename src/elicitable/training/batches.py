@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from elicitable.tasks.base import Task
     from elicitable.values import Item
 
+Ids = tuple[int, ...]
 IGNORED = -100
 CHUNK = 32  # batches drawn at once, because drawing few items is what costs
 
@@ -64,7 +65,7 @@ def encode(model: Model, items: Sequence[Item], max_tokens: int = 1024, has_star
 
 
 def _encode_ids(model: Model, items: Sequence[Item]) -> Batch:
-    rows = [([int(i) for i in item.prompt], [int(i) for i in item.target]) for item in items]
+    rows = [([int(i) for i in cast("Ids", item.prompt)], [int(i) for i in item.target]) for item in items]
     for item, (_, answer) in zip(items, rows, strict=True):
         if not answer:
             raise InputError(f"the answer {item.target!r} has no tokens; every item needs an answer.")

@@ -1,0 +1,103 @@
+"""Rows of Parquet and Arrow files, a batch at a time. pyarrow is imported here only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from elicitable.errors import ElicitableError, InputError, MissingPackageError
+from elicitable.tasks.tables import Cell, Table, cell_of, without_index
+
+PARQUET: Final = (".parquet", ".pq")
+SUFFIXES: Final = (*PARQUET, ".arrow", ".feather", ".ipc")
+_ROWS: Final = 1_024
+_CELL_BYTES: Final = 8  # at least, so that a column of nothing is not free
+
+
+def read_arrow(path: Path, kind: str, max_bytes: int) -> Table:
+    """The table of a file of ``kind``; columns of pictures, vectors and the like are left out by name.
+
+    Raises :class:`InputError` where the file is damaged, or its cells take more than ``max_bytes`` unpacked: what a
+    Parquet file states of itself is compared first, then the cells are counted batch by batch.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingPackageError(f"{path} needs the package pyarrow: python -m pip install pyarrow") from error
+    try:
+        with path.open("rb") as file:
+            return _table(path, _parquet(path, file, max_bytes) if kind in PARQUET else _ipc(file), max_bytes)
+    except ElicitableError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} cannot be read as {kind.removeprefix('.')}: {first}") from error
+
+
+def table_of_batches(source: str, schema: Any, batches: Iterator[Any], max_bytes: int) -> Table:
+    """The table of record batches of ``schema``."""
+    names = [field.name for field in schema if _is_read(field.type)]
+    dropped = [(f.name, f"no texts or numbers, but {f.type}"[:80]) for f in schema if not _is_read(f.type)]
+    rows: list[tuple[Cell, ...]] = []
+    size = 0
+    for batch in batches:
+        columns = [[cell_of(value) for value in batch.column(name).to_pylist()] for name in names]
+        size += sum(_CELL_BYTES + (len(cell) if cell else 0) for column in columns for cell in column)
+        if size > max_bytes:
+            raise InputError(f"{source} unpacks to more than {max_bytes:,} bytes, which is the most that is read")
+        rows += zip(*columns, strict=True)
+    places = tuple(f"row {number}" for number in range(1, len(rows) + 1))
+    return without_index(Table(source, tuple(names), tuple(rows), places, tuple(dropped)))
+
+
+def _table(path: Path, opened: tuple[Any, Iterator[Any]], max_bytes: int) -> Table:
+    return table_of_batches(str(path), *opened, max_bytes)
+
+
+def _parquet(path: Path, file: Any, max_bytes: int) -> tuple[Any, Iterator[Any]]:
+    from pyarrow import parquet
+
+    found = parquet.ParquetFile(file)
+    groups = (found.metadata.row_group(index) for index in range(found.metadata.num_row_groups))
+    stated = sum(group.total_byte_size for group in groups)
+    if stated > max_bytes:
+        raise InputError(f"{path} unpacks to {stated:,} bytes; at most {max_bytes:,} are read")
+    names = [field.name for field in found.schema_arrow if _is_read(field.type)]
+    return found.schema_arrow, found.iter_batches(batch_size=_ROWS, columns=names)
+
+
+def _ipc(file: Any) -> tuple[Any, Iterator[Any]]:
+    """An Arrow file, or a stream, which is how ``datasets`` keeps its tables."""
+    import pyarrow
+
+    if file.read(6) == b"ARROW1":
+        file.seek(0)
+        found = pyarrow.ipc.open_file(file)
+        whole = (found.get_batch(index) for index in range(found.num_record_batches))
+    else:
+        file.seek(0)
+        found = pyarrow.ipc.open_stream(file)
+        whole = iter(found)
+    return found.schema, (batch.slice(start, _ROWS) for batch in whole for start in range(0, batch.num_rows, _ROWS))
+
+
+def _is_read(kind: Any) -> bool:
+    """Whether values of an Arrow type can be cells: texts, numbers, truth values, dates, and lists of messages."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _is_read(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind):
+        held = kind.value_type
+        names = {held.field(index).name for index in range(held.num_fields)} if types.is_struct(held) else set()
+        return bool({"role", "content"} <= names or {"from", "value"} <= names)
+    tests = (
+        types.is_string,
+        types.is_large_string,
+        types.is_string_view,
+        types.is_integer,
+        types.is_floating,
+        types.is_boolean,
+    )
+    return any(is_kind(kind) for is_kind in (*tests, types.is_date, types.is_timestamp, types.is_decimal))

@@ -1,0 +1,68 @@
+"""Rows of a CSV or TSV text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from elicitable.errors import InputError
+from elicitable.tasks.tables import Table, without_index
+
+DELIMITED: Final = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_LONGEST: Final = 2**31 - 1  # what a C long holds on every platform
+_LIMIT: Final = threading.Lock()  # csv's limit belongs to the whole process
+
+
+def read_delimited(source: str, text: str, delimiter: str) -> Table:
+    """A first row of column names, then rows of the same length; empty lines are skipped.
+
+    Semicolons are taken for delimiters where the first line has them and not the delimiter that was expected.
+    Raises :class:`InputError` for a ragged row, a quote that does not close, and columns without a name.
+    """
+    first_line = text.lstrip().partition("\n")[0]
+    if delimiter not in first_line and ";" in first_line:
+        delimiter = ";"  # what spreadsheets write where the comma is the decimal point
+    records = _records(source, text, delimiter)
+    columns = tuple(name.strip() for name in records[0][1]) if records else ()
+    if not columns:
+        raise InputError(f"{source} has no rows")
+    rows, places = [], []
+    for line, record in records[1:]:
+        if len(record) != len(columns):
+            raise InputError(
+                f"{source}, line {line}: {len(record)} fields, but the first row names {len(columns)} columns "
+                f"({', '.join(columns)}); put quotes around a text that contains {delimiter!r} or a line break"
+            )
+        rows.append(tuple(record))
+        places.append(f"line {line}")
+    return without_index(Table(source, columns, tuple(rows), tuple(places)))
+
+
+def _records(source: str, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    """Line number and fields of each record that is not an empty line."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    found, start = [], 1
+    try:
+        with _long_fields():
+            for record in reader:
+                if any(cell.strip() for cell in record) or len(record) > 1:
+                    found.append((start, record))
+                start = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{source}, line {start}: {error}") from error
+    return found
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let fields be longer than csv's 131,072 characters, here and for now only."""
+    with _LIMIT:
+        before = csv.field_size_limit(_LONGEST)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)

@@ -1,0 +1,160 @@
+"""Reading a person's own file: CSV, TSV, JSON lines, a JSON array, Parquet, Arrow; texts also packed by gzip or bzip2.
+
+Nothing in a file is trusted, everything is named: every way a file can be wrong raises :class:`InputError` with the
+file, the line where there is one, what was expected and what to do. At most 1 GiB is read, counted unpacked.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import os
+import zlib
+from pathlib import Path
+from typing import IO, Final
+
+from elicitable.errors import InputError
+from elicitable.tasks.arrow import SUFFIXES as ARROW
+from elicitable.tasks.arrow import read_arrow
+from elicitable.tasks.delimited import DELIMITED, read_delimited
+from elicitable.tasks.json_rows import read_json
+from elicitable.tasks.tables import Table
+
+JSON: Final = (".jsonl", ".ndjson", ".json")
+TEXTS: Final = (*DELIMITED, *JSON)
+PACKED: Final = (".gz", ".bz2")
+SUFFIXES: Final = (*TEXTS, *ARROW, *(text + packed for packed in PACKED for text in TEXTS))
+MAX_BYTES: Final = 1 << 30
+_CHUNK: Final = 1 << 20
+
+_MARKS: Final = (  # of UTF-32 before UTF-16, which begins it
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def suffix_of(path: Path) -> str:
+    """The end of a file's name that says what it holds, in lower case; empty where it says nothing known.
+
+    >>> suffix_of(Path("Mail.CSV.gz")), suffix_of(Path("notes.txt"))
+    ('.csv.gz', '')
+    """
+    ends = [suffix.lower() for suffix in path.suffixes[-2:]]
+    return next((end for end in ("".join(ends), ends[-1] if ends else "") if end in SUFFIXES), "")
+
+
+def read_table(path: str | os.PathLike[str], encoding: str | None = None) -> Table:
+    """Read one file, by its suffix: ``.csv``, ``.tsv``, ``.tab``; ``.jsonl``, ``.ndjson``, ``.json``; ``.parquet``, ….
+
+    ``encoding`` is that of a text: None is UTF-8. A byte order mark is honoured whatever was asked for.
+
+    Raises :class:`InputError` for a file that is missing, a folder, unreadable, of another kind, larger than 1 GiB
+    (unpacked), not in its encoding, without rows, ragged, or not JSON.
+    """
+    path = Path(path)
+    kind = suffix_of(path)
+    if not kind and path.is_file():
+        raise InputError(f"{path}: cannot tell the kind of file by its name; expected {', '.join(SUFFIXES)}")
+    _check_file(path)
+    if kind in ARROW:
+        return _checked(path, read_arrow(path, kind, MAX_BYTES))
+    data = _read_bytes(path, kind)
+    text, notes = _decode(path, data, encoding)
+    plain = kind.removesuffix(path.suffix.lower()) if path.suffix.lower() in PACKED else kind
+    table = read_json(str(path), text) if plain in JSON else read_delimited(str(path), text, DELIMITED[plain])
+    return _checked(path, table, text, notes)
+
+
+def _checked(path: Path, table: Table, text: str = " -", notes: tuple[str, ...] = ()) -> Table:
+    if not table.rows:
+        raise InputError(f"{path} has no rows, only {'the column names' if text.strip() else 'white space'}")
+    return Table(table.source, table.columns, table.rows, table.places, table.left_out, (*table.notes, *notes))
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name one file in it ({', '.join(SUFFIXES)})")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if size > MAX_BYTES:
+        raise InputError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read")
+    if not size:
+        raise InputError(f"{path} is empty")
+
+
+def _read_bytes(path: Path, kind: str) -> bytes:
+    """The bytes of a text, unpacked up to the limit and no further: a small file can unpack to anything."""
+    pieces, size = [], 0
+    try:
+        with _opened(path, kind) as file:
+            while size <= MAX_BYTES and (piece := file.read(_CHUNK)):
+                pieces.append(piece)
+                size += len(piece)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} cannot be unpacked: {error}; it is damaged or cut off") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if size > MAX_BYTES:
+        raise InputError(f"{path} unpacks to more than {MAX_BYTES:,} bytes, which is the most that is read")
+    if not size:
+        raise InputError(f"{path} is empty")
+    return b"".join(pieces)
+
+
+def _opened(path: Path, kind: str) -> IO[bytes] | gzip.GzipFile:
+    if kind.endswith(".gz"):
+        return gzip.open(path, "rb")
+    return bz2.open(path, "rb") if kind.endswith(".bz2") else path.open("rb")
+
+
+def _decode(path: Path, data: bytes, asked: str | None) -> tuple[str, tuple[str, ...]]:
+    """The text, and what should be said about its encoding."""
+    marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
+    encoding = marked or asked or "utf-8"
+    try:
+        text = data.decode(encoding)
+    except LookupError:
+        raise InputError(
+            f"{encoding!r} is no encoding of texts; known are utf-8, latin-1, cp1252, utf-16, shift_jis, gb18030, …"
+        ) from None
+    except UnicodeError as error:
+        raise InputError(_not_in(path, data, encoding, error)) from error
+    if "\0" in text[:_CHUNK]:
+        raise InputError(
+            f"{path} holds characters of value 0, so {encoding} is not its encoding; if it is a table saved as "
+            "Unicode, try --encoding utf-16-le or utf-16-be"
+        )
+    return text, _doubts(path, data, encoding) if asked and not marked else ()
+
+
+def _not_in(path: Path, data: bytes, encoding: str, error: UnicodeError) -> str:
+    """The message for bytes that are no text of ``encoding``: where, and what to try."""
+    if not isinstance(error, UnicodeDecodeError):
+        return f"{path} is not in {encoding}: {error}; try --encoding with another name"
+    before = data[: error.start].decode(encoding, "ignore")
+    name = "UTF-8" if encoding.startswith("utf-8") else encoding
+    others = "latin-1, cp1252 or utf-16" if name == "UTF-8" else "utf-8, latin-1 or cp1252"
+    found = f"byte {error.start} (0x{data[error.start]:02x})" if error.start < len(data) else "the end"
+    return (
+        f"{path}, line {before.count(chr(10)) + 1}: {found} is not {name}; save the file as UTF-8, or name the "
+        f"encoding it was saved in: --encoding {others}"
+    )
+
+
+def _doubts(path: Path, data: bytes, encoding: str) -> tuple[str, ...]:
+    """A one-byte encoding reads whatever bytes there are: text that is UTF-8 comes out as nonsense, so it is said."""
+    if codecs.lookup(encoding).name == "utf-8" or data.isascii():
+        return ()
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return ()
+    return (f"{path} is read as {encoding}, as asked, but is valid UTF-8: look at its accents in the example",)

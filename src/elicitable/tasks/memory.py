@@ -1,0 +1,106 @@
+"""Data that are in memory already as a task: frames, Arrow tables, ``datasets`` objects, lists of dictionaries.
+
+A frame is known by the package of its class, so that none of these packages is imported for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from elicitable.errors import InputError
+from elicitable.tasks.arrow import table_of_batches
+from elicitable.tasks.files import MAX_BYTES, read_table
+from elicitable.tasks.hub import split_parts, table_of_part, task_of_parts, unused_parts
+from elicitable.tasks.options import TaskOptions
+from elicitable.tasks.tables import Table, cell_of, table_of_objects, without_index
+from elicitable.tasks.tabular import task_of_tables
+from elicitable.tasks.text import TextTask
+from elicitable.values import Split
+
+NAME: Final = "data"
+_FRAMES: Final = ("pandas", "polars", "pyarrow", "datasets")
+
+
+def is_data(value: Any) -> bool:
+    """Whether ``value`` is data of a kind that :func:`memory_task` reads."""
+    if isinstance(value, Mapping):
+        return bool(value) and (_is_columns(value) or all(map(is_data, value.values())))
+    return _package(value) in _FRAMES or _is_rows(value)
+
+
+def memory_task(data: Any, options: TaskOptions) -> TextTask:
+    """The task of data in memory; of a dictionary of such data, by the names of its splits.
+
+    ``validation`` and ``test`` may be data too, or files. Raises :class:`InputError` for data that are no task.
+
+    >>> rows = [{"text": f"text {i}", "label": "yn"[i % 2]} for i in range(60)]
+    >>> memory_task(rows, TaskOptions()).labels()
+    (' n', ' y')
+    """
+    is_split = isinstance(data, Mapping) and not _is_columns(data)
+    parts: dict[Split, Any] = split_parts(NAME, data) if is_split else {"train": data}
+    if options.validation is not None:
+        parts["validation"] = options.validation
+    if options.test is not None:
+        parts["test"] = options.test
+    if all(_package(part) == "datasets" for part in parts.values()):
+        others = {name: part for name, part in data.items() if name not in parts} if is_split else {}
+        return task_of_parts(NAME, {**parts, **others}, options)
+    warnings = unused_parts(data) if is_split else []
+    tables: dict[Split, Table] = {split: _table(split, part, warnings) for split, part in parts.items()}
+    return task_of_tables(NAME, tables, options, warnings=warnings)
+
+
+def _table(split: Split, part: Any, warnings: list[str]) -> Table:
+    source, package = (NAME if split == "train" else f"{NAME} ({split})"), _package(part)
+    if isinstance(part, str | os.PathLike):
+        return read_table(part)
+    if _is_rows(part):
+        return _filled(table_of_objects(source, [(f"row {n}", row) for n, row in enumerate(part)]))
+    if isinstance(part, Mapping) and _is_columns(part):
+        return _filled(_of_columns(source, list(part), [_values(one) or [] for one in part.values()]))
+    if package == "datasets" and hasattr(part, "__len__"):
+        return _filled(table_of_part(source, split, part, warnings))
+    if package == "pyarrow" and hasattr(part, "to_batches"):
+        return _filled(table_of_batches(source, part.schema, iter(part.to_batches(max_chunksize=1_024)), MAX_BYTES))
+    if package == "pandas" and hasattr(part, "iloc") and hasattr(part, "columns"):
+        cells = [part.iloc[:, index].tolist() for index in range(len(part.columns))]
+        return _filled(_of_columns(source, list(part.columns), cells))
+    if package == "polars" and hasattr(part, "get_columns"):
+        return _filled(_of_columns(source, list(part.columns), [one.to_list() for one in part.get_columns()]))
+    raise InputError(f"{source}: {type(part).__name__} is no table whose rows can be counted and read; make it one")
+
+
+def _of_columns(source: str, names: list[Any], values: list[list[Any]]) -> Table:
+    rows = tuple(zip(*([cell_of(value) for value in column] for column in values), strict=True))
+    places = tuple(f"row {number}" for number in range(len(rows)))
+    return without_index(Table(source, tuple(map(str, names)), rows, places))
+
+
+def _filled(table: Table) -> Table:
+    if not table.rows:
+        raise InputError(f"{table.source} has no rows")
+    return table
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _is_columns(value: Mapping[Any, Any]) -> bool:
+    """Whether a dictionary holds columns: lists of one length, of values and not of rows."""
+    lists = [_values(one) for one in value.values()]
+    return all(one is not None and not _is_rows(one) and len(one) == len(lists[0] or ()) for one in lists)
+
+
+def _values(column: Any) -> list[Any] | None:
+    """The values of a list, a tuple, an array or a series of one dimension; None for anything else."""
+    if getattr(column, "ndim", 0) == 1 and hasattr(column, "tolist"):
+        return list(column.tolist())
+    return list(column) if isinstance(column, list | tuple) else None
+
+
+def _package(value: Any) -> str:
+    return type(value).__module__.partition(".")[0]

@@ -1,0 +1,80 @@
+"""Conversations as data: the forms in which people keep the messages of a chat.
+
+Read are OpenAI's and TRL's ``[{"role": "user", "content": "…"}, …]`` (a content may also be a list of texts,
+``[{"type": "text", "text": "…"}]``) and ShareGPT's ``[{"from": "human", "value": "…"}, …]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from elicitable.values import Message, Messages
+
+ANSWERER: Final = "assistant"
+_ROLES: Final = {"human": "user", "gpt": ANSWERER, "chatgpt": ANSWERER, "bot": ANSWERER, "model": ANSWERER}
+
+
+def messages_from(value: Any) -> Messages | None:
+    """The messages that a list of objects holds; None where it is anything else, or a message has no text.
+
+    >>> messages_from([{"from": "human", "value": "Hi"}])
+    (Message(role='user', content='Hi'),)
+    >>> messages_from(["Hi"]) is None
+    True
+    """
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    found = [_message(one) for one in value]
+    messages = tuple(one for one in found if one is not None)
+    return messages if len(messages) == len(found) else None
+
+
+def _message(value: Any) -> Message | None:
+    if isinstance(value, Message):
+        return value
+    if not isinstance(value, Mapping):
+        return None
+    role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    if not isinstance(role, str) or not isinstance(content, str):
+        return None
+    return Message(_ROLES.get(role, role) if "role" not in value else role, content)
+
+
+def last_answer(messages: Messages) -> tuple[Messages, str] | str:
+    """The messages before the assistant's last one, and its text; or what is wrong, in words.
+
+    >>> last_answer((Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Bye")))
+    ((Message(role='user', content='Hi'),), 'Hello')
+    >>> last_answer((Message("user", "Hi"),))
+    'has no message of the assistant'
+    """
+    places = [index for index, message in enumerate(messages) if message.role == ANSWERER]
+    if not places:
+        return "has no message of the assistant"
+    if not places[-1]:
+        return "begins with the assistant's only message: there is nothing to answer"
+    answer = messages[places[-1]].content.strip()
+    return (messages[: places[-1]], answer) if answer else "ends with an empty message of the assistant"
+
+
+def conversation(read: str | Messages, answer: str | Messages | None) -> tuple[Messages, str] | str:
+    """The messages to read and the text to write, or what is wrong, in words.
+
+    ``read`` is what comes first, a text being a message of the user; ``answer`` is the text of the next message, or
+    messages of which the assistant's last one is asked for, or None where ``read`` holds that one too.
+
+    >>> conversation("Hi", (Message("assistant", "Hello"),))
+    ((Message(role='user', content='Hi'),), 'Hello')
+    """
+    first = (Message("user", read),) if isinstance(read, str) else read
+    if isinstance(answer, str):
+        return first, answer
+    return last_answer((*first, *(answer or ())))
+
+
+def text_of(messages: Messages) -> str:
+    """One text that is the same exactly where the messages are the same: what a conversation is known by."""
+    return "\x1e".join(f"{message.role}\x1f{message.content}" for message in messages)

@@ -1,0 +1,150 @@
+"""From the cells of a table to rows that are read and answered, and what is odd about the rows as a whole."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Final
+
+from elicitable.tasks.columns import Columns
+from elicitable.tasks.messages import conversation
+from elicitable.tasks.splitting import Row, Splits
+from elicitable.tasks.tables import Cell, Table, fault_of
+from elicitable.tasks.template import Template
+from elicitable.values import Messages
+
+SHARED: Final = 2  # rows for one value of a column, on average, from which on the value is said to be shared
+LONG: Final = 40  # characters of a value that is more than a word or two
+FEW: Final = 20  # distinct answers that could be labels
+
+
+def rows_of(table: Table, columns: Columns, template: Template, group: str | None) -> list[Row]:
+    """The rows of a table without bad rows."""
+    if not template.literals:
+        return _conversations(table, columns, group)
+    shown = [table.cells(name) for name in template.names]
+    groups = _texts(table, group)
+    answers = _texts(table, columns.answer)
+    return [
+        Row(tuple(_text(cell) for cell in cells), answer, one)
+        for cells, answer, one in zip(zip(*shown, strict=True), answers, groups, strict=True)
+    ]
+
+
+def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tuple[Cell, ...]], str | None]:
+    """A function that says what is wrong with the cells of a row; None where it can be used.
+
+    A row needs an answer and its main column. Of the other columns that a template shows, one may be empty.
+    """
+    main = columns.text if columns.text in template.names else template.names[0]
+    wanted = [(name, table.columns.index(name)) for name in dict.fromkeys((main, columns.answer))]
+    others = [(name, table.columns.index(name)) for name in template.names if name not in (main, columns.answer)]
+
+    def fault(row: tuple[Cell, ...]) -> str | None:
+        for name, index in wanted:
+            if why := fault_of(row[index]):
+                return f"column {name!r} {why}"
+        for name, index in others:
+            if row[index] and (why := fault_of(row[index])) and why != "is empty":
+                return f"column {name!r} {why}"
+        if not template.literals and isinstance(talk := _talk(row, table, columns), str):
+            return f"column {columns.answer!r} {talk}"
+        return None
+
+    return fault
+
+
+def row_warnings(splits: Splits, columns: Columns, template: Template, group: str | None) -> list[str]:
+    """What a person should know about the rows, in words."""
+    found = [*_contradictions(splits, columns), *_repeated(splits), *_near_twins(splits)]
+    if group is None:
+        found += _shared_cells(splits, template)
+    if columns.kind == "generation":
+        found += _few_answers(splits, columns)
+    return found
+
+
+def _conversations(table: Table, columns: Columns, group: str | None) -> list[Row]:
+    rows = []
+    for row, one in zip(table.rows, _texts(table, group), strict=True):
+        talk = _talk(row, table, columns)
+        assert not isinstance(talk, str)  # bad rows are gone
+        rows.append(Row(talk[0], talk[1], one))
+    return rows
+
+
+def _talk(row: tuple[Cell, ...], table: Table, columns: Columns) -> tuple[Messages, str] | str:
+    read, answer = row[table.columns.index(columns.text)], row[table.columns.index(columns.answer)]
+    if isinstance(answer, str):
+        answer = answer.strip()
+    return conversation(read or "", None if columns.text == columns.answer else answer)
+
+
+def _texts(table: Table, name: str | None) -> list[str]:
+    return [""] * len(table.rows) if name is None else [_text(cell) for cell in table.cells(name)]
+
+
+def _text(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else ""
+
+
+def _contradictions(splits: Splits, columns: Columns) -> list[str]:
+    answers: defaultdict[str, set[str]] = defaultdict(set)
+    for rows in splits.values():
+        for row in rows:
+            answers[row.text].add(row.answer)
+    count = sum(len(found) > 1 for found in answers.values())
+    what = "labels" if columns.kind == "classification" else "targets"
+    return [f"texts that occur with different {what}: {count} (they stay in the data)"] if count else []
+
+
+def _repeated(splits: Splits) -> list[str]:
+    rows = sum(map(len, splits.values()))
+    distinct = len({row.text for some in splits.values() for row in some})
+    if rows == distinct:
+        return []
+    return [f"{rows:,} rows hold {distinct:,} different texts; rows of the same text count as one in the intervals"]
+
+
+def _near_twins(splits: Splits) -> list[str]:
+    """Held-out texts that a text of train repeats but for case, white space and punctuation."""
+    trained = {_plain(row.text) for row in splits["train"]} - {""}
+    found = []
+    for split in ("validation", "test"):
+        count = len({row.text for row in splits[split] if _plain(row.text) in trained})
+        if count:
+            found.append(
+                f"{count:,} texts of the {split} split are in train too but for case, white space or punctuation"
+            )
+    return found
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\W_]+", " ", text.casefold()).strip()
+
+
+def _shared_cells(splits: Splits, template: Template) -> list[str]:
+    """Long values of one of several columns that many rows share, such as a passage with several questions."""
+    found: list[str] = []
+    if not template.literals or len(template.names) < 2:
+        return found
+    for index, name in enumerate(template.names):
+        counts = Counter(str(row.cells[index]) for rows in splits.values() for row in rows)
+        counts.pop("", None)
+        if counts and sum(counts.values()) >= SHARED * len(counts) and max(map(len, counts)) >= LONG:
+            found.append(
+                f"column {name!r} has {len(counts):,} values in {sum(counts.values()):,} rows, so train and test share "
+                f"some of them; --group-column {name} keeps such rows in one split"
+            )
+    return found
+
+
+def _few_answers(splits: Splits, columns: Columns) -> list[str]:
+    distinct = {row.answer for rows in splits.values() for row in rows}
+    rows = sum(map(len, splits.values()))
+    if not 1 < len(distinct) <= FEW or rows < 5 * len(distinct) or columns.text == columns.answer:
+        return []
+    return [
+        f"the targets have only {len(distinct)} different values; --label-column {columns.answer} takes them as labels"
+    ]

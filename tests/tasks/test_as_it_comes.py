@@ -1,0 +1,464 @@
+"""Data as they come: the forms and the faults of real files, each said back, warned about or refused."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elicitable.errors import InputError
+from elicitable.tasks.base import groups_of
+from elicitable.tasks.catalog import task_from
+from elicitable.tasks.text import TextTask
+from elicitable.values import Item, Message
+
+Rows = Sequence[dict[str, Any]]
+
+
+def lines(path: Path, rows: Rows) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def task_of(tmp_path: Path, rows: Rows, **options: Any) -> TextTask:
+    task = task_from(lines(tmp_path / "t.jsonl", rows), **options)
+    assert isinstance(task, TextTask)
+    return task
+
+
+def prompt_of(task: TextTask, **cells: str) -> str:
+    """The prompt of the row whose prompt holds all of ``cells``."""
+    found = [
+        str(task.item(row).prompt)
+        for split in ("train", "validation", "test")
+        for row in task.rows(split)  # type: ignore[arg-type]
+        if set(cells.values()) <= set(map(str, row.cells))
+    ]
+    return found[0]
+
+
+FORMS = [
+    (("instruction", "input", "output"), "a 7\nb 7", "generation"),
+    (("instruction", "context", "response"), "a 7\nb 7", "generation"),
+    (("passage", "question", "answer"), "a 7\nb 7", "generation"),
+    (("question", "passage", "answer"), "b 7\na 7", "generation"),
+    (("context", "question", "target"), "a 7\nb 7", "generation"),
+    (("title", "content", "label"), "a 7\nb 7\nLabel:", "classification"),
+    (("Title", "Body", "Category"), "a 7\nb 7\nLabel:", "classification"),
+    (("text", "headline", "class"), "b 7\na 7\nLabel:", "classification"),
+    (("premise", "hypothesis", "label"), "Premise: a 7\nHypothesis: b 7\nLabel:", "classification"),
+    (("sentence1", "sentence2", "label"), "a 7\nb 7\nLabel:", "classification"),
+]
+
+
+@pytest.mark.parametrize(("names", "prompt", "kind"), FORMS)
+def test_both_columns_of_a_known_form_are_read(
+    tmp_path: Path, names: tuple[str, str, str], prompt: str, kind: str
+) -> None:
+    """Before, the second one was dropped without a word."""
+    rows = [
+        {names[0]: f"a {i}", names[1]: f"b {i}", names[2]: "xy"[i % 2] if kind == "classification" else f"c {i}"}
+        for i in range(60)
+    ]
+    task = task_of(tmp_path, rows)
+    assert task.kind == kind
+    assert prompt_of(task, a="a 7", b="b 7") == prompt
+    assert not [warning for warning in task.warnings if "not used" in warning]
+
+
+def test_alpaca_rows_without_an_input_are_the_instruction_alone(tmp_path: Path) -> None:
+    rows = [{"instruction": f"do {i}", "input": f"with {i}" * (i % 2), "output": f"done {i}"} for i in range(60)]
+    task = task_of(tmp_path, rows)
+    assert prompt_of(task, a="do 8") == "do 8"
+    assert prompt_of(task, a="do 7") == "do 7\nwith 7"
+    rows[3]["instruction"] = ""
+    with pytest.raises(InputError, match="line 4: column 'instruction' is empty"):
+        task_of(tmp_path, rows)
+
+
+def test_a_template_shows_any_columns_and_the_rest_is_said(tmp_path: Path) -> None:
+    rows = [{"id": f"n{i}", "head": f"h {i}", "story": f"s {i}", "topic": "xy"[i % 2], "by": "me"} for i in range(60)]
+    with pytest.raises(InputError, match="cannot tell which columns"):
+        task_of(tmp_path, rows)
+    task = task_of(tmp_path, rows, template="{head}\\n{story}\\nTopic:", label_column="topic")
+    assert prompt_of(task, a="h 7") == "h 7\ns 7\nTopic:"
+    assert "columns that are not used: id, by (a template can show them, by name: {id})" in task.warnings
+    four = task_of(tmp_path, rows, template="{by} {head} {story} {id}")  # the one column left is the label
+    assert four.labels() == (" x", " y")
+    one = task_of(tmp_path, rows, text_column="story", label_column="topic")
+    assert "columns that are not used: id, head, by (a template can show them, by name: {id})" in one.warnings
+
+
+def test_the_order_of_a_template_moves_no_row(tmp_path: Path) -> None:
+    rows = [{"title": f"h {i}", "content": f"s {i}", "label": "xy"[i % 2]} for i in range(200)]
+    first = task_of(tmp_path, rows)
+    second = task_of(tmp_path, rows, template="{content} ({title})\nLabel:")
+    assert [row.text for row in first.rows("test")] == [row.text for row in second.rows("test")]
+    assert first.fingerprint() != second.fingerprint()
+
+
+def chat(i: int) -> list[dict[str, Any]]:
+    return [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": f"What is {i} + 1?"},
+        {"role": "assistant", "content": "Which base?"},
+        {"role": "user", "content": [{"type": "text", "text": "Ten."}]},
+        {"role": "assistant", "content": f" {i + 1}"},
+    ]
+
+
+def test_messages_are_read_and_the_last_answer_is_the_target(tmp_path: Path) -> None:
+    task = task_of(tmp_path, [{"messages": chat(i), "id": i} for i in range(60)])
+    assert task.labels() is None
+    item = task.held_out("test", 1)[0]
+    assert isinstance(item.prompt, tuple)
+    assert all(isinstance(turn, Message) for turn in item.prompt)
+    number = item.prompt[1].content.split()[2]  # type: ignore[union-attr]
+    turns = (
+        ("system", "Be brief."),
+        ("user", f"What is {number} + 1?"),
+        ("assistant", "Which base?"),
+        ("user", "Ten."),
+    )
+    assert item == Item(tuple(Message(*turn) for turn in turns), str(int(number) + 1))
+    assert "a column that is not used: id (a template can show them, by name: {id})" in task.warnings
+    assert task.fingerprint() == task_of(tmp_path, [{"id": i, "messages": chat(i)} for i in range(60)]).fingerprint()
+
+
+@pytest.mark.parametrize("form", ["prompt and completion", "text and completion", "sharegpt"])
+def test_other_forms_of_conversations_give_the_same_items(tmp_path: Path, form: str) -> None:
+    def row(i: int) -> dict[str, Any]:
+        user, answer = {"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"{i}!"}
+        if form == "sharegpt":
+            return {"conversations": [{"from": "human", "value": f"say {i}"}, {"from": "gpt", "value": f"{i}!"}]}
+        return {"prompt": [user] if form.startswith("prompt") else f"say {i}", "completion": [answer]}
+
+    plain = [
+        {"messages": [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"{i}!"}]}
+        for i in range(60)
+    ]
+    assert task_of(tmp_path, [row(i) for i in range(60)]).held_out("test") == task_of(tmp_path, plain).held_out("test")
+
+
+def test_conversations_can_be_labelled(tmp_path: Path) -> None:
+    rows = [{"messages": chat(i)[:2], "topic": "xy"[i % 2]} for i in range(60)]
+    task = task_of(tmp_path, rows, text_column="messages", label_column="topic")
+    assert task.labels() == ("x", "y")
+    assert task.held_out("test", 1)[0].target in ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        ([{"role": "user", "content": "Hi"}], "has no message of the assistant"),
+        ([{"role": "assistant", "content": "Hi"}], "begins with the assistant's only message"),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " "}], "ends with an empty message"),
+        ([{"role": "user", "content": None}, {"role": "assistant", "content": "x"}], "is missing, null"),
+        ([], "is missing, null"),
+    ],
+)
+def test_broken_conversations_are_named_by_line(tmp_path: Path, messages: list[Any], why: str) -> None:
+    rows = [{"messages": chat(i)} for i in range(60)]
+    rows[8] = {"messages": messages}
+    with pytest.raises(InputError, match=f"t.jsonl, line 9: column 'messages' {why}"):
+        task_of(tmp_path, rows)
+    assert sum(task_of(tmp_path, rows, skip_bad_rows=True).sizes.values()) == 59
+    with pytest.raises(InputError, match="leave out the template"):
+        task_of(tmp_path, rows, template="{text}", skip_bad_rows=True)
+
+
+def labelled(labels: Sequence[Any]) -> Rows:
+    return [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)]
+
+
+WARNED = [
+    (["Billing Question", "billing question", "app"] * 40, "nearly the same.*'Billing Question'.*'billing question'"),
+    (["billing", "billing.", "app"] * 40, "nearly the same.*'billing' .*'billing.'"),
+    (["fine_tuned", "fine tuned", "app"] * 40, "nearly the same"),
+    (["\uff41pp", "app", "x"] * 40, "nearly the same"),  # a full-width letter
+    (["nan", "x", "y"] * 40, r"look like missing values: 'nan' \(40 rows\)"),
+    (["None", "x", "y"] * 40, "look like missing values: 'None'"),
+    (["null", "N/A", "y"] * 40, "look like missing values: 'N/A' .*'null'"),
+    (["x", "y"] * 60 + ["z"], "labels with one row: 'z'"),
+    (
+        ["spam"] * 190 + ["ham"] * 10,
+        r"95% of the training rows have the label 'spam': always answering it scores 0.951, the floor",
+    ),
+    (["x"] * 88 + ["y"] * 12, "the floor"),
+]
+
+
+@pytest.mark.parametrize(("labels", "warning"), WARNED)
+def test_doubtful_labels_are_warned_about(tmp_path: Path, labels: list[str], warning: str) -> None:
+    warnings = task_of(tmp_path, labelled(labels)).warnings
+    assert any(re.search(warning, one) for one in warnings), warnings
+
+
+def test_clean_labels_are_not_warned_about(tmp_path: Path) -> None:
+    for labels in (["C++", "C#", "+", "-", "!"] * 100, ["yes", "no"] * 300):
+        assert task_of(tmp_path, labelled(labels)).warnings == ()
+
+
+@pytest.mark.parametrize("twins", [("café", "cafe\u0301"), ("a b", "a\u00a0b"), ("a b", "a  b")])
+def test_labels_that_look_the_same_are_refused_and_can_be_made_one(tmp_path: Path, twins: tuple[str, str]) -> None:
+    rows = labelled([*twins, "x"] * 40)
+    with pytest.raises(InputError, match="look the same and are spelled with other characters"):
+        task_of(tmp_path, rows)
+    assert len(task_of(tmp_path, rows, label_names={twins[1]: twins[0]}).labels() or ()) == 2
+
+
+@pytest.mark.parametrize(("count", "each"), [(51, 4), (80, 2), (80, 5), (1_000, 3)])
+@pytest.mark.parametrize("names", [("text", "label"), ("utterance", "intent"), ("body", "kind")])
+def test_many_labels_are_labels(tmp_path: Path, count: int, each: int, names: tuple[str, str]) -> None:
+    """Before, more than 50 were refused, or silently read as texts to be written."""
+    rows = [{names[0]: f"text {i}", names[1]: f"intent {i % count}"} for i in range(count * each)]
+    task = task_of(tmp_path, rows)
+    assert task.kind == "classification"
+    assert len(task.labels() or ()) == count
+
+
+def test_named_labels_may_be_as_many_as_a_person_likes(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": f"intent {i % 1_500}"} for i in range(2_000)]
+    with pytest.raises(InputError, match=r"1,500 distinct values in 2,000 rows, too many.*--label-column label"):
+        task_of(tmp_path, rows)
+    assert len(task_of(tmp_path, rows, label_column="label").labels() or ()) == 1_500
+
+
+def test_long_answers_that_come_again_are_no_labels(tmp_path: Path) -> None:
+    rows = [{"english": f"text {i}", "german": f"{'wort ' * 30}{i % 20}"} for i in range(100)]
+    assert task_of(tmp_path, rows).kind == "generation"
+
+
+def test_few_targets_hint_at_labels(tmp_path: Path) -> None:
+    rows = [{"question": f"Is {i} even?", "answer": i % 2 == 0} for i in range(60)]
+    task = task_of(tmp_path, rows)
+    assert "the targets have only 2 different values; --label-column answer takes them as labels" in task.warnings
+    assert task_of(tmp_path, rows, label_column="answer").labels() == (" false", " true")
+
+
+def test_bad_rows_are_all_named_or_all_left_out_and_listed(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": None if i % 4 == 0 else "xy"[i % 2]} for i in range(120)]
+    rows[5]["text"] = " "
+    with pytest.raises(InputError) as caught:
+        task_of(tmp_path, rows)
+    message = str(caught.value)
+    assert "t.jsonl, line 1: column 'label' is missing, null" in message
+    assert "; line 6: column 'text' is empty; line 9: column 'label'" in message
+    assert message.count("line ") == 20
+    assert "; and 11 more (31 such rows)" in message
+    assert "--skip-bad-rows" in message
+    task = task_of(tmp_path, rows, skip_bad_rows=True)
+    assert sum(task.sizes.values()) == 89
+    listed = next(warning for warning in task.warnings if "left out" in warning)
+    assert "31 of 120 rows are left out: line 1: column 'label'" in listed
+    assert "line 73" in listed
+    assert listed.endswith("; and 11 more")
+    with pytest.raises(InputError, match="no row is left"):
+        task_of(tmp_path, [{"text": "a", "label": None}] * 60, skip_bad_rows=True)
+
+
+def write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_index_that_pandas_writes_is_left_out_and_said(tmp_path: Path, name: str, order: int) -> None:
+    """With three columns of unusual names nothing could be told; and a text column was an index in others."""
+    rows = [(i, f"text {i}", "xy"[i % 2]) for i in range(60)][::order]
+    task = task_from(write(tmp_path / "t.csv", (name, "body", "stars"), rows))
+    assert task.labels() == (" x", " y")
+    assert task.reading.unused == ((name, "it only numbers the rows"),)
+
+
+def test_a_column_without_a_name_that_is_no_index_is_not_left_out(tmp_path: Path) -> None:
+    rows = [(i % 7, f"text {i}", "xy"[i % 2]) for i in range(60)]
+    with pytest.raises(InputError, match="column 1 has no name in the first row"):
+        task_from(write(tmp_path / "t.csv", ("", "text", "label"), rows))
+    task = task_from(write(tmp_path / "t.csv", ("Unnamed: 0", "text", "label"), rows))
+    assert any("not used: Unnamed: 0" in warning for warning in task.warnings)  # type: ignore[attr-defined]
+
+
+def test_rows_of_the_same_text_are_one_group(tmp_path: Path) -> None:
+    """100 texts three times gave a test split of 51 items of which 17 are different, and an interval for 51."""
+    rows = [{"text": f"text {i % 100}", "label": "xy"[i % 2]} for i in range(300)]
+    task = task_of(tmp_path, rows)
+    groups = task.groups("test")
+    items = task.held_out("test")
+    assert len(groups) == len(items) == 3 * len(set(groups))
+    assert set(Counter(groups).values()) == {3}
+    assert all(
+        (a.prompt == b.prompt) == (g == h)
+        for a, g in zip(items, groups, strict=True)
+        for b, h in zip(items, groups, strict=True)
+    )
+    assert task.groups("test", 10) == groups[:10] == groups_of(task, "test", 10)
+    assert any(f"only {len(items)} items, of which {len(set(groups))} are different" in one for one in task.warnings)
+    assert "300 rows hold 100 different texts; rows of the same text count as one in the intervals" in task.warnings
+
+
+def test_rows_of_a_group_are_in_one_split_and_one_group(tmp_path: Path) -> None:
+    rows = [{"passage": f"{'long ' * 10}{i // 5}", "question": f"why {i}?", "answer": f"so {i}"} for i in range(400)]
+    hint = "column 'passage' has 80 values in 400 rows, so train and test share some of them; --group-column passage"
+    assert any(warning.startswith(hint) for warning in task_of(tmp_path, rows).warnings)
+    task = task_of(tmp_path, rows, group_column="passage")
+    assert not any(warning.startswith("column 'passage' has") for warning in task.warnings)
+    found = {split: {row.group for row in task.rows(split)} for split in ("train", "validation", "test")}  # type: ignore[arg-type]
+    assert not found["train"] & (found["validation"] | found["test"])
+    assert not found["validation"] & found["test"]
+    assert set(Counter(task.groups("test")).values()) == {5}
+    with pytest.raises(InputError, match="has no column 'page'"):
+        task_of(tmp_path, rows, group_column="page")
+
+
+def test_groups_of_a_task_without_groups_are_its_equal_prompts() -> None:
+    class Twice:
+        name = "twice"
+
+        def labels(self) -> None:
+            return None
+
+        def held_out(self, split: str, n: int | None = None) -> list[Item]:
+            return [Item("a", "1"), Item("b", "2"), Item("a", "3")][:n]
+
+        def sample(self, n: int, rng: Any) -> list[Item]:
+            return self.held_out("test")
+
+        def fingerprint(self) -> str:
+            return ""
+
+    assert groups_of(Twice(), "test") == (0, 1, 0)
+
+
+def test_splits_are_stratified(tmp_path: Path) -> None:
+    rows = labelled([("rare" if i % 20 == 0 else "common") for i in range(400)])
+    task = task_of(tmp_path, rows)
+    counts = {split: Counter(row.answer for row in task.rows(split)) for split in ("validation", "test")}  # type: ignore[arg-type]
+    assert counts["test"]["rare"] == 4  # a fifth of 20
+    assert counts["validation"]["rare"] == 2
+    assert counts["test"]["common"] == pytest.approx(76, abs=3)
+
+
+def test_texts_of_train_in_another_case_are_counted(tmp_path: Path) -> None:
+    rows = [*labelled(["x", "y"] * 50), *({"text": f"TEXT  {i}!", "label": "xy"[i % 2]} for i in range(100))]
+    assert any(
+        "in train too but for case, white space or punctuation" in one for one in task_of(tmp_path, rows).warnings
+    )
+    assert not any("but for case" in one for one in task_of(tmp_path, labelled(["x", "y"] * 50)).warnings)
+
+
+def test_targets_that_contradict_each_other_are_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p {i % 50}", "target": f"t {i}"} for i in range(100)]
+    assert "texts that occur with different targets: 50 (they stay in the data)" in task_of(tmp_path, rows).warnings
+
+
+def test_a_long_field_is_read_and_the_limit_of_the_process_stays(tmp_path: Path) -> None:
+    rows = [("word " * 30_000 if i == 7 else f"text {i}", "ab"[i % 2]) for i in range(80)]
+    before = csv.field_size_limit()
+    task = task_from(write(tmp_path / "t.csv", ("text", "label"), rows))
+    assert sum(task.sizes.values()) == 80  # type: ignore[attr-defined]
+    assert csv.field_size_limit() == before == 131_072
+
+
+def test_a_frame_and_a_data_set_in_memory_are_the_file(tmp_path: Path) -> None:
+    import datasets
+    import pandas
+    import pyarrow
+
+    rows = [{"text": f"text {i}", "label": ("b", "a")[i % 2]} for i in range(100)]
+    expected = task_of(tmp_path, rows).fingerprint()
+    columns = {"text": [row["text"] for row in rows], "label": [row["label"] for row in rows]}
+    for data in (
+        pandas.DataFrame(rows),
+        pandas.DataFrame(rows).astype({"label": "category"}).sample(frac=1, random_state=0).sort_index(),
+        datasets.Dataset.from_list(rows),
+        datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)}),
+        pyarrow.Table.from_pylist(rows),
+        rows,
+        columns,
+        {"train": rows},
+    ):
+        task = task_from(data)
+        assert (task.name, task.fingerprint()) == ("data", expected)
+
+
+def test_data_in_memory_take_the_options_and_splits_of_their_own() -> None:
+    import pandas
+
+    frame = pandas.DataFrame({"body": [f"text {i}" for i in range(60)], "stars": [1, 5] * 30, "Unnamed: 0": range(60)})
+    frame.loc[3, "stars"] = None
+    with pytest.raises(InputError, match="data, row 3: column 'stars' is missing"):
+        task_from(frame)
+    task = task_from(frame, text_column="body", label_column="stars", skip_bad_rows=True, test=frame.tail(10))
+    assert task.labels() == (" 1", " 5")
+    assert task.sizes["test"] == 10  # type: ignore[attr-defined]
+    assert task_from({"train": frame.head(50), "dev": frame.tail(10)}, skip_bad_rows=True).sizes["validation"] == 10  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("data", [3, object(), [], [1, 2], {}, {"a": 1}, ["text"]])
+def test_what_is_no_data_is_no_task(data: Any) -> None:
+    with pytest.raises(InputError, match="is no task"):
+        task_from(data)
+
+
+def test_pandas_things_that_are_no_frame_and_streams_are_refused() -> None:
+    import datasets
+    import pandas
+
+    with pytest.raises(InputError, match="Series is no table"):
+        task_from(pandas.Series([1]))
+    with pytest.raises(InputError, match="data has no rows"):
+        task_from(pandas.DataFrame({"text": [], "label": []}))
+    with pytest.raises(InputError, match="two columns have the name 'a'"):
+        task_from(pandas.DataFrame([[1, 2]], columns=["a", "a"]))
+    stream = datasets.Dataset.from_list([{"text": "a", "label": "b"}]).to_iterable_dataset()
+    with pytest.raises(InputError, match="is a stream without an end"):
+        task_from(stream)
+
+
+def test_gzip_in_the_name_is_enough(tmp_path: Path) -> None:
+    rows = "".join(f"text {i},{'xy'[i % 2]}\n" for i in range(60))
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(f"text,label\n{rows}".encode()))
+    assert task_from(str(tmp_path / "t.csv.gz")).labels() == (" x", " y")
+    with pytest.raises(InputError, match=r"nowhere.csv.gz: there is no such file"):
+        task_from("nowhere.csv.gz")
+
+
+def test_numbers_of_numpy_are_numbers_and_columns_may_be_arrays() -> None:
+    import numpy as np
+    import pandas
+
+    texts = [f"text {i}" for i in range(60)]
+    for labels in ([np.int64(i % 2) for i in range(60)], [np.float32(i % 2) for i in range(60)]):
+        rows = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+        assert task_from(rows).labels() == (" 0", " 1")
+        assert task_from({"text": tuple(texts), "label": np.array(labels)}).labels() == (" 0", " 1")
+        assert task_from({"text": pandas.Series(texts), "label": labels}).labels() == (" 0", " 1")
+    truths = [{"text": text, "label": np.bool_(i % 2)} for i, text in enumerate(texts)]
+    assert task_from(truths).labels() == (" false", " true")
+    with pytest.raises(InputError, match="row 0: column 'label' is missing"):
+        task_from([{"text": text, "label": 10**5_000} for text in texts])
+
+
+def test_splits_of_other_names_are_said(tmp_path: Path) -> None:
+    import datasets
+
+    rows = labelled(["x", "y"] * 50)
+    said = "splits of the data that are not used: extra"
+    assert said in task_from({"train": rows, "extra": rows}).warnings  # type: ignore[attr-defined]
+    part = datasets.Dataset.from_list(list(rows))
+    assert said in task_from(datasets.DatasetDict({"train": part, "extra": part})).warnings  # type: ignore[attr-defined]
+
+
+def test_the_answer_is_no_group(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'label' is the answer and cannot group the rows"):
+        task_of(tmp_path, labelled(["x", "y"] * 50), group_column="label")

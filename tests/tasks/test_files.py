@@ -1,0 +1,310 @@
+"""Reading tables: what is accepted, and every way a file can be wrong, by its message."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import os
+import sys
+import tracemalloc
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from elicitable.errors import InputError, MissingPackageError
+from elicitable.tasks import files
+from elicitable.tasks.files import read_table
+from elicitable.tasks.tables import Cell, fault_of
+from elicitable.values import Message
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "text,label\nfine,1\nso so,0\n"),
+        ("t.CSV", "text,label\r\nfine,1\r\n\r\nso so,0"),
+        ("t.csv", b"\xef\xbb\xbftext,label\nfine,1\nso so,0\n"),
+        ("t.csv", '\n text , label\n"fine",1\n"so so","0"\n'),
+        ("t.csv", "text;label\nfine;1\nso so;0\n"),
+        ("t.tsv", "text\tlabel\nfine\t1\nso so\t0\n"),
+        ("t.jsonl", '{"text": "fine", "label": 1}\n\n{"label": 0.0, "text": "so so"}\n'),
+        ("t.json", '{"text": "fine", "label": "1"}\r\n{"label": "0", "text": "so so"}'),
+    ],
+)
+def test_all_kinds_give_the_same_table(tmp_path: Path, name: str, content: str | bytes) -> None:
+    table = read_table(write(tmp_path, name, content))
+    assert table.columns == ("text", "label")
+    assert table.cells("text") == ["fine", "so so"]
+    assert table.cells("label") == ["1", "0"]
+
+
+def test_quoted_texts_keep_commas_quotes_and_line_breaks(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, "t.csv", 'text,label\n"a, ""b""\nc",1\nd,0\n'))
+    assert table.cells("text") == ['a, "b"\nc', "d"]
+    assert table.places == ("line 2", "line 4")
+
+
+BAD = [
+    ("t.csv", "", "t.csv is empty"),
+    ("t.csv", "  \n\n", "t.csv has no rows"),
+    ("t.csv", "text,label\n", "t.csv has no rows, only the column names"),
+    ("t.jsonl", "\n\n", "t.jsonl has no rows, only white space"),
+    (
+        "t.csv",
+        b"text,label\nok,1\ncaf\xe9,0\n",
+        r"t.csv, line 3: byte 19 \(0xe9\) is not UTF-8; save the file as UTF-8, or name .*--encoding latin-1",
+    ),
+    ("t.csv", "text,label\na,1\nb,0,extra\n", "t.csv, line 3: 3 fields, but the first row names 2 columns"),
+    ("t.csv", "text,label\na,1\nb\n", r"t.csv, line 3: 1 fields, but .* \(text, label\); put quotes around"),
+    ("t.csv", 'text,label\na,1\n"b,0\n', "t.csv, line 3: unexpected end of data"),
+    ("t.csv", "text,text\na,1\n", "two columns have the name 'text'"),
+    ("t.csv", "text,,label\na,1,2\n", r"column 2 has no name in the first row \(text, , label\)"),
+    ("t.jsonl", '{"text": "a"}\n[1]\n', "t.jsonl, line 2: expected a JSON object like {…}, found a list"),
+    ("t.jsonl", '{"text": "a"}\n"x"\n', "line 2: expected a JSON object like {…}, found a text"),
+    ("t.jsonl", "null\n", "line 1: expected a JSON object like {…}, found null"),
+    ("t.jsonl", "true\n", "line 1: .* found true or false"),
+    ("t.jsonl", "3\n", "line 1: .* found a number"),
+    ("t.jsonl", '{"text": "a"}\n{"text": \n', "t.jsonl, line 2: not valid JSON"),
+    ("t.json", '[\n{"text": "a"},\n]', r"t.json, line 3: not valid JSON"),
+    ("t.json", '[\n{"text": "a"}, 3]', r"t.json, row 2: expected a JSON object like {…}, found a number"),
+    ("t.json", '{"text": "a"\n"label": 1}', r"t.json, line 1: not valid JSON.*one object a line, or one array"),
+    ("t.jsonl", "[" * 100_000, "line 1: not valid JSON"),
+    ("t.xlsx", "x", "cannot tell the kind of file by its name; expected .csv, .tsv"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD)
+def test_bad_files_are_refused_by_name(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_table(write(tmp_path, name, content))
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_missing_files_folders_and_special_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere.csv: there is no such file"):
+        read_table(tmp_path / "nowhere.csv")
+    with pytest.raises(InputError, match="is a folder; name one file in it"):
+        read_table(tmp_path)
+    with pytest.raises(InputError, match="there is no such file"):
+        read_table("nul\0byte.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InputError, match="there is no such file"):
+        read_table(tmp_path / "pipe.csv")
+
+
+def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, mode: str) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    path = write(tmp_path, "t.csv", "text,label\n")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"t.csv cannot be read: Permission denied"):
+        read_table(path)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_BYTES", 10)
+    with pytest.raises(InputError, match="has 17 bytes; at most 10 are read"):
+        read_table(write(tmp_path, "t.csv", "text,label\nabc,1\n"))
+
+
+def read(folder: Path, name: str, content: str | bytes, encoding: str | None = None) -> list[list[Cell]]:
+    table = read_table(write(folder, name, content), encoding)
+    return [table.cells(column) for column in table.columns]
+
+
+CAFE = "text,label\ncafé ☕,1\nso so,0\n"
+EXPECTED = [["café ☕", "so so"], ["1", "0"]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("asked", [None, "latin-1", "utf-8"])
+def test_a_byte_order_mark_is_honoured_whatever_was_asked_for(tmp_path: Path, encoding: str, asked: str | None) -> None:
+    assert read(tmp_path, "t.csv", CAFE.encode(encoding), asked) == EXPECTED
+    lines = '{"text": "café ☕", "label": 1}\n{"text": "so so", "label": 0}'
+    assert read(tmp_path, "t.jsonl", lines.encode(encoding), asked) == EXPECTED
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "gb18030"])
+def test_an_encoding_can_be_named(tmp_path: Path, encoding: str) -> None:
+    assert read(tmp_path, "t.csv", CAFE.encode(encoding), encoding) == EXPECTED
+    assert read(tmp_path, "t.csv", "text,label\ncafé,1\n".encode("latin-1"), "latin-1")[0] == ["café"]
+    assert read(tmp_path, "t.csv", "text,label\n“café”,1\n".encode("cp1252"), "cp1252")[0] == ["“café”"]
+
+
+@pytest.mark.parametrize(
+    ("content", "asked", "message"),
+    [
+        ("text,label\ncafé,1\n".encode("latin-1"), None, "line 2: byte 14 .*--encoding latin-1, cp1252 or utf-16"),
+        (
+            "text,label\ncafé ☕,1\n".encode(),
+            "ascii",
+            r"line 2: byte 14 \(0xc3\) is not ascii; .*--encoding utf-8, latin",
+        ),
+        ("text,label\nfine,1\n".encode("utf-16-le"), None, "characters of value 0.*--encoding utf-16-le"),
+        (b"text,label\nodd,1\n", "utf-16-le", "line 1: the end is not utf-16-le|byte .* is not utf-16-le"),
+        (b"text,label\nfine,1\n", "latin-one", "'latin-one' is no encoding of texts; known are utf-8"),
+        (b"text,label\nfine,1\n", "hex", "'hex' is no encoding of texts"),
+        (b"text,label\nfine,1\n", "rot13", "'rot13' is no encoding of texts"),
+    ],
+)
+def test_a_wrong_encoding_is_named_with_the_line_and_what_to_try(
+    tmp_path: Path, content: bytes, asked: str | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read_table(write(tmp_path, "t.csv", content), asked)
+
+
+def test_a_one_byte_encoding_for_what_is_utf_8_is_doubted(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path, "t.csv", CAFE), "latin-1")
+    assert len(table.notes) == 1
+    assert "is read as latin-1, as asked, but is valid UTF-8" in table.notes[0]
+    assert read_table(write(tmp_path, "t.csv", "text,label\nplain,1\n"), "latin-1").notes == ()
+
+
+ROWS = [{"text": "fine", "label": 1}, {"text": "so so", "label": 0}]
+JSON_FORMS = {
+    "array": json.dumps(ROWS),
+    "array over lines": json.dumps(ROWS, indent=2),
+    "array in an object": json.dumps({"version": "1", "data": ROWS}, indent=2),
+    "columns of lists": json.dumps({"text": ["fine", "so so"], "label": [1, 0]}),
+    "pandas' columns": json.dumps({"text": {"0": "fine", "1": "so so"}, "label": {"0": 1, "1": 0}}),
+}
+
+
+@pytest.mark.parametrize("form", JSON_FORMS)
+def test_json_arrays_and_what_pandas_writes(tmp_path: Path, form: str) -> None:
+    for name in ("t.json", "t.jsonl"):
+        assert read(tmp_path, name, JSON_FORMS[form]) == [["fine", "so so"], ["1", "0"]]
+
+
+def test_one_line_of_messages_is_one_row_and_no_list_of_rows(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    table = read_table(write(tmp_path, "t.jsonl", json.dumps({"messages": talk})))
+    assert (table.columns, len(table.rows), table.holds_messages("messages")) == (("messages",), 1, True)
+    both = read_table(write(tmp_path, "t.jsonl", json.dumps({"prompt": talk[:1], "completion": talk[1:]})))
+    assert (both.columns, len(both.rows)) == (("prompt", "completion"), 1)
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.csv.bz2"])
+def test_packed_texts_are_read_and_damaged_ones_named(tmp_path: Path, name: str) -> None:
+    pack = gzip.compress if name.endswith("gz") else bz2.compress
+    assert read(tmp_path, name, pack(CAFE.encode())) == EXPECTED
+    for content in (pack(CAFE.encode())[:-6], b"no archive", pack(b"")):
+        with pytest.raises(InputError, match=r"t.csv..* (cannot be unpacked|cannot be read|is empty)"):
+            read_table(write(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.jsonl.bz2"])
+def test_a_bomb_is_not_unpacked_beyond_the_limit(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_BYTES", 1 << 21)
+    path = tmp_path / name
+    with gzip.open(path, "wb") if name.endswith("gz") else bz2.open(path, "wb") as file:
+        for _ in range(64):
+            file.write(b"x" * (1 << 20))
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    with pytest.raises(InputError, match="unpacks to more than 2,097,152 bytes"):
+        read_table(path)
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+
+
+def arrow_table(**columns: Any) -> Any:
+    import pyarrow
+
+    return pyarrow.table(columns or {"text": ["fine", "so so"], "label": [1, 0]})
+
+
+def save(table: Any, path: Path) -> Path:
+    import pyarrow
+    from pyarrow import feather, parquet
+
+    if path.suffix in (".parquet", ".pq"):
+        parquet.write_table(table, path)
+    elif path.suffix == ".feather":
+        feather.write_feather(table, path)
+    else:  # a file where it is called .arrow, a stream where .ipc
+        make = pyarrow.ipc.new_file if path.suffix == ".arrow" else pyarrow.ipc.new_stream
+        with make(path, table.schema) as writer:
+            writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.pq", "t.feather", "t.arrow", "t.ipc"])
+def test_parquet_and_arrow(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = read_table(save(arrow_table(), tmp_path / name))
+    assert [table.cells(column) for column in table.columns] == [["fine", "so so"], ["1", "0"]]
+    assert table.places == ("row 1", "row 2")
+    talk = [{"role": "user", "content": "Hi"}]
+    mixed = arrow_table(
+        text=["a", None], vector=[[1.0], [2.0]], picture=[b"x", b"y"], day=[date(2026, 1, 2), None], talk=[talk, talk]
+    )
+    found = read_table(save(mixed, tmp_path / name))
+    assert found.columns == ("text", "day", "talk")
+    assert found.cells("day") == ["2026-01-02", None]
+    assert found.cells("talk")[0] == (Message("user", "Hi"),)
+    assert dict(found.left_out) == {
+        "vector": "no texts or numbers, but list<element: double>"
+        if name.endswith(("parquet", "pq"))
+        else "no texts or numbers, but list<item: double>",
+        "picture": "no texts or numbers, but binary",
+    }
+    large = save(arrow_table(text=["x" * 1_000] * 5_000), tmp_path / name)
+    monkeypatch.setattr(files, "MAX_BYTES", 1 << 20)
+    with pytest.raises(InputError, match=r"unpacks to .*1,048,576|has .* bytes; at most"):
+        read_table(large)
+    for content in (large.read_bytes()[:-40], b"PAR1 and nothing", b"ARROW1 and nothing"):
+        with pytest.raises(InputError, match=r"t\..* cannot be read as |unpacks to|has .* bytes"):
+            read_table(write(tmp_path, name, content))
+
+
+def test_without_pyarrow_the_one_command_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(arrow_table(), tmp_path / "t.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingPackageError, match="python -m pip install pyarrow"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        ('"b"', None),
+        ("null", "is missing, null or not a single value"),
+        ('["x"]', "is missing, null or not a single value"),
+        ("NaN", "is missing, null or not a single value"),
+        ('"  "', "is empty"),
+        ('"\\ud800"', "holds half a surrogate pair"),
+        ('[{"role": "user", "content": "\\ud800"}]', "holds half a surrogate pair"),
+    ],
+)
+def test_a_bad_cell_is_named_by_line_and_column_where_it_is_used(tmp_path: Path, cell: str, fault: str | None) -> None:
+    rows = '{"text": "a", "label": "x"}\n{"text": "b", "label": ' + cell + "}"
+    table = read_table(write(tmp_path, "t.jsonl", rows))
+    assert [fault_of(row[1]) for row in table.rows] == [None, fault]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.binary(max_size=200),
+    name=st.sampled_from(["t.csv", "t.tsv", "t.jsonl", "t.json", "t.parquet", "t.feather", "t.csv.gz", "t.csv.bz2"]),
+)
+def test_no_bytes_whatever_cause_anything_but_an_input_error(tmp_path: Path, content: bytes, name: str) -> None:
+    path = write(tmp_path, name, content)
+    try:
+        table = read_table(path)
+        for column in table.columns:
+            table.cells(column)
+    except InputError:
+        pass
