@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from elicitable.models.inject import installed
-from elicitable.models.read import reading_last
+from elicitable.models.speed.precision import autocast
+from elicitable.models.speed.read import reading_last
 from elicitable.training.batches import IGNORED, Batch, encode, tokenize
 from elicitable.training.label_scores import label_costs
 from elicitable.training.label_trie import LabelIds
-from elicitable.training.precision import autocast
 from elicitable.values import Item, Score
 
 if TYPE_CHECKING:
