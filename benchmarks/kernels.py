@@ -25,7 +25,7 @@ def fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
 
 
 def written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """softmax(q·k/√d + mask)·v, as models/attend.py trains with."""
+    """softmax(q·k/√d + mask)·v, as models/speed/written_out.py trains with."""
     products = torch.matmul(query, key.transpose(-1, -2))
     additive = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, torch.finfo(torch.float32).min)
     logits = torch.add(additive, products, alpha=query.shape[-1] ** -0.5)

@@ -28,8 +28,8 @@ from step import Step, our_step
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from elicitable.models.model import Model
+from elicitable.models.speed import precision
 from elicitable.rng import generator
-from elicitable.training import precision
 from elicitable.training.batches import Batch
 
 SYMBOLS = 10

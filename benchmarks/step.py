@@ -1,6 +1,6 @@
 """One training step of a prefix: ours beside peft's, in one process, alternating, medians; and the arithmetic floor.
 
-    python benchmarks/step.py [--steps 60] [--batch 64] [--length 10]
+    python benchmarks/step.py [--steps 60] [--dtype float32] [--batch 64] [--length 10]
 
 Both train free keys and values (``length`` a layer) on the same frozen 4-layer toy and the same batches, with the
 optimiser's step and the drawing of data left out on both sides. The floor is the FLOPs of a forward and of the
@@ -28,9 +28,10 @@ import torch
 
 import elicitable as el
 from elicitable.methods.catalog import method_named
+from elicitable.models.speed import precision
+from elicitable.models.speed.processor import kind, packs
 from elicitable.rng import generator
 from elicitable.tasks.catalog import task_from
-from elicitable.training import precision
 from elicitable.training.batches import Batch, encode
 from elicitable.training.evaluate import answer_logits, token_losses
 from elicitable.training.loop import prepared
@@ -153,9 +154,10 @@ def measure(model: Any, batch: Batch, length: int, count: int, is_bfloat16: bool
 
 
 def main() -> None:
-    """Print one JSON object a type."""
+    """Print one JSON object for each type, with the kind of processor."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: both")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--length", type=int, default=10)
     given = parser.parse_args()
@@ -163,7 +165,12 @@ def main() -> None:
     model = el.load("toy:mixed", device="cpu", dtype="float32")
     batch = encode(model, task_from("ascending-add-1").sample(given.batch, generator(0, "benchmark")))
     for name, is_bfloat16 in {"float32": False, "bfloat16": True}.items():
-        print(json.dumps({"dtype": name, **measure(model, batch, given.length, given.steps, is_bfloat16)}), flush=True)
+        if given.dtype not in (None, name):
+            continue
+        # without oneDNN's operations bfloat16 is written out number by number, 20 times as slow: a few steps tell
+        steps = given.steps if not is_bfloat16 or packs(torch.bfloat16) else min(given.steps, 3)
+        found = measure(model, batch, given.length, steps, is_bfloat16)
+        print(json.dumps({"processor": kind(), "dtype": name, "steps": steps, **found}), flush=True)
 
 
 if __name__ == "__main__":

@@ -26,12 +26,12 @@ import torch
 
 import elicitable as el
 from elicitable.methods.catalog import method_named
+from elicitable.models.speed.precision import autocast
 from elicitable.rng import generator
 from elicitable.tasks.catalog import task_from
 from elicitable.training.batches import Batch, Reading, encode, stream
 from elicitable.training.evaluate import token_losses
 from elicitable.training.loop import Plan, train
-from elicitable.training.precision import autocast
 from elicitable.values import CurvePoint
 
 VALIDATION_ITEMS = 256

@@ -247,7 +247,19 @@ def test_every_public_name_is_there() -> None:
 
 
 # Words that are also a method's name but mean something else in that place, with what they mean there.
-OTHER_MEANINGS: dict[tuple[str, str], str] = {}
+OTHER_MEANINGS = {
+    **{
+        (file, "prompt"): "what an item asks, as its column, its template and its sample call it"
+        for file in (
+            "race/trial.py",
+            "report/html.py",
+            "report/reading.py",
+            "tasks/columns.py",
+            "tasks/reading.py",
+            "tasks/template.py",
+        )
+    },
+}
 NAMED_AT_HOME = ("methods/", "experiments/")
 
 

@@ -13,6 +13,7 @@ from tiny_experiment import BASE, PREFIX, TINY, TRAINING, forget, records, run
 from elicitable.errors import InputError, StoreError, UnknownNameError
 from elicitable.lab import jobs, reproduce
 from elicitable.lab.outcomes import results_of
+from elicitable.models.speed.processor import kind
 from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord
 
@@ -31,6 +32,8 @@ def test_every_trial_is_recorded_and_every_claim_judged(whole: Path) -> None:
     results = json.loads((whole / "results.json").read_text(encoding="utf-8"))
     assert len(records(whole)) == results["trials"] == results["trials_recorded"] == 6
     assert {record["status"] for record in records(whole).values()} == {"ok"}
+    assert {record["processor"] for record in records(whole).values()} == {kind()}
+    assert results["processors"] == [kind()]
     table = results["experiments"][0]
     assert [claim["outcome"] for claim in table["claims"]] == ["reproduced", "differs", "reproduced"]
     assert results["outcomes"] == {"reproduced": 2, "differs": 1}

@@ -18,6 +18,7 @@ import elicitable as el
 from elicitable.errors import BudgetError, InputError, StoreError, TrainingDivergedError, UnknownNameError
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.model import Model
+from elicitable.models.speed.processor import kind
 from elicitable.race import contest, pace, rounds, timing, trial
 from elicitable.race.reporter import Silent
 from elicitable.race.trial import Trial
@@ -332,6 +333,7 @@ def test_training_goes_on_inside_what_is_in_use(digits_model: Build) -> None:
     assert inside.arms[0].curves == bare.arms[0].curves
     assert inside.arms[0].samples != bare.arms[0].samples or inside.arms[1].curves != bare.arms[1].curves
     assert inside.provenance["model_hash"] != bare.provenance["model_hash"]
+    assert inside.provenance["processor"] == tuned.record["processor"] == kind()
     assert all(torch.equal(before[name], tensor) for name, tensor in outer.state().items())
     assert all(parameter.grad is None for parameter in outer.parameters())
     items = Reverse().held_out("test", 32)

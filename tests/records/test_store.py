@@ -12,8 +12,8 @@ import torch
 
 from elicitable.errors import StoreError
 from elicitable.methods.catalog import method_named
-from elicitable.race.trial import Trial
 from elicitable.models.layout import Layout
+from elicitable.race.trial import Trial
 from elicitable.records.store import VERSION, Store, identity
 from elicitable.training.loop import Plan
 

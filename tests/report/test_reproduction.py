@@ -54,6 +54,12 @@ def test_markdown_has_a_mark_a_claim_and_the_whole_sweep() -> None:
     assert "| rank-1 LoRA | 0.1 | 0 | 1 | 50.00 % | 1,200 | steps 1 |" in page
 
 
+def test_the_kinds_of_processor_are_named_where_the_records_say_them() -> None:
+    told = reproduction_markdown(results() | {"processors": ["avx2", "avx512-bf16"]}).splitlines()[0]
+    assert "1.5 min of trials on one core each (avx2, avx512-bf16): 1 reproduced" in told
+    assert reproduction_markdown(results() | {"processors": []}) == reproduction_markdown(results())
+
+
 def test_html_escapes_every_text() -> None:
     glance, section = reproduction_sections(results())
     assert glance.title == "At a glance"

@@ -13,6 +13,7 @@ import torch
 from elicitable.errors import StoreError
 from elicitable.methods.catalog import method_named
 from elicitable.models.model import Model
+from elicitable.training import loop
 from elicitable.training.checkpoint import Checkpoint, Frozen
 from elicitable.training.loop import Fit, Plan, train
 from elicitable.values import CurvePoint, Item
@@ -76,6 +77,26 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(digits_model: Build, method: st
     assert (resumed.best, resumed.steps, resumed.stopped) == (whole.best, whole.steps, whole.stopped)
     assert all(torch.equal(a, b) for a, b in zip(numbers, again, strict=True))
     assert all(torch.equal(whole.state[name], resumed.state[name]) for name in whole.state)
+
+
+def test_a_run_that_was_moved_names_both_kinds_of_processor(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, path = digits_model(8, torch.float32), tmp_path / "it.safetensors"
+
+    def stop(point: CurvePoint, share: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "kind", lambda: "avx512")
+    with pytest.raises(KeyboardInterrupt):
+        run(model, "kv-prefix", checkpoint=Checkpoint(path, "it", every_seconds=0.0), progress=stop)
+    kept = Checkpoint(path, "it").read()
+    assert kept is not None
+    assert kept.plain["processors"] == ["avx512"]
+    monkeypatch.setattr(loop, "kind", lambda: "avx2")
+    moved, _ = run(model, "kv-prefix", checkpoint=Checkpoint(path, "it", every_seconds=1e9))
+    assert moved.processor == "avx512, avx2"
+    assert run(model, "kv-prefix")[0].processor == "avx2"
 
 
 def test_what_is_kept_is_what_is_read(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import torch
 from elicitable.methods.base import Adaptation
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.model import Model
-from elicitable.training import loop, precision
+from elicitable.models.speed import precision
+from elicitable.training import loop
 from elicitable.training.batches import Reading
 from elicitable.training.evaluate import answer_logits, evaluate, token_losses
 from elicitable.training.loop import Plan, prepared, train

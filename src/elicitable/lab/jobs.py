@@ -192,6 +192,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _execute(job: Job, store: Store, checkpoint: Checkpoint, beat: Heartbeat) -> tuple[TrialRecord, State]:
+    from elicitable.models.speed.processor import kind
     from elicitable.records.provenance import versions
 
     if isinstance(job.trial, Pretrain):
@@ -200,7 +201,7 @@ def _execute(job: Job, store: Store, checkpoint: Checkpoint, beat: Heartbeat) ->
         record, state = _adapt(job, job.trial, store, checkpoint, beat), None
     else:
         record, state = _measure(job, job.trial, checkpoint, beat), None
-    return replace(record, versions=versions()), state
+    return replace(record, versions=versions(), processor=record.processor or kind()), state
 
 
 def _pretrain(job: Job, trial: Pretrain, checkpoint: Checkpoint, beat: Heartbeat) -> tuple[TrialRecord, State]:

@@ -42,6 +42,7 @@ def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seed
         "trials_failed": sum(record.status == "failed" for record in known),
         "seconds": round(sum(record.timing.seconds for record in known), 1),
         "versions": versions,
+        "processors": sorted({record.processor for record in known if record.processor}),
     }
 
 

@@ -100,4 +100,5 @@ def _record(spec: ToySpec, seed: int, fit: Fit, scores: dict[str, float]) -> dic
         "test_scores": scores,
         "curve": [[point.step, point.loss_nats, point.validation] for point in fit.curve],
         "versions": versions(),
+        "processor": fit.processor,
     }

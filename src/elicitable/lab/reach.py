@@ -29,6 +29,7 @@ from elicitable.errors import BudgetError, InputError, UnknownNameError
 from elicitable.models.capture import start_token
 from elicitable.models.model import as_model
 from elicitable.models.restoring import evaluating
+from elicitable.models.speed.processor import kind
 from elicitable.records.provenance import versions
 from elicitable.records.reach import HardReach, ReachExample, TokenReach, VirtualReach
 from elicitable.records.store import Record, Store
@@ -118,7 +119,7 @@ def token_reach(
         hard=hard,
         virtual=virtual,
         seconds=hard.seconds + virtual.seconds,
-        provenance={"fingerprint": model.fingerprint, "versions": versions()},
+        provenance={"fingerprint": model.fingerprint, "versions": versions(), "processor": kind()},
     )
 
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import Module
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from elicitable.attention.operands import Operands
 from elicitable.errors import InputError, UnsupportedModelError
+from elicitable.models.speed.written_out import additive, is_short_training, written_out
 from elicitable.values import PrefixKV
 
 NAME = "elicitable"
@@ -313,76 +313,13 @@ def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
         mask, causal = slot.causal(call.query.shape[2], key.shape[2], 0, key.device), False
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    if dropout == 0.0 and _is_short_training(call.query, key):
+    if dropout == 0.0 and is_short_training(call.query, key):
         if causal:
             mask = slot.causal(call.query.shape[2], key.shape[2], 0, key.device)
-        return _short(call, key, value, mask)
+        return written_out(call.query, key, value, mask, call.scaling)
     return torch.nn.functional.scaled_dot_product_attention(
         call.query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=call.scaling
     )
-
-
-def _is_short_training(query: Tensor, key: Tensor) -> bool:
-    """Whether attention written out beats the CPU's fused kernel, whose backward pass is slow on short sequences.
-
-    Measured on one core, bfloat16, forward + backward (benchmarks/kernels.py): 256 heads of 19 queries and 25 keys 4.5
-    against 18.8 ms; 64 heads of 256 queries and 272 keys 48 against 68 ms, and of 384 and 400 163 against 129 ms.
-    """
-    is_trained = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
-    return is_trained and query.device.type == "cpu" and query.shape[2] * key.shape[2] <= 300 * 300
-
-
-def _short(call: Call, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q kᵀ · scaling + mask) v, written out; autocast lowers the operands as it does for any product."""
-    if torch.is_autocast_enabled("cpu"):
-        lowered = torch.get_autocast_dtype("cpu")
-        query, key, value = (x.to(lowered) if x.dtype == torch.float32 else x for x in (call.query, key, value))
-    else:
-        query = call.query
-    exact = torch.promote_types(query.dtype, torch.float32)
-    added = None if mask is None else _additive(mask, exact)
-    output: Tensor = _WrittenOut.apply(query, key, value, added, call.scaling)
-    return output
-
-
-class _WrittenOut(torch.autograd.Function):
-    """Products in the type given, the softmax in float32 or better: bfloat16's is 4 times as slow on a CPU.
-
-    Backwards by hand: with dA = dO vᵀ and dS = A ∘ (dA − Σ_j A dA) · scaling, ∂q = dS k, ∂k = dSᵀ q, ∂v = Aᵀ dO. The
-    same numbers as autograd's, a tenth of attention's time sooner; ∂q is left out where nobody needs it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, scaling: float) -> Tensor:
-        q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # bmm: one product a row and head
-        shape = (*query.shape[:3], key.shape[2])
-        products = torch.bmm(q, k.transpose(1, 2)).view(shape)
-        if added is None:
-            logits = products.to(torch.promote_types(products.dtype, torch.float32)) * scaling
-        else:
-            logits = torch.add(added, products, alpha=scaling)
-        weights = torch.softmax(logits, dim=-1)
-        rounded = weights.to(v.dtype).flatten(0, 1)
-        ctx.save_for_backward(q, k, v, weights, rounded)
-        ctx.scaling = scaling
-        return torch.bmm(rounded, v).view(*query.shape[:3], v.shape[2])
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None, None]:
-        q, k, v, weights, rounded = ctx.saved_tensors
-        rows = weights.shape[:2]
-        d_output = gradient.flatten(0, 1).to(v.dtype)
-        d_value = torch.bmm(rounded.transpose(1, 2), d_output).unflatten(0, rows)
-        d_query = d_key = None
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-            d_weights = torch.bmm(d_output, v.transpose(1, 2)).view(weights.shape).to(weights.dtype)
-            d_logits = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(ctx.scaling)
-            d_products = d_logits.to(q.dtype).flatten(0, 1)
-            d_key = torch.bmm(d_products.transpose(1, 2), q).unflatten(0, rows)
-            if ctx.needs_input_grad[0]:
-                d_query = torch.bmm(d_products, k).unflatten(0, rows)
-        return d_query, d_key, d_value, None, None
 
 
 def joint_mask(call: Call, slot: Slot) -> Tensor | None:
@@ -401,17 +338,11 @@ def joint_mask(call: Call, slot: Slot) -> Tensor | None:
         before = call.prefix_visible
     batch, heads = (max(content.shape[axis], before.shape[axis]) for axis in (0, 1))
     if soft or content.dtype != torch.bool:
-        before, content = _additive(before, call.query.dtype), _additive(content, call.query.dtype)
+        before, content = additive(before, call.query.dtype), additive(content, call.query.dtype)
         before = before + call.log_strength
     return torch.cat(
         [before.expand(batch, heads, queries, prefix), content.expand(batch, heads, queries, keys)], dim=-1
     )
-
-
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    if mask.dtype != torch.bool:
-        return mask.to(dtype)
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def logits_of(call: Call, key: Tensor) -> Tensor:
@@ -435,7 +366,7 @@ def _eager(call: Call, key: Tensor, value: Tensor, mask: Tensor | None, slot: Sl
     if mask is None and call.query.shape[2] > 1:
         mask = slot.causal(call.query.shape[2], key.shape[2], 0, key.device)
     if mask is not None:
-        logits = logits + _additive(mask, logits.dtype)
+        logits = logits + additive(mask, logits.dtype)
     if call.sink is not None:
         sink = call.sink.to(logits).reshape(1, -1, 1, 1).expand(*logits.shape[:3], 1)
         logits = torch.cat([logits, sink], dim=-1)

@@ -16,6 +16,7 @@ from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import load
+from elicitable.models.speed.processor import kind
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
 from elicitable.race.pace import check_count, pace_for
@@ -205,6 +206,7 @@ def _floor(race: Race) -> float:
 def _provenance(race: Race) -> dict[str, Any]:
     return {
         "versions": versions(),
+        "processor": kind(),
         "seed": race.seed,
         "seeds": race.seeds,
         "budget": race.budget,

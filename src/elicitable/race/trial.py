@@ -16,6 +16,7 @@ from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.base import Method
 from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, Start
+from elicitable.models.speed.processor import kind
 from elicitable.records.store import Store
 from elicitable.records.trial import Outcomes, Times, TrialRecord, keep_trial, kept_trial, record_of_fit
 from elicitable.tasks.base import identity_of
@@ -91,7 +92,8 @@ def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         record = TrialRecord("failed", reason, Times(0.0), traceback=traceback.format_exc())
     timing = replace(record.timing, seconds=round(time.monotonic() - started, 3))
-    return keep_trial(store, spec, replace(record, timing=timing), state)
+    whole = replace(record, timing=timing, processor=record.processor or kind())
+    return keep_trial(store, spec, whole, state)
 
 
 def _execute(

@@ -34,11 +34,12 @@ from elicitable.race.trial import elsewhere_nats
 from elicitable.records.folder import CONFIGURATIONS, RECORD, written_whole
 from elicitable.records.provenance import versions
 from elicitable.records.store import Record, Store, identity
+from elicitable.records.trial import TrialRecord, keep_trial, kept_trial, record_of_fit
 from elicitable.tasks.base import identity_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.checkpoint import Checkpoint
 from elicitable.training.evaluate import evaluate
-from elicitable.training.loop import Fit, Plan, prepared, reading_of, train
+from elicitable.training.loop import Plan, prepared, reading_of, train
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -222,19 +223,19 @@ class _Tuning:
             raise TrainingDivergedError(f"{self.recipe.name} diverged at every learning rate of {self.rates}.")
         return found
 
-    def _short(self, rate: float) -> Record:
+    def _short(self, rate: float) -> TrialRecord:
         """The record of a short run, from the store if it is there."""
         steps = self.pace.sweep_steps
         plan = replace(self._plan(rate), steps=steps, evaluate_every=steps, cooldown=0.0, warmup=10)
         spec = self._spec_of(plan)
-        known = self.store.get(spec)
+        known = kept_trial(self.store, spec)
         if known is not None:
             return known
         self.reporter.begin(self.recipe.name, f"rate {rate:g}", 0, 1)
         fit = train(self.model, self._built(), self.task, plan, self.seed, progress=self.reporter.point)
-        return self.store.put(spec, _of_fit(fit))
+        return keep_trial(self.store, spec, record_of_fit(fit))
 
-    def _fitted(self, rate: float) -> tuple[Adaptation, Record]:
+    def _fitted(self, rate: float) -> tuple[Adaptation, TrialRecord]:
         """The adaptation after the long run, and the run's record: from the store, or from its checkpoint on.
 
         Raises:
@@ -242,7 +243,7 @@ class _Tuning:
         """
         plan = self._plan(rate)
         spec, adaptation = self._spec_of(plan), self._built()
-        known = self.store.get(spec)
+        known = kept_trial(self.store, spec)
         if known is not None:
             adaptation.load(self.store.state(spec))
             return adaptation, known
@@ -254,7 +255,7 @@ class _Tuning:
             _remove(checkpoint)
         if not fit.is_usable:
             raise TrainingDivergedError(f"{self.recipe.name} diverged at learning rate {rate:g}; give a lower one.")
-        record = self.store.put(spec, _of_fit(fit), adaptation.state())
+        record = keep_trial(self.store, spec, record_of_fit(fit), adaptation.state())
         if checkpoint is not None:
             _remove(checkpoint)
         return adaptation, record
@@ -313,13 +314,17 @@ class _Tuning:
             "base_elsewhere_nats": elsewhere_nats(self.model),
         }
 
-    def _told(self, swept: dict[float, tuple[float, float]], rate: float, fit: Record) -> Record:
+    def _told(self, swept: dict[float, tuple[float, float]], rate: float, fit: TrialRecord) -> Record:
         """What was run, and on what."""
         return {
             "method": self.recipe.name,
             "size": self.size,
             "learning_rate": rate,
-            **{name: fit[name] for name in ("steps", "stopped", "seconds", "validation", "curve")},
+            "steps": fit.steps,
+            "stopped": fit.stopped,
+            "seconds": fit.timing.train_seconds,
+            "validation": fit.validation,
+            "curve": [[point.step, _finite(point.loss_nats), point.validation] for point in fit.curve],
             "seed": self.seed,
             "sweep": [{"learning_rate": one, "validation": score} for one, (score, _) in swept.items()],
             "layout": self.layout.setting(),
@@ -328,6 +333,7 @@ class _Tuning:
             "task": self.task.name,
             "data_hash": self.task.fingerprint(),
             "versions": versions(),
+            "processor": fit.processor,
             "out": None if self.store.folder is None else str(self.store.folder),
             "spec": self.spec(),
             "identity": identity(self.spec()),
@@ -340,28 +346,17 @@ def _remove(checkpoint: Checkpoint) -> None:
         checkpoint.path.parent.rmdir()
 
 
-def _of_fit(fit: Fit) -> Record:
-    return {
-        "status": "ok" if fit.is_usable and fit.stopped != "diverged" else "diverged",
-        "stopped": fit.stopped,
-        "steps": fit.steps,
-        "seconds": round(fit.seconds, 1),
-        "validation": fit.best.mean if fit.best else None,
-        "validation_loss_nats": _finite(fit.best.loss_nats) if fit.best else None,
-        "curve": [[point.step, _finite(point.loss_nats), point.validation] for point in fit.curve],
-    }
-
-
 def _finite(value: float) -> float | None:
+    """Return ``value`` where JSON can hold it, else None."""
     return value if math.isfinite(value) else None
 
 
-def _worth(swept: Record) -> tuple[float, float] | None:
+def _worth(swept: TrialRecord) -> tuple[float, float] | None:
     """Validation score, then loss; None where the run diverged."""
-    if swept["status"] != "ok":
+    if not swept.is_ok or swept.validation is None:
         return None
-    loss = swept["validation_loss_nats"]
-    return swept["validation"], -math.inf if loss is None else -loss
+    loss = swept.validation_loss_nats
+    return swept.validation, -math.inf if loss is None else -loss
 
 
 def _record_in(folder: Path) -> Record:

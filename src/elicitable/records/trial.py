@@ -85,6 +85,7 @@ class TrialRecord:
         scores: outcomes on the test split by the task's name; ``test_loss_nats`` is the loss on it per token.
         measurements: further numbers by name. ``pictures``: plain data of what was looked at, by the measure's name.
         fingerprint: of the model, where it was loaded by name.
+        processor: the kind that it ran on, since last digits differ between kinds; empty in older records.
         setting, budget: of the adaptation that was trained or chosen; ``tried`` are the best of ``tried_count``
             candidates, with their validation scores.
         elsewhere_nats: loss per token on texts of another kind, with the adaptation in place.
@@ -105,6 +106,7 @@ class TrialRecord:
     pictures: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    processor: str = ""
     traceback: str = ""
     setting: Mapping[str, Any] = field(default_factory=dict)
     budget: Budget | None = None
@@ -160,6 +162,10 @@ class Fitted(Protocol):
     stopped: str
 
     @property
+    def processor(self) -> str:
+        """The kind of processor it ran on."""
+
+    @property
     def is_usable(self) -> bool:
         """Whether there is a state to evaluate."""
 
@@ -181,6 +187,7 @@ def record_of_fit(fit: Fitted) -> TrialRecord:
         ),
         validation=fit.best.mean if fit.best else None,
         validation_loss_nats=_perhaps(fit.best.loss_nats) if fit.best else None,
+        processor=fit.processor,
     )
 
 

@@ -102,10 +102,11 @@ def drawn_figures(experiment: Mapping[str, Any]) -> list[Picture]:
 
 
 def summary(results: Results) -> str:
-    """One line: preset, seeds, time, and how the claims came out."""
+    """One line: preset, seeds, time, the kinds of processor where the records say, and how the claims came out."""
     seeds = f"{results['seeds']} seed{'s' if results['seeds'] != 1 else ''}"
     counted = ", ".join(f"{results['outcomes'][name]} {name}" for name in MARKS if name in results["outcomes"])
-    spent = f"{span(results['seconds'])} of trials on one core each"
+    processors = ", ".join(results.get("processors", ()))  # records made before this was kept do not say
+    spent = f"{span(results['seconds'])} of trials on one core each{f' ({processors})' if processors else ''}"
     return f"Preset {results['preset']}, {seeds}, {spent}: {counted or 'no claims'}."
 
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from elicitable.models.inject import installed, room_in
-from elicitable.models.read import reading_last
 from elicitable.models.rows import LabelRow, Row, label_rows, rows_of
+from elicitable.models.speed.precision import autocast
+from elicitable.models.speed.read import reading_last
 from elicitable.training.batches import IGNORED, Batch, Reading, groups, padded
 from elicitable.training.generate import Answer, Stop, generate, text_of
 from elicitable.training.label_scores import label_costs
 from elicitable.training.label_trie import LabelIds
-from elicitable.training.precision import autocast
 from elicitable.values import Item, Score
 
 if TYPE_CHECKING:

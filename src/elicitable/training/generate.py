@@ -11,8 +11,8 @@ import torch
 from elicitable.models.inject import installed, room_in
 from elicitable.models.layout import Layout, answer_turn, end_of
 from elicitable.models.rows import Row
+from elicitable.models.speed.precision import autocast
 from elicitable.training.batches import groups
-from elicitable.training.precision import autocast
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model

@@ -21,8 +21,8 @@ from elicitable.errors import InputError
 from elicitable.models.attend import Call, Slot, Watcher, combine
 from elicitable.models.inject import installed
 from elicitable.models.prefixes import row_count
-from elicitable.models.read import reading_last
 from elicitable.models.restoring import swapped
+from elicitable.models.speed.read import reading_last
 from elicitable.training.label_trie import LabelIds, Step, Trie, first_steps, tries
 from elicitable.values import PrefixKV
 

@@ -21,12 +21,13 @@ from elicitable.errors import InputError
 from elicitable.models.inject import installed, prefix_of
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.restoring import evaluating, swapped, without_gradients
+from elicitable.models.speed.memory import keep_freed_memory
+from elicitable.models.speed.precision import autocast, frozen_casts
+from elicitable.models.speed.processor import kind
 from elicitable.rng import generator
 from elicitable.training.batches import CHUNK, Batch, Reading, stream
 from elicitable.training.checkpoint import Checkpoint, Frozen
 from elicitable.training.evaluate import answer_logits, evaluate, token_losses
-from elicitable.training.memory import keep_freed_memory
-from elicitable.training.precision import autocast, frozen_casts
 from elicitable.values import CurvePoint, Item, PrefixKV, Score
 
 if TYPE_CHECKING:
@@ -78,7 +79,13 @@ class Fit:
     state: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
     seconds: float = 0.0
+    processors: list[str] = field(default_factory=list)  # kinds, one where the run was never moved
     stopped: str = ""  # solved, plateau, steps, time, diverged, interrupted
+
+    @property
+    def processor(self) -> str:
+        """The kind of processor it ran on; all of them, if it was taken up again on another."""
+        return ", ".join(self.processors)
 
     @property
     def is_usable(self) -> bool:
@@ -117,6 +124,8 @@ def train(
         run.thaw(kept)
         started -= fit.seconds
     reading = reading_of(plan, adaptation)
+    if kind() not in fit.processors:
+        fit.processors.append(kind())
     told = time.monotonic()
     with prepared(model, adaptation, inside) as refresh:
         with torch.no_grad():
@@ -174,6 +183,7 @@ class _Run:
         return {
             "steps": self.fit.steps,
             "seconds": self.fit.seconds,
+            "processors": list(self.fit.processors),
             "curve": [[point.step, point.loss_nats, point.validation] for point in self.fit.curve],
             "best": None if best is None else [list(best.correct), best.loss_nats],
             "phase": {name: value for name, value in vars(self.phase).items() if name != "plan"},
@@ -191,6 +201,7 @@ class _Run:
         self.optimizer.load_state_dict(whole)
         plain = kept.plain
         self.fit.steps, self.fit.seconds, self.fit.state = plain["steps"], plain["seconds"], kept.part("best")
+        self.fit.processors[:] = plain.get("processors", ["unknown"])  # a checkpoint made before they were kept
         self.fit.curve[:] = [CurvePoint(*point) for point in plain["curve"]]
         self.fit.best = Score(tuple(plain["best"][0]), plain["best"][1]) if plain["best"] else None
         vars(self.phase).update(plain["phase"])

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from elicitable.models.restoring import evaluating, without_gradients
-from elicitable.training.precision import autocast, frozen_casts
+from elicitable.models.speed.precision import autocast, frozen_casts
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model

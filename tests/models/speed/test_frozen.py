@@ -1,4 +1,8 @@
-"""Frozen toy blocks in two operations: the bits of plain autocast, in logits and gradients, and only where they fit."""
+"""Frozen toy blocks in two operations: the bits of the plain blocks, in logits and gradients, and only where they fit.
+
+In bfloat16 under autocast and in float32 without, on every kind of processor: where a promise needs an operation that
+this processor lacks, or sums in an order that it does not keep, the other path runs and is held to the same bits.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,12 @@ from torch import Tensor, nn
 
 import elicitable as el
 from elicitable.methods.catalog import method_named
-from elicitable.models import frozen
 from elicitable.models.attend import NAME
-from elicitable.models.frozen import FrozenBlock, frozen_blocks, is_frozen_block
 from elicitable.models.model import Model
+from elicitable.models.speed import frozen, precision, processor
+from elicitable.models.speed.frozen import FrozenBlock, frozen_blocks, is_frozen_block
 from elicitable.models.toys import TOYS, build_toy
 from elicitable.rng import generator
-from elicitable.training import precision
 from elicitable.training.batches import Batch
 from elicitable.training.evaluate import answer_logits, token_losses
 from elicitable.training.loop import prepared
@@ -28,10 +31,21 @@ FROZEN = ["kv-prefix", "layer-prefix", "soft-prompt", "value-bias"]  # methods t
 SPEC = replace(TOYS["mixed"], layers=3, d_model=64)
 
 
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that multiplies bfloat16 fast, whatever this one does."""
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
+@pytest.fixture(autouse=True, params=[True, False], ids=["bfloat16", "float32"])
+def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """A machine that multiplies bfloat16 fast, and one that does not, whatever this one does."""
+    is_fast: bool = request.param
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: is_fast)
+    return is_fast
+
+
+@pytest.fixture(params=["alone", "together"])
+def alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """A processor on which a row has the same bits among others as by itself, and one on which it has not."""
+    is_alone: bool = request.param == "alone"
+    for question in ("rows_stand_alone", "queries_stand_alone"):
+        monkeypatch.setattr(frozen, question, lambda *shape: is_alone)
+    return is_alone
 
 
 @pytest.fixture
@@ -61,7 +75,7 @@ def batch_of(rows: int, tokens: int, read: int, padded: bool = False) -> Batch:
 @contextmanager
 def plainly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precision, "frozen_blocks", lambda model: nullcontext())
+        patch.setattr(precision, "frozen_blocks", lambda model, dtype: nullcontext())
         yield
 
 
@@ -104,7 +118,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 @pytest.mark.parametrize("method", FROZEN)
 @pytest.mark.parametrize(("rows", "tokens", "read"), [(16, 19, 10), (5, 12, 3), (3, 7, 6), (2, 6, 6), (1, 9, 1)])
 @pytest.mark.parametrize("padded", [False, True])
-def test_logits_and_gradients_are_those_of_plain_autocast_bit_for_bit(
+def test_logits_and_gradients_are_those_of_the_plain_blocks_bit_for_bit(
     toy: Model, counted: dict[str, int], method: str, rows: int, tokens: int, read: int, padded: bool
 ) -> None:
     batch = batch_of(rows, tokens, read, padded)
@@ -117,11 +131,12 @@ def test_logits_and_gradients_are_those_of_plain_autocast_bit_for_bit(
     assert any(bool(gradient.abs().max() > 0) for gradient in ours[1:])
 
 
-def test_the_shipped_toy_too(counted: dict[str, int]) -> None:
-    """The largest matrices that are put together: 1,024 inputs or outputs."""
-    toy, batch = el.load("toy:mixed", device="cpu", dtype="float32"), batch_of(16, 19, 10)
+@pytest.mark.parametrize(("name", "layers"), [("toy:mixed", 4), ("toy:ascending", 1)])
+def test_the_shipped_toys_too(counted: dict[str, int], name: str, layers: int) -> None:
+    """The largest matrices that are put together: 1,024 inputs or outputs; and a block that is first and last."""
+    toy, batch = el.load(name, device="cpu", dtype="float32"), batch_of(16, 19, 10)
     ours = one_step(toy, "kv-prefix", batch)
-    assert counted["blocks"] == 4
+    assert counted["blocks"] == layers
     with plainly():
         plain = one_step(toy, "kv-prefix", batch)
     assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
@@ -136,9 +151,31 @@ def test_at_an_offset_too(toy: Model) -> None:
     assert not torch.equal(ours[0], one_step(toy, "kv-prefix", batch)[0])  # positions matter to this toy
 
 
-def test_the_first_block_is_looked_up_and_the_others_computed(toy: Model, counted: dict[str, int]) -> None:
+def is_bound(alone: bool, is_fast: bool) -> bool:
+    """Whether bits forbid leaving rows out: for plain products where they do not stand alone."""
+    return not alone and not (is_fast and processor.packs(torch.bfloat16))
+
+
+def test_the_first_block_is_looked_up_and_the_others_computed(
+    toy: Model, counted: dict[str, int], alone: bool, fast: bool
+) -> None:
     one_step(toy, "kv-prefix", batch_of(4, 11, 5))
-    assert counted == {"blocks": 3, "before": 2, "looked up": 1}
+    looked_up = 0 if is_bound(alone, fast) else 1
+    assert counted == {"blocks": 3, "before": 3 - looked_up, "looked up": looked_up}
+
+
+@pytest.mark.parametrize("read", [1, 4, 5])
+def test_where_rows_do_not_stand_alone_the_same_calls_are_made(
+    toy: Model, monkeypatch: pytest.MonkeyPatch, read: int
+) -> None:
+    for question in ("rows_stand_alone", "queries_stand_alone"):
+        monkeypatch.setattr(frozen, question, lambda *shape: False)
+    monkeypatch.setattr(frozen, "packs", lambda dtype: False)
+    batch = batch_of(2, 9, read)
+    ours = one_step(toy, "kv-prefix", batch)
+    with plainly():
+        plain = one_step(toy, "kv-prefix", batch)
+    assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
 
 
 @contextmanager
@@ -182,7 +219,9 @@ def test_token_types_are_not_looked_up(toy: Model, counted: dict[str, int]) -> N
     assert counted["looked up"] == 0
 
 
-def test_embeddings_or_residuals_that_a_hook_changed_are_not_looked_up(toy: Model, counted: dict[str, int]) -> None:
+def test_embeddings_or_residuals_that_a_hook_changed_are_not_looked_up(
+    toy: Model, counted: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = torch.tensor([[1, 2, 3, 4]])
     hook = toy.anatomy.decoder.wte.register_forward_hook(lambda module, args, output: output + 1.0)
     compare(toy, lambda: toy.hf(input_ids=ids, use_cache=False).logits)
@@ -193,7 +232,11 @@ def test_embeddings_or_residuals_that_a_hook_changed_are_not_looked_up(toy: Mode
     hook.remove()
     assert counted["looked up"] == 0
     compare(toy, lambda: toy.hf(input_ids=ids, use_cache=False).logits)
-    assert counted["looked up"] == 1
+    monkeypatch.setattr(frozen, "rows_stand_alone", lambda *shape: True)
+    before = counted["looked up"]
+    with opened(toy):
+        toy.hf(input_ids=ids, use_cache=False)
+    assert counted["looked up"] == before + 1
 
 
 def test_a_cache_goes_through_the_blocks_own_forward(toy: Model, counted: dict[str, int]) -> None:
@@ -264,16 +307,18 @@ def test_blocks_are_as_they_were_afterwards(toy: Model) -> None:
     for weight in toy.hf.parameters():
         weight.requires_grad_(False)
     hooks = len(toy.anatomy.decoder._forward_pre_hooks), len(toy.anatomy.decoder.drop._forward_hooks)
-    with frozen_blocks(toy):
+    with frozen_blocks(toy, torch.float32):
         assert all(isinstance(block.forward, FrozenBlock) for block in toy.anatomy.blocks)
-        with frozen_blocks(toy):  # what is put together already is left alone
+        with frozen_blocks(toy, torch.float32):  # what is put together already is left alone
             pass
         assert all(isinstance(block.forward, FrozenBlock) for block in toy.anatomy.blocks)
     assert not any("forward" in vars(block) for block in toy.anatomy.blocks)
     assert hooks == (len(toy.anatomy.decoder._forward_pre_hooks), len(toy.anatomy.decoder.drop._forward_hooks))
 
 
-def test_queries_that_nobody_reads_are_left_out(toy: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_that_nobody_reads_are_left_out(
+    toy: Model, monkeypatch: pytest.MonkeyPatch, alone: bool, fast: bool
+) -> None:
     queries: list[int] = []
     attend = frozen.attend
 
@@ -283,4 +328,5 @@ def test_queries_that_nobody_reads_are_left_out(toy: Model, monkeypatch: pytest.
 
     monkeypatch.setattr(frozen, "attend", noting)
     one_step(toy, "kv-prefix", batch_of(4, 11, 4))
-    assert queries == [11, 11, 5]  # an even number is left out: 6 of the 7 that are not read
+    last = 11 if is_bound(alone, fast) else 5
+    assert queries == [11, 11, last]  # an even number is left out: 6 of the 7 that are not read

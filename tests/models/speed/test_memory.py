@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from elicitable.training.memory import keep_freed_memory
+from elicitable.models.speed.memory import keep_freed_memory
 
 asked = keep_freed_memory() if sys.argv[1] == "kept" else None
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

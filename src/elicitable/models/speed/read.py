@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from elicitable.models.frozen import FrozenBlock
 from elicitable.models.model import Model
+from elicitable.models.speed.frozen import FrozenBlock
 
 
 @contextmanager

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from elicitable.models.architectures import ARCHITECTURES, tiny_model
 from elicitable.models.model import Model
-from elicitable.models.read import reading_last
+from elicitable.models.speed.read import reading_last
 
 EXACT = [row.name for row in ARCHITECTURES if row.state == "exact"]
 IDS = torch.tensor([[12, 40, 5, 6, 33, 9, 2], [8, 17, 3, 44, 20, 61, 10]])
 READ = 3
-ROUTED_IN_FLOAT32 = {"deepseek_v3"}
 
 
 @functools.cache
@@ -40,15 +41,28 @@ class Rows(nn.Module):
         return self.inner(hidden)
 
 
+class Float32Products(TorchDispatchMode):
+    """Whether a model in float64 multiplies a matrix in float32, as some routers do."""
+
+    found = False
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            self.found |= args[-1].dtype == torch.float32
+        return function(*args, **(kwargs or {}))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", EXACT)
 def test_the_logits_that_are_read_are_the_same_on_every_architecture(name: str) -> None:
     model = model_of(name)
-    whole = logits_of(model)[:, -READ:]
+    with Float32Products() as products:
+        whole = logits_of(model)[:, -READ:]
     with reading_last(model, READ):
         read = logits_of(model)[:, -READ:]
-    # float64; products of other shapes may round differently in the last bits, and in those of a float32 router
-    torch.testing.assert_close(read, whole, rtol=0.0, atol=1e-6 if name in ROUTED_IN_FLOAT32 else 1e-12)
+    # float64; products of other shapes may round differently in the last bits, and in those of a float32 router: on
+    # which models they do hangs on the processor
+    torch.testing.assert_close(read, whole, rtol=0.0, atol=1e-6 if products.found else 1e-12)
     assert torch.equal(logits_of(model)[:, -READ:], whole)  # nothing stays behind
 
 

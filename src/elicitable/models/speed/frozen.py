@@ -1,10 +1,13 @@
-"""Wholly frozen blocks of the toys in two operations around their attention: plain autocast's bits, sooner.
+"""Wholly frozen blocks of the toys in two operations around their attention: the bits of the plain ones, sooner.
 
-At every forward pass autocast adds each bias in a pass of its own, and autograd keeps what weight gradients would
-need. Here a frozen matrix is laid out for the machine once, each way when it is first needed, and bias and ReLU are
-added while the product is written:
+A plain block makes an operation of every sum, keeps each result for a backward pass and writes gradients where nobody
+reads them. Here every product is
 
     y = act(x W + b),    ∂x = ∂y Wᵀ
+
+and all else is done in place. In bfloat16 autocast also adds each bias in a pass of its own; where oneDNN has the
+operation, a frozen matrix is laid out for it once, each way when it is first needed, and bias and ReLU are added while
+the product is written. In float32 the plain product is as quick as one laid out, and has the bits.
 
 The last block leaves out queries that nobody reads, and the first looks its queries, keys and values up: before it, a
 token at a position is always the same. It is for small matrices: large products gain nothing, and tests hold the bits
@@ -13,7 +16,7 @@ up to the size of the toys only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -23,6 +26,8 @@ from torch.autograd.function import once_differentiable
 
 from elicitable.models.attend import attend
 from elicitable.models.model import Model
+from elicitable.models.speed.processor import packs, rows_stand_alone
+from elicitable.models.speed.written_out import is_short, queries_stand_alone
 
 LARGEST = 1024  # inputs or outputs of a matrix
 ROWS = 1024  # that a product is laid out for; with more or fewer it is as exact
@@ -34,14 +39,14 @@ _relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
 @contextmanager
-def frozen_blocks(model: Model) -> Iterator[None]:
+def frozen_blocks(model: Model, dtype: torch.dtype) -> Iterator[None]:
     """Inside, GPT-2 blocks with a ReLU and no weight that is trained compute as :class:`FrozenBlock` does.
 
-    For a float32 model under bfloat16 autocast on a CPU; elsewhere, and in builds of torch without oneDNN, nothing
-    changes. Results and gradients are those of plain autocast, bit for bit. Weights that change meanwhile are not
-    seen.
+    For a float32 model on a CPU; elsewhere nothing changes. ``dtype`` is the type of its products: bfloat16 under
+    autocast, float32 without. Results and gradients are those of the plain blocks, bit for bit. Weights that change
+    meanwhile are not seen.
     """
-    if model.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if model.device.type != "cpu" or model.dtype != torch.float32:
         yield
         return
     decoder = model.anatomy.decoder
@@ -51,41 +56,78 @@ def frozen_blocks(model: Model) -> Iterator[None]:
                 table = _KnownRows(decoder) if index == 0 and _is_small(decoder) else None
                 if table:
                     stack.enter_context(table.listening())
-                object.__setattr__(block, "forward", FrozenBlock(block, table))
+                object.__setattr__(block, "forward", FrozenBlock(block, dtype, table))
                 stack.callback(object.__delattr__, block, "forward")
         yield
 
 
-class Product:
-    """x W + b and ∂y Wᵀ for a frozen W of (in, out)."""
+def product(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Product:
+    """Choose how a frozen ``weight`` of (in, out) is multiplied in ``dtype`` on this processor."""
+    is_packed = dtype == torch.bfloat16 and packs(dtype)
+    return (PackedProduct if is_packed else Product)(weight, bias, dtype)
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.weight = weight.detach()
-        self.bias = None if bias is None else bias.detach().to(torch.bfloat16)
+
+class Product:
+    """x W + b and ∂y Wᵀ for a frozen W of (in, out), by the operations that a plain block calls."""
+
+    is_packed = False
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.weight = weight.detach().to(dtype)
+        self.bias = None if bias is None else bias.detach().to(dtype)
+
+    def __call__(self, x: Tensor, act: str = "none") -> Tensor:
+        """(…, in) to (…, out) in ``dtype``; ``act`` is ``"none"`` or ``"relu"``."""
+        rows = x.to(self.dtype).flatten(0, -2)
+        found = rows @ self.weight if self.bias is None else torch.addmm(self.bias, rows, self.weight)
+        return (found.relu_() if act == "relu" else found).view(*x.shape[:-1], -1)
+
+    def keeps_bits(self, rows: int, instead_of: int, is_back: bool = False) -> bool:
+        """Whether ``rows`` multiplied by themselves have the bits that they have among ``instead_of`` rows."""
+        weight = self.weight.shape[0], self.weight.shape[1]
+        return rows_stand_alone((rows, instead_of), weight, self.dtype, is_back)
+
+    def back(self, gradient: Tensor) -> Tensor:
+        """(…, out) to (…, in) in ``dtype``."""
+        return (gradient.to(self.dtype).flatten(0, -2) @ self.weight.t()).view(*gradient.shape[:-1], -1)
+
+
+class PackedProduct(Product):
+    """The same with W laid out for oneDNN, once for each way, and the bias and ReLU added on the way out."""
+
+    is_packed = True
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__(weight, bias, dtype)
         self._there: Tensor | None = None
         self._back: Tensor | None = None
 
     def __call__(self, x: Tensor, act: str = "none") -> Tensor:
-        """(…, in) to (…, out) in bfloat16; ``act`` is ``"none"`` or ``"relu"``."""
+        """(…, in) to (…, out) in ``dtype``; ``act`` is ``"none"`` or ``"relu"``."""
         if self._there is None:
             self._there = _laid_out(self.weight.t())
-        return _multiply(x.to(torch.bfloat16), self._there, self.bias, act)
+        return _multiply(x.to(self.dtype), self._there, self.bias, act)
+
+    def keeps_bits(self, rows: int, instead_of: int, is_back: bool = False) -> bool:
+        """Whether ``rows`` multiplied by themselves have the bits that they have among ``instead_of`` rows: yes."""
+        return True
 
     def back(self, gradient: Tensor) -> Tensor:
-        """(…, out) to (…, in) in bfloat16."""
+        """(…, out) to (…, in) in ``dtype``."""
         if self._back is None:
             self._back = _laid_out(self.weight)
-        return _multiply(gradient, self._back, None, "none")
+        return _multiply(gradient.to(self.dtype), self._back, None, "none")
 
 
 def _laid_out(weight: Tensor) -> Tensor:
-    laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.to(torch.bfloat16).contiguous(), ROWS)
+    laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
     return laid_out
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None, act: str) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, act, [], "")
-    return product
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, act, [], "")
+    return found
 
 
 def is_frozen_block(block: nn.Module) -> bool:
@@ -113,15 +155,15 @@ class FrozenBlock:
     the block's own forward runs.
     """
 
-    def __init__(self, block: Any, table: _KnownRows | None = None) -> None:
-        self.block, self.attention, self.table = block, block.attn, table
+    def __init__(self, block: Any, dtype: torch.dtype, table: _KnownRows | None = None) -> None:
+        self.block, self.attention, self.dtype, self.table = block, block.attn, dtype, table
         self.inside = (block.ln_1, block.attn, block.ln_2, block.mlp, block.mlp.act, *_products(block))
         self.d_model, self.heads = block.attn.embed_dim, block.attn.num_heads
         self.norm_1, self.norm_2 = _Norm(block.ln_1), _Norm(block.ln_2)
         weight, bias = block.attn.c_attn.weight, block.attn.c_attn.bias
-        self.query = Product(weight[:, : self.d_model], bias[: self.d_model])
-        self.key_value = Product(weight[:, self.d_model :], bias[self.d_model :])
-        self.joined, self.output, self.up, self.down = (Product(part.weight, part.bias) for part in _products(block))
+        self.query = product(weight[:, : self.d_model], bias[: self.d_model], dtype)
+        self.key_value = product(weight[:, self.d_model :], bias[self.d_model :], dtype)
+        self.joined, self.output, self.up, self.down = (product(x.weight, x.bias, dtype) for x in _products(block))
         self.read: int | None = None
 
     @contextmanager
@@ -147,19 +189,39 @@ class FrozenBlock:
             plain: Tensor = forward(self.block, hidden_states, past_key_values, attention_mask, *others, **given)
             return plain
         unread = 0 if self.read is None else max(0, hidden_states.shape[1] - self.read)
-        odd = unread % 2  # attention leaves out an even number of queries: bfloat16 products add in pairs
-        left = unread - odd
+        left = self._queries_left_out(hidden_states, unread)
         mask = attention_mask if attention_mask is None or not left else attention_mask[:, :, left:]
         output, _ = attend(self.attention, *self._by_head(hidden_states, left), mask, self.attention.scaling)
-        read = output[:, odd:] if odd else output  # a slice of everything would be copied on the way back
-        block: Tensor = _After.apply(read.flatten(2), hidden_states, self, unread)
+        if unread > left and self._is_output_alone(hidden_states, unread):
+            output = output[:, unread - left :]  # a slice of everything would be copied on the way back
+        block: Tensor = _After.apply(output.flatten(2), hidden_states, self, unread)
         return block
+
+    def _queries_left_out(self, hidden: Tensor, unread: int) -> int:
+        """How many of the queries that nobody reads attention can do without and keep the bits of the others."""
+        left = unread - unread % 2  # an even number: bfloat16 products add in pairs
+        if not left or self.output.is_packed:
+            return left
+        slot, layer = self.attention._elicitable_seat.slot, self.attention._elicitable_seat.layer
+        key = slot.prefix.keys[layer] if slot.prefix is not None and slot.strength > 0 else None
+        is_trained = torch.is_grad_enabled() and (hidden.requires_grad or (key is not None and key.requires_grad))
+        rows, tokens = hidden.shape[:2]
+        keys = tokens if key is None else tokens + key.shape[2]
+        if not (is_trained and is_short(tokens, keys) and self._is_output_alone(hidden, unread)):
+            return 0
+        shape = rows * self.heads, tokens, left, keys, self.d_model // self.heads
+        return left if queries_stand_alone(*shape, self.dtype) else 0
+
+    def _is_output_alone(self, hidden: Tensor, unread: int) -> bool:
+        rows, tokens = hidden.shape[:2]
+        counts = rows * (tokens - unread), rows * tokens
+        return all(self.output.keeps_bits(*counts, is_back=is_back) for is_back in (False, True))
 
     def _is_looked_into(self) -> bool:
         return (
             self.block.training
             or not hasattr(self.attention, "_elicitable_seat")
-            or not torch.is_autocast_enabled("cpu")
+            or (torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32) != self.dtype
             or any(part._forward_hooks or part._forward_pre_hooks for part in self.inside)
         )
 
@@ -170,6 +232,14 @@ class FrozenBlock:
             return query, key, value
         query, key, value = (self.split_heads(x) for x in known.split(self.d_model, dim=-1))
         return query[:, :, left:], key, value
+
+    def project(self, normed: Tensor, left: int = 0) -> Sequence[Tensor]:
+        """(batch, token, d_model) to queries, without the first ``left``, keys and values of the same shape."""
+        normed = normed.to(self.dtype)
+        if self.joined.is_packed:
+            return self.query(normed[:, left:]), *self.key_value(normed).split(self.d_model, dim=-1)
+        query, key, value = self.joined(normed).split(self.d_model, dim=-1)  # one call, as in a plain block
+        return query[:, left:], key, value
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(batch, token, d_model) to (batch, head, token, d_head)."""
@@ -199,12 +269,10 @@ class _Before(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, block: FrozenBlock, left: int) -> tuple[Tensor, Tensor, Tensor]:
         normed, mean, rstd = block.norm_1(hidden)
-        normed = normed.to(torch.bfloat16)
-        query, both = block.query(normed[:, left:]), block.key_value(normed)
         ctx.save_for_backward(hidden, mean, rstd)
         ctx.block, ctx.left = block, left
-        key, value = both.split(block.d_model, dim=-1)
-        return block.split_heads(query), block.split_heads(key), block.split_heads(value)
+        query, key, value = (block.split_heads(x) for x in block.project(normed, left))
+        return query, key, value
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -225,7 +293,8 @@ class _After(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, attended: Tensor, hidden: Tensor, block: FrozenBlock, left: int) -> Tensor:
-        middle = block.output(attended).to(hidden.dtype).add_(hidden[:, left:])
+        ctx.cut = attended.shape[1] - (hidden.shape[1] - left)
+        middle = block.output(attended).to(hidden.dtype)[:, ctx.cut :].add_(hidden[:, left:])
         normed, mean, rstd = block.norm_2(middle)
         active = block.up(normed, "relu")
         ctx.save_for_backward(middle, mean, rstd, active)
@@ -238,11 +307,11 @@ class _After(torch.autograd.Function):
         middle, mean, rstd, active = ctx.saved_tensors
         block, left = ctx.block, ctx.left
         gradient = gradient[:, left:].contiguous()
-        d_active = block.down.back(gradient.to(torch.bfloat16))
+        d_active = block.down.back(gradient)
         _relu_backward(d_active, active, 0, grad_input=d_active)
         d_normed = block.up.back(d_active).to(middle.dtype)
         d_middle = block.norm_2.back(d_normed, middle, mean, rstd).add_(gradient)
-        d_attended = block.output.back(d_middle.to(torch.bfloat16))
+        d_attended = block.output.back(_padded(d_middle, ctx.cut))
         return d_attended, _padded(d_middle, left) if ctx.needs_input_grad[1] else None, None, None
 
 
@@ -289,6 +358,10 @@ class _KnownRows:
         known, self.known = self.known, None
         if known is None or known[0] is not hidden:
             return None
+        if not block.joined.keeps_bits(
+            self.decoder.wte.num_embeddings * self.decoder.wpe.num_embeddings, hidden.shape[:2].numel()
+        ):
+            return None
         if self.table is None:
             self.table = self._all(block)
         return nn.functional.embedding(known[1].expand(hidden.shape[:2]), self.table)
@@ -307,7 +380,7 @@ class _KnownRows:
     def _all(self, block: FrozenBlock) -> Tensor:
         embedded = self.decoder.wte.weight[None] + self.decoder.wpe.weight[:, None]
         normed, _, _ = block.norm_1(embedded.flatten(0, 1))
-        return torch.cat([block.query(normed), block.key_value(normed)], dim=-1)
+        return torch.cat(tuple(block.project(normed[None])), dim=-1)[0]
 
 
 def _is_small(decoder: Any) -> bool:

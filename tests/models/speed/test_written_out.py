@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 
-from elicitable.models.attend import _additive, _short
+from elicitable.models.speed.written_out import additive, written_out
 
 SCALING = 0.3
 
@@ -20,13 +17,12 @@ def plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Ten
     exact = torch.promote_types(products.dtype, torch.float32)
     logits = products.to(exact) * SCALING
     if mask is not None:
-        logits = torch.add(_additive(mask, exact), products, alpha=SCALING)
+        logits = torch.add(additive(mask, exact), products, alpha=SCALING)
     return torch.softmax(logits, dim=-1).to(torch.promote_types(value.dtype, products.dtype)) @ value
 
 
 def ours(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    call: Any = SimpleNamespace(query=query, scaling=SCALING)
-    return _short(call, key, value, mask)
+    return written_out(query, key, value, mask, SCALING)
 
 
 def operands(shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> list[Tensor]:
@@ -48,7 +44,7 @@ def test_outputs_and_gradients_are_autograds_bit_for_bit(
 ) -> None:
     queries, keys = shape[2:4]
     mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)[None, None]
-    given = {"none": None, "causal": mask, "additive": _additive(mask, torch.float32) - 0.5 * mask}[kind]
+    given = {"none": None, "causal": mask, "additive": additive(mask, torch.float32) - 0.5 * mask}[kind]
     found = []
     for function in (ours, plain):
         xs = operands(shape, dtype)

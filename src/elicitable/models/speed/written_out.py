@@ -1,0 +1,115 @@
+"""Attention written out for training on short sequences: the numbers of PyTorch's fused kernel, sooner on a CPU."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def is_short_training(query: Tensor, key: Tensor) -> bool:
+    """Whether attention written out beats the CPU's fused kernel, whose backward pass is slow on short sequences.
+
+    Measured on one core, bfloat16, forward + backward (benchmarks/kernels.py): 256 heads of 19 queries and 25 keys 4.5
+    against 18.8 ms; 64 heads of 256 queries and 272 keys 48 against 68 ms, and of 384 and 400 163 against 129 ms.
+    """
+    is_trained = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
+    return is_trained and query.device.type == "cpu" and is_short(query.shape[2], key.shape[2])
+
+
+def is_short(queries: int, keys: int) -> bool:
+    """Whether there are few enough queries and keys."""
+    return queries * keys <= 300 * 300
+
+
+def written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """Compute softmax(q kᵀ · scaling + mask) v; autocast lowers the operands as it does for any product.
+
+    Args:
+        query: (batch, head, query, d_head).
+        key: (batch, head, key, d_head).
+        value: (batch, head, key, d_value).
+        mask: None, bool (True is visible) or additive, broadcast to (batch, head, query, key).
+        scaling: multiplies q·k.
+
+    Returns:
+        (batch, head, query, d_value).
+    """
+    if torch.is_autocast_enabled("cpu"):
+        lowered = torch.get_autocast_dtype("cpu")
+        query, key, value = (x.to(lowered) if x.dtype == torch.float32 else x for x in (query, key, value))
+    exact = torch.promote_types(query.dtype, torch.float32)
+    added = None if mask is None else additive(mask, exact)
+    output: Tensor = _WrittenOut.apply(query, key, value, added, scaling)
+    return output
+
+
+@cache
+def queries_stand_alone(heads: int, queries: int, left: int, keys: int, width: int, dtype: torch.dtype) -> bool:
+    """Whether training without the first ``left`` queries, whose outputs nobody reads, has the same bits.
+
+    The order of sums may hang on the number of queries (see :func:`processor.rows_stand_alone`), so both ways run once.
+    ``heads`` counts those of all rows; every other argument is one head's.
+    """
+    drawn = torch.Generator().manual_seed(0)
+    whole = [torch.randn(1, heads, n, width, generator=drawn).to(dtype) for n in (queries, keys, keys)]
+    gradient = torch.randn(1, heads, queries, width, generator=drawn).to(dtype)
+    gradient[:, :, :left] = 0
+    found = []
+    for first in (0, left):
+        query, key, value = xs = [x.clone().requires_grad_() for x in (whole[0][:, :, first:], *whole[1:])]
+        with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+            output = written_out(query, key, value, None, width**-0.5)
+        d_query, d_key, d_value = torch.autograd.grad(output, xs, gradient[:, :, first:].clone())
+        found.append((output[:, :, left - first :], d_query[:, :, left - first :], d_key, d_value))
+    return all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a bool mask (True is visible) into what is added to logits: 0, or the lowest number of ``dtype``."""
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+class _WrittenOut(torch.autograd.Function):
+    """Products in the type given, the softmax in float32 or better: bfloat16's is 4 times as slow on a CPU.
+
+    Backwards by hand: with dA = dO vᵀ and dS = A ∘ (dA − Σ_j A dA) · scaling, ∂q = dS k, ∂k = dSᵀ q, ∂v = Aᵀ dO. The
+    same numbers as autograd's, a tenth of attention's time sooner; ∂q is left out where nobody needs it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, scaling: float) -> Tensor:
+        q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # bmm: one product a row and head
+        shape = (*query.shape[:3], key.shape[2])
+        products = torch.bmm(q, k.transpose(1, 2)).view(shape)
+        if added is None:
+            logits = products.to(torch.promote_types(products.dtype, torch.float32)) * scaling
+        else:
+            logits = torch.add(added, products, alpha=scaling)
+        weights = torch.softmax(logits, dim=-1)
+        rounded = weights.to(v.dtype).flatten(0, 1)
+        ctx.save_for_backward(q, k, v, weights, rounded)
+        ctx.scaling = scaling
+        return torch.bmm(rounded, v).view(*query.shape[:3], v.shape[2])
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None, None]:
+        q, k, v, weights, rounded = ctx.saved_tensors
+        rows = weights.shape[:2]
+        d_output = gradient.flatten(0, 1).to(v.dtype)
+        d_value = torch.bmm(rounded.transpose(1, 2), d_output).unflatten(0, rows)
+        d_query = d_key = None
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            d_weights = torch.bmm(d_output, v.transpose(1, 2)).view(weights.shape).to(weights.dtype)
+            d_logits = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(ctx.scaling)
+            d_products = d_logits.to(q.dtype).flatten(0, 1)
+            d_key = torch.bmm(d_products.transpose(1, 2), q).unflatten(0, rows)
+            if ctx.needs_input_grad[0]:
+                d_query = torch.bmm(d_products, k).unflatten(0, rows)
+        return d_query, d_key, d_value, None, None

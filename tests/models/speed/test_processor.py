@@ -1,0 +1,146 @@
+"""What the processor can do is asked in one place, and every kind has a path that gives the same bits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from elicitable.models.speed import processor
+
+ROOT = Path(__file__).parents[3]
+LOWERED = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+SPEED = ROOT / "tests" / "models" / "speed"
+
+
+@pytest.fixture(autouse=True)
+def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No limits, and nothing remembered, before and after."""
+    for name in (*LOWERED, "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    for asked in (processor.kind, processor.packs):
+        asked.cache_clear()
+    yield
+    for asked in (processor.kind, processor.packs):
+        asked.cache_clear()
+
+
+@pytest.fixture
+def amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An x86 that can everything, whatever this one can."""
+    monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: True, raising=False)
+
+
+@pytest.mark.usefixtures("amx")
+@pytest.mark.parametrize(
+    ("isa", "kind"),
+    [
+        ("", "amx"),
+        ("ALL", "amx"),
+        ("AVX512_CORE_AMX", "amx"),
+        ("AVX10_1_512_AMX", "amx"),
+        ("avx512_core_amx_fp16", "amx"),
+        ("AVX10_1_512", "avx512-bf16"),
+        ("AVX512_CORE_FP16", "avx512-bf16"),
+        ("AVX512_CORE_BF16", "avx512-bf16"),
+        ("AVX512_CORE_VNNI", "avx512"),
+        ("AVX512_CORE", "avx512"),
+        ("AVX2_VNNI_2", "avx2"),
+        ("AVX2", "avx2"),
+        ("AVX", "x86"),
+        ("SSE41", "x86"),
+    ],
+)
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+def test_the_kind_is_what_onednn_may_use(name: str, isa: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, isa)
+    assert processor.kind() == kind
+    assert processor.has_fast_bfloat16(torch.device("cpu")) == (kind in ("amx", "avx512-bf16"))
+
+
+@pytest.mark.usefixtures("amx")
+@pytest.mark.parametrize(("capability", "kind"), [("AVX512", "amx"), ("AVX2", "avx2"), ("DEFAULT", "x86")])
+def test_the_kind_is_what_torch_may_use(capability: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert processor.kind() == kind
+
+
+@pytest.mark.usefixtures("amx")
+@pytest.mark.parametrize(
+    ("tiles", "instructions", "kind"),
+    [(True, True, "amx"), (False, True, "avx512-bf16"), (False, False, "avx512")],
+)
+def test_the_kind_is_what_the_processor_can(
+    tiles: bool, instructions: bool, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions, raising=False)
+    assert processor.kind() == kind
+
+
+@pytest.mark.usefixtures("amx")
+def test_what_is_no_x86_goes_by_its_own_name_and_has_no_fast_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor.platform, "machine", lambda: "aarch64")
+    assert processor.kind() == "aarch64"
+    assert not processor.has_fast_bfloat16(torch.device("cpu"))
+
+
+def test_a_build_without_the_operations_packs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor.torch, "ops", object())
+    assert not processor.packs(torch.bfloat16)
+
+
+def test_bfloat16_is_packed_wherever_the_processor_is_fast_at_it() -> None:
+    packs = processor.packs(torch.bfloat16)
+    assert packs or not processor.has_fast_bfloat16(torch.device("cpu"))
+    if processor.kind() in ("avx512", "avx512-bf16", "amx") and torch.backends.mkldnn.is_available():
+        assert packs
+
+
+def test_equal_numbers_of_rows_have_equal_bits_and_unequal_ones_what_was_found() -> None:
+    assert processor.rows_stand_alone((7, 7), (64, 64), torch.float32, False)
+    for counts in ((1, 16), (16, 304)):
+        drawn = torch.Generator().manual_seed(3)
+        weight, bias = torch.randn(256, 64, generator=drawn), torch.randn(64, generator=drawn)
+        row = torch.randn(1, 256, generator=drawn)
+        few, many = (torch.addmm(bias, row.repeat(n, 1), weight) for n in counts)
+        if processor.rows_stand_alone(counts, (256, 64), torch.float32, False):
+            assert torch.equal(few, many[: counts[0]])
+
+
+def run_lowered(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *args],
+        cwd=ROOT,
+        env={**os.environ, **LOWERED, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_both_variables_lower_the_kind_for_a_whole_process() -> None:
+    program = (
+        "from elicitable.models.speed import processor as p; import torch; print(p.kind(), p.packs(torch.bfloat16))"
+    )
+    done = run_lowered("-c", program)
+    assert done.returncode == 0, done.stderr
+    kind, packs = done.stdout.split()
+    if processor.kind() in processor.KINDS:
+        assert kind == min("avx2", processor.kind(), key=processor.KINDS.index)
+        assert packs == "False" or not processor.has_fast_bfloat16(torch.device("cpu"))
+
+
+def test_the_bits_hold_without_avx512_too() -> None:
+    """A machine with AVX-512 notices here what one without it would."""
+    chosen = "(bit_for_bit and kv-prefix and (5-12 or 1-9)) or same_calls or looked_up_and or nobody_reads"
+    done = run_lowered("-m", "pytest", "-p", "no:cacheprovider", str(SPEED / "test_frozen.py"), "-k", chosen)
+    assert done.returncode == 0, done.stdout[-4000:]
