@@ -45,7 +45,9 @@ def scores(as_json: Json = False) -> None:
     """List the scores that a verdict can rest on."""
     from elicitable.scores.catalog import SCORES
 
-    cards = [(f"{one.name}:{one.argument}" if one.argument else one.name, one.summary, one.kind) for one in SCORES]
+    cards: list[tuple[str, str, str]] = [
+        (f"{one.name}:{one.argument}" if one.argument else one.name, one.summary, one.kind) for one in SCORES
+    ]
     _print_cards("scores", cards, as_json)
 
 
