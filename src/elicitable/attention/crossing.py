@@ -48,6 +48,11 @@ class Crossed:
         return (self.p11 - self.p10).sub_(self.p01).add_(self.p00)
 
 
+#: The statistics of :class:`Drift` that are summed over every query, and those over queries after their row's first.
+OVER_QUERIES = ("variation", "divergence", "by_queries", "by_keys", "interaction", "local")
+OVER_LATER = ("first_with", "first_without")
+
+
 @dataclass(frozen=True, eq=False)
 class Drift:
     """Sums over batch and queries that are no padding, (head,), of each statistic; ``queries`` is how many.
@@ -113,8 +118,7 @@ def drift(with_context: Operands, without: Operands, block: int | None = None) -
         [0.0, 0.0]
     """
     heads, queries = with_context.query.shape[1:3]
-    names = [name for name in Drift.__dataclass_fields__ if name not in ("queries", "later")]
-    sums = {name: torch.zeros(heads, dtype=torch.float64) for name in names}
+    sums = {name: torch.zeros(heads, dtype=torch.float64) for name in (*OVER_QUERIES, *OVER_LATER, "residual")}
     valid = valid_queries(with_context)
     first = _first_key(with_context)
     own = torch.arange(queries, device=valid.device) + with_context.key.shape[2] - queries
@@ -122,7 +126,7 @@ def drift(with_context: Operands, without: Operands, block: int | None = None) -
     for rows in chunks(queries, block or block_rows(with_context)):
         seen = valid[:, None, rows]
         for name, each in _block(with_context, without, rows, first).items():
-            each = torch.where(later[:, None, rows] if name.startswith("first") else seen, each, 0.0)
+            each = torch.where(later[:, None, rows] if name in OVER_LATER else seen, each, 0.0)
             if name == "residual":
                 sums[name] = torch.maximum(sums[name], each.amax(dim=(0, 2)).double().cpu())
             else:

@@ -26,9 +26,9 @@ from torch import Tensor
 from elicitable.diagnosis.distinct import distinct
 from elicitable.diagnosis.intervals import wilson
 from elicitable.errors import BudgetError, InputError, UnknownNameError
+from elicitable.lab.targets import TARGETS, drawn_targets
 from elicitable.models.capture import start_token
 from elicitable.models.model import as_model
-from elicitable.models.restoring import evaluating
 from elicitable.models.speed.processor import kind
 from elicitable.records.provenance import versions
 from elicitable.records.reach import HardReach, ReachExample, TokenReach, VirtualReach
@@ -39,7 +39,6 @@ from elicitable.training.virtual_tokens import FittedTokens, continue_greedily, 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
 
-TARGETS = ("model", "random")
 HARD_CHUNK = 500
 VIRTUAL_CHUNK = 16
 RATES = (0.01, 0.03, 0.1)
@@ -337,12 +336,9 @@ class _Sitting:
     def _draw(self, name: str, rows: int) -> tuple[Tensor, Tensor]:
         """Targets (row, length) and starts (row, d_model): the embeddings of tokens drawn uniformly."""
         generator = torch_generator(self.plan.seed, "reach", "virtual", name)
-        model, vocab = self.model, self.model.anatomy.vocab
-        ids = torch.randint(vocab, (rows,), generator=generator).to(model.device)
-        if self.plan.targets == "random":
-            targets = torch.randint(vocab, (rows, self.plan.length), generator=generator).to(model.device)
-        else:
-            targets = sampled_targets(model, rows, self.plan.length, generator, self.plan.after)
+        model = self.model
+        ids = torch.randint(model.anatomy.vocab, (rows,), generator=generator).to(model.device)
+        targets = drawn_targets(model, self.plan.targets, rows, self.plan.length, generator, self.plan.after)
         with torch.no_grad():
             return targets, model.embed(ids)
 
@@ -388,26 +384,3 @@ def by_rate(fitted: FittedTokens, rates: Sequence[float]) -> list[dict[str, floa
 def best_rate(sweep: Sequence[Mapping[str, float]]) -> float:
     """The rate that reached most targets; of those, the one of lowest mean loss."""
     return min(sweep, key=lambda entry: (-entry["reached"], entry["loss_nats"]))["rate"]
-
-
-@torch.no_grad()
-def sampled_targets(
-    model: Model, rows: int, length: int, generator: torch.Generator, after: tuple[int, ...] = ()
-) -> Tensor:
-    """(row, length) ids that the model writes at temperature 1 after ``after`` and a token drawn uniformly.
-
-    >>> import elicitable as el
-    >>> tuple(sampled_targets(el.load("toy:ascending"), 3, 4, torch_generator(0, "example")).shape)
-    (3, 4)
-    """
-    drawn = torch.randint(model.anatomy.vocab, (rows, 1), generator=generator)
-    given = torch.cat([torch.tensor(after, dtype=torch.long).expand(rows, -1), drawn], dim=1).to(model.device)
-    written, cache = [], None
-    with evaluating(model.hf):
-        for _ in range(length):
-            out = model.hf(input_ids=given, past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
-            shares = out.logits[:, -1].float().softmax(dim=-1).cpu()  # drawn on the CPU: the same on every device
-            given = torch.multinomial(shares, 1, generator=generator).to(model.device)
-            written.append(given)
-    return torch.cat(written, dim=1)

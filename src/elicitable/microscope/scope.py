@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elicitable.attention.crossing import Drift
+from elicitable.attention.crossing import OVER_LATER, OVER_QUERIES, Drift
 from elicitable.attention.operands import Operands, valid_queries
 from elicitable.attention.positions import share_histogram, spread
 from elicitable.attention.residuals import Residuals
@@ -24,7 +24,8 @@ from elicitable.microscope.tally import Tally
 if TYPE_CHECKING:
     import pandas as pd
 
-_DRIFTS = ("variation", "divergence", "by_queries", "by_keys", "interaction", "local", "first_with", "first_without")
+#: What each statistic of drift is a mean over: the tally's field that counts its queries.
+_DRIFT_COUNTS = {**dict.fromkeys(OVER_QUERIES, "drift_queries"), **dict.fromkeys(OVER_LATER, "later_queries")}
 
 
 def _directions(vectors: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class Scope:
     def add_drift(self, layer: int, found: Drift) -> None:
         """Take in how far one call's content attention is from the run without the context."""
         tally = self._tallies[layer]
-        for name in _DRIFTS:
+        for name in _DRIFT_COUNTS:
             tally.add(name, getattr(found, name))
         tally.raise_to("crossing", found.residual)
         tally.drift_queries += found.queries
@@ -304,7 +305,7 @@ class Scope:
         return self._stack({i: pick(self.bias_subspace(i)) for i in self._tallies})
 
     def _mean(self, name: str, option: str = "") -> Tensor:
-        counted = "later_queries" if name.startswith("first") else "drift_queries" if option else "queries"
+        counted = _DRIFT_COUNTS.get(name, "queries")
         return self._stack(
             {i: t.sums[name] / max(getattr(t, counted), 1) for i, t in self._tallies.items() if name in t.sums}, option
         )

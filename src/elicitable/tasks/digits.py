@@ -1,12 +1,12 @@
-"""The synthetic tasks of section 5 of the paper: read 10 digits, write 10 digits.
+"""Make the synthetic tasks of section 5 of the paper: read 10 digits, write 10 digits.
 
-Each rule below is one task. Prompts are digits 0..7, targets symbols 0..9, the vocabulary has 10 symbols. Inputs,
-their split and how they are drawn are in :mod:`elicitable.tasks.digit_inputs`, the same for every task here.
+Prompts are digits 0..7, targets symbols 0..9, and the vocabulary has 10 symbols. :mod:`elicitable.tasks.digit_rules`
+says what each task answers. :mod:`elicitable.tasks.digit_inputs` says which inputs there are, how they are split and
+how they are drawn, which is the same for every task here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -14,83 +14,16 @@ from numpy.typing import NDArray
 
 from elicitable.errors import UnknownNameError
 from elicitable.tasks.base import HeldOut, checked_count, checked_split, fingerprint_of
-from elicitable.tasks.digit_inputs import DIGITS, Digits, decode, draw_codes, held_out_codes
+from elicitable.tasks.digit_inputs import Digits, decode, draw_codes, held_out_codes
+from elicitable.tasks.digit_rules import MIXED, RULES
 from elicitable.values import Item
 
 VOCAB_SIZE: Final = 10
 DEFAULT_ITEMS: Final = {"validation": 500, "test": 1_000}
 
-Rule = Callable[[Digits], Digits]
-
-
-def ascending(digits: Digits) -> Digits:
-    """Sort from low to high.
-
-    >>> ascending(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[1, 1, 2, 3, 3, 4, 5, 5, 6, 7]]
-    """
-    return np.sort(digits, axis=1)
-
-
-def descending(digits: Digits) -> Digits:
-    """Sort from high to low.
-
-    >>> descending(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[7, 6, 5, 5, 4, 3, 3, 2, 1, 1]]
-    """
-    return np.sort(digits, axis=1)[:, ::-1]
-
-
-def add_1(digits: Digits) -> Digits:
-    """Add 1 to every digit, in place; nothing wraps, 7 becomes 8.
-
-    >>> add_1(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[4, 2, 5, 2, 6, 8, 3, 7, 6, 4]]
-    """
-    return digits + 1
-
-
-def add_2(digits: Digits) -> Digits:
-    """Add 2 to every digit, in place; nothing wraps, 7 becomes 9.
-
-    >>> add_2(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[5, 3, 6, 3, 7, 9, 4, 8, 7, 5]]
-    """
-    return digits + 2
-
-
-def ascending_add_1(digits: Digits) -> Digits:
-    """Sort from low to high, then add 1 to every digit.
-
-    >>> ascending_add_1(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[2, 2, 3, 4, 4, 5, 6, 6, 7, 8]]
-    """
-    return np.sort(digits, axis=1) + 1
-
-
-def double_histogram(digits: Digits) -> Digits:
-    """Replace every digit by the number of places that hold the same digit, in 1..9.
-
-    >>> double_histogram(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[2, 2, 1, 2, 2, 1, 1, 1, 2, 2]]
-    """
-    cells = digits + DIGITS * np.arange(len(digits))[:, None]
-    return np.asarray(np.bincount(cells.ravel(), minlength=DIGITS * len(digits))[cells])
-
-
-RULES: Final[dict[str, Rule]] = {
-    "ascending": ascending,
-    "descending": descending,
-    "add-1": add_1,
-    "add-2": add_2,
-    "ascending-add-1": ascending_add_1,
-    "double-histogram": double_histogram,
-}
-MIXED: Final = ("ascending", "descending", "add-1", "add-2")
-
 
 class DigitTask:
-    """One synthetic task by name, or ``mixed``.
+    """Ask one synthetic task by name, or ``mixed``.
 
     ``mixed`` answers each input by one of ascending, descending, add-1 and add-2, drawn uniformly and not shown to
     the reader, so that no reader can be right in much more than a quarter of the items: it is there to pretrain on.
