@@ -1,1 +1,3 @@
-"""Tensors in, tensors out; knows no model: the exact split, its float64 reference, bias subspace and drift."""
+"""Compute what attention does, exactly, from tensors to tensors: the split, its float64 reference, bias subspace and
+drift.
+"""

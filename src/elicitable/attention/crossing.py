@@ -1,4 +1,4 @@
-"""Why content attention drifts: queries and keys of two runs, crossed (section 6, measured exactly).
+"""Say why content attention drifts, by crossing queries and keys of two runs (section 6, measured exactly).
 
 Below a prefixed layer both queries and keys have changed. With q and k each from the run with (1) or without (0) the
 context there are four patterns P_qk, and the change is a sum of three parts:
@@ -25,7 +25,9 @@ from elicitable.attention.patterns import content_pattern, joint_pattern
 
 @dataclass(frozen=True, eq=False)
 class Crossed:
-    """The four patterns of one block of queries, (batch, head, query, key) each; index q then k, 1 is with context."""
+    """Hold the four patterns of one block of queries, (batch, head, query, key) each; index q then k, 1 is with
+    context.
+    """
 
     p11: Tensor
     p10: Tensor
@@ -34,17 +36,17 @@ class Crossed:
 
     @property
     def by_queries(self) -> Tensor:
-        """P_10 − P_00: what the changed queries do alone."""
+        """Compute P_10 − P_00: what the changed queries do alone."""
         return self.p10 - self.p00
 
     @property
     def by_keys(self) -> Tensor:
-        """P_01 − P_00: what the changed keys do alone."""
+        """Compute P_01 − P_00: what the changed keys do alone."""
         return self.p01 - self.p00
 
     @property
     def interaction(self) -> Tensor:
-        """P_11 − P_10 − P_01 + P_00: what neither does alone."""
+        """Compute P_11 − P_10 − P_01 + P_00: what neither does alone."""
         return (self.p11 - self.p10).sub_(self.p01).add_(self.p00)
 
 
@@ -55,7 +57,7 @@ OVER_LATER = ("first_with", "first_without")
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """Sums over batch and queries that are no padding, (head,), of each statistic; ``queries`` is how many.
+    """Hold the sums over batch and queries that are not padding, (head,), of each statistic; ``queries`` is how many.
 
     Attributes:
         variation: total variation between content attention with and without the context.
@@ -88,7 +90,7 @@ class Drift:
 def cross(
     with_context: Operands, without: Operands, rows: slice = slice(None), logits: Tensor | None = None
 ) -> Crossed:
-    """The four content patterns of two runs over the same content; ``logits`` are the first's, if known.
+    """Return the four content patterns of two runs over the same content; ``logits`` are the first's, if known.
 
     Example:
         >>> q, k = torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4)
@@ -105,7 +107,7 @@ def cross(
 
 
 def drift(with_context: Operands, without: Operands, block: int | None = None) -> Drift:
-    """Drift of content attention between two runs, and what it is made of.
+    """Measure the drift of content attention between two runs, and what it is made of.
 
     Args:
         with_context: the call in the run with the context.
@@ -155,7 +157,7 @@ def _block(one: Operands, zero: Operands, rows: slice, first: Tensor) -> dict[st
 
 
 def _first_key(operands: Operands) -> Tensor:
-    """(batch,) index of the first content key that is no padding."""
+    """Return (batch,) index of the first content key that is not padding."""
     batch, keys = operands.key.shape[0], operands.key.shape[2]
     mask = operands.content_mask
     if mask is None:

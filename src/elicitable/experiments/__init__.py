@@ -1,1 +1,3 @@
-"""One paper object a file, as frozen data: what to run, what the source reports, and what would count as the same."""
+"""State the paper's claims, one file per paper object, as frozen data: what to run, what the source reports, what
+counts as the same.
+"""

@@ -1,4 +1,4 @@
-"""The pretrained toys of section 5. Pretraining is a trial like any other; experiments that name the same one share it.
+"""Define the pretrained toys of section 5. Pretraining is a trial like any other; experiments share it by its name.
 
 Iterations and rates are ours, found by sweep: the companion pretrains for 20,000 to 40,000 iterations at 5e-4. The
 content's offset reaches as far as the longest prefix of the experiments that use the toy, and no further: the wider it

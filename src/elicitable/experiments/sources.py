@@ -1,4 +1,4 @@
-"""What the experiments read and did not make themselves, by the fingerprint that it had when they were defined.
+"""Pin what the experiments read and did not make themselves, by the fingerprint that it had when they were defined.
 
 The fingerprint is part of a trial's identity, so it must be known before anything is fetched or loaded; and it is
 compared with what is found before a trial runs. Reviews: as a task says it. Passages: of their texts. SmolLM2: of its

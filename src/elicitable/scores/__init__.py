@@ -1,1 +1,1 @@
-"""What is a right answer worth? One score per file, per item, so that any of them gets paired intervals."""
+"""Score answers: one score per file, per item, so that any of them gets paired intervals."""

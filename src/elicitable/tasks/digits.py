@@ -45,11 +45,11 @@ class DigitTask:
         self._rules = [RULES[part] for part in (MIXED if name == "mixed" else (name,))]
 
     def labels(self) -> None:
-        """None: the whole answer is right or wrong."""
+        """Return None: the whole answer is right or wrong."""
         return None
 
     def arrays(self, n: int, rng: np.random.Generator) -> tuple[Digits, Digits]:
-        """``n`` training items as prompts (n, 10) and targets (n, 10), int64; what :meth:`sample` wraps.
+        """Return ``n`` training items as prompts (n, 10) and targets (n, 10), int64; what :meth:`sample` wraps.
 
         >>> prompts, targets = DigitTask("add-2").arrays(64, np.random.default_rng(0))
         >>> prompts.shape, targets.dtype, bool((targets == prompts + 2).all())
@@ -59,22 +59,22 @@ class DigitTask:
         return prompts, self._targets(prompts, rng.random(n) if len(self._rules) > 1 else None)
 
     def held_out_arrays(self, split: HeldOut, n: int | None = None) -> tuple[Digits, Digits]:
-        """:meth:`held_out` as prompts (n, 10) and targets (n, 10), int64."""
+        """Return :meth:`held_out` as prompts (n, 10) and targets (n, 10), int64."""
         n = DEFAULT_ITEMS[checked_split(split)] if n is None else checked_count(n)
         codes, lots = held_out_codes(split, n)
         prompts = decode(codes)
         return prompts, self._targets(prompts, lots)
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
-        """``n`` training items; never a held-out input."""
+        """Return ``n`` training items, which are never held-out inputs."""
         return _items(*self.arrays(n, rng))
 
     def held_out(self, split: HeldOut, n: int | None = None) -> list[Item]:
-        """The first ``n`` held-out items; by default 500 for validation, 1,000 for test; at most 20,000."""
+        """Return the first ``n`` held-out items; by default 500 for validation, 1,000 for test; at most 20,000."""
         return _items(*self.held_out_arrays(split, n))
 
     def fingerprint(self) -> str:
-        """Hash of the name, the default held-out items and the first 256 training items of a fixed stream."""
+        """Hash the name, the default held-out items and the first 256 training items of a fixed stream."""
         parts = [self.arrays(256, np.random.default_rng(0))]
         parts += [self.held_out_arrays("validation"), self.held_out_arrays("test")]
         return fingerprint_of(["digits", self.name, *(_bytes(array) for pair in parts for array in pair)])

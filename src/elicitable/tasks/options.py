@@ -50,7 +50,7 @@ class TaskOptions:
 
     @classmethod
     def names(cls, kind: str) -> tuple[str, ...]:
-        """The options that tasks of ``kind`` take.
+        """Return the options that tasks of ``kind`` take.
 
         >>> TaskOptions.names("text")
         ('template',)
@@ -59,7 +59,9 @@ class TaskOptions:
 
     @classmethod
     def checked(cls, name: str, kind: str, given: Mapping[str, Any]) -> TaskOptions:
-        """The options of the task ``name``; raises :class:`InputError` for one that its ``kind`` does not take."""
+        """Return the options of the task ``name``; raises :class:`InputError` for one that its ``kind`` does not
+        take.
+        """
         known = cls.names(kind)
         for option in given:
             if option not in known and not known:
