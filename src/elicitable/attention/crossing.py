@@ -1,12 +1,12 @@
-"""Say why content attention drifts, by crossing queries and keys of two runs (section 6, measured exactly).
+"""Find out why content attention drifts, by crossing the queries and keys of two runs (section 6, measured exactly).
 
-Below a prefixed layer both queries and keys have changed. With q and k each from the run with (1) or without (0) the
-context there are four patterns P_qk, and the change is a sum of three parts:
+Below a prefixed layer both queries and keys have changed. Take q and k each from the run with the context (1) or
+without it (0). That gives four patterns P_qk, and the change is a sum of three parts:
 
     P_11 − P_00 = (P_10 − P_00) + (P_01 − P_00) + (P_11 − P_10 − P_01 + P_00)
                   changed queries  changed keys    interaction
 
-What the context changes in the weights themselves is that, scaled, plus its own local rescaling:
+The context changes the attention weights themselves by that, scaled, plus its own local rescaling:
 
     A^pt − P_00 = −α P_11 + (P_11 − P_00)        local rescaling, and what came from below
 """
@@ -25,9 +25,7 @@ from elicitable.attention.patterns import content_pattern, joint_pattern
 
 @dataclass(frozen=True, eq=False)
 class Crossed:
-    """Hold the four patterns of one block of queries, (batch, head, query, key) each; index q then k, 1 is with
-    context.
-    """
+    """Hold the four patterns of one block of queries, (batch, head, query, key); index q then k, 1 is with context."""
 
     p11: Tensor
     p10: Tensor

@@ -77,9 +77,7 @@ class Operands:
 
 
 def block_rows(operands: Operands) -> int:
-    """Return the number of query rows whose weights over batches, heads and keys are about 2^18 numbers: 1 MB in
-    float32.
-    """
+    """Count query rows whose weights, over batches, heads and keys, are about 2^18 (1 MB in float32)."""
     batch, heads, _, _ = operands.query.shape
     return max(1, 2**18 // (batch * heads * max(operands.key.shape[2], 1)))
 

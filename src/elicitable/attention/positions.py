@@ -1,7 +1,7 @@
-"""Say which virtual tokens are used: each context position's share of the prefix mass, and how much it varies.
+"""Find out which virtual tokens are used: each position's share of the prefix mass, and how much that varies.
 
-Appendix B of the paper: one or two positions of a trained prefix take most of the mass, nearly whatever the input.
-Shares are collected in a histogram, so that percentiles over any number of batches cost a fixed memory.
+Appendix B of the paper says that one or two positions of a trained prefix take most of the mass, almost whatever the
+input. The shares are collected in a histogram, so percentiles over any number of batches need a fixed memory.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     A^pt_ij = (1 − α_i) · A_ij   for content j,        t^pt_i = Σ_{j∈prefix} A^pt_ij v_j + (1 − α_i) · t_i
 
-The left sides are of the run with the context; A and t are of a *reference*: another computation of the same layer
-from the same input at the same positions, without the context. What may differ is only what the reference computes
-for itself: its queries, keys and values from its own weights, its softmax over the content alone. If anything but a
-context was changed (a weight, a mask, a position), the residual is not small.
+The left sides come from the run with the context. A and t come from a *reference*: another computation of the same
+layer, from the same input at the same positions, without the context. The two may differ only in what the reference
+computes for itself: its queries, keys and values from its own weights, and its softmax over the content alone. If
+anything but a context was changed (a weight, a mask, a position), the residual is not small.
 """
 
 from __future__ import annotations

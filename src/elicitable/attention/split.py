@@ -1,10 +1,10 @@
 """Split a head's output exactly into the context's part and the content's part.
 
-    t^pt_i = Σ_{j∈prefix} A^pt_ij v_j + (1 − α_i) · t_i,        α_i = sigmoid(L^prefix_i − L^content_i),
+    t^pt_i = Σ_{j∈prefix} A^pt_ij v_j + (1 − α_i) · t_i,        α_i = sigmoid(L^prefix_i − L^content_i)
 
-where L is the log-sum-exp of the logits, t the output of the content attending to itself, and α the prefix mass
-(section 4 of the paper). Neither side needs a query × key matrix: the content goes through a flash kernel that
-returns its log-sum-exp, or through blocks of queries where the logits are capped or biased.
+Here L is the log-sum-exp of the logits, t is the output when the content attends to itself, and α is the prefix mass
+(section 4 of the paper). Neither side needs a query × key matrix. The content goes through a flash kernel that returns
+its log-sum-exp, or through blocks of queries if the logits are capped or biased.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Find the directions in which a context pushes a head's output: the span of its bias over queries and inputs.
 
-With n context tokens the bias Σ_{j∈prefix} A^pt_ij v_j lies in the span of n vectors (section 4; one token has one
-direction for every input). Trained contexts use fewer (appendix B). The directions are counted by the second moment
-M = Σ_i b_i b_iᵀ, which adds up over batches: a stream of biases costs one d_value × d_value matrix per head.
+With n context tokens, the bias Σ_{j∈prefix} A^pt_ij v_j lies in the span of n vectors (section 4), so one token has one
+direction for every input. Trained contexts use fewer than n (appendix B). The directions are counted by the second
+moment M = Σ_i b_i b_iᵀ, which adds up over batches: a stream of biases costs one d_value × d_value matrix per head.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Draw the verdict from the evidence, with reasons."""
+"""Draw the verdict from the evidence, and give the reasons."""

@@ -1,9 +1,9 @@
 """Estimate how many distinct outcomes a whole population has, from a sample of it.
 
-The share of distinct outcomes among n sampled items falls as n grows, because repeats become likelier, so it says
-nothing about the population by itself, and a bootstrap of it is biased (a resample repeats items that the sample does
-not). Two estimates bracket the population's count instead, with f1 outcomes seen once and f2 seen twice among n of N
-items drawn without replacement:
+The share of distinct outcomes among n sampled items falls as n grows, because repeats become likelier. So it says
+nothing about the population by itself, and a bootstrap of it is biased: a resample repeats items that the sample does
+not repeat. Two estimates bracket the population's count instead. With f1 outcomes seen once and f2 seen twice, among n
+of N items drawn without replacement, they are
 
     from below   D + f1² / (2 f2·n/(n−1) + f1·q/(1−q)),  q = n/N     (Chao & Lin, Biometrics 68, 2012)
     from above   D + (N − n)·f1/n
@@ -50,8 +50,7 @@ class Distinct:
 
 
 def distinct(outcomes: Iterable[Hashable], population: int) -> Distinct:
-    """Count the distinct outcomes of a simple random sample without replacement, and bracket those of ``population``
-    items.
+    """Count the distinct outcomes of a simple random sample without replacement, and bracket the population's.
 
     ``low`` and ``high`` are 95 % limits: the estimate from below with f1 at the low and f2 at the high end of their
     Wilson intervals, and the estimate from above with f1 at its high end. Items fall in pairs or larger groups, so

@@ -1,13 +1,13 @@
-"""Compute intervals by bootstrap over test items and seeds; pairs stay pairs, and groups stay together.
+"""Compute intervals by a bootstrap over test items and seeds, in which pairs stay pairs and groups stay together.
 
-Items are resampled once for all methods (they answered the same items), seeds within each method. Items that belong
-together (the same text twice, sentences of one document) form a group and are drawn together, so that 51 rows of which
-17 are distinct count as 17.
+Items are resampled once for all methods, because they all answered the same items; seeds are resampled within each
+method. Items that belong together (the same text twice, sentences of one document) form a group and are drawn together,
+so that 51 rows of which 17 are distinct count as 17.
 
-A share of right answers has the percentile interval, widened to Wilson's. Any other score is biased and
-skewed in small samples, so its limits are BCa's (Efron, JASA 82, 1987), at levels widened by Student's t
-with one degree of freedom less than there are groups (Hesterberg, The American Statistician 69, 2015). Both for scores
-and for their differences; ``benchmarks/coverage.py`` prints how often the truth lies inside.
+A share of right answers has the percentile interval, widened to Wilson's. Any other score is biased and skewed in small
+samples, so its limits are BCa's (Efron, JASA 82, 1987), at levels widened by Student's t with one degree of freedom
+less than there are groups (Hesterberg, The American Statistician 69, 2015). That holds for scores and for their
+differences; ``benchmarks/coverage.py`` prints how often the truth lies inside.
 """
 
 from __future__ import annotations

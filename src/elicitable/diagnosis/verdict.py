@@ -108,9 +108,7 @@ def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arm
 
 
 def _weights_had_no_chance(above: Sequence[ArmResult], winner: ArmResult, margin: float) -> bool:
-    """Say whether weight methods took part, could still be better by more than the margin, and were all hardly
-    trained.
-    """
+    """Say whether weight methods took part, could still win by more than the margin, and were all hardly trained."""
     weights = [arm for arm in above if arm.rung.group == "weights"]
     has_room = winner.mean is not None and winner.mean + margin < 1.0
     return has_room and bool(weights) and all(is_barely_trained(arm) for arm in weights)
@@ -190,9 +188,7 @@ def _settle(closest: Comparison, margin: float) -> str:
 
 
 def _out_of_reach(best: ArmResult, floor: float, judged: list[ArmResult]) -> tuple[str, str]:
-    """Return the label and reason where nothing beats the floor: more time or a weight method may still do it, or
-    nothing does.
-    """
+    """Return label and reason where nothing beats the floor: whether more time or a weight method may still do it."""
     rising = ", ".join(arm.method for arm in judged if is_rising(arm))
     short = ", ".join(f"{arm.method} ({arm.steps} steps)" for arm in judged if is_barely_trained(arm))
     if rising:

@@ -1,3 +1,4 @@
-"""State the paper's claims, one file per paper object, as frozen data: what to run, what the source reports, what
-counts as the same.
+"""State the paper's claims as frozen data, one file per paper object.
+
+Each says what to run, what the source reports, and what would count as the same.
 """

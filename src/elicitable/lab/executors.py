@@ -1,8 +1,8 @@
-"""Run the jobs in this process, in processes on this machine, or on a cluster: one contract, and equal records from
-all.
+"""Run the jobs: in this process, in processes on this machine, or on a cluster.
 
-An executor maps a function over items, starts an item when what it needs is done, and says when each is done. The
-function and the items are plain data, so that they can travel.
+An executor maps a function over items. It starts an item as soon as everything that the item needs is done, and it says
+when each one is done. The function and the items are plain data, so that they can travel. All executors keep one
+contract, and their records are equal.
 """
 
 from __future__ import annotations
@@ -184,8 +184,7 @@ def _follow(parent: int) -> None:
 
 
 def executor_named(name: str, workers: int | None = None, address: str | None = None) -> Executor:
-    """Make the executor of that name: ``local``, ``inline`` or ``ray`` (``address`` of a cluster; None starts one
-    here).
+    """Make the executor called ``local``, ``inline`` or ``ray`` (with the cluster's ``address``; None starts one here).
 
     Raises:
         UnknownNameError: no such executor.

@@ -1,9 +1,9 @@
-"""Tell how far a running job is, to this run's own display and to ``--status`` beside it.
+"""Tell how far a running job is, both to the display of its own run and to ``--status`` beside it.
 
-    out/running/<identity>.json    written by the worker about once a second, gone with the record
+    out/running/<identity>.json    written by the worker about once a second, removed when the record is there
 
-A file works for processes here and for workers of a cluster alike. Nothing is decided by it: one that cannot be read
-or written is left alone.
+Files work for processes on this machine and for the workers of a cluster alike. Nothing is decided by them: a file that
+cannot be read or written is left alone.
 """
 
 from __future__ import annotations

@@ -87,9 +87,7 @@ class Job:
 
     @property
     def work(self) -> float | None:
-        """Estimate the work as rows times the weights each passes, for a whole training; None where the base is not a
-        toy.
-        """
+        """Estimate the work as rows times the weights that each passes, for a whole training; None without a toy."""
         trial, base = self.trial, self.base.trial if self.base is not None else self.trial
         if not isinstance(base, Pretrain):
             return None

@@ -1,9 +1,11 @@
-"""Look at what trials show besides scores: pictures and measurements, small enough for a record.
+"""Look at what a trial shows besides its scores: measurements and pictures that are small enough for a record.
 
-A measure is one function here. ``@look`` makes it one of an adaptation, which the ``measures`` of a planned trial may
-name; ``@question`` one of a model by name, which the ``what`` of a planned measurement may.
+A measure is one function in this file. Decorate it with ``@look`` if it looks at an adaptation; the ``measures`` of a
+planned trial name it. Decorate it with ``@question`` if it asks something of a model by name; the ``what`` of a planned
+measurement names it.
 
-Pictures are taken in the model's own precision, without autocast: an identity that holds exactly must be seen to.
+Pictures are taken in the model's own precision, without autocast, because an identity that holds exactly has to look
+exact.
 """
 
 from __future__ import annotations
@@ -40,9 +42,7 @@ INSPECTED_TOKENS = 96
 
 
 class Found(TypedDict):
-    """Hold what a measure adds to a record: numbers by name, and pictures, which are plain data, by the measure's
-    name.
-    """
+    """Hold what a measure adds to a record: numbers by name, and pictures (plain data) by the measure's name."""
 
     measurements: dict[str, float]
     pictures: dict[str, Any]
@@ -91,9 +91,7 @@ def question(name: str, *, keeps_parts: bool = False) -> Callable[[Callable[...,
 
 @look("attention", items=1)
 def attention(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> Found:
-    """Return the attention of the first head of the first layer on the first item, (query, prefix then content), in
-    [0, 1].
-    """
+    """Return the attention of the first layer's first head on one item, (query, prefix then content), in [0, 1]."""
     batch = encode(model, items[:1])
     pattern = joint_pattern(_first_layer(model, [adaptation], batch))
     weights = torch.cat([pattern.prefix, pattern.content], dim=-1)[0, 0]

@@ -1,7 +1,7 @@
 """Turn records into tables: ours beside the source's, and whether each claim is reproduced. Nothing is run here.
 
-An adaptation was run at every rate and restart; for each seed the one with the best validation score counts, and the
-whole sweep is kept beside it.
+An adaptation was run at every rate and from every restart. For each seed, the run with the best validation score
+counts, and the whole sweep is kept beside it.
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ def _times(seconds: float | None, seeds: int) -> float | None:
 
 
 def _chosen(jobs: Sequence[Asked]) -> dict[int, Run]:
-    """Choose, by seed, the run whose validation score is best (then whose loss is lowest); only seeds that are
-    complete.
-    """
+    """Choose per seed the run of the best validation score (then of the lowest loss); only seeds that are complete."""
     chosen: dict[int, Run] = {}
     for seed in sorted({job.seed for job, _ in jobs}):
         own = [(job, record) for job, record in jobs if job.seed == seed]
@@ -162,9 +160,7 @@ def _outcomes(runs: Chosen, measurement: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _summary(runs: Chosen, cell: Cell) -> dict[str, Any] | None:
-    """Return the mean and standard deviation over seeds; for a score also the bootstrap interval over items and
-    seeds.
-    """
+    """Return mean and standard deviation over seeds; for a score also the bootstrap interval over items and seeds."""
     values = _values(runs, cell.measurement)
     if not values:
         return None
@@ -238,9 +234,7 @@ def _of_sweep(job: Job, record: TrialRecord) -> dict[str, Any]:
 
 
 def _figure(figure: Figure, chosen: Mapping[str, Chosen]) -> dict[str, Any]:
-    """Collect what there is to draw from, one of each per seed: the curves of the chosen runs, their pictures of that
-    kind.
-    """
+    """Collect what there is to draw from, once per seed: the curves of the chosen runs, their pictures of that kind."""
     series = []
     for name in figure.trials:
         records = [record for _, record in chosen[name].values()]

@@ -1,10 +1,10 @@
 """Measure what one token can make a trained model write: hard tokens beside trained virtual tokens.
 
-The input is the model's beginning-of-sequence token, where it has one, and one token more. A hard token is followed by
-one greedy continuation, so V hard tokens reach at most V of the V^L continuations of length L. A virtual token, one
-free input embedding, is trained for a target drawn at random; how often the model then writes that target exactly is
-the hit rate. The source reports for LLaMA-7B and L = 10: 24,426 distinct continuations of 32,000 hard tokens, 46,812 of
-48,218 trained virtual tokens.
+The model's input is its beginning-of-sequence token, if it has one, and one token more. A hard token is followed by one
+greedy continuation, so V hard tokens reach at most V of the V^L continuations of length L. A virtual token is one free
+input embedding, which is trained for a target drawn at random; its hit rate is how often the model then writes that
+target exactly. For LLaMA-7B and L = 10 the source reports 24,426 distinct continuations of 32,000 hard tokens, and
+46,812 hits of 48,218 trained virtual tokens.
 
 The work is kept in records of 500 hard or 16 virtual tokens, so an interrupted run goes on where its last record ended.
 

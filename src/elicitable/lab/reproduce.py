@@ -49,8 +49,9 @@ class Watcher:
 
 @dataclass(frozen=True)
 class Line:
-    """Hold one line of ``--status``: ``state`` is done, failed, diverged, untestable, under way, interrupted or
-    waiting.
+    """Hold one line of ``--status``.
+
+    ``state`` is done, failed, diverged, untestable, under way, interrupted or waiting.
     """
 
     experiment: str

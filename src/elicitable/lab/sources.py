@@ -1,6 +1,6 @@
-"""Name what the trials of an experiment read, tasks, texts and models, and the fingerprint of each.
+"""Find what the trials of an experiment read, tasks, texts and models, and take the fingerprint of each.
 
-The fingerprints go into the identity of a trial, so that a record is never taken for one that was made of other data.
+The fingerprints go into the identity of a trial, so that a record is never taken for one that was made from other data.
 """
 
 from __future__ import annotations

@@ -187,9 +187,7 @@ class Scope:
 
     @property
     def local_rescaling(self) -> Tensor:
-        """Return the mean ½ Σ_j |A^pt_ij − P_11,ij|, (layer, head): what this layer's own prefix mass takes from the
-        content.
-        """
+        """Return the mean ½ Σ_j |A^pt_ij − P_11,ij|, (layer, head): what its own prefix takes from the content."""
         return self._mean("local", "drift")
 
     @property
@@ -204,9 +202,7 @@ class Scope:
 
     @property
     def sink_without(self) -> Tensor:
-        """Return the mean attention of later queries on the content's first token, without the context, (layer,
-        head).
-        """
+        """Return the mean attention of later queries on the content's first token, without context, (layer, head)."""
         return self._mean("first_without", "drift")
 
     @property
@@ -246,9 +242,7 @@ class Scope:
 
     @property
     def visible_share(self) -> Tensor:
-        """Return the share of (query, context key) pairs that the layer's sliding window leaves visible, (layer,) in
-        [0, 1].
-        """
+        """Return the share of (query, context key) pairs that the sliding window leaves visible, (layer,) in [0, 1]."""
         shares = [
             tally.visible / max(tally.queries, 1)
             if (tally := self._tallies.get(i)) and tally.prefix_length

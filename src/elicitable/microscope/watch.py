@@ -222,9 +222,7 @@ class _Observer:
             yield
 
     def _is_off(self) -> bool:
-        """Say whether another run is under way (of a context, of a reference) or checkpoints are recomputed for
-        gradients.
-        """
+        """Say whether another run is under way (of a context, of a reference), or checkpoints are recomputed."""
         listening = any(watcher is self.watcher for watcher in self.slot.watchers)
         return not listening or torch._C._current_graph_task_id() != -1
 

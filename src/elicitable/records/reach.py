@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReachExample:
-    """Hold one input and what the model wrote after it. ``target`` is what a virtual token was trained for, else
-    empty.
-    """
+    """Hold one input and what the model wrote after it; ``target`` is what a virtual token was trained for, if any."""
 
     token: str
     continuation: str
@@ -38,8 +36,7 @@ class HardReach:
 
 @dataclass(frozen=True, slots=True)
 class VirtualReach:
-    """Record what single trained virtual tokens reach: ``reached`` of ``tried`` wrote their target exactly,
-    free-running.
+    """Record what trained virtual tokens reach, free-running: ``reached`` of ``tried`` wrote their target exactly.
 
     ``low`` and ``high`` are Wilson's 95 % limits of the share. ``targets`` says how the targets were drawn, ``steps``
     how many were allowed, ``sweep`` what each learning rate did on other targets: rate, reached, tried, loss in nats.

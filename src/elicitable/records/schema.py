@@ -1,5 +1,4 @@
-"""Check what is kept against one schema: a frozen dataclass says what a record holds, and plain JSON is read against
-it.
+"""Check what is kept against one schema: frozen dataclasses say what a record holds, and plain JSON is held to them.
 
 A dataclass is written as an object whose keys are its fields, and one of :data:`ROWS` as the list of its fields. A
 field that has its default is left out, and a field that is left out has its default. A number that is not finite is

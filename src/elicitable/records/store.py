@@ -79,9 +79,7 @@ class Store:
         return str(path)
 
     def _key(self, spec: dict[str, Any]) -> str:
-        """Return the identity under which a record of ``spec`` is kept: that of its first form where only this is
-        there.
-        """
+        """Return the identity under which ``spec`` is kept: that of its first form where only this one is there."""
         key, former = identity(spec), first_form(spec)
         if former is None or self._has(key):
             return key

@@ -32,8 +32,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Record which of ``of`` items were answered right: how many, and one bit per item in hexadecimal, the first
-    highest.
+    """Record which of ``of`` items are right: how many, and one bit per item in hexadecimal, the first highest.
 
     >>> Outcomes.of_items((1, 0, 1, 1))
     Outcomes(right=3, of=4, bits='b')

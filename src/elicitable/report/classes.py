@@ -1,5 +1,6 @@
-"""Show which label was taken for which, in the terminal, in the HTML report and as JSON. Labels are texts of a
-person's file.
+"""Show which label was taken for which: in the terminal, in the HTML report, and as JSON.
+
+Labels are texts of a person's file, so they are escaped and cut.
 """
 
 from __future__ import annotations
@@ -40,8 +41,7 @@ def classes_json(found: ClassResults) -> dict[str, Any]:
 
 
 def classes_lines(found: ClassResults, width: int = 80) -> list[str]:
-    """Return the results as lines of at most ``width`` columns: every class, then the table, or the commonest
-    confusions.
+    """Return the results as lines of at most ``width`` columns: every class, then the table or commonest confusions.
 
     Columns of the table are the numbers that stand before the labels.
     """

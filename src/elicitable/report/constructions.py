@@ -51,8 +51,7 @@ def _label(symbol: int, characters: str) -> str:
 
 
 def decoding_lines(trace: Trace, step: int = 1, characters: str = "") -> list[str]:
-    """Return the picture of step ``step`` (from 1) for a terminal: the logits the trace kept, as bars, symbol by
-    symbol.
+    """Draw step ``step`` (from 1) for a terminal: the logits that the trace kept, as bars, symbol by symbol.
 
     Logits are given less the largest, in units of 1/V²: in exact arithmetic −(j − Y)² for the right symbol Y.
     """
@@ -110,8 +109,7 @@ def _draw_logits(axes: Axes, trace: Trace, shown: Step, characters: str) -> None
 
 
 def plot_capacity(rows: Sequence[CapacityRow]) -> Figure:
-    """Draw the largest exact V of each construction by floating-point type; temperature needed and bound; margin and
-    1/V².
+    """Draw the largest exact V of each construction by type; the temperature needed and its bound; margin and 1/V².
 
     A point on the diagonal is what exact arithmetic says.
     """

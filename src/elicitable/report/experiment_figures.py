@@ -211,8 +211,7 @@ def activations(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
 
 
 def bias_plane(before: Rows, bias: Rows) -> Rows:
-    """Return (2, d): the bias's unit vector, and the first principal direction of ``before`` (item, d) at a right
-    angle to it.
+    """Return (2, d): the bias's unit vector, and the main direction of ``before`` (item, d) at a right angle to it.
 
     >>> bias_plane(np.array([[0.0, 1.0, 0.0], [5.0, -1.0, 0.0]]), np.array([2.0, 0.0, 0.0])).tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
@@ -242,9 +241,7 @@ def position_shares(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | Non
 
 @figure("residuals")
 def residuals(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
-    """Draw the residuals of both equations (log scale), and the drift of content attention beside the mass, per
-    layer.
-    """
+    """Draw the residuals of both equations (log scale), and drift beside mass, layer by layer."""
     pictures = [picture for series in drawn["series"] for picture in series["pictures"]]
     if not pictures:
         return None

@@ -1,7 +1,7 @@
 """Write the report: one HTML file that holds everything and asks the network for nothing.
 
-The page has no scripts. Its content security policy forbids every request, so that a text from a user's file could
-not cause one even if it were not escaped; and it is escaped, like every value that reaches the template.
+The page has no scripts, and its content security policy forbids every request. So a text from a user's file could not
+cause one even if it were not escaped. It is escaped all the same, like every value that reaches the template.
 """
 
 from __future__ import annotations

@@ -62,9 +62,7 @@ def drift_by_depth(found: Inspection) -> Figure:
 
 
 def spectra(found: Inspection) -> Figure:
-    """Draw the cumulative share of the bias's energy in its first directions, one line per layer, up to the n of
-    theory.
-    """
+    """Draw the cumulative share of the bias's energy in its first directions, one line per layer, up to n."""
     from matplotlib import colormaps
 
     figure, axis = _figure(5.2, 3.0)
@@ -367,9 +365,7 @@ def figure_svg(figure: Figure) -> bytes:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """Return the figure as inline SVG that fits its panel; names inside it are made its own, as ids are shared by a
-    page.
-    """
+    """Return the figure as inline SVG that fits its panel; its ids are made its own, since a page shares them."""
     svg = figure_svg(figure).decode()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)

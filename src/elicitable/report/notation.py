@@ -114,8 +114,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Write ``text`` so that any font can show it: blanks and line ends as signs, what a font may lack as its code
-    point.
+    """Write ``text`` so that any font can show it: blanks and line ends as signs, rare characters as code points.
 
     >>> visible(" "), visible("a\\n"), visible("永")
     ('␣', 'a⏎', 'U+6C38')

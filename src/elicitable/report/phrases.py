@@ -1,8 +1,8 @@
 """Say in words what a verdict means: the answer in one sentence, what to do with it, and what it costs to deploy.
 
-The words keep to what a race can show. A context that failed here *may not* be able to do the task, and is
-*potentially* too weak; for a trained language model nothing is proven, since the exact statements of the theory
-hold per layer, given that layer's input.
+The words claim no more than a race can show. A context that failed here *may not* be able to do the task, and is
+*potentially* too weak. For a trained language model nothing is proven, because the exact statements of the theory hold
+per layer, given that layer's input.
 """
 
 from __future__ import annotations

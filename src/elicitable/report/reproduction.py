@@ -102,9 +102,7 @@ def drawn_figures(experiment: Mapping[str, Any]) -> list[Picture]:
 
 
 def summary(results: Results) -> str:
-    """Say in one line the preset, the seeds, the time, the kinds of processor where known, and how the claims came
-    out.
-    """
+    """Say in one line the preset, seeds, time, kinds of processor where known, and how the claims came out."""
     seeds = f"{results['seeds']} seed{'s' if results['seeds'] != 1 else ''}"
     counted = ", ".join(f"{results['outcomes'][name]} {name}" for name in MARKS if name in results["outcomes"])
     processors = ", ".join(results.get("processors", ()))  # records made before this was kept do not say

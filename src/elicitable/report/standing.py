@@ -1,7 +1,7 @@
-"""Say where each arm of a race stands, which is the best one, and which is the answer.
+"""Say where each arm of a race stands, which one is best, and which one is the answer.
 
 A report compares arms by how deep they reach into the model, which each arm's record says itself. The decision is read
-(``verdict.label``, ``verdict.answer``), never made.
+from the verdict (``verdict.label``, ``verdict.answer``); it is never made here.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Print the verdict in a terminal: the answer, a table of the arms, the reasons. Plain text when colour is off or
-piped.
+"""Print the verdict in a terminal: the answer, a table of the arms, and the reasons.
+
+The text is plain when colour is off or the output is piped.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Show hard tokens beside virtual tokens, in the terminal and in the report. Tokens are decoded; every text is
-escaped.
+"""Show hard tokens beside virtual tokens, in the terminal and in the report.
+
+Tokens are decoded, and every text is escaped.
 """
 
 from __future__ import annotations
@@ -129,8 +130,7 @@ def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]
 
 
 def shown(text: str) -> str:
-    """Write a decoded token or continuation on one line: what cannot be printed as an escape, cut where it is very
-    long.
+    """Write a decoded token or continuation on one line, escaped where it cannot be printed, cut where it is long.
 
     >>> shown("two\\nlines \\x1b[31m")
     'two\\\\nlines \\\\x1b[31m'

@@ -66,8 +66,7 @@ def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
 
 
 def plain_json(value: Any) -> Any:
-    """Return ``value`` in JSON's own kinds: tuples as lists, numpy scalars as numbers, not finite as None, others as
-    text.
+    """Turn ``value`` into JSON's own kinds: tuples to lists, numpy scalars to numbers, not finite to None, else texts.
 
     >>> plain_json({"size": (1, 2.5), 3: float("nan")})
     {'size': [1, 2.5], '3': None}

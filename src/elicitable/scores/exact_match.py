@@ -6,9 +6,7 @@ from elicitable.scores.scorer import MeanScorer
 
 
 class ExactMatch(MeanScorer):
-    """Score by the share of answers that are the target, letter for letter; blanks and line ends around both do not
-    count.
-    """
+    """Score by the share of answers that are the target, letter for letter, but for blanks around both."""
 
     name = "exact-match"
     kind = "generation"

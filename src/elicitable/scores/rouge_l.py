@@ -11,8 +11,7 @@ from elicitable.scores.scorer import MeanScorer
 
 
 class RougeL(MeanScorer):
-    """Score by the mean F-measure of the longest common subsequence of words, as ``rouge_scorer`` computes it (no
-    stemming).
+    """Score by the mean F-measure of the longest common subsequence of words, as ``rouge_scorer`` has it (no stemming).
 
     With a longest common subsequence of L words, P = L/|answer| and R = L/|target|, it is 2PR/(P+R). The package reads
     runs of a–z and 0–9 as words and nothing else, so a target without any (another script) is refused. Lin, 2004.

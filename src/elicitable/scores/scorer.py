@@ -1,8 +1,9 @@
-"""Define a score: a vector of statistics per item, and a value of the vectors' sum.
+"""Define what a score is: a vector of statistics per item, and a value of the vectors' sum.
 
-A mean over items is the simplest case (value and 1). Macro-F1, MCC and chrF are not means, yet each is a function of
-sums over items: hits, answers and items per class, or n-grams matched, written and wanted. So a bootstrap replicate,
-which draws item i ``counts[i]`` times, needs no second look at the texts: its score is ``value(counts @ statistics)``.
+A mean over items is the simplest case: its vector is the value and 1. Macro-F1, MCC and chrF are not means, yet each is
+a function of sums over items: of hits, answers and items per class, or of n-grams matched, written and wanted. So a
+bootstrap replicate, which draws item i ``counts[i]`` times, does not have to look at the texts again: its score is
+``value(counts @ statistics)``.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class TokenF1(MeanScorer):
-    """Score by the mean of 2·|common words| / (|answer's words| + |target's words|), words as a multiset, after
-    normalisation.
+    """Score by the mean of 2·|common words| / (|answer's words| + |target's words|), as multisets after normalisation.
 
     Normalised as SQuAD does (Rajpurkar et al., EMNLP 2016): lower case, ASCII punctuation taken out, the English
     articles a, an, the taken out, split at blanks. Where one of the two has no word left, the score is 1 if neither

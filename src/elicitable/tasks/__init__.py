@@ -1,1 +1,1 @@
-"""Define what is asked of a model: what to read and what to write, in training items and held-out splits."""
+"""Define what is asked of a model: what to read and what to write, as training items and held-out splits."""

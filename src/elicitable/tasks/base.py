@@ -47,9 +47,7 @@ class Task(Protocol):
         ...
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
-        """Return ``n`` training items. The stream has no end, depends on ``rng`` only and never gives a held-out
-        input.
-        """
+        """Draw ``n`` training items. The stream has no end, depends on ``rng`` only and gives no held-out input."""
         ...
 
     def held_out(self, split: HeldOut, n: int | None = None) -> list[Item]:

@@ -1,7 +1,7 @@
-"""Read a person's own file: CSV, TSV, JSON lines, a JSON array, Parquet, Arrow; texts also packed by gzip or bzip2.
+"""Read a person's own file: CSV, TSV, JSON lines, a JSON array, Parquet or Arrow; texts also packed by gzip or bzip2.
 
-Nothing in a file is trusted, everything is named: every way a file can be wrong raises :class:`InputError` with the
-file, the line where there is one, what was expected and what to do. At most 1 GiB is read, counted unpacked.
+Nothing in a file is trusted, and every fault is named: whatever is wrong with a file raises :class:`InputError` with
+the file, the line if there is one, what was expected, and what to do. At most 1 GiB is read, counted unpacked.
 """
 
 from __future__ import annotations

@@ -37,9 +37,7 @@ def hub_task(name: str, options: TaskOptions = _NONE) -> TextTask:
 
 
 def task_of_parts(name: str, parts: Mapping[Any, Any], options: TaskOptions) -> TextTask:
-    """Return the task of ``datasets`` objects by the name of their split. Raises :class:`InputError` without a train
-    split.
-    """
+    """Make a task of ``datasets`` objects by split. Raises :class:`InputError` without a train split."""
     found = split_parts(f"data set {name!r}", parts)
     warnings = unused_parts(parts)
     tables: dict[Split, Table] = {}

@@ -59,9 +59,7 @@ class TaskOptions:
 
     @classmethod
     def checked(cls, name: str, kind: str, given: Mapping[str, Any]) -> TaskOptions:
-        """Return the options of the task ``name``; raises :class:`InputError` for one that its ``kind`` does not
-        take.
-        """
+        """Return the options of the task ``name``; raises :class:`InputError` for one that its kind does not take."""
         known = cls.names(kind)
         for option in given:
             if option not in known and not known:

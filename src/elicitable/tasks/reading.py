@@ -1,5 +1,6 @@
-"""Record how a table was read, to be said back before a model is loaded: columns, labels, splits, lengths, one
-example.
+"""Record how a table was read, so that it can be said back before a model is loaded.
+
+That is its columns, labels, splits and lengths, and one example.
 """
 
 from __future__ import annotations

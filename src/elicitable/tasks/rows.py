@@ -125,9 +125,7 @@ def _plain(text: str) -> str:
 
 
 def _shared_cells(splits: Splits, template: Template) -> list[str]:
-    """Return the long values of one of several columns that many rows share, such as a passage with several
-    questions.
-    """
+    """Return the long values of one column that many rows share, such as a passage with several questions."""
     found: list[str] = []
     if not template.literals or len(template.names) < 2:
         return found

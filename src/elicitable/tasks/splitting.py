@@ -34,8 +34,7 @@ _SLACK: Final = 20  # a share may be off by one in so many
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Hold one row: the cells that are read (or the messages of a conversation), the answer, and the group if it has
-    one.
+    """Hold one row: the cells that are read (or a conversation's messages), the answer, and the group if there is one.
 
     >>> Row(("a title", "a body"), "sports").text
     'a title\\x1fa body'

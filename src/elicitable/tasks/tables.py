@@ -1,7 +1,7 @@
-"""Hold rows from every source in one form: named columns of cells, whatever file or object they came from.
+"""Hold rows from every source in one form: named columns of cells.
 
-A cell is a text, the messages of a conversation, or None where there is nothing that can be read. What was left out
-on the way (a column of numbers that only counts the rows, a column of pictures) is kept by name, to be said back.
+A cell is a text, the messages of a conversation, or None if there is nothing that can be read. What was left out on the
+way (a column of numbers that only counts the rows, a column of pictures) is kept by name, so that it can be said back.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Make tables a task: the checks and the assembly.
+"""Make a task of tables: check them and put them together.
 
-Files, hub data sets and data in memory all end here, so that the same data give the same task wherever they lay.
+Files, hub data sets and data in memory all end here, so the same data give the same task wherever they were.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Keep a running training as a file: what a killed run needs to go on as if nothing had happened.
+"""Keep a running training in a file, so that a killed run can go on as if nothing had happened.
 
-Everything that decides the coming steps is kept: the trained numbers, the optimiser's, the generators' states, the
-place in the schedule, and the best state so far. A run that goes on from here takes the same steps, bit for bit, as
-one that was never stopped. Tensors are kept as safetensors with the rest as JSON in its header; nothing is pickled.
+The file holds everything that decides the coming steps: the trained numbers, the optimiser's numbers, the states of the
+generators, the place in the schedule, and the best state so far. A run that goes on from here takes the same steps, bit
+for bit, as one that was never stopped. Tensors are kept as safetensors, with the rest as JSON in its header; nothing is
+pickled.
 """
 
 from __future__ import annotations

@@ -41,9 +41,7 @@ class DecisionRule:
 
     @property
     def numbers(self) -> int:
-        """Return the numbers taken from validation: K − 1 where offsets were, as adding one to all of them changes
-        nothing.
-        """
+        """Count the numbers taken from validation: K − 1 with offsets, as adding one to all of them changes nothing."""
         return len(self.offsets) - 1 if self.name in ("prior-corrected", "fitted") else 0
 
     def costs(self, nats: Any) -> Floats:

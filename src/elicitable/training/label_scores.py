@@ -1,10 +1,10 @@
 """Score every label behind every content, at about the price of reading the content once.
 
-The content is read once and each layer's keys and values are kept. Behind them the labels' inner nodes (see
-:mod:`elicitable.training.label_trie`) are run as one sequence, in which every node sees the content and the nodes above
-it and stands where its token would stand. So each number is the plain computation's, for any context in use: the
-content is put before the nodes where the package's own attention sees it (a watcher), and the context stays what it
-was, with its strength, its rows and what was pruned of it.
+The content is read once, and the keys and values of each layer are kept. Behind them the labels' inner nodes (see
+:mod:`elicitable.training.label_trie`) run as one sequence. Every node sees the content and the nodes above it, and
+stands where its token would stand. So each number is what the plain computation gives, whatever context is in use. The
+content is put before the nodes at the place where the package's own attention sees it (a watcher), so the context stays
+what it was: its strength, its rows, and what was pruned of it.
 """
 
 from __future__ import annotations

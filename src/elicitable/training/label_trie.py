@@ -1,8 +1,8 @@
-"""Arrange labels as a trie: what several labels begin with is read once, and no label's last token is read at all.
+"""Arrange labels as a trie, so that what several labels begin with is read once, and no last token is read at all.
 
 The tokens t_1 … t_m of a label cost −Σ_i log p(t_i | content, t_1 … t_{i−1}). The content itself predicts t_1, and the
-node of t_1 … t_{i−1} predicts t_i, so only inner nodes need to be run: one token each, which sees the content, the
-nodes above it and itself.
+node of t_1 … t_{i−1} predicts t_i. So only inner nodes have to be run. Each is one token, which sees the content, the
+nodes above it, and itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Train any adaptation in one loop, which never asks which method it holds.
 
-AdamW, gradient clipping, a linear warm-up, a constant phase, and a cosine down to zero: the constant phase ends when
-the task is solved, when nothing improves any more, or when steps or time run out, so the cosine never has to be
-planned ahead for a length nobody knows.
+It uses AdamW, gradient clipping, a linear warm-up, a constant phase, and a cosine down to zero. The constant phase ends
+when the task is solved, when nothing improves any more, or when steps or time run out. So nobody has to plan the cosine
+for a length that nobody knows.
 """
 
 from __future__ import annotations
@@ -295,9 +295,7 @@ def _worth(score: Score, plan: Plan) -> tuple[float, float]:
 
 
 class Phase:
-    """Know where the schedule is: warm-up, constant, cosine down. Knows steps, time and improvement; nothing of
-    models.
-    """
+    """Know where the schedule is: warm-up, constant, cosine down. It knows steps, time and scores, but no model."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan

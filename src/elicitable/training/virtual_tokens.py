@@ -1,9 +1,9 @@
 """Train many single virtual tokens at once, each to make the frozen model write its own target.
 
-A virtual token v ∈ R^d_model is the whole input, after the token that starts every text where there is one: the model
+A virtual token v ∈ R^d_model is the whole input, after the token that starts every text if there is one. The model
 reads v and writes all that follows. For a target y_1 … y_L the loss is teacher-forced,
-−Σ_t log p(y_t | v, y_1 … y_{t−1}) / L. Rows of a batch do not see each other, so one batch trains as many tokens as it
-has rows; a row that writes its target leaves the batch.
+−Σ_t log p(y_t | v, y_1 … y_{t−1}) / L. The rows of a batch do not see each other, so one batch trains as many tokens as
+it has rows. A row that writes its target leaves the batch.
 
 Source: Petrov, Torr, Bibi, ICLR 2024 (arXiv 2310.19698), section 3.
 """

@@ -15,9 +15,7 @@ LONGEST_CURVE = 300  # points; more cannot be told apart in a small multiple
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Hold the lines of one quantity over steps: a text of ``x,y`` pairs per stretch, lone points, and where it broke
-    off.
-    """
+    """Hold one quantity over steps: ``x,y`` pairs as a text per stretch, lone points, and where it broke off."""
 
     stretches: tuple[str, ...]
     dots: tuple[tuple[float, float], ...]

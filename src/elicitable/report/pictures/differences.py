@@ -11,9 +11,7 @@ from elicitable.values import ArmResult, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Hold one arm minus the best, in pairs; positions in percent of the track, ``dot`` None where it lies further
-    left.
-    """
+    """Hold one arm minus the best, in pairs, in percent of the track; ``dot`` is None where it lies further left."""
 
     method: str
     group: str
