@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,20 +13,23 @@ from elicitable.errors import BudgetError, InputError
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, method_named
+from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.processor import kind
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
+from elicitable.race.marking import AUTO, Marking, text_of_target
 from elicitable.race.pace import check_count, pace_for
+from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
-from elicitable.race.results import arm_result
+from elicitable.race.results import arm_result, cut_warning
 from elicitable.race.rounds import run_rounds
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
+from elicitable.scores.confusion import class_results
 from elicitable.tasks.base import warnings_of
 from elicitable.tasks.catalog import task_from
-from elicitable.training.batches import encode
-from elicitable.values import ArmResult, Verdict
+from elicitable.values import ArmResult, ClassResults, Verdict
 
 if TYPE_CHECKING:
     from elicitable.microscope.inspect import Inspection
@@ -48,6 +50,13 @@ def verdict(
     steps: int | None = None,
     test_items: int | None = None,
     prompts: Sequence[str] = (),
+    chat: str = "auto",
+    system: str | None = None,
+    stop: str | None = None,
+    max_tokens: int | None = None,
+    truncate: str = "left",
+    score: Any = None,
+    rule: str = AUTO,
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
@@ -72,6 +81,15 @@ def verdict(
         steps: at most so many steps a run. test_items: how many of the test split; by default the pace's, or as
             many as the time limit pays for.
         prompts: texts for the prompt arm to try besides its own.
+        chat: "on" asks by the tokenizer's chat template, "off" never does; "auto" does where there is one, and lets
+            the arms that are chosen try without. system: the system message.
+        stop: the text that ends an answer; default the end of turn of the template, or the tokenizer's end of text.
+        max_tokens: longer texts are cut; default as far as the model's positions reach. truncate: the side that is
+            cut, "left" or "right".
+        score: what counts: a name (``elicitable scores`` lists them), ``my_score.py:function``, or a function of target
+            and answer; default accuracy where there are labels, else exact match.
+        rule: how labels are decided between: "auto" takes the rule that does best on validation, for every arm alike;
+            "sum" is the plain likelihood (:mod:`elicitable.training.decision_rules` has the others).
         out: a folder that keeps every trial; the same arguments resume there, and do nothing when complete.
         task_options: which columns, template, label names, … (:class:`elicitable.tasks.options.TaskOptions`).
 
@@ -86,11 +104,12 @@ def verdict(
         'already-there'
     """
     clock = time.monotonic() if started is None else started
-    _check(seeds, margin, time_limit, steps, test_items)
+    _check(seeds, margin, time_limit, steps, test_items, max_tokens)
     if isinstance(budget, bool) or not isinstance(budget, int | None):
         raise InputError(f"a budget is a whole number of trained numbers, got {budget!r}.")
     model, task = load(model), task_from(task, **task_options)
-    pace = pace_for(model, steps, test_items)
+    pace = pace_for(model, steps, test_items, max_tokens)
+    layout = layout_for(model, chat, system, stop, truncate)
     race = Race(
         model=model,
         task=task,
@@ -103,17 +122,39 @@ def verdict(
         time_limit=time_limit,
         started=clock,
         reporter=reporter or Silent(),
+        marking=Marking.of(model, task, score, rule),
         prompts=tuple(prompts),
+        layouts=alternatives(model, layout, chat),
         is_test_free=test_items is None,
     )
-    encode(model, task.held_out("validation", 1))  # a task that the model cannot read is no arm's failure
+    check_reading(model, task, layout, max_tokens)  # a task that the model cannot read is no arm's failure
     entries = run_rounds(race, _sizes(race, methods))
+    race.warnings += cut_warning(entries)
     answer = _judge(race, [arm_result(race, entry) for entry in entries])
-    return replace(answer, inspection=_inside(race, entries, answer))
+    return replace(answer, inspection=_inside(race, entries, answer), classes=_classes(race, answer))
 
 
-def _check(seeds: int, margin: float, time_limit: float | None, steps: int | None, test_items: int | None) -> None:
-    for name, number in (("seeds", seeds), ("steps", steps), ("test items", test_items)):
+def _classes(race: Race, answer: Verdict) -> ClassResults | None:
+    """Which label was taken for which by the answer's arm, or by the best one; None where there are no labels."""
+    labels = race.task.labels()
+    arms = [arm for arm in answer.arms if arm.answers and not arm.is_control]
+    if labels is None or not arms:
+        return None
+    best = max(arms, key=lambda arm: (arm.method == answer.answer, arm.mean or 0.0))
+    targets = [text_of_target(item) for item in race.test()]
+    return class_results(targets, best.answers[0], tuple(label.strip() for label in labels))
+
+
+def _check(
+    seeds: int,
+    margin: float,
+    time_limit: float | None,
+    steps: int | None,
+    test_items: int | None,
+    max_tokens: int | None,
+) -> None:
+    counts = (("seeds", seeds), ("steps", steps), ("test items", test_items), ("max tokens", max_tokens))
+    for name, number in counts:
         check_count(name, number)
     for name, value in (("margin", margin), ("a time limit in seconds", time_limit)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -148,11 +189,20 @@ def _sizes(race: Race, methods: Sequence[str | Method] | None) -> list[Sized]:
 def _judge(race: Race, results: list[ArmResult]) -> Verdict:
     place = {method.name: nth for nth, method in enumerate(METHODS)}  # methods of a person's own come last on a rung
     arms = tuple(sorted(results, key=lambda arm: (arm.rung.depth, place.get(arm.method, len(place)))))
-    decision = decide(arms, margin=race.margin, floor=_floor(race), seed=race.seed)
+    test = race.test()
+    decision = decide(
+        arms,
+        margin=race.margin,
+        floor=race.marking.floor(race.task, test),
+        seed=race.seed,
+        outcome=lambda arm: race.marking.outcome(arm.correct, arm.answers, test),
+        groups=race.groups(),
+        highest=race.marking.scorer.highest,
+    )
     behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
     return Verdict(
         label=decision.label,
-        reasons=decision.reasons,
+        reasons=(*decision.reasons, *_told_by_rules(arms)),
         arms=tuple(replace(arm, behind=behind.get(arm.method, ())) for arm in arms),
         model=race.model.name,
         task=race.task.name,
@@ -175,10 +225,16 @@ def _inside(race: Race, entries: Sequence[Entry], answer: Verdict) -> Inspection
     return look_inside(entry.trial, entry.records[0], race.model, race.task, race.store)
 
 
-def _floor(race: Race) -> float:
-    """What always giving the most common answer scores on the test items."""
-    items = race.task.held_out("test", race.pace.test_items)
-    return Counter(item.target for item in items).most_common(1)[0][1] / len(items)
+def _told_by_rules(arms: Sequence[ArmResult]) -> list[str]:
+    """Say where a rule between labels makes a score other than the plain likelihood does."""
+    return [
+        f"{arm.method} decides between the labels by the rule {arm.rule!r} (from validation) and has {share:.3f} "
+        f"right; by the plain likelihood it has {arm.raw_mean:.3f}."
+        for arm in arms
+        if arm.raw_mean is not None
+        and arm.correct
+        and abs((share := sum(map(sum, arm.correct)) / sum(map(len, arm.correct))) - arm.raw_mean) >= 0.005
+    ]
 
 
 def _provenance(race: Race) -> dict[str, Any]:
@@ -189,6 +245,8 @@ def _provenance(race: Race) -> dict[str, Any]:
         "seeds": race.seeds,
         "budget": race.budget,
         "margin": race.margin,
+        "score": race.marking.scorer.name,
+        "rule": race.marking.rule,
         "time_limit_seconds": race.time_limit,
         "model": race.model.name,
         "model_hash": race.model.fingerprint,
@@ -196,6 +254,6 @@ def _provenance(race: Race) -> dict[str, Any]:
         "data_hash": race.task.fingerprint(),
         "device": str(race.model.device),
         "dtype": str(race.model.dtype).removeprefix("torch."),
-        "floor": round(_floor(race), 4),
+        "floor": round(race.marking.floor(race.task, race.test()), 4),
         "warnings": [*warnings_of(race.task), *race.warnings],
     }

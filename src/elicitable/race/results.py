@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 
-from elicitable.diagnosis.intervals import interval
+from elicitable.diagnosis.intervals import interval, point
 from elicitable.race.entry import Entry, Race
 from elicitable.race.trial import outcomes_of
 from elicitable.records.trial import TrialRecord
@@ -36,7 +37,10 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
             seconds=seconds,
         )
     correct = tuple(outcomes_of(record).items for record in done)
-    low, high = interval(correct, race.seed)
+    written = tuple(record.answers for record in done)
+    outcome = race.marking.outcome(correct, written, race.test())
+    low, high = interval(outcome, race.seed, race.groups())
+    raw = [record.raw.share for record in done if record.raw is not None]
     stops = [record.stopped for record in done]
     tried = tuple(swept) or first.tried
     return result(
@@ -45,7 +49,7 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
         status="ok",
         reason=_lost_seeds(records),
         stopped=next((stop for stop in stops if stop in ("time", "steps")), stops[0]),
-        mean=sum(map(sum, correct)) / (len(correct) * len(correct[0])),
+        mean=point(outcome),
         low=low,
         high=high,
         items=len(correct[0]),
@@ -59,7 +63,25 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
         sweep=tried,
         prefix_mass=first.prefix_mass,
         samples=first.samples,
+        cut_items=first.cut_items,
+        cut_tokens=first.cut_tokens,
+        answers=written if any(written) else (),
+        rule=str(first.rule.get("name", "")),
+        raw_mean=sum(raw) / len(raw) if raw else None,
     )
+
+
+def cut_warning(entries: Sequence[Entry]) -> list[str]:
+    """Say where texts of the test split were longer than the model reads, for the arm that lost the most."""
+    records = [(entry.method.name, record) for entry in entries for record in entry.records if record.scores]
+    cut = [(one.cut_tokens, one.cut_items, outcomes_of(one).of, name) for name, one in records]
+    tokens, items, of, name = max(cut, default=(0, 0, 0, ""))
+    if not tokens:
+        return []
+    return [
+        f"{items} of {of} test texts are longer than is read and were cut by {tokens:,} tokens in all ({name}); more "
+        "max_tokens (--max-tokens) or a model with more positions reads them whole"
+    ]
 
 
 def _why_lost(entry: Entry, record: TrialRecord) -> str:

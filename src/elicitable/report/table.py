@@ -109,6 +109,7 @@ def _print_list(console: Console, title: str, lines: Iterable[str], style: str =
 
 
 def _legend(verdict: Verdict) -> str:
+    """Say what the column of scores holds."""
     scored = [arm for arm in verdict.arms if standing.is_scored(arm)]
     size = ""
     if scored:

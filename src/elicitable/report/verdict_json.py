@@ -115,6 +115,9 @@ def _arm_to_json(arm: ArmResult) -> dict[str, Any]:
         "samples": plain_json(arm.samples),
         "behind": plain_json(arm.behind),
         "correct": plain_json(arm.correct),
+        "answers": plain_json(arm.answers),
+        "rule": arm.rule,
+        "raw_mean": plain_json(arm.raw_mean),
     }
 
 
@@ -156,6 +159,9 @@ def _arm_from_json(record: Any, where: str) -> ArmResult:
         prefix_mass=fields.take("prefix_mass", _many(_many(_number_or_nan))),
         samples=fields.take("samples", _many(_mapping)),
         behind=fields.take("behind", _many(_number)),
+        answers=fields.take("answers", _many(_many(_text))),
+        rule=fields.take("rule", _text),
+        raw_mean=fields.take("raw_mean", _optional(_number)),
     )
     fields.finish()
     return arm
