@@ -16,6 +16,7 @@ import elicitable as el
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.models.model import Model
 from elicitable.race.marking import Marking, text_of_target
+from elicitable.report.html import report_html
 from elicitable.tasks.base import groups_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.decision_rules import DecisionRule
@@ -93,6 +94,8 @@ def test_the_score_that_was_asked_for_decides(model: Model, rows: Path) -> None:
     assert arm.mean == pytest.approx(f1_score(targets, arm.answers[0], average="macro"), abs=1e-12)
     assert arm.low <= arm.mean <= arm.high
     assert answer.provenance["score"] == "macro-f1"
+    assert "macro-f1: harmonic mean" in report_html(answer)
+    assert [sample["answer"] for sample in arm.samples] == list(arm.answers[0][:5])
     assert answer.classes is not None
     assert sum(map(sum, answer.classes.counts)) == 40
 

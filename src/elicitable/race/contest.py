@@ -246,6 +246,7 @@ def _provenance(race: Race) -> dict[str, Any]:
         "budget": race.budget,
         "margin": race.margin,
         "score": race.marking.scorer.name,
+        "score_says": race.marking.scorer.summary,
         "rule": race.marking.rule,
         "time_limit_seconds": race.time_limit,
         "model": race.model.name,

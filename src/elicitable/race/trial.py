@@ -176,7 +176,7 @@ def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptati
         marked = trial.marking.mark(model, task, items, known, reading)
         score = marked.score
         elsewhere = evaluate(model, _elsewhere(model), None, _passages(model, reading))
-        shown = answers(model, items[:5], task.labels(), reading)
+        shown = _shown(model, items[:5], task, reading, marked)
     if math.isnan(score.loss_nats):
         raise InputError(f"what {model.name} answers to {task.name} is not a number (NaN), so there is no score.")
     return replace(
@@ -192,10 +192,17 @@ def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptati
         elsewhere_nats=_finite(elsewhere.loss_nats),
         prefix_mass=prefix_mass(model, adaptation, items[:16], reading),
         samples=tuple(
-            {"prompt": _text(item.prompt), "target": _text(item.target), "answer": _said(model, answer)}
+            {"prompt": _text(item.prompt), "target": _text(item.target), "answer": answer}
             for item, answer in zip(items, shown, strict=False)
         ),
     )
+
+
+def _shown(model: Model, items: Sequence[Item], task: Task, reading: Reading, marked: Marked) -> list[str]:
+    """What a person sees of the answers: the label that was decided for, or what was really written."""
+    if task.labels() is not None:
+        return list(marked.written[: len(items)])
+    return [_said(model, answer) for answer in answers(model, items, None, reading)]
 
 
 def _with_rule(budget: Budget | None, marked: Marked) -> Budget | None:

@@ -113,10 +113,19 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             effects=effects,
             effect_zero=effect_zero,
             command=verdict.provenance.get("command"),
+            scored_by=scored_by(verdict),
             provenance=flat({key: value for key, value in verdict.provenance.items() if key not in SHOWN_APART}),
             sections=sections,
         )
     )
+
+
+def scored_by(verdict: Verdict) -> str:
+    """Say what the scores of the race are: the share of right answers, or the score that was asked for."""
+    name, says = (str(verdict.provenance.get(key, "")) for key in ("score", "score_says"))
+    if name in ("", "accuracy", "exact-match"):
+        return "Share of test items answered right"
+    return f"{name}: {says}"
 
 
 def _tone(verdict: Verdict) -> str:
