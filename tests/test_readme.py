@@ -71,6 +71,7 @@ def test_the_python_version_of_the_readme_is_that_of_the_package() -> None:
 
 
 WRITTEN = ("figures/", "results.md")  # by `elicitable reproduce`, into its folder
+ROOMS = "|".join(["elicitable", *(path.name for path in Path(elicitable.__file__).parent.iterdir() if path.is_dir())])
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / f"{name}.md" for name in DESCRIBING)]
 
 
@@ -109,7 +110,7 @@ def test_every_file_and_every_name_of_the_package_that_a_page_mentions_is_there(
     for name in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
         if re.fullmatch(r"(?!my_|tasks/my_)[\w/]+(\.py|\.md|/)", name) and name not in WRITTEN:
             assert any((root / name).exists() for root in (ROOT, package)) or list(package.rglob(name)), name
-        elif re.fullmatch(r"(elicitable|microscope|report|models|scores|race|lab)(\.\w+)+", name):
+        elif re.fullmatch(rf"({ROOMS})(\.\w+)+", name):
             found: Any = elicitable
             for part in name.removeprefix("elicitable.").split("."):
                 with contextlib.suppress(ModuleNotFoundError):
