@@ -29,7 +29,7 @@ from elicitable.methods.catalog import method_named
 from elicitable.models.speed.precision import autocast
 from elicitable.rng import generator
 from elicitable.tasks.catalog import task_from
-from elicitable.training.batches import Batch, encode, stream
+from elicitable.training.batches import Batch, Reading, encode, stream
 from elicitable.training.evaluate import token_losses
 from elicitable.training.loop import Plan, train
 from elicitable.values import CurvePoint
@@ -101,11 +101,11 @@ def theirs(setting: Setting, rate: float) -> dict[str, Any]:
     config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=setting.length)
     peft = get_peft_model(model.hf, config).eval()  # no dropout, as in ours
     optimizer = torch.optim.AdamW([p for p in peft.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
-    drawn = stream(model, task, setting.batch, generator(setting.seed, "data", task.name), 1024)
+    drawn = stream(model, task, setting.batch, generator(setting.seed, "data", task.name), Reading())
     held_out = encode(model, task.held_out("validation", VALIDATION_ITEMS))
     clock = Clock()
     while clock.step < setting.steps and clock.score < setting.target:
-        batch = next(drawn)
+        (batch,) = next(drawn)
         with autocast(model):
             logits = answers(peft, batch)
         optimizer.zero_grad(set_to_none=True)

@@ -37,10 +37,18 @@ class Item:
     Both are texts, or both are tuples of token ids (the synthetic tasks have no tokenizer). ``prompt`` is already
     in the task's template; or it is the messages of a conversation, which a model's chat template will write out,
     and ``target`` is the text of the next message. In a classification task ``target`` is one of the task's labels.
+    ``spans`` (first, end) are the parts of a text ``prompt`` that may be shortened where the model's positions do not
+    reach; none: any part of it.
     """
 
     prompt: Text | Messages
     target: Text
+    spans: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is read by a tokenizer: a text or a conversation, not token ids."""
+        return isinstance(self.target, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +56,14 @@ class Score:
     """Per-item outcomes of one evaluation, kept per item so that methods can be compared in pairs.
 
     ``correct`` holds one 0/1 per item, in the order of the split. ``loss_nats`` is the mean negative log-likelihood
-    of the target per token, in nats.
+    of the target per token, in nats. Of ``cut_items`` texts that were longer than the model reads, ``cut_tokens``
+    were left out in all.
     """
 
     correct: tuple[int, ...]
     loss_nats: float
+    cut_items: int = 0
+    cut_tokens: int = 0
 
     @property
     def mean(self) -> float:
@@ -184,6 +195,8 @@ class ArmResult:
     sweep: tuple[Mapping[str, Any], ...] = ()  # what was tried: learning_rate, steps, validation, loss_nats
     prefix_mass: tuple[tuple[float, ...], ...] = ()  # (layer, head), mean over test items and queries
     samples: tuple[Mapping[str, str], ...] = ()  # prompt, target, answer: a few of the test items
+    cut_items: int = 0  # test texts that were longer than is read, of the first seed
+    cut_tokens: int = 0  # what they lost in all
     behind: tuple[float, ...] = ()  # mean, low, high of (best arm − this arm), in pairs over items: what decides
     deployment: str = ""
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tests.families import reader
 
 import elicitable as el
+from elicitable.errors import InputError
 from elicitable.models.model import Model
 from elicitable.race import trial
+from elicitable.tasks.catalog import task_from
 
 Build = Callable[..., Model]
 
@@ -53,7 +57,29 @@ def test_prompts_and_targets_from_json_lines(letters_model: Build, tmp_path: Pat
     path = tmp_path / "gen.jsonl"
     lines = [json.dumps({"prompt": f"say {'abc'[i % 3]} {i:03d}:", "target": "abc"[i % 3] * 2}) for i in range(120)]
     path.write_text("\n".join(lines), encoding="utf-8")
-    tuned = el.tune(
-        letters_model(dtype=torch.float32), path, method="full", learning_rate=0.01, steps=60, test_items=20
-    )
+    given: dict[str, Any] = {"method": "full", "learning_rate": 0.01, "steps": 60, "test_items": 20}
+    with pytest.raises(InputError, match=r"has no end of text, so an answer of gen.jsonl never ends; give a stop"):
+        el.tune(letters_model(dtype=torch.float32), path, **given)
+    tuned = el.tune(letters_model(dtype=torch.float32), path, stop=".", **given)
     assert tuned.record["mean"] > 0.9
+
+
+def test_what_is_cut_off_long_texts_is_counted_and_said(letters_model: Build, tmp_path: Path) -> None:
+    """64 positions, every fourth text of 100 letters whose first one decides: whole by default, counted where cut."""
+    lines = [f"{'ab'[i % 2]} {i:03d}{' x' * (48 if i % 4 == 0 else 3)},{'yn'[i % 2]}" for i in range(120)]
+    path = tmp_path / "long.csv"
+    path.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    given: dict[str, Any] = {"methods": ["zero-shot", "prompt"], "prompts": ["ab "], "seeds": 1}
+    answer = el.verdict(letters_model(), path, **given)
+    arms = {arm.method: arm for arm in answer.arms}
+    texts = [item.prompt for item in task_from(path).held_out("test")]
+    long = [len(text) + 2 - 64 for text in texts if len(text) + 2 > 64]
+    assert arms["zero-shot"].cut_items == len(long) > 3
+    assert arms["zero-shot"].cut_tokens == sum(long)
+    assert arms["prompt"].cut_tokens >= sum(long)
+    assert any("test texts are longer than is read and were cut by" in said for said in answer.provenance["warnings"])
+    few = el.verdict(letters_model(), path, max_tokens=24, truncate="right", **given)
+    assert few.arms[0].cut_tokens == sum(max(0, len(text) + 2 - 24) for text in texts)
+    whole = el.verdict(reader("byte-level BPE"), path, **given)
+    assert whole.arms[0].cut_items == 0
+    assert not [said for said in whole.provenance["warnings"] if "cut" in said]

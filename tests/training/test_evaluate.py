@@ -11,6 +11,7 @@ import torch
 
 import elicitable as el
 from elicitable.errors import InputError
+from elicitable.models.layout import Layout
 from elicitable.models.model import Model
 from elicitable.training.batches import IGNORED, encode
 from elicitable.training.evaluate import Reading, answers, evaluate, label_nats
@@ -48,7 +49,7 @@ def test_one_teacher_forced_pass_scores_as_greedy_decoding_does(digits_model: Bu
     with el.use(model, context):
         score = evaluate(model, items, None, Reading(batch=100))
         written = {p: greedy(model, p, 3) for p in product(range(4), repeat=2)}
-        spoken = list(answers(model, items[::64], None, Reading()))
+        spoken = [answer.text for answer in answers(model, items[::64], None, Reading())]
     assert list(score.correct) == [int(item.target == written[item.prompt]) for item in items]
     assert sum(score.correct) == 16
     assert len(set(written.values())) > 2  # the answers depend on the prompts
@@ -79,14 +80,15 @@ def test_label_likelihood_is_the_sum_over_the_labels_tokens(
     with torch.no_grad():
         nats, lengths = label_nats(model, items, labels, Reading())
     assert nats.numpy() == pytest.approx(by_hand, abs=SUMS)
-    assert lengths.tolist() == [len(label) for label in labels]
+    assert lengths.tolist() == [[len(label) for label in labels]] * len(items)
     score = evaluate(model, items, labels, Reading(batch=2))
     truth = [labels.index(item.target) for item in items]
     assert list(score.correct) == (by_hand.argmin(1) == truth).astype(int).tolist()
     own = by_hand[np.arange(len(items)), truth].sum()
     assert score.loss_nats == pytest.approx(own / sum(len(labels[t]) for t in truth), abs=SUMS)
     with torch.no_grad():
-        assert list(answers(model, items, labels, Reading())) == [labels[i] for i in by_hand.argmin(1)]
+        spoken = [answer.text for answer in answers(model, items, labels, Reading())]
+    assert spoken == [labels[i] for i in by_hand.argmin(1)]
 
 
 def test_a_long_prompt_loses_its_beginning_and_never_its_answer(letters_model: Build) -> None:
@@ -95,9 +97,9 @@ def test_a_long_prompt_loses_its_beginning_and_never_its_answer(letters_model: B
     text = "".join(model.tokenizer.convert_ids_to_tokens(whole.input_ids[0].tolist()))
     assert text == "<s>fgh ye"
     assert model.tokenizer.convert_ids_to_tokens(whole.targets[0].tolist()) == list(" yes")
-    shortest = encode(model, [Item("abcdefgh", " yes")], max_tokens=1)
-    assert shortest.input_ids.shape[1] == 1 + 1 + 3
-    bare = encode(model, [Item("abc", "d")], has_start=False)
+    with pytest.raises(InputError, match="room for 1 tokens before an answer here, and 9 stand there, 8 of them text"):
+        encode(model, [Item("abcdefgh", " yes")], max_tokens=5)
+    bare = encode(model, [Item("abc", "d")], layout=Layout(start="none"))
     assert bare.input_ids.tolist() == model.ids("abc").tolist()
 
 

@@ -230,15 +230,16 @@ def test_positions_beyond_the_models_are_refused() -> None:
         part([[1, 2], [1, 2]], [1, 2])
 
 
-def test_a_long_prompt_is_cut_for_every_label_as_it_is_in_training(letters_model: Build) -> None:
+def test_a_long_prompt_is_cut_as_its_longest_label_needs_it(letters_model: Build) -> None:
+    """So that all labels are compared behind one and the same text."""
     model = letters_model(has_start=True)
     labels = (" yes", " no", " yes or no", " not")
     items = [Item("abcdefghijklmnop", " no"), Item("abc", " no"), Item("ponmlkjihgfedcbaponmlk", " no")]
-    reading = Reading(max_tokens=16)
-    nats, lengths = label_nats(model, items, labels, reading)
-    assert lengths.tolist() == [4, 3, 10, 4]
+    nats, lengths = label_nats(model, items, labels, Reading(max_tokens=16))
+    assert lengths.tolist() == [[4, 3, 10, 4]] * 3
+    kept = ["lmnop", "abc", "onmlk"]  # 16 without the start and the longest label
     for k, label in enumerate(labels):
-        batch = encode(model, [Item(item.prompt, label) for item in items], reading.max_tokens)
+        batch = encode(model, [Item(prompt, label) for prompt in kept])
         with torch.no_grad():
             losses = token_losses(answer_logits(model, batch), batch.targets).sum(-1)
         assert np.allclose(nats[:, k], losses, atol=1e-10)

@@ -16,7 +16,8 @@ from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.model import Model
 from elicitable.models.speed import precision
 from elicitable.training import loop
-from elicitable.training.evaluate import Reading, answer_logits, evaluate, token_losses
+from elicitable.training.batches import Reading
+from elicitable.training.evaluate import answer_logits, evaluate, token_losses
 from elicitable.training.loop import Plan, prepared, train
 from elicitable.values import CurvePoint, Item, Score
 
@@ -211,8 +212,7 @@ def test_weights_cast_once_give_what_plain_autocast_gives_bit_for_bit(
     from contextlib import nullcontext
 
     model = digits_model(8, torch.float32)
-    batch = loop.stream(model, Successor(), 4, np.random.default_rng(0), 64)
-    one = next(batch)
+    (one,) = next(loop.stream(model, Successor(), 4, np.random.default_rng(0), Reading()))
     seen: dict[str, tuple[torch.Tensor, list[torch.Tensor]]] = {}
     casts: dict[str, set[Any]] = {}
     for way in ("cast once", "plain"):

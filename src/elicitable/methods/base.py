@@ -7,7 +7,7 @@ that makes adaptations of one kind at a given size. Nothing outside this room as
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,10 @@ from elicitable.values import Budget, PrefixKV, Rung
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from elicitable.models.layout import Layout
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
+    from elicitable.values import Item
 
 
 class Adaptation:
@@ -34,7 +36,7 @@ class Adaptation:
 
     kind: ClassVar[str] = "zero-shot"
     moves_content: bool = False  # the content's positions move up by the context's length even on rotary models
-    starts_text: bool = False  # the context brings the tokenizer's first token along, so the content has none
+    layout: Layout | None = None  # how items are laid out with it; None: as whoever asks lays them out
 
     def __init__(self, **setting: Any) -> None:
         self.setting = {name: value for name, value in setting.items() if value is not None}
@@ -65,6 +67,13 @@ class Adaptation:
         with torch.no_grad():
             for i, parameter in enumerate(self.parameters()):
                 parameter.copy_(state[str(i)])
+
+    def held(self) -> tuple[int, ...]:
+        """The token ids that the context stands for, which every text behind it begins with in ``layout``."""
+        return ()
+
+    def fit(self, model: Model, items: Sequence[Item]) -> None:
+        """Make the context one that all ``items`` can stand behind; most can as they are."""
 
     def keys_per_layer(self) -> int:
         """Keys that every content query pays attention to in each layer at inference."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Method
-from elicitable.methods.prompt import TokenContext, room_of, with_start
+from elicitable.methods.prompt import TokenContext, readable, room_of
+from elicitable.models.layout import PLAIN, Layout
+from elicitable.models.rows import context_ids, rows_of
 from elicitable.rng import generator
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class Examples(Method):
     summary = "k worked examples before the content; k and the draw are chosen on validation"
     deployment = "Any server. They are text; their keys are paid in every request unless the server caches them."
     turn = 20
-    options = ("task", "k", "seed", "items")
+    options = ("task", "k", "seed", "items", "layout")
 
     def build(
         self,
@@ -43,9 +45,12 @@ class Examples(Method):
         task: Any = None,
         k: int | None = None,
         items: Sequence[Item] | None = None,
+        layout: Layout | None = None,
         **options: Any,
     ) -> ExampleContext:
         """``k`` examples of ``task`` drawn by ``seed`` (labels in turn where there are labels), or ``items``.
+
+        In ``layout`` they are read as one text, with its separator after each (in a chat: as turns).
 
         Raises:
             InputError: neither a task nor items, or k < 1.
@@ -59,18 +64,33 @@ class Examples(Method):
             items = draw(task_of(task), k, seed)
         if not items:
             raise InputError("examples need at least one item, got items=[].")
-        return ExampleContext(torch.cat([_tokens(model, item) for item in items], dim=1), k=len(items), seed=seed)
+        if not items[0].is_text:
+            rows = rows_of(model, items)
+            ids = [id_ for row in rows for id_ in (*row.content, *row.answer)]
+            return ExampleContext(model.ids(ids), k=len(items), seed=seed)
+        own = replace(layout or PLAIN, examples=tuple(items))
+        return ExampleContext(model.ids(context_ids(model, own)), own, k=len(items), seed=seed)
 
     def candidates(
-        self, model: Model, task: Task, seed: int, draws: int = 2, longest: int = 512, **options: Any
+        self,
+        model: Model,
+        task: Task,
+        seed: int,
+        draws: int = 2,
+        longest: int = 512,
+        layouts: Sequence[Layout] = (),
+        **options: Any,
     ) -> Iterator[ExampleContext]:
-        """k = 1, 2, 4, 8 … in several draws, as far as the model's positions (and ``longest`` tokens) reach."""
+        """k = 1, 2, 4, 8 … in several draws, as far as the model's positions (and ``longest`` tokens) reach.
+
+        Each in those of ``layouts`` that differ in the chat template.
+        """
         room = min(longest, room_of(model))
-        for k in (1, 2, 4, 8, 16):
-            for nth in range(draws):
-                context = self.build(model, seed=1000 * seed + nth, task=task, k=k)
+        tried = {layout.chat: layout for layout in reversed(readable(task, layouts))}
+        for k, nth in product((1, 2, 4, 8, 16), range(draws)):
+            for layout in reversed(tried.values()):
+                context = self.build(model, seed=1000 * seed + nth, task=task, k=k, layout=layout)
                 if context.keys_per_layer() <= room:
-                    with_start(model, context)
                     yield context
 
 
@@ -96,9 +116,3 @@ def draw(task: Task, k: int, seed: int) -> list[Item]:
             break
         chosen.append(next((item for item in left if item.target == label), left[0]))
     return chosen
-
-
-def _tokens(model: Model, item: Item) -> Any:
-    if isinstance(item.prompt, str):
-        return model.ids(f"{item.prompt}{item.target}\n\n")
-    return model.ids(torch.tensor([*item.prompt, *item.target]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
 from elicitable.models.capture import capture_tokens
+from elicitable.models.layout import PLAIN, Layout
+from elicitable.models.rows import common_context, context_ids
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
-    from elicitable.values import PrefixKV
+    from elicitable.values import Item, PrefixKV
 
 INSTRUCTIONS = (
     "Decide which label fits the text. The labels are: {labels}.\n\n",
@@ -29,17 +32,30 @@ SEARCH_VOCAB = 64  # every sequence of up to `size` tokens is tried only in voca
 
 
 class TokenContext(Adaptation):
-    """Hard tokens as a context; nothing is trained and only the ids are stored."""
+    """Hard tokens as a context; nothing is trained and only the ids are stored.
+
+    With a ``layout`` they are the first tokens of every text in that layout. A tokenizer may join the last characters
+    before an item with its own first ones; :meth:`fit` then leaves those tokens to the texts.
+    """
 
     kind = "prompt"
 
-    def __init__(self, ids: Tensor, **setting: Any) -> None:
-        super().__init__(**setting)
-        self.ids = ids
+    def __init__(self, ids: Tensor, layout: Layout | None = None, **setting: Any) -> None:
+        super().__init__(**setting, **(layout.setting() if layout else {}))
+        self.ids, self.layout = ids, layout
 
-    def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
+    def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV | None:
         """Keys and values of the tokens, run at batch 1 through the weights as they are right now."""
-        return capture_tokens(model, self.ids.to(model.device), before, end)
+        return capture_tokens(model, self.ids.to(model.device), before, end) if self.ids.numel() else None
+
+    def held(self) -> tuple[int, ...]:
+        """The ids, where they are the beginning of a text."""
+        return tuple(self.ids.flatten().tolist()) if self.layout else ()
+
+    def fit(self, model: Model, items: Sequence[Item]) -> None:
+        """Keep those first tokens that are the same whichever of ``items`` follows."""
+        if self.layout is not None:
+            self.ids = model.ids(common_context(model, items, self.layout, self.held()))
 
     def state(self) -> dict[str, Tensor]:
         """The token ids."""
@@ -66,7 +82,7 @@ class Prompt(Method):
     summary = "a text or token sequence before the content; the best of several on validation"
     deployment = "Any server. It is text; its keys are paid in every request unless the server caches them."
     turn, is_seeded = 10, False
-    options, searched = ("text", "token_ids"), ("prompts",)
+    options, searched = ("text", "token_ids", "layout"), ("prompts",)
 
     def build(
         self,
@@ -75,25 +91,41 @@ class Prompt(Method):
         seed: int = 0,
         text: str | None = None,
         token_ids: Sequence[int] | None = None,
+        layout: Layout | None = None,
         **options: Any,
     ) -> TokenContext:
-        """The prompt ``text`` or ``token_ids``.
+        """The prompt ``text`` (the head of ``layout``), or ``token_ids`` as they are.
 
         Raises:
             InputError: neither or both were given, the prompt is empty, or ids are outside the vocabulary.
         """
         if (text is None) == (token_ids is None):
             raise InputError("a prompt needs either text= or token_ids=.")
-        ids = model.ids(text if text is not None else torch.as_tensor(token_ids))
-        if ids.numel() == 0:
+        if text is None:
+            ids = model.ids(torch.as_tensor(token_ids))
+            context = TokenContext(ids, token_ids=ids.flatten().tolist())
+        else:
+            own = replace(layout or PLAIN, head=text)
+            model.ids(text)  # a model without a tokenizer refuses the text
+            context = TokenContext(model.ids(context_ids(model, own)), own, text=text)
+        if context.ids.numel() == 0 or text == "":
             raise InputError("the prompt is empty: give at least one token.")
-        shown = text if text is not None else ids.flatten().tolist()
-        return TokenContext(ids, **({"text": shown} if text is not None else {"token_ids": shown}))
+        return context
 
     def candidates(
-        self, model: Model, task: Task, seed: int, size: int = 2, prompts: Sequence[str] = (), **options: Any
+        self,
+        model: Model,
+        task: Task,
+        seed: int,
+        size: int = 2,
+        prompts: Sequence[str] = (),
+        layouts: Sequence[Layout] = (),
+        **options: Any,
     ) -> Iterator[TokenContext]:
-        """Prompts to choose from on the validation split; ``size`` bounds the search in a toy vocabulary."""
+        """Prompts to choose from on the validation split, each in every one of ``layouts``.
+
+        ``size`` bounds the search in a toy vocabulary.
+        """
         if model.tokenizer is None:
             if model.anatomy.vocab <= SEARCH_VOCAB:
                 for length in range(1, size + 1):
@@ -101,25 +133,25 @@ class Prompt(Method):
                         yield self.build(model, token_ids=ids)
             return
         for text in prompts:
-            yield with_start(model, self.build(model, text=text))
+            for layout in readable(task, layouts):
+                yield self.build(model, text=text, layout=layout)
         for text in instructions(task):
-            context = with_start(model, self.build(model, text=text))
-            if context.keys_per_layer() <= room_of(model):
-                yield context
+            for layout in readable(task, layouts):
+                context = self.build(model, text=text, layout=layout)
+                if context.keys_per_layer() <= room_of(model):
+                    yield context
+
+
+def readable(task: Task, layouts: Sequence[Layout]) -> list[Layout]:
+    """Those of ``layouts`` (the plain one where there is none) that the task's items can stand in."""
+    item = task.held_out("validation", 1)[0]
+    is_conversation = item.is_text and not isinstance(item.prompt, str)
+    return [layout for layout in layouts or (PLAIN,) if layout.chat or not is_conversation]
 
 
 def room_of(model: Model) -> int:
     """Positions that a context may take so that as many are left to the content."""
     return (model.anatomy.trained_positions or 2048) // 2
-
-
-def with_start(model: Model, context: TokenContext) -> TokenContext:
-    """Move the tokenizer's own first token (where it has one) from the content to the front of the context."""
-    start = model.start_ids()
-    if start:
-        context.ids = torch.cat([model.ids(start), context.ids], dim=1)
-    context.starts_text = True
-    return context
 
 
 def instructions(task: Task) -> Iterator[str]:

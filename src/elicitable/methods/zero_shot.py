@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
+from elicitable.methods.prompt import readable
 
 if TYPE_CHECKING:
+    from elicitable.models.layout import Layout
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
 
@@ -22,10 +24,20 @@ class ZeroShot(Method):
     deployment = "Nothing to deploy: the model as it is, on any server."
     turn, is_seeded = 0, False
 
-    def build(self, model: Model, size: int = 0, seed: int = 0, **options: Any) -> Adaptation:
-        """The adaptation that changes nothing."""
-        return Adaptation()
+    def build(
+        self, model: Model, size: int = 0, seed: int = 0, layout: Layout | None = None, **options: Any
+    ) -> Adaptation:
+        """The adaptation that changes nothing; items may have a ``layout`` of their own."""
+        adaptation = Adaptation(**(layout.setting() if layout else {}))
+        adaptation.layout = layout
+        return adaptation
 
-    def candidates(self, model: Model, task: Task, seed: int, **options: Any) -> Iterator[Adaptation]:
-        """The one there is."""
-        yield Adaptation()
+    def candidates(
+        self, model: Model, task: Task, seed: int, layouts: Sequence[Layout] = (), **options: Any
+    ) -> Iterator[Adaptation]:
+        """The model as it is, asked in every one of ``layouts``: with and without its template, a start token."""
+        if model.tokenizer is None:
+            yield Adaptation()
+            return
+        for layout in readable(task, layouts):
+            yield self.build(model, layout=layout)

@@ -93,8 +93,8 @@ def _replace_input(vectors: Tensor) -> Any:
 
 
 def sink_token(model: Model) -> int:
-    """Find the token that stands first in the model's own texts: its beginning-of-sequence token, else 0."""
-    return start_token(model) or 0
+    """Find the token that stands first in the model's own texts: its tokenizer's, its beginning of sequence, or 0."""
+    return next(iter(model.start_ids()), None) or start_token(model) or 0
 
 
 def start_token(model: Model) -> int | None:

@@ -151,6 +151,19 @@ def check_fits(model: Model, prefix: PrefixKV) -> None:
             )
 
 
+def room_in(model: Model, max_tokens: int | None = None, taken: int | None = None) -> int | None:
+    """Return how many tokens a text may have: the model's positions less those ``taken`` by a context, or fewer.
+
+    ``taken`` is by default the length of the context that is in use; None means that nothing bounds a text.
+    """
+    reach = model.anatomy.trained_positions
+    if taken is None:
+        seat: Seat | None = getattr(model.anatomy.attentions[0], "_elicitable_seat", None)
+        taken = prefix_length(seat.slot.prefix) if seat is not None and seat.slot.prefix is not None else 0
+    bounds = [bound for bound in (max_tokens, reach - taken if reach else None) if bound is not None]
+    return max(0, min(bounds)) if bounds else None
+
+
 def _fix_positions(slot: Slot, takes_position_ids: bool, limit: int | None) -> Any:
     """Make the decoder's pre-hook: the content starts at position 0 (or ``shift``) in every row, padded or not."""
 

@@ -94,11 +94,13 @@ class Model:
         return ids.to(self.device)
 
     def start_ids(self) -> list[int]:
-        """What the tokenizer itself puts before a text: a beginning-of-sequence token, or nothing."""
-        if self.tokenizer is None or self.tokenizer.bos_token_id is None:
+        """The ids that the tokenizer itself puts before a text, read off what it really gives; often none or one."""
+        if self.tokenizer is None:
             return []
-        bos: int = self.tokenizer.bos_token_id
-        return [bos] if self.tokenizer("a")["input_ids"][:1] == [bos] else []
+        plain: list[int] = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        whole: list[int] = self.tokenizer("a")["input_ids"]
+        places = range(len(whole) - len(plain) + 1)
+        return next((whole[:at] for at in places if whole[at : at + len(plain)] == plain), [])
 
     @property
     def fingerprint(self) -> str:

@@ -14,19 +14,20 @@ from elicitable.errors import BudgetError, InputError
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, method_named
+from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.processor import kind
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
 from elicitable.race.pace import check_count, pace_for
+from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
-from elicitable.race.results import arm_result
+from elicitable.race.results import arm_result, cut_warning
 from elicitable.race.rounds import run_rounds
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
 from elicitable.tasks.base import warnings_of
 from elicitable.tasks.catalog import task_from
-from elicitable.training.batches import encode
 from elicitable.values import ArmResult, Verdict
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ def verdict(
     steps: int | None = None,
     test_items: int | None = None,
     prompts: Sequence[str] = (),
+    chat: str = "auto",
+    system: str | None = None,
+    stop: str | None = None,
+    max_tokens: int | None = None,
+    truncate: str = "left",
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
@@ -72,6 +78,11 @@ def verdict(
         steps: at most so many steps a run. test_items: how many of the test split; by default the pace's, or as
             many as the time limit pays for.
         prompts: texts for the prompt arm to try besides its own.
+        chat: "on" asks by the tokenizer's chat template, "off" never does; "auto" does where there is one, and lets
+            the arms that are chosen try without. system: the system message.
+        stop: the text that ends an answer; default the end of turn of the template, or the tokenizer's end of text.
+        max_tokens: longer texts are cut; default as far as the model's positions reach. truncate: the side that is
+            cut, "left" or "right".
         out: a folder that keeps every trial; the same arguments resume there, and do nothing when complete.
         task_options: which columns, template, label names, … (:class:`elicitable.tasks.options.TaskOptions`).
 
@@ -86,11 +97,12 @@ def verdict(
         'already-there'
     """
     clock = time.monotonic() if started is None else started
-    _check(seeds, margin, time_limit, steps, test_items)
+    _check(seeds, margin, time_limit, steps, test_items, max_tokens)
     if isinstance(budget, bool) or not isinstance(budget, int | None):
         raise InputError(f"a budget is a whole number of trained numbers, got {budget!r}.")
     model, task = load(model), task_from(task, **task_options)
-    pace = pace_for(model, steps, test_items)
+    pace = pace_for(model, steps, test_items, max_tokens)
+    layout = layout_for(model, chat, system, stop, truncate)
     race = Race(
         model=model,
         task=task,
@@ -104,16 +116,26 @@ def verdict(
         started=clock,
         reporter=reporter or Silent(),
         prompts=tuple(prompts),
+        layouts=alternatives(model, layout, chat),
         is_test_free=test_items is None,
     )
-    encode(model, task.held_out("validation", 1))  # a task that the model cannot read is no arm's failure
+    check_reading(model, task, layout, max_tokens)  # a task that the model cannot read is no arm's failure
     entries = run_rounds(race, _sizes(race, methods))
+    race.warnings += cut_warning(entries)
     answer = _judge(race, [arm_result(race, entry) for entry in entries])
     return replace(answer, inspection=_inside(race, entries, answer))
 
 
-def _check(seeds: int, margin: float, time_limit: float | None, steps: int | None, test_items: int | None) -> None:
-    for name, number in (("seeds", seeds), ("steps", steps), ("test items", test_items)):
+def _check(
+    seeds: int,
+    margin: float,
+    time_limit: float | None,
+    steps: int | None,
+    test_items: int | None,
+    max_tokens: int | None,
+) -> None:
+    counts = (("seeds", seeds), ("steps", steps), ("test items", test_items), ("max tokens", max_tokens))
+    for name, number in counts:
         check_count(name, number)
     for name, value in (("margin", margin), ("a time limit in seconds", time_limit)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):

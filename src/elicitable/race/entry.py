@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from elicitable.methods.base import Method, Sized
+from elicitable.models.layout import PLAIN, Layout
 from elicitable.race.pace import Pace
 from elicitable.race.reporter import Reporter
 from elicitable.race.timing import reserve
@@ -35,6 +36,7 @@ class Race:
     started: float
     reporter: Reporter
     prompts: tuple[str, ...] = ()  # texts of the person's own, for whichever method looks for texts
+    layouts: tuple[Layout, ...] = (PLAIN,)  # how items are laid out: the first; the others are tried as well
     is_test_free: bool = True  # whether a race against the clock may cut the test items down
     quickest: int | None = None  # steps of the quickest arm that solved the task
     test_seconds: float = 0.0  # what the latest test took

@@ -10,13 +10,16 @@ import torch
 from elicitable.errors import InputError
 from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.prune import Ablation, ablate
-from elicitable.models.inject import installed, prefix_of
+from elicitable.models.inject import installed, prefix_of, room_in
 from elicitable.models.prefixes import prefix_length
 from elicitable.models.restoring import swapped
+from elicitable.models.rows import rows_of
 from elicitable.race.trial import Trial
 from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord
-from elicitable.training.evaluate import Reading, evaluate
+from elicitable.training.batches import Reading
+from elicitable.training.evaluate import evaluate
+from elicitable.training.loop import reading_of
 from elicitable.values import Item, PrefixKV
 
 if TYPE_CHECKING:
@@ -36,13 +39,17 @@ def look_inside(trial: Trial, record: TrialRecord, model: Model, task: Task, sto
     """
     adaptation = _again(trial, record, model, task, store)
     items = task.held_out("test", min(TEXTS, trial.test_items))
-    return inspect(model, adaptation, items, max_tokens=min(MOST_TOKENS, trial.plan.max_tokens))
+    adaptation.fit(model, items)
+    reading = reading_of(trial.plan, adaptation)
+    room = room_in(model, reading.max_tokens, adaptation.keys_per_layer())
+    rows = rows_of(model, items, reading.layout, held=reading.held, limit=room)
+    return inspect(model, adaptation, [[*row.content, *row.answer] for row in rows], max_tokens=MOST_TOKENS)
 
 
 def _again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: Store) -> Adaptation:
     method = trial.method
     if not method.is_trained:
-        candidates = method.candidates(model, task, trial.seed, **trial.options)
+        candidates = method.candidates(model, task, trial.seed, layouts=trial.layouts, **trial.options)
         return next(one for one in candidates if one.setting == record.setting)
     adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
     adaptation.load(store.state(trial.spec(model, task)))
@@ -50,7 +57,9 @@ def _again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: S
 
 
 @torch.no_grad()
-def score_with(model: Model, prefix: PrefixKV, task: Task, items: Sequence[Item], max_tokens: int = 1024) -> float:
+def score_with(
+    model: Model, prefix: PrefixKV, task: Task, items: Sequence[Item], max_tokens: int | None = None
+) -> float:
     """The share of ``items`` that the model gets right with ``prefix``, and with nothing else that is in use."""
     reading = Reading(batch=32 if model.tokenizer else 250, max_tokens=max_tokens)
     with installed(model) as slot, swapped(slot, prefix=prefix, strength=1.0):
@@ -75,7 +84,7 @@ def leave_out(
     task: Task,
     items: int,
     found: Inspection,
-    max_tokens: int = 1024,
+    max_tokens: int | None = None,
     told: Callable[[int, int], None] = lambda done, whole: None,
 ) -> tuple[Ablation, ...]:
     """What the score on ``items`` validation items loses without each part of ``prefix``, measured one at a time.

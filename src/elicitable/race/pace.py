@@ -24,8 +24,8 @@ class Pace:
     evaluate_every: int
     validation_items: int
     test_items: int
-    max_tokens: int
     patience_steps: int
+    max_tokens: int | None = None  # of a text; None: as far as the model's positions reach
 
 
 DIGITS = Pace(
@@ -35,7 +35,6 @@ DIGITS = Pace(
     evaluate_every=50,
     validation_items=256,
     test_items=1_500,
-    max_tokens=128,
     patience_steps=300,
 )
 TEXT = Pace(
@@ -45,7 +44,6 @@ TEXT = Pace(
     evaluate_every=20,
     validation_items=128,
     test_items=500,
-    max_tokens=256,
     patience_steps=100,
 )
 
@@ -60,11 +58,10 @@ def check_count(name: str, number: Any) -> None:
         raise InputError(f"{name} must be at least 1, got {number}.")
 
 
-def pace_for(model: Model, steps: int | None, test_items: int | None) -> Pace:
-    """The pace of this kind of model, with what a person asked for; half of few positions are left to a context."""
-    pace, limit = DIGITS if model.tokenizer is None else TEXT, model.anatomy.position_limit
-    if limit is not None and model.tokenizer is not None:
-        pace = replace(pace, max_tokens=min(pace.max_tokens, limit // 2))
+def pace_for(model: Model, steps: int | None, test_items: int | None, max_tokens: int | None = None) -> Pace:
+    """The pace of this kind of model, with what a person asked for."""
+    pace = DIGITS if model.tokenizer is None else TEXT
     if steps is not None:
         pace = replace(pace, steps=steps, sweep_steps=min(pace.sweep_steps, max(1, steps // 4)))
+    pace = replace(pace, max_tokens=max_tokens)
     return replace(pace, test_items=test_items) if test_items is not None else pace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 
 from elicitable.diagnosis.intervals import interval
@@ -59,7 +60,22 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
         sweep=tried,
         prefix_mass=first.prefix_mass,
         samples=first.samples,
+        cut_items=first.cut_items,
+        cut_tokens=first.cut_tokens,
     )
+
+
+def cut_warning(entries: Sequence[Entry]) -> list[str]:
+    """Say where texts of the test split were longer than the model reads, for the arm that lost the most."""
+    records = [(entry.method.name, record) for entry in entries for record in entry.records if record.scores]
+    cut = [(one.cut_tokens, one.cut_items, outcomes_of(one).of, name) for name, one in records]
+    tokens, items, of, name = max(cut, default=(0, 0, 0, ""))
+    if not tokens:
+        return []
+    return [
+        f"{items} of {of} test texts are longer than is read and were cut by {tokens:,} tokens in all ({name}); more "
+        "max_tokens (--max-tokens) or a model with more positions reads them whole"
+    ]
 
 
 def _why_lost(entry: Entry, record: TrialRecord) -> str:

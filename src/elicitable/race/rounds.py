@@ -161,7 +161,9 @@ def _rerun(race: Race, entry: Entry, seed: int, nth: int, arms: int, timing: Tim
 
 def _go(race: Race, entry: Entry, plan: Plan, seed: int, test_items: int) -> TrialRecord:
     options = race.options_of(entry.method)
-    trial = Trial(entry.method, entry.sized.size or 2, plan, race.seed + seed, test_items, options, race.time_limit)
+    layouts = () if entry.method.is_trained else race.layouts
+    size, number = entry.sized.size or 2, race.seed + seed
+    trial = Trial(entry.method, size, plan, number, test_items, options, race.time_limit, layouts)
     record = run(trial, race.model, race.task, race.store, race.reporter.point)
     race.test_seconds = race.test_seconds if record.timing.test_seconds is None else record.timing.test_seconds
     if test_items and entry.trial is None:
@@ -211,6 +213,7 @@ def _plan(race: Race, method: Method, rate: float) -> Plan:
         weight_decay=schedule.weight_decay if schedule else 0.0,
         patience_steps=pace.patience_steps,
         max_tokens=pace.max_tokens,
+        layout=race.layouts[0],
         cooldown=0.4,
         perfect=2.0,  # 256 validation items all right by luck: every arm is brought down to the end
         finish=_FINISH,

@@ -8,19 +8,18 @@ is taken off first; 40 % of the rest goes to the sweep. What an arm leaves goes 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
-from elicitable.race.trial import reading_of
 from elicitable.records.store import Record, identity
 from elicitable.records.trial import TrialRecord
 from elicitable.tasks.base import identity_of
 from elicitable.training.evaluate import evaluate
-from elicitable.training.loop import Plan, prepared, train
+from elicitable.training.loop import Plan, prepared, reading_of, train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,6 +174,8 @@ def measure(race: Race, sized: Sized, is_kept: bool = True) -> Record:
         "pace": "chosen" if is_chosen else sized.method.identity,
         "size": sized.size,
         "batch": race.pace.batch,
+        "max_tokens": race.pace.max_tokens,
+        "layout": asdict(race.layouts[0]),
         "time_limit": race.time_limit,
         "model": race.model.fingerprint,
         "task": identity_of(race.task),
@@ -225,4 +226,5 @@ def _plan(race: Race, steps: int) -> Plan:
         evaluate_every=NEVER,
         validation_items=1,
         max_tokens=race.pace.max_tokens,
+        layout=race.layouts[0],
     )

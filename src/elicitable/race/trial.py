@@ -14,13 +14,17 @@ import torch
 
 from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.base import Method
+from elicitable.models.inject import room_in
+from elicitable.models.layout import Layout, Start
 from elicitable.models.speed.processor import kind
 from elicitable.records.store import Store
 from elicitable.records.trial import Outcomes, Times, TrialRecord, keep_trial, kept_trial, record_of_fit
 from elicitable.tasks.base import identity_of
 from elicitable.tasks.passages import FINGERPRINT, ITEMS
-from elicitable.training.evaluate import Reading, answers, evaluate
-from elicitable.training.loop import Plan, Progress, prepared, train
+from elicitable.training.batches import Reading, encode
+from elicitable.training.evaluate import answers, evaluate
+from elicitable.training.generate import Answer, text_of
+from elicitable.training.loop import Plan, Progress, prepared, reading_of, train
 from elicitable.values import Item, Message, Messages, Text
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ class Trial:
     test_items: int = 0  # 0: a sweep; the test split is not touched
     options: dict[str, Any] = field(default_factory=dict)
     time_limit: float | None = None
+    layouts: tuple[Layout, ...] = ()  # what a method that is chosen tries items in
 
     def spec(self, model: Model, task: Task) -> dict[str, Any]:
         """Identity of the trial. What a race against the clock derives from its speed is left out: the time limit
@@ -54,6 +59,7 @@ class Trial:
             "seed": self.seed,
             "test_items": self.test_items,
             "options": self.options,
+            "layouts": [asdict(layout) for layout in self.layouts],
             "time_limit": self.time_limit,
             "model": model.fingerprint,
             "task": identity_of(task),
@@ -116,7 +122,7 @@ def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, TrialRe
     """The best candidate on validation, as far as the time allotted reaches; the first is always tried."""
     items = task.held_out("validation", trial.plan.validation_items)
     deadline = time.monotonic() + trial.plan.seconds if trial.plan.seconds else math.inf
-    candidates = list(trial.method.candidates(model, task, trial.seed, **trial.options))
+    candidates = list(trial.method.candidates(model, task, trial.seed, layouts=trial.layouts, **trial.options))
     if not candidates:
         raise ElicitableError(f"{trial.method.name} has no candidates for {task.name} on {model.name}")
     if len(candidates) > 2 * _FINALISTS:  # a search: a quick look at each, a long one at the best
@@ -146,6 +152,7 @@ def _scored(
     for candidate in candidates:
         if tried and now + (now - started) / len(tried) > deadline:  # the next one would end too late
             break
+        candidate.fit(model, items)
         with torch.no_grad(), prepared(model, candidate) as refresh:
             refresh()
             score = evaluate(model, items, task.labels(), reading_of(trial.plan, candidate))
@@ -154,30 +161,28 @@ def _scored(
     return sorted(tried, key=lambda one: one[:2], reverse=True)
 
 
-def reading_of(plan: Plan, adaptation: Adaptation) -> Reading:
-    """How texts are read at evaluation with ``adaptation`` in place."""
-    return Reading(batch=max(16, plan.batch), max_tokens=plan.max_tokens, has_start=not adaptation.starts_text)
-
-
 def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptation, task: Task) -> TrialRecord:
     """Add to ``record`` what is measured once, at the end: the test split, side effects, prefix mass, a few answers."""
     items = task.held_out("test", trial.test_items)
+    adaptation.fit(model, items)
     reading = reading_of(trial.plan, adaptation)
     with torch.no_grad(), prepared(model, adaptation) as refresh:
         refresh()
         score = evaluate(model, items, task.labels(), reading)
-        elsewhere = evaluate(model, _elsewhere(model), None, replace(reading, batch=64 if not model.tokenizer else 4))
-        shown = list(answers(model, items[:5], task.labels(), reading))
+        elsewhere = evaluate(model, _elsewhere(model), None, _passages(model, reading))
+        shown = answers(model, items[:5], task.labels(), reading)
     if math.isnan(score.loss_nats):
         raise InputError(f"what {model.name} answers to {task.name} is not a number (NaN), so there is no score.")
     return replace(
         record,
         scores={task.name: Outcomes.of_items(score.correct)},
         test_loss_nats=_finite(score.loss_nats),
+        cut_items=score.cut_items,
+        cut_tokens=score.cut_tokens,
         elsewhere_nats=_finite(elsewhere.loss_nats),
         prefix_mass=prefix_mass(model, adaptation, items[:16], reading),
         samples=tuple(
-            {"prompt": _text(item.prompt), "target": _text(item.target), "answer": answer}
+            {"prompt": _text(item.prompt), "target": _text(item.target), "answer": _said(model, answer)}
             for item, answer in zip(items, shown, strict=False)
         ),
     )
@@ -190,8 +195,13 @@ def elsewhere_nats(model: Model) -> float:
 
 @lru_cache(maxsize=8)
 def _elsewhere_nats(model: Model, fingerprint: str) -> float:
-    batch = 4 if model.tokenizer is not None else 64
-    return evaluate(model, _elsewhere(model), None, Reading(batch=batch)).loss_nats
+    return evaluate(model, _elsewhere(model), None, _passages(model, Reading())).loss_nats
+
+
+def _passages(model: Model, reading: Reading) -> Reading:
+    """How texts that are no answers are read: without an end, and behind a context without a start of their own."""
+    start: Start = "none" if reading.held else "own"
+    return Reading(batch=64 if model.tokenizer is None else 4, layout=Layout(start=start, end=""))
 
 
 def _elsewhere(model: Model) -> Sequence[Item]:
@@ -207,7 +217,8 @@ def _elsewhere(model: Model) -> Sequence[Item]:
 def _opening(model: Model, item: Item, tokens: int) -> Item:
     """The first ``tokens`` of a passage, for a model of few positions: the first half is read, the second predicted."""
     ids = model.ids(f"{item.prompt}{item.target}")[0, :tokens].tolist()
-    return Item(tuple(ids[: len(ids) // 2]), tuple(ids[len(ids) // 2 :]))
+    first, second = ids[: len(ids) // 2], ids[len(ids) // 2 :]
+    return Item(text_of(model, (), first), text_of(model, first, second))
 
 
 def prefix_mass(
@@ -217,9 +228,9 @@ def prefix_mass(
     if adaptation.keys_per_layer() == 0:
         return ()
     from elicitable.microscope.watch import watch
-    from elicitable.training.batches import encode
 
-    batch = encode(model, items, reading.max_tokens, reading.has_start)
+    room = room_in(model, reading.max_tokens, adaptation.keys_per_layer())
+    batch = encode(model, items, room, reading.layout, reading.held)
     given = {"attention_mask": batch.attention_mask} if batch.attention_mask is not None else {}
     with torch.no_grad(), watch(model, adaptation) as scope:
         model.hf(input_ids=batch.input_ids, use_cache=False, logits_to_keep=1, **given)
@@ -236,6 +247,13 @@ def _text(text: Text | Messages) -> str:
     if text and isinstance(text[0], Message):
         return "\n".join(f"{turn.role}: {turn.content}" for turn in text if isinstance(turn, Message))
     return " ".join(map(str, text))
+
+
+def _said(model: Model, answer: Answer) -> str:
+    """What was written; where it did not end, that is said too."""
+    if answer.has_ended or model.tokenizer is None:
+        return answer.text
+    return f"{answer.text} … (not ended after {len(answer.ids)} tokens)"
 
 
 def outcomes_of(record: TrialRecord) -> Outcomes:

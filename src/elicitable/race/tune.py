@@ -25,10 +25,12 @@ from elicitable.methods.adapter import write_adapter
 from elicitable.methods.base import Method
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named
+from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import load
 from elicitable.race.pace import Pace, check_count, pace_for
+from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
-from elicitable.race.trial import elsewhere_nats, reading_of
+from elicitable.race.trial import elsewhere_nats
 from elicitable.records.folder import CONFIGURATIONS, RECORD, written_whole
 from elicitable.records.provenance import versions
 from elicitable.records.store import Record, Store, identity
@@ -37,7 +39,7 @@ from elicitable.tasks.base import identity_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.checkpoint import Checkpoint
 from elicitable.training.evaluate import evaluate
-from elicitable.training.loop import Plan, prepared, train
+from elicitable.training.loop import Plan, prepared, reading_of, train
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -68,6 +70,11 @@ def tune(
     init: str | None = None,
     text: str | None = None,
     test_items: int | None = None,
+    chat: str = "auto",
+    system: str | None = None,
+    stop: str | None = None,
+    max_tokens: int | None = None,
+    truncate: str = "left",
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
     **task_options: Any,
@@ -79,6 +86,7 @@ def tune(
         method: one of the trained methods.
         budget: numbers trained at most (default 12·layers·d_model); or ``size``: virtual tokens, or the rank.
         learning_rate: of the run; default the best of the method's own range after a short run each.
+        chat, system, stop, max_tokens, truncate: how items are read, as for :func:`elicitable.verdict`.
         init, text: where a context starts (see :mod:`elicitable.methods.initial`).
         out: the adapter folder; nothing is written when None. The same arguments resume there: runs of the sweep that
             are finished are not run again, the long run goes on from its checkpoint, and once the adapter is there
@@ -97,8 +105,11 @@ def tune(
     """
     recipe = _trained(method)
     _check(size, steps, test_items, budget, learning_rate)
+    check_count("max tokens", max_tokens)
     store = Store(out)  # an unwritable folder is said before minutes are spent
     model, task = load(model), task_from(task, **task_options)
+    layout = layout_for(model, chat, system, stop, truncate)
+    check_reading(model, task, layout, max_tokens)
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
     options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
     check_options(recipe, options)
@@ -108,7 +119,8 @@ def tune(
         recipe=recipe,
         size=size if size is not None else recipe.fitting(model, affordable).size,
         rates=recipe.schedule.learning_rates if learning_rate is None else (learning_rate,),  # type: ignore[union-attr]
-        pace=pace_for(model, steps, test_items),
+        pace=pace_for(model, steps, test_items, max_tokens),
+        layout=layout,
         seed=seed,
         options=options,
         store=store,
@@ -148,6 +160,7 @@ class _Tuning:
     size: int
     rates: Sequence[float]
     pace: Pace
+    layout: Layout
     seed: int
     options: dict[str, Any] = field(default_factory=dict)
     store: Store = field(default_factory=lambda: Store(None))
@@ -175,6 +188,7 @@ class _Tuning:
             "size": self.size,
             "learning_rates": list(self.rates),
             "pace": asdict(self.pace),
+            "layout": asdict(self.layout),
             "seed": self.seed,
             "options": self.options,
             "model": self.model.fingerprint,
@@ -271,6 +285,7 @@ class _Tuning:
             validation_items=pace.validation_items,
             weight_decay=schedule.weight_decay if schedule else 0.0,
             max_tokens=pace.max_tokens,
+            layout=self.layout,
         )
 
     def _measured(self, adaptation: Adaptation) -> Record:
@@ -290,6 +305,8 @@ class _Tuning:
             "high": high,
             "items": len(score.correct),
             "loss_nats": score.loss_nats,
+            "cut_items": score.cut_items,
+            "cut_tokens": score.cut_tokens,
             "numbers_trained": budget.numbers_trained,
             "bytes_stored": budget.bytes_stored,
             "keys_per_layer": budget.keys_per_layer,
@@ -310,6 +327,7 @@ class _Tuning:
             "curve": [[point.step, _finite(point.loss_nats), point.validation] for point in fit.curve],
             "seed": self.seed,
             "sweep": [{"learning_rate": one, "validation": score} for one, (score, _) in swept.items()],
+            "layout": self.layout.setting(),
             "model": self.model.name,
             "model_hash": self.model.fingerprint,
             "task": self.task.name,
@@ -360,5 +378,5 @@ def _other(record: Record, spec: dict[str, Any]) -> str:
         for name in differing
         if name in ("method", "size", "learning_rates", "seed", "options")
     ]
-    others = [name for name in differing if name in ("pace", "model", "task")]
+    others = [name for name in differing if name in ("pace", "layout", "model", "task")]
     return f"the adapter of other arguments ({'; '.join([*shown, *(f'another {name}' for name in others)])})"

@@ -91,6 +91,7 @@ class TrialRecord:
         elsewhere_nats: loss per token on texts of another kind, with the adaptation in place.
         prefix_mass: (layer, head) share of attention that the context takes, in [0, 1]; empty without a context.
         samples: prompt, target and answer of a few test items.
+        cut_items: test texts that were longer than the model reads; ``cut_tokens`` is what they lost in all.
     """
 
     status: Status
@@ -115,6 +116,8 @@ class TrialRecord:
     elsewhere_nats: float | None = None
     prefix_mass: tuple[tuple[float, ...], ...] = ()
     samples: tuple[Mapping[str, str], ...] = ()
+    cut_items: int = 0
+    cut_tokens: int = 0
 
     @property
     def is_ok(self) -> bool:

@@ -11,7 +11,7 @@ space with the word after it, see the same tokens as in running text.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,8 +71,15 @@ class Template:
 
     def item(self, row: Row, ending: str = "") -> Item:
         """The item that asks for the row's answer; ``ending`` stands after every answer."""
-        prompt = self.shown(tuple(map(str, row.cells))) if self.literals else row.messages
-        return Item(prompt, self.target(row.answer, ending))
+        target = self.target(row.answer, ending)
+        if not self.literals:
+            return Item(row.messages, target)
+        text, spans = "", []
+        for piece, is_cell in self._pieces(tuple(map(str, row.cells))):
+            if is_cell and piece:
+                spans.append((len(text), len(text) + len(piece)))
+            text += piece
+        return Item(text, target, tuple(spans))
 
     def target(self, answer: str, ending: str = "") -> str:
         """What is to be written for ``answer``."""
@@ -80,14 +87,21 @@ class Template:
 
     def shown(self, cells: Sequence[str]) -> str:
         """The prompt that shows ``cells``, line by line of the template."""
+        return "".join(piece for piece, _ in self._pieces(cells))
+
+    def _pieces(self, cells: Sequence[str]) -> Iterator[tuple[str, bool]]:
+        """The prompt in pieces, each with whether it is a cell."""
         rest = iter([cells[slot] for slot in self.slots])
-        lines = []
+        has_line = False
         for line in _SLOT.join(self.literals).split("\n"):
             first, *literals = line.split(_SLOT)
             filled = [(next(rest), literal) for literal in literals]
             if len(self.slots) == 1 or not filled or any(cell for cell, _ in filled):
-                lines.append(first + "".join(cell + literal for cell, literal in filled))
-        return "\n".join(lines)
+                yield ("\n" if has_line else "") + first, False
+                for cell, literal in filled:
+                    yield cell, True
+                    yield literal, False
+                has_line = True
 
 
 def _check(template: str, kind: Kind, names: Sequence[str], literals: Sequence[str], columns: Sequence[str]) -> None:

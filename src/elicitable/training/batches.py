@@ -1,15 +1,21 @@
-"""Items to tensors. The content is padded on the left, so that answers end together and few logits are computed."""
+"""Rows to tensors. The content is padded on the left, so that answers end together and few logits are computed.
+
+Texts of similar length share a batch, and a batch is bounded by its tokens, padding included: a few long texts among
+many short ones cost what they cost themselves, in time and in memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from elicitable.errors import InputError
+from elicitable.models.inject import room_in
+from elicitable.models.layout import PLAIN, Layout
+from elicitable.models.rows import LabelRow, Row, rows_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,9 +24,10 @@ if TYPE_CHECKING:
     from elicitable.tasks.base import Task
     from elicitable.values import Item
 
-Ids = tuple[int, ...]
 IGNORED = -100
 CHUNK = 32  # batches drawn at once, because drawing few items is what costs
+TOKENS_A_ROW = 256  # of a batch, on average and with padding: a batch of 16 holds 4,096 tokens at most
+LOGITS = 2**26  # logits of a batch at most: 256 MiB in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,75 +47,92 @@ class Batch:
         return self.input_ids.shape[0]
 
 
-def encode(model: Model, items: Sequence[Item], max_tokens: int = 1024, has_start: bool = True) -> Batch:
-    """One batch of ``items``.
+@dataclass(frozen=True)
+class Reading:
+    """How items are read: their layout, the ids that a context in front of them holds, and how much at a time.
 
-    A text's prompt and answer are tokenized apart and joined, so the answer's tokens are what a model writes after
-    the prompt's. ``has_start`` puts the tokenizer's own first token (where it has one) before the content; a context
-    that brings it along turns this off. A prompt longer than ``max_tokens`` loses its beginning.
+    ``batch`` rows at once; texts in batches of ``batch`` · :data:`TOKENS_A_ROW` tokens at most. A text longer than
+    ``max_tokens``, or than the model's positions reach behind the context in use, is cut.
+    """
+
+    batch: int = 64
+    max_tokens: int | None = None
+    layout: Layout = PLAIN
+    held: tuple[int, ...] = ()
+
+
+def encode(
+    model: Model,
+    items: Sequence[Item],
+    max_tokens: int | None = None,
+    layout: Layout | None = None,
+    held: Sequence[int] = (),
+) -> Batch:
+    """All ``items`` as one batch; see :func:`elicitable.models.rows.rows_of`.
 
     Raises:
-        InputError: text items for a model without a tokenizer, ids outside the vocabulary, or an empty answer.
+        InputError: the model cannot read the items.
     """
-    if items and not isinstance(items[0].prompt, str):
-        return _encode_ids(model, items)
-    start = model.start_ids() if has_start else []
-    prompts = tokenize(model, [str(item.prompt) for item in items])
-    answers = tokenize(model, [str(item.target) for item in items])
-    rows = []
-    for item, prompt, answer in zip(items, prompts, answers, strict=True):
-        if not answer:
-            raise InputError(f"the answer {item.target!r} has no tokens; every item needs an answer.")
-        room = max(1, max_tokens - len(start) - len(answer))
-        rows.append(([*start, *prompt[-room:]], answer))
-    return _pad(rows, model)
+    return padded(model, rows_of(model, items, layout, held=held, limit=room_in(model, max_tokens)))
 
 
-def _encode_ids(model: Model, items: Sequence[Item]) -> Batch:
-    rows = [([int(i) for i in cast("Ids", item.prompt)], [int(i) for i in item.target]) for item in items]
-    for item, (_, answer) in zip(items, rows, strict=True):
-        if not answer:
-            raise InputError(f"the answer {item.target!r} has no tokens; every item needs an answer.")
-    used = [id_ for prompt, answer in rows for id_ in prompt + answer]
-    if min(used) < 0 or max(used) >= model.anatomy.vocab:
-        wrong = min(used) if min(used) < 0 else max(used)
-        raise InputError(
-            f"the task uses token id {wrong}, {model.name} has a vocabulary of {model.anatomy.vocab}: "
-            "the digit tasks are for the toy models, use a text task with this model."
-        )
-    return _pad(rows, model)
-
-
-def tokenize(model: Model, texts: list[str]) -> list[list[int]]:
-    """The token ids of each text by itself. Raises :class:`InputError` for a model without a tokenizer."""
-    if model.tokenizer is None:
-        raise InputError(
-            f"{model.name} has no tokenizer, so it cannot read a text task; give it one (el.load(model, tokenizer=…)) "
-            "or, with a toy, use one of the digit tasks."
-        )
-    ids: list[list[int]] = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def _pad(rows: Sequence[tuple[list[int], list[int]]], model: Model) -> Batch:
-    answer = max(len(target) for _, target in rows)
-    width = max(len(prompt) + len(target) for prompt, target in rows) - 1
+def padded(model: Model, rows: Sequence[Row]) -> Batch:
+    """``rows`` as one batch."""
+    answer = max(len(row.answer) for row in rows)
+    width = max(map(len, rows)) - 1
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
     targets = torch.full((len(rows), answer), IGNORED)
-    for row, (prompt, target) in enumerate(rows):
-        text = torch.tensor((prompt + target)[:-1], dtype=torch.long)
-        ids[row, width - len(text) :] = text
-        mask[row, width - len(text) :] = 1
-        targets[row, answer - len(target) :] = torch.tensor(target)
+    for nth, row in enumerate(rows):
+        text = torch.tensor((row.content + row.answer)[:-1], dtype=torch.long)
+        ids[nth, width - len(text) :] = text
+        mask[nth, width - len(text) :] = 1
+        targets[nth, answer - len(row.answer) :] = torch.tensor(row.answer)
     is_padded = bool((mask == 0).any())
     device = model.device
     return Batch(ids.to(device), mask.to(device) if is_padded else None, targets.to(device))
 
 
-def stream(model: Model, task: Task, size: int, rng: np.random.Generator, max_tokens: int) -> Iterator[Batch]:
-    """Training batches without end. ``rng`` is drawn from once before every :data:`CHUNK` batches, not in between."""
+def groups(model: Model, rows: Sequence[Row] | Sequence[LabelRow], batch: int) -> list[list[int]]:
+    """Places in ``rows`` that share a batch: short ones together, bounded in tokens and in logits.
+
+    Rows of token ids (a model without a tokenizer) stay in their order, ``batch`` at a time.
+    """
+    if model.tokenizer is None:
+        return [list(range(first, min(first + batch, len(rows)))) for first in range(0, len(rows), batch)]
+    most, vocab = batch * TOKENS_A_ROW, model.hf.get_input_embeddings().weight.shape[0]
+    found: list[list[int]] = []
+    answer = 0
+    for place in sorted(range(len(rows)), key=lambda place: len(rows[place])):  # so the latest is the longest
+        width, longest = len(rows[place]), _written(rows[place])
+        answer = max(answer, longest)
+        count = len(found[-1]) + 1 if found else 1
+        if not found or count * width > most or count * answer * vocab > LOGITS:
+            found.append([])
+            answer = longest
+        found[-1].append(place)
+    return found
+
+
+def _written(row: Row | LabelRow) -> int:
+    return len(row.answer) if isinstance(row, Row) else max(map(len, row.labels))
+
+
+def stream(model: Model, task: Task, size: int, rng: np.random.Generator, reading: Reading) -> Iterator[list[Batch]]:
+    """Training batches without end, each in as many parts as its tokens ask for.
+
+    ``rng`` is drawn from once before every :data:`CHUNK` batches, not in between. Texts among them are put into batches
+    by their length, and the batches in random order.
+    """
+    limit = room_in(model, reading.max_tokens)
     while True:
         items = task.sample(size * CHUNK, rng)
-        for first in range(0, len(items), size):
-            yield encode(model, items[first : first + size], max_tokens)
+        rows = rows_of(model, items, reading.layout, held=reading.held, limit=limit)
+        batches = [rows[first : first + size] for first in range(0, len(rows), size)]
+        if items[0].is_text:
+            rows = sorted(rows, key=len)
+            batches = [rows[first : first + size] for first in range(0, len(rows), size)]
+            batches = [batches[place] for place in rng.permutation(len(batches))]
+        for batch in batches:
+            parts = groups(model, batch, size)
+            yield [padded(model, [batch[place] for place in part]) for part in parts]

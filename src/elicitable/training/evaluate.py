@@ -1,23 +1,25 @@
 """Scores: whole answers right or wrong, and label likelihood; per item, so that methods compare in pairs.
 
-Greedy decoding writes the whole answer if and only if at every position the most likely token, given the right
-tokens before it, is the right one: the first miss is the same in both. So one teacher-forced pass scores an answer
-exactly as free-running greedy decoding does, without decoding.
+Greedy decoding writes the whole answer, its end included, if and only if at every position the most likely token,
+given the right tokens before it, is the right one: the first miss is the same in both. So one teacher-forced pass
+scores an answer exactly as free-running greedy decoding does, without decoding. The one exception is a text that can be
+written in other tokens: where the first miss may still lead to the same characters, that item is decoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from elicitable.models.inject import installed
+from elicitable.models.inject import installed, room_in
+from elicitable.models.rows import LabelRow, Row, label_rows, rows_of
 from elicitable.models.speed.precision import autocast
 from elicitable.models.speed.read import reading_last
-from elicitable.training.batches import IGNORED, Batch, encode, tokenize
+from elicitable.training.batches import IGNORED, Batch, Reading, groups, padded
+from elicitable.training.generate import Answer, Stop, generate, text_of
 from elicitable.training.label_scores import label_costs
 from elicitable.training.label_trie import LabelIds
 from elicitable.values import Item, Score
@@ -25,14 +27,9 @@ from elicitable.values import Item, Score
 if TYPE_CHECKING:
     from elicitable.models.model import Model
 
+LEAST = 32  # tokens that an answer may have at least before it is said not to end
 
-@dataclass(frozen=True)
-class Reading:
-    """How texts are read: rows at a time, tokens a row, and whether the content brings its own first token."""
-
-    batch: int = 64
-    max_tokens: int = 1024
-    has_start: bool = True
+__all__ = ["Reading", "answer_logits", "answers", "evaluate", "label_nats", "token_losses"]
 
 
 def answer_logits(model: Model, batch: Batch, offset: int = 0) -> Tensor:
@@ -59,86 +56,99 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
 def evaluate(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> Score:
     """Score ``items`` with whatever is installed in ``model`` right now.
 
-    Exact match of the whole answer without ``labels``; with them, whether the right label has the highest
-    log-likelihood Σ_t log p(label_t | prompt, label_<t) of all.
+    Exact match of the whole answer without ``labels``: whether free-running greedy decoding writes it and ends there.
+    With them, whether the right label has the highest log-likelihood Σ_t log p(label_t | prompt, label_<t) of all.
+
+    Raises:
+        InputError: the model cannot read the items, or two labels are the same tokens.
     """
-    correct: list[int] = []
-    loss, tokens = 0.0, 0
     with autocast(model):
-        for first in range(0, len(items), reading.batch):
-            chunk = items[first : first + reading.batch]
-            right, nats, count = (
-                _exact(model, chunk, reading) if labels is None else _by_label(model, chunk, labels, reading)
-            )
-            correct += right
-            loss, tokens = loss + nats, tokens + count
-    return Score(correct=tuple(correct), loss_nats=loss / max(tokens, 1))
+        return _exact(model, items, reading) if labels is None else _by_label(model, items, labels, reading)
 
 
-def _exact(model: Model, items: Sequence[Item], reading: Reading) -> tuple[list[int], float, int]:
-    batch = encode(model, items, reading.max_tokens, reading.has_start)
-    logits = answer_logits(model, batch)
-    counted = batch.targets != IGNORED
-    hits = (logits.argmax(-1) == batch.targets) | ~counted
-    return hits.all(-1).long().tolist(), float(token_losses(logits, batch.targets).sum()), int(counted.sum())
+def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
+    rows = _rows(model, items, reading)
+    correct, nats, tokens = [0] * len(rows), 0.0, 0
+    for part in groups(model, rows, reading.batch):
+        batch = padded(model, [rows[place] for place in part])
+        logits = answer_logits(model, batch)
+        counted = batch.targets != IGNORED
+        best = logits.argmax(-1)
+        hits = (best == batch.targets) | ~counted
+        for place, is_right, row_hits, row_best in zip(part, hits.all(-1).long().tolist(), hits, best, strict=True):
+            correct[place] = is_right or int(_is_spelt_otherwise(model, rows[place], row_hits, row_best, reading))
+        nats, tokens = nats + float(token_losses(logits, batch.targets).sum()), tokens + int(counted.sum())
+    cut = [row.cut for row in rows if row.cut]
+    return Score(tuple(correct), nats / max(tokens, 1), len(cut), sum(cut))
 
 
-def _by_label(
-    model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading
-) -> tuple[list[int], float, int]:
-    nats, lengths = label_nats(model, items, labels, reading)
-    truth = torch.tensor([labels.index(str(item.target)) for item in items])
-    own = nats.gather(1, truth[:, None])
-    return (nats.argmin(-1) == truth).long().tolist(), float(own.sum()), int(lengths[truth].sum())
+def _is_spelt_otherwise(model: Model, row: Row, hits: Tensor, best: Tensor, reading: Reading) -> bool:
+    """Whether the model writes the answer's characters in other tokens than the tokenizer does, and ends there.
 
-
-def label_nats(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> tuple[Tensor, Tensor]:
-    """(item, label) −log p(label | prompt) in nats, float64, and each label's length in tokens.
-
-    Every content is read once, whatever the number of labels and their length (:func:`label_costs`). A prompt that is
-    cut loses as much of its beginning as each label needs, as in training, and is read once for each length of a label.
+    ``hits`` and ``best`` (answer) are those of the teacher-forced pass, which are what decoding does up to the first
+    miss; most often that miss is already another text.
     """
-    behind = [LabelIds(tuple(ids)) for ids in tokenize(model, list(labels))]
-    start = model.start_ids() if reading.has_start else []
-    prompts = tokenize(model, [str(item.prompt) for item in items])
-    rooms = [max(1, reading.max_tokens - len(start) - len(label.ids)) for label in behind]
-    costs = torch.zeros(len(items), len(labels), dtype=torch.float64)
-    for columns, rows in _standing_alike([len(prompt) for prompt in prompts], rooms).items():
-        contents = [[*start, *prompts[row][-rooms[columns[0]] :]] for row in rows]
-        found = label_costs(model, contents, [[behind[k] for k in columns]] * len(rows))
-        costs[torch.tensor(rows)[:, None], torch.tensor(columns)] = found
-    return costs, torch.tensor([len(label.ids) for label in behind])
+    if model.tokenizer is None:
+        return False
+    first = int((~hits).long().argmax()) - (len(hits) - len(row.answer))
+    stop = Stop.of(model, reading.layout)
+    answer = row.answer[: len(row.answer) - row.end] if row.end else row.answer
+    wanted = text_of(model, row.content, answer)
+    written = [*row.answer[:first], int(best[first - len(row.answer)])]
+    if written[-1] in stop.ids:
+        return text_of(model, row.content, written[:-1]) == wanted
+    begun = text_of(model, row.content, written).rstrip("\N{REPLACEMENT CHARACTER}")  # of a character's first bytes
+    if not (wanted + stop.text).startswith(begun[: len(wanted + stop.text)]):
+        return False
+    found = generate(model, [row], reading.layout, 2 * len(row.answer) + 8)[0]
+    return found.has_ended and found.text == wanted.removeprefix(stop.lead)
 
 
-def _standing_alike(lengths: Sequence[int], rooms: Sequence[int]) -> dict[tuple[int, ...], list[int]]:
-    """The labels that stand behind one content, and the items where they do: all of them where nothing is cut."""
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for row, length in enumerate(lengths):
-        kept = [min(length, room) for room in rooms]
-        for tokens in sorted(set(kept)):
-            alike.setdefault(tuple(k for k, own in enumerate(kept) if own == tokens), []).append(row)
-    return alike
-
-
-def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> Iterator[str]:
-    """What the model answers to each item, as text (digits for the toys): the best label, or greedy tokens."""
-    for item in items:
-        if labels is not None:
-            with torch.no_grad(), autocast(model):
-                nats, _ = label_nats(model, [item], labels, reading)
-            yield labels[int(nats.argmin())]
-        else:
-            yield _greedy(model, item, reading)
+def _by_label(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> Score:
+    rows = _label_rows(model, items, labels, reading)
+    nats, lengths = _costs(model, rows)
+    truth = torch.tensor([labels.index(str(item.target)) for item in items])[:, None]
+    loss = float(nats.gather(1, truth).sum()) / max(1, int(lengths.gather(1, truth).sum()))
+    cut = [row.cut for row in rows if row.cut]
+    return Score(tuple((nats.argmin(-1) == truth[:, 0]).long().tolist()), loss, len(cut), sum(cut))
 
 
 @torch.no_grad()
-def _greedy(model: Model, item: Item, reading: Reading) -> str:
-    batch = encode(model, [item], reading.max_tokens, reading.has_start)
-    length = batch.targets.shape[1]
-    ids = batch.input_ids[:, : batch.input_ids.shape[1] - length + 1]
-    for _ in range(length):
-        with autocast(model):
-            logits = model.hf(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1:]
-        ids = torch.cat([ids, logits.argmax(-1)], dim=1)
-    written = ids[0, -length:].tolist()
-    return " ".join(map(str, written)) if model.tokenizer is None else str(model.tokenizer.decode(written))
+def label_nats(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> tuple[Tensor, Tensor]:
+    """(item, label) −log p(label | prompt) in nats, float64, and (item, label) each label's length in tokens.
+
+    Every content is read once, whatever the number of labels and their length (:func:`label_costs`); one that is too
+    long is cut as the longest label needs it, and is the same for all labels.
+    """
+    return _costs(model, _label_rows(model, items, labels, reading))
+
+
+def _costs(model: Model, rows: Sequence[LabelRow]) -> tuple[Tensor, Tensor]:
+    behind = [[LabelIds(tuple(ids), given) for ids, given in zip(row.labels, row.given, strict=True)] for row in rows]
+    with autocast(model):
+        nats = label_costs(model, [row.content for row in rows], behind)
+    return nats, torch.tensor([[len(label.ids) - label.given for label in own] for own in behind])
+
+
+def _rows(model: Model, items: Sequence[Item], reading: Reading) -> list[Row]:
+    limit = room_in(model, reading.max_tokens)
+    return rows_of(model, items, reading.layout, held=reading.held, limit=limit)
+
+
+def _label_rows(model: Model, items: Sequence[Item], labels: Sequence[str], reading: Reading) -> list[LabelRow]:
+    limit = room_in(model, reading.max_tokens)
+    return label_rows(model, items, labels, reading.layout, held=reading.held, limit=limit)
+
+
+def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> list[Answer]:
+    """What the model answers to each item: the best label, or what it writes until it ends its answer.
+
+    Free-running answers stop at twice the length of the item's own, and 32 tokens at least; then ``has_ended`` is
+    False. Without a tokenizer nothing ends an answer, and it is as long as the item's own.
+    """
+    if labels is not None:
+        nats, _ = label_nats(model, items, labels, reading)
+        return [Answer(labels[int(best)], (), True) for best in nats.argmin(-1)]
+    rows = _rows(model, items, reading)
+    most = [len(row.answer) if model.tokenizer is None else max(LEAST, 2 * len(row.answer)) for row in rows]
+    return generate(model, rows, reading.layout, most, reading.batch)

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from elicitable.errors import InputError
 from elicitable.models.inject import installed, prefix_of
+from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.restoring import evaluating, swapped, without_gradients
 from elicitable.models.speed.memory import keep_freed_memory
 from elicitable.models.speed.precision import autocast, frozen_casts
 from elicitable.models.speed.processor import kind
 from elicitable.rng import generator
-from elicitable.training.batches import CHUNK, stream
+from elicitable.training.batches import CHUNK, Batch, Reading, stream
 from elicitable.training.checkpoint import Checkpoint, Frozen
-from elicitable.training.evaluate import Reading, answer_logits, evaluate, token_losses
+from elicitable.training.evaluate import answer_logits, evaluate, token_losses
 from elicitable.values import CurvePoint, Item, PrefixKV, Score
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Plan:
     finish: int = 100
     patience: float = 0.3
     patience_steps: int = 500
-    max_tokens: int = 1024
+    max_tokens: int | None = None
+    layout: Layout = PLAIN
     largest_offset: int = 0
     select_by: Literal["score", "loss"] = "score"
     seconds: float | None = None
@@ -123,9 +125,12 @@ def train(
         started -= fit.seconds
     if kind() not in fit.processors:
         fit.processors.append(kind())
-    batches = stream(model, task, plan.batch, drawn, plan.max_tokens)
+    reading = reading_of(plan, adaptation)
     told = time.monotonic()
     with prepared(model, adaptation, inside) as refresh:
+        with torch.no_grad():
+            refresh()  # so that the context in use takes its positions
+        batches = stream(model, task, plan.batch, drawn, reading)
         while not phase.is_over:
             if checkpoint and fit.steps % CHUNK == 0 and checkpoint.is_due():  # no drawn batch is waiting here
                 fit.seconds = time.monotonic() - started
@@ -141,7 +146,7 @@ def train(
                 break
             phase.advance(time.monotonic() - started)
             if fit.steps % plan.evaluate_every == 0 or phase.is_over:
-                point = _validate(model, adaptation, refresh, task, validation, plan, fit, loss)
+                point = _validate(model, adaptation, refresh, task, validation, plan, fit, loss, reading)
                 phase.observe(point)
                 if progress:
                     progress(point, phase.share())
@@ -246,27 +251,37 @@ def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[st
 def _step(
     model: Model,
     refresh: Callable[[], None],
-    batch: object,
+    parts: Sequence[Batch],
     optimizer: torch.optim.Optimizer,
     parameters: list[nn.Parameter],
     clip: float,
     offset: int,
 ) -> float:
-    refresh()
-    with autocast(model):
-        logits = answer_logits(model, batch, offset)  # type: ignore[arg-type]
-    targets = batch.targets  # type: ignore[attr-defined]
-    losses = token_losses(logits, targets)
-    loss = losses.sum() / (targets >= 0).sum()
-    value = float(loss.detach())
-    if math.isfinite(value):
-        optimizer.zero_grad(set_to_none=True)
+    """One step on a batch in ``parts``: the gradient of the mean loss over all of their target tokens."""
+    counts = [(part.targets >= 0).sum() for part in parts]
+    whole, value = sum(counts[1:], counts[0]), 0.0
+    for nth, part in enumerate(parts):
+        refresh()
+        with autocast(model):
+            logits = answer_logits(model, part, offset)
+        loss = token_losses(logits, part.targets).sum() / whole
+        value += float(loss.detach())
+        if not math.isfinite(value):
+            return value
+        if nth == 0:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, clip)
-        if not bool(torch.isfinite(norm)):
-            return math.nan
-        optimizer.step()
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    if not bool(torch.isfinite(norm)):
+        return math.nan
+    optimizer.step()
     return value
+
+
+def reading_of(plan: Plan, adaptation: Adaptation) -> Reading:
+    """How items are read with ``adaptation`` in place: in its own layout, where it has one, else in the plan's."""
+    layout = adaptation.layout or plan.layout
+    return Reading(max(16, plan.batch), plan.max_tokens, layout, adaptation.held())
 
 
 def _validate(
@@ -278,10 +293,10 @@ def _validate(
     plan: Plan,
     fit: Fit,
     loss: float,
+    reading: Reading,
 ) -> CurvePoint:
     with torch.no_grad():
         refresh()
-    reading = Reading(batch=max(plan.batch, 16), max_tokens=plan.max_tokens)
     score = evaluate(model, items, task.labels(), reading)
     if fit.best is None or _worth(score, plan) > _worth(fit.best, plan):
         fit.best, fit.state = score, adaptation.state()

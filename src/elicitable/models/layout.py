@@ -1,0 +1,263 @@
+"""How an item becomes a text: what stands before its prompt, between prompt and answer, and at the answer's end.
+
+A row is ``start + head + examples + prompt + answer + end``. With a chat template the same parts are turns of a
+conversation, and the template says what stands between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from elicitable.errors import InputError
+from elicitable.models.tokens import common_beginning
+from elicitable.values import Item, Message
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+
+Side = Literal["left", "right"]
+Start = Literal["own", "none", "bos"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the rows of a task are laid out; frozen data, part of a trial's identity.
+
+    ``start`` is what stands before a row: the tokenizer's "own" ids, those that it puts before a text by itself;
+    "none"; or its beginning-of-sequence token ("bos") although it puts none there. ``chat`` renders items by the
+    tokenizer's chat template, with ``system`` as the system message. ``head`` stands before the prompt (in a chat: at
+    the beginning of the first user turn), worked ``examples`` before it, each followed by ``separator`` (in a chat:
+    as turns of their own). ``end`` ends every answer: None is the tokenizer's end of text or the template's end of
+    turn, a text is a stop string, and "" is nothing. ``cut`` is the side on which a text loses tokens that are too
+    many.
+    """
+
+    start: Start = "own"
+    chat: bool = False
+    system: str | None = None
+    head: str = ""
+    examples: tuple[Item, ...] = ()
+    separator: str = "\n\n"
+    end: str | None = None
+    cut: Side = "left"
+
+    def setting(self) -> dict[str, Any]:
+        """Return what a record keeps of it: the start, the template and the system message, where they are not plain.
+
+        >>> Layout(start="none").setting(), Layout(chat=True, system="Be brief.").setting()
+        ({'start': 'none'}, {'chat': True, 'system': 'Be brief.'})
+        """
+        return {name: x for name in ("start", "chat", "system") if (x := getattr(self, name)) != getattr(PLAIN, name)}
+
+
+PLAIN = Layout()
+
+
+@dataclass(frozen=True)
+class Written:
+    """An item as one text. The answer begins at character ``answer``; ``spans`` may be shortened; ``end`` ends it."""
+
+    text: str
+    answer: int
+    spans: tuple[tuple[int, int], ...]
+    end: str
+
+
+def written(model: Model, item: Item, layout: Layout, has_end: bool = True) -> Written:
+    """``item`` as its row stands in ``layout``, as one text.
+
+    The tokenizer's own end of text is an id and no part of the text (see :func:`end_id`).
+
+    Raises:
+        InputError: a conversation without a chat template, or one that the template does not take.
+    """
+    end = end_of(model, layout) if has_end else ""
+    if layout.chat:
+        return _as_chat(model, item, layout, end)
+    if not isinstance(item.prompt, str):
+        raise InputError(
+            f"an item is a conversation, which needs a chat template, and {model.name} is read without one; give a "
+            "model whose tokenizer has one (chat='on'), or prompt and target as texts."
+        )
+    before = before_content(model, layout)
+    answer = len(before) + len(item.prompt)
+    spans = tuple((len(before) + first, len(before) + last) for first, last in item.spans or ((0, len(item.prompt)),))
+    return Written(f"{before}{item.prompt}{item.target}{end}", answer, spans, end)
+
+
+def end_of(model: Model, layout: Layout) -> str:
+    """The text that ends an answer: a stop string or the template's end of turn; "" where neither does."""
+    if layout.end is not None or not layout.chat:
+        return layout.end or ""
+    return answer_turn(model.tokenizer).end
+
+
+def end_id(model: Model, layout: Layout) -> int | None:
+    """The id that ends an answer: the tokenizer's end of text, where neither a template nor a stop string does."""
+    if layout.chat or layout.end is not None:
+        return None
+    found: int | None = getattr(model.tokenizer, "eos_token_id", None)
+    return found
+
+
+def has_template(model: Model) -> bool:
+    """Whether the tokenizer brings a chat template."""
+    return bool(getattr(model.tokenizer, "chat_template", None))
+
+
+def start_ids(model: Model, layout: Layout) -> list[int]:
+    """Return the ids that stand before a row; a chat template writes its own into the text."""
+    if layout.chat or layout.start == "none":
+        return []
+    bos = getattr(model.tokenizer, "bos_token_id", None)
+    return model.start_ids() or ([int(bos)] if layout.start == "bos" and bos is not None else [])
+
+
+def alternatives(model: Model, layout: Layout, chat: str = "auto") -> tuple[Layout, ...]:
+    """Return ``layout`` and what else is worth trying: without the template, with or without a start token.
+
+    What a person has asked for (``chat`` other than "auto", a system message) is not undone.
+    """
+    plain = replace(layout, chat=False)
+    found = [layout, *([] if layout.chat and (chat != "auto" or layout.system is not None) else [plain])]
+    if plain in found and model.start_ids():
+        found.append(replace(plain, start="none"))
+    elif plain in found and getattr(model.tokenizer, "bos_token_id", None) is not None:
+        found.append(replace(plain, start="bos"))
+    return tuple(dict.fromkeys(found))
+
+
+def layout_for(
+    model: Model, chat: str = "auto", system: str | None = None, stop: str | None = None, cut: str = "left"
+) -> Layout:
+    """Return the layout that a person asks for: ``chat`` is "auto" (where there is a template), "on" or "off".
+
+    Raises:
+        InputError: a setting is unknown, or a template is asked for (or a system message given) and there is none.
+    """
+    if chat not in ("auto", "on", "off"):
+        raise InputError(f"chat must be 'auto', 'on' or 'off', got {chat!r}.")
+    if cut not in ("left", "right"):
+        raise InputError(f"the side on which long texts are cut must be 'left' or 'right', got {cut!r}.")
+    if stop == "":
+        raise InputError("a stop string needs at least one character.")
+    if chat == "on" and not has_template(model):
+        raise InputError(f"{model.name} has no chat template; leave chat at 'auto', or give a tokenizer that has one.")
+    is_chat = chat == "on" or (chat == "auto" and has_template(model))
+    if system is not None and not is_chat:
+        raise InputError(f"a system message needs the chat template, and {model.name} is read without one.")
+    return Layout(chat=is_chat, system=system, end=stop, cut="left" if cut == "left" else "right")
+
+
+def _as_chat(model: Model, item: Item, layout: Layout, end: str) -> Written:
+    messages = messages_of(item, layout)
+    before = render(model.tokenizer, messages)
+    turn, answer = answer_turn(model.tokenizer), str(item.target)
+    answer = turn.lead + (answer.strip() if turn.strips or isinstance(item.prompt, str) else answer)
+    return Written(before + answer + end, len(before), _own_spans(model.tokenizer, item, layout, before), end)
+
+
+def _own_spans(tokenizer: Any, item: Item, layout: Layout, before: str) -> tuple[tuple[int, int], ...]:
+    """Where the contents of the item's own turns stand in ``before``; templates may strip the space around them."""
+    messages = messages_of(item, layout)
+    own = sum(turn.role != "system" for turn in turns_of(item))
+    others, own_turns = messages[: len(messages) - own], messages[len(messages) - own :]
+    at = _place(tokenizer, others, own_turns[0].role, own_turns[1:]) if own_turns else 0
+    spans = []
+    for nth, turn in enumerate(own_turns):
+        content = turn.content.strip()
+        at = before.find(content, at)
+        if at < 0:  # the template writes it otherwise, so nothing of it can be shortened
+            break
+        skipped = len(layout.head) if nth == 0 and not layout.examples else 0  # the head stands in this turn
+        moved = at + skipped - (len(turn.content) - len(turn.content.lstrip()))
+        for span in item.spans or ((0, len(turn.content) - skipped),):
+            first, last = (min(max(at, moved + place), at + len(content)) for place in span)
+            spans.append((first, last))
+        at += len(content)
+    return tuple(spans)
+
+
+def before_content(model: Model, layout: Layout) -> str:
+    """The text that stands before an item's own, whatever the item: up to there a context can hold it."""
+    if not layout.chat:
+        return layout.head + "".join(f"{e.prompt}{e.target}{layout.separator}" for e in layout.examples)
+    one, other = (render(model.tokenizer, messages_of(Item(mark, ""), layout)) for mark in ("a", "b"))
+    return one[: common_beginning([one, other])]
+
+
+@lru_cache(maxsize=256)
+def _place(tokenizer: Any, others: tuple[Message, ...], role: str, later: tuple[Message, ...]) -> int:
+    """Where a turn's content begins in the rendered text: up to there it is the same whatever the content."""
+    texts = [render(tokenizer, (*others, Message(role, mark), *later)) for mark in ("a", "b")]
+    return common_beginning(texts)
+
+
+def turns_of(item: Item) -> tuple[Message, ...]:
+    """The turns of an item's prompt; a text is one turn of the user."""
+    if isinstance(item.prompt, str):
+        return (Message("user", item.prompt),)
+    return tuple(turn for turn in item.prompt if isinstance(turn, Message))
+
+
+def messages_of(item: Item, layout: Layout) -> tuple[Message, ...]:
+    """All turns before the answer: the system message, the worked examples, the item's own; ``head`` in the first."""
+    turns = turns_of(item)
+    system = tuple(turn for turn in turns if turn.role == "system")
+    if not system and layout.system is not None:
+        system = (Message("system", layout.system),)
+    shown: list[Message] = []
+    for example in layout.examples:
+        shown += [turn for turn in turns_of(example) if turn.role != "system"]
+        target = str(example.target)
+        shown.append(Message("assistant", target.strip() if isinstance(example.prompt, str) else target))
+    shown += [turn for turn in turns if turn.role != "system"]
+    first = next((n for n, turn in enumerate(shown) if turn.role == "user"), None)
+    if first is not None and layout.head:
+        shown[first] = Message("user", layout.head + shown[first].content)
+    return (*system, *shown)
+
+
+def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) -> str:
+    """The text of a conversation by the chat template, up to where the assistant's next turn begins.
+
+    Raises:
+        InputError: there is no template, or it does not take such a conversation; with its own words.
+    """
+    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+    try:
+        text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
+    except Exception as error:  # templates are programs: they raise whatever they like
+        roles = ", ".join(turn.role for turn in messages)
+        raise InputError(f"the chat template does not take a conversation of the turns {roles}: {error}") from error
+    return text
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a chat template writes around an answer: ``lead`` before it, ``end`` behind it; whether it strips it."""
+
+    lead: str
+    end: str
+    strips: bool
+
+
+@lru_cache(maxsize=8)
+def answer_turn(tokenizer: Any) -> Turn:
+    """What the chat template writes around an answer, found by rendering one.
+
+    The lead stands behind where the model begins to write (a space, or an empty thought); the end goes up to the
+    template's end-of-turn token (or its last character), and is the tokenizer's end of text where there is none.
+    """
+    mark, asked = "answer", [Message("user", "a")]
+    before, whole = render(tokenizer, asked), render(tokenizer, [*asked, Message("assistant", mark)], answered=True)
+    at = whole.rfind(mark)
+    lead, behind = whole[len(before) : at] if whole[:at].startswith(before) else "", whole[at + len(mark) :]
+    specials = {*map(str, tokenizer.all_special_tokens), *tokenizer.get_added_vocab()}
+    ends = [behind.index(token) + len(token) for token in specials if token and token in behind]
+    end = behind[: min(ends)] if ends else behind.rstrip() or str(tokenizer.eos_token or "") or behind
+    spaced = render(tokenizer, [*asked, Message("assistant", f"\n {mark}\n ")], answered=True)
+    return Turn(lead, end, f"\n {mark}\n " not in spaced)

@@ -1,0 +1,110 @@
+"""Texts to token ids: always a whole text at once, and then the place of a border in it.
+
+``tokenize(a) + tokenize(b)`` is not ``tokenize(a + b)``: tokenizers join characters across the border, and some put
+a mark before whatever text they are given. So a text is tokenized as it will stand, and its parts are found by the
+characters that each token stands for. **A token that spans a border belongs to the part behind it**, because that is
+what the model has to write there.
+
+A tokenizer that does not say which characters its tokens stand for is asked for the text up to the border as well: the
+tokens that both have in common from the beginning are those before the border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from elicitable.errors import InputError
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+
+PROBE = "Ab 1,  c\n\nd é漢字 мир"
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens of one text. ``spans`` are the characters (first, end) of each, None where they are not known."""
+
+    text: str
+    ids: list[int]
+    spans: Sequence[tuple[int, int]] | None
+    tokenizer: Any
+
+    def before(self, border: int) -> int:
+        """How many tokens lie wholly before character ``border``."""
+        if border >= len(self.text):
+            return len(self.ids)
+        if self.spans is None:
+            part = plain_ids(self.tokenizer, [self.text[:border]])[0] if border else []
+            return common_beginning([part, self.ids])
+        behind = (i for i, (first, end) in enumerate(self.spans) if end > border or first >= border)
+        return next(behind, len(self.ids))
+
+    def inside(self, first: int, end: int) -> range:
+        """The tokens that lie wholly in characters ``first`` to ``end``."""
+        start = self.before(first)
+        if self.spans is not None:
+            start += next((n for n, (at, _) in enumerate(self.spans[start:]) if at >= first), len(self.ids) - start)
+        return range(start, max(start, self.before(end)))
+
+
+def tokenize(model: Model, texts: Sequence[str]) -> list[Tokens]:
+    """The tokens of each whole text, without what the tokenizer puts around it.
+
+    Raises:
+        InputError: the model has no tokenizer.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise InputError(
+            f"{model.name} has no tokenizer, so it cannot read a text task; give it one (el.load(model, tokenizer=…)) "
+            "or, with a toy, use one of the digit tasks."
+        )
+    bare = _bare(tokenizer, len(tokenizer))
+    if bare is None:
+        ids = plain_ids(tokenizer, texts)
+        return [Tokens(text, own, None, tokenizer) for text, own in zip(texts, ids, strict=True)]
+    found = bare.encode_batch(list(texts), add_special_tokens=False)
+    return [Tokens(text, one.ids, one.offsets, tokenizer) for text, one in zip(texts, found, strict=True)]
+
+
+def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text, without what the tokenizer puts around it."""
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+@lru_cache(maxsize=8)
+def _bare(tokenizer: Any, size: int) -> Any:
+    """A copy of a fast tokenizer that neither pads, cuts, adds tokens, nor trims spaces off a token's characters.
+
+    None where there is none, or where it reads a text otherwise than the tokenizer itself does.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not hasattr(backend, "to_str"):
+        return None
+    bare = type(backend).from_str(backend.to_str())
+    bare.no_padding()
+    bare.no_truncation()
+    bare.post_processor = None
+    bare.encode_special_tokens = backend.encode_special_tokens
+    texts = [PROBE, PROBE.join(map(str, tokenizer.all_special_tokens))]
+    mine = [one.ids for one in bare.encode_batch(texts, add_special_tokens=False)]
+    return bare if mine == plain_ids(tokenizer, texts) else None
+
+
+def common_beginning(rows: Iterable[Sequence[object]]) -> int:
+    """How many ids (or characters) all ``rows`` begin with.
+
+    >>> common_beginning([[1, 2, 3], [1, 2, 4]])
+    2
+    """
+    count = 0
+    for column in zip(*rows, strict=False):
+        if len(set(column)) > 1:
+            break
+        count += 1
+    return count

@@ -1,0 +1,130 @@
+"""Greedy decoding of many items at once, until each has ended its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from elicitable.models.inject import installed, room_in
+from elicitable.models.layout import Layout, answer_turn, end_of
+from elicitable.models.rows import Row
+from elicitable.models.speed.precision import autocast
+from elicitable.training.batches import groups
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+
+CONTEXT = 8  # content tokens decoded together with an answer, so that its first space is seen as it stands
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What ends an answer: one of ``ids``, or the characters ``text`` anywhere in it.
+
+    ``lead`` is what a chat template writes before every answer; the model writes it, and it is no part of the answer.
+    """
+
+    ids: frozenset[int] = frozenset()
+    text: str = ""
+    lead: str = ""
+
+    @classmethod
+    def of(cls, model: Model, layout: Layout) -> Stop:
+        """The tokenizer's end of text, and the end of answers in ``layout``: a stop string or the end of a turn."""
+        eos = getattr(model.tokenizer, "eos_token_id", None)
+        ids = set() if eos is None else {int(eos)}
+        text = end_of(model, layout)
+        end = model.ids(text).flatten().tolist() if text else []
+        lead = answer_turn(model.tokenizer).lead if layout.chat else ""
+        if len(end) == 1 and layout.end is None:
+            return cls(frozenset({*ids, end[0]}), "", lead)
+        return cls(frozenset(ids), text, lead)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote: its text without the end, its ids, and whether it ended by itself."""
+
+    text: str
+    ids: tuple[int, ...]
+    has_ended: bool
+
+
+@torch.no_grad()
+def generate(
+    model: Model, rows: Sequence[Row], layout: Layout, most: int | Sequence[int], batch: int = 64
+) -> list[Answer]:
+    """What the model writes behind each row's content by greedy decoding, with whatever is in use.
+
+    Args:
+        model: the model.
+        rows: whose contents are read; in batches of similar length, with a cache.
+        layout: says what ends an answer.
+        most: tokens at most, for all rows or for each; fewer where the model's positions end. An answer that
+            reaches this has not ended, and says so.
+        batch: as for :class:`~elicitable.training.batches.Reading`.
+
+    Returns:
+        One answer per row, in their order.
+    """
+    stop, limits = Stop.of(model, layout), [most] * len(rows) if isinstance(most, int) else list(most)
+    found: dict[int, Answer] = {}
+    asked = [Row(row.content, [0] * limit) for row, limit in zip(rows, limits, strict=True)]
+    for part in groups(model, asked, batch):
+        contents, own = [rows[place].content for place in part], [limits[place] for place in part]
+        with autocast(model), installed(model):
+            written = _decode(model, contents, own, stop)
+        found |= dict(zip(part, written, strict=True))
+    return [found[place] for place in range(len(rows))]
+
+
+def _decode(model: Model, contents: Sequence[list[int]], limits: Sequence[int], stop: Stop) -> list[Answer]:
+    width, device = max(map(len, contents)), model.device
+    ids = torch.tensor([[0] * (width - len(content)) + content for content in contents], device=device)
+    mask = torch.tensor([[0] * (width - len(content)) + [1] * len(content) for content in contents], device=device)
+    room = room_in(model)
+    rooms = [limit if room is None else room - len(content) for limit, content in zip(limits, contents, strict=True)]
+    limits = [min(pair) for pair in zip(limits, rooms, strict=True)]
+    written: list[list[int]] = [[] for _ in contents]
+    answers: list[Answer | None] = [None] * len(contents)
+    cache: Any = None
+    for step in range(max(limits)):
+        out = model.hf(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache, ids = out.past_key_values, out.logits[:, -1:].argmax(-1)
+        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        for row, token in enumerate(ids[:, 0].tolist()):
+            if answers[row] is None:
+                written[row].append(token)
+                answers[row] = _ended(model, contents[row], written[row], stop, step + 1 >= limits[row])
+        if all(answers):
+            break
+    return [answer or Answer("", (), False) for answer in answers]
+
+
+def _ended(model: Model, content: list[int], written: list[int], stop: Stop, is_last: bool) -> Answer | None:
+    """The answer, if ``written`` ends it or is as long as it may be."""
+    if written[-1] in stop.ids:
+        return Answer(text_of(model, content, written[:-1]).removeprefix(stop.lead), tuple(written), True)
+    if not stop.text and not is_last:
+        return None
+    text, ids = text_of(model, content, written).removeprefix(stop.lead), tuple(written)
+    if stop.text and stop.text in text:
+        return Answer(text.split(stop.text)[0], ids, True)
+    return Answer(text, ids, False) if is_last else None
+
+
+def text_of(model: Model, content: Sequence[int], written: Sequence[int]) -> str:
+    """The characters that ``written`` adds behind ``content``; ids with spaces between them without a tokenizer."""
+    if model.tokenizer is None:
+        return " ".join(map(str, written))
+    before = list(content[-CONTEXT:])
+    known, whole = _decoded(model, before), _decoded(model, [*before, *written])
+    return whole[len(known) :] if whole.startswith(known) else _decoded(model, list(written))
+
+
+def _decoded(model: Model, ids: list[int]) -> str:
+    text: str = model.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text

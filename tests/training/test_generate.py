@@ -1,0 +1,180 @@
+"""What is scored as right is what free-running greedy decoding writes, item by item, and then it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.families import CHAT, reader
+
+import elicitable as el
+from elicitable.methods.base import Adaptation
+from elicitable.methods.catalog import method_named
+from elicitable.models.layout import Layout, layout_for
+from elicitable.models.model import Model
+from elicitable.models.rows import Row, rows_of
+from elicitable.training.batches import Reading, padded
+from elicitable.training.evaluate import answer_logits, answers, evaluate, token_losses
+from elicitable.training.generate import Stop, generate
+from elicitable.training.loop import Plan, prepared, reading_of, train
+from elicitable.values import Item
+
+WORDS = ("fine", "film", "warm", "dull", "slow", "flat", "long", "lovely", "bright", "simple")
+KINDS = ("byte-level BPE", "Metaspace with a start", "double start")
+
+
+class Pairs:
+    """Asks for a word, and a number of them: "warm 2:" is answered " warm warm", and 3 by one more."""
+
+    name = "pairs"
+    warnings: tuple[str, ...] = ()
+
+    def labels(self) -> None:
+        return None
+
+    def items(self) -> list[Item]:
+        return [Item(f"{a} {b} {n}:", " " + " ".join([a] * n)) for a in WORDS for b in WORDS for n in (1, 2)]
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+        found = self.items()
+        return [found[i] for i in rng.integers(len(found), size=n)]
+
+    def held_out(self, split: str, n: int | None = None) -> list[Item]:
+        return self.items()[::2][:n] if split == "validation" else self.items()[1::2][:n]
+
+    def fingerprint(self) -> str:
+        return "pairs"
+
+
+@lru_cache
+def base(family: str) -> Model:
+    """A tiny model that has begun to learn the task; one of the three reads by a chat template."""
+    plain = reader(family)
+    own = deepcopy(plain.tokenizer)
+    if family == "double start":
+        own.chat_template = CHAT
+    model = Model(deepcopy(plain.hf), tokenizer=own, name=family)
+    learn(model, rows_of(model, Pairs().items(), layout_for(model)), 150)
+    return model
+
+
+def learn(model: Model, rows: Sequence[Row], steps: int) -> None:
+    """Train all weights on random quarters of ``rows``."""
+    rng, optimizer = np.random.default_rng(0), torch.optim.AdamW(model.hf.parameters(), lr=3e-3)
+    for _ in range(steps):
+        batch = padded(model, [rows[i] for i in rng.integers(len(rows), size=min(48, len(rows)))])
+        losses = token_losses(answer_logits(model, batch), batch.targets)
+        (losses.sum() / (batch.targets >= 0).sum()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def adapted(model: Model, method: str) -> Adaptation:
+    if method == "prompt":
+        context: Adaptation = el.context("prompt", model, text="warm fine 1: warm\n", layout=layout_for(model))
+        return context
+    context = method_named(method).build(model, 2, seed=1)
+    plan = Plan(1e-2, 25, batch=16, evaluate_every=25, validation_items=16, layout=layout_for(model))
+    train(model, context, Pairs(), plan, seed=0)  # type: ignore[arg-type]
+    return context
+
+
+@pytest.mark.parametrize("method", ["lora", "kv-prefix", "prompt"])
+@pytest.mark.parametrize("family", KINDS)
+def test_generate_writes_exactly_what_was_scored_as_right_and_stops(family: str, method: str) -> None:
+    """100 items; for a quarter of them what is asked for is only the beginning of the answer."""
+    model, twice = base(family), Pairs().held_out("test", 50)
+    items = twice + Pairs().held_out("validation", 25)
+    items += [Item(item.prompt, f" {item.target.split()[0]}") for item in twice[:25]]  # type: ignore[union-attr]
+    adaptation = adapted(model, method)
+    adaptation.fit(model, items)
+    reading = reading_of(Plan(0.0, 1, layout=layout_for(model)), adaptation)
+    stop = Stop.of(model, reading.layout)
+    rows = rows_of(model, items, reading.layout, held=reading.held)
+    with el.use(model, adaptation):
+        score = evaluate(model, items, None, reading)
+        ours = generate(model, rows, reading.layout, 24)
+        written = [free_running(model, row.content, stop) for row in rows]
+    assert [(answer.text, answer.has_ended) for answer in ours] == written
+    wanted = [item.target.strip() if reading.layout.chat else item.target for item in items]  # type: ignore[union-attr]
+    assert list(score.correct) == [int(pair == (text, True)) for text, pair in zip(wanted, written, strict=True)]
+    assert 0 < sum(score.correct) < len(items)
+
+
+def free_running(model: Model, content: list[int], stop: Stop) -> tuple[str, bool]:
+    """transformers' own greedy ``generate`` for one row: its text without the end, and whether it ended."""
+    ids = torch.tensor([content])
+    given: dict[str, Any] = {"do_sample": False, "pad_token_id": 0, "max_new_tokens": 24}
+    out = model.hf.generate(input_ids=ids, attention_mask=torch.ones_like(ids), eos_token_id=list(stop.ids), **given)
+    new = out[0, len(content) :].tolist()
+    has_ended = new[-1] in stop.ids
+    before = model.tokenizer.decode(content)
+    whole = model.tokenizer.decode([*content, *(new[:-1] if has_ended else new)])
+    return whole[len(before) :], has_ended
+
+
+def test_an_answer_that_the_right_one_merely_begins_is_wrong() -> None:
+    """A model that writes " 10" is right about " 10" and wrong about " 1", ended by a token or by a stop string."""
+    for end in (None, "\n", ", "):
+        plain = reader("byte-level BPE")
+        model, layout = Model(deepcopy(plain.hf), tokenizer=plain.tokenizer, name="ten"), Layout(end=end)
+        items = [Item("7, 8, 9,", " 10"), Item("7, 8, 9,", " 1"), Item("7, 8, 9,", " 10 ")]
+        learn(model, rows_of(model, items[:1], layout), 30)
+        reading = Reading(layout=layout)
+        assert evaluate(model, items, None, reading).correct == (1, 0, 0)
+        assert [answer.text for answer in answers(model, items, None, reading)] == [" 10"] * 3
+
+
+def test_an_answer_in_other_tokens_is_the_same_answer() -> None:
+    """Trained to spell " fine" letter by letter, which the tokenizer never does: generate writes it, so it is right."""
+    plain = reader("byte-level BPE")
+    model = Model(deepcopy(plain.hf), tokenizer=plain.tokenizer, name="spells")
+    items = [Item("a film:", " fine"), Item("a film:", " fi"), Item("a film:", " fin"), Item("a film:", " finef")]
+    row = rows_of(model, items[:1])[0]
+    letters = model.tokenizer.convert_tokens_to_ids(["Ġ", "f", "i", "n", "e"])
+    assert letters != row.answer[:-1]
+    learn(model, [Row(row.content, [*letters, model.tokenizer.eos_token_id], 1)], 40)
+    assert evaluate(model, items, None, Reading()).correct == (1, 0, 0, 0)
+
+
+def test_what_never_ends_is_shown_as_far_as_it_goes_and_said_so() -> None:
+    plain = reader("byte-level BPE")
+    model = Model(deepcopy(plain.hf), tokenizer=plain.tokenizer, name="rambles")
+    item = Item("a film:", " dull")
+    row = rows_of(model, [item])[0]
+    learn(model, [Row(row.content, row.answer[:-1] * 40)], 60)
+    answer = answers(model, [item], None, Reading())[0]
+    assert not answer.has_ended
+    assert answer.text == " dull" * len(answer.ids)
+    assert len(answer.ids) == 32
+    assert evaluate(model, [item], None, Reading()).correct == (0,)
+
+
+def test_answers_are_the_same_alone_and_in_a_batch() -> None:
+    """Rows of every length, at the limit of the positions, each with its own limit of tokens."""
+    model = reader("Metaspace with a start", positions=64)
+    items = [Item("a fine film " * n, " a") for n in range(1, 25)]
+    rows = rows_of(model, items, limit=60)
+    assert max(map(len, rows)) == 60
+    most = [3 + n for n in range(24)]
+    together = generate(model, rows, Layout(), most, batch=8)
+    assert together == [generate(model, [row], Layout(), n)[0] for row, n in zip(rows, most, strict=True)]
+    assert [len(a.ids) for a in together if not a.has_ended][:3] == most[:3]
+    assert all(len(row.content) + len(a.ids) <= 64 for row, a in zip(rows, together, strict=True))
+
+
+def test_a_context_in_use_is_in_use_while_answers_are_written() -> None:
+    model = base(KINDS[0])
+    context = method_named("kv-prefix").build(model, 4, seed=1)
+    rows = rows_of(model, Pairs().held_out("test", 20))
+    with torch.no_grad(), prepared(model, context) as refresh:
+        refresh()
+        inside = generate(model, rows, Layout(), 8)
+    with el.use(model, context):
+        assert generate(model, rows, Layout(), 8) == inside
+    assert generate(model, rows, Layout(), 8) != inside
