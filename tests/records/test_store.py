@@ -12,6 +12,7 @@ import torch
 
 from elicitable.errors import StoreError
 from elicitable.methods.catalog import method_named
+from elicitable.models.layout import Layout
 from elicitable.race.trial import Trial
 from elicitable.records.store import VERSION, Store, identity
 from elicitable.training.loop import Plan
@@ -149,7 +150,7 @@ def test_everything_that_changes_a_result_changes_the_identity_and_seconds_do_no
     for field in fields(Plan):
         old = asdict(plan)[field.name]
         if field.name != "seconds":
-            given = {"betas": (0.5, 0.5), "select_by": "loss"}
+            given = {"betas": (0.5, 0.5), "select_by": "loss", "layout": Layout(start="none")}
             new = given[field.name] if field.name in given else 7 if old is None else old + 1
             others.append(replace(trial, plan=replace(plan, **{field.name: new})))
     names = [name(trial), *map(name, others), name(trial, Named("other")), name(trial, task=Named("other"))]

@@ -52,6 +52,28 @@ class ModelOptions:
         return load(self.model, device=self.device, dtype=dtype)
 
 
+@dataclass(frozen=True)
+class LayoutOptions:
+    """How a model reads the items of a text task."""
+
+    chat: Annotated[
+        str, typer.Option(help="the tokenizer's chat template: on, off, or auto (where there is one; off is tried too)")
+    ] = "auto"
+    system: Annotated[str | None, typer.Option(help="the system message of a chat")] = None
+    stop: Annotated[
+        str | None, typer.Option(help="the text that ends an answer [default: the template's end of turn, or of text]")
+    ] = None
+    max_tokens: Annotated[
+        int | None, typer.Option(help="longer texts are cut [default: as far as the model's positions reach]")
+    ] = None
+    truncate: Annotated[str, typer.Option(help="the side on which texts are cut: left or right")] = "left"
+
+    def given(self) -> dict[str, Any]:
+        """The options by name; a line break or a tab may be typed as two characters."""
+        stop = self.stop and self.stop.replace("\\n", "\n").replace("\\t", "\t")
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"stop": stop}
+
+
 def _option_of(field: Field[Any], kind: Any) -> tuple[str, Any, Any]:
     """An option of a task as typer wants it: what is a mapping in Python is typed as OLD=NEW, a choice as a flag."""
     help_line = field.metadata["help"]

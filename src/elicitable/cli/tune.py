@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicitable.cli.options import Budget, Json, ModelOptions, Quiet, Resumed, Seed, TaskOptions
+from elicitable.cli.options import Budget, Json, LayoutOptions, ModelOptions, Quiet, Resumed, Seed, TaskOptions
 from elicitable.cli.output import default_folder, output, print_json, progress_console, say
 from elicitable.cli.verdict import told_back
 
@@ -15,6 +15,7 @@ from elicitable.cli.verdict import told_back
 def tune(
     about: ModelOptions,
     asked: TaskOptions,
+    how: LayoutOptions,
     method: Annotated[
         str,
         typer.Option(
@@ -53,6 +54,7 @@ def tune(
             init=init,
             text=init_text,
             seed=seed,
+            **how.given(),
             out=folder,
             reporter=None if quiet else live,
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from elicitable import cli
-from elicitable.cli.options import Budget, Json, ModelOptions, Quiet, Resumed, Seed, TaskOptions, seconds
+from elicitable.cli.options import Budget, Json, LayoutOptions, ModelOptions, Quiet, Resumed, Seed, TaskOptions, seconds
 from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, write_json
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def verdict(
     about: ModelOptions,
     asked: TaskOptions,
+    how: LayoutOptions,
     budget: Budget = None,
     method: Annotated[
         list[str] | None,
@@ -66,6 +67,7 @@ def verdict(
             methods=method,
             seeds=seeds,
             seed=seed,
+            **how.given(),
             margin=margin,
             time_limit=limit,
             steps=steps,

@@ -188,7 +188,7 @@ class _Tuning:
             "size": self.size,
             "learning_rates": list(self.rates),
             "pace": asdict(self.pace),
-            "layout": asdict(self.layout),
+            "layout": {**self.layout.setting(), "end": self.layout.end, "cut": self.layout.cut},
             "seed": self.seed,
             "options": self.options,
             "model": self.model.fingerprint,

@@ -123,9 +123,9 @@ def train(
     if kept is not None:
         run.thaw(kept)
         started -= fit.seconds
+    reading = reading_of(plan, adaptation)
     if kind() not in fit.processors:
         fit.processors.append(kind())
-    reading = reading_of(plan, adaptation)
     told = time.monotonic()
     with prepared(model, adaptation, inside) as refresh:
         with torch.no_grad():
