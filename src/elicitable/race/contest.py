@@ -26,7 +26,7 @@ from elicitable.race.results import arm_result, cut_warning
 from elicitable.race.rounds import run_rounds
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
-from elicitable.tasks.base import warnings_of
+from elicitable.tasks.base import stops_of, warnings_of
 from elicitable.tasks.catalog import task_from
 from elicitable.values import ArmResult, Verdict
 
@@ -102,7 +102,7 @@ def verdict(
         raise InputError(f"a budget is a whole number of trained numbers, got {budget!r}.")
     model, task = load(model), task_from(task, **task_options)
     pace = pace_for(model, steps, test_items, max_tokens)
-    layout = layout_for(model, chat, system, stop, truncate)
+    layout = layout_for(model, chat, system, stop, truncate, stops_of(task))
     race = Race(
         model=model,
         task=task,
