@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import warnings
 from copy import deepcopy
@@ -34,7 +33,7 @@ from elicitable.values import Item
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from lm_eval import simple_evaluate
+    from lm_eval import evaluator
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
@@ -69,6 +68,13 @@ doc_to_text: "Which word is in {{{{text}}}}?"
 doc_to_target: right
 doc_to_choice: choices
 {MEANS}""",
+    "blank at the end": f"""
+output_type: multiple_choice
+target_delimiter: ""
+doc_to_text: "Review: {{{{text}}}}\\nSentiment:\\n"
+doc_to_target: label
+doc_to_choice: ["negative", "positive"]
+{MEANS}""",
     "few-shot": f"""
 output_type: multiple_choice
 num_fewshot: 3
@@ -90,9 +96,10 @@ output_type: generate_until
 num_fewshot: 2
 fewshot_config: {{sampler: first_n}}
 target_delimiter: ""
-doc_to_text: "{{{{text}}}} {{{{times}}}}:"
-doc_to_target: written
-generation_kwargs: {{until: ["\\n\\n"], max_gen_toks: 24}}
+fewshot_delimiter: "\\n"
+doc_to_text: "count {{{{text}}}}:"
+doc_to_target: " {{{{times}}}}"
+generation_kwargs: {{until: ["\\n\\n", "\\n"], max_gen_toks: 24}}
 {EXACT}""",
     "regular expression": f"""
 output_type: generate_until
@@ -103,17 +110,17 @@ generation_kwargs: {{until: ["\\n"], max_gen_toks: 24}}
 {EXACT}""",
     "continuation": """
 output_type: loglikelihood
-doc_to_text: "{{text}}"
-doc_to_target: " {{text.split()[-1]}}"
+doc_to_text: "count {{text}}:"
+doc_to_target: " {{times}}"
 metric_list: [{metric: acc}]""",
 }
-CHOICES = ("two-way", "many-way", "own choices", "few-shot")
+CHOICES = ("two-way", "many-way", "own choices", "blank at the end", "few-shot")
 FREE = ("generation", "few-shot generation", "regular expression")
 
 
 def document(rng: np.random.Generator) -> dict[str, Any]:
     first, second = rng.choice(WORDS, 2, replace=False).tolist()
-    times, count = int(rng.integers(1, 3)), int(rng.integers(2, 5))
+    times, count = 1 + int((WORDS.index(first) < 5) != (rng.random() < 0.2)), int(rng.integers(2, 5))
     others = [f"{word} {first}" if rng.random() < 0.5 else word for word in rng.choice(WORDS, count).tolist()]
     at = int(rng.integers(count))
     return {
@@ -149,8 +156,9 @@ def model() -> Model:
     tokenizer = deepcopy(plain.tokenizer)
     tokenizer.chat_template, tokenizer.pad_token = CHAT, "</s>"
     own = Model(deepcopy(plain.hf), tokenizer=tokenizer, name="tiny")
-    rng, torch_rng = np.random.default_rng(0), torch.optim.AdamW(own.hf.parameters(), 5e-3)
+    rng, optimizer = np.random.default_rng(0), torch.optim.AdamW(own.hf.parameters(), 5e-3)
     for _ in range(60):
+        shown = [f"count {doc['text']}: {doc['times']}\n" for doc in (document(rng) for _ in range(2))]
         texts = []
         for doc in (document(rng) for _ in range(6)):
             texts += [
@@ -158,21 +166,23 @@ def model() -> Model:
                 Item(f"{doc['text']}\nIntent:", f" {INTENTS[doc['intent']]}"),
                 Item(f"Which word is in {doc['text']}?", f" {doc['choices'][doc['right']]}"),
                 Item(f"{doc['text']} {doc['times']}:", f" {doc['written']}"),
+                Item(f"{''.join(shown)}count {doc['text']}:", f" {doc['times']}"),
                 Item(f"count {doc['text']}:", f" {doc['times']}"),
             ]
         batch = encode(own, texts, layout=Layout(end="\n"))
-        torch_rng.zero_grad()
+        optimizer.zero_grad()
         token_losses(answer_logits(own, batch), batch.targets).sum().backward()
-        torch_rng.step()
+        optimizer.step()
     return Model(own.hf.double().eval(), tokenizer=tokenizer, name="tiny")
 
 
 def referee(path: str, **asked: Any) -> list[dict[str, Any]]:
     """What the harness itself finds, one record per document in the order of the data."""
     lm = HFLM(pretrained=model().hf, tokenizer=model().tokenizer, batch_size=8, max_length=768)
-    found = simple_evaluate(
-        lm, tasks=[path], task_manager=TaskManager(include_defaults=False), bootstrap_iters=0, **asked
-    )
+    manager = TaskManager(include_defaults=False)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(evaluator, "add_env_info", lambda results: None)  # a list of all installed packages: seconds
+        found = evaluator.simple_evaluate(lm, tasks=[path], task_manager=manager, bootstrap_iters=0, **asked)
     (samples,) = found["samples"].values()
     return sorted(samples, key=lambda one: one["doc_id"])
 
@@ -234,6 +244,7 @@ def test_a_continuation_is_right_where_the_harness_says_so(tmp_path: Path) -> No
     task, theirs = task_from(f"lm-eval:{path}"), referee(path)
     score = evaluate(model(), task.held_out("test", TEST), task.labels(), reading(task))
     assert list(score.correct) == [int(one["acc"]) for one in theirs]
+    assert 0 < sum(score.correct) < TEST
 
 
 @pytest.mark.parametrize("name", ["few-shot", "own choices", "many-way"])
@@ -243,9 +254,14 @@ def test_turns_are_the_harness_s_chat(name: str, tmp_path: Path) -> None:
     theirs = referee(path, apply_chat_template=True, fewshot_as_multiturn=True)
     items = task.held_out("test", TEST)
     nats, _ = label_nats(model(), items, task.labels(), reading(task))
-    for row, one in zip(nats.tolist(), theirs, strict=True):
-        costs = [-float(said[0][0]) for said in one["resps"]]
-        assert row[: len(costs)] == pytest.approx(costs, abs=1e-9)
+    truth = [item.choices.index(item.target) for item in items]
+    for own, item, right, one in zip(nats.numpy(), items, truth, theirs, strict=True):
+        costs = -np.array([float(said[0][0]) for said in one["resps"]])
+        blank = costs - own[: len(costs)]  # the harness charges the template's last line break to every choice
+        assert blank == pytest.approx(np.full(len(costs), blank[0]), abs=1e-9)
+        assert blank[0] > 0
+        best = decide_by_length([own + blank[0]], [Lengths.of(item.choices, [1] * len(costs)).characters])
+        assert (best[0] == right) == one["acc_norm"]
     assert list(evaluate(model(), items, task.labels(), reading(task)).correct) == [one["acc"] for one in theirs]
 
 
@@ -309,12 +325,11 @@ def test_items_with_choices_of_their_own_are_raced(tmp_path: Path) -> None:
     task = task_from(f"lm-eval:{write(tmp_path, 'own choices', TASKS['own choices'])}")
     assert task.labels() == ()
     assert next(instructions(task))
-    answer = el.verdict(model(), task, methods=["zero-shot", "prompt", "kv-prefix"], seeds=1, steps=3, chat="off")
-    correct = evaluate(model(), task.held_out("test"), (), Reading(layout=layout_for(model(), "off"))).correct
+    answer = el.verdict(model(), task, methods=["zero-shot", "kv-prefix"], seeds=1, steps=2, test_items=20, chat="off")
+    score = evaluate(model(), task.held_out("test", 20), (), Reading(layout=layout_for(model(), "off")))
     plain = next(arm for arm in answer.arms if arm.method == "zero-shot")
     assert all(arm.status == "ok" for arm in answer.arms), [arm.reason for arm in answer.arms]
-    assert plain.mean is not None
-    assert len(correct) == plain.items
+    assert plain.correct[0] == score.correct
 
 
 def test_a_free_task_is_raced_with_its_own_stop_strings(tmp_path: Path) -> None:
@@ -340,12 +355,11 @@ def test_a_target_is_written_as_the_harness_s_metric_takes_it(tmp_path: Path) ->
     ("change", "message"),
     [
         (("output_type: multiple_choice", "output_type: loglikelihood_rolling"), "output type loglikelihood_rolling"),
-        (("doc_to_target: label", "doc_to_target: 7"), "document 0 of the test split has 2 choices and 7"),
+        (("doc_to_target: label", 'doc_to_target: "{{ 7 if times == 1 else 0 }}"'), "split has 2 choices and 7 as the"),
         (("doc_to_target: label", "doc_to_target: -1"), "2 choices and -1 as the right one"),
         (("test.jsonl", "nowhere.jsonl"), "its data are not on disk"),
         (("dataset_path: json", "dataset_path: nobody/nothing"), "its data are not on disk"),
         (("doc_to_text: ", 'doc_to_text: "{{ 1 / 0 }}" #'), "lm-eval cannot read it: ZeroDivisionError"),
-        (("task: two-way", "group: two-way\ntask: [a, b]"), "two-way"),
         (("doc_to_target: label", "doc_to_target: label\nunsafe_code: true"), "running code"),
         (("doc_to_text: ", 'doc_to_text: "{{label}}" #'), "choices that stand inside the prompt"),
     ],
@@ -386,11 +400,3 @@ def test_names_of_the_harness_are_known() -> None:
         task_from("lm-eval:hellaswag")
     with pytest.raises(InputError, match="is a group of tasks"):
         task_from("lm-eval:mmlu")
-
-
-def test_the_command_line_takes_a_task_of_the_harness(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "elicitable.cli", "verdict", "--model", "toy:mixed", "--fewshot", "1"]
-    done = subprocess.run([*command, "--task", "lm-eval:nowhere.yaml"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "lm-eval:nowhere.yaml: there is no such file" in done.stderr
-    assert "Traceback" not in done.stderr

@@ -11,9 +11,9 @@ where there are none, from the evaluated documents themselves, by the hash of th
 (its seed, their order); for other items they never include the document itself. With ``turns`` they are turns of a
 conversation, and the description is the system message: its ``apply_chat_template`` with ``fewshot_as_multiturn``.
 
-**Answers.** Choices are compared as the harness does, by the log-likelihood of delimiter and choice as they stand,
-without an end. A free answer is the harness's target behind its delimiter (without one where the harness's own metric
-does not accept it so), and ends with the first of the stop strings.
+**Answers.** Choices are compared as the harness does, by the log-likelihood of delimiter and choice as they stand (and
+of blanks at the prompt's end), without an end. A free answer is the harness's target behind its delimiter (without one
+where the harness's own metric does not accept it so), and ends with the first of the stop strings.
 """
 
 from __future__ import annotations
@@ -139,9 +139,10 @@ class HarnessTask:
         """The item of a document."""
         shown = self._shown(row)
         prompt = tuple(Message(turn["role"], turn["content"]) for turn in shown) if self.turns else shown
-        if self.kind == "generation":
-            return Item(prompt, self._delimiter() + row.answer)
-        return Item(prompt, self._delimiter() + row.answer, choices=self._targets(row))
+        if isinstance(prompt, str):
+            prompt = prompt.removesuffix(self._blank(row))
+        target = self._blank(row) + self._delimiter() + row.answer
+        return Item(prompt, target, choices=self._targets(row))
 
     def _shown(self, row: _Document) -> Any:
         """The harness's prompt for a document; those that it evaluates draw their examples one after the other."""
@@ -171,7 +172,7 @@ class HarnessTask:
             ) from error
 
     def _delimiter(self) -> str:
-        if self.turns or self._bare:
+        if self.turns or self._bare or self.harness.OUTPUT_TYPE == "loglikelihood":
             return ""
         prefixed = self.kind == "generation" and self.harness.config.gen_prefix
         return " " if prefixed else str(self.harness.config.target_delimiter)
@@ -179,7 +180,16 @@ class HarnessTask:
     def _targets(self, row: _Document) -> tuple[str, ...]:
         if self.kind == "generation":
             return ()
-        return tuple(self._delimiter() + choice for choice in self._choices[row.origin, row.place])
+        before = self._blank(row) + self._delimiter()
+        return tuple(before + choice for choice in self._choices[row.origin, row.place])
+
+    def _blank(self, row: _Document) -> str:
+        """Blanks at the prompt's end, which the harness takes for the beginning of what is compared."""
+        if self.turns or self.harness.OUTPUT_TYPE == "generate_until":
+            return ""
+        doc = self._documents[row.origin][row.place]
+        end = self.harness.doc_to_prefix(doc) or row.text
+        return str(end[len(end.rstrip()) :])
 
     def _first(self, split: HeldOut, n: int | None) -> list[_Document]:
         return self._splits[checked_split(split)][: DEFAULT_ITEMS[split] if n is None else checked_count(n)]
@@ -321,6 +331,7 @@ def _kind_of(name: str, harness: Any, turns: bool) -> Kind:
         (bool(getattr(harness, "UNSAFE_CODE", False)), "running code that the model writes"),
         (bool(getattr(harness, "multiple_input", 0)), "choices that stand inside the prompt (doc_to_text is a number)"),
         (turns and bool(harness.config.gen_prefix), "turns where the answer's beginning is given (gen_prefix)"),
+        (turns and harness.OUTPUT_TYPE == "loglikelihood", "turns that are continued (output type loglikelihood)"),
     ]
     for is_so, what in refused:
         if is_so:
