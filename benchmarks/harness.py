@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 
 import elicitable as el
@@ -60,6 +61,7 @@ def main() -> None:
     given = asked.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
+    datasets.disable_progress_bars()
     model = el.load(given.model, dtype="float32")
     print(f"{'task':20} {'metric':12} {'harness':>8} {'here':>8} {'agree':>12}")
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +96,11 @@ def compared(model: Model, name: str, folder: Path, items: int) -> list[tuple[st
         found["acc"] = [bool(one) for one in score.correct]
         found["acc_norm"] = list(decide_by_length(nats, [one.characters for one in sizes]) == truth)
         found["acc_bytes"] = list(decide_by_length(nats, [one.bytes for one in sizes]) == truth)
-    return [(metric, [bool(one[metric]) for one in theirs], ours) for metric, ours in found.items()]
+    pairs = [(metric, [bool(one[metric]) for one in theirs], ours) for metric, ours in found.items()]
+    if task.kind == "generation":
+        same = [one.text == other["resps"][0][0] for one, other in zip(answers, theirs, strict=True)]
+        pairs.append(("same text", [True] * len(same), same))
+    return pairs
 
 
 def referee(model: Model, path: str, **asked: Any) -> list[dict[str, Any]]:
