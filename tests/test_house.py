@@ -301,3 +301,30 @@ def test_a_method_that_is_named_elsewhere_is_seen(tmp_path: Path) -> None:
     (tmp_path / "race").mkdir()
     (tmp_path / "race" / "rounds.py").write_text('"""kv-prefix"""\nif method == "kv-prefix":\n    x = "a kv-prefix"\n')
     assert names_of_methods(tmp_path) == ["race/rounds.py:2 names 'kv-prefix'"]
+
+
+MOST_LINES = 400
+
+
+def long_files(root: Path, page: str) -> list[str]:
+    """Return the files over 400 lines that ``page`` does not name, and those that it names without need."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        name, lines = path.relative_to(root).as_posix(), len(path.read_text(encoding="utf-8").splitlines())
+        is_excused = f"* `{name}` is long because" in page
+        if (lines > MOST_LINES) != is_excused:
+            found.append(f"{name} has {lines} lines")
+    return found
+
+
+def test_a_long_file_gives_its_reason_in_the_page_on_architecture() -> None:
+    page = Path(__file__).parents[1] / "docs" / "architecture.md"
+    assert long_files(PACKAGE, page.read_text(encoding="utf-8")) == []
+
+
+def test_a_long_file_without_a_reason_is_seen_and_so_is_a_reason_without_need(tmp_path: Path) -> None:
+    (tmp_path / "long.py").write_text("x = 1\n" * 401, encoding="utf-8")
+    (tmp_path / "short.py").write_text("x = 1\n" * 400, encoding="utf-8")
+    assert long_files(tmp_path, "") == ["long.py has 401 lines"]
+    page = "* `long.py` is long because it is.\n* `short.py` is long because it was."
+    assert long_files(tmp_path, page) == ["short.py has 400 lines"]

@@ -1,15 +1,21 @@
-"""What the README shows is run, and prints what it says."""
+"""What the README and the pages of the documentation say is so: snippets run, and names and numbers are looked up."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
+import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import elicitable
+
 ROOT = Path(__file__).parent.parent
+DESCRIBING = ("architecture", "microscope", "reproduction", "constructions")
 PAIRS = re.findall(r"```python\n(.*?)```\n\n```output\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
@@ -62,3 +68,157 @@ def test_the_labels_that_the_readme_lists_are_those_there_are() -> None:
 def test_the_python_version_of_the_readme_is_that_of_the_package() -> None:
     assert 'requires-python = ">=3.11"' in (ROOT / "pyproject.toml").read_text()
     assert "Python 3.11 or newer" in (ROOT / "README.md").read_text()
+
+
+WRITTEN = ("figures/", "results.md")  # by `elicitable reproduce`, into its folder
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / f"{name}.md" for name in DESCRIBING)]
+
+
+def text_of(name: str) -> str:
+    """A page in one line, so that a fact may stand on either side of a line break."""
+    return re.sub(r"\s+", " ", (ROOT / name).read_text(encoding="utf-8"))
+
+
+def table_of(page: str, head: str) -> list[list[str]]:
+    """The rows of the table whose first head is ``head``, cell by cell."""
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {head} |"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_shows_is_one_that_there_is(page: Path) -> None:
+    from elicitable.cli.docs import helps
+
+    shown = dict(helps())
+    text = page.read_text(encoding="utf-8")
+    typed = re.findall(r"(?:^ *|\.venv/bin/|`)(elicitable (?!--)[^`\n#]+)", text, flags=re.MULTILINE)
+    assert typed or page.name in ("CONTRIBUTING.md", "architecture.md")
+    for line in typed:
+        words = line.split()
+        command = " ".join(words[:3]) if " ".join(words[:3]) in shown else " ".join(words[:2])
+        assert command in shown, line
+        for option in re.findall(r"--[a-z-]+", line):
+            assert re.search(rf"{option}\b", shown[command]), f"{line}: {command} has no {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_every_name_of_the_package_that_a_page_mentions_is_there(page: Path) -> None:
+    package = ROOT / "src" / "elicitable"
+    for name in re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8")):
+        if re.fullmatch(r"(?!my_|tasks/my_)[\w/]+(\.py|\.md|/)", name) and name not in WRITTEN:
+            assert any((root / name).exists() for root in (ROOT, package)) or list(package.rglob(name)), name
+        elif re.fullmatch(r"(elicitable|microscope|report|models|scores|race|lab)(\.\w+)+", name):
+            found: Any = elicitable
+            for part in name.removeprefix("elicitable.").split("."):
+                with contextlib.suppress(ModuleNotFoundError):
+                    importlib.import_module(f"{getattr(found, '__name__', '')}.{part}")
+                found = getattr(found, part)
+
+
+def test_the_models_and_formats_of_the_readme_are_those_there_are() -> None:
+    from elicitable.models.load import catalog as models
+    from elicitable.tasks.base import Task
+    from elicitable.tasks.catalog import catalog as tasks
+    from elicitable.tasks.files import suffix_of
+
+    readme = text_of("README.md")
+    for card in models():
+        assert f"`{card.name}`" in readme
+    assert set(re.findall(r"--task ([\w-]+) ", readme)) | {"movie-reviews"} <= set(tasks())
+    assert re.search(r"a CSV, TSV, JSON, Parquet or Arrow file", readme)
+    assert all(suffix_of(Path(f"rows.{kind}")) for kind in ("csv", "tsv", "json", "parquet", "arrow"))
+    methods = [name for name in vars(Task) if not name.startswith("_") and callable(getattr(Task, name))]
+    assert f"an object with four methods ({', '.join(f'`{name}`' for name in methods)})" in readme
+
+
+def test_the_rooms_that_the_page_on_architecture_lists_are_the_folders_there_are() -> None:
+    package = ROOT / "src" / "elicitable"
+    listed = {name.strip("/") for row in table_of("docs/architecture.md", "room") for name in row[0].split("`")[1::2]}
+    there = {path.stem for path in package.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert listed == there - {"__init__", "__pycache__"}
+
+
+def test_the_rules_of_a_race_are_those_of_the_page_on_architecture() -> None:
+    from elicitable.diagnosis.verdict import FEWEST_STEPS, SHARE
+    from elicitable.race import rounds
+
+    page = text_of("docs/architecture.md")
+    assert f"every other arm gets {['', 'once', 'twice'][SHARE]} as many steps, and at least {rounds._FEWEST}" in page
+    assert {0.05: "Only arms within five points of the best run again"}[rounds._CONTENDER] in page
+    assert f"An arm cut off within the {FEWEST_STEPS} steps of the warm-up is not judged" in page
+
+
+def test_the_processors_of_the_page_on_architecture_are_those_that_are_told_apart() -> None:
+    from elicitable.models.speed import processor
+
+    page, code = text_of("docs/architecture.md"), Path(processor.__file__).read_text(encoding="utf-8")
+    kinds = re.search(r"names its kind: (.*?), elsewhere", page).group(1)
+    assert all(f'"{kind}"' in code for kind in re.findall(r"`([\w-]+)`", kinds))
+
+
+def test_the_experiments_that_the_page_on_reproduction_lists_are_those_there_are() -> None:
+    from elicitable.experiments.catalog import EXPERIMENTS
+    from elicitable.experiments.experiment import PRESETS
+    from elicitable.lab.executors import EXECUTORS
+    from elicitable.lab.jobs import CHECKPOINT_SECONDS
+
+    rows = table_of("docs/reproduction.md", "experiment")
+    sections = [experiment.source.removeprefix("section ") for experiment in EXPERIMENTS]
+    assert [(row[0].strip("`"), row[1]) for row in rows] == [
+        (one.name, section) for one, section in zip(EXPERIMENTS, sections, strict=True)
+    ]
+    page, number = text_of("docs/reproduction.md"), ["no", "one", "two", "three", "four", "five", "six", "seven"]
+    assert f"all {number[len(EXPERIMENTS)]} experiments" in page
+    assert {preset.name: preset.seeds for preset in PRESETS} == {"quick": 1, "paper": 10}
+    assert "The preset `quick` runs one seed, and `paper` runs ten." in page
+    assert [row[0].strip("`") for row in table_of("docs/reproduction.md", "executor")] == list(EXECUTORS)
+    assert ("keeps a checkpoint every minute" in page, CHECKPOINT_SECONDS) == (True, 60.0)
+
+
+def test_the_figures_that_the_page_on_reproduction_lists_are_those_that_are_drawn() -> None:
+    from elicitable.report.experiment_figures import FIGURES
+
+    listed = {kind.strip() for row in table_of("docs/reproduction.md", "figure") for kind in row[0].split(",")}
+    assert listed == set(FIGURES) - {"bars"}
+
+
+def test_the_quick_preset_takes_as_long_as_the_page_on_reproduction_says() -> None:
+    from elicitable.lab.reproduce import tables
+    from elicitable.report.reproduction import summary
+
+    said = re.search(r"over a copy of `records/paper` prints ([\d.]+ h)", text_of("docs/reproduction.md")).group(1)
+    assert f" {said} of trials" in summary(tables(preset="quick", out=ROOT / "records" / "paper"))
+
+
+def test_the_budget_that_the_page_on_reproduction_names_is_that_of_the_experiment() -> None:
+    from elicitable.experiments.catalog import experiments_named
+    from elicitable.experiments.experiment import Adapt, Pretrain
+
+    [experiment] = experiments_named(["same-budget"])
+    toys = {trial.name: trial.toy for trial in experiment.trials if isinstance(trial, Pretrain)}
+    prefixes = [one for one in experiment.trials if isinstance(one, Adapt) and one.method == "kv-prefix"]
+    numbers = {2 * toys[one.base].layers * toys[one.base].d_model * one.size for one in prefixes}
+    assert {f"{number:,}" for number in numbers} == set(
+        re.findall(r"([\d,]{6,}) numbers", text_of("docs/reproduction.md"))
+    )
+
+
+def test_what_the_page_on_the_microscope_leaves_out_is_what_is_left_out() -> None:
+    from elicitable.race.inside import HEADS, RANGES
+
+    page = text_of("docs/microscope.md")
+    assert f"each {['', '', 'half', 'third', 'quarter', 'fifth', 'sixth'][RANGES]} of the depth" in page
+    assert (
+        f"each of the {['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight'][HEADS]} heads" in page
+    )
+
+
+def test_the_places_that_contributing_names_hold_what_it_names() -> None:
+    page = text_of("CONTRIBUTING.md")
+    for name, place in re.findall(r"`([A-Z_]+)` in `([\w/]+\.py)`", page):
+        assert hasattr(importlib.import_module(f"elicitable.{place[:-3].replace('/', '.')}"), name), name
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"`make ([\w-]+)`", page):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ def cache_dir() -> Path:
     return (Path(chosen) if chosen else Path.home() / ".cache" / "elicitable").expanduser().absolute()
 
 
+_UNFINISHED = ".unfinished-"
 CACHE_ADVICE = "Free the place, or set ELICITABLE_CACHE to a folder that can be written to."
 
 
@@ -107,6 +108,48 @@ def replacing_folder(path: Path, advice: str = CACHE_ADVICE) -> Iterator[Path]:
             os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def filling_folder(path: Path, last: Sequence[str] = (), advice: str = CACHE_ADVICE) -> Iterator[Path]:
+    """Yield an empty folder to fill; its files move into ``path`` when the ``with`` ends well. Others there stay.
+
+    The files called ``last`` are what makes the folder one that others read. They are taken away before anything
+    moves, and move in at the end, in that order; so whenever the power goes, the folder is as it was, or lacks them,
+    or is the new one.
+
+    Raises:
+        StoreError: ``path`` cannot be written to; the message ends with ``advice``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     with filling_folder(Path(place) / "adapter", ["config.json"]) as folder:
+    ...         _ = (folder / "weights").write_text("1 2 3")
+    ...         _ = (folder / "config.json").write_text("{}")
+    ...     sorted(one.name for one in (Path(place) / "adapter").iterdir())
+    ['config.json', 'weights']
+    """
+    partial = path / f"{_UNFINISHED}{secrets.token_hex(4)}"
+    try:
+        with _said_of(f"to {path}", advice):
+            path.mkdir(parents=True, exist_ok=True)
+            for left in path.glob(f"{_UNFINISHED}*"):  # of a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            _move_in(partial, path, last)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move_in(partial: Path, path: Path, last: Sequence[str]) -> None:
+    made = sorted(one.name for one in partial.iterdir())
+    for name in reversed(last):
+        (path / name).unlink(missing_ok=True)
+    for name in (*(name for name in made if name not in last), *(name for name in last if name in made)):
+        if (path / name).is_dir():
+            shutil.rmtree(path / name)
+        os.replace(partial / name, path / name)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -200,6 +200,9 @@ class ArmResult:
     cut_tokens: int = 0  # what they lost in all
     behind: tuple[float, ...] = ()  # mean, low, high of (best arm − this arm), in pairs over items: what decides
     deployment: str = ""
+    answers: tuple[tuple[str, ...], ...] = ()  # (seed, item), where more is scored than right or wrong
+    rule: str = ""  # that decides between labels; empty where there are none
+    raw_mean: float | None = None  # share that the plain likelihood of the labels has right, mean over seeds
 
     @property
     def is_control(self) -> bool:
@@ -213,6 +216,7 @@ class Verdict:
 
     ``answer`` names the arm that the label speaks of; it is empty where the label speaks of none.
     ``inspection`` is the microscope's record of the context that the answer speaks of, else of the best context.
+    ``classes`` says which label the answer's arm (the best arm, where there is no answer) took for which.
     """
 
     label: str
@@ -224,6 +228,7 @@ class Verdict:
     answer: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     inspection: Any = None
+    classes: ClassResults | None = None
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -14,7 +14,8 @@ import torch
 import elicitable as el
 from elicitable.errors import BudgetError, InputError, StoreError, UnknownNameError
 from elicitable.lab import reach
-from elicitable.lab.reach import best_rate, by_rate, sampled_targets, token_reach
+from elicitable.lab.reach import best_rate, by_rate, token_reach
+from elicitable.lab.targets import sampled_targets
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
 from elicitable.records.reach import TokenReach

@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import elicitable as el
-from elicitable.errors import InputError
+from elicitable.errors import InputError, StoreError
 from elicitable.methods.adapter import read_adapter
 from elicitable.methods.base import Adaptation
+from elicitable.methods.folders import write_adapter_files
 from elicitable.models.model import Model
 from elicitable.values import Item
 
@@ -152,3 +153,37 @@ def test_a_lora_of_another_model_object_is_refused_not_ignored() -> None:
     lora = el.tune(fresh_model("llama"), Echo(), method="lora", size=1, learning_rate=0.1, steps=2, test_items=4)
     with pytest.raises(InputError, match="made for another model"):
         ours(fresh_model("llama"), lora.adaptation)
+
+
+def test_a_folder_that_cannot_be_written_keeps_the_adapter_that_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_adapter_files(tmp_path, {"peft_type": "old"}, {"table": torch.zeros(2)})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(before) == {"adapter_config.json", "adapter_model.safetensors"}
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("elicitable.methods.folders.write_tensors", full)
+    with pytest.raises(StoreError, match=r"cannot write .*adapter_model\.safetensors: No space left"):
+        write_adapter_files(tmp_path, {"peft_type": "new"}, {"table": torch.ones(2)})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_whose_configuration_did_not_come_is_no_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two renames: new tensors never stand beside the old configuration."""
+    write_adapter_files(tmp_path, {"peft_type": "old"}, {"table": torch.zeros(2)})
+    moved = []
+
+    def killed(source: Path, target: Path) -> None:
+        moved.append(Path(target).name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("elicitable.cache.os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_adapter_files(tmp_path, {"peft_type": "new"}, {"table": torch.ones(2)})
+    assert moved == ["adapter_model.safetensors"]
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter_model.safetensors"}

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 import elicitable as el
 from elicitable.errors import UnknownNameError, UnsupportedModelError
-from elicitable.methods.adapter import PREFIX_TYPES, read_adapter
+from elicitable.methods.adapter import read_adapter
+from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.models.architectures import ARCHITECTURES, architecture, architecture_rows, tiny_model
 from elicitable.models.capture import capture_embeddings, capture_residuals, capture_tokens
 from elicitable.models.model import Model
@@ -74,7 +75,7 @@ def padded_batch() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", EXACT)
 def test_both_identities_hold_below_1e_12_in_every_layer_and_head_with_every_context(name: str, tmp_path: Path) -> None:
     model = model_of(name)
-    stored = {kind: from_peft(model, kind, tmp_path) for kind in PREFIX_TYPES}
+    stored = {kind: from_peft(model, kind, tmp_path) for kind in KVPrefix.peft_types}
     for kind, prefix in {**contexts(model), **stored}.items():
         if prefix is None:
             continue

@@ -11,7 +11,8 @@ import pytest
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks import hub
 from elicitable.tasks.catalog import catalog, task_from
-from elicitable.tasks.digits import RULES, DigitTask
+from elicitable.tasks.digit_rules import RULES
+from elicitable.tasks.digits import DigitTask
 from elicitable.tasks.options import TaskOptions
 
 

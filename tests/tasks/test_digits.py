@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks.digit_inputs import DIGITS, LENGTH, encode, is_in_split
-from elicitable.tasks.digits import MIXED, RULES, VOCAB_SIZE, DigitTask
+from elicitable.tasks.digit_rules import MIXED, RULES
+from elicitable.tasks.digits import VOCAB_SIZE, DigitTask
 
 ORACLES: dict[str, Callable[[list[int]], list[int]]] = {
     "ascending": lambda digits: sorted(digits),

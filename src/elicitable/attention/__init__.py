@@ -1,1 +1,4 @@
-"""Tensors in, tensors out; knows no model: the exact split, its float64 reference, bias subspace and drift."""
+"""Compute what attention does, exactly, from tensors to tensors; no model is known here.
+
+The room holds the exact split, its float64 reference, the subspace of the bias, and the drift.
+"""

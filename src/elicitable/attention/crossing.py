@@ -1,12 +1,12 @@
-"""Why content attention drifts: queries and keys of two runs, crossed (section 6, measured exactly).
+"""Find out why content attention drifts, by crossing the queries and keys of two runs (section 6, measured exactly).
 
-Below a prefixed layer both queries and keys have changed. With q and k each from the run with (1) or without (0) the
-context there are four patterns P_qk, and the change is a sum of three parts:
+Below a prefixed layer both queries and keys have changed. Take q and k each from the run with the context (1) or
+without it (0). That gives four patterns P_qk, and the change is a sum of three parts:
 
     P_11 − P_00 = (P_10 − P_00) + (P_01 − P_00) + (P_11 − P_10 − P_01 + P_00)
                   changed queries  changed keys    interaction
 
-What the context changes in the weights themselves is that, scaled, plus its own local rescaling:
+The context changes the attention weights themselves by that, scaled, plus its own local rescaling:
 
     A^pt − P_00 = −α P_11 + (P_11 − P_00)        local rescaling, and what came from below
 """
@@ -25,7 +25,7 @@ from elicitable.attention.patterns import content_pattern, joint_pattern
 
 @dataclass(frozen=True, eq=False)
 class Crossed:
-    """The four patterns of one block of queries, (batch, head, query, key) each; index q then k, 1 is with context."""
+    """Hold the four patterns of one block of queries, (batch, head, query, key); index q then k, 1 is with context."""
 
     p11: Tensor
     p10: Tensor
@@ -34,23 +34,28 @@ class Crossed:
 
     @property
     def by_queries(self) -> Tensor:
-        """P_10 − P_00: what the changed queries do alone."""
+        """Compute P_10 − P_00: what the changed queries do alone."""
         return self.p10 - self.p00
 
     @property
     def by_keys(self) -> Tensor:
-        """P_01 − P_00: what the changed keys do alone."""
+        """Compute P_01 − P_00: what the changed keys do alone."""
         return self.p01 - self.p00
 
     @property
     def interaction(self) -> Tensor:
-        """P_11 − P_10 − P_01 + P_00: what neither does alone."""
+        """Compute P_11 − P_10 − P_01 + P_00: what neither does alone."""
         return (self.p11 - self.p10).sub_(self.p01).add_(self.p00)
+
+
+#: The statistics of :class:`Drift` that are summed over every query, and those over queries after their row's first.
+OVER_QUERIES = ("variation", "divergence", "by_queries", "by_keys", "interaction", "local")
+OVER_LATER = ("first_with", "first_without")
 
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """Sums over batch and queries that are no padding, (head,), of each statistic; ``queries`` is how many.
+    """Hold the sums over batch and queries that are not padding, (head,), of each statistic; ``queries`` is how many.
 
     Attributes:
         variation: total variation between content attention with and without the context.
@@ -83,7 +88,7 @@ class Drift:
 def cross(
     with_context: Operands, without: Operands, rows: slice = slice(None), logits: Tensor | None = None
 ) -> Crossed:
-    """The four content patterns of two runs over the same content; ``logits`` are the first's, if known.
+    """Return the four content patterns of two runs over the same content; ``logits`` are the first's, if known.
 
     Example:
         >>> q, k = torch.randn(1, 1, 3, 4), torch.randn(1, 1, 3, 4)
@@ -100,7 +105,7 @@ def cross(
 
 
 def drift(with_context: Operands, without: Operands, block: int | None = None) -> Drift:
-    """Drift of content attention between two runs, and what it is made of.
+    """Measure the drift of content attention between two runs, and what it is made of.
 
     Args:
         with_context: the call in the run with the context.
@@ -113,8 +118,7 @@ def drift(with_context: Operands, without: Operands, block: int | None = None) -
         [0.0, 0.0]
     """
     heads, queries = with_context.query.shape[1:3]
-    names = [name for name in Drift.__dataclass_fields__ if name not in ("queries", "later")]
-    sums = {name: torch.zeros(heads, dtype=torch.float64) for name in names}
+    sums = {name: torch.zeros(heads, dtype=torch.float64) for name in (*OVER_QUERIES, *OVER_LATER, "residual")}
     valid = valid_queries(with_context)
     first = _first_key(with_context)
     own = torch.arange(queries, device=valid.device) + with_context.key.shape[2] - queries
@@ -122,7 +126,7 @@ def drift(with_context: Operands, without: Operands, block: int | None = None) -
     for rows in chunks(queries, block or block_rows(with_context)):
         seen = valid[:, None, rows]
         for name, each in _block(with_context, without, rows, first).items():
-            each = torch.where(later[:, None, rows] if name.startswith("first") else seen, each, 0.0)
+            each = torch.where(later[:, None, rows] if name in OVER_LATER else seen, each, 0.0)
             if name == "residual":
                 sums[name] = torch.maximum(sums[name], each.amax(dim=(0, 2)).double().cpu())
             else:
@@ -151,7 +155,7 @@ def _block(one: Operands, zero: Operands, rows: slice, first: Tensor) -> dict[st
 
 
 def _first_key(operands: Operands) -> Tensor:
-    """(batch,) index of the first content key that is no padding."""
+    """Return (batch,) index of the first content key that is not padding."""
     batch, keys = operands.key.shape[0], operands.key.shape[2]
     mask = operands.content_mask
     if mask is None:

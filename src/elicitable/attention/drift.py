@@ -1,4 +1,4 @@
-"""How far two attention patterns over the same content are apart."""
+"""Measure how far two attention patterns over the same content are apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def total_variation(p: Tensor, q: Tensor) -> Tensor:
-    """½ Σ_j |p_j − q_j| over the last axis, in [0, 1].
+    """Compute ½ Σ_j |p_j − q_j| over the last axis, in [0, 1].
 
     >>> total_variation(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])).item()
     1.0
@@ -17,7 +17,7 @@ def total_variation(p: Tensor, q: Tensor) -> Tensor:
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """½ KL(p ‖ m) + ½ KL(q ‖ m) with m = (p + q)/2, in nats, in [0, log 2].
+    """Compute ½ KL(p ‖ m) + ½ KL(q ‖ m) with m = (p + q)/2, in nats, in [0, log 2].
 
     Computed as H(m) − ½ H(p) − ½ H(q), to about the rounding of one entropy: 1e-7 in float32.
 
@@ -29,6 +29,6 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _entropy(p: Tensor) -> Tensor:
-    """−Σ_j p_j log p_j over the last axis, where 0 log 0 = 0."""
+    """Compute −Σ_j p_j log p_j over the last axis, where 0 log 0 = 0."""
     expected: Tensor = torch.linalg.vecdot(p, p.clamp(min=torch.finfo(p.dtype).tiny).log_())
     return -expected

@@ -61,7 +61,7 @@ class Operands:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What statistics are computed in: the queries' own type, never below float32."""
+        """Return the type in which statistics are computed: the queries' own, never below float32."""
         return torch.promote_types(self.query.dtype, torch.float32)
 
     def without_context(self) -> Self:
@@ -77,13 +77,13 @@ class Operands:
 
 
 def block_rows(operands: Operands) -> int:
-    """Query rows whose weights over all batches, heads and keys are about 2^18 numbers: 1 MB in float32."""
+    """Count query rows whose weights, over batches, heads and keys, are about 2^18 (1 MB in float32)."""
     batch, heads, _, _ = operands.query.shape
     return max(1, 2**18 // (batch * heads * max(operands.key.shape[2], 1)))
 
 
 def chunks(queries: int, size: int) -> Iterator[slice]:
-    """Consecutive blocks of query rows, so that no query × key matrix is ever whole.
+    """Yield consecutive blocks of query rows, so that no query × key matrix is ever whole.
 
     >>> [(rows.start, rows.stop) for rows in chunks(5, 2)]
     [(0, 2), (2, 4), (4, 5)]
@@ -93,7 +93,7 @@ def chunks(queries: int, size: int) -> Iterator[slice]:
 
 
 def products(query: Tensor, key: Tensor) -> Tensor:
-    """q·k with grouped heads, (batch, head, query, key), without repeating the keys."""
+    """Compute q·k with grouped heads, (batch, head, query, key), without repeating the keys."""
     batch, heads, queries, width = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     grouped = query.reshape(batch, kv_heads, heads // kv_heads * queries, width)
@@ -101,7 +101,7 @@ def products(query: Tensor, key: Tensor) -> Tensor:
 
 
 def weighted(weights: Tensor, value: Tensor) -> Tensor:
-    """Σ_j weights_ij v_j with grouped heads, (batch, head, query, d_value)."""
+    """Compute Σ_j weights_ij v_j with grouped heads, (batch, head, query, d_value)."""
     batch, heads, queries, keys = weights.shape
     kv_heads = value.shape[1]
     grouped = weights.reshape(batch, kv_heads, heads // kv_heads * queries, keys)
@@ -109,7 +109,7 @@ def weighted(weights: Tensor, value: Tensor) -> Tensor:
 
 
 def prefix_logits(operands: Operands, rows: slice = slice(None)) -> Tensor:
-    """(batch, head, query, prefix) logits of the context's keys for the query rows ``rows``."""
+    """Return (batch, head, query, prefix) logits of the context's keys for the query rows ``rows``."""
     key = operands.prefix_key
     assert key is not None
     logits = _capped(operands, rows, key)
@@ -123,7 +123,7 @@ def prefix_logits(operands: Operands, rows: slice = slice(None)) -> Tensor:
 
 
 def content_logits(operands: Operands, rows: slice = slice(None)) -> Tensor:
-    """(batch, head, query, key) logits of the content's keys that the last of ``rows`` may see.
+    """Return (batch, head, query, key) logits of the content's keys that the last of ``rows`` may see.
 
     A learned sink is one more last column. Keys after the last row are left out: no mask may show them.
     """
@@ -142,7 +142,7 @@ def content_logits(operands: Operands, rows: slice = slice(None)) -> Tensor:
 
 
 def hidden(operands: Operands, rows: slice, dtype: torch.dtype) -> Tensor:
-    """What is added to logits so that hidden keys have −∞: (batch or 1, head or 1, query, key)."""
+    """Say what is added to logits so that hidden keys have −∞: (batch or 1, head or 1, query, key)."""
     seen, mask = seen_keys(operands, rows), operands.content_mask
     if mask is None:
         last = torch.arange(operands.query.shape[2], device=operands.query.device)[rows]
@@ -156,13 +156,13 @@ def hidden(operands: Operands, rows: slice, dtype: torch.dtype) -> Tensor:
 
 
 def seen_keys(operands: Operands, rows: slice) -> int:
-    """Number of content keys up to the own key of the last of ``rows``."""
+    """Count the content keys up to the own key of the last of ``rows``."""
     queries, keys = operands.query.shape[2], operands.key.shape[2]
     return keys - queries + (queries if rows.stop is None else min(rows.stop, queries))
 
 
 def valid_queries(operands: Operands) -> Tensor:
-    """(batch, query) bool: the query's own key is visible to it, so it is no padding.
+    """Return (batch, query) bool: the query's own key is visible to it, so it is not padding.
 
     >>> x = torch.zeros(1, 1, 2, 1)
     >>> mask = torch.tensor([[[[False, False], [False, True]]]])

@@ -1,4 +1,4 @@
-"""Attention weights written out, a block of queries at a time."""
+"""Write attention weights out, a block of queries at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from elicitable.attention.operands import Operands, content_logits, prefix_logit
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """Weights of one block of queries; a learned sink is the last column of ``content``.
+    """Hold the weights of one block of queries; a learned sink is the last column of ``content``.
 
     Attributes:
         prefix: A^pt over the context, (batch, head, query, prefix).
@@ -24,7 +24,7 @@ class Pattern:
 
 
 def joint_pattern(operands: Operands, rows: slice = slice(None), content: Tensor | None = None) -> Pattern:
-    """softmax over context, content and sink together, as the model attends; ``content`` are its logits if known."""
+    """Attend to context, content and sink in one softmax, as the model does; ``content`` are its logits if known."""
     content = content_logits(operands, rows) if content is None else content
     if operands.prefix_key is None:
         return Pattern(content.new_zeros(*content.shape[:3], 0), torch.softmax(content, dim=-1))
@@ -34,5 +34,5 @@ def joint_pattern(operands: Operands, rows: slice = slice(None), content: Tensor
 
 
 def content_pattern(operands: Operands, rows: slice = slice(None)) -> Tensor:
-    """softmax over the content (and sink) alone, (batch, head, query, key): what attention is without the context."""
+    """Attend to the content (and sink) alone, (batch, head, query, key): what attention is without the context."""
     return torch.softmax(content_logits(operands, rows), dim=-1)

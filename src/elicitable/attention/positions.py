@@ -1,7 +1,7 @@
-"""Which virtual tokens are used: each context position's share of the prefix mass, and how much it varies.
+"""Find out which virtual tokens are used: each position's share of the prefix mass, and how much that varies.
 
-Appendix B of the paper: one or two positions of a trained prefix take most of the mass, nearly whatever the input.
-Shares are collected in a histogram, so that percentiles over any number of batches cost a fixed memory.
+Appendix B of the paper says that one or two positions of a trained prefix take most of the mass, almost whatever the
+input. The shares are collected in a histogram, so percentiles over any number of batches need a fixed memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BINS = 512  # a percentile is known to 1/512: finer than the spreads of 0.016 an
 
 
 def share_histogram(share: Tensor, valid: Tensor) -> Tensor:
-    """Counts of each position's share over queries that are no padding: (head, prefix, BINS) of int32.
+    """Return the counts of each position's share over queries that are not padding: (head, prefix, BINS) of int32.
 
     Args:
         share: softmax within the context, (batch, head, query, prefix).
@@ -32,7 +32,7 @@ def share_histogram(share: Tensor, valid: Tensor) -> Tensor:
 
 
 def percentile(histogram: Tensor, q: float) -> Tensor:
-    """The share below which a fraction ``q`` of the counts lies, (…,), to 1/BINS; NaN where nothing was counted.
+    """Return the share below which a fraction ``q`` of the counts lies, (…,), to 1/BINS; NaN where nothing was counted.
 
     >>> counts = torch.zeros(BINS, dtype=torch.int32)
     >>> counts[128] = 10
@@ -46,5 +46,5 @@ def percentile(histogram: Tensor, q: float) -> Tensor:
 
 
 def spread(histogram: Tensor, low: float = 0.01, high: float = 0.99) -> Tensor:
-    """The 1–99 percentile spread of each position's share, (…,), in [0, 1]; appendix B's figure."""
+    """Return the 1–99 percentile spread of each position's share, (…,), in [0, 1]; appendix B's figure."""
     return percentile(histogram, high) - percentile(histogram, low)

@@ -1,4 +1,4 @@
-"""The oracle: one head at a time, one query at a time, in float64, with the softmax written out.
+"""Judge by an oracle: one head at a time, one query at a time, in float64, with the softmax written out.
 
 Nothing here is shared with the code it judges. It is slow, and meant for a few tokens.
 """
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Oracle:
-    """Attention written out: weights (batch, head, query, ·) and output (batch, head, query, d_value)."""
+    """Hold attention written out: weights (batch, head, query, ·) and output (batch, head, query, d_value)."""
 
     prefix_weights: Array
     content_weights: Array
@@ -26,7 +26,7 @@ class Oracle:
 
 
 def attention_reference(operands: Operands) -> Oracle:
-    """A_ij = exp(ℓ_ij − max ℓ_i) / Σ_r exp(ℓ_ir − max ℓ_i) over context, content and sink; o_i = Σ_j A_ij v_j.
+    """Compute A_ij = exp(ℓ_ij − max ℓ_i) / Σ_r exp(ℓ_ir − max ℓ_i) over context, content and sink; o_i = Σ_j A_ij v_j.
 
     Source: theory, section 4 of the paper (the definition of attention before and after prefix-tuning).
 
@@ -98,7 +98,7 @@ def _cap(op: Operands, x: float) -> float:
 
 
 def _at(x: Any, b: int, h: int, i: int, j: int) -> Any:
-    """x[b, h, i, j] where axes of size 1 stand for all."""
+    """Return x[b, h, i, j], where axes of size 1 stand for all."""
     array = x.detach().numpy()
     index = tuple(0 if size == 1 else at for size, at in zip(array.shape, (b, h, i, j), strict=True))
     return array[index]

@@ -1,11 +1,11 @@
-"""How far a measured layer is from both identities of section 4.
+"""Measure how far a layer is from both identities of section 4.
 
     A^pt_ij = (1 − α_i) · A_ij   for content j,        t^pt_i = Σ_{j∈prefix} A^pt_ij v_j + (1 − α_i) · t_i
 
-The left sides are of the run with the context; A and t are of a *reference*: another computation of the same layer
-from the same input at the same positions, without the context. What may differ is only what the reference computes
-for itself: its queries, keys and values from its own weights, its softmax over the content alone. If anything but a
-context was changed (a weight, a mask, a position), the residual is not small.
+The left sides come from the run with the context. A and t come from a *reference*: another computation of the same
+layer, from the same input at the same positions, without the context. The two may differ only in what the reference
+computes for itself: its queries, keys and values from its own weights, and its softmax over the content alone. If
+anything but a context was changed (a weight, a mask, a position), the residual is not small.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from elicitable.attention.patterns import content_pattern, joint_pattern
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """The largest deviation from each identity, (head,), in weights and in the output's own units."""
+    """Hold the largest deviation from each identity, (head,), in weights and in the output's own units."""
 
     attention: Tensor
     output: Tensor
@@ -40,7 +40,7 @@ def residuals(
         block: query rows at once; by default as many as fit a processor's cache.
 
     Returns:
-        Maxima over batch, queries that are no padding, and keys.
+        Maxima over batch, queries that are not padding, and keys.
 
     Example:
         >>> x = torch.randn(1, 2, 3, 4, dtype=torch.double)
@@ -67,7 +67,7 @@ def residuals(
 
 
 def context_part(operands: Operands, prefix_weights: Tensor, content_weights: Tensor) -> Tensor:
-    """Σ_{j∈prefix} A^pt_ij v_j, plus what a value bias b adds: b · Σ_{j∈content} A^pt_ij."""
+    """Compute Σ_{j∈prefix} A^pt_ij v_j, plus what a value bias b adds: b · Σ_{j∈content} A^pt_ij."""
     batch, heads, queries, _ = prefix_weights.shape
     d_value = operands.value.shape[3]
     part = prefix_weights.new_zeros(batch, heads, queries, d_value)

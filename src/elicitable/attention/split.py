@@ -1,10 +1,10 @@
-"""The exact split of a head's output into the context's part and the content's part.
+"""Split a head's output exactly into the context's part and the content's part.
 
-    t^pt_i = Σ_{j∈prefix} A^pt_ij v_j + (1 − α_i) · t_i,        α_i = sigmoid(L^prefix_i − L^content_i),
+    t^pt_i = Σ_{j∈prefix} A^pt_ij v_j + (1 − α_i) · t_i,        α_i = sigmoid(L^prefix_i − L^content_i)
 
-where L is the log-sum-exp of the logits, t the output of the content attending to itself, and α the prefix mass
-(section 4 of the paper). Neither side needs a query × key matrix: the content goes through a flash kernel that
-returns its log-sum-exp, or through blocks of queries where the logits are capped or biased.
+Here L is the log-sum-exp of the logits, t is the output when the content attends to itself, and α is the prefix mass
+(section 4 of the paper). Neither side needs a query × key matrix. The content goes through a flash kernel that returns
+its log-sum-exp, or through blocks of queries if the logits are capped or biased.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from elicitable.attention.operands import (
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The split of one call.
+    """Hold the split of one call.
 
     Attributes:
         mass: α, (batch, head, query) in [0, 1].
@@ -46,12 +46,12 @@ class Parts:
 
     @property
     def bias(self) -> Tensor:
-        """The context's part of the output, (batch, head, query, d_value)."""
+        """Return the context's part of the output, (batch, head, query, d_value)."""
         return self.mass[..., None] * self.inside
 
     @property
     def rest(self) -> Tensor:
-        """The content's part of the output, (1 − α) t, (batch, head, query, d_value)."""
+        """Return the content's part of the output, (1 − α) t, (batch, head, query, d_value)."""
         return self.content_mass[..., None] * self.content
 
 
@@ -89,12 +89,12 @@ def split(operands: Operands, block: int | None = None) -> Parts:
 
 
 def recombine(parts: Parts) -> Tensor:
-    """mass · inside + (1 − mass) · content: the head's output, (batch, head, query, d_value)."""
+    """Compute mass · inside + (1 − mass) · content: the head's output, (batch, head, query, d_value)."""
     return torch.addcmul(parts.bias, parts.content_mass[..., None], parts.content)
 
 
 def attend_content(operands: Operands, block: int | None = None) -> tuple[Tensor, Tensor]:
-    """The content attending to itself: output (batch, head, query, d_value), log-sum-exp (batch, head, query)."""
+    """Let the content attend to itself: output (batch, head, query, d_value), log-sum-exp (batch, head, query)."""
     if _has_flash(operands):
         return _flash(operands)
     value = operands.value.to(operands.dtype)
@@ -121,7 +121,7 @@ def _without(content: Tensor) -> Parts:
 
 
 def _has_flash(operands: Operands) -> bool:
-    """The CPU flash kernel knows masks, but no caps, sinks or biases, and one width for keys and values."""
+    """Say whether the CPU flash kernel can do it: it knows masks, one width, and neither caps, sinks nor biases."""
     plain = operands.softcap is None and operands.sink is None and operands.content_bias is None
     same_width = operands.query.shape[3] == operands.value.shape[3]
     return plain and same_width and operands.query.device.type == "cpu"

@@ -1,8 +1,8 @@
-"""In which directions a context pushes a head's output: the span of its bias over queries and inputs.
+"""Find the directions in which a context pushes a head's output: the span of its bias over queries and inputs.
 
-With n context tokens the bias Σ_{j∈prefix} A^pt_ij v_j lies in the span of n vectors (section 4; one token has one
-direction for every input). Trained contexts use fewer (appendix B). The directions are counted by the second moment
-M = Σ_i b_i b_iᵀ, which adds up over batches: a stream of biases costs one d_value × d_value matrix a head.
+With n context tokens, the bias Σ_{j∈prefix} A^pt_ij v_j lies in the span of n vectors (section 4), so one token has one
+direction for every input. Trained contexts use fewer than n (appendix B). The directions are counted by the second
+moment M = Σ_i b_i b_iᵀ, which adds up over batches: a stream of biases costs one d_value × d_value matrix per head.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Subspace:
-    """The spectrum of a stream of biases.
+    """Hold the spectrum of a stream of biases.
 
     Attributes:
         energies: eigenvalues of M, descending, (head, d_value); their sum is Σ_i ‖b_i‖².
@@ -29,12 +29,12 @@ class Subspace:
     first_share: Tensor
 
     def rank(self, tolerance: float = 1e-10) -> Tensor:
-        """(head,) number of directions with more than ``tolerance`` of the first one's energy."""
+        """Return (head,) number of directions with more than ``tolerance`` of the first one's energy."""
         return (self.energies > tolerance * self.energies[:, :1].clamp(min=torch.finfo(torch.float64).tiny)).sum(-1)
 
 
 def second_moment(bias: Tensor, valid: Tensor) -> Tensor:
-    """Σ_{batch, query} b bᵀ over queries that are no padding: (head, d_value, d_value), in float64.
+    """Compute Σ_{batch, query} b bᵀ over queries that are not padding: (head, d_value, d_value), in float64.
 
     Args:
         bias: (batch, head, query, d_value).
@@ -48,7 +48,7 @@ def second_moment(bias: Tensor, valid: Tensor) -> Tensor:
 
 
 def packed(moment: Tensor) -> Tensor:
-    """The lower triangle of a symmetric (head, n, n), which is all of it: (head, n(n+1)/2).
+    """Return the lower triangle of a symmetric (head, n, n), which is all of it: (head, n(n+1)/2).
 
     >>> packed(torch.tensor([[[1.0, 2.0], [2.0, 3.0]]])).tolist()
     [[1.0, 2.0, 3.0]]
@@ -57,7 +57,7 @@ def packed(moment: Tensor) -> Tensor:
 
 
 def unpacked(triangle: Tensor) -> Tensor:
-    """The symmetric (head, n, n) whose lower triangle is ``triangle``.
+    """Return the symmetric (head, n, n) whose lower triangle is ``triangle``.
 
     >>> unpacked(torch.tensor([[1.0, 2.0, 3.0]])).tolist()
     [[[1.0, 2.0], [2.0, 3.0]]]
@@ -71,7 +71,7 @@ def unpacked(triangle: Tensor) -> Tensor:
 
 
 def subspace(moment: Tensor) -> Subspace:
-    """The spectrum of a second moment.
+    """Return the spectrum of a second moment.
 
     Args:
         moment: (head, d_value, d_value), symmetric.

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from elicitable import __version__
 from elicitable.cli.construct.commands import CONSTRUCTIONS
 from elicitable.cli.inspect import inspect
-from elicitable.cli.lists import methods, models, tasks
+from elicitable.cli.lists import methods, models, scores, tasks
 from elicitable.cli.options import spread
 from elicitable.cli.pretrain import pretrain
 from elicitable.cli.prune import prune
@@ -21,7 +21,18 @@ from elicitable.cli.verdict import verdict
 from elicitable.errors import InputError, UnknownNameError
 
 #: In the order of the help.
-COMMANDS: tuple[Callable[..., None], ...] = (verdict, tune, inspect, prune, pretrain, reproduce, models, tasks, methods)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    verdict,
+    tune,
+    inspect,
+    prune,
+    pretrain,
+    reproduce,
+    models,
+    tasks,
+    methods,
+    scores,
+)
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's; newer typers carry a click of their own
 _QUESTION = "Can it be elicited by context, or must the weights change?"

@@ -1,4 +1,4 @@
-"""``elicitable models``, ``tasks`` and ``methods``: what there is."""
+"""``elicitable models``, ``tasks``, ``methods`` and ``scores``: what there is."""
 
 from __future__ import annotations
 
@@ -39,6 +39,16 @@ def methods(as_json: Json = False) -> None:
     from elicitable.methods.catalog import METHODS
 
     _print_cards("methods", [(method.name, method.summary, method.rung.label) for method in METHODS], as_json)
+
+
+def scores(as_json: Json = False) -> None:
+    """List the scores that a verdict can rest on."""
+    from elicitable.scores.catalog import SCORES
+
+    cards: list[tuple[str, str, str]] = [
+        (f"{one.name}:{one.argument}" if one.argument else one.name, one.summary, one.kind) for one in SCORES
+    ]
+    _print_cards("scores", cards, as_json)
 
 
 def _print_cards(what: str, cards: list[tuple[str, str, str]], as_json: bool) -> None:

@@ -28,7 +28,7 @@ def pretrain(
             live.begin(toy, f"pretraining, seed {seed}", 0, 1)
         record = run_pretrain(toy, folder, seed=seed, steps=steps, progress=None if quiet else live.point)
     if as_json:
-        print_json(record)
+        print_json(record.to_json())
     else:
-        scores = ", ".join(f"{task} {score:.3f}" for task, score in record["test_scores"].items())
+        scores = ", ".join(f"{task} {outcomes.share:.3f}" for task, outcomes in record.scores.items())
         say(f"{folder / toy}.safetensors: {scores}")

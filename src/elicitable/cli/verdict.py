@@ -36,6 +36,13 @@ def verdict(
     time_limit: Annotated[str | None, typer.Option(help="for everything, e.g. 90s, 30m, 2h; spread evenly")] = None,
     steps: Annotated[int | None, typer.Option(help="at most so many steps a run")] = None,
     test_items: Annotated[int | None, typer.Option(help="how many items of the test split")] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(help="what counts: see `elicitable scores`; my_score.py:function is code that is run"),
+    ] = None,
+    rule: Annotated[
+        str, typer.Option(help="how labels are decided between: auto (the best on validation), sum, prior-corrected, …")
+    ] = "auto",
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="a text for the prompt arm to try")] = None,
     seed: Seed = 0,
     out: Resumed = None,
@@ -47,6 +54,7 @@ def verdict(
     folder = out or default_folder("verdict", about.model, asked.task)
     console = progress_console()
     from elicitable.race import contest
+    from elicitable.report.classes import classes_section
     from elicitable.report.html import write_report
     from elicitable.report.microscope import microscope_section
     from elicitable.report.progress import LiveReporter
@@ -73,13 +81,19 @@ def verdict(
             steps=steps,
             test_items=test_items,
             prompts=prompt or (),
+            score=score,
+            rule=rule,
             out=folder,
             started=cli.STARTED,
             reporter=None if quiet else live,
         )
     answer = replace(answer, provenance={**answer.provenance, "command": shlex.join(["elicitable", *sys.argv[1:]])})
     write_json(folder / "verdict.json", verdict_to_json(answer))
-    sections = [reading_section(summary), *([microscope_section(answer.inspection)] if answer.inspection else [])]
+    sections = [reading_section(summary)]
+    if answer.classes is not None:
+        sections.append(classes_section(answer.classes, answer.answer))
+    if answer.inspection:
+        sections.append(microscope_section(answer.inspection))
     report = write_report(answer, folder / "report.html", sections)
     if as_json:
         print_json(verdict_to_json(answer))

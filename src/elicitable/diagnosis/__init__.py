@@ -1,1 +1,1 @@
-"""Evidence in, verdict out, with reasons."""
+"""Draw the verdict from the evidence, and give the reasons."""

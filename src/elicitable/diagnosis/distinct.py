@@ -1,9 +1,9 @@
-"""How many distinct outcomes a whole population has, from a sample of it.
+"""Estimate how many distinct outcomes a whole population has, from a sample of it.
 
-The share of distinct outcomes among n sampled items falls as n grows, because repeats become likelier, so it says
-nothing about the population by itself, and a bootstrap of it is biased (a resample repeats items that the sample does
-not). Two estimates bracket the population's count instead, with f1 outcomes seen once and f2 seen twice among n of N
-items drawn without replacement:
+The share of distinct outcomes among n sampled items falls as n grows, because repeats become likelier. So it says
+nothing about the population by itself, and a bootstrap of it is biased: a resample repeats items that the sample does
+not repeat. Two estimates bracket the population's count instead. With f1 outcomes seen once and f2 seen twice, among n
+of N items drawn without replacement, they are
 
     from below   D + f1² / (2 f2·n/(n−1) + f1·q/(1−q)),  q = n/N     (Chao & Lin, Biometrics 68, 2012)
     from above   D + (N − n)·f1/n
@@ -24,7 +24,7 @@ from elicitable.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Distinct:
-    """Distinct outcomes among ``sampled`` of ``population`` items, and what they say of all of them.
+    """Hold the distinct outcomes among ``sampled`` of ``population`` items, and what they say of all of them.
 
     ``share_low`` and ``share_high`` are Wilson's 95 % limits for distinct/sampled, a share that belongs to this sample
     size. ``at_least`` and ``at_most`` estimate the population's distinct outcomes from below and from above, and
@@ -45,12 +45,12 @@ class Distinct:
 
     @property
     def share(self) -> float:
-        """Distinct outcomes per sampled item, in (0, 1]."""
+        """Return the distinct outcomes per sampled item, in (0, 1]."""
         return self.distinct / self.sampled
 
 
 def distinct(outcomes: Iterable[Hashable], population: int) -> Distinct:
-    """The distinct outcomes of a simple random sample without replacement, and what they say of ``population`` items.
+    """Count the distinct outcomes of a simple random sample without replacement, and bracket the population's.
 
     ``low`` and ``high`` are 95 % limits: the estimate from below with f1 at the low and f2 at the high end of their
     Wilson intervals, and the estimate from above with f1 at its high end. Items fall in pairs or larger groups, so
@@ -91,7 +91,7 @@ def distinct(outcomes: Iterable[Hashable], population: int) -> Distinct:
 
 
 def unseen_at_least(once: float, twice: float, n: int, population: int) -> float:
-    """f1² / (2 f2·n/(n−1) + f1·q/(1−q)): the unseen outcomes, estimated from below.
+    """Estimate the unseen outcomes from below: f1² / (2 f2·n/(n−1) + f1·q/(1−q)).
 
     >>> unseen_at_least(once=100, twice=0, n=100, population=1000)  # all distinct: so may all of them be
     900.0
@@ -103,7 +103,7 @@ def unseen_at_least(once: float, twice: float, n: int, population: int) -> float
 
 
 def unseen_at_most(once: float, n: int, population: int) -> float:
-    """(N − n)·f1/n: the unseen outcomes, estimated from above.
+    """Estimate the unseen outcomes from above: (N − n)·f1/n.
 
     >>> unseen_at_most(once=50, n=100, population=1000)
     450.0

@@ -1,13 +1,13 @@
-"""Intervals by bootstrap over test items and seeds; pairs stay pairs, and groups stay together.
+"""Compute intervals by a bootstrap over test items and seeds, in which pairs stay pairs and groups stay together.
 
-Items are resampled once for all methods (they answered the same items), seeds within each method. Items that belong
-together (the same text twice, sentences of one document) form a group and are drawn together, so that 51 rows of which
-17 are distinct count as 17.
+Items are resampled once for all methods, because they all answered the same items; seeds are resampled within each
+method. Items that belong together (the same text twice, sentences of one document) form a group and are drawn together,
+so that 51 rows of which 17 are distinct count as 17.
 
-A share of right answers has the percentile interval, widened to Wilson's. A score that is no mean of zeros and ones is
-biased and skewed in small samples, so its limits are BCa's (Efron, JASA 82, 1987), at levels widened by Student's t
-with one degree of freedom less than there are groups (Hesterberg, The American Statistician 69, 2015). Both for scores
-and for their differences; ``benchmarks/coverage.py`` prints how often the truth lies inside.
+A share of right answers has the percentile interval, widened to Wilson's. Any other score is biased and skewed in small
+samples, so its limits are BCa's (Efron, JASA 82, 1987), at levels widened by Student's t with one degree of freedom
+less than there are groups (Hesterberg, The American Statistician 69, 2015). That holds for scores and for their
+differences; ``benchmarks/coverage.py`` prints how often the truth lies inside.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Outcomes = tuple[tuple[int, ...], ...]  # (seed, item), 0 or 1
-Arm = Outcomes | Sequence[Scored]  # one Scored per seed, where the score is no share of right answers
+Arm = Outcomes | Sequence[Scored]  # one Scored per seed, where the score is not a share of right answers
 Groups = Sequence[Hashable]  # one per item; equal ones are drawn together
 REPLICATES = 4_000
 LEVEL = 0.95
@@ -36,7 +36,7 @@ TIED = 1e-12  # two differences of shares that are equal may differ by rounding
 
 @dataclass(frozen=True, eq=False)
 class Share:
-    """The outcomes of one seed, (item,) zeros and ones, as :class:`elicitable.values.Scored`."""
+    """Hold the outcomes of one seed, (item,) zeros and ones, as :class:`elicitable.values.Scored`."""
 
     outcomes: np.ndarray
     lowest: float = 0.0
@@ -46,17 +46,17 @@ class Share:
 
     @property
     def items(self) -> int:
-        """How many items were answered."""
+        """Count how many items were answered."""
         return len(self.outcomes)
 
     def under(self, counts: np.ndarray) -> np.ndarray:
-        """Σ count·outcome / Σ count, (replicate,)."""
+        """Compute Σ count·outcome / Σ count, (replicate,)."""
         share: np.ndarray = counts @ self.outcomes / counts.sum(axis=1)  # whole numbers, then one division
         return share
 
 
 def replicates(arms: dict[str, Arm], seed: int, count: int = 0, groups: Groups = ()) -> dict[str, np.ndarray]:
-    """Bootstrap scores, (replicate,) each, drawn with the same items for every arm; the mean over each arm's seeds.
+    """Draw bootstrap scores, (replicate,) each, with the same items for every arm; the mean over each arm's seeds.
 
     There are ``count`` replicates, by default as many as the score that affords the fewest.
 
@@ -82,7 +82,7 @@ def replicates(arms: dict[str, Arm], seed: int, count: int = 0, groups: Groups =
 
 
 def by_seed(arm: Arm) -> Sequence[Scored]:
-    """An arm as one Scored per seed."""
+    """Return an arm as one Scored per seed."""
     import numpy as np
 
     if not isinstance(arm[0], tuple | list):
@@ -91,7 +91,7 @@ def by_seed(arm: Arm) -> Sequence[Scored]:
 
 
 def point(arm: Arm) -> float:
-    """The score of an arm, mean over its seeds."""
+    """Return the score of an arm, mean over its seeds."""
     import numpy as np
 
     if isinstance(arm[0], tuple | list):
@@ -100,7 +100,7 @@ def point(arm: Arm) -> float:
 
 
 def interval(arm: Arm, seed: int, groups: Groups = ()) -> tuple[float, float]:
-    """The 95 % interval for a score: bootstrap over items and seeds, widened to Wilson's.
+    """Compute the 95 % interval for a score: bootstrap over items and seeds, widened to Wilson's.
 
     A bootstrap of equal outcomes has no width at all; Wilson's score interval still knows that there are finitely many.
     A share is always widened, any other score only where every replicate is the same, on the scale from its lowest to
@@ -135,7 +135,7 @@ def gap(best: Arm, other: Arm, seed: int, groups: Groups = ()) -> tuple[float, f
 
 
 def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % score interval for a share of n independent trials.
+    """Compute Wilson's 95 % score interval for a share of n independent trials.
 
     >>> tuple(round(x, 3) for x in wilson(0.0, 100))
     (0.0, 0.037)
@@ -146,7 +146,7 @@ def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
 
 
 def _widened(low: float, high: float, centre: float, scored: Scored, n: float) -> tuple[float, float]:
-    """The interval joined with Wilson's for n independent trials, on the score's own scale."""
+    """Return the interval joined with Wilson's for n independent trials, on the score's own scale."""
     width = scored.highest - scored.lowest
     wilson_low, wilson_high = wilson((centre - scored.lowest) / width, n)
     return (
@@ -163,7 +163,7 @@ def _percentile(means: np.ndarray) -> tuple[float, float]:
 
 
 def _accelerated(means: np.ndarray, centre: float, knife: np.ndarray) -> tuple[float, float]:
-    """BCa: quantiles of the replicates at Φ(z₀ + (z₀ ± z)/(1 − a(z₀ ± z))).
+    """Compute BCa's limits: quantiles of the replicates at Φ(z₀ + (z₀ ± z)/(1 − a(z₀ ± z))).
 
     z₀ is Φ⁻¹ of the share of replicates below the score, a the skewness of its jackknife values /6, and z Student's
     quantile times √(G/(G − 1)) for G groups in place of the normal one.
@@ -185,7 +185,7 @@ def _accelerated(means: np.ndarray, centre: float, knife: np.ndarray) -> tuple[f
 
 
 def _jackknife(scores: Sequence[Scored], groups: Groups) -> np.ndarray:
-    """(group,) the score without each group, mean over seeds."""
+    """Return (group,) the score without each group, mean over seeds."""
     import numpy as np
 
     items = scores[0].items
@@ -200,7 +200,7 @@ def _jackknife(scores: Sequence[Scored], groups: Groups) -> np.ndarray:
 
 
 def _all_but_one(places: np.ndarray, total: int) -> Iterator[np.ndarray]:
-    """(chunk, item) ones, and zeros for the items of one group per row."""
+    """Return (chunk, item) ones, and zeros for the items of one group per row."""
     import numpy as np
 
     for first in range(0, total, CHUNK):
@@ -208,17 +208,17 @@ def _all_but_one(places: np.ndarray, total: int) -> Iterator[np.ndarray]:
 
 
 def _variance(knife: np.ndarray) -> float:
-    """The jackknife's estimate of the score's variance: (G − 1)/G Σ (θ_g − mean θ)²."""
+    """Return the jackknife's estimate of the score's variance: (G − 1)/G Σ (θ_g − mean θ)²."""
     return float((len(knife) - 1) * knife.var())
 
 
 def _kish(groups: Groups, items: int) -> float:
-    """The effective number of groups, (Σ m)² / Σ m²: their number where all have the same size (Kish, 1965)."""
+    """Return the effective number of groups, (Σ m)² / Σ m²: their number where all have the same size (Kish, 1965)."""
     return items**2 / sum(size**2 for size in Counter(groups or range(items)).values())
 
 
 def _places(groups: Groups, items: int) -> tuple[int, ...]:
-    """The number of each item's group, in the order of first appearance; empty where every item stands alone."""
+    """Return the number of each item's group, in the order of first appearance; empty where every item stands alone."""
     if groups and len(groups) != items:
         raise InputError(f"groups name the group of every item: {items} items, but {len(groups)} groups.")
     numbers: dict[Hashable, int] = {}
@@ -227,7 +227,7 @@ def _places(groups: Groups, items: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=1)
 def _item_counts(items: int, places: tuple[int, ...], seed: int, count: int) -> np.ndarray:
-    """(replicate, item) how often each item is drawn; the same for every arm, so drawn once for all of them."""
+    """Return (replicate, item) how often each item is drawn; the same for every arm, so drawn once for all of them."""
     import numpy as np
 
     groups = max(places) + 1 if places else items
@@ -237,7 +237,7 @@ def _item_counts(items: int, places: tuple[int, ...], seed: int, count: int) -> 
 
 
 def _under(scored: Scored, counts: np.ndarray) -> np.ndarray:
-    """(replicate,) scores, a chunk of replicates at a time."""
+    """Return (replicate,) scores, a chunk of replicates at a time."""
     import numpy as np
 
     chunks = [scored.under(counts[first : first + CHUNK]) for first in range(0, len(counts), CHUNK)]

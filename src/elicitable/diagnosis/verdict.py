@@ -1,4 +1,4 @@
-"""Evidence to verdict: the least invasive way that is not worse than the best by more than a margin.
+"""Decide the verdict: the least invasive way that is not worse than the best by more than a margin.
 
 Each way is compared in pairs with the best one. With the 95 % interval [low, high] of (best − way):
 
@@ -10,11 +10,11 @@ The verdict is the least invasive way that is not worse; if that way is still op
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from elicitable.diagnosis.intervals import gap
+from elicitable.diagnosis.intervals import Arm, Groups, gap
 from elicitable.values import ArmResult, CurvePoint
 
 OPEN_LABELS = ("out-of-reach", "inconclusive")  # the verdicts that speak of no rung
@@ -25,7 +25,7 @@ Standing = Literal["enough", "worse", "open"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm beside the best: the mean and interval of (best − arm), and where that leaves it.
+    """Hold one arm beside the best: the mean and interval of (best − arm), and where that leaves it.
 
     ``outpaced_by`` solved the task in half the steps after which this arm was cut off while still improving.
     """
@@ -40,7 +40,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Decision:
-    """A label, the reasons for it in the order a person would want them, and what it rests on.
+    """Hold a label, the reasons for it in the order a person would want them, and what it rests on.
 
     ``answer`` is the arm that the label speaks of, if it speaks of one.
     """
@@ -51,33 +51,70 @@ class Decision:
     answer: str = ""
 
 
-def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int) -> Decision:
-    """The verdict of a race.
+def right_or_wrong(arm: ArmResult) -> Arm:
+    """Take an arm's outcomes per item as they are, for a score that is the share of right answers."""
+    return arm.correct
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Hold what a decision rests on besides the arms.
+
+    ``margin`` is how much worse still counts as good enough, in units of the score, whose best is ``highest``.
+    ``outcome`` gives what the intervals draw from; items of one of the ``groups`` are drawn together.
+    """
+
+    margin: float
+    seed: int
+    outcome: Callable[[ArmResult], Arm] = right_or_wrong
+    groups: Groups = ()
+    highest: float = 1.0
+
+
+def decide(
+    arms: Sequence[ArmResult],
+    *,
+    margin: float,
+    floor: float,
+    seed: int,
+    outcome: Callable[[ArmResult], Arm] = right_or_wrong,
+    groups: Groups = (),
+    highest: float = 1.0,
+) -> Decision:
+    """Decide the verdict of a race.
 
     Args:
         arms: results on the same test items, in the same order of items.
         margin: how much worse (share of items) still counts as good enough.
         floor: what always giving the one most common answer scores; the best must beat it by the margin.
         seed: of the bootstrap.
+        outcome, groups, highest: see :class:`Terms`.
     """
+    terms = Terms(margin, seed, outcome, groups, highest)
     judged = [arm for arm in arms if arm.status == "ok" and arm.correct and not arm.is_control]
     if not judged:
         return Decision("inconclusive", ("No arm of the race finished; see each arm's status for the reason.",))
     best = max(judged, key=lambda arm: arm.mean or 0.0)
     solver = min((arm for arm in judged if arm.stopped == "solved"), key=lambda arm: arm.steps, default=None)
-    compared = tuple(compare(best, arm, margin, seed, solver) for arm in judged)
+    compared = tuple(compare(best, arm, terms, solver) for arm in judged)
     assert best.low is not None
     assert best.mean is not None
     if best.low <= floor + margin and best.mean <= floor + 2 * margin:
         label, reason = _out_of_reach(best, floor, judged)
         return Decision(label, (reason, *_missing(arms)), compared)
-    return _climb(compared, best, margin, arms)
+    return _climb(compared, best, terms, arms)
 
 
-def compare(best: ArmResult, arm: ArmResult, margin: float, seed: int, solver: ArmResult | None = None) -> Comparison:
-    """``arm`` beside ``best``, in pairs over items. ``solver`` is the arm that solved the task in the fewest steps: who
-    had twice its steps had a fair share, and is judged by where it stands."""
-    mean, low, high = gap(best.correct, arm.correct, seed) if arm is not best else (0.0, 0.0, 0.0)
+def compare(best: ArmResult, arm: ArmResult, terms: Terms, solver: ArmResult | None = None) -> Comparison:
+    """Compare ``arm`` with ``best``, in pairs over items.
+
+    ``solver`` is the arm that solved the task in the fewest steps. Whoever had twice its steps had a fair share, and is
+    judged by where it stands.
+    """
+    margin = terms.margin
+    mean, low, high = (
+        gap(terms.outcome(best), terms.outcome(arm), terms.seed, terms.groups) if arm is not best else (0.0, 0.0, 0.0)
+    )
     standing: Standing = "enough" if high <= margin else "worse" if low > margin else "open"
     had_its_share = solver is not None and arm.steps >= SHARE * solver.steps
     if standing == "worse" and not had_its_share and (could_catch_up(arm, best, margin) or is_barely_trained(arm)):
@@ -85,8 +122,9 @@ def compare(best: ArmResult, arm: ArmResult, margin: float, seed: int, solver: A
     return Comparison(arm, mean, low, high, standing, solver if had_its_share and is_rising(arm) else None)
 
 
-def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arms: Sequence[ArmResult]) -> Decision:
-    """Up the ladder to the first rung that is not worse than the best."""
+def _climb(compared: tuple[Comparison, ...], best: ArmResult, terms: Terms, arms: Sequence[ArmResult]) -> Decision:
+    """Climb the ladder to the first rung that is not worse than the best."""
+    margin = terms.margin
     reasons: list[str] = []
     for step in sorted({c.arm.rung for c in compared}):
         rung = [c for c in compared if c.arm.rung == step]
@@ -94,7 +132,7 @@ def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arm
         if enough:
             winner = min(enough, key=lambda c: (c.mean, c.arm.budget.numbers_trained))
             above = [c.arm for c in compared if c.arm.rung > step]
-            if _weights_had_no_chance(above, winner.arm, margin):
+            if _weights_had_no_chance(above, winner.arm, terms):
                 return Decision("inconclusive", (_no_chance(above, winner.arm), *reasons, *_missing(arms)), compared)
             reasons = [_won(winner, best, margin), *reasons, *_still_rising(above), *_missing(arms)]
             return Decision(step.label, tuple(reasons), compared, winner.arm.method)
@@ -106,10 +144,10 @@ def _climb(compared: tuple[Comparison, ...], best: ArmResult, margin: float, arm
     raise AssertionError("the best arm is never worse than itself")
 
 
-def _weights_had_no_chance(above: Sequence[ArmResult], winner: ArmResult, margin: float) -> bool:
-    """Whether weight methods took part, could still be better by more than the margin, and were all hardly trained."""
+def _weights_had_no_chance(above: Sequence[ArmResult], winner: ArmResult, terms: Terms) -> bool:
+    """Say whether weight methods took part, could still win by more than the margin, and were all hardly trained."""
     weights = [arm for arm in above if arm.rung.group == "weights"]
-    has_room = winner.mean is not None and winner.mean + margin < 1.0
+    has_room = winner.mean is not None and winner.mean + terms.margin < terms.highest
     return has_room and bool(weights) and all(is_barely_trained(arm) for arm in weights)
 
 
@@ -176,7 +214,7 @@ def _open(closest: Comparison, best: ArmResult, margin: float) -> str:
 
 
 def _settle(closest: Comparison, margin: float) -> str:
-    """How many more test items or seeds would shrink the interval off the margin (width falls as 1/√n)."""
+    """Count how many more test items or seeds would shrink the interval off the margin (width falls as 1/√n)."""
     half = (closest.high - closest.low) / 2
     distance = abs(margin - closest.mean)
     if distance < 0.1 * half:
@@ -187,7 +225,7 @@ def _settle(closest: Comparison, margin: float) -> str:
 
 
 def _out_of_reach(best: ArmResult, floor: float, judged: list[ArmResult]) -> tuple[str, str]:
-    """Label and reason where nothing beats the floor: more time or a weight method may still do it, or nothing does."""
+    """Return label and reason where nothing beats the floor: whether more time or a weight method may still do it."""
     rising = ", ".join(arm.method for arm in judged if is_rising(arm))
     short = ", ".join(f"{arm.method} ({arm.steps} steps)" for arm in judged if is_barely_trained(arm))
     if rising:
@@ -212,7 +250,7 @@ def _out_of_reach(best: ArmResult, floor: float, judged: list[ArmResult]) -> tup
 
 
 def _missing(arms: Sequence[ArmResult]) -> list[str]:
-    """What the reasons owe the reader besides: arms that took no part, and seeds that are missing from a score."""
+    """Say what the reasons owe the reader besides: arms that took no part, and seeds that are missing from a score."""
     lost = [
         f"{arm.method} took no part: {arm.status}{f' ({arm.reason})' if arm.reason else ''}."
         for arm in arms
@@ -222,30 +260,30 @@ def _missing(arms: Sequence[ArmResult]) -> list[str]:
 
 
 def is_rising(arm: ArmResult) -> bool:
-    """Whether an arm was cut off while its validation score still rose by a point or more in its last third."""
+    """Say whether an arm was cut off while its validation score still rose by a point or more in its last third."""
     return arm.stopped in ("time", "steps") and slope(arm) > 0.01
 
 
 def is_barely_trained(arm: ArmResult) -> bool:
-    """Whether an arm was cut off within its first :data:`FEWEST_STEPS`."""
+    """Say whether an arm was cut off within its first :data:`FEWEST_STEPS`."""
     return arm.stopped in ("time", "steps") and arm.steps < FEWEST_STEPS
 
 
 def could_catch_up(arm: ArmResult, best: ArmResult, margin: float) -> bool:
-    """Whether an arm that was cut off would, at the pace of its last third, reach the best within twice its time."""
+    """Say whether an arm that was cut off would reach the best within twice its time, at the pace of its last third."""
     if arm.stopped not in ("time", "steps") or arm.mean is None or best.mean is None:
         return False
     return slope(arm) > 0.01 and arm.mean + 3 * slope(arm) >= best.mean - margin
 
 
 def slope(arm: ArmResult) -> float:
-    """Rise of the validation score over the last third of the steps, mean over seeds."""
+    """Measure the rise of the validation score over the last third of the steps, mean over seeds."""
     rises = [_rise(curve) for curve in arm.curves if len(curve) >= 3]
     return sum(rises) / len(rises) if rises else 0.0
 
 
 def _rise(curve: tuple[CurvePoint, ...]) -> float:
-    """Best of the last third minus best before it."""
+    """Subtract the best before the last third from the best of it."""
     border = curve[-1].step * 2 / 3
     before = [p.validation or 0.0 for p in curve if p.step <= border]
     after = [p.validation or 0.0 for p in curve if p.step > border]

@@ -1,1 +1,4 @@
-"""One paper object a file, as frozen data: what to run, what the source reports, and what would count as the same."""
+"""State the paper's claims as frozen data, one file per paper object.
+
+Each says what to run, what the source reports, and what would count as the same.
+"""

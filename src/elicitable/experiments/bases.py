@@ -1,8 +1,9 @@
-"""The pretrained toys of section 5. Pretraining is a trial like any other; experiments that name the same one share it.
+"""Define the pretrained toys of section 5.
 
-Iterations and rates are ours, found by sweep: the companion pretrains for 20,000 to 40,000 iterations at 5e-4. The
-content's offset reaches as far as the longest prefix of the experiments that use the toy, and no further: the wider it
-varies, the longer the attention takes to form (docs/log.md).
+Pretraining is a trial like any other, and experiments that name the same one share it. The iterations and rates are
+ours, found by a sweep; the companion pretrains for 20,000 to 40,000 iterations at 5e-4. During pretraining the content
+stands at a random offset, which reaches as far as the longest prefix of the experiments that use the toy and no
+further: the wider it varies, the longer the attention takes to form (docs/log.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The experiments: every file of this folder that defines an ``EXPERIMENT``, in the order of the paper."""
+"""Find the experiments: every file of this folder that defines an ``EXPERIMENT``, in the order of the paper."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from elicitable.experiments.experiment import PRESETS, Experiment, Preset
 
 
 def found_in(folders: Iterable[str]) -> tuple[Experiment, ...]:
-    """The ``EXPERIMENT`` of every file in ``folders``, which belong to this room, in the order of the paper."""
+    """Return the ``EXPERIMENT`` of every file in ``folders``, which belong to this room, in the order of the paper."""
     modules = [import_module(f"{room.__name__}.{one.name}") for one in pkgutil.iter_modules(folders)]
     return tuple(sorted((one.EXPERIMENT for one in modules if hasattr(one, "EXPERIMENT")), key=place_in_the_paper))
 
 
 def place_in_the_paper(experiment: Experiment) -> tuple[bool, bool, str, str]:
-    """What to sort by: sections come before appendices, and those before what is from elsewhere; then names.
+    """Say what to sort by: sections come before appendices, and those before what is from elsewhere; then names.
 
     >>> [place_in_the_paper(one)[2] for one in experiments_named(["prefix-use", "new-task"])]
     ['5.1', 'B']
@@ -33,7 +33,7 @@ EXPERIMENTS: tuple[Experiment, ...] = found_in(room.__path__)
 
 
 def experiments_named(names: Sequence[str] = ()) -> tuple[Experiment, ...]:
-    """The experiments of those names in the paper's order; all of them when none is named.
+    """Return the experiments of those names in the paper's order; all of them when none is named.
 
     Raises:
         UnknownNameError: there is none of that name; the message lists near matches.
@@ -49,7 +49,7 @@ def experiments_named(names: Sequence[str] = ()) -> tuple[Experiment, ...]:
 
 
 def preset_named(name: str) -> Preset:
-    """The preset of that name.
+    """Return the preset of that name.
 
     Raises:
         UnknownNameError: there is none.

@@ -1,4 +1,4 @@
-"""Section 5, "combine skills": a prefix puts pretrained skills together, and does not learn one that is unlike them."""
+"""Test section 5, "combine skills": a prefix puts pretrained skills together, and does not learn one unlike them."""
 
 from __future__ import annotations
 

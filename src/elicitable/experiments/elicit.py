@@ -1,4 +1,4 @@
-"""Section 5, "elicit a pretrained task": one virtual token chooses among skills the model already has."""
+"""Test section 5, "elicit a pretrained task": one virtual token chooses among skills the model already has."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _elicited(method: str) -> tuple[Claim, ...]:
 
 
 def _others(method: str) -> tuple[Claim, ...]:
-    """The source says 0 to 0.7 of every other task."""
+    """Claim that every other task scores 0 to 0.7, as the source says."""
     return tuple(
         Claim(
             f"{method} for {task} leaves no {other}",

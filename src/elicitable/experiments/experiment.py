@@ -1,4 +1,4 @@
-"""What an experiment is: trials to run, claims to hold them against, a figure to draw. Data only; nothing runs here.
+"""Define an experiment: trials to run, claims to hold them against, a figure to draw. It is data; nothing runs here.
 
 A *trial* is named within its experiment. Each seed of a preset runs it once; an adaptation also once per learning
 rate and restart, of which the one with the best validation score counts. Seed 0 sweeps every rate; the seeds after it
@@ -18,13 +18,13 @@ Outcome = Literal["reproduced", "differs", "not testable here", "not run yet"]
 Relation = Literal["at most", "at least", "within"]
 Options = tuple[tuple[str, Any], ...]
 
-# Frozen like the rest: a digit task that is added to the package later is no part of these experiments.
+# Frozen like the rest: a digit task that is added to the package later is not part of these experiments.
 DIGIT_TASKS = ("ascending", "descending", "add-1", "add-2", "ascending-add-1", "double-histogram")
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How an adaptation is trained, all but its learning rate; the fields of the training room's plan."""
+    """Say how an adaptation is trained, all but its learning rate; the fields of the training room's plan."""
 
     steps: int
     batch: int = 64
@@ -74,7 +74,7 @@ class Adapt:
     later_rates: tuple[float, ...] = ()
 
     def rates_at(self, seed: int) -> tuple[float, ...]:
-        """The learning rates that are run at ``seed``: seed 0 sweeps them all."""
+        """Return the learning rates that are run at ``seed``: seed 0 sweeps them all."""
         return self.later_rates if seed and self.later_rates else self.rates
 
 
@@ -97,7 +97,7 @@ Planned = Pretrain | Adapt | Measure  # a trial as an experiment plans it, befor
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a value must satisfy: at most or at least ``value``, or within ``value`` of what the source reports.
+    """State what a value must satisfy: at most or at least ``value``, or within ``value`` of what the source reports.
 
     >>> Bound("at most", 1.0).holds(0.3, source=None), Bound("within", 2.0).holds(5.0, source=8.0)
     (True, False)
@@ -107,7 +107,7 @@ class Bound:
     value: float
 
     def holds(self, found: float, source: float | None) -> bool:
-        """Whether ``found`` satisfies it.
+        """Say whether ``found`` satisfies it.
 
         Raises:
             InputError: "within" needs a value in the source to be within of.
@@ -123,7 +123,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One number of an experiment: a trial by name, and one of its measurements (a task's name is its score, in %)."""
+    """Name one number of an experiment: a trial, and one of its measurements (a task's name is its score, in %)."""
 
     trial: str
     measurement: str
@@ -131,7 +131,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What the source says about one cell (or about ``cell`` − ``minus``), and what would count as the same.
+    """State what the source says about one cell (or about ``cell`` − ``minus``), and what would count as the same.
 
     ``source`` is the printed figure in ``unit``; None where the source says it in words only, or not at all.
     ``beside`` is a cell worth looking at where the claim differs.
@@ -146,13 +146,13 @@ class Claim:
     beside: Cell | None = None
 
     def outcome(self, found: float) -> Outcome:
-        """``reproduced`` or ``differs``."""
+        """Return ``reproduced`` or ``differs``."""
         return "reproduced" if self.bound.holds(found, self.source) else "differs"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What is drawn: ``kind`` names a figure of :mod:`elicitable.report.experiment_figures`, of the named trials."""
+    """Say what is drawn: ``kind`` names a figure of :mod:`elicitable.report.experiment_figures`, for these trials."""
 
     kind: str
     trials: tuple[str, ...]
@@ -161,7 +161,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """One paper object.
+    """State one paper object.
 
     ``deviations`` say how ours differs from the companion code where that could matter. ``companion_seconds`` is what
     one seed of it takes there on two cores: its iterations times the seconds that one was measured to take.
@@ -177,7 +177,7 @@ class Experiment:
     companion_seconds: float | None = None
 
     def trial(self, name: str) -> Planned:
-        """The trial of that name.
+        """Return the trial of that name.
 
         Raises:
             InputError: there is none.
@@ -190,7 +190,7 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """How much is run: every trial at seeds 0 … ``seeds`` − 1."""
+    """Say how much is run: every trial at seeds 0 … ``seeds`` − 1."""
 
     name: str
     seeds: int

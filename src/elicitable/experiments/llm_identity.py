@@ -1,4 +1,4 @@
-"""Section 4 on a real language model: a prefix rescales content attention and adds a bias, layer by layer.
+"""Test section 4 on a real language model: a prefix rescales content attention and adds a bias, layer by layer.
 
 A^pt_ij = (1 − α_i)·A_ij        t^pt_i = Σ_{j∈prefix} A^pt_ij W_V s_j + (1 − α_i)·t_i
 """

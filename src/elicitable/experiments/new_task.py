@@ -1,4 +1,4 @@
-"""Section 5, "new task": a prefix cannot teach a one-layer model an attention pattern it never learned."""
+"""Test section 5, "new task": a prefix cannot teach a one-layer model an attention pattern it never learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Appendix B: trained prefixes put nearly all their mass on one or two positions a layer, whatever the input."""
+"""Test appendix B: trained prefixes put nearly all their mass on one or two positions per layer, whatever the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 5, "same budget": rank-1 LoRA learns with 12,288 numbers what a prefix of 12,288 numbers does not.
+"""Test section 5, "same budget": rank-1 LoRA learns with 12,288 numbers what a prefix of 12,288 numbers does not.
 
 The two arms of the source never had the same learning rate; here each arm is swept over its own range, and the best
 on validation counts. The whole sweep is kept and shown.

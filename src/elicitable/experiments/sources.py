@@ -1,8 +1,8 @@
-"""What the experiments read and did not make themselves, by the fingerprint that it had when they were defined.
+"""Pin what the experiments read but did not make themselves, by its fingerprint when they were defined.
 
-The fingerprint is part of a trial's identity, so it must be known before anything is fetched or loaded; and it is
-compared with what is found before a trial runs. Reviews: as a task says it. Passages: of their texts. SmolLM2: of its
-weights in float32, whatever version of transformers configures it.
+A fingerprint is part of a trial's identity, so it has to be known before anything is fetched or loaded. Before a trial
+runs, it is compared with what is found. For the reviews it is what the task says, for the passages that of their texts,
+and for SmolLM2 that of its weights in float32, whatever version of transformers configures it.
 """
 
 from __future__ import annotations

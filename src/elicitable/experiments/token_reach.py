@@ -1,4 +1,4 @@
-"""Section 3, the experiment: single virtual tokens reach completions that no single hard token does."""
+"""Test section 3: single virtual tokens reach completions that no single hard token does."""
 
 from __future__ import annotations
 

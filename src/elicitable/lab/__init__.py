@@ -1,1 +1,1 @@
-"""The laboratory: the paper's experiments as jobs, who runs them, and what came of them."""
+"""Run the paper's experiments as jobs, on one machine or on many, and say what came of them."""

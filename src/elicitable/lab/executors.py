@@ -1,7 +1,8 @@
-"""Who runs the jobs: this process, processes on this machine, or a cluster. One contract, equal records from all.
+"""Run the jobs: in this process, in processes on this machine, or on a cluster.
 
-An executor maps a function over items, starts an item when what it needs is done, and says when each is done. The
-function and the items are plain data, so that they can travel.
+An executor maps a function over items. It starts an item as soon as everything that the item needs is done, and it says
+when each one is done. The function and the items are plain data, so that they can travel. All executors keep one
+contract, and their records are equal.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ RETRIES = 3
 
 
 class Executor(ABC):
-    """The contract. A subclass says how one item is started and how the next finished one is waited for."""
+    """State the contract. A subclass says how one item is started and how the next finished one is waited for."""
 
     name: str
     at_once: int = 1  # how many may be under way
@@ -39,7 +40,7 @@ class Executor(ABC):
         needs: Mapping[int, Sequence[int]] | None = None,
         told: Callable[[int, R], None] | None = None,
     ) -> list[R]:
-        """``[function(item) for item in items]``, as many at a time as there are workers.
+        """Return ``[function(item) for item in items]``, as many at a time as there are workers.
 
         Of the items that could start, the first of ``items`` does: what is cut short has done the first ones whole.
 
@@ -85,7 +86,7 @@ class Executor(ABC):
 
 
 class Inline(Executor):
-    """One after the other in this process: for a debugger, and as the reference for the other two."""
+    """Run one after the other in this process: for a debugger, and as the reference for the other two."""
 
     name = "inline"
 
@@ -104,7 +105,7 @@ class Inline(Executor):
 
 
 class LocalProcesses(Executor):
-    """Processes on this machine, each pinned to one thread: on two cores two jobs take the time of one.
+    """Run processes on this machine, each pinned to one thread: on two cores two jobs take the time of one.
 
     A worker that dies (killed, out of memory) is replaced and its item started again, at most :data:`RETRIES` times
     without any item finishing in between.
@@ -141,7 +142,7 @@ class LocalProcesses(Executor):
             self._renew([])
 
     def _renew(self, more: list[tuple[int, Callable[[Any], Any], Any]]) -> None:
-        """A new pool for what was running when a worker died."""
+        """Start a new pool for what was running when a worker died."""
         self._deaths += 1
         lost = [*self._running.values(), *more]
         self._stop()
@@ -162,7 +163,7 @@ class LocalProcesses(Executor):
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Count the cores that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -183,7 +184,7 @@ def _follow(parent: int) -> None:
 
 
 def executor_named(name: str, workers: int | None = None, address: str | None = None) -> Executor:
-    """The executor of that name: ``local``, ``inline`` or ``ray`` (``address`` of a cluster; None starts one here).
+    """Make the executor called ``local``, ``inline`` or ``ray`` (with the cluster's ``address``; None starts one here).
 
     Raises:
         UnknownNameError: no such executor.

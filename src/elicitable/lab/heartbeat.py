@@ -1,9 +1,9 @@
-"""How far a running job is, for whoever looks at the folder: this run's own display, or ``--status`` beside it.
+"""Tell how far a running job is, both to the display of its own run and to ``--status`` beside it.
 
-    out/running/<identity>.json    written by the worker about once a second, gone with the record
+    out/running/<identity>.json    written by the worker about once a second, removed when the record is there
 
-A file works for processes here and for workers of a cluster alike. Nothing is decided by it: one that cannot be read
-or written is left alone.
+Files work for processes on this machine and for the workers of a cluster alike. Nothing is decided by them: a file that
+cannot be read or written is left alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EVERY_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Beat:
-    """``share`` of the work in [0, 1] after ``seconds``; ``text`` says what was seen last."""
+    """Hold ``share`` of the work in [0, 1] after ``seconds``; ``text`` says what was seen last."""
 
     share: float = 0.0
     seconds: float = 0.0
@@ -35,7 +35,7 @@ class Beat:
 
 
 class Heartbeat:
-    """The worker's end. ``began`` is a reading of the monotonic clock."""
+    """Tell how far the job is, from the worker's end. ``began`` is a reading of the monotonic clock."""
 
     def __init__(self, path: Path, began: float) -> None:
         self.path, self.began = path, began
@@ -43,13 +43,13 @@ class Heartbeat:
         self._validation = ""
 
     def point(self, point: CurvePoint, share: float) -> None:
-        """Progress of a training."""
+        """Tell the progress of a training."""
         if point.validation is not None:
             self._validation = f", validation {point.validation:.3f}"
         self.say(f"step {point.step:,}, loss {point.loss_nats:.3f}{self._validation}", share, point.step)
 
     def say(self, text: str, share: float, steps: int = 0) -> None:
-        """Progress of anything."""
+        """Tell the progress of anything."""
         now = time.monotonic()
         if now - self._last < EVERY_SECONDS:
             return
@@ -59,17 +59,17 @@ class Heartbeat:
             replace_file(self.path, json.dumps(asdict(beat)).encode())
 
     def stop(self) -> None:
-        """The job is recorded."""
+        """Remove the file, since the job is recorded."""
         self.path.unlink(missing_ok=True)
 
 
 def heartbeat_path(folder: Path, identity: str) -> Path:
-    """Where the job of that identity says how far it is."""
+    """Return the path at which the job of that identity says how far it is."""
     return folder / "running" / f"{identity}.json"
 
 
 def read_beat(folder: Path, identity: str) -> Beat | None:
-    """What was said last; None where nothing readable was said."""
+    """Read what was said last; None where nothing readable was said."""
     try:
         return Beat(**json.loads(heartbeat_path(folder, identity).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""One job: a trial of an experiment at one seed, learning rate and restart. Its record goes to the store.
+"""Run one job, a trial of an experiment at one seed, learning rate and restart, and keep its record in the store.
 
 A job runs on one thread, so that its record does not depend on how many cores a machine has or on who runs it.
 """
@@ -50,7 +50,7 @@ _NOT_OF_ONE_RUN = ("name", "rates", "later_rates", "restarts", "texts")
 
 @dataclass(frozen=True)
 class Job:
-    """What to run. ``base`` is the job whose weights it adapts; None where the base is a model by name."""
+    """Say what to run. ``base`` is the job whose weights it adapts; None where the base is a model by name."""
 
     trial: Planned
     seed: int
@@ -59,7 +59,7 @@ class Job:
     base: Job | None = None
 
     def spec(self) -> dict[str, Any]:
-        """Identity: everything that can change the record, and nothing else; names of trials do not.
+        """Return the identity: everything that can change the record, and nothing else. Names of trials do not count.
 
         ``data`` holds the fingerprint of every task, text and model that is read. In the first form of a spec it held
         those of digit tasks alone; the store still finds such records (:mod:`elicitable.records.form_1`).
@@ -82,12 +82,12 @@ class Job:
 
     @property
     def identity(self) -> str:
-        """The name of its folder in the store."""
+        """Return the name of its folder in the store."""
         return identity(self.spec())
 
     @property
     def work(self) -> float | None:
-        """Rows times numbers of a toy that they pass, at most (training may end sooner); None where it is no toy."""
+        """Estimate the work as rows times the weights that each passes, for a whole training; None without a toy."""
         trial, base = self.trial, self.base.trial if self.base is not None else self.trial
         if not isinstance(base, Pretrain):
             return None
@@ -95,7 +95,7 @@ class Job:
         return float(how.steps * how.batch * base.toy.layers * base.toy.d_model**2)
 
     def describe(self) -> str:
-        """One line for a person."""
+        """Describe the job in one line for a person."""
         rate = "" if self.rate is None else f", rate {self.rate:g}"
         restart = f", restart {self.restart}" if self.restart else ""
         return f"{self.trial.name}, seed {self.seed}{rate}{restart}"
@@ -103,7 +103,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Order:
-    """A job and where its record goes; plain data, so that any process can take it.
+    """Hold a job and where its record goes, as plain data that any process can take.
 
     ``needs_weights`` says that other jobs build on it: a record without its weights is not enough.
     """
@@ -116,14 +116,14 @@ class Order:
 
 
 def is_final(record: TrialRecord | None, retry: bool = False) -> bool:
-    """Whether nothing is left to do: what could not be tested is tried again, a failure only when asked."""
+    """Say whether nothing is left to do: what could not be tested is tried again, a failure only when asked."""
     if record is None or record.status == "untestable":
         return False
     return not (retry and record.status == "failed")
 
 
 def run_job(order: Order) -> TrialRecord:
-    """The job's record: from the store if it is there, else by running it, from its checkpoint if it has one.
+    """Return the job's record: from the store if it is there, else by running it, from its checkpoint if it has one.
 
     A failure is recorded with its traceback. What goes wrong with the store itself is raised.
 
@@ -161,18 +161,18 @@ def run_job(order: Order) -> TrialRecord:
 
 
 def lacks_weights(store: Store, spec: dict[str, Any]) -> bool:
-    """Whether the weights that a record speaks of are not there: records are kept without them in an archive."""
+    """Say whether the weights that a record speaks of are not there: records are kept without them in an archive."""
     record = kept_trial(store, spec)
     return record is not None and record.is_ok and not store.has_state(spec)
 
 
 def _beside(checkpoint: Checkpoint) -> Path:
-    """A folder for the parts of a trial that keeps its own."""
+    """Return a folder for the parts of a trial that keeps its own."""
     return checkpoint.path.with_suffix("")
 
 
 def checkpoint_of(store: Store, job: Job, every_seconds: float = CHECKPOINT_SECONDS) -> Checkpoint:
-    """Where a running job keeps itself."""
+    """Return the checkpoint in which a running job keeps itself."""
     from elicitable.training.checkpoint import Checkpoint
 
     assert store.folder is not None
@@ -242,7 +242,7 @@ def _adapt(job: Job, trial: Adapt, store: Store, checkpoint: Checkpoint, beat: H
 
 
 def _look(model: Model, adaptation: Adaptation, measures: tuple[str, ...], task: Task) -> Found:
-    """The measurements and pictures that a trial asks for."""
+    """Return the measurements and pictures that a trial asks for."""
     from elicitable.lab.measures import LOOKS
 
     found: Found = {"measurements": {}, "pictures": {}}
@@ -268,7 +268,7 @@ def _measure(job: Job, trial: Measure, checkpoint: Checkpoint, beat: Heartbeat) 
 
 
 def _base(job: Job, trial: Adapt, store: Store) -> Model:
-    """The model to adapt: a toy with the weights of the base's record, or a model by name."""
+    """Return the model to adapt: a toy with the weights of the base's record, or a model by name."""
     if job.base is None:
         return model_named(trial.base)
     import torch
@@ -291,7 +291,7 @@ def _base(job: Job, trial: Adapt, store: Store) -> Model:
 def _scores(
     model: Model, adaptation: Adaptation, tasks: tuple[str, ...], items: int, plan: Plan
 ) -> dict[str, Outcomes]:
-    """Outcomes on the test split of every named task, item by item."""
+    """Score every named task on its test split, item by item."""
     import torch
 
     from elicitable.training.evaluate import Reading, evaluate

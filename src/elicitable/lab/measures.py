@@ -1,9 +1,11 @@
-"""What the trials of the experiments look at besides scores: pictures and measurements, small enough for a record.
+"""Look at what a trial shows besides its scores: measurements and pictures that are small enough for a record.
 
-A measure is one function here. ``@look`` makes it one of an adaptation, which the ``measures`` of a planned trial may
-name; ``@question`` one of a model by name, which the ``what`` of a planned measurement may.
+A measure is one function in this file. Decorate it with ``@look`` if it looks at an adaptation; the ``measures`` of a
+planned trial name it. Decorate it with ``@question`` if it asks something of a model by name; the ``what`` of a planned
+measurement names it.
 
-Pictures are taken in the model's own precision, without autocast: an identity that holds exactly must be seen to.
+Pictures are taken in the model's own precision, without autocast, because an identity that holds exactly has to look
+exact.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ INSPECTED_TOKENS = 96
 
 
 class Found(TypedDict):
-    """What a measure adds to a record: numbers by name, and pictures, which are plain data, by the measure's name."""
+    """Hold what a measure adds to a record: numbers by name, and pictures (plain data) by the measure's name."""
 
     measurements: dict[str, float]
     pictures: dict[str, Any]
@@ -48,7 +50,7 @@ class Found(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A measure of an adaptation, and how many items of the test split it is taken on."""
+    """Hold a measure of an adaptation, and how many items of the test split it is taken on."""
 
     take: Callable[[Model, Adaptation, Sequence[Item]], Found]
     items: int
@@ -56,7 +58,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A measure of a model by name. One that ``keeps_parts`` is given a folder for them, and tells its progress."""
+    """Hold a measure of a model by name. If it ``keeps_parts``, it gets a folder for them and tells its progress."""
 
     ask: Callable[..., Found]
     keeps_parts: bool
@@ -89,7 +91,7 @@ def question(name: str, *, keeps_parts: bool = False) -> Callable[[Callable[...,
 
 @look("attention", items=1)
 def attention(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> Found:
-    """Attention of the first head of the first layer on the first item, (query, prefix then content), in [0, 1]."""
+    """Return the attention of the first layer's first head on one item, (query, prefix then content), in [0, 1]."""
     batch = encode(model, items[:1])
     pattern = joint_pattern(_first_layer(model, [adaptation], batch))
     weights = torch.cat([pattern.prefix, pattern.content], dim=-1)[0, 0]
@@ -103,7 +105,7 @@ def attention(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> Fo
 
 @look("activations", items=10)  # as in the source's figure
 def activations(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> Found:
-    """Outputs of the first head of the first layer before and after ``adaptation``, where the answer begins.
+    """Return the outputs of the first head of the first layer before and after ``adaptation``, where the answer begins.
 
     ``before`` and ``after`` are (item, d_value). With a context ``before`` is t, the content's output on its own, and
     ``bias`` the mean direction of Σ_{j∈prefix} A^pt_j W_V s_j / α over items; with one virtual token every item has
@@ -124,7 +126,7 @@ def activations(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> 
 
 
 def _first_layer(model: Model, parts: Sequence[Any], batch: Batch) -> Operands:
-    """The first layer's attention call on ``batch``."""
+    """Return the first layer's attention call on ``batch``."""
     seen: list[Operands] = []
 
     def keep(call: Call) -> None:
@@ -137,13 +139,13 @@ def _first_layer(model: Model, parts: Sequence[Any], batch: Batch) -> Operands:
 
 
 def _nested(values: Tensor, digits: int) -> Any:
-    """A tensor as nested lists, rounded; −0 is 0."""
+    """Return a tensor as nested lists, rounded; −0 is 0."""
     return (torch.round(values.double() * 10**digits) / 10**digits + 0.0).tolist()
 
 
 @look("prefix use", items=64)
 def prefix_use(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> Found:
-    """Appendix B: how the prefix's mass is shared among its positions, layer by layer.
+    """Measure appendix B: how the prefix's mass is shared among its positions, layer by layer.
 
     A layer's share of a position is its mean attention over queries and heads, over the whole prefix's. The spread is
     that between the 1st and 99th percentile over queries, heads taken together, mean over positions.
@@ -168,7 +170,7 @@ def prefix_use(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> F
 
 @question("identity")
 def identity(model: Model, settings: Mapping[str, Any], seed: int) -> Found:
-    """Both equations of section 4 in every layer and head, under a random prefix: the largest residual of each."""
+    """Measure the largest residual of both equations of section 4, over layers and heads, under a random prefix."""
     prefix = method_named(settings["method"]).build(model, settings["size"], seed=seed, init="random")
     seen = inspect(model, prefix, ITEMS[: settings["texts"]])
     of_layer = [[head for head in seen.heads if head.layer == layer] for layer in range(len(seen.layers))]
@@ -196,7 +198,7 @@ def _brief(value: float) -> float:
 
 @question("token reach", keeps_parts=True)
 def reach(model: Model, settings: Mapping[str, Any], seed: int, out: Path, progress: Progress) -> Found:
-    """Section 3: distinct greedy continuations of single hard tokens, and of single trained virtual tokens.
+    """Count, as in section 3, the distinct greedy continuations of hard tokens and of trained virtual tokens.
 
     What is done is kept in ``out`` from time to time, so that a killed run goes on from there.
     """

@@ -1,7 +1,7 @@
-"""From records to the tables: ours beside the source's, and whether each claim is reproduced. Runs nothing.
+"""Turn records into tables: ours beside the source's, and whether each claim is reproduced. Nothing is run here.
 
-An adaptation was run at every rate and restart; for each seed the one with the best validation score counts, and the
-whole sweep is kept beside it.
+An adaptation was run at every rate and from every restart. For each seed, the run with the best validation score
+counts, and the whole sweep is kept beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Chosen = Mapping[int, Run]  # by seed, the run of a trial that counts
 
 
 def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """Everything the report needs, as plain data."""
+    """Collect everything that the report needs, as plain data."""
     tables = [_experiment(experiment, runs, seeds) for experiment, runs in experiments]
     records = {job.identity: record for _, runs in experiments for jobs in runs.values() for job, record in jobs}
     known = [record for record in records.values() if record is not None]
@@ -71,7 +71,7 @@ def _times(seconds: float | None, seeds: int) -> float | None:
 
 
 def _chosen(jobs: Sequence[Asked]) -> dict[int, Run]:
-    """By seed, the run whose validation score is best (then whose loss is lowest); only seeds that are complete."""
+    """Choose per seed the run of the best validation score (then of the lowest loss); only seeds that are complete."""
     chosen: dict[int, Run] = {}
     for seed in sorted({job.seed for job, _ in jobs}):
         own = [(job, record) for job, record in jobs if job.seed == seed]
@@ -112,7 +112,7 @@ def _claim(claim: Claim, chosen: Mapping[str, Chosen], runs: Runs) -> dict[str, 
 
 
 def _evidence(claim: Claim, chosen: Mapping[str, Chosen]) -> str:
-    """What a differing claim rests on: how the chosen runs ended, and what the cell beside it says."""
+    """Say what a differing claim rests on: how the chosen runs ended, and what the cell beside it says."""
     runs = list(chosen[claim.cell.trial].values())
     parts = [] if runs[0][0].rate is None else [f"best of the sweep: {_named(runs)}"]
     if claim.beside is not None and (other := _summary(chosen[claim.beside.trial], claim.beside)) is not None:
@@ -121,7 +121,7 @@ def _evidence(claim: Claim, chosen: Mapping[str, Chosen]) -> str:
 
 
 def _named(runs: Sequence[Run]) -> str:
-    """The rates, steps and ends of some runs, in one phrase."""
+    """Return the rates, steps and ends of some runs, in one phrase."""
     rates = sorted({job.rate for job, _ in runs if job.rate is not None})
     steps = [record.steps for _, record in runs]
     ends = Counter(record.stopped for _, record in runs)
@@ -135,7 +135,7 @@ def _empty() -> dict[str, Any]:
 
 
 def _missing(jobs: Sequence[Asked]) -> dict[str, str]:
-    """Why there is no number: it cannot be had here, it failed, or it was not run."""
+    """Say why there is no number: it cannot be had here, it failed, or it was not run."""
     for status in ("untestable", "failed", "diverged"):
         for _, record in jobs:
             if record is not None and record.status == status:
@@ -144,7 +144,7 @@ def _missing(jobs: Sequence[Asked]) -> dict[str, str]:
 
 
 def _values(runs: Chosen, measurement: str) -> list[float]:
-    """One value a seed; a task's score in percent."""
+    """Return one value per seed; a task's score in percent."""
     found = []
     for _, record in runs.values():
         if measurement in record.scores:
@@ -160,7 +160,7 @@ def _outcomes(runs: Chosen, measurement: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _summary(runs: Chosen, cell: Cell) -> dict[str, Any] | None:
-    """Mean and standard deviation over seeds; for a score also the bootstrap interval over items and seeds."""
+    """Return mean and standard deviation over seeds; for a score also the bootstrap interval over items and seeds."""
     values = _values(runs, cell.measurement)
     if not values:
         return None
@@ -170,7 +170,7 @@ def _summary(runs: Chosen, cell: Cell) -> dict[str, Any] | None:
 
 
 def _difference(ours: Chosen, cell: Cell, others: Chosen, minus: Cell) -> dict[str, Any] | None:
-    """``cell`` − ``minus`` over the seeds that both have, in pairs over test items."""
+    """Return ``cell`` − ``minus`` over the seeds that both have, in pairs over test items."""
     both = sorted(set(ours) & set(others))
     if not both:
         return None
@@ -234,7 +234,7 @@ def _of_sweep(job: Job, record: TrialRecord) -> dict[str, Any]:
 
 
 def _figure(figure: Figure, chosen: Mapping[str, Chosen]) -> dict[str, Any]:
-    """What there is to draw from, one of each a seed: the curves of the chosen runs, their pictures of that kind."""
+    """Collect what there is to draw from, once per seed: the curves of the chosen runs, their pictures of that kind."""
     series = []
     for name in figure.trials:
         records = [record for _, record in chosen[name].values()]

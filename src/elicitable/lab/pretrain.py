@@ -1,12 +1,12 @@
-"""``elicitable pretrain``: train a toy from fresh weights and keep it as safetensors with its record beside it."""
+"""Train a toy from fresh weights, as ``elicitable pretrain`` does, and keep its weights with its record beside them."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,10 +16,11 @@ from elicitable.methods.full import FullWeights
 from elicitable.models.model import Model
 from elicitable.models.toys import TOYS, build_toy
 from elicitable.records.provenance import versions
+from elicitable.records.trial import Outcomes, TrialRecord, record_of_fit
 from elicitable.tasks.catalog import task_from
-from elicitable.tasks.digits import RULES
+from elicitable.tasks.digit_rules import RULES
 from elicitable.training.evaluate import Reading, evaluate
-from elicitable.training.loop import Fit, Plan, Progress, train
+from elicitable.training.loop import Plan, Progress, train
 from elicitable.values import ToySpec
 
 ADVICE = "Free the place or choose another --out."
@@ -33,11 +34,12 @@ def pretrain(
     steps: int | None = None,
     learning_rate: float | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Train toy ``name`` into ``out/<name>.safetensors`` and ``out/<name>.json``; returns the record.
+) -> TrialRecord:
+    """Train toy ``name``, write ``out/<name>.safetensors`` and ``out/<name>.json``, and return the record.
 
-    Weights are stored in bfloat16 (half the bytes); the scores in the record are measured after that rounding, on the
-    test split.
+    The weights are stored in bfloat16, which takes half the bytes. The scores in the record are measured after that
+    rounding, on the test split of every digit task. The JSON file holds the toy, the plan and the seed as ``spec``,
+    and the record beside it.
 
     Raises:
         UnknownNameError: no such toy.
@@ -52,21 +54,24 @@ def pretrain(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot write to {folder}: {error.strerror}.") from error
+    began = time.monotonic()
     model = build_toy(spec, seed)
     weights = FullWeights(model)
     fit = train(model, weights, task_from(spec.task), plan_of(spec), seed, progress=progress)
     state = {key: value.to(torch.bfloat16) for key, value in weights.state().items()}
     weights.load({key: value.float() for key, value in state.items()})
-    record = _record(spec, seed, fit, _scores(model, weights))
+    record = replace(record_of_fit(fit), scores=_scores(model, weights), versions=versions())
+    record = replace(record, timing=replace(record.timing, seconds=round(time.monotonic() - began, 3)))
     with replacing_file(folder / f"{name}.safetensors", ADVICE) as partial:
         write_tensors(partial, state)
-    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    identity = {"toy": asdict(spec), "plan": asdict(plan_of(spec)), "seed": seed}
+    text = json.dumps({"spec": identity, **record.to_json()}, indent=1, sort_keys=True) + "\n"
     replace_file(folder / f"{name}.json", text.encode(), ADVICE)
     return record
 
 
 def plan_of(spec: ToySpec) -> Plan:
-    """The training plan of a toy: as for any method, with the content at random offsets and no early stop."""
+    """Plan the training of a toy: as for any method, with the content at random offsets and without an early stop."""
     return Plan(
         learning_rate=spec.learning_rate,
         steps=spec.steps,
@@ -83,22 +88,9 @@ def plan_of(spec: ToySpec) -> Plan:
     )
 
 
-def _scores(model: Model, weights: FullWeights) -> dict[str, float]:
+def _scores(model: Model, weights: FullWeights) -> dict[str, Outcomes]:
+    """Score the toy on the test split of every digit task."""
+    reading = Reading(batch=250)
     with weights.weights(model):
-        return {
-            task: evaluate(model, task_from(task).held_out("test"), None, Reading(batch=250)).mean for task in RULES
-        }
-
-
-def _record(spec: ToySpec, seed: int, fit: Fit, scores: dict[str, float]) -> dict[str, Any]:
-    return {
-        "spec": asdict(spec),
-        "plan": asdict(plan_of(spec)),
-        "seed": seed,
-        "steps": fit.steps,
-        "seconds": round(fit.seconds, 1),
-        "test_scores": scores,
-        "curve": [[point.step, point.loss_nats, point.validation] for point in fit.curve],
-        "versions": versions(),
-        "processor": fit.processor,
-    }
+        right = {name: evaluate(model, task_from(name).held_out("test"), None, reading).correct for name in RULES}
+    return {name: Outcomes.of_items(correct) for name, correct in right.items()}

@@ -1,4 +1,4 @@
-"""The distributed executor: Ray, on a cluster by address or on this machine. The only file that imports ray.
+"""Run jobs on a Ray cluster, named by address or started on this machine. This is the only file that imports ray.
 
 The folder of records must be one that every worker sees. A worker that dies is replaced by Ray and its job started
 again; it goes on from its checkpoint.
@@ -17,7 +17,7 @@ COMMAND = "pip install 'elicitable[ray]'"
 
 
 class RayCluster(Executor):
-    """Jobs as Ray tasks of one processor each, pinned to one thread.
+    """Run jobs as Ray tasks of one processor each, pinned to one thread.
 
     Args:
         address: of a running cluster (``auto``, ``host:port``, ``ray://…``); None starts one on this machine.

@@ -1,10 +1,10 @@
-"""What one token can make a trained model write: hard tokens beside trained virtual tokens.
+"""Measure what one token can make a trained model write: hard tokens beside trained virtual tokens.
 
-The input is the model's beginning-of-sequence token, where it has one, and one token more. A hard token is followed by
-one greedy continuation, so V hard tokens reach at most V of the V^L continuations of length L. A virtual token, one
-free input embedding, is trained for a target drawn at random; how often the model then writes that target exactly is
-the hit rate. The source reports for LLaMA-7B and L = 10: 24,426 distinct continuations of 32,000 hard tokens, 46,812 of
-48,218 trained virtual tokens.
+The model's input is its beginning-of-sequence token, if it has one, and one token more. A hard token is followed by one
+greedy continuation, so V hard tokens reach at most V of the V^L continuations of length L. A virtual token is one free
+input embedding, which is trained for a target drawn at random; its hit rate is how often the model then writes that
+target exactly. For LLaMA-7B and L = 10 the source reports 24,426 distinct continuations of 32,000 hard tokens, and
+46,812 hits of 48,218 trained virtual tokens.
 
 The work is kept in records of 500 hard or 16 virtual tokens, so an interrupted run goes on where its last record ended.
 
@@ -26,9 +26,9 @@ from torch import Tensor
 from elicitable.diagnosis.distinct import distinct
 from elicitable.diagnosis.intervals import wilson
 from elicitable.errors import BudgetError, InputError, UnknownNameError
+from elicitable.lab.targets import TARGETS, drawn_targets
 from elicitable.models.capture import start_token
 from elicitable.models.model import as_model
-from elicitable.models.restoring import evaluating
 from elicitable.models.speed.processor import kind
 from elicitable.records.provenance import versions
 from elicitable.records.reach import HardReach, ReachExample, TokenReach, VirtualReach
@@ -39,7 +39,6 @@ from elicitable.training.virtual_tokens import FittedTokens, continue_greedily, 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
 
-TARGETS = ("model", "random")
 HARD_CHUNK = 500
 VIRTUAL_CHUNK = 16
 RATES = (0.01, 0.03, 0.1)
@@ -66,7 +65,7 @@ def token_reach(
     progress: Progress | None = None,
     time_limit: float | None = None,
 ) -> TokenReach:
-    """Distinct greedy continuations of single hard tokens, and the hit rate of single trained virtual tokens.
+    """Count the distinct greedy continuations of single hard tokens, and the hits of single trained virtual tokens.
 
     Both are run free, greedily, in the model's own precision; only the training uses bfloat16 where that is fast. The
     learning rate is swept on targets of its own.
@@ -89,7 +88,7 @@ def token_reach(
         time_limit: seconds for the whole. Hard tokens come first; what is left is shared evenly by the virtual ones.
 
     Raises:
-        InputError: a size that is no positive number, or more tokens than the model has positions.
+        InputError: a size that is not a positive number, or more tokens than the model has positions.
         UnknownNameError: ``targets`` is neither.
         BudgetError: the time limit ended before the virtual tokens began.
         StoreError: ``out`` cannot be written to, or holds a record that cannot be read.
@@ -125,7 +124,7 @@ def token_reach(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What can change a result, apart from the model and the sample sizes."""
+    """Say what can change a result, apart from the model and the sample sizes."""
 
     length: int
     targets: str
@@ -170,12 +169,12 @@ def _check_positions(model: Model, plan: _Plan) -> None:
 
 
 def _say_nothing(what: str, share: float) -> None:
-    """No progress is shown."""
+    """Show no progress."""
 
 
 @dataclass
 class _Sitting:
-    """One run: it takes what the store has and adds what is missing."""
+    """Run once: take what the store has and add what is missing."""
 
     model: Model
     plan: _Plan
@@ -192,7 +191,7 @@ class _Sitting:
         return {"targets": self.plan.targets, "time_limit": self.plan.time_limit}
 
     def _left(self) -> float | None:
-        """Seconds left, None without a limit.
+        """Return the seconds left, None without a limit.
 
         Raises:
             BudgetError: none are left.
@@ -210,7 +209,7 @@ class _Sitting:
     # hard tokens
 
     def hard_reach(self, wanted: int) -> HardReach:
-        """Continuations of the first ``wanted`` tokens of a shuffled vocabulary."""
+        """Return the continuations of the first ``wanted`` tokens of a shuffled vocabulary."""
         vocab = self.model.anatomy.vocab
         wanted = min(wanted, vocab)
         order = torch.randperm(vocab, generator=torch_generator(self.plan.seed, "reach", "hard"))
@@ -246,7 +245,7 @@ class _Sitting:
     # virtual tokens
 
     def virtual_reach(self, wanted: int) -> VirtualReach:
-        """The hit rate of ``wanted`` virtual tokens at the best learning rate of the sweep."""
+        """Measure the hit rate of ``wanted`` virtual tokens at the best learning rate of the sweep."""
         swept = self._sweep()
         records = [self._virtual_chunk(first, wanted, swept["rate"]) for first in range(0, wanted, VIRTUAL_CHUNK)]
         targets, written, steps = (
@@ -271,7 +270,7 @@ class _Sitting:
         )
 
     def _sweep(self) -> Record:
-        """The best learning rate, found on targets that are not scored."""
+        """Find the best learning rate, on targets that are not scored."""
         steps = min(SWEEP_STEPS, self.plan.steps)
         spec = self._spec("sweep", rates=RATES, rows=SWEEP_TARGETS, steps=steps, **self._training())
         known = self.store.get(spec)
@@ -335,28 +334,25 @@ class _Sitting:
         return self.store.put(spec, record, {"vectors": fitted.vectors.cpu()})
 
     def _draw(self, name: str, rows: int) -> tuple[Tensor, Tensor]:
-        """Targets (row, length) and starts (row, d_model): the embeddings of tokens drawn uniformly."""
+        """Draw targets (row, length) and starts (row, d_model): the embeddings of tokens drawn uniformly."""
         generator = torch_generator(self.plan.seed, "reach", "virtual", name)
-        model, vocab = self.model, self.model.anatomy.vocab
-        ids = torch.randint(vocab, (rows,), generator=generator).to(model.device)
-        if self.plan.targets == "random":
-            targets = torch.randint(vocab, (rows, self.plan.length), generator=generator).to(model.device)
-        else:
-            targets = sampled_targets(model, rows, self.plan.length, generator, self.plan.after)
+        model = self.model
+        ids = torch.randint(model.anatomy.vocab, (rows,), generator=generator).to(model.device)
+        targets = drawn_targets(model, self.plan.targets, rows, self.plan.length, generator, self.plan.after)
         with torch.no_grad():
             return targets, model.embed(ids)
 
     # what is shown
 
     def text(self, ids: list[int] | tuple[int, ...]) -> str:
-        """Token ids as text; as numbers where there is no tokenizer."""
+        """Write token ids as text; as numbers where there is no tokenizer."""
         if self.model.tokenizer is None:
             return " ".join(map(str, ids))
         text: str = self.model.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         return text
 
     def _examples(self, targets: list[list[int]], written: list[list[int]], steps: list[int]) -> Iterator[ReachExample]:
-        """The first few that write their target and the first few that do not, in their order."""
+        """Return the first few that write their target and the first few that do not, in their order."""
         shown = {True: 0, False: 0}
         for number, (target, tokens, step) in enumerate(zip(targets, written, steps, strict=True), start=1):
             is_reached = step > 0
@@ -366,13 +362,13 @@ class _Sitting:
 
 
 def _right(target: list[int], written: list[int]) -> int:
-    """Tokens that are right before the first wrong one."""
+    """Count the tokens that are right before the first wrong one."""
     wrong = (place for place, (a, b) in enumerate(zip(target, written, strict=True)) if a != b)
     return next(wrong, len(target))
 
 
 def by_rate(fitted: FittedTokens, rates: Sequence[float]) -> list[dict[str, float]]:
-    """What each rate of a sweep did: targets reached, targets tried, mean loss in nats. Rows are grouped by rate."""
+    """Say what each rate of a sweep did: targets reached and tried, mean loss in nats. Rows are grouped by rate."""
     reached, losses = fitted.reached.view(len(rates), -1), fitted.losses.view(len(rates), -1).double()
     return [
         {
@@ -386,28 +382,5 @@ def by_rate(fitted: FittedTokens, rates: Sequence[float]) -> list[dict[str, floa
 
 
 def best_rate(sweep: Sequence[Mapping[str, float]]) -> float:
-    """The rate that reached most targets; of those, the one of lowest mean loss."""
+    """Return the rate that reached most targets; of those, the one of lowest mean loss."""
     return min(sweep, key=lambda entry: (-entry["reached"], entry["loss_nats"]))["rate"]
-
-
-@torch.no_grad()
-def sampled_targets(
-    model: Model, rows: int, length: int, generator: torch.Generator, after: tuple[int, ...] = ()
-) -> Tensor:
-    """(row, length) ids that the model writes at temperature 1 after ``after`` and a token drawn uniformly.
-
-    >>> import elicitable as el
-    >>> tuple(sampled_targets(el.load("toy:ascending"), 3, 4, torch_generator(0, "example")).shape)
-    (3, 4)
-    """
-    drawn = torch.randint(model.anatomy.vocab, (rows, 1), generator=generator)
-    given = torch.cat([torch.tensor(after, dtype=torch.long).expand(rows, -1), drawn], dim=1).to(model.device)
-    written, cache = [], None
-    with evaluating(model.hf):
-        for _ in range(length):
-            out = model.hf(input_ids=given, past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
-            shares = out.logits[:, -1].float().softmax(dim=-1).cpu()  # drawn on the CPU: the same on every device
-            given = torch.multinomial(shares, 1, generator=generator).to(model.device)
-            written.append(given)
-    return torch.cat(written, dim=1)

@@ -1,7 +1,7 @@
-"""Every experiment of the paper: build the graph of trials, run what is missing, say what came out.
+"""Reproduce every experiment of the paper: build the graph of trials, run what is missing, say what came out.
 
     out/
-      trials/<identity>/record.json    one folder a trial (see elicitable.records.store)
+      trials/<identity>/record.json    one folder per trial (see elicitable.records.store)
       running/<identity>.safetensors   checkpoints of trials that are under way
       running/<identity>.json          how far each of them is
       results.json                     the tables, made from the records at the end
@@ -36,20 +36,23 @@ LOCK = ".lock"
 
 
 class Watcher:
-    """Told what a run does; this one says nothing."""
+    """Hear what a run does; this one says nothing."""
 
     @contextmanager
     def watching(self, jobs: Sequence[Job], todo: Sequence[Job], store: Store) -> Iterator[None]:
-        """Around the run: all jobs, those that are yet to be run, and where their records go."""
+        """Watch the run, given all its jobs, those that are yet to be run, and where their records go."""
         yield
 
     def done(self, job: Job, record: TrialRecord) -> None:
-        """One job was run."""
+        """Hear that one job was run."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of ``--status``: ``state`` is done, failed, diverged, untestable, under way, interrupted or waiting."""
+    """Hold one line of ``--status``.
+
+    ``state`` is done, failed, diverged, untestable, under way, interrupted or waiting.
+    """
 
     experiment: str
     job: Job
@@ -115,7 +118,7 @@ def run_experiments(
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     watcher: Watcher | None = None,
 ) -> dict[str, Any]:
-    """What :func:`reproduce` does, for any experiments."""
+    """Do what :func:`reproduce` does, for any experiments."""
     store = Store(out)
     assert store.folder is not None
     folder = store.folder.absolute()
@@ -135,7 +138,7 @@ def run_experiments(
 
 
 def _todo(jobs: Sequence[Job], store: Store, retry: bool) -> tuple[list[Job], set[str]]:
-    """The jobs that are yet to be run, and the identities of the bases whose weights they need.
+    """Return the jobs that are yet to be run, and the identities of the bases whose weights they need.
 
     A base whose record is there without its weights, as in an archive, is run again only if one of them needs it.
     """
@@ -146,7 +149,7 @@ def _todo(jobs: Sequence[Job], store: Store, retry: bool) -> tuple[list[Job], se
 
 
 def results(experiments: Sequence[Experiment], preset: str, seeds: Sequence[int], store: Store) -> dict[str, Any]:
-    """The tables from the records that are there; runs nothing."""
+    """Make the tables from the records that are there; run nothing."""
     pairs = []
     for experiment in experiments:
         runs: dict[str, list[tuple[Job, TrialRecord | None]]] = {trial.name: [] for trial in experiment.trials}
@@ -164,7 +167,7 @@ def tables(
     first_seed: int = 0,
     out: str | os.PathLike[str],
 ) -> dict[str, Any]:
-    """The tables of what ``out`` holds; runs nothing and writes nothing."""
+    """Make the tables of what ``out`` holds; run nothing and write nothing."""
     chosen, which = _chosen(names, preset, seeds, first_seed)
     return results(chosen, preset, which, Store(out, is_read_only=True))
 
@@ -188,7 +191,7 @@ def export(
 
 
 def export_experiments(experiments: Sequence[Experiment], seeds: Sequence[int], store: Store, to: Path) -> list[Path]:
-    """What :func:`export` does, for any experiments."""
+    """Do what :func:`export` does, for any experiments."""
     written: set[str] = set()
     paths = []
     for experiment in experiments:
@@ -208,7 +211,7 @@ def status(
     first_seed: int = 0,
     out: str | os.PathLike[str],
 ) -> list[Line]:
-    """Where every trial stands; runs nothing. A trial that experiments share is listed under each of them."""
+    """Say where every trial stands; runs nothing. A trial that experiments share is listed under each of them."""
     chosen, which = _chosen(names, preset, seeds, first_seed)
     store = Store(out, is_read_only=True)
     unfinished = "under way" if _is_in_use(Path(out)) else "interrupted"
@@ -228,7 +231,7 @@ def _line(experiment: str, job: Job, store: Store, unfinished: str) -> Line:
 
 
 def graph(experiments: Sequence[Experiment], seeds: Sequence[int]) -> list[Job]:
-    """Every job once, bases before what is built on them; a base that several experiments name is one job.
+    """Return every job once, bases before what is built on them; a base that several experiments name is one job.
 
     Seed by seed, and within one the longest first, so that no worker is left with a long one at the end.
     """
@@ -254,7 +257,7 @@ def _base(experiment: Experiment, trial: Adapt, seed: int) -> Job | None:
 
 
 def _needs(jobs: Sequence[Job]) -> dict[int, list[int]]:
-    """By index, the indices of the bases that are yet to be run."""
+    """Return, by index, the indices of the bases that are yet to be run."""
     places = {job.identity: index for index, job in enumerate(jobs)}
     return {
         index: [places[job.base.identity]]
@@ -264,7 +267,7 @@ def _needs(jobs: Sequence[Job]) -> dict[int, list[int]]:
 
 
 def _is_in_use(folder: Path) -> bool:
-    """Whether a run holds the folder now."""
+    """Say whether a run holds the folder now."""
     if not (folder / LOCK).exists():
         return False
     try:

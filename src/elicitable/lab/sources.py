@@ -1,6 +1,6 @@
-"""What the trials of an experiment read: tasks, texts and models by name, and the fingerprint of each.
+"""Find what the trials of an experiment read, tasks, texts and models, and take the fingerprint of each.
 
-The fingerprints go into the identity of a trial, so that a record is never taken for one that was made of other data.
+The fingerprints go into the identity of a trial, so that a record is never taken for one that was made from other data.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ DIGITS = 16  # hexadecimal, of a fingerprint
 
 
 class UntestableError(Exception):
-    """A model or data that cannot be had on this machine, or that are others than the experiment was defined on."""
+    """Say that a model or data cannot be had on this machine, or are others than the experiment was defined on."""
 
 
 def fingerprints(trial: Planned) -> dict[str, str | None]:
-    """The fingerprint of everything that ``trial`` reads, by name; None where it cannot be had here.
+    """Return the fingerprint of everything that ``trial`` reads, by name; None where it cannot be had here.
 
-    A base that is pretrained is no source: it has a spec of its own.
+    A base that is pretrained is not a source: it has a spec of its own.
     """
     found = {name: PINNED.get(name) or _of_task(name) for name in _tasks(trial)}
     if isinstance(trial, Measure):
@@ -37,7 +37,7 @@ def fingerprints(trial: Planned) -> dict[str, str | None]:
 
 
 def fingerprint_of_base(name: str) -> str | None:
-    """The fingerprint of a model by name; None where it cannot be had here."""
+    """Return the fingerprint of a model by name; None where it cannot be had here."""
     return PINNED.get(name) or _of_model(name)
 
 
@@ -66,7 +66,7 @@ def _of_model(name: str) -> str | None:
 
 
 def task_named(name: str) -> Task:
-    """The task of that name, with its data at hand.
+    """Return the task of that name, with its data at hand.
 
     Raises:
         UntestableError: the data cannot be had, or are others than the experiments were defined on.
@@ -83,7 +83,7 @@ def task_named(name: str) -> Task:
 
 
 def model_named(name: str) -> Model:
-    """The model of that name on the CPU in float32.
+    """Return the model of that name on the CPU in float32.
 
     Raises:
         UntestableError: it cannot be had, or has other weights than the experiments were defined on.
@@ -114,7 +114,7 @@ def _of_texts(name: str) -> str:
 
 
 def weights_fingerprint(model: Model) -> str:
-    """SHA-256 (first 16 hex digits) over every weight's name, shape, type and bytes."""
+    """Hash by SHA-256 (first 16 hex digits) every weight's name, shape, type and bytes."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.hf.state_dict().items()):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.cache import replace_file
-from elicitable.errors import InputError, StoreError
+from elicitable.cache import replacing_file, write_tensors
+from elicitable.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG, WEIGHTS, BIN = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+ADVICE = "Free the place, or choose another folder."
 OWN_TYPE = "ELICITABLE"  # the peft_type of what PEFT has no type for
 
 
@@ -27,21 +28,21 @@ def of_base(base: str) -> dict[str, Any]:
 
 
 def write_adapter_files(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write the tensors, then the configuration, so that a folder with a configuration is whole.
+    """Write the tensors and the configuration, so that a folder with a configuration is whole.
+
+    Both are written beside their places first. An adapter that is there keeps both its files until then; afterwards
+    its configuration goes first and the new one comes last.
 
     Raises:
-        StoreError: the folder cannot be written to.
+        StoreError: the folder cannot be written to; an adapter in it is as it was.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    whole = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(whole, folder / WEIGHTS, {"format": "pt"})
-    except (OSError, SafetensorError) as error:
-        raise StoreError(f"cannot write {folder / WEIGHTS}: {error}.") from error
-    replace_file(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    with (
+        replacing_file(folder / CONFIG, ADVICE) as new_config,
+        replacing_file(folder / WEIGHTS, ADVICE) as new_weights,  # takes its place before the configuration does
+    ):
+        new_config.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_tensors(new_weights, tensors, {"format": "pt"})
+        (folder / CONFIG).unlink(missing_ok=True)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

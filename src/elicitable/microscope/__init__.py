@@ -1,1 +1,1 @@
-"""The microscope: what a context does inside a model, layer by layer and head by head."""
+"""Look at what a context does inside a model, layer by layer and head by head."""

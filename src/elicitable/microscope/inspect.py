@@ -31,7 +31,7 @@ SINK = 0.3  # a head with more than this weight on its first token has a sink th
 
 @dataclass(frozen=True, slots=True)
 class HeadFacts:
-    """One head of one layer; the same names, units and ranges as :class:`elicitable.microscope.scope.Scope`."""
+    """Hold one head of one layer; the same names, units and ranges as :class:`elicitable.microscope.scope.Scope`."""
 
     layer: int
     head: int
@@ -55,7 +55,7 @@ class HeadFacts:
 
 @dataclass(frozen=True, slots=True)
 class LayerFacts:
-    """One layer.
+    """Hold what was found in one layer.
 
     ``visible_share`` of the context is left by its sliding window. ``position_mass`` and ``position_share`` (largest
     over heads) are per context token. ``share_spread`` is appendix B's figure: the 1–99 percentile spread of a
@@ -75,7 +75,7 @@ class LayerFacts:
 
 @dataclass(frozen=True, slots=True)
 class Heatmap:
-    """One head on one text: weights (query, key) with the context (its columns first), without it, and the content
+    """Hold one head on one text: weights (query, key) with the context (its columns first), without it, and the content
     columns of the first divided by 1 − α, which the second equals where nothing changed below."""
 
     layer: int
@@ -111,13 +111,13 @@ class Inspection:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
-        """A tidy data frame, one row per layer and head."""
+        """Return a tidy data frame, one row per layer and head."""
         import pandas as pd
 
         return pd.DataFrame([asdict(head) for head in self.heads])
 
     def largest_residual(self, layers: slice = slice(None)) -> float:
-        """The largest deviation from either identity over the chosen layers and all heads."""
+        """Return the largest deviation from either identity over the chosen layers and all heads."""
         chosen = set(range(len(self.layers))[layers])
         return max(max(h.attention_residual, h.output_residual) for h in self.heads if h.layer in chosen)
 
@@ -318,7 +318,8 @@ def _sink_warning(scope: Scope) -> Iterator[str]:
 
 
 def _ranges(layers: Sequence[int]) -> str:
-    """
+    """Write whole numbers as ranges.
+
     >>> _ranges([0, 1, 2, 5, 7, 8])
     '0–2, 5, 7–8'
     """

@@ -54,7 +54,7 @@ class Pruned:
 
     @property
     def saved(self) -> float:
-        """Share of the numbers that were saved, in [0, 1)."""
+        """Return the share of the numbers that were saved, in [0, 1)."""
         return 1 - self.numbers_after / self.numbers_before
 
 
@@ -130,7 +130,7 @@ _AXES = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
 
 
 class _Search:
-    """The (layer, kv_head, token) pairs kept so far, and the way to fewer."""
+    """Hold the (layer, kv_head, token) pairs kept so far, and the way to fewer."""
 
     def __init__(self, score: Callable[[Tensor], float], use: Tensor, there: Tensor, margin: float) -> None:
         self.score, self.use, self.margin = score, use, margin
@@ -140,7 +140,7 @@ class _Search:
 
     @property
     def kept(self) -> Tensor:
-        """The smallest choice so far that held."""
+        """Return the smallest choice so far that held."""
         return self.path[-1]
 
     def confirm(self, score: Callable[[Tensor], float]) -> None:
@@ -169,7 +169,7 @@ class _Search:
         return self.kept & ~torch.isin(label, torch.tensor(groups, dtype=torch.long))
 
     def _most_that_holds(self, label: Tensor, groups: Sequence[int]) -> int:
-        """How many of the weakest can go: 1, 2, 4, … while the score holds, then halving between."""
+        """Count how many of the weakest can go: 1, 2, 4, … while the score holds, then halving between."""
         low, high, step = 0, len(groups), 1
         while low < high:
             count = min(low + step, high)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elicitable.attention.crossing import Drift
+from elicitable.attention.crossing import OVER_LATER, OVER_QUERIES, Drift
 from elicitable.attention.operands import Operands, valid_queries
 from elicitable.attention.positions import share_histogram, spread
 from elicitable.attention.residuals import Residuals
@@ -24,11 +24,12 @@ from elicitable.microscope.tally import Tally
 if TYPE_CHECKING:
     import pandas as pd
 
-_DRIFTS = ("variation", "divergence", "by_queries", "by_keys", "interaction", "local", "first_with", "first_without")
+#: What each statistic of drift is a mean over: the tally's field that counts its queries.
+_DRIFT_COUNTS = {**dict.fromkeys(OVER_QUERIES, "drift_queries"), **dict.fromkeys(OVER_LATER, "later_queries")}
 
 
 def _directions(vectors: Tensor) -> Tensor:
-    """Unit vectors along the last axis, zero for zero; scaled first, as squares of 1e-23 are no float32 numbers."""
+    """Return unit vectors along the last axis, zero for zero; scaled first, as float32 cannot hold squares of 1e-23."""
     tiny = torch.finfo(vectors.dtype).tiny
     scaled = vectors / vectors.abs().amax(dim=-1, keepdim=True).clamp(min=tiny)
     unit: Tensor = scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).clamp(min=tiny)
@@ -38,7 +39,7 @@ def _directions(vectors: Tensor) -> Tensor:
 class Scope:
     """Give the statistics of everything that a model ran inside :func:`elicitable.watch`.
 
-    Means are over all queries that are no padding, of all batches. Every (layer, head) result is a float64 tensor.
+    Means are over all queries that are not padding, of all batches. Every (layer, head) result is a float64 tensor.
     """
 
     def __init__(self, layers: int, keep: Sequence[int] = (), spectra: bool = True) -> None:
@@ -85,7 +86,7 @@ class Scope:
     def add_drift(self, layer: int, found: Drift) -> None:
         """Take in how far one call's content attention is from the run without the context."""
         tally = self._tallies[layer]
-        for name in _DRIFTS:
+        for name in _DRIFT_COUNTS:
             tally.add(name, getattr(found, name))
         tally.raise_to("crossing", found.residual)
         tally.drift_queries += found.queries
@@ -120,7 +121,7 @@ class Scope:
 
     @property
     def prefix_mass(self) -> Tensor:
-        """α, (layer, head, batch, query) in [0, 1]: attention on the context. NaN at padding and filled places.
+        """Return α, (layer, head, batch, query) in [0, 1]: attention on the context. NaN at padding and filled places.
 
         Under beam search a row is a beam's place, and holds what stood there at each step.
         """
@@ -141,98 +142,98 @@ class Scope:
 
     @property
     def queries(self) -> int:
-        """Number of (batch, query) pairs seen by every layer, padding left out."""
+        """Return the number of (batch, query) pairs seen by every layer, padding left out."""
         return max((tally.queries for tally in self._tallies.values()), default=0)
 
     @property
     def mean_mass(self) -> Tensor:
-        """Mean α, (layer, head) in [0, 1]."""
+        """Return the mean α, (layer, head) in [0, 1]."""
         return self._mean("mass")
 
     @property
     def attention_residual(self) -> Tensor:
-        """Largest |A^pt_ij − (1 − α_i) A_ij|, (layer, head): the first identity of section 4."""
+        """Return the largest |A^pt_ij − (1 − α_i) A_ij|, (layer, head): the first identity of section 4."""
         return self._most("attention", "residuals")
 
     @property
     def output_residual(self) -> Tensor:
-        """Largest |t^pt_i − Σ_{j∈prefix} A^pt_ij v_j − (1 − α_i) t_i|, (layer, head): the second identity."""
+        """Return the largest |t^pt_i − Σ_{j∈prefix} A^pt_ij v_j − (1 − α_i) t_i|, (layer, head): the second one."""
         return self._most("output", "residuals")
 
     @property
     def drift(self) -> Tensor:
-        """Mean total variation of content attention with and without the context, (layer, head) in [0, 1]."""
+        """Return the mean total variation of content attention with and without context, (layer, head) in [0, 1]."""
         return self._mean("variation", "drift")
 
     @property
     def drift_divergence(self) -> Tensor:
-        """Mean Jensen–Shannon divergence of the same, (layer, head), nats in [0, log 2]."""
+        """Return the mean Jensen–Shannon divergence of the same, (layer, head), nats in [0, log 2]."""
         return self._mean("divergence", "drift")
 
     @property
     def drift_by_queries(self) -> Tensor:
-        """Mean ½ Σ_j |P_10 − P_00|, (layer, head): the drift that changed queries cause alone."""
+        """Return the mean ½ Σ_j |P_10 − P_00|, (layer, head): the drift that changed queries cause alone."""
         return self._mean("by_queries", "drift")
 
     @property
     def drift_by_keys(self) -> Tensor:
-        """Mean ½ Σ_j |P_01 − P_00|, (layer, head): the drift that changed keys cause alone."""
+        """Return the mean ½ Σ_j |P_01 − P_00|, (layer, head): the drift that changed keys cause alone."""
         return self._mean("by_keys", "drift")
 
     @property
     def drift_interaction(self) -> Tensor:
-        """Mean ½ Σ_j |P_11 − P_10 − P_01 + P_00|, (layer, head)."""
+        """Return the mean ½ Σ_j |P_11 − P_10 − P_01 + P_00|, (layer, head)."""
         return self._mean("interaction", "drift")
 
     @property
     def local_rescaling(self) -> Tensor:
-        """Mean ½ Σ_j |A^pt_ij − P_11,ij|, (layer, head): what this layer's own prefix mass takes from the content."""
+        """Return the mean ½ Σ_j |A^pt_ij − P_11,ij|, (layer, head): what its own prefix takes from the content."""
         return self._mean("local", "drift")
 
     @property
     def crossing_residual(self) -> Tensor:
-        """Largest |A^pt − (1 − α)(P_00 + queries + keys + interaction)|, (layer, head)."""
+        """Return the largest |A^pt − (1 − α)(P_00 + queries + keys + interaction)|, (layer, head)."""
         return self._most("crossing", "drift")
 
     @property
     def sink_with(self) -> Tensor:
-        """Mean attention of later queries on the content's first token, with the context, (layer, head)."""
+        """Return the mean attention of later queries on the content's first token, with the context, (layer, head)."""
         return self._mean("first_with", "drift")
 
     @property
     def sink_without(self) -> Tensor:
-        """Mean attention of later queries on the content's first token, without the context, (layer, head)."""
+        """Return the mean attention of later queries on the content's first token, without context, (layer, head)."""
         return self._mean("first_without", "drift")
 
     @property
     def bias_norm(self) -> Tensor:
-        """Mean ‖bias‖ of the head's output, (layer, head)."""
+        """Return the mean ‖bias‖ of the head's output, (layer, head)."""
         return self._mean("bias_norm")
 
     @property
     def content_norm(self) -> Tensor:
-        """Mean ‖(1 − α) t‖ of the head's output, (layer, head)."""
+        """Return the mean ‖(1 − α) t‖ of the head's output, (layer, head)."""
         return self._mean("content_norm")
 
     @property
     def bias_cosine(self) -> Tensor:
-        """Mean cosine between the bias and the content part, (layer, head) in [−1, 1]."""
+        """Return the mean cosine between the bias and the content part, (layer, head) in [−1, 1]."""
         return self._mean("cosine")
 
     @property
     def position_mass(self) -> Tensor:
-        """Mean A^pt on each context position, (layer, head, prefix); sums over prefix to the mean mass."""
+        """Return the mean A^pt on each context position, (layer, head, prefix); sums over prefix to the mean mass."""
         per_layer = {i: t.position_mass / max(t.queries, 1) for i, t in self._tallies.items() if t.prefix_length}
         return self._stack_positions(per_layer)
 
     @property
     def position_spread(self) -> Tensor:
-        """1–99 percentile spread of each position's share of the prefix mass, (layer, head, prefix) in [0, 1]."""
+        """Return the 1–99 percentile spread of each position's share of the mass, (layer, head, prefix) in [0, 1]."""
         return self._stack_positions({i: spread(t.histogram) for i, t in self._tallies.items() if t.prefix_length})
 
     @property
     def layer_spread(self) -> Tensor:
-        """The same with all heads of a layer pooled, mean over positions, (layer,): the figure of appendix B."""
+        """Return the same with all heads of a layer pooled, mean over positions, (layer,): the figure of appendix B."""
         pooled = {
             i: spread(t.histogram.sum(dim=0, dtype=torch.int64)) for i, t in self._tallies.items() if t.prefix_length
         }
@@ -241,7 +242,7 @@ class Scope:
 
     @property
     def visible_share(self) -> Tensor:
-        """Share of (query, context key) pairs that the layer's sliding window leaves visible, (layer,) in [0, 1]."""
+        """Return the share of (query, context key) pairs that the sliding window leaves visible, (layer,) in [0, 1]."""
         shares = [
             tally.visible / max(tally.queries, 1)
             if (tally := self._tallies.get(i)) and tally.prefix_length
@@ -252,33 +253,33 @@ class Scope:
 
     @property
     def mean_bias(self) -> tuple[Tensor | None, ...]:
-        """Mean bias of each layer's heads, (head, d_value); None for a layer that saw nothing."""
+        """Return the mean bias of each layer's heads, (head, d_value); None for a layer that saw nothing."""
         found = (self._tallies.get(i) for i in range(self.depth))
         return tuple(None if tally is None else tally.sums["bias"] / max(tally.queries, 1) for tally in found)
 
     def bias_subspace(self, layer: int) -> Subspace:
-        """The spectrum of the biases of one layer's heads over all queries and inputs."""
+        """Return the spectrum of the biases of one layer's heads over all queries and inputs."""
         if not self._spectra:
             raise InputError("spectra were not measured: watch(..., spectra=True).")
         return subspace(unpacked(self._tallies[layer].sums["moment"]))
 
     @property
     def effective_rank(self) -> Tensor:
-        """exp of the entropy of the bias spectrum, (layer, head); at most the context's length."""
+        """Return exp of the entropy of the bias spectrum, (layer, head); at most the context's length."""
         return self._spectral(lambda found: found.effective_rank)
 
     @property
     def first_share(self) -> Tensor:
-        """Share of the bias's energy in its first direction, (layer, head) in [0, 1]."""
+        """Return the share of the bias's energy in its first direction, (layer, head) in [0, 1]."""
         return self._spectral(lambda found: found.first_share)
 
     @property
     def prefix_length(self) -> int:
-        """Context keys of the longest context seen."""
+        """Count the context keys of the longest context seen."""
         return max((tally.prefix_length for tally in self._tallies.values()), default=0)
 
     def frame(self) -> pd.DataFrame:
-        """A tidy data frame, one row per layer and head; what was not measured is NaN."""
+        """Return a tidy data frame, one row per layer and head; what was not measured is NaN."""
         import pandas as pd
 
         columns: dict[str, Any] = {
@@ -304,7 +305,7 @@ class Scope:
         return self._stack({i: pick(self.bias_subspace(i)) for i in self._tallies})
 
     def _mean(self, name: str, option: str = "") -> Tensor:
-        counted = "later_queries" if name.startswith("first") else "drift_queries" if option else "queries"
+        counted = _DRIFT_COUNTS.get(name, "queries")
         return self._stack(
             {i: t.sums[name] / max(getattr(t, counted), 1) for i, t in self._tallies.items() if name in t.sums}, option
         )
@@ -352,7 +353,7 @@ _COLUMNS = (
 
 
 def _parts_with_value_bias(operands: Operands, parts: Parts) -> tuple[Tensor, Tensor]:
-    """The context's and the content's part; what a value bias adds belongs to the context."""
+    """Return the context's and the content's part; what a value bias adds belongs to the context."""
     bias, rest = parts.bias, parts.rest
     if operands.value_bias is None:
         return bias, rest

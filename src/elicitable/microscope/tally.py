@@ -15,7 +15,7 @@ from elicitable.attention.positions import BINS
 
 @dataclass(eq=False)
 class Tally:
-    """Hold the sums of one layer over batch and queries that are no padding; (head, …) in float64."""
+    """Hold the sums of one layer over batch and queries that are not padding; (head, …) in float64."""
 
     heads: int
     d_value: int
@@ -49,7 +49,7 @@ class Tally:
 
     @property
     def histogram(self) -> Tensor:
-        """Counts of each position's share, (head, prefix, BINS)."""
+        """Return the counts of each position's share, (head, prefix, BINS)."""
         assert self._counts is not None
         return self._counts.to_dense().reshape(self.heads, -1, BINS)
 

@@ -109,7 +109,7 @@ def _parts(context: Any) -> list[Any]:
 
 
 def _base(model: Model, parts: Sequence[Any]) -> Model:
-    """``model`` itself, or a copy of it where installing ``parts`` changes more than the context."""
+    """Return ``model`` itself, or a copy of it where installing ``parts`` changes more than the context."""
     before = _weights_seen(model)
     with ExitStack() as stack:
         for part in parts:
@@ -129,18 +129,18 @@ def _base(model: Model, parts: Sequence[Any]) -> Model:
 
 
 def _weights_seen(model: Model) -> list[Any]:
-    """Names, identities and versions of all weights, and the hooks around them."""
+    """Return the names, identities and versions of all weights, and the hooks around them."""
     weights = [(name, id(p), p.data_ptr(), p._version) for name, p in model.hf.named_parameters()]
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ("forward" in vars(m)) for m in model.hf.modules())
     return [weights, hooks]
 
 
 class _Seen(Exception):
-    """No error: ends a layer's rerun once its attention was reached, and is caught right outside it."""
+    """End a layer's rerun once its attention was reached; caught right outside it, so it is not an error."""
 
 
 class _Reference:
-    """The model that a watched run is held against, and the two ways to run it."""
+    """Hold the model that a watched run is held against, and the two ways to run it."""
 
     def __init__(self, base: Model, slot: Slot) -> None:
         self.base, self.slot, self.shadow = base, slot, Shadow()
@@ -197,7 +197,7 @@ def _plain_value(watched: Operands) -> Tensor:
 
 
 class _Observer:
-    """Connects one model's calls to a scope while it is attached."""
+    """Connect one model's calls to a scope while it is attached."""
 
     def __init__(
         self, scope: Scope, model: Model, slot: Slot, reference: _Reference, residuals: bool, drift: bool
@@ -222,17 +222,17 @@ class _Observer:
             yield
 
     def _is_off(self) -> bool:
-        """During another run (of a context, of a reference), and while checkpoints are recomputed for gradients."""
+        """Say whether another run is under way (of a context, of a reference), or checkpoints are recomputed."""
         listening = any(watcher is self.watcher for watcher in self.slot.watchers)
         return not listening or torch._C._current_graph_task_id() != -1
 
     def _is_changed(self) -> bool:
-        """Whether there is anything to compare: a context, or another model as the reference."""
+        """Say whether there is anything to compare: a context, or another model as the reference."""
         active = self.slot.prefix is not None and self.slot.strength > 0
         return active or self.reference.base is not self.model
 
     def before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The plain run comes first, so that each watched layer can be compared as it happens."""
+        """Run the plain model first, so that each watched layer can be compared as it happens."""
         if self._is_off():
             return
         self.pending.clear()
@@ -248,7 +248,7 @@ class _Observer:
         self.plain = self.reference.run(inputs, shift)
 
     def see(self, call: Call) -> Tensor | None:
-        """One call of the watched run; returns its output where that is what the model would compute."""
+        """Take in one call of the watched run; return its output where that is what the model would compute."""
         if self._is_off():
             return None
         operands = call.detached()
@@ -289,5 +289,5 @@ class _Observer:
         return hook
 
     def _cannot_replay(self, operands: Operands) -> bool:
-        """Earlier keys in the cache come from the changed weights; the reference would need its own."""
+        """Note that earlier keys in the cache come from the changed weights; the reference would need its own."""
         return self.reference.base is not self.model and operands.key.shape[2] > operands.query.shape[2]

@@ -20,7 +20,7 @@ Words = tuple[tuple[str, float], ...]
 def says(
     model: Model, layer: int, bias: Tensor, top: int = 8, projection: nn.Module | None = None
 ) -> tuple[Words, Words]:
-    """The tokens that a bias promotes and suppresses: unembedding · W_O · bias.
+    """Return the tokens that a bias promotes and suppresses: unembedding · W_O · bias.
 
     The final norm lies between the two in the model; it is left out, so logits are comparable within a layer only.
 
@@ -52,7 +52,7 @@ def says(
 
 
 def output_projections(model: Model) -> tuple[nn.Module | None, ...]:
-    """W_O of each layer: the first leaf module that gets the heads' outputs after attention, found by one short run."""
+    """Find W_O of each layer: the first leaf module that gets the heads' outputs after attention, by one short run."""
     found = [list[nn.Module]() for _ in model.anatomy.attentions]
 
     def noting(layer: int, attention: nn.Module) -> Any:
@@ -77,5 +77,5 @@ def output_projections(model: Model) -> tuple[nn.Module | None, ...]:
 
 
 def token_name(model: Model, token: int) -> str:
-    """The token as text, or its id where there is no tokenizer."""
+    """Return the token as text, or its id where there is no tokenizer."""
     return str(token) if model.tokenizer is None else str(model.tokenizer.decode([token]))

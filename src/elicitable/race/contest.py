@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from elicitable.models.load import load
 from elicitable.models.speed.processor import kind
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
+from elicitable.race.marking import AUTO, Marking, text_of_target
 from elicitable.race.pace import check_count, pace_for
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
@@ -26,9 +26,10 @@ from elicitable.race.results import arm_result, cut_warning
 from elicitable.race.rounds import run_rounds
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
+from elicitable.scores.confusion import class_results
 from elicitable.tasks.base import stops_of, warnings_of
 from elicitable.tasks.catalog import task_from
-from elicitable.values import ArmResult, Verdict
+from elicitable.values import ArmResult, ClassResults, Verdict
 
 if TYPE_CHECKING:
     from elicitable.microscope.inspect import Inspection
@@ -54,6 +55,8 @@ def verdict(
     stop: str | None = None,
     max_tokens: int | None = None,
     truncate: str = "left",
+    score: Any = None,
+    rule: str = AUTO,
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
@@ -83,6 +86,10 @@ def verdict(
         stop: the text that ends an answer; default the end of turn of the template, or the tokenizer's end of text.
         max_tokens: longer texts are cut; default as far as the model's positions reach. truncate: the side that is
             cut, "left" or "right".
+        score: what counts: a name (``elicitable scores`` lists them), ``my_score.py:function``, or a function of target
+            and answer; default accuracy where there are labels, else exact match.
+        rule: how labels are decided between: "auto" takes the rule that does best on validation, for every arm alike;
+            "sum" is the plain likelihood (:mod:`elicitable.training.decision_rules` has the others).
         out: a folder that keeps every trial; the same arguments resume there, and do nothing when complete.
         task_options: which columns, template, label names, … (:class:`elicitable.tasks.options.TaskOptions`).
 
@@ -115,6 +122,7 @@ def verdict(
         time_limit=time_limit,
         started=clock,
         reporter=reporter or Silent(),
+        marking=Marking.of(model, task, score, rule),
         prompts=tuple(prompts),
         layouts=alternatives(model, layout, chat),
         is_test_free=test_items is None,
@@ -123,7 +131,18 @@ def verdict(
     entries = run_rounds(race, _sizes(race, methods))
     race.warnings += cut_warning(entries)
     answer = _judge(race, [arm_result(race, entry) for entry in entries])
-    return replace(answer, inspection=_inside(race, entries, answer))
+    return replace(answer, inspection=_inside(race, entries, answer), classes=_classes(race, answer))
+
+
+def _classes(race: Race, answer: Verdict) -> ClassResults | None:
+    """Which label was taken for which by the answer's arm, or by the best one; None where there are no labels."""
+    labels = race.task.labels()
+    arms = [arm for arm in answer.arms if arm.answers and not arm.is_control]
+    if labels is None or not arms:
+        return None
+    best = max(arms, key=lambda arm: (arm.method == answer.answer, arm.mean or 0.0))
+    targets = [text_of_target(item) for item in race.test()]
+    return class_results(targets, best.answers[0], tuple(label.strip() for label in labels))
 
 
 def _check(
@@ -170,11 +189,20 @@ def _sizes(race: Race, methods: Sequence[str | Method] | None) -> list[Sized]:
 def _judge(race: Race, results: list[ArmResult]) -> Verdict:
     place = {method.name: nth for nth, method in enumerate(METHODS)}  # methods of a person's own come last on a rung
     arms = tuple(sorted(results, key=lambda arm: (arm.rung.depth, place.get(arm.method, len(place)))))
-    decision = decide(arms, margin=race.margin, floor=_floor(race), seed=race.seed)
+    test = race.test()
+    decision = decide(
+        arms,
+        margin=race.margin,
+        floor=race.marking.floor(race.task, test),
+        seed=race.seed,
+        outcome=lambda arm: race.marking.outcome(arm.correct, arm.answers, test),
+        groups=race.groups(),
+        highest=race.marking.scorer.highest,
+    )
     behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
     return Verdict(
         label=decision.label,
-        reasons=decision.reasons,
+        reasons=(*decision.reasons, *_told_by_rules(arms)),
         arms=tuple(replace(arm, behind=behind.get(arm.method, ())) for arm in arms),
         model=race.model.name,
         task=race.task.name,
@@ -197,10 +225,16 @@ def _inside(race: Race, entries: Sequence[Entry], answer: Verdict) -> Inspection
     return look_inside(entry.trial, entry.records[0], race.model, race.task, race.store)
 
 
-def _floor(race: Race) -> float:
-    """What always giving the most common answer scores on the test items."""
-    items = race.task.held_out("test", race.pace.test_items)
-    return Counter(item.target for item in items).most_common(1)[0][1] / len(items)
+def _told_by_rules(arms: Sequence[ArmResult]) -> list[str]:
+    """Say where a rule between labels makes a score other than the plain likelihood does."""
+    return [
+        f"{arm.method} decides between the labels by the rule {arm.rule!r} (from validation) and has {share:.3f} "
+        f"right; by the plain likelihood it has {arm.raw_mean:.3f}."
+        for arm in arms
+        if arm.raw_mean is not None
+        and arm.correct
+        and abs((share := sum(map(sum, arm.correct)) / sum(map(len, arm.correct))) - arm.raw_mean) >= 0.005
+    ]
 
 
 def _provenance(race: Race) -> dict[str, Any]:
@@ -211,6 +245,8 @@ def _provenance(race: Race) -> dict[str, Any]:
         "seeds": race.seeds,
         "budget": race.budget,
         "margin": race.margin,
+        "score": race.marking.scorer.name,
+        "rule": race.marking.rule,
         "time_limit_seconds": race.time_limit,
         "model": race.model.name,
         "model_hash": race.model.fingerprint,
@@ -218,6 +254,6 @@ def _provenance(race: Race) -> dict[str, Any]:
         "data_hash": race.task.fingerprint(),
         "device": str(race.model.device),
         "dtype": str(race.model.dtype).removeprefix("torch."),
-        "floor": round(_floor(race), 4),
+        "floor": round(race.marking.floor(race.task, race.test()), 4),
         "warnings": [*warnings_of(race.task), *race.warnings],
     }

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.methods.base import Method, Sized
 from elicitable.models.layout import PLAIN, Layout
+from elicitable.race.marking import Marking
 from elicitable.race.pace import Pace
 from elicitable.race.reporter import Reporter
 from elicitable.race.timing import reserve
 from elicitable.race.trial import Trial
 from elicitable.records.store import Record, Store
 from elicitable.records.trial import TrialRecord
+from elicitable.tasks.base import groups_of
+from elicitable.values import Item
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -35,6 +38,7 @@ class Race:
     time_limit: float | None
     started: float
     reporter: Reporter
+    marking: Marking
     prompts: tuple[str, ...] = ()  # texts of the person's own, for whichever method looks for texts
     layouts: tuple[Layout, ...] = (PLAIN,)  # how items are laid out: the first; the others are tried as well
     is_test_free: bool = True  # whether a race against the clock may cut the test items down
@@ -47,6 +51,17 @@ class Race:
         """Return the settings that ``method`` gets in this race."""
         own = {"prompts": list(self.prompts)} if self.prompts and "prompts" in method.searched else {}
         return method.start(self.model) | own
+
+    def test(self) -> list[Item]:
+        """Return the test items of this race."""
+        return self.task.held_out("test", self.pace.test_items)
+
+    def groups(self) -> tuple[int | str, ...]:
+        """Return what an interval draws together; nothing where every test item stands for itself."""
+        if self.model.tokenizer is None:
+            return ()
+        groups = groups_of(self.task, "test", self.pace.test_items)
+        return () if len(set(groups)) == len(groups) else groups
 
     def left(self) -> float | None:
         """Seconds left of the time limit, without what the decision and the report will take."""

@@ -1,4 +1,4 @@
-"""What a context does inside the model: on the texts of a task, and to its score when parts of it are left out."""
+"""Look at what a context does inside the model, and at what its score loses when parts of it are left out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RANGES, HEADS = 6, 8  # ranges of layers, and heads (those with the largest pref
 
 
 def look_inside(trial: Trial, record: TrialRecord, model: Model, task: Task, store: Store) -> Inspection:
-    """The microscope on the first test items, with the context that ``trial`` ended with.
+    """Put the first test items under the microscope, with the context that ``trial`` ended with.
 
     ``record`` is the trial's own; a trained context is built again from the tensors kept with it.
     """
@@ -60,14 +60,14 @@ def _again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: S
 def score_with(
     model: Model, prefix: PrefixKV, task: Task, items: Sequence[Item], max_tokens: int | None = None
 ) -> float:
-    """The share of ``items`` that the model gets right with ``prefix``, and with nothing else that is in use."""
+    """Score ``prefix`` alone: the share of ``items`` that the model gets right with it and nothing else in use."""
     reading = Reading(batch=32 if model.tokenizer else 250, max_tokens=max_tokens)
     with installed(model) as slot, swapped(slot, prefix=prefix, strength=1.0):
         return evaluate(model, items, task.labels(), reading).mean
 
 
 def prefix_to_cut(model: Model, context: Adaptation) -> PrefixKV:
-    """The keys and values of ``context``, of which parts can be left out.
+    """Return the keys and values of ``context``, of which parts can be left out.
 
     Raises:
         InputError: it has none.
@@ -87,7 +87,7 @@ def leave_out(
     max_tokens: int | None = None,
     told: Callable[[int, int], None] = lambda done, whole: None,
 ) -> tuple[Ablation, ...]:
-    """What the score on ``items`` validation items loses without each part of ``prefix``, measured one at a time.
+    """Measure what the score on ``items`` validation items loses without each part of ``prefix``, one at a time.
 
     Parts are its tokens (neighbours together where there are more than 32), ranges of layers (a sixth of the depth
     each), and the prefix of single heads: those that attend to it the most in ``found``. ``told`` hears how many of how
@@ -109,6 +109,6 @@ def leave_out(
 
 
 def _ranges(count: int, most: int) -> list[tuple[int, int]]:
-    """0 … count − 1 as at most ``most`` ranges (first, last)."""
+    """Cut 0 … count − 1 into at most ``most`` ranges (first, last)."""
     width = -(-count // most)
     return [(first, min(first + width, count) - 1) for first in range(0, count, width)]

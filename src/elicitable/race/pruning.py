@@ -105,7 +105,7 @@ def prune_adapter(
 
 
 class _Pruning:
-    """One model and task: how a prefix is scored, searched and trained on."""
+    """Score, search and train a prefix for one model and task."""
 
     def __init__(self, model: Model, task: Task, items: int, peft: bool, source: str) -> None:
         self.model, self.task, self.peft, self.source = model, task, peft, source
@@ -116,15 +116,15 @@ class _Pruning:
         self.batches = [{"input_ids": batch.input_ids, **masked}]
 
     def score(self, prefix: PrefixKV, items: Sequence[Item]) -> float:
-        """The share of ``items`` that the model gets right with ``prefix``."""
+        """Return the share of ``items`` that the model gets right with ``prefix``."""
         return score_with(self.model, prefix, self.task, items)
 
     def confirmed(self, prefix: PrefixKV) -> float:
-        """The score on items that no search and no training has seen."""
+        """Return the score on items that no search and no training has seen."""
         return self.score(prefix, self.unseen)
 
     def search(self, prefix: PrefixKV, margin: float) -> tuple[Left, Pruned]:
-        """What is left of ``prefix`` without whatever does nothing."""
+        """Return what is left of ``prefix`` without whatever does nothing."""
         smaller, done = prune(
             self.model,
             prefix,
@@ -137,12 +137,12 @@ class _Pruning:
         return self.packed(smaller), done
 
     def strongest(self, prefix: PrefixKV, count: int) -> tuple[int, ...]:
-        """The ``count`` virtual tokens that add the most to the heads' outputs, in their order."""
+        """Return the ``count`` virtual tokens that add the most to the heads' outputs, in their order."""
         use = pair_use(self.model, prefix, self.batches).sum(dim=(0, 1))
         return tuple(sorted(use.argsort(descending=True)[:count].tolist()))
 
     def trained(self, prefix: PrefixKV, rate: float, steps: int, seed: int) -> Left:
-        """``prefix`` trained on as it stands; its best state on items that the search has seen."""
+        """Train ``prefix`` as it stands; return its best state on items that the search has seen."""
         left = self.packed(prefix)
         batch = 16 if self.model.tokenizer else 64
         plan = Plan(rate, steps, batch, warmup=max(steps // 15, 1), evaluate_every=50, validation_items=len(self.seen))
@@ -150,7 +150,7 @@ class _Pruning:
         return left
 
     def packed(self, prefix: PrefixKV) -> Left:
-        """As PEFT has it, or head by head."""
+        """Pack it as PEFT has it, or head by head."""
         if not self.peft:
             return PrunedPrefixContext.of(prefix, pruned_from=self.source)
         keys, values = ([x[0].detach().clone() for x in part if x is not None] for part in (prefix.keys, prefix.values))
@@ -158,7 +158,7 @@ class _Pruning:
 
 
 def _record(done: Pruned, chosen: tuple[int, ...], length: int, whole: KVPrefixContext, left: Left) -> dict[str, Any]:
-    """What was done, with tokens and numbers counted in the prefix that was given."""
+    """Record what was done, with tokens and numbers counted in the prefix that was given."""
     kept = [chosen[i] for i in done.kept]
     return asdict(done) | {
         "kept": kept,
@@ -171,7 +171,7 @@ def _record(done: Pruned, chosen: tuple[int, ...], length: int, whole: KVPrefixC
 
 
 def pruning_summary(record: dict[str, Any]) -> str:
-    """What was saved and what it cost, in a few lines for a person."""
+    """Say what was saved and what it cost, in a few lines for a person."""
     tokens, lost = len(record["kept"]) + len(record["dropped"]), record["test_before"] - record["test_after"]
     lines = [
         f"dropped {len(record['dropped'])} of {tokens} virtual tokens, and {len(record['silent'])} of "

@@ -1,4 +1,4 @@
-"""Whoever is told how a race goes on: a terminal, a notebook, nobody."""
+"""Tell whoever listens how a race goes on: a terminal, a notebook, nobody."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from elicitable.values import ArmResult, CurvePoint
 
 
 class Reporter(Protocol):
-    """Told of progress while a race runs."""
+    """Hear of progress while a race runs."""
 
     def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
-        """An arm starts something: a sweep at a rate, a seed."""
+        """Hear that an arm starts something: a sweep at a rate, a seed."""
 
     def point(self, point: CurvePoint, share: float) -> None:
-        """A new point of the current run's curve, and the share of the run that is done."""
+        """Hear a new point of the current run's curve, and the share of the run that is done."""
 
     def end(self, arm: ArmResult) -> None:
-        """An arm is finished."""
+        """Hear that an arm is finished."""
 
 
 class Silent:
-    """A reporter that says nothing."""
+    """Say nothing."""
 
     def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
         """Say nothing."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from elicitable.diagnosis.intervals import interval
+from elicitable.diagnosis.intervals import interval, point
 from elicitable.race.entry import Entry, Race
 from elicitable.race.trial import outcomes_of
 from elicitable.records.trial import TrialRecord
@@ -37,7 +37,10 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
             seconds=seconds,
         )
     correct = tuple(outcomes_of(record).items for record in done)
-    low, high = interval(correct, race.seed)
+    written = tuple(record.answers for record in done)
+    outcome = race.marking.outcome(correct, written, race.test())
+    low, high = interval(outcome, race.seed, race.groups())
+    raw = [record.raw.share for record in done if record.raw is not None]
     stops = [record.stopped for record in done]
     tried = tuple(swept) or first.tried
     return result(
@@ -46,7 +49,7 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
         status="ok",
         reason=_lost_seeds(records),
         stopped=next((stop for stop in stops if stop in ("time", "steps")), stops[0]),
-        mean=sum(map(sum, correct)) / (len(correct) * len(correct[0])),
+        mean=point(outcome),
         low=low,
         high=high,
         items=len(correct[0]),
@@ -62,6 +65,9 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
         samples=first.samples,
         cut_items=first.cut_items,
         cut_tokens=first.cut_tokens,
+        answers=written if any(written) else (),
+        rule=str(first.rule.get("name", "")),
+        raw_mean=sum(raw) / len(raw) if raw else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""How a race against the clock spends its time.
+"""Decide how a race against the clock spends its time.
 
 Before the first arm the speed is measured, and test and validation items are cut down to what the limit pays for. Then
 every arm gets an even share of what is left. What its test will take, by its own speed and by the latest test that ran,
@@ -31,13 +31,13 @@ NEVER = 10**9
 FEWEST_STEPS = 4  # of a run that is worth starting
 FEWEST_ITEMS = {"test": 32, "validation": 16}
 TEST_SHARE, VALIDATION_SHARE = 0.3, 0.35  # of the limit, at most
-SWEEP_SHARE, SWEEP_STEPS = 0.4, 10  # of an arm's share; at least so many steps a rate
+SWEEP_SHARE, SWEEP_STEPS = 0.4, 10  # of an arm's share; at least so many steps per rate
 OVERDRAFT = 0.05  # of the limit, for the shortest run of an arm that would get none
-RERUN_SHARE = 0.3  # of a first run: most arms are no contenders and are not rerun
+RERUN_SHARE = 0.3  # of a first run: most arms are not contenders and are not rerun
 
 
 def reserve(limit: float) -> float:
-    """Seconds kept back for the decision and the report.
+    """Return the seconds kept back for the decision and the report.
 
     >>> reserve(1800)
     19.5
@@ -47,7 +47,7 @@ def reserve(limit: float) -> float:
 
 @dataclass
 class Timing:
-    """The share of one arm: seconds for training and validation (its test is taken off already)."""
+    """Hold the share of one arm: seconds for training and validation (its test is taken off already)."""
 
     share: float
     deadline: float
@@ -56,7 +56,7 @@ class Timing:
 
     @classmethod
     def of(cls, race: Race, sized: Sized, arms_left: int, is_rerun: bool = False) -> Timing:
-        """The share of an arm of which ``arms_left`` (itself among them) still have to run.
+        """Return the share of an arm of which ``arms_left`` (itself among them) still have to run.
 
         Raises:
             BudgetError: the share is too short for one rate and one seed; says how much would be needed.
@@ -81,27 +81,27 @@ class Timing:
 
     @property
     def fewest_seconds(self) -> float:
-        """What the shortest run takes that is worth starting."""
+        """Return the seconds that the shortest run takes that is worth starting."""
         return FEWEST_STEPS * self.step_seconds + self.validation_seconds
 
     @property
     def is_over(self) -> bool:
-        """Whether the share is too short for anything."""
+        """Say whether the share is too short for anything."""
         return self.share < self.fewest_seconds
 
     def rates(self, rates: tuple[float, ...]) -> tuple[float, ...]:
-        """As many rates as get :data:`SWEEP_STEPS` or more each; the highest, then the lowest, go first."""
+        """Choose as many rates as get :data:`SWEEP_STEPS` or more each; the highest, then the lowest, go first."""
         affordable = int(SWEEP_SHARE * self.share / (SWEEP_STEPS * self.step_seconds + self.validation_seconds))
         drop = max(0, len(rates) - max(1, affordable))
         return rates[drop // 2 : len(rates) - drop // 2 - drop % 2]
 
     def sweep(self, plan: Plan, rates: int) -> Plan:
-        """The plan of one of ``rates`` sweep runs: one look at the validation split, at the end."""
+        """Return the plan of one of ``rates`` sweep runs: one look at the validation split, at the end."""
         plan = self._within(plan, SWEEP_SHARE * self.share / rates)
         return replace(plan, evaluate_every=NEVER, cooldown=0.0)
 
     def final(self, plan: Plan) -> Plan:
-        """The plan of a run with all that is left of the share."""
+        """Return the plan of a run with all that is left of the share."""
         return self._within(plan, max(0.1, self.deadline - time.monotonic()))
 
     def observe(self, record: TrialRecord) -> None:
@@ -125,12 +125,12 @@ class Timing:
 
 
 def rounds_of(race: Race) -> float:
-    """How many first runs all runs of an arm are worth on average."""
+    """Count how many first runs all runs of an arm are worth on average."""
     return 1.0 + RERUN_SHARE * (race.seeds - 1)
 
 
 def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
-    """How many test and validation items the limit pays for; the warning to give where the test is cut down.
+    """Say how many test and validation items the limit pays for; the warning to give where the test is cut down.
 
     Raises:
         BudgetError: the limit is too short for one arm; said before anything is run.
@@ -165,7 +165,7 @@ def _too_short(race: Race, sized: Sized, need: float, has: float, arms_left: int
 
 
 def measure(race: Race, sized: Sized, is_kept: bool = True) -> Record:
-    """Seconds that a training step and a scored item take for this method here; measured once and kept.
+    """Measure the seconds that a training step and a scored item take for this method here; measured once and kept.
 
     Not in the store where ``is_kept`` is False: a race that is refused leaves nothing behind.
     """
@@ -208,7 +208,7 @@ def _stopwatch(race: Race, sized: Sized) -> Record:
 
 
 def _step_seconds(race: Race, adaptation: Any) -> float:
-    """The first step is slower than the rest; where it is very slow, only one more is taken."""
+    """Time a step. The first is slower than the rest; where it is very slow, only one more is taken."""
     started = time.monotonic()
     train(race.model, adaptation, race.task, _plan(race, 1), race.seed)
     steps = 4 if time.monotonic() - started < 1.0 else 1

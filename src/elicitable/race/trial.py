@@ -17,6 +17,7 @@ from elicitable.methods.base import Method
 from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, Start
 from elicitable.models.speed.processor import kind
+from elicitable.race.marking import Marked, Marking
 from elicitable.records.store import Store
 from elicitable.records.trial import Outcomes, Times, TrialRecord, keep_trial, kept_trial, record_of_fit
 from elicitable.tasks.base import identity_of
@@ -25,7 +26,7 @@ from elicitable.training.batches import Reading, encode
 from elicitable.training.evaluate import answers, evaluate
 from elicitable.training.generate import Answer, text_of
 from elicitable.training.loop import Plan, Progress, prepared, reading_of, train
-from elicitable.values import Item, Message, Messages, Text
+from elicitable.values import Budget, Item, Message, Messages, Text
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -45,6 +46,7 @@ class Trial:
     options: dict[str, Any] = field(default_factory=dict)
     time_limit: float | None = None
     layouts: tuple[Layout, ...] = ()  # what a method that is chosen tries items in
+    marking: Marking | None = None  # how the test is scored; None scores nothing
 
     def spec(self, model: Model, task: Task) -> dict[str, Any]:
         """Identity of the trial. What a race against the clock derives from its speed is left out: the time limit
@@ -60,6 +62,7 @@ class Trial:
             "test_items": self.test_items,
             "options": self.options,
             "layouts": [asdict(layout) for layout in self.layouts],
+            "marking": self.marking.setting() if self.marking else None,
             "time_limit": self.time_limit,
             "model": model.fingerprint,
             "task": identity_of(task),
@@ -68,7 +71,7 @@ class Trial:
         }
 
 
-FORM = 2  # of a record; raised when a race comes to keep or to measure something else for the same spec
+FORM = 3  # of a record; raised when a race comes to keep or to measure something else for the same spec
 _FINALISTS = 8
 
 
@@ -163,19 +166,26 @@ def _scored(
 
 def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptation, task: Task) -> TrialRecord:
     """Add to ``record`` what is measured once, at the end: the test split, side effects, prefix mass, a few answers."""
+    assert trial.marking is not None
     items = task.held_out("test", trial.test_items)
-    adaptation.fit(model, items)
+    known = task.held_out("validation", trial.plan.validation_items) if task.labels() else []
+    adaptation.fit(model, [*items, *known])
     reading = reading_of(trial.plan, adaptation)
     with torch.no_grad(), prepared(model, adaptation) as refresh:
         refresh()
-        score = evaluate(model, items, task.labels(), reading)
+        marked = trial.marking.mark(model, task, items, known, reading)
+        score = marked.score
         elsewhere = evaluate(model, _elsewhere(model), None, _passages(model, reading))
         shown = answers(model, items[:5], task.labels(), reading)
     if math.isnan(score.loss_nats):
         raise InputError(f"what {model.name} answers to {task.name} is not a number (NaN), so there is no score.")
     return replace(
         record,
-        scores={task.name: Outcomes.of_items(score.correct)},
+        scores={task.name: marked.outcomes},
+        answers=marked.written,
+        rule=marked.rule.record() if marked.rule else {},
+        raw=marked.raw,
+        budget=_with_rule(record.budget, marked),
         test_loss_nats=_finite(score.loss_nats),
         cut_items=score.cut_items,
         cut_tokens=score.cut_tokens,
@@ -186,6 +196,13 @@ def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptati
             for item, answer in zip(items, shown, strict=False)
         ),
     )
+
+
+def _with_rule(budget: Budget | None, marked: Marked) -> Budget | None:
+    """The numbers that a decision rule took from validation are trained numbers like any others."""
+    if budget is None or marked.rule is None:
+        return budget
+    return replace(budget, numbers_trained=budget.numbers_trained + marked.rule.numbers)
 
 
 def elsewhere_nats(model: Model) -> float:

@@ -1,1 +1,1 @@
-"""What is kept: the store of finished trials, where they were made, and the records that reports read."""
+"""Keep what a run leaves: the store of finished trials, where they were made, and the records that reports read."""

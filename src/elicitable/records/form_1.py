@@ -1,4 +1,4 @@
-"""The reader of the first form of a spec, in which the records in ``records/paper`` were written.
+"""Read the first form of a spec, in which the records in ``records/paper`` were written.
 
 A spec then named the fingerprints of the digit tasks that were scored, and of no other data: neither the reviews nor
 the passages, nor the language model, nor what a toy was pretrained on. The data were those below. A record of that form
@@ -20,7 +20,7 @@ DATA_OF_THEN = {
 
 
 def first_form(spec: Mapping[str, Any]) -> dict[str, Any] | None:
-    """``spec`` as it was written then; None where that says nothing else, or where the data are others.
+    """Return ``spec`` as it was written then; None where that says nothing else, or where the data are others.
 
     >>> first_form({"seed": 0, "data": {"mixed": "da5369a001caaf87", "add-1": "8"}})
     {'seed': 0, 'data': {'add-1': '8'}}
@@ -30,7 +30,7 @@ def first_form(spec: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _stripped(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the data of then, here and in the spec of the base."""
+    """Leave out the data of then, here and in the spec of the base."""
     then = dict(spec)
     data, trial = spec.get("data"), spec.get("trial")
     if isinstance(data, Mapping):

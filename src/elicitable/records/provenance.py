@@ -1,4 +1,4 @@
-"""What a record says about where it came from."""
+"""Say where a record comes from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PACKAGES = ("elicitable", "torch", "transformers", "peft", "numpy", "datasets")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result."""
+    """Return the versions of Python and of the packages that can change a result."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

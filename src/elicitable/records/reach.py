@@ -1,4 +1,4 @@
-"""What single tokens reach: the records of hard tokens beside trained virtual tokens."""
+"""Record what single tokens reach: hard tokens beside trained virtual tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReachExample:
-    """One input and what the model wrote after it. ``target`` is what a virtual token was trained for, else empty."""
+    """Hold one input and what the model wrote after it; ``target`` is what a virtual token was trained for, if any."""
 
     token: str
     continuation: str
@@ -23,7 +23,7 @@ class ReachExample:
 
 @dataclass(frozen=True, slots=True)
 class HardReach:
-    """What single hard tokens reach: greedy continuations, distinct ones among those sampled.
+    """Record what single hard tokens reach: greedy continuations, distinct ones among those sampled.
 
     ``shared`` are the continuations that most tokens lead to, with how many do.
     """
@@ -36,7 +36,7 @@ class HardReach:
 
 @dataclass(frozen=True, slots=True)
 class VirtualReach:
-    """What single trained virtual tokens reach: ``reached`` of ``tried`` wrote their target exactly, free-running.
+    """Record what trained virtual tokens reach, free-running: ``reached`` of ``tried`` wrote their target exactly.
 
     ``low`` and ``high`` are Wilson's 95 % limits of the share. ``targets`` says how the targets were drawn, ``steps``
     how many were allowed, ``sweep`` what each learning rate did on other targets: rate, reached, tried, loss in nats.
@@ -59,13 +59,13 @@ class VirtualReach:
 
     @property
     def share(self) -> float:
-        """Hit rate, in [0, 1]."""
+        """Return the hit rate, in [0, 1]."""
         return self.reached / self.tried
 
 
 @dataclass(frozen=True, slots=True)
 class TokenReach:
-    """Hard tokens beside virtual tokens of one trained model; ``seconds`` were spent in all, over every sitting.
+    """Record hard beside virtual tokens of one trained model; ``seconds`` were spent in all, over every sitting.
 
     ``start`` is what stands before the token in every input: the model's beginning-of-sequence token, or nothing.
     """

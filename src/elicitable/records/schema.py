@@ -1,4 +1,4 @@
-"""One schema for what is kept: a frozen dataclass says what a record holds, and plain JSON is read against it.
+"""Check what is kept against one schema: frozen dataclasses say what a record holds, and plain JSON is held to them.
 
 A dataclass is written as an object whose keys are its fields, and one of :data:`ROWS` as the list of its fields. A
 field that has its default is left out, and a field that is left out has its default. A number that is not finite is
@@ -26,7 +26,7 @@ _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 
 def to_plain(value: Any) -> Any:
-    """``value`` as what JSON can hold.
+    """Turn ``value`` into what JSON can hold.
 
     >>> to_plain(CurvePoint(5, float("inf")))
     [5, None, None]
@@ -44,7 +44,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], plain: object) -> T:
-    """A ``kind``, a dataclass, from what JSON held.
+    """Read a ``kind``, a dataclass, from what JSON held.
 
     Raises:
         InputError: a key is unknown, missing or of the wrong type; the message names it.
@@ -125,7 +125,7 @@ def _below(at: str, name: str) -> str:
 
 @cache
 def _types(kind: Any) -> dict[str, Any]:
-    """The types of a dataclass's fields, by name, in their order."""
+    """Return the types of a dataclass's fields, by name, in their order."""
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}
 

@@ -1,9 +1,9 @@
-"""A resumable store: one folder a trial, its identity a hash of its spec, its record written last and by rename.
+"""Keep records in a resumable store: one folder per trial, named by a hash of its spec, its record written last.
 
     store/
       trials/<identity>/record.json      exists only if the trial is complete (or failed, with the traceback)
       trials/<identity>/state.safetensors
-      <name>.jsonl                       an archive: complete records, one a line, without their tensors
+      <name>.jsonl                       an archive: complete records, one per line, without their tensors
 
 A record that cannot be read, or that a newer version wrote, is named and never overwritten. Archives are read, not
 written: what is run again goes to ``trials``, which counts first.
@@ -33,7 +33,7 @@ Record = dict[str, Any]
 
 
 def identity(spec: dict[str, Any]) -> str:
-    """SHA-256 (first 20 hex digits) of the spec as canonical JSON, with the store's version.
+    """Hash the spec as canonical JSON, with the store's version, by SHA-256 (first 20 hex digits).
 
     >>> identity({"b": 1, "a": 2}) == identity({"a": 2, "b": 1})
     True
@@ -43,7 +43,7 @@ def identity(spec: dict[str, Any]) -> str:
 
 
 class Store:
-    """Records by identity, in a folder; or in memory only, when the folder is None.
+    """Keep records by identity, in a folder; or in memory only, when the folder is None.
 
     With ``is_read_only`` the folder need not be there, nor be writable.
     """
@@ -56,7 +56,7 @@ class Store:
             _check_writable(self.folder)
 
     def get(self, spec: dict[str, Any]) -> Record | None:
-        """The complete record of ``spec``, or None.
+        """Return the complete record of ``spec``, or None.
 
         Raises:
             StoreError: there is a record, but it is corrupt, of another spec, or from a newer version.
@@ -71,7 +71,7 @@ class Store:
         return _checked(archive[key][1], archive[key][0], key) if key in archive else None
 
     def where(self, spec: dict[str, Any]) -> str:
-        """Where the record of ``spec`` is kept, for a message."""
+        """Say where the record of ``spec`` is kept, for a message."""
         key = self._key(spec)
         path = None if self.folder is None else self._place(key) / "record.json"
         if path is None or not path.exists():
@@ -79,7 +79,7 @@ class Store:
         return str(path)
 
     def _key(self, spec: dict[str, Any]) -> str:
-        """The identity under which a record of ``spec`` is kept: that of its first form where only this is there."""
+        """Return the identity under which ``spec`` is kept: that of its first form where only this one is there."""
         key, former = identity(spec), first_form(spec)
         if former is None or self._has(key):
             return key
@@ -109,7 +109,7 @@ class Store:
         return whole
 
     def state(self, spec: dict[str, Any]) -> dict[str, Tensor]:
-        """The tensors kept with a record; empty where there are none."""
+        """Return the tensors kept with a record; empty where there are none."""
         key = self._key(spec)
         if self.folder is None:
             return self._memory[key][1]
@@ -133,12 +133,12 @@ class Store:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def has_state(self, spec: dict[str, Any]) -> bool:
-        """Whether tensors are kept with a record."""
+        """Say whether tensors are kept with a record."""
         key = self._key(spec)
         return bool(self._memory[key][1]) if self.folder is None else (self._place(key) / STATE).exists()
 
     def __iter__(self) -> Any:
-        """Every complete record of its own (not of an archive), in no particular order."""
+        """Return every complete record of its own (not of an archive), in no particular order."""
         if self.folder is None:
             yield from (record for record, _ in self._memory.values())
             return
@@ -177,7 +177,7 @@ def _parsed(text: str, where: str) -> Record:
 
 
 def _checked(record: Record, where: str, key: str) -> Record:
-    """``record``, if this version can read it and it is the one that ``key`` names."""
+    """Return ``record``, if this version can read it and it is the one that ``key`` names."""
     version = record.get("version")
     if not isinstance(version, int):
         raise StoreError(f"{where} has version {version!r}, which is none; move it away to run the trial again.")
@@ -194,7 +194,7 @@ def _checked(record: Record, where: str, key: str) -> Record:
 
 
 def _archived(folder: Path) -> Iterator[tuple[str, tuple[str, Record]]]:
-    """By identity, where each record of the archives stands and what it says."""
+    """Find, by identity, where each record of the archives stands and what it says."""
     for path in sorted(folder.glob("*.jsonl")):
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -208,7 +208,7 @@ def _archived(folder: Path) -> Iterator[tuple[str, tuple[str, Record]]]:
 
 
 def write_archive(records: Iterable[Record], path: Path) -> None:
-    """Write complete records as an archive, one a line, by rename.
+    """Write complete records as an archive, one per line, by rename.
 
     Raises:
         StoreError: ``path`` cannot be written.

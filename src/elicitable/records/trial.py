@@ -1,4 +1,4 @@
-"""The record of one finished trial: how it ended, what it learned, what it scored, what was seen in it.
+"""Record one finished trial: how it ended, what it learned, what it scored, what was seen in it.
 
 The race and the laboratory keep the same record, made from a fit by the same function, :func:`record_of_fit`.
 """
@@ -23,7 +23,7 @@ _OF_THE_STORE = ("version", "spec")  # keys that the store adds to a record and 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds that a trial took: in all, over every sitting, and for its training and its test alone."""
+    """Record the seconds that a trial took: in all, over every sitting, and for its training and its test alone."""
 
     seconds: float
     train_seconds: float | None = None
@@ -32,7 +32,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Which of ``of`` items were answered right: how many, and one bit per item in hexadecimal, the first highest.
+    """Record which of ``of`` items are right: how many, and one bit per item in hexadecimal, the first highest.
 
     >>> Outcomes.of_items((1, 0, 1, 1))
     Outcomes(right=3, of=4, bits='b')
@@ -53,13 +53,13 @@ class Outcomes:
 
     @classmethod
     def of_items(cls, correct: Sequence[int]) -> Outcomes:
-        """From one 0 or 1 per item, in the order of the split."""
+        """Pack one 0 or 1 per item, in the order of the split."""
         bits = int("".join(map(str, correct)), 2)
         return cls(sum(correct), len(correct), f"{bits:x}")
 
     @property
     def items(self) -> tuple[int, ...]:
-        """One 0 or 1 per item.
+        """Return one 0 or 1 per item.
 
         >>> Outcomes.of_items((0, 0, 1)).items
         (0, 0, 1)
@@ -68,16 +68,16 @@ class Outcomes:
 
     @property
     def share(self) -> float:
-        """Share of the items that were answered right, in [0, 1]."""
+        """Return the share of the items that were answered right, in [0, 1]."""
         return self.right / self.of
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """One finished trial.
+    """Record one finished trial.
 
     Attributes:
-        status: ``ok``; ``diverged`` (a loss that is no number); ``failed`` (``traceback`` says where); ``skipped``
+        status: ``ok``; ``diverged`` (a loss that is not a number); ``failed`` (``traceback`` says where); ``skipped``
             (the method cannot do it with this model and task); ``untestable`` (a model or data that are not here).
         stopped: why it ended, in words.
         steps: of training. ``curve`` is the learning curve, to six digits.
@@ -91,6 +91,8 @@ class TrialRecord:
         elsewhere_nats: loss per token on texts of another kind, with the adaptation in place.
         prefix_mass: (layer, head) share of attention that the context takes, in [0, 1]; empty without a context.
         samples: prompt, target and answer of a few test items.
+        answers: what was answered to each test item, where a score or a report needs more than right or wrong.
+        rule: the rule that decided between labels, and ``raw`` what the plain likelihood would have had right.
         cut_items: test texts that were longer than the model reads; ``cut_tokens`` is what they lost in all.
     """
 
@@ -116,22 +118,25 @@ class TrialRecord:
     elsewhere_nats: float | None = None
     prefix_mass: tuple[tuple[float, ...], ...] = ()
     samples: tuple[Mapping[str, str], ...] = ()
+    answers: tuple[str, ...] = ()
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    raw: Outcomes | None = None
     cut_items: int = 0
     cut_tokens: int = 0
 
     @property
     def is_ok(self) -> bool:
-        """Whether it ran through, so that there is something to read from it."""
+        """Say whether it ran through, so that there is something to read from it."""
         return self.status == "ok"
 
     def to_json(self) -> dict[str, Any]:
-        """The record as what JSON can hold; what has its default is left out."""
+        """Return the record as what JSON can hold; what has its default is left out."""
         found: dict[str, Any] = to_plain(self)
         return found
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any], where: str) -> TrialRecord:
-        """The record from what JSON held; the keys that the store adds to a record are passed over.
+        """Read the record from what JSON held; the keys that the store adds to a record are passed over.
 
         Records of older versions say less, and nothing else, so they are read in the same way. ``where`` names the
         file in the message.
@@ -153,7 +158,7 @@ move it away to run the trial again.
 
 
 class Fitted(Protocol):
-    """What a training gave, as :class:`elicitable.training.loop.Fit` says it."""
+    """Say what a training gave, as :class:`elicitable.training.loop.Fit` says it."""
 
     curve: list[CurvePoint]
     best: Score | None
@@ -163,15 +168,15 @@ class Fitted(Protocol):
 
     @property
     def processor(self) -> str:
-        """The kind of processor it ran on."""
+        """Return the kind of processor it ran on."""
 
     @property
     def is_usable(self) -> bool:
-        """Whether there is a state to evaluate."""
+        """Say whether there is a state to evaluate."""
 
 
 def record_of_fit(fit: Fitted) -> TrialRecord:
-    """The record of a training: how it ended, its curve and its best validation score.
+    """Make the record of a training: how it ended, its curve and its best validation score.
 
     Whoever runs the trial adds what was scored and measured, and how long the whole took
     (:func:`dataclasses.replace`).
@@ -192,7 +197,7 @@ def record_of_fit(fit: Fitted) -> TrialRecord:
 
 
 def six_digits(value: float) -> float:
-    """``value`` to six significant digits, enough for any curve.
+    """Round ``value`` to six significant digits, enough for any curve.
 
     >>> six_digits(0.123456789)
     0.123457
@@ -205,7 +210,7 @@ def _perhaps(value: float | None) -> float | None:
 
 
 def kept_trial(store: Store, spec: Mapping[str, Any]) -> TrialRecord | None:
-    """The record of the trial that ``spec`` describes, or None where none is kept.
+    """Read the record of the trial that ``spec`` describes, or None where none is kept.
 
     Raises:
         StoreError: there is one, but it cannot be read; the message names the file and the key.

@@ -1,1 +1,4 @@
-"""Reads records, never runs anything: figures, tables, one self-contained HTML file."""
+"""Turn records into what a person sees: figures, tables, and one self-contained HTML file.
+
+Nothing is run here.
+"""

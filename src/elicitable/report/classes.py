@@ -1,4 +1,7 @@
-"""Which label was taken for which, for the terminal, the HTML report and JSON. Labels are texts of a person's file."""
+"""Show which label was taken for which: in the terminal, in the HTML report, and as JSON.
+
+Labels are texts of a person's file, so they are escaped and cut.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ ROW = "Rows are targets, columns are answers."
 
 
 def classes_json(found: ClassResults) -> dict[str, Any]:
-    """The results as plain lists and numbers; the last count of a row is of answers that are no label.
+    """Return the results as plain lists and numbers; the last count of a row is of answers that are not labels.
 
     >>> classes_json(ClassResults(("a",), ((1, 0),), (ClassResult("a", 1.0, 1.0, 1.0, 1),)))["classes"]
     [{'label': 'a', 'precision': 1.0, 'recall': 1.0, 'f1': 1.0, 'support': 1}]
@@ -38,7 +41,7 @@ def classes_json(found: ClassResults) -> dict[str, Any]:
 
 
 def classes_lines(found: ClassResults, width: int = 80) -> list[str]:
-    """The results as lines of at most ``width`` columns: every class, then the table, or the commonest confusions.
+    """Return the results as lines of at most ``width`` columns: every class, then the table or commonest confusions.
 
     Columns of the table are the numbers that stand before the labels.
     """
@@ -60,7 +63,7 @@ def classes_lines(found: ClassResults, width: int = 80) -> list[str]:
 
 
 def classes_section(found: ClassResults, of: str = "") -> Section:
-    """The section of the HTML report: every class, then the confusion table.
+    """Return the section of the HTML report: every class, then the confusion table.
 
     Of more than twenty labels the commonest confusions stand in for the table. ``of`` names the arm whose answers they
     are.
@@ -76,7 +79,7 @@ def classes_section(found: ClassResults, of: str = "") -> Section:
 
 
 def confusions(found: ClassResults) -> list[tuple[str, str, int]]:
-    """The commonest (target, answer, items) where they differ, at most twenty."""
+    """Return the commonest (target, answer, items) where they differ, at most twenty."""
     answers = [*found.labels, NO_LABEL]
     wrong = [
         (label, answers[place], count)
@@ -88,7 +91,7 @@ def confusions(found: ClassResults) -> list[tuple[str, str, int]]:
 
 
 def has_no_label(found: ClassResults) -> bool:
-    """Whether any answer is no label at all."""
+    """Say whether any answer is not a label at all."""
     return any(row[-1] for row in found.counts)
 
 
@@ -118,7 +121,7 @@ def _list(found: ClassResults) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column heads its rows; every cell is escaped."""
+    """Return a table whose first column heads its rows; every cell is escaped."""
     head = "".join(f'<th scope="col">{_safe(name)}</th>' for name in columns)
     body = "".join("<tr>" + "".join(_cells(row)) + "</tr>" for row in rows)
     return f'<div class="table-scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -138,7 +141,7 @@ def _share(share: float | None) -> str:
 
 
 def _cut(label: str) -> str:
-    """A label in at most 26 columns of a terminal."""
+    """Return a label in at most 26 columns of a terminal."""
     text = shown(label)
     return text if cell_len(text) <= LONGEST_LABEL else chop_cells(text, LONGEST_LABEL - 1)[0] + "…"
 

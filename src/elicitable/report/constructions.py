@@ -1,4 +1,4 @@
-"""Figures of the constructions: how a token is decoded, how far each construction goes, error against prefix length.
+"""Draw the constructions: how a token is decoded, how far each one goes, and the error against the prefix length.
 
 Reads records only; matplotlib is imported where a figure is made.
 """
@@ -28,7 +28,7 @@ BAR = 40
 
 
 def plot_decoding(trace: Trace, step: int = 1, characters: str = "") -> Figure:
-    """How step ``step`` (from 1) of a trace was decoded.
+    """Say how step ``step`` (from 1) of a trace was decoded.
 
     Left: the coordinates of the virtual token, and the z that was read off one of them. Right: the logits
     (2j/V − 1)z + ¼ − (j/V)² less (z − ½)², which all share: parabolas in z, of which the highest at the z that was
@@ -46,12 +46,12 @@ def plot_decoding(trace: Trace, step: int = 1, characters: str = "") -> Figure:
 
 
 def _label(symbol: int, characters: str) -> str:
-    """The symbol, and its character where there is one."""
+    """Return the symbol, and its character where there is one."""
     return f"{symbol} {characters[symbol]!r}" if characters else str(symbol)
 
 
 def decoding_lines(trace: Trace, step: int = 1, characters: str = "") -> list[str]:
-    """The picture of step ``step`` (from 1) for a terminal: the logits the trace kept, as bars, symbol by symbol.
+    """Draw step ``step`` (from 1) for a terminal: the logits that the trace kept, as bars, symbol by symbol.
 
     Logits are given less the largest, in units of 1/V²: in exact arithmetic −(j − Y)² for the right symbol Y.
     """
@@ -71,7 +71,7 @@ def decoding_lines(trace: Trace, step: int = 1, characters: str = "") -> list[st
 
 
 def _draw_token(axes: Axes, trace: Trace, shown: Step, characters: str) -> None:
-    """The values of every virtual token's coordinates; a line at the z that was read."""
+    """Return the values of every virtual token's coordinates; a line at the z that was read."""
     from matplotlib.ticker import MaxNLocator
 
     for number, token in enumerate(trace.tokens, start=1):
@@ -85,7 +85,7 @@ def _draw_token(axes: Axes, trace: Trace, shown: Step, characters: str) -> None:
 
 
 def _draw_logits(axes: Axes, trace: Trace, shown: Step, characters: str) -> None:
-    """logits_j(z) for the symbols next to the one read, and the z that was read."""
+    """Draw logits_j(z) for the symbols next to the one read, and the z that was read."""
     vocab = trace.vocab
     nearby = range(vocab)
     if vocab > MOST_LINES:
@@ -109,7 +109,7 @@ def _draw_logits(axes: Axes, trace: Trace, shown: Step, characters: str) -> None
 
 
 def plot_capacity(rows: Sequence[CapacityRow]) -> Figure:
-    """The largest exact V of each construction by floating-point type; temperature needed and bound; margin and 1/V².
+    """Draw the largest exact V of each construction by type; the temperature needed and its bound; margin and 1/V².
 
     A point on the diagonal is what exact arithmetic says.
     """
@@ -136,7 +136,7 @@ def plot_capacity(rows: Sequence[CapacityRow]) -> Figure:
 
 
 def _kind(row: CapacityRow) -> str:
-    """A construction with the size that tells its rows apart."""
+    """Return a construction with the size that tells its rows apart."""
     if row.n_input > 1:
         return f"{row.construction}, n_X = {row.n_input}"
     length = "N" if row.n_input == 0 else "n_Y"
@@ -144,7 +144,7 @@ def _kind(row: CapacityRow) -> str:
 
 
 def plot_approximation(result: Approximation) -> Figure:
-    """Left: the function and what the head answers with the longest prefix. Right: error against prefix length."""
+    """Draw left: the function and what the head answers with the longest prefix. Right: error against prefix length."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")

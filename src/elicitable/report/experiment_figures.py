@@ -1,4 +1,4 @@
-"""The paper's figures, redrawn from ``results.json`` alone: attention, activations along the bias, curves, sweeps.
+"""Redraw the paper's figures from ``results.json`` alone: attention, activations along the bias, curves, sweeps.
 
 Every function returns a matplotlib figure of its own, or None where there is nothing to draw yet. A figure's numbers
 are in percent where the tables' are.
@@ -35,7 +35,7 @@ FIGURES: dict[str, Draw] = {}
 def figure(kind: str) -> Callable[[Draw], Draw]:
     """Register the decorated function as the one that draws figures of that kind.
 
-    It is given the figure's entry of ``results.json`` (for every trial of it ``curves`` and ``pictures``, one a seed)
+    It is given the figure's entry of ``results.json`` (for every trial of it ``curves`` and ``pictures``, one per seed)
     and the whole experiment's.
     """
 
@@ -47,7 +47,7 @@ def figure(kind: str) -> Callable[[Draw], Draw]:
 
 
 def experiment_figure(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
-    """The figure of an experiment, or None where no record has what it shows.
+    """Return the figure of an experiment, or None where no record has what it shows.
 
     Raises:
         UnknownNameError: figures of that kind are not drawn here.
@@ -58,7 +58,7 @@ def experiment_figure(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | N
 
 
 def _grid(count: int, height: float = 2.5, width: float = PANEL_INCHES) -> tuple[Figure, list[Axes]]:
-    """``count`` panels side by side, in rows of at most :data:`MOST_COLUMNS`."""
+    """Lay out ``count`` panels side by side, in rows of at most :data:`MOST_COLUMNS`."""
     from matplotlib.figure import Figure
 
     columns = min(count, MOST_COLUMNS)
@@ -72,7 +72,7 @@ def _grid(count: int, height: float = 2.5, width: float = PANEL_INCHES) -> tuple
 
 
 def _finish(panel: Axes, title: str = "", x: str = "", y: str = "") -> None:
-    """Names and ink that can be read on light and dark pages."""
+    """Set names and ink that can be read on light and dark pages."""
     panel.patch.set_alpha(0)
     panel.set_title(title, color=INK, fontsize=8)
     panel.set_xlabel(x, color=INK, fontsize=8)
@@ -89,7 +89,7 @@ def _finish(panel: Axes, title: str = "", x: str = "", y: str = "") -> None:
 
 @figure("bars")
 def bars(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
-    """Ours, with its interval, beside the source's, for every claim in percent about the figure's trials."""
+    """Draw ours, with its interval, beside the source's, for every claim in percent about the figure's trials."""
     trials = {series["trial"] for series in drawn["series"]}
     claims = [
         claim
@@ -118,7 +118,7 @@ def bars(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
 
 @figure("learning curves")
 def learning_curves(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
-    """Validation score by step of the chosen run of every seed, one panel a trial."""
+    """Draw the validation score by step of the chosen run of every seed, one panel per trial."""
     shown = [series for series in drawn["series"] if any(series["curves"])]
     if not shown:
         return None
@@ -135,7 +135,7 @@ def learning_curves(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | Non
 
 @figure("sweep")
 def sweep(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
-    """Validation score at every learning rate, every seed a dot, their mean a line."""
+    """Draw the validation score at every learning rate, every seed a dot and their mean a line."""
     names = [series["trial"] for series in drawn["series"]]
     runs = {
         trial["name"]: [one for one in trial["sweep"] if one["validation"] is not None and one["rate"]]
@@ -160,7 +160,7 @@ def sweep(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
 
 @figure("attention")
 def attention(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
-    """Attention of one head, query × key, one panel a trial; the prefix's columns come first, before a line.
+    """Draw the attention of one head, query × key, one panel per trial; the prefix's columns come first, before a line.
 
     Colours go by the square root of the weight, so that small weights can be told from none.
     """
@@ -185,7 +185,7 @@ def attention(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
 
 @figure("activations")
 def activations(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
-    """Outputs of one head before (ring) and after (dot) each adaptation.
+    """Draw the outputs of one head before (ring) and after (dot) each adaptation.
 
     A context is shown on the plane of its own bias and of the direction, at a right angle to it, in which the outputs
     before it differ most; changed weights, which have no bias, on the first context's plane.
@@ -211,7 +211,7 @@ def activations(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
 
 
 def bias_plane(before: Rows, bias: Rows) -> Rows:
-    """(2, d): the bias's unit vector, and the first principal direction of ``before`` (item, d) at a right angle to it.
+    """Return (2, d): the bias's unit vector, and the main direction of ``before`` (item, d) at a right angle to it.
 
     >>> bias_plane(np.array([[0.0, 1.0, 0.0], [5.0, -1.0, 0.0]]), np.array([2.0, 0.0, 0.0])).tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
@@ -226,7 +226,7 @@ def bias_plane(before: Rows, bias: Rows) -> Rows:
 
 @figure("position shares")
 def position_shares(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
-    """Share of the prefix's mass, layer × position, one panel a trained prefix."""
+    """Draw the share of the prefix's mass, layer × position, one panel per trained prefix."""
     pictures = [picture for series in drawn["series"] for picture in series["pictures"]]
     if not pictures:
         return None
@@ -241,7 +241,7 @@ def position_shares(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | Non
 
 @figure("residuals")
 def residuals(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
-    """Residuals of both equations (log scale), and the drift of content attention beside the mass, layer by layer."""
+    """Draw the residuals of both equations (log scale), and drift beside mass, layer by layer."""
     pictures = [picture for series in drawn["series"] for picture in series["pictures"]]
     if not pictures:
         return None
@@ -259,7 +259,7 @@ def residuals(drawn: Drawn, experiment: Mapping[str, Any]) -> Figure | None:
 
 
 def figure_names(experiment: Mapping[str, Any]) -> Sequence[str]:
-    """A file name, without its ending, for every figure of an experiment.
+    """Return a file name, without its ending, for every figure of an experiment.
 
     >>> figure_names({"name": "new-task", "figures": [{"kind": "learning curves"}]})
     ['new-task-learning-curves']

@@ -1,7 +1,7 @@
-"""The report: one HTML file that holds everything and asks the network for nothing.
+"""Write the report: one HTML file that holds everything and asks the network for nothing.
 
-The page has no scripts. Its content security policy forbids every request, so that a text from a user's file could
-not cause one even if it were not escaped; and it is escaped, like every value that reaches the template.
+The page has no scripts, and its content security policy forbids every request. So a text from a user's file could not
+cause one even if it were not escaped. It is escaped all the same, like every value that reaches the template.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHOWN_APART = ("command", "warnings")  # keys of provenance with a place of thei
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A further part of the report. ``html`` is taken as it is: whoever makes it escapes the texts in it.
+    """Hold a further part of the report. ``html`` is taken as it is, so whoever makes it escapes the texts in it.
 
     It may use inline SVG, images as ``data:`` and inline styles; scripts and requests are blocked by the page. The
     page's colours are CSS variables (``--ink``, ``--soft``, ``--line``, ``--card``, ``--context``, ``--weights``,
@@ -78,7 +78,7 @@ def write_page(title: str, sections: Sequence[Section], path: str | os.PathLike[
 
 
 def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
-    """The whole page as a text."""
+    """Return the whole page as a text."""
     curves, loss_ticks = curve_panels(verdict)
     sweeps, rate_ticks = sweep_panels(verdict)
     maps, mass_top = heat_maps(verdict)
@@ -120,7 +120,7 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
 
 
 def _tone(verdict: Verdict) -> str:
-    """The colour of the label: that of the group of methods it speaks of."""
+    """Return the colour of the label: that of the group of methods it speaks of."""
     chosen = standing.winner(verdict)
     return chosen.rung.group if chosen else "open"
 
@@ -150,7 +150,7 @@ def _environment() -> Environment:
 
 
 def _printable(value: Any) -> Any:
-    """Control characters, which HTML does not allow, as the replacement character; markup and numbers as they are."""
+    """Replace control characters, which HTML does not allow; leave markup and numbers as they are."""
     if type(value) is not str:
         return value
     return "".join(c if c in "\n\t" or c.isprintable() or not _is_control(c) else "\ufffd" for c in value)
@@ -162,7 +162,7 @@ def _is_control(letter: str) -> bool:
 
 
 def setting_text(setting: Mapping[str, Any]) -> str:
-    """A setting in one line, cut where it is very long.
+    """Return a setting in one line, cut where it is very long.
 
     >>> setting_text({"rank": 1, "modules": ["q", "v"]})
     "rank 1, modules ['q', 'v']"
@@ -172,7 +172,7 @@ def setting_text(setting: Mapping[str, Any]) -> str:
 
 
 def flat(record: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """A nested record as rows of (dotted name, text).
+    """Return a nested record as rows of (dotted name, text).
 
     >>> flat({"seed": 0, "versions": {"torch": "2.13"}})
     [('seed', '0'), ('versions.torch', '2.13')]
@@ -190,7 +190,7 @@ def flat(record: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
 
 
 def _sweep_table(arm: ArmResult) -> tuple[list[str], list[list[str]]]:
-    """The sweep's columns, in the order they first appear, and its rows."""
+    """Return the sweep's columns, in the order they first appear, and its rows."""
     columns = list(dict.fromkeys(key for entry in arm.sweep for key in entry))
     return columns, [[_cell(key, entry.get(key)) for key in columns] for entry in arm.sweep]
 
@@ -205,7 +205,7 @@ def _cell(key: str, value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ComparedItem:
-    """One test item and what each arm answered: (method, answer, whether it is the target)."""
+    """Hold one test item and what each arm answered: (method, answer, whether it is the target)."""
 
     prompt: str
     target: str
@@ -213,7 +213,7 @@ class ComparedItem:
 
 
 def compared_answers(arms: Iterable[ArmResult]) -> tuple[ComparedItem, ...]:
-    """The samples of all arms by test item, so that the answers to one item stand together."""
+    """Return the samples of all arms by test item, so that the answers to one item stand together."""
     items: dict[tuple[str, str], list[tuple[str, str, bool]]] = {}
     for arm in arms:
         for sample in arm.samples:

@@ -1,4 +1,4 @@
-"""The microscope's part of the report: figures and one HTML fragment, from an inspection's record alone.
+"""Make the microscope's part of the report, figures and one HTML fragment, from an inspection's record alone.
 
 Every figure function returns a matplotlib figure of its own; nothing is shown and no global state is touched.
 """
@@ -35,7 +35,7 @@ _MOST_TOKENS = 40  # names on a heatmap's axis; more cannot be read
 
 
 def mass_map(found: Inspection) -> Figure:
-    """Mean prefix mass α of every head, layer × head; colours from 0 to 1."""
+    """Draw mean prefix mass α of every head, layer × head; colours from 0 to 1."""
     grid = _grid(found, lambda head: head.prefix_mass)
     figure, axis = _map_figure(len(grid))
     image = axis.imshow(grid, vmin=0, vmax=1, aspect="auto", cmap="viridis", interpolation="nearest")
@@ -45,7 +45,7 @@ def mass_map(found: Inspection) -> Figure:
 
 
 def drift_by_depth(found: Inspection) -> Figure:
-    """Drift of content attention by layer, what it is made of, and α beside it; means over heads, all in [0, 1]."""
+    """Draw the drift of content attention by layer, its parts, and α beside it; means over heads, all in [0, 1]."""
     figure, axis = _figure(5.2, 3.0)
     lines: tuple[tuple[str, Callable[[HeadFacts], float], str], ...] = (
         ("drift (total variation)", lambda head: head.drift, "-"),
@@ -62,7 +62,7 @@ def drift_by_depth(found: Inspection) -> Figure:
 
 
 def spectra(found: Inspection) -> Figure:
-    """Cumulative share of the bias's energy in its first directions, one line a layer, up to the n of theory."""
+    """Draw the cumulative share of the bias's energy in its first directions, one line per layer, up to n."""
     from matplotlib import colormaps
 
     figure, axis = _figure(5.2, 3.0)
@@ -82,7 +82,7 @@ def spectra(found: Inspection) -> Figure:
 
 
 def position_use(found: Inspection) -> Figure:
-    """Mean attention on each context token, layer × position."""
+    """Draw mean attention on each context token, layer × position."""
     rows = [list(facts.position_mass) for facts in found.layers]
     figure, axis = _map_figure(len(rows))
     image = axis.imshow(rows, vmin=0, aspect="auto", cmap="viridis", interpolation="nearest")
@@ -92,7 +92,7 @@ def position_use(found: Inspection) -> Figure:
 
 
 def ablations(found: Inspection) -> Figure:
-    """Points of score lost without each part of the context; bars to the left are gains."""
+    """Draw points of score lost without each part of the context; bars to the left are gains."""
     parts = list(reversed(found.ablations))
     figure, axis = _figure(5.2, max(2.6, 0.8 + 0.16 * len(parts)))
     kinds = ("token", "layer", "head")
@@ -109,7 +109,7 @@ def _kind(what: str) -> str:
 
 
 def attention_heatmaps(found: Inspection) -> Figure:
-    """One head on one text: with the context, without it, and the first rescaled by 1/(1 − α): the paper's figure.
+    """Draw one head on one text: with the context, without it, and the first rescaled by 1/(1 − α), as the paper does.
 
     Raises:
         InputError: the inspection kept no head.
@@ -152,7 +152,7 @@ def write_figures(found: Inspection, folder: str | os.PathLike[str], suffix: str
 
 
 def microscope_section(found: Inspection) -> Section:
-    """The report's second part: what was measured, figures, what the bias says, warnings. All texts are escaped."""
+    """Make the report's second part: measurements, figures, what the bias says, warnings. All texts are escaped."""
     figures = {name: _svg(draw(found), name) + f'<p class="note">{_SAID[name]}</p>' for name, draw in _figures(found)}
     wide = figures.pop("attention", "")  # three panels side by side
     panels = "".join(f'<div class="panel">{figure}</div>' for figure in figures.values())
@@ -166,7 +166,7 @@ def microscope_section(found: Inspection) -> Section:
 
 
 def inspection_to_json(found: Inspection) -> dict[str, Any]:
-    """The inspection as strict JSON: every field, with null for what is not defined."""
+    """Return the inspection as strict JSON: every field, with null for what is not defined."""
     plain: dict[str, Any] = plain_json(asdict(found))
     return plain | {
         "largest_residual_first_layer": plain_json(found.largest_residual(slice(0, 1))),
@@ -175,7 +175,7 @@ def inspection_to_json(found: Inspection) -> dict[str, Any]:
 
 
 def inspection_table(found: Inspection) -> RenderableType:
-    """One row a layer, means over its heads: readable at 80 columns."""
+    """Make a table with one row per layer, means over its heads, that is readable at 80 columns."""
     table = Table(box=None, pad_edge=False, caption=_plain_summary(found), caption_justify="left")
     for name in ("layer", "mass α", "drift", "bias norm", "bias cos.", "eff. rank", "attn. resid.", "out. resid."):
         table.add_column(name, justify="right")
@@ -199,7 +199,7 @@ def inspection_table(found: Inspection) -> RenderableType:
 
 
 def ablation_table(found: Inspection) -> RenderableType:
-    """What the score loses without each part of the context, the dearest first."""
+    """Say what the score loses without each part of the context, the dearest first."""
     table = Table(box=None, pad_edge=False)
     table.add_column("without")
     for name in ("score", "points lost"):
@@ -293,7 +293,7 @@ def _heads_table(found: Inspection) -> str:
 
 
 def _grid(found: Inspection, pick: Callable[[HeadFacts], float]) -> list[list[float]]:
-    """(layer, head); missing heads are NaN."""
+    """Draw (layer, head); missing heads are NaN."""
     width = max(head.head for head in found.heads) + 1
     grid = [[math.nan] * width for _ in range(max(head.layer for head in found.heads) + 1)]
     for head in found.heads:
@@ -357,7 +357,7 @@ def _reproducible() -> Any:
 
 
 def figure_svg(figure: Figure) -> bytes:
-    """A figure as an SVG file; the same figure gives the same bytes."""
+    """Return a figure as an SVG file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     with _reproducible():
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -365,7 +365,7 @@ def figure_svg(figure: Figure) -> bytes:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as inline SVG that fits its panel; names inside it are made its own, as ids are shared by a page."""
+    """Return the figure as inline SVG that fits its panel; its ids are made its own, since a page shares them."""
     svg = figure_svg(figure).decode()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)

@@ -1,4 +1,4 @@
-"""How numbers are written, the same in the terminal and in the report. ``-`` stands for "there is none"."""
+"""Write numbers in the same way in the terminal and in the report. ``-`` stands for "there is none"."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NONE = "-"
 
 
 def score(arm: ArmResult, digits: int = 2) -> str:
-    """``0.97 [0.95, 0.98]``: mean and interval; the mean alone where there is no interval.
+    """Write ``0.97 [0.95, 0.98]``, mean and interval; the mean alone where there is no interval.
 
     >>> from elicitable.values import Budget, Rung
     >>> rung, budget = Rung(6.0, "weights", "weights"), Budget(1, 4, 0)
@@ -26,12 +26,12 @@ def score(arm: ArmResult, digits: int = 2) -> str:
 
 
 def interval_of(arm: ArmResult) -> tuple[float, float] | None:
-    """Low and high end of the arm's interval, or None."""
+    """Return the low and high end of the arm's interval, or None."""
     return None if arm.low is None or arm.high is None else (arm.low, arm.high)
 
 
 def count(number: int) -> str:
-    """A count in at most seven characters.
+    """Write a count in at most seven characters.
 
     >>> [count(0), count(12_288), count(134_515_008), count(7_000_000_000)]
     ['0', '12,288', '134.5M', '7.0B']
@@ -43,7 +43,7 @@ def count(number: int) -> str:
 
 
 def byte_size(number: int) -> str:
-    """Bytes in decimal units.
+    """Write bytes in decimal units.
 
     >>> [byte_size(0), byte_size(24_576), byte_size(269_030_016)]
     ['0 B', '24.6 kB', '269.0 MB']
@@ -55,7 +55,7 @@ def byte_size(number: int) -> str:
 
 
 def rate(learning_rate: float | None) -> str:
-    """A learning rate as mantissa and exponent.
+    """Write a learning rate as mantissa and exponent.
 
     >>> [rate(0.1), rate(5e-05), rate(0.00015), rate(None)]
     ['1e-1', '5e-5', '1.5e-4', '-']
@@ -69,7 +69,7 @@ def rate(learning_rate: float | None) -> str:
 
 
 def nats(side_effect_nats: float | None) -> str:
-    """A signed change in nats.
+    """Write a signed change in nats.
 
     >>> [nats(0.05), nats(-0.002), nats(None)]
     ['+0.05', '0.00', '-']
@@ -81,7 +81,7 @@ def nats(side_effect_nats: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span to two units.
+    """Write a time span to two units.
 
     >>> [duration(0.4), duration(61), duration(3725)]
     ['0.4 s', '1 min 01 s', '1 h 02 min']
@@ -95,7 +95,7 @@ def duration(seconds: float) -> str:
 
 
 def points(margin: float) -> str:
-    """A margin on the 0 to 1 scale, in points.
+    """Write a margin on the 0 to 1 scale in points.
 
     >>> [points(0.02), points(0.015), points(0.01)]
     ['2 points', '1.5 points', '1 point']
@@ -105,7 +105,7 @@ def points(margin: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """A number with its noun.
+    """Write a number with its noun.
 
     >>> [plural(1, "seed"), plural(1200, "item")]
     ['1 seed', '1,200 items']
@@ -114,7 +114,7 @@ def plural(number: int, noun: str) -> str:
 
 
 def visible(text: str) -> str:
-    """``text`` as any font can show it: blanks and line ends as signs, what a font may lack as its code point.
+    """Write ``text`` so that any font can show it: blanks and line ends as signs, rare characters as code points.
 
     >>> visible(" "), visible("a\\n"), visible("永")
     ('␣', 'a⏎', 'U+6C38')
@@ -124,5 +124,5 @@ def visible(text: str) -> str:
 
 
 def drawn(text: str) -> str:
-    """The same for a figure, which takes what stands between two dollar signs for mathematics."""
+    """Write the same for a figure, which takes what stands between two dollar signs for mathematics."""
     return visible(text).replace("$", r"\$")

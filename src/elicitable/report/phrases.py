@@ -1,8 +1,8 @@
-"""What a verdict says in words: the answer in one sentence, what to do with it, what it costs to deploy.
+"""Say in words what a verdict means: the answer in one sentence, what to do with it, and what it costs to deploy.
 
-The words keep to what a race can show. A context that failed here *may not* be able to do the task, and is
-*potentially* too weak; for a trained language model nothing is proven, since the exact statements of the theory
-hold per layer, given that layer's input.
+The words claim no more than a race can show. A context that failed here *may not* be able to do the task, and is
+*potentially* too weak. For a trained language model nothing is proven, because the exact statements of the theory hold
+per layer, given that layer's input.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NEXT_STEPS = {
 
 
 def answer(verdict: Verdict) -> str:
-    """The answer in one sentence.
+    """Return the answer in one sentence.
 
     Raises:
         UnknownNameError: the label is neither that of the arm that is the answer, nor one of :data:`ANSWERS`.
@@ -82,7 +82,7 @@ def _of_label(table: Mapping[str, Words], verdict: Verdict) -> Words:
 
 
 def evidence(verdict: Verdict) -> str:
-    """The scores behind the answer, in one sentence: the answer's arm, and what it is compared with."""
+    """Return the scores behind the answer, in one sentence: the answer's arm, and what it is compared with."""
     best = standing.highest(verdict)
     if best is None:
         return "No arm of the race ran through."
@@ -99,12 +99,12 @@ def evidence(verdict: Verdict) -> str:
 
 
 def deployment(arm: ArmResult) -> str:
-    """What running this method in production takes."""
+    """Say what running this method in production takes."""
     return arm.deployment
 
 
 def trouble(arm: ArmResult) -> str:
-    """What went wrong in an arm, or nothing: ``diverged: the loss became NaN at step 40``."""
+    """Say what went wrong in an arm, or nothing: ``diverged: the loss became NaN at step 40``."""
     if arm.status == "ok":
         return arm.reason
     return f"{arm.status}: {arm.reason or 'no reason was recorded'}"

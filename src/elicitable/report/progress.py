@@ -1,4 +1,4 @@
-"""What a race says while it runs: one live line on a terminal, a line now and then where there is none."""
+"""Tell how a race goes on while it runs: one live line on a terminal, a line now and then where there is none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUIET_SECONDS = 15.0  # without a terminal: a line at least so often, so that lo
 
 
 class LiveReporter:
-    """Progress on standard error. Use as a context manager around the race."""
+    """Show progress on standard error. Use it as a context manager around the race."""
 
     def __init__(self, console: Console, time_limit: float | None = None) -> None:
         self.console = console
@@ -71,7 +71,7 @@ class LiveReporter:
         return note[: max(0, self.console.width - 62)]
 
     def line(self) -> str:
-        """The current state as one line."""
+        """Return the current state as one line."""
         parts = [f"[{min(self._done + 1, self._arms)}/{self._arms}] {self._arm}: {self._what}"]
         if self._last is not None:
             parts.append(f"step {self._last.step} loss {self._last.loss_nats:.3f}")
@@ -97,7 +97,7 @@ class LiveReporter:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are any.
+    """Write minutes and seconds, with hours where there are any.
 
     >>> clock(75.2), clock(3_700)
     ('1:15', '1:01:40')

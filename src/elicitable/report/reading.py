@@ -1,4 +1,4 @@
-"""How a task's data were read, said back: in the terminal before a model is loaded, in the report, and as JSON."""
+"""Say back how a task's data were read: in the terminal before a model is loaded, in the report, and as JSON."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def print_reading(summary: Summary, console: Console) -> None:
 
 
 def _print_under(console: Console, name: str, lines: Sequence[str]) -> None:
-    """Lines beside a name, each wrapped under itself."""
+    """Print lines beside a name, each wrapped under itself."""
     head = f"  {name}".ljust(INDENT - 1) + " "
     for line in lines:
         for part in Text(plain(line)).wrap(console, max(console.width - len(head), 10)):
@@ -89,7 +89,7 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
 
 
 def reading_section(summary: Summary) -> Section:
-    """The reading as a part of the report; every text in it is escaped."""
+    """Return the reading as a part of the report; every text in it is escaped."""
     rows = [f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in facts(summary)]
     parts = [f'<p>{html.escape(_title(summary))}</p><div class="table-scroll"><table>{"".join(rows)}</table></div>']
     if summary.labels:
@@ -102,7 +102,7 @@ def reading_section(summary: Summary) -> Section:
 
 
 def reading_to_json(summary: Summary) -> dict[str, Any]:
-    """The reading as plain data: every field of the summary under its own name."""
+    """Return the reading as plain data: every field of the summary under its own name."""
     found: dict[str, Any] = plain_json(asdict(summary))
     return found
 
@@ -118,7 +118,7 @@ def _size(summary: Summary, split: Any) -> str:
 
 
 def _length(summary: Summary, what: str) -> str:
-    """Median, 95th percentile and longest, each in every unit."""
+    """Return the median, 95th percentile and longest, each in every unit."""
     found = [(unit, summary.lengths[f"{what} {unit}"]) for unit in _UNITS if f"{what} {unit}" in summary.lengths]
     median = ", ".join(f"{one.median:,} {unit}" for unit, one in found)
     most, longest = (", ".join(f"{number:,}" for number in numbers) for numbers in _upper(found))
@@ -134,7 +134,7 @@ def _by_size(summary: Summary) -> Sequence[tuple[str, Mapping[Any, int]]]:
 
 
 def _label_lines(summary: Summary) -> list[str]:
-    """Labels with their counts by split, the most frequent ones."""
+    """Return the labels with their counts by split, the most frequent ones."""
     ordered = _by_size(summary)
     lines = [
         f"{label}: " + ", ".join(f"{split} {counts[split]:,}" for split in summary.sizes)
@@ -152,7 +152,7 @@ def _label_row(label: str, counts: Mapping[Any, int], splits: Sequence[Any]) -> 
 
 
 def _example(item: Item) -> str:
-    """Prompt and target, and a mark between them."""
+    """Return the prompt and target, and a mark between them."""
     return f"{_written(item.prompt)} →{_written(item.target)}"
 
 

@@ -1,4 +1,4 @@
-"""The tables of a reproduction: ours beside the source's, a mark per claim. Made from ``results.json`` alone."""
+"""Make the tables of a reproduction from ``results.json`` alone: ours beside the source's, with a mark per claim."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HEADS = ("", "claim", "ours", "source", "reproduced if", "note")
 
 
 def reproduction_markdown(results: Results, figures: str | None = None) -> str:
-    """All experiments as Markdown; with links to figures in the folder ``figures`` where one is named.
+    """Return all experiments as Markdown; with links to figures in the folder ``figures`` where one is named.
 
     >>> empty = {"preset": "quick", "seeds": 1, "experiments": [], "outcomes": {}, "seconds": 0.0}
     >>> reproduction_markdown(empty).splitlines()[0]
@@ -72,7 +72,7 @@ def write_reproduction(results: Results, folder: str | os.PathLike[str]) -> Path
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that was drawn: its file's name without the ending, its caption, and the file."""
+    """Hold a figure that was drawn: its file's name without the ending, its caption, and the file."""
 
     name: str
     caption: str
@@ -80,7 +80,7 @@ class Picture:
 
     @cached_property
     def svg(self) -> bytes:
-        """The SVG file."""
+        """Return the SVG file."""
         return figure_svg(self.figure)
 
 
@@ -92,7 +92,7 @@ def _pictures(results: Results) -> Pictures:
 
 
 def drawn_figures(experiment: Mapping[str, Any]) -> list[Picture]:
-    """The figures of an experiment for which there are records."""
+    """Return the figures of an experiment for which there are records."""
     found = []
     for name, drawn in zip(figure_names(experiment), experiment["figures"], strict=True):
         figure = experiment_figure(drawn, experiment)
@@ -102,7 +102,7 @@ def drawn_figures(experiment: Mapping[str, Any]) -> list[Picture]:
 
 
 def summary(results: Results) -> str:
-    """One line: preset, seeds, time, the kinds of processor where the records say, and how the claims came out."""
+    """Say in one line the preset, seeds, time, kinds of processor where known, and how the claims came out."""
     seeds = f"{results['seeds']} seed{'s' if results['seeds'] != 1 else ''}"
     counted = ", ".join(f"{results['outcomes'][name]} {name}" for name in MARKS if name in results["outcomes"])
     processors = ", ".join(results.get("processors", ()))  # records made before this was kept do not say
@@ -111,7 +111,7 @@ def summary(results: Results) -> str:
 
 
 def reproduction_sections(results: Results) -> tuple[Section, ...]:
-    """The outcomes at a glance, then one section an experiment; every text in it is escaped."""
+    """Return the outcomes at a glance, then one section per experiment; every text in it is escaped."""
     return _sections(results, _pictures(results))
 
 
@@ -144,7 +144,7 @@ _OVERVIEW_HEADS = ("experiment", *MARKS, "trials", "whole seeds", "time", "compa
 
 
 def _overview(results: Results) -> list[tuple[str, ...]]:
-    """A line an experiment: claims by outcome, the trials recorded, their time and the companion code's; then the sum.
+    """Return a line per experiment: claims by outcome, trials, their time and the companion code's; then the sum.
 
     What experiments share counts once in the sum.
     """
@@ -174,7 +174,8 @@ def _at_a_glance(
 
 
 def span(seconds: float | None) -> str:
-    """
+    """Write a time span in the unit that suits it.
+
     >>> span(90.0), span(3_000.0), span(7_200.0), span(None)
     ('1.5 min', '50.0 min', '2.0 h', '—')
     """
@@ -193,7 +194,7 @@ def _row(claim: Mapping[str, Any], results: Results) -> tuple[str, ...]:
 
 
 def ours_text(claim: Mapping[str, Any]) -> str:
-    """Mean ± standard deviation over seeds, and the 95 % interval where there is one.
+    """Write mean ± standard deviation over seeds, and the 95 % interval where there is one.
 
     >>> ours_text({"mean": 97.5, "sd": 1.25, "low": 95.0, "high": 99.0, "unit": "%", "values": [96.25, 98.75]})
     '97.50 ± 1.25 % [95.00, 99.00]'
@@ -220,7 +221,7 @@ _SWEEP_HEADS = ("trial", "rate", "restart", "seeds", "validation", "steps", "sto
 
 
 def _sweep_rows(experiment: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A line for every rate and restart of a trial, over its seeds."""
+    """Return a line for every rate and restart of a trial, over its seeds."""
     grouped: dict[tuple[str, Any, int], list[Mapping[str, Any]]] = {}
     for trial in experiment["trials"]:
         for one in trial["sweep"]:
@@ -240,7 +241,8 @@ def _sweep_rows(experiment: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _range(values: Sequence[float]) -> str:
-    """
+    """Write the lowest and the highest value.
+
     >>> _range([50.0]), _range([50.0, 60.0]), _range([])
     ('50.00 %', '55.00 % (50.00 to 60.00)', '—')
     """

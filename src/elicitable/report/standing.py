@@ -1,7 +1,7 @@
-"""Where each arm of a race stands: its place from nothing to all weights, the best arm, the arm that is the answer.
+"""Say where each arm of a race stands, which one is best, and which one is the answer.
 
 A report compares arms by how deep they reach into the model, which each arm's record says itself. The decision is read
-(``verdict.label``, ``verdict.answer``), never made.
+from the verdict (``verdict.label``, ``verdict.answer``); it is never made here.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def grouped(verdict: Verdict) -> tuple[tuple[Group, tuple[ArmResult, ...]], ...]
 
 
 def is_scored(arm: ArmResult) -> bool:
-    """Whether the arm ran through and has a mean."""
+    """Say whether the arm ran through and has a mean."""
     return arm.status == "ok" and arm.mean is not None
 
 
 def mean_of(arm: ArmResult) -> float:
-    """The arm's mean, and below every score when it has none, so that it sorts last."""
+    """Return the arm's mean, and below every score when it has none, so that it sorts last."""
     return -1.0 if arm.mean is None else arm.mean
 
 

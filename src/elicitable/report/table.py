@@ -1,4 +1,7 @@
-"""The verdict in a terminal: the answer, a table of the arms, the reasons. Plain text when colour is off or piped."""
+"""Print the verdict in a terminal: the answer, a table of the arms, and the reasons.
+
+The text is plain when colour is off or the output is piped.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ COLOURS = {"nothing": "", "context": "cyan", "weights": "yellow", "control": "di
 
 @dataclass(frozen=True)
 class _Column:
-    """One column: its head (lines), how a cell is written, and when it is given up in a narrow terminal."""
+    """Hold one column: its head (lines), how a cell is written, and when it is given up in a narrow terminal."""
 
     head: str
     cell: Callable[[ArmResult], str]
@@ -32,7 +35,7 @@ class _Column:
 
 
 def verdict_table(verdict: Verdict) -> RenderableType:
-    """The arms as a rich table, least invasive first; the arm the verdict speaks of is marked ``>``.
+    """Return the arms as a rich table, least invasive first; the arm the verdict speaks of is marked ``>``.
 
     It gives up columns (bar, steps, learning rate, …) rather than break below 80 columns.
     """
@@ -78,13 +81,13 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
 
 
 def warnings_of(verdict: Verdict) -> tuple[str, ...]:
-    """The warnings that the race left in ``provenance["warnings"]``: one text or a list of them."""
+    """Return the warnings that the race left in ``provenance["warnings"]``: one text or a list of them."""
     found = verdict.provenance.get("warnings", ())
     return (found,) if isinstance(found, str) else tuple(str(warning) for warning in found or ())
 
 
 def plain(text: str) -> str:
-    """``text`` on one line without control characters, so that no file can move the cursor or colour the screen.
+    """Write ``text`` on one line without control characters, so that no file can move the cursor or colour the screen.
 
     >>> plain("two\\nlines \\x1b[31mred")
     'two lines [31mred'
@@ -94,7 +97,7 @@ def plain(text: str) -> str:
 
 
 def _print_list(console: Console, title: str, lines: Iterable[str], style: str = "bold") -> None:
-    """A titled list with hanging indents; nothing when there are no lines."""
+    """Return a titled list with hanging indents; nothing when there are no lines."""
     lines = list(lines)
     if not lines:
         return
@@ -106,6 +109,7 @@ def _print_list(console: Console, title: str, lines: Iterable[str], style: str =
 
 
 def _legend(verdict: Verdict) -> str:
+    """Say what the column of scores holds."""
     scored = [arm for arm in verdict.arms if standing.is_scored(arm)]
     size = ""
     if scored:
@@ -115,7 +119,7 @@ def _legend(verdict: Verdict) -> str:
 
 
 class _VerdictTable:
-    """Chooses its columns when it learns the width of the terminal."""
+    """Draw the table, with the columns chosen when the width of the terminal is known."""
 
     def __init__(self, verdict: Verdict) -> None:
         self.verdict = verdict
@@ -138,7 +142,7 @@ class _VerdictTable:
         yield table
 
     def _fitting(self, width: int, ascii_only: bool) -> tuple[list[_Column], int]:
-        """The columns that fit in ``width``, and the gap between them: a gap is narrowed before a column goes."""
+        """Choose the columns that fit in ``width`` and the gap between them; a gap is narrowed before a column goes."""
         columns = self._columns(WIDE_BAR_CELLS if width >= WIDE else BAR_CELLS, ascii_only)
         while True:
             for gap in (GAP, 1):
@@ -171,7 +175,7 @@ class _VerdictTable:
 
 
 def bar(mean: float | None, cells: int, full: str = "━", empty: str = "·") -> str:
-    """A score in [0, 1] as a bar of ``cells`` letters; empty without a score.
+    """Return a score in [0, 1] as a bar of ``cells`` letters; empty without a score.
 
     >>> bar(0.5, 8, "#", ".")
     '####....'

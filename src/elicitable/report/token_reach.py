@@ -1,4 +1,7 @@
-"""Hard tokens beside virtual tokens, for the terminal and for the report. Tokens are decoded; every text is escaped."""
+"""Show hard tokens beside virtual tokens, in the terminal and in the report.
+
+Tokens are decoded, and every text is escaped.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ DRAWN = {
 
 
 def reach_lines(found: TokenReach) -> list[str]:
-    """The result as lines for a terminal, examples included.
+    """Return the result as lines for a terminal, examples included.
 
     Control characters of decoded tokens are shown as escapes, so that no token can move the cursor.
     """
@@ -54,7 +57,7 @@ def _example_lines(one: ReachExample) -> Iterable[str]:
 
 
 def hard_facts(found: TokenReach) -> list[str]:
-    """What the hard tokens reach, in sentences."""
+    """Say what the hard tokens reach, in sentences."""
     counted = found.hard.distinct
     if counted.sampled == counted.population:
         return [
@@ -77,7 +80,7 @@ def _population(counted: Distinct) -> str:
 
 
 def virtual_facts(found: TokenReach) -> list[str]:
-    """What the virtual tokens reach, in sentences."""
+    """Say what the virtual tokens reach, in sentences."""
     virtual = found.virtual
     rates = ", ".join(
         f"{rate(entry['rate'])}: {entry['reached']:.0f} of {entry['tried']:.0f} at {entry['loss_nats']:.2f} nats"
@@ -94,7 +97,7 @@ def virtual_facts(found: TokenReach) -> list[str]:
 
 
 def token_reach_section(found: TokenReach) -> Section:
-    """The section of the HTML report: the facts, and examples of hard and of virtual tokens."""
+    """Return the section of the HTML report: the facts, and examples of hard and of virtual tokens."""
     told = [f"The question: {_question(found)}.", *hard_facts(found), *virtual_facts(found)]
     facts = "".join(f"<p>{html.escape(text)}</p>" for text in told)
     note = (
@@ -127,7 +130,7 @@ def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]
 
 
 def shown(text: str) -> str:
-    """A decoded token or continuation on one line: what cannot be printed as an escape, cut where it is very long.
+    """Write a decoded token or continuation on one line, escaped where it cannot be printed, cut where it is long.
 
     >>> shown("two\\nlines \\x1b[31m")
     'two\\\\nlines \\\\x1b[31m'

@@ -1,4 +1,4 @@
-"""A verdict as a JSON object and back.
+"""Turn a verdict into a JSON object and back.
 
 The object is strict JSON: numbers that are not finite become null, tuples become lists, keys become texts. What is
 read is checked key by key, and a record that is not what it should be is refused with the key's name.
@@ -19,7 +19,7 @@ Read = Callable[[Any, str], T]
 
 
 def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
-    """The verdict as plain dictionaries, lists, texts, finite numbers, booleans and nulls.
+    """Return the verdict as plain dictionaries, lists, texts, finite numbers, booleans and nulls.
 
     Example:
         >>> record = verdict_to_json(Verdict("inconclusive", ("one seed",), (), "toy:mixed", "ascending", 0.02))
@@ -39,7 +39,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
-    """The verdict that :func:`verdict_to_json` wrote.
+    """Return the verdict that :func:`verdict_to_json` wrote.
 
     Raises:
         StoreError: a key is missing, unknown or holds the wrong kind of value; the message names it
@@ -66,7 +66,7 @@ def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
 
 
 def plain_json(value: Any) -> Any:
-    """``value`` in JSON's own kinds: tuples as lists, numpy scalars as numbers, not finite as None, others as text.
+    """Turn ``value`` into JSON's own kinds: tuples to lists, numpy scalars to numbers, not finite to None, else texts.
 
     >>> plain_json({"size": (1, 2.5), 3: float("nan")})
     {'size': [1, 2.5], '3': None}
@@ -115,6 +115,9 @@ def _arm_to_json(arm: ArmResult) -> dict[str, Any]:
         "samples": plain_json(arm.samples),
         "behind": plain_json(arm.behind),
         "correct": plain_json(arm.correct),
+        "answers": plain_json(arm.answers),
+        "rule": arm.rule,
+        "raw_mean": plain_json(arm.raw_mean),
     }
 
 
@@ -156,6 +159,9 @@ def _arm_from_json(record: Any, where: str) -> ArmResult:
         prefix_mass=fields.take("prefix_mass", _many(_many(_number_or_nan))),
         samples=fields.take("samples", _many(_mapping)),
         behind=fields.take("behind", _many(_number)),
+        answers=fields.take("answers", _many(_many(_text))),
+        rule=fields.take("rule", _text),
+        raw_mean=fields.take("raw_mean", _optional(_number)),
     )
     fields.finish()
     return arm
@@ -193,7 +199,7 @@ def _point_from_json(record: Any, where: str) -> CurvePoint:
 
 
 class _Fields:
-    """The keys of one object, each taken exactly once, so that missing and unknown ones are both seen."""
+    """Take each key of one object exactly once, so that missing and unknown ones are both seen."""
 
     def __init__(self, record: Any, where: str) -> None:
         self.left = dict(_mapping(record, where or "the verdict"))
@@ -237,7 +243,7 @@ def _number(value: Any, place: str) -> float:
 
 
 def _number_or_nan(value: Any, place: str) -> float:
-    """A number that was not finite was written as null."""
+    """Read a number, of which one that was not finite was written as null."""
     return math.nan if value is None else _number(value, place)
 
 

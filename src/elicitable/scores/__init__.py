@@ -1,1 +1,1 @@
-"""What is a right answer worth? One score per file, per item, so that any of them gets paired intervals."""
+"""Say what a right answer is worth: one score per file, counted per item, so that any of them gets paired intervals."""

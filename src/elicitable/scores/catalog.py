@@ -1,4 +1,4 @@
-"""The one list of scores."""
+"""List the scores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Listed:
-    """A score of the catalog: its class, and how it is made of the task's labels and of what follows the colon."""
+    """List a score: its class, and how it is made of the task's labels and of what follows the colon."""
 
     name: str
     scorer: type[Scorer]
@@ -33,12 +33,12 @@ class Listed:
 
     @property
     def kind(self) -> Kind:
-        """What it scores: answers that are labels, or free ones."""
+        """Say what it scores: answers that are labels, or free ones."""
         return self.scorer.kind
 
     @property
     def summary(self) -> str:
-        """What it is, in a few words."""
+        """Say what it is, in a few words."""
         return self.scorer.summary
 
 
@@ -58,7 +58,7 @@ SCORES: tuple[Listed, ...] = (
 
 
 def score_from(choice: str | Scorer | Callable[..., Any] | None, labels: Labels | None = None) -> Scorer:
-    """The score that a person chose.
+    """Make the score that a person chose.
 
     Args:
         choice: a name of the catalog (``"macro-f1"``, ``"numeric:0.01"``, ``"regex:#### ([0-9]+)"``), a function of

@@ -1,4 +1,4 @@
-"""chrF: character n-grams shared by answer and target, over the whole set of items; the point value is sacrebleu's."""
+"""Score by character n-grams that answer and target share, over all items (chrF); the point value is sacrebleu's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BETA = 2
 
 
 class ChrF(Scorer):
-    """chrF2 of n-grams of 1 to 6 characters (blanks left out), on the scale 0 to 1 (sacrebleu's is 0 to 100).
+    """Compute chrF2 of n-grams of 1 to 6 characters (blanks left out), on the scale 0 to 1 (sacrebleu's is 0 to 100).
 
     Over all items, P_n = matched_n / written_n and R_n = matched_n / wanted_n; P and R are their means over the n that
     occur on both sides, and the score is (1+β²)PR / (β²P + R) with β = 2. Popović, WMT 2015.
@@ -26,7 +26,7 @@ class ChrF(Scorer):
     summary = "F2 of character n-grams over all items together"
 
     def statistics(self, targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-        """(item, 3·6): n-grams written, wanted and matched, for n of 1 to 6."""
+        """Return (item, 3·6): n-grams written, wanted and matched, for n of 1 to 6."""
         import numpy as np
         from sacrebleu.metrics.helpers import extract_all_char_ngrams
 
@@ -39,7 +39,7 @@ class ChrF(Scorer):
         return np.array(rows, dtype=float).reshape(len(rows), 3 * ORDER)
 
     def value(self, sums: np.ndarray) -> np.ndarray:
-        """(1+β²)PR / (β²P + R)"""
+        """Return (1+β²)PR / (β²P + R)"""
         import numpy as np
 
         written, wanted, matched = np.moveaxis(sums.reshape(*sums.shape[:-1], ORDER, 3), -1, 0)
@@ -52,7 +52,7 @@ class ChrF(Scorer):
         return score
 
     def point(self, targets: Sequence[str], answers: Sequence[str]) -> float:
-        """``sacrebleu.metrics.CHRF().corpus_score(answers, [targets]).score / 100``"""
+        """Return ``sacrebleu.metrics.CHRF().corpus_score(answers, [targets]).score / 100``"""
         from sacrebleu.metrics import CHRF
 
         same_number(targets, answers)

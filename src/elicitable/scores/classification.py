@@ -1,7 +1,7 @@
-"""Scores of answers that are one of K labels: accuracy, balanced accuracy, macro-F1 and Matthews' coefficient.
+"""Score answers that are one of K labels: accuracy, balanced accuracy, macro-F1 and Matthews' coefficient.
 
 All are functions of three sums per class, which is all that is kept of an item: hits h_k (target and answer are k),
-answers a_k and targets t_k. An answer that is no label counts as a miss and, where answers are counted, as one
+answers a_k and targets t_k. An answer that is not a label counts as a miss and, where answers are counted, as one
 further class. The point value is scikit-learn's.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Accuracy(MeanScorer):
-    """The share of answers that are the target."""
+    """Score by the share of answers that are the target."""
 
     labels: tuple[str, ...]
     name = "accuracy"
@@ -31,32 +31,32 @@ class Accuracy(MeanScorer):
     is_share = True
 
     def check(self, targets: Sequence[str]) -> None:
-        """Every target has to be one of the labels."""
+        """Raise unless every target is one of the labels."""
         numbered_targets(targets, self.labels)
 
     def item(self, target: str, answer: str) -> float:
-        """1 where the answer is the target."""
+        """Return 1 where the answer is the target."""
         return float(target == answer)
 
     def point(self, targets: Sequence[str], answers: Sequence[str]) -> float:
-        """``sklearn.metrics.accuracy_score``."""
+        """Return ``sklearn.metrics.accuracy_score``."""
         from sklearn.metrics import accuracy_score
 
         return float(accuracy_score(*numbered(targets, answers, self.labels)))
 
 
 class _OverClasses(Scorer):
-    """A score of hits, answers and targets per class; the statistics of an item are three one-hot rows of K+1."""
+    """Score by hits, answers and targets per class; the statistics of an item are three one-hot rows of K+1."""
 
     labels: tuple[str, ...]
     kind = "classification"
 
     def check(self, targets: Sequence[str]) -> None:
-        """Every target has to be one of the labels."""
+        """Raise unless every target is one of the labels."""
         numbered_targets(targets, self.labels)
 
     def statistics(self, targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-        """(item, 3·(K+1)): hit, answer and target, each one-hot over the labels and "no label"."""
+        """Return (item, 3·(K+1)): hit, answer and target, each one-hot over the labels and "no label"."""
         import numpy as np
 
         wanted, given = numbered(targets, answers, self.labels)
@@ -65,29 +65,29 @@ class _OverClasses(Scorer):
         return np.concatenate([hits, one_hot[given], one_hot[wanted]], axis=1)
 
     def value(self, sums: np.ndarray) -> np.ndarray:
-        """The score of (…, 3·(K+1)) sums."""
+        """Return the score of (…, 3·(K+1)) sums."""
         import numpy as np
 
         return self.of_classes(*np.split(sums, 3, axis=-1))
 
     @abstractmethod
     def of_classes(self, hits: np.ndarray, answered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """(…, K+1) hits, answers and targets per class to (…) scores."""
+        """Turn (…, K+1) hits, answers and targets per class into (…) scores."""
 
     def point(self, targets: Sequence[str], answers: Sequence[str]) -> float:
-        """scikit-learn's value, without its warnings of classes that are nobody's target or the only one."""
+        """Ask scikit-learn, without its warnings of classes that are nobody's target or the only one."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             return self.by_library(*numbered(targets, answers, self.labels))
 
     @abstractmethod
     def by_library(self, wanted: np.ndarray, given: np.ndarray) -> float:
-        """scikit-learn's value for numbered classes."""
+        """Ask scikit-learn for its value on numbered classes."""
 
 
 @dataclass(frozen=True)
 class BalancedAccuracy(_OverClasses):
-    """The mean over classes of recall, h_k / t_k: every class counts alike, however rare.
+    """Score by the mean over classes of recall, h_k / t_k: every class counts alike, however rare.
 
     A class without targets among the items is left out.
     """
@@ -97,11 +97,11 @@ class BalancedAccuracy(_OverClasses):
     summary = "share of answers that are right, mean over classes"
 
     def of_classes(self, hits: np.ndarray, answered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """Σ_k (h_k / t_k) / #{k: t_k > 0}"""
+        """Compute Σ_k (h_k / t_k) / #{k: t_k > 0}"""
         return _mean_of_ratios(hits, wanted)
 
     def by_library(self, wanted: np.ndarray, given: np.ndarray) -> float:
-        """``sklearn.metrics.balanced_accuracy_score``."""
+        """Return ``sklearn.metrics.balanced_accuracy_score``."""
         from sklearn.metrics import balanced_accuracy_score
 
         return float(balanced_accuracy_score(wanted, given))
@@ -109,10 +109,10 @@ class BalancedAccuracy(_OverClasses):
 
 @dataclass(frozen=True)
 class MacroF1(_OverClasses):
-    """The mean over classes of F1, 2 h_k / (a_k + t_k).
+    """Score by the mean over classes of F1, 2 h_k / (a_k + t_k).
 
-    A label that is neither a target nor an answer among the items has no F1 and is left out; an answer that is no label
-    lowers the recall of the target's class and is no class of its own.
+    A label that is neither a target nor an answer among the items has no F1 and is left out. An answer that is not a
+    label lowers the recall of the target's class and is not a class of its own.
     """
 
     labels: tuple[str, ...]
@@ -120,11 +120,11 @@ class MacroF1(_OverClasses):
     summary = "harmonic mean of precision and recall, mean over classes"
 
     def of_classes(self, hits: np.ndarray, answered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """Σ_k 2 h_k / (a_k + t_k) / #{k: a_k + t_k > 0}"""
+        """Compute Σ_k 2 h_k / (a_k + t_k) / #{k: a_k + t_k > 0}"""
         return _mean_of_ratios(2 * hits[..., :-1], (answered + wanted)[..., :-1])
 
     def by_library(self, wanted: np.ndarray, given: np.ndarray) -> float:
-        """``sklearn.metrics.f1_score`` over the labels, with ``zero_division=nan`` (left out of the mean)."""
+        """Return ``sklearn.metrics.f1_score`` over the labels, with ``zero_division=nan`` (left out of the mean)."""
         from sklearn.metrics import f1_score
 
         known = list(range(len(self.labels)))
@@ -133,10 +133,10 @@ class MacroF1(_OverClasses):
 
 @dataclass(frozen=True)
 class MCC(_OverClasses):
-    """Matthews' correlation coefficient for K classes: 1 all right, 0 no better than chance, down to −1.
+    """Compute Matthews' correlation coefficient for K classes: 1 all right, 0 no better than chance, down to −1.
 
     With n items and h = Σ_k h_k, (h n − Σ a_k t_k) / √((n² − Σ a_k²)(n² − Σ t_k²)); 0 where one of the two factors is
-    (always one answer). All answers that are no label are one further class. Gorodkin, Comput. Biol. Chem. 28, 2004.
+    (always one answer). All answers that are not labels are one further class. Gorodkin, Comput. Biol. Chem. 28, 2004.
     """
 
     labels: tuple[str, ...]
@@ -145,7 +145,7 @@ class MCC(_OverClasses):
     lowest = -1.0
 
     def of_classes(self, hits: np.ndarray, answered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """(h n − Σ a_k t_k) / √((n² − Σ a_k²)(n² − Σ t_k²))"""
+        """Compute (h n − Σ a_k t_k) / √((n² − Σ a_k²)(n² − Σ t_k²))"""
         import numpy as np
 
         n = wanted.sum(-1)
@@ -156,14 +156,14 @@ class MCC(_OverClasses):
         return coefficient
 
     def by_library(self, wanted: np.ndarray, given: np.ndarray) -> float:
-        """``sklearn.metrics.matthews_corrcoef``."""
+        """Return ``sklearn.metrics.matthews_corrcoef``."""
         from sklearn.metrics import matthews_corrcoef
 
         return float(matthews_corrcoef(wanted, given))
 
 
 def numbered(targets: Sequence[str], answers: Sequence[str], labels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(item,) each: the numbers of targets and answers among ``labels``; K for an answer that is no label."""
+    """Return (item,) each: the numbers of targets and answers among ``labels``; K for an answer that is not a label."""
     import numpy as np
 
     same_number(targets, answers)
@@ -173,7 +173,7 @@ def numbered(targets: Sequence[str], answers: Sequence[str], labels: tuple[str, 
 
 
 def numbered_targets(targets: Sequence[str], labels: tuple[str, ...]) -> list[int]:
-    """The number of each target among ``labels``; raises InputError for a target that is none of them."""
+    """Return the number of each target among ``labels``; raises InputError for a target that is none of them."""
     places = {label: number for number, label in enumerate(labels)}
     strange = next((target for target in targets if target not in places), None)
     if strange is not None:
@@ -183,7 +183,7 @@ def numbered_targets(targets: Sequence[str], labels: tuple[str, ...]) -> list[in
 
 
 def _mean_of_ratios(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """(…, K) each to (…): the mean of above/below over the classes where below is not 0."""
+    """Average above/below over the classes where below is not 0: (…, K) each to (…)."""
     import numpy as np
 
     counted = below > 0

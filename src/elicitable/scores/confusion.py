@@ -1,4 +1,4 @@
-"""Which label was taken for which: the confusion table, and precision, recall, F1 and support of every class."""
+"""Say which label was taken for which: the confusion table, and precision, recall, F1 and support of every class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from elicitable.values import ClassResult, ClassResults
 
 
 def class_results(targets: Sequence[str], answers: Sequence[str], labels: tuple[str, ...]) -> ClassResults:
-    """The confusion table of these answers and the results of every class, from scikit-learn.
+    """Return the confusion table of these answers and the results of every class, from scikit-learn.
 
     Precision is None where the label was never answered, recall where it was nobody's target, F1 where both.
 

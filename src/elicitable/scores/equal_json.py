@@ -1,4 +1,4 @@
-"""Equal JSON: answer and target are the same value, however it is written."""
+"""Score by equal JSON: answer and target are the same value, however it is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from elicitable.scores.scorer import MeanScorer
 
 
 class EqualJSON(MeanScorer):
-    """The share of answers that are JSON and equal to the target's.
+    """Score by the share of answers that are JSON and equal to the target's.
 
     The order of keys, blanks and the way a number is written (1.0 and 1) do not count; the order of a list does, and
     true is not 1. An answer that is not JSON as a whole (prose around it, NaN, a key that occurs twice) is wrong.
@@ -24,7 +24,7 @@ class EqualJSON(MeanScorer):
     is_share = True
 
     def check(self, targets: Sequence[str]) -> None:
-        """Every target has to be JSON."""
+        """Raise unless every target is JSON."""
         for target in targets:
             try:
                 _read(target)
@@ -32,7 +32,7 @@ class EqualJSON(MeanScorer):
                 raise InputError(f"equal-json compares JSON, and the target {target!r} is none: {error}.") from error
 
     def item(self, target: str, answer: str) -> float:
-        """1 where the two are equal."""
+        """Return 1 where the two are equal."""
         try:
             return float(_read(answer) == _read(target))
         except (ValueError, RecursionError):
@@ -40,7 +40,7 @@ class EqualJSON(MeanScorer):
 
 
 def _read(text: str) -> Any:
-    """The value, with numbers as decimals and kinds kept apart (Python takes True for 1)."""
+    """Return the value, with numbers as decimals and kinds kept apart (Python takes True for 1)."""
     value = json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=_refused, object_pairs_hook=_keyed)
     return _kept_apart(value)
 

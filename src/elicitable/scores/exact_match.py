@@ -1,4 +1,4 @@
-"""Exact match: the whole answer is the target."""
+"""Score by exact match: the whole answer is the target."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from elicitable.scores.scorer import MeanScorer
 
 
 class ExactMatch(MeanScorer):
-    """The share of answers that are the target, letter for letter; blanks and line ends around both do not count."""
+    """Score by the share of answers that are the target, letter for letter, but for blanks around both."""
 
     name = "exact-match"
     kind = "generation"
@@ -14,5 +14,5 @@ class ExactMatch(MeanScorer):
     is_share = True
 
     def item(self, target: str, answer: str) -> float:
-        """1 where the two texts are equal without what is blank around them."""
+        """Return 1 where the two texts are equal without what is blank around them."""
         return float(target.strip() == answer.strip())

@@ -1,4 +1,4 @@
-"""Numbers within a tolerance: the last number of the answer beside the target's."""
+"""Score numbers within a tolerance: the last number of the answer beside the target's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXACT = Context(prec=100, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 @dataclass(frozen=True)
 class Numeric(MeanScorer):
-    """The share of answers whose last number is at most ``tolerance`` away from the target's number.
+    """Score by the share of answers whose last number is at most ``tolerance`` away from the target's number.
 
     Numbers are written with a decimal point and, if at all, commas between thousands; units and words around them do
     not count. They are compared as decimals, so 1.01 is 0.01 away from 1.00. An answer without a number is wrong.
@@ -32,11 +32,11 @@ class Numeric(MeanScorer):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """``numeric``, with the tolerance if there is one."""
+        """Return ``numeric``, with the tolerance if there is one."""
         return f"numeric:{self.tolerance}" if self.tolerance else "numeric"
 
     def check(self, targets: Sequence[str]) -> None:
-        """Every target has to hold one number and no further digits."""
+        """Raise unless every target holds one number and no further digits."""
         for target in targets:
             if len(numbers(target)) != 1 or any(letter.isdigit() for letter in NUMBER.sub("", _plain(target))):
                 raise InputError(
@@ -45,13 +45,13 @@ class Numeric(MeanScorer):
                 )
 
     def item(self, target: str, answer: str) -> float:
-        """1 where |last number − target| ≤ tolerance."""
+        """Return 1 where |last number − target| ≤ tolerance."""
         given = numbers(answer)
         return float(bool(given) and EXACT.abs(EXACT.subtract(given[-1], numbers(target)[-1])) <= self.tolerance)
 
 
 def numbers(text: str) -> list[Decimal]:
-    """The numbers of a text, in order.
+    """Return the numbers of a text, in order.
 
     >>> numbers("from 1,200.50 to −3e2 kg (H2O)")
     [Decimal('1200.50'), Decimal('-3E+2')]
@@ -61,7 +61,7 @@ def numbers(text: str) -> list[Decimal]:
 
 
 def tolerance_from(text: str) -> Decimal:
-    """``0.01`` as a decimal; raises InputError for what is no finite number of at least 0."""
+    """Return ``0.01`` as a decimal; raises InputError for anything but a finite number of at least 0."""
     try:
         tolerance = Decimal(text)
     except ArithmeticError:

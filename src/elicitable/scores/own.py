@@ -1,4 +1,4 @@
-"""A person's own score: a function of one target and answer, or of all of them."""
+"""Score by a person's own function of one target and answer, or of all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEWER_REPLICATES = 1_000  # the function runs once for each
 
 @dataclass(frozen=True)
 class OwnItemScore(MeanScorer):
-    """The mean of ``function(target, answer)``, a number from 0 to 1, over items."""
+    """Score by the mean of ``function(target, answer)``, a number from 0 to 1, over items."""
 
     function: Callable[[str, str], float]
     name: str
@@ -28,13 +28,13 @@ class OwnItemScore(MeanScorer):
     summary = "mean of a function of one's own"
 
     def item(self, target: str, answer: str) -> float:
-        """The function's value."""
+        """Return the function's value."""
         return _called(self, (target, answer))
 
 
 @dataclass(frozen=True)
 class OwnScore(Scorer):
-    """``function(targets, answers)``, a number from 0 to 1, of all items together.
+    """Score by ``function(targets, answers)``, a number from 0 to 1, of all items together.
 
     Nothing is known of what it sums, so intervals call it again on every resample (1,000 of them).
     """
@@ -45,20 +45,20 @@ class OwnScore(Scorer):
     summary = "a function of one's own of all items"
 
     def statistics(self, targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-        """Refused: a function of all items has no statistics per item; see :meth:`scored`."""
+        """Refuse: a function of all items has no statistics per item; see :meth:`scored`."""
         raise InputError(f"{self.name} is a function of all items and has no statistics per item.")
 
     def value(self, sums: np.ndarray) -> np.ndarray:
-        """Refused, like the statistics."""
+        """Refuse, like the statistics."""
         raise InputError(f"{self.name} is a function of all items and has no statistics per item.")
 
     def point(self, targets: Sequence[str], answers: Sequence[str]) -> float:
-        """The function's value."""
+        """Return the function's value."""
         same_number(targets, answers)
         return _called(self, (list(targets), list(answers)))
 
     def scored(self, targets: Sequence[str], answers: Sequence[str]) -> Scored:
-        """These answers; any number of draws per item is a list in which items stand that often."""
+        """Hold these answers; any number of draws per item is a list in which items stand that often."""
         same_number(targets, answers)
         return _Resampled(self, tuple(targets), tuple(answers))
 
@@ -87,12 +87,12 @@ class _Resampled:
 
 
 def own_score(function: Callable[..., Any], name: str = "") -> Scorer:
-    """The score that a person's function defines.
+    """Return the score that a person's function defines.
 
     A function whose first parameter is called ``targets`` gets all of them, any other one target and one answer.
 
     Raises:
-        InputError: it is no function, or does not take two arguments by position.
+        InputError: it is not a function, or does not take two arguments by position.
 
     >>> own_score(lambda target, answer: float(target in answer), "contains").point(["a", "b"], ["ab", "a"])
     0.5
@@ -109,7 +109,7 @@ def own_score(function: Callable[..., Any], name: str = "") -> Scorer:
 
 
 def _called(scorer: OwnItemScore | OwnScore, arguments: tuple[Any, Any]) -> float:
-    """The function's value, looked at: a finite number from 0 to 1."""
+    """Return the function's value, looked at: a finite number from 0 to 1."""
     given = "" if isinstance(scorer, OwnScore) else f" for the target {arguments[0]!r} and the answer {arguments[1]!r}"
     function: Callable[..., Any] = scorer.function
     try:

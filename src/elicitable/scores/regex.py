@@ -1,4 +1,4 @@
-"""The first match of a regular expression, as it stands in answer and target."""
+"""Score by the first match of a regular expression, as it stands in answer and target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from elicitable.scores.scorer import MeanScorer
 
 @dataclass(frozen=True)
 class FirstMatch(MeanScorer):
-    """The share of answers in which the pattern's first match is the target's.
+    """Score by the share of answers in which the pattern's first match is the target's.
 
     What counts of a match is its first group if the pattern has one, else all of it, without blanks around it. A target
     in which the pattern does not occur counts as a whole, so targets may be bare ("42") or texts that hold the answer
@@ -26,31 +26,31 @@ class FirstMatch(MeanScorer):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """``regex:`` and the pattern."""
+        """Return ``regex:`` and the pattern."""
         return f"regex:{self.pattern.pattern}"
 
     def check(self, targets: Sequence[str]) -> None:
-        """No target may be empty, since an empty match is none."""
+        """Raise where a target is empty, since an empty match does not count."""
         if not all(self.wanted(target) for target in targets):
             raise InputError(f"{self.name} finds nothing to compare with in an empty target.")
 
     def item(self, target: str, answer: str) -> float:
-        """1 where the first match in the answer is the target's."""
+        """Return 1 where the first match in the answer is the target's."""
         given = self.first(answer)
         return float(bool(given) and given == self.wanted(target))
 
     def first(self, text: str) -> str:
-        """What counts of the first match, empty where there is none."""
+        """Say what counts of the first match, empty where there is none."""
         match = self.pattern.search(text)
         return ((match[1] if self.pattern.groups else match[0]) or "").strip() if match else ""
 
     def wanted(self, target: str) -> str:
-        """What counts of the target."""
+        """Say what counts of the target."""
         return self.first(target) or target.strip()
 
 
 def pattern_from(text: str) -> re.Pattern[str]:
-    """The compiled pattern; raises InputError for one that is none, or that matches where nothing stands.
+    """Return the compiled pattern; raises InputError for one that is none, or that matches where nothing stands.
 
     A pattern such as ``[0-9]*`` matches the empty text before the first letter, so every answer would be right.
     """

@@ -1,4 +1,4 @@
-"""ROUGE-L: the longest common subsequence of words, from the rouge-score package."""
+"""Score by ROUGE-L: the longest common subsequence of words, from the rouge-score package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from elicitable.scores.scorer import MeanScorer
 
 
 class RougeL(MeanScorer):
-    """The mean F-measure of the longest common subsequence of words, as ``rouge_scorer`` computes it (no stemming).
+    """Score by the mean F-measure of the longest common subsequence of words, as ``rouge_scorer`` has it (no stemming).
 
     With a longest common subsequence of L words, P = L/|answer| and R = L/|target|, it is 2PR/(P+R). The package reads
     runs of a–z and 0–9 as words and nothing else, so a target without any (another script) is refused. Lin, 2004.
@@ -22,7 +22,7 @@ class RougeL(MeanScorer):
     summary = "F1 of the longest common subsequence of words"
 
     def check(self, targets: Sequence[str]) -> None:
-        """Every target has to have a word in the letters that ROUGE reads."""
+        """Raise unless every target has a word in the letters that ROUGE reads."""
         from rouge_score.tokenize import tokenize
 
         unread = next((target for target in targets if not tokenize(target, stemmer=None)), None)
@@ -33,7 +33,7 @@ class RougeL(MeanScorer):
             )
 
     def item(self, target: str, answer: str) -> float:
-        """``RougeScorer(["rougeL"]).score(target, answer)["rougeL"].fmeasure``"""
+        """Return ``RougeScorer(["rougeL"]).score(target, answer)["rougeL"].fmeasure``"""
         return float(_scorer().score(target, answer)["rougeL"].fmeasure)
 
 

@@ -1,8 +1,9 @@
-"""What a score is: a vector of statistics per item, and a value of the vectors' sum.
+"""Define what a score is: a vector of statistics per item, and a value of the vectors' sum.
 
-A mean over items is the simplest case (value and 1). Macro-F1, MCC and chrF are no means, yet each is a function of
-sums over items: hits, answers and items per class, or n-grams matched, written and wanted. So a bootstrap replicate,
-which draws item i ``counts[i]`` times, needs no second look at the texts: its score is ``value(counts @ statistics)``.
+A mean over items is the simplest case: its vector is the value and 1. Macro-F1, MCC and chrF are not means, yet each is
+a function of sums over items: of hits, answers and items per class, or of n-grams matched, written and wanted. So a
+bootstrap replicate, which draws item i ``counts[i]`` times, does not have to look at the texts again: its score is
+``value(counts @ statistics)``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CONSTANTS = 10  # answers that the floor tries: the most common ones
 
 
 class Scorer(ABC):
-    """One way to score answers against targets; higher is better for every one of them.
+    """Score answers against targets in one way; higher is better for every one of them.
 
     ``kind`` is "classification" where an answer must be one of the labels, else "generation". The score lies between
     ``lowest`` and ``highest``. ``is_share`` says that it is the mean of outcomes that are 0 or 1.
@@ -40,15 +41,15 @@ class Scorer(ABC):
 
     @abstractmethod
     def statistics(self, targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-        """(item, number) what each item adds to the sums that :meth:`value` reads."""
+        """Return (item, number) what each item adds to the sums that :meth:`value` reads."""
 
     @abstractmethod
     def value(self, sums: np.ndarray) -> np.ndarray:
-        """(…, number) sums over items to (…) scores, for all replicates at once."""
+        """Turn (…, number) sums over items into (…) scores, for all replicates at once."""
 
     @abstractmethod
     def point(self, targets: Sequence[str], answers: Sequence[str]) -> float:
-        """The score of these answers, as the library that defines it computes it."""
+        """Return the score of these answers, as the library that defines it computes it."""
 
     def check(self, targets: Sequence[str]) -> None:  # noqa: B027 (most scores take any text)
         """Look at the targets before anything is trained.
@@ -58,7 +59,7 @@ class Scorer(ABC):
         """
 
     def scored(self, targets: Sequence[str], answers: Sequence[str]) -> Scored:
-        """These answers as the intervals need them: their score under any number of draws per item.
+        """Hold these answers as the intervals need them: their score under any number of draws per item.
 
         Raises:
             InputError: there are no items, not as many answers as targets, or a target cannot be scored.
@@ -68,14 +69,14 @@ class Scorer(ABC):
 
 
 class MeanScorer(Scorer):
-    """A score that is the mean of a value per item."""
+    """Score by the mean of a value per item."""
 
     @abstractmethod
     def item(self, target: str, answer: str) -> float:
-        """The score of one answer."""
+        """Return the score of one answer."""
 
     def statistics(self, targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-        """(item, 2): the item's score, and 1."""
+        """Return (item, 2): the item's score, and 1."""
         import numpy as np
 
         self.check(targets)
@@ -83,19 +84,19 @@ class MeanScorer(Scorer):
         return np.stack([np.array(scores, dtype=float), np.ones(len(scores))], axis=1)
 
     def value(self, sums: np.ndarray) -> np.ndarray:
-        """Σ score / Σ 1."""
+        """Compute Σ score / Σ 1."""
         mean: np.ndarray = sums[..., 0] / sums[..., 1]
         return mean
 
     def point(self, targets: Sequence[str], answers: Sequence[str]) -> float:
-        """The mean over items."""
+        """Return the mean over items."""
         same_number(targets, answers)
         return float(self.statistics(targets, answers)[:, 0].mean())
 
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Answers as statistics (item, number) and the value of their sums; see :class:`elicitable.values.Scored`."""
+    """Hold answers as statistics (item, number) and the value of their sums; see :class:`elicitable.values.Scored`."""
 
     statistics: np.ndarray
     value: Callable[[np.ndarray], np.ndarray]
@@ -106,24 +107,24 @@ class Sums:
 
     @property
     def items(self) -> int:
-        """How many items were answered."""
+        """Count how many items were answered."""
         return len(self.statistics)
 
     def under(self, counts: np.ndarray) -> np.ndarray:
-        """(replicate,) scores where item i counts ``counts[:, i]`` times: value(counts @ statistics)."""
+        """Return (replicate,) scores where item i counts ``counts[:, i]`` times: value(counts @ statistics)."""
         return self.value(counts @ self.statistics)
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The best score that always giving the same answer gets, and that answer."""
+    """Hold the best score that always giving the same answer gets, and that answer."""
 
     value: float
     answer: str
 
 
 def floor(scorer: Scorer, targets: Sequence[str], known: Sequence[str] | None = None) -> Floor:
-    """What always giving the same answer scores, in the same score.
+    """Say what always giving the same answer scores, in the same score.
 
     The answer is chosen on ``known`` (the training targets; ``targets`` themselves if there are none) among its ten
     most common ones, ties in the order of the alphabet, and scored on ``targets``.

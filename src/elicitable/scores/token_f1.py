@@ -1,4 +1,4 @@
-"""Token-F1, as SQuAD's evaluation script counts it."""
+"""Score by token-F1, as SQuAD's evaluation script counts it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class TokenF1(MeanScorer):
-    """The mean of 2·|common words| / (|answer's words| + |target's words|), words as a multiset, after normalisation.
+    """Score by the mean of 2·|common words| / (|answer's words| + |target's words|), as multisets after normalisation.
 
     Normalised as SQuAD does (Rajpurkar et al., EMNLP 2016): lower case, ASCII punctuation taken out, the English
     articles a, an, the taken out, split at blanks. Where one of the two has no word left, the score is 1 if neither
@@ -25,7 +25,7 @@ class TokenF1(MeanScorer):
     summary = "F1 of the words that answer and target share (SQuAD)"
 
     def item(self, target: str, answer: str) -> float:
-        """2·|common| / (|answer| + |target|)"""
+        """Compute 2·|common| / (|answer| + |target|)"""
         wanted, given = words(target), words(answer)
         if not wanted or not given:
             return float(wanted == given)
@@ -34,7 +34,7 @@ class TokenF1(MeanScorer):
 
 
 def words(text: str) -> list[str]:
-    """The words of a text after SQuAD's normalisation.
+    """Return the words of a text after SQuAD's normalisation.
 
     >>> words("The U.S.  army, an idea")
     ['us', 'army', 'idea']

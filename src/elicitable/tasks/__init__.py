@@ -1,1 +1,1 @@
-"""Tasks: what to read and what to write, with training items, held-out splits and an identity."""
+"""Define what is asked of a model: what to read and what to write, as training items and held-out splits."""

@@ -1,4 +1,4 @@
-"""Rows of Parquet and Arrow files, a batch at a time. pyarrow is imported here only."""
+"""Read rows of Parquet and Arrow files, a batch at a time. pyarrow is imported here only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CELL_BYTES: Final = 8  # at least, so that a column of nothing is not free
 
 
 def read_arrow(path: Path, kind: str, max_bytes: int) -> Table:
-    """The table of a file of ``kind``; columns of pictures, vectors and the like are left out by name.
+    """Return the table of a file of ``kind``; columns of pictures, vectors and the like are left out by name.
 
     Raises :class:`InputError` where the file is damaged, or its cells take more than ``max_bytes`` unpacked: what a
     Parquet file states of itself is compared first, then the cells are counted batch by batch.
@@ -36,7 +36,7 @@ def read_arrow(path: Path, kind: str, max_bytes: int) -> Table:
 
 
 def table_of_batches(source: str, schema: Any, batches: Iterator[Any], max_bytes: int) -> Table:
-    """The table of record batches of ``schema``."""
+    """Return the table of record batches of ``schema``."""
     names = [field.name for field in schema if _is_read(field.type)]
     dropped = [(f.name, f"no texts or numbers, but {f.type}"[:80]) for f in schema if not _is_read(f.type)]
     rows: list[tuple[Cell, ...]] = []
@@ -68,7 +68,7 @@ def _parquet(path: Path, file: Any, max_bytes: int) -> tuple[Any, Iterator[Any]]
 
 
 def _ipc(file: Any) -> tuple[Any, Iterator[Any]]:
-    """An Arrow file, or a stream, which is how ``datasets`` keeps its tables."""
+    """Return an Arrow file, or a stream, which is how ``datasets`` keeps its tables."""
     import pyarrow
 
     if file.read(6) == b"ARROW1":
@@ -83,7 +83,7 @@ def _ipc(file: Any) -> tuple[Any, Iterator[Any]]:
 
 
 def _is_read(kind: Any) -> bool:
-    """Whether values of an Arrow type can be cells: texts, numbers, truth values, dates, and lists of messages."""
+    """Say whether values of an Arrow type can be cells: texts, numbers, truth values, dates, and lists of messages."""
     from pyarrow import types
 
     if types.is_dictionary(kind):

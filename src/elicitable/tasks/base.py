@@ -1,4 +1,4 @@
-"""What a task is: the contract that every task keeps, the built-in ones and a user's own.
+"""Define what a task is: the contract that every task keeps, the built-in ones and a user's own.
 
 A task hands out items (read ``prompt``, then write ``target``). Training, evaluation and the verdict see tasks
 through these four methods and never ask which task they hold.
@@ -24,7 +24,7 @@ Kind = Literal["classification", "generation"]
 
 @runtime_checkable
 class Task(Protocol):
-    """Four methods and a name. Bring your own class: nothing has to be inherited.
+    """Keep four methods and a name. Bring your own class: nothing has to be inherited.
 
     Optional: ``warnings: tuple[str, ...]``, what a person should know about the data (see :func:`warnings_of`);
     ``groups(split, n)``, which items of ``held_out(split, n)`` are one piece of evidence (see :func:`groups_of`);
@@ -44,28 +44,28 @@ class Task(Protocol):
     name: str
 
     def labels(self) -> tuple[str, ...] | None:
-        """The possible targets, verbatim, of a classification task; None where the whole answer must match.
+        """Return the possible targets, verbatim, of a classification task; None where the whole answer must match.
 
         Empty where every item brings its own ``choices``.
         """
         ...
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
-        """``n`` training items. The stream has no end, depends on ``rng`` only and never gives a held-out input."""
+        """Draw ``n`` training items. The stream has no end, depends on ``rng`` only and gives no held-out input."""
         ...
 
     def held_out(self, split: HeldOut, n: int | None = None) -> list[Item]:
-        """The first ``n`` items (None: the task's default) of ``split`` in a fixed order, the same every time."""
+        """Return the first ``n`` items (None: the task's default) of ``split``, in an order that is always the same."""
         ...
 
     def fingerprint(self) -> str:
-        """Identity of the data and the template, for records: equal exactly where both are equal."""
+        """Identify the data and the template, for records: equal exactly where both are equal."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TaskCard:
-    """One line of the catalog."""
+    """Hold one line of the catalog."""
 
     name: str
     description: str
@@ -74,17 +74,17 @@ class TaskCard:
 
 
 def warnings_of(task: Task) -> tuple[str, ...]:
-    """What the task says about its data; empty where the task has no ``warnings``."""
+    """Return what the task says about its data; empty where the task has no ``warnings``."""
     return tuple(getattr(task, "warnings", ()))
 
 
 def stops_of(task: Task) -> tuple[str, ...]:
-    """The texts that end an answer of this task, the first of which ends its targets; empty where it has none."""
+    """Return the texts that end an answer of this task; the first of them ends its targets. Empty where it has none."""
     return tuple(getattr(task, "stops", ()))
 
 
 def groups_of(task: Task, split: HeldOut, n: int | None = None) -> tuple[int | str, ...]:
-    """The group of each item of ``task.held_out(split, n)``: what an interval resamples together.
+    """Return the group of each item of ``task.held_out(split, n)``: what an interval resamples together.
 
     The task's own ``groups`` where it has them; else items of the same prompt are one group, numbered in order of
     first appearance.
@@ -101,7 +101,7 @@ def groups_of(task: Task, split: HeldOut, n: int | None = None) -> tuple[int | s
 
 
 def fingerprint_of(parts: Iterable[str | bytes]) -> str:
-    """SHA-256 (hex) over ``parts``, each with its length, so that moving a border changes the result.
+    """Hash ``parts`` by SHA-256 (hex), each with its length, so that moving a border changes the result.
 
     >>> fingerprint_of(["ab", "c"]) == fingerprint_of(["a", "bc"])
     False
@@ -115,7 +115,7 @@ def fingerprint_of(parts: Iterable[str | bytes]) -> str:
 
 
 def identity_of(task: Task) -> str:
-    """What records call the task: its fingerprint, with a digest of its code where that comes from outside.
+    """Return what records call the task: its fingerprint, with a digest of its code where that comes from outside.
 
     A task of your own that you edit is another task, so trials on the old one are not taken for trials on the new.
     """
@@ -124,7 +124,7 @@ def identity_of(task: Task) -> str:
 
 
 def checked_count(n: int, what: str = "n") -> int:
-    """``n`` itself if it is a whole number of items, at least 1; else :class:`InputError`.
+    """Return ``n`` itself if it is a whole number of items, at least 1; else :class:`InputError`.
 
     >>> checked_count(0)
     Traceback (most recent call last):
@@ -136,7 +136,7 @@ def checked_count(n: int, what: str = "n") -> int:
 
 
 def checked_split(split: str) -> HeldOut:
-    """``split`` itself if it is held out; else :class:`InputError`.
+    """Return ``split`` itself if it is held out; else :class:`InputError`.
 
     >>> checked_split("test")
     'test'

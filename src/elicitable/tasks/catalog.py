@@ -1,7 +1,11 @@
-"""The one list of tasks, and the way from whatever a person names to a task. Importing this is cheap."""
+"""List the built-in tasks, and turn whatever a person names into a task.
+
+Importing this and listing the tasks is cheap: a task's own file is imported when somebody asks for the task.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,18 +13,13 @@ from typing import Any, Final
 
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.own_code import is_own_code, load_own
+from elicitable.tasks import digit_rules
 from elicitable.tasks.base import Task, TaskCard
 from elicitable.tasks.options import TaskOptions
 
-_DIGITS_SOURCE: Final = "section 5 of the paper, made here"
-_CARDS: Final = (
-    TaskCard("ascending", "sort 10 digits from low to high", "generation", _DIGITS_SOURCE),
-    TaskCard("descending", "sort 10 digits from high to low", "generation", _DIGITS_SOURCE),
-    TaskCard("add-1", "add 1 to each of 10 digits", "generation", _DIGITS_SOURCE),
-    TaskCard("add-2", "add 2 to each of 10 digits", "generation", _DIGITS_SOURCE),
-    TaskCard("ascending-add-1", "sort 10 digits, then add 1 to each", "generation", _DIGITS_SOURCE),
-    TaskCard("double-histogram", "replace each of 10 digits by its count", "generation", _DIGITS_SOURCE),
-    TaskCard("mixed", "ascending, descending, add-1 or add-2, unlabelled", "generation", _DIGITS_SOURCE),
+#: The text tasks. The task ``my-reviews`` is what the function ``my_reviews`` in ``tasks/my_reviews.py`` returns; it
+#: takes the option ``template``, which is only passed on when a person gives one.
+TEXT_TASKS: Final = (
     TaskCard(
         "movie-reviews",
         "is a sentence from a film review positive or negative?",
@@ -36,16 +35,16 @@ _PREFIXES: Final = {"hub:": "hub", "lm-eval:": "harness"}
 
 
 def catalog() -> dict[str, TaskCard]:
-    """The built-in tasks by name.
+    """List the built-in tasks by name.
 
     >>> catalog()["add-1"].description
     'add 1 to each of 10 digits'
     """
-    return {card.name: card for card in _CARDS}
+    return {card.name: card for card in (*digit_rules.cards(), *TEXT_TASKS)}
 
 
 def task_from(task: Any, **options: Any) -> Task:
-    """The task that a person means.
+    """Find the task that a person means.
 
     By a name, a path, ``hub:owner/name``, ``lm-eval:name``, ``my_task.py:MyTask``, as data, or as a task itself.
 
@@ -73,9 +72,9 @@ def task_from(task: Any, **options: Any) -> Task:
 
 
 def _kind_of(name: str, is_path: bool) -> str:
-    """Which of the makers makes the task ``name``."""
+    """Say which of the makers makes the task ``name``."""
     if name in catalog() and not is_path:
-        return name if name in _MAKERS else "digits"
+        return "text" if name in {card.name for card in TEXT_TASKS} else "digits"
     if found := next((kind for prefix, kind in _PREFIXES.items() if name.startswith(prefix)), None):
         return found
     from elicitable.tasks.files import suffix_of
@@ -91,7 +90,7 @@ def _kind_of(name: str, is_path: bool) -> str:
 
 
 def _own_task(task: Any, given: dict[str, Any]) -> Task:
-    """A ready-made task as it is, data as a task."""
+    """Take a ready-made task as it is, and data as a task."""
     from elicitable.tasks.memory import is_data, memory_task
 
     if not isinstance(task, Task):
@@ -111,10 +110,11 @@ def _digits(name: str, options: TaskOptions) -> Task:
     return DigitTask(name)
 
 
-def _movie_reviews(name: str, options: TaskOptions) -> Task:
-    from elicitable.tasks.movie_reviews import TEMPLATE, movie_reviews
-
-    return movie_reviews(template=options.template or TEMPLATE)
+def _text(name: str, options: TaskOptions) -> Task:
+    function = name.replace("-", "_")
+    make = getattr(importlib.import_module(f"elicitable.tasks.{function}"), function)
+    task: Task = make(**({"template": options.template} if options.template else {}))
+    return task
 
 
 def _file(name: str, options: TaskOptions) -> Task:
@@ -137,7 +137,7 @@ def _harness(name: str, options: TaskOptions) -> Task:
 
 _MAKERS: Final[dict[str, Callable[[str, TaskOptions], Task]]] = {
     "digits": _digits,
-    "movie-reviews": _movie_reviews,
+    "text": _text,
     "file": _file,
     "hub": _hub,
     "harness": _harness,

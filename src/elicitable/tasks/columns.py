@@ -1,11 +1,11 @@
-"""Which columns of a table are read, and which one is answered.
+"""Decide which columns of a table are read, and which one is answered.
 
-Named columns are taken as named. Otherwise, in this order: conversations; the usual names; where both readings fit
-(``input``/``target``), the one that the values suggest; where a table has just two columns, the one with fewer
-distinct values is the label, if they can be labels, else the first is the prompt.
+Columns that a person names are taken as named. Otherwise these are tried in order: conversations; the usual names; if
+both readings fit (``input``/``target``), the one that the values suggest; and in a table of just two columns, the one
+with fewer distinct values is the label if its values can be labels, and else the first is the prompt.
 
 Some forms of data spread what is read over two columns (Alpaca's instruction and input, a passage and a question, a
-title and a body, a premise and a hypothesis): both are shown, unless a person names a column or a template.
+title and a body, a premise and a hypothesis). Both are shown, unless a person names a column or a template.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FORMS: Final[tuple[tuple[tuple[str, ...], tuple[str, ...], int, str], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The main column that is read and the column that is answered (the same where it holds conversations).
+    """Hold the main column that is read and the column that is answered (the same where it holds conversations).
 
     ``form`` shows a known form's two columns; empty where the main column is read alone.
     """
@@ -63,7 +63,7 @@ class Columns:
 
 
 def find_columns(table: Table, wanted: TaskOptions) -> Columns:
-    """The columns of ``table`` as the head of this module says.
+    """Return the columns of ``table`` as the head of this module says.
 
     Raises :class:`InputError` for a column that is not there, for names that contradict each other, and where the
     columns cannot be told.
@@ -84,7 +84,7 @@ def find_columns(table: Table, wanted: TaskOptions) -> Columns:
 
 
 def looks_like_labels(table: Table, column: str) -> bool:
-    """Short values that come again: every one twice on average, and at most 1,000 of them."""
+    """Say whether the values are short and come again: every one twice on average, and at most 1,000 of them."""
     values = table.distinct(column)
     comes_again = len(values) <= MAX_LABELS and 2 * len(values) <= max(len(table.rows), 4)
     return comes_again and all(len(value) <= LONGEST_LABEL and "\n" not in value for value in values)
@@ -103,7 +103,7 @@ def _check_names(table: Table, wanted: TaskOptions) -> None:
 
 
 def _conversations(table: Table) -> Columns | None:
-    """A column of whole conversations, of which the last answer is asked for."""
+    """Return a column of whole conversations, of which the last answer is asked for."""
     chat = _first(table, CHAT_NAMES, ())
     if chat is not None and table.holds_messages(chat):
         return Columns("generation", chat, chat)
@@ -111,7 +111,7 @@ def _conversations(table: Table) -> Columns | None:
 
 
 def _shown(table: Table, wanted: TaskOptions) -> tuple[str, ...]:
-    """The columns that a template shows by name."""
+    """Return the columns that a template shows by name."""
     return tuple(name for name in table.columns if f"{{{name}}}" in (wanted.template or ""))
 
 
@@ -138,7 +138,7 @@ def _by_usual_names(table: Table) -> Columns | None:
 
 
 def _likelier(table: Table, readings: list[Columns | None]) -> Columns | None:
-    """Of a reading as labels and one as answers, the first that there is; where both are, the values decide."""
+    """Choose the first reading that there is, as labels or as answers; where there are both, the values decide."""
     as_labels, as_answers = readings
     if as_labels is not None and as_answers is not None and not looks_like_labels(table, as_labels.answer):
         return as_answers
@@ -146,7 +146,7 @@ def _likelier(table: Table, readings: list[Columns | None]) -> Columns | None:
 
 
 def _named(table: Table, kind: Kind) -> Columns | None:
-    """The reading as ``kind`` by usual names alone, if there is one."""
+    """Return the reading as ``kind`` by usual names alone, if there is one."""
     texts, answers = _NAMES[kind]
     answer = _first(table, answers, ())
     if answer is None:
@@ -158,7 +158,7 @@ def _named(table: Table, kind: Kind) -> Columns | None:
 
 
 def _beside(table: Table, shown: tuple[str, ...]) -> Columns | None:
-    """The reading where a template shows some columns and one of the others is the answer."""
+    """Return the reading where a template shows some columns and one of the others is the answer."""
     labels, targets = (_first(table, _NAMES[kind][1], shown) for kind in ("classification", "generation"))
     if labels is None and targets is None:
         rest = [name for name in table.columns if name not in shown]
@@ -170,7 +170,7 @@ def _beside(table: Table, shown: tuple[str, ...]) -> Columns | None:
 
 
 def _form(table: Table, answer: str | None) -> tuple[str, str, str] | None:
-    """The main column, its companion, and how both are shown, of the first known form that the table has."""
+    """Return the main column, its companion, and how both are shown, of the first known form that the table has."""
     for firsts, seconds, main, shown in FORMS:
         first = _first(table, firsts, (answer,))
         second = _first(table, seconds, (answer, first))
@@ -200,7 +200,7 @@ def _give_up(table: Table) -> Columns:
 
 
 def _first(table: Table, names: tuple[str, ...], taken: Iterable[str | None]) -> str | None:
-    """The first column, in the order of ``names`` and whatever its case, that is not ``taken``."""
+    """Return the first column, in the order of ``names`` and whatever its case, that is not ``taken``."""
     by_name = {column.lower(): column for column in reversed(table.columns) if column not in taken}
     return next((by_name[name] for name in names if name in by_name), None)
 

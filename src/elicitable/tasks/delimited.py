@@ -1,4 +1,4 @@
-"""Rows of a CSV or TSV text."""
+"""Read rows of a CSV or TSV text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIMIT: Final = threading.Lock()  # csv's limit belongs to the whole process
 
 
 def read_delimited(source: str, text: str, delimiter: str) -> Table:
-    """A first row of column names, then rows of the same length; empty lines are skipped.
+    """Read a first row of column names, then rows of the same length; empty lines are skipped.
 
     Semicolons are taken for delimiters where the first line has them and not the delimiter that was expected.
     Raises :class:`InputError` for a ragged row, a quote that does not close, and columns without a name.
@@ -43,7 +43,7 @@ def read_delimited(source: str, text: str, delimiter: str) -> Table:
 
 
 def _records(source: str, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    """Line number and fields of each record that is not an empty line."""
+    """Return the line number and fields of each record that is not an empty line."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     found, start = [], 1
     try:

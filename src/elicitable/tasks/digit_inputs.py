@@ -1,4 +1,4 @@
-"""The inputs of the synthetic tasks: which there are, which are held out, how they are drawn.
+"""Draw the inputs of the synthetic tasks, and say which there are and which are held out.
 
 An input is 10 digits from 0..7. It is handled as one 30-bit number, its *code*: digit k is
 ``(code >> 3k) & 7``, so digit 0 is in the lowest three bits.
@@ -42,7 +42,7 @@ Digits = NDArray[np.int64]
 
 
 def _digits_present() -> NDArray[np.uint8]:
-    """(2¹⁵,) for half an input, five digits: bit d is set where digit d occurs."""
+    """Return (2¹⁵,) for half an input, five digits: bit d is set where digit d occurs."""
     halves = np.arange(DIGITS**5)
     present = np.zeros(len(halves), dtype=np.uint8)
     for shift in range(0, 15, 3):
@@ -55,7 +55,7 @@ _ONES: Final = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.
 
 
 def mix64(codes: Codes) -> NDArray[np.uint64]:
-    """The SplitMix64 output function, elementwise and modulo 2⁶⁴: a stable, well-mixed hash of an integer.
+    """Compute the SplitMix64 output function, elementwise and modulo 2⁶⁴: a stable, well-mixed hash of an integer.
 
     z = x + 0x9E3779B97F4A7C15; z = (z ⊕ z≫30)·0xBF58476D1CE4E5B9; z = (z ⊕ z≫27)·0x94D049BB133111EB; z ⊕ z≫31.
 
@@ -69,7 +69,7 @@ def mix64(codes: Codes) -> NDArray[np.uint64]:
 
 
 def encode(digits: Digits) -> Codes:
-    """(…, 10) digits in 0..7 to (…) codes.
+    """Turn (…, 10) digits in 0..7 into (…) codes.
 
     >>> encode(np.array([1, 2, 0, 0, 0, 0, 0, 0, 0, 0])).item()
     17
@@ -78,7 +78,7 @@ def encode(digits: Digits) -> Codes:
 
 
 def decode(codes: Codes) -> Digits:
-    """(…) codes to (…, 10) digits in 0..7.
+    """Turn (…) codes into (…, 10) digits in 0..7.
 
     >>> decode(np.array(17)).tolist()
     [1, 2, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -87,7 +87,7 @@ def decode(codes: Codes) -> Digits:
 
 
 def distinct(codes: Codes) -> NDArray[np.uint8]:
-    """How many distinct digits each input has, in 1..8.
+    """Count how many distinct digits each input has, in 1..8.
 
     >>> distinct(np.array([0, 17])).tolist()
     [1, 3]
@@ -96,7 +96,7 @@ def distinct(codes: Codes) -> NDArray[np.uint8]:
 
 
 def is_in_split(codes: Codes, split: Split) -> NDArray[np.bool_]:
-    """Which inputs belong to ``split`` by their hash (all-equal inputs are not looked at here).
+    """Say which inputs belong to ``split`` by their hash (all-equal inputs are not looked at here).
 
     >>> codes = np.arange(8)
     >>> is_in_split(codes, "train").tolist()
@@ -109,7 +109,7 @@ def is_in_split(codes: Codes, split: Split) -> NDArray[np.bool_]:
 
 
 def draw_codes(n: int, split: Split, rng: np.random.Generator) -> Codes:
-    """``n`` independent inputs of ``split``, drawn as the head of this module says."""
+    """Return ``n`` independent inputs of ``split``, drawn as the head of this module says."""
     chosen = np.full(n, -1, dtype=np.int64)
     few_only = rng.integers(0, 2, size=n) == 1
     open_places = np.arange(n)
@@ -135,7 +135,7 @@ def _held_out_block(split: HeldOut, block: int) -> tuple[Codes, NDArray[np.float
 
 
 def held_out_codes(split: HeldOut, n: int) -> tuple[Codes, NDArray[np.float64]]:
-    """The first ``n`` held-out inputs of ``split``, all different, and one lot in [0, 1) for each.
+    """Return the first ``n`` held-out inputs of ``split``, all different, and one lot in [0, 1) for each.
 
     The order is fixed and shared by all tasks; the lot is there for tasks that choose a target at random.
     Raises :class:`InputError` for more than 20,000.

@@ -1,12 +1,12 @@
-"""The synthetic tasks of section 5 of the paper: read 10 digits, write 10 digits.
+"""Make the synthetic tasks of section 5 of the paper: read 10 digits, write 10 digits.
 
-Each rule below is one task. Prompts are digits 0..7, targets symbols 0..9, the vocabulary has 10 symbols. Inputs,
-their split and how they are drawn are in :mod:`elicitable.tasks.digit_inputs`, the same for every task here.
+Prompts are digits 0..7, targets symbols 0..9, and the vocabulary has 10 symbols. :mod:`elicitable.tasks.digit_rules`
+says what each task answers. :mod:`elicitable.tasks.digit_inputs` says which inputs there are, how they are split and
+how they are drawn, which is the same for every task here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -14,83 +14,16 @@ from numpy.typing import NDArray
 
 from elicitable.errors import UnknownNameError
 from elicitable.tasks.base import HeldOut, checked_count, checked_split, fingerprint_of
-from elicitable.tasks.digit_inputs import DIGITS, Digits, decode, draw_codes, held_out_codes
+from elicitable.tasks.digit_inputs import Digits, decode, draw_codes, held_out_codes
+from elicitable.tasks.digit_rules import MIXED, RULES
 from elicitable.values import Item
 
 VOCAB_SIZE: Final = 10
 DEFAULT_ITEMS: Final = {"validation": 500, "test": 1_000}
 
-Rule = Callable[[Digits], Digits]
-
-
-def ascending(digits: Digits) -> Digits:
-    """Sort from low to high.
-
-    >>> ascending(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[1, 1, 2, 3, 3, 4, 5, 5, 6, 7]]
-    """
-    return np.sort(digits, axis=1)
-
-
-def descending(digits: Digits) -> Digits:
-    """Sort from high to low.
-
-    >>> descending(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[7, 6, 5, 5, 4, 3, 3, 2, 1, 1]]
-    """
-    return np.sort(digits, axis=1)[:, ::-1]
-
-
-def add_1(digits: Digits) -> Digits:
-    """Add 1 to every digit, in place; nothing wraps, 7 becomes 8.
-
-    >>> add_1(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[4, 2, 5, 2, 6, 8, 3, 7, 6, 4]]
-    """
-    return digits + 1
-
-
-def add_2(digits: Digits) -> Digits:
-    """Add 2 to every digit, in place; nothing wraps, 7 becomes 9.
-
-    >>> add_2(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[5, 3, 6, 3, 7, 9, 4, 8, 7, 5]]
-    """
-    return digits + 2
-
-
-def ascending_add_1(digits: Digits) -> Digits:
-    """Sort from low to high, then add 1 to every digit.
-
-    >>> ascending_add_1(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[2, 2, 3, 4, 4, 5, 6, 6, 7, 8]]
-    """
-    return np.sort(digits, axis=1) + 1
-
-
-def double_histogram(digits: Digits) -> Digits:
-    """Replace every digit by the number of places that hold the same digit, in 1..9.
-
-    >>> double_histogram(np.array([[3, 1, 4, 1, 5, 7, 2, 6, 5, 3]])).tolist()
-    [[2, 2, 1, 2, 2, 1, 1, 1, 2, 2]]
-    """
-    cells = digits + DIGITS * np.arange(len(digits))[:, None]
-    return np.asarray(np.bincount(cells.ravel(), minlength=DIGITS * len(digits))[cells])
-
-
-RULES: Final[dict[str, Rule]] = {
-    "ascending": ascending,
-    "descending": descending,
-    "add-1": add_1,
-    "add-2": add_2,
-    "ascending-add-1": ascending_add_1,
-    "double-histogram": double_histogram,
-}
-MIXED: Final = ("ascending", "descending", "add-1", "add-2")
-
 
 class DigitTask:
-    """One synthetic task by name, or ``mixed``.
+    """Ask one synthetic task by name, or ``mixed``.
 
     ``mixed`` answers each input by one of ascending, descending, add-1 and add-2, drawn uniformly and not shown to
     the reader, so that no reader can be right in much more than a quarter of the items: it is there to pretrain on.
@@ -112,11 +45,11 @@ class DigitTask:
         self._rules = [RULES[part] for part in (MIXED if name == "mixed" else (name,))]
 
     def labels(self) -> None:
-        """None: the whole answer is right or wrong."""
+        """Return None: the whole answer is right or wrong."""
         return None
 
     def arrays(self, n: int, rng: np.random.Generator) -> tuple[Digits, Digits]:
-        """``n`` training items as prompts (n, 10) and targets (n, 10), int64; what :meth:`sample` wraps.
+        """Return ``n`` training items as prompts (n, 10) and targets (n, 10), int64; what :meth:`sample` wraps.
 
         >>> prompts, targets = DigitTask("add-2").arrays(64, np.random.default_rng(0))
         >>> prompts.shape, targets.dtype, bool((targets == prompts + 2).all())
@@ -126,22 +59,22 @@ class DigitTask:
         return prompts, self._targets(prompts, rng.random(n) if len(self._rules) > 1 else None)
 
     def held_out_arrays(self, split: HeldOut, n: int | None = None) -> tuple[Digits, Digits]:
-        """:meth:`held_out` as prompts (n, 10) and targets (n, 10), int64."""
+        """Return :meth:`held_out` as prompts (n, 10) and targets (n, 10), int64."""
         n = DEFAULT_ITEMS[checked_split(split)] if n is None else checked_count(n)
         codes, lots = held_out_codes(split, n)
         prompts = decode(codes)
         return prompts, self._targets(prompts, lots)
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
-        """``n`` training items; never a held-out input."""
+        """Return ``n`` training items, which are never held-out inputs."""
         return _items(*self.arrays(n, rng))
 
     def held_out(self, split: HeldOut, n: int | None = None) -> list[Item]:
-        """The first ``n`` held-out items; by default 500 for validation, 1,000 for test; at most 20,000."""
+        """Return the first ``n`` held-out items; by default 500 for validation, 1,000 for test; at most 20,000."""
         return _items(*self.held_out_arrays(split, n))
 
     def fingerprint(self) -> str:
-        """Hash of the name, the default held-out items and the first 256 training items of a fixed stream."""
+        """Hash the name, the default held-out items and the first 256 training items of a fixed stream."""
         parts = [self.arrays(256, np.random.default_rng(0))]
         parts += [self.held_out_arrays("validation"), self.held_out_arrays("test")]
         return fingerprint_of(["digits", self.name, *(_bytes(array) for pair in parts for array in pair)])

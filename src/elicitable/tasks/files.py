@@ -1,7 +1,7 @@
-"""Reading a person's own file: CSV, TSV, JSON lines, a JSON array, Parquet, Arrow; texts also packed by gzip or bzip2.
+"""Read a person's own file: CSV, TSV, JSON lines, a JSON array, Parquet or Arrow; texts also packed by gzip or bzip2.
 
-Nothing in a file is trusted, everything is named: every way a file can be wrong raises :class:`InputError` with the
-file, the line where there is one, what was expected and what to do. At most 1 GiB is read, counted unpacked.
+Nothing in a file is trusted, and every fault is named: whatever is wrong with a file raises :class:`InputError` with
+the file, the line if there is one, what was expected, and what to do. At most 1 GiB is read, counted unpacked.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MARKS: Final = (  # of UTF-32 before UTF-16, which begins it
 
 
 def suffix_of(path: Path) -> str:
-    """The end of a file's name that says what it holds, in lower case; empty where it says nothing known.
+    """Return the end of a file's name that says what it holds, in lower case; empty where it says nothing known.
 
     >>> suffix_of(Path("Mail.CSV.gz")), suffix_of(Path("notes.txt"))
     ('.csv.gz', '')
@@ -91,7 +91,7 @@ def _check_file(path: Path) -> None:
 
 
 def _read_bytes(path: Path, kind: str) -> bytes:
-    """The bytes of a text, unpacked up to the limit and no further: a small file can unpack to anything."""
+    """Return the bytes of a text, unpacked up to the limit and no further: a small file can unpack to anything."""
     pieces, size = [], 0
     try:
         with _opened(path, kind) as file:
@@ -116,7 +116,7 @@ def _opened(path: Path, kind: str) -> IO[bytes] | gzip.GzipFile:
 
 
 def _decode(path: Path, data: bytes, asked: str | None) -> tuple[str, tuple[str, ...]]:
-    """The text, and what should be said about its encoding."""
+    """Return the text, and what should be said about its encoding."""
     marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
     encoding = marked or asked or "utf-8"
     try:
@@ -136,7 +136,7 @@ def _decode(path: Path, data: bytes, asked: str | None) -> tuple[str, tuple[str,
 
 
 def _not_in(path: Path, data: bytes, encoding: str, error: UnicodeError) -> str:
-    """The message for bytes that are no text of ``encoding``: where, and what to try."""
+    """Return the message for bytes that are not text of ``encoding``: where, and what to try."""
     if not isinstance(error, UnicodeDecodeError):
         return f"{path} is not in {encoding}: {error}; try --encoding with another name"
     before = data[: error.start].decode(encoding, "ignore")
@@ -150,7 +150,7 @@ def _not_in(path: Path, data: bytes, encoding: str, error: UnicodeError) -> str:
 
 
 def _doubts(path: Path, data: bytes, encoding: str) -> tuple[str, ...]:
-    """A one-byte encoding reads whatever bytes there are: text that is UTF-8 comes out as nonsense, so it is said."""
+    """Warn of a one-byte encoding, which reads whatever bytes there are: text that is UTF-8 comes out as nonsense."""
     if codecs.lookup(encoding).name == "utf-8" or data.isascii():
         return ()
     try:

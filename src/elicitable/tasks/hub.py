@@ -1,4 +1,4 @@
-"""A data set of the Hugging Face hub as a task, when a person names one.
+"""Make a data set of the Hugging Face hub a task, when a person names one.
 
 Goes through ``datasets`` (imported here only), which runs no code of the data set. Its own train, validation and
 test splits are used where they carry labels; what is missing is split off by the hash of the text. Names of class
@@ -28,16 +28,16 @@ _NONE: Final = TaskOptions()
 
 
 def hub_task(name: str, options: TaskOptions = _NONE) -> TextTask:
-    """The task of the data set ``name`` (``owner/name``, or a folder of data files); ``config`` is its subset.
+    """Return the task of the data set ``name`` (``owner/name``, or a folder of data files); ``config`` is its subset.
 
     At most 200,000 rows of a split are used, a fixed random choice. Raises :class:`InputError` where the data set
-    cannot be had or is no task.
+    cannot be had or is not a task.
     """
     return task_of_parts(name, _load(name, options.config), options)
 
 
 def task_of_parts(name: str, parts: Mapping[Any, Any], options: TaskOptions) -> TextTask:
-    """The task of ``datasets`` objects by the name of their split. Raises :class:`InputError` without a train split."""
+    """Make a task of ``datasets`` objects by split. Raises :class:`InputError` without a train split."""
     found = split_parts(f"data set {name!r}", parts)
     warnings = unused_parts(parts)
     tables: dict[Split, Table] = {}
@@ -53,7 +53,7 @@ def task_of_parts(name: str, parts: Mapping[Any, Any], options: TaskOptions) -> 
 
 
 def split_parts(source: str, parts: Mapping[Any, Any]) -> dict[Split, Any]:
-    """The parts under the names of the three splits; raises :class:`InputError` where train is not there."""
+    """Return the parts under the names of the three splits; raises :class:`InputError` where train is not there."""
     by_name = {str(name).lower(): part for name, part in parts.items()}
     found = {split: next((by_name[n] for n in names if n in by_name), None) for split, names in SPLIT_NAMES.items()}
     if found["train"] is None:
@@ -62,7 +62,7 @@ def split_parts(source: str, parts: Mapping[Any, Any]) -> dict[Split, Any]:
 
 
 def unused_parts(parts: Mapping[Any, Any]) -> list[str]:
-    """What is said of splits under names that are none of the three.
+    """Say what is said of splits under names that are none of the three.
 
     >>> unused_parts({"train": 1, "unsupervised": 2})
     ['splits of the data that are not used: unsupervised']
@@ -73,7 +73,7 @@ def unused_parts(parts: Mapping[Any, Any]) -> list[str]:
 
 
 def _load(name: str, config: str | None) -> Mapping[str, Any]:
-    """The parts of the data set by name."""
+    """Return the parts of the data set by name."""
     try:
         import datasets
     except ImportError as error:
@@ -90,7 +90,7 @@ def _load(name: str, config: str | None) -> Mapping[str, Any]:
 
 
 def table_of_part(source: str, split: Split, part: Any, warnings: list[str]) -> Table:
-    """The rows of one part as texts, class labels by their names, rows with a hidden label (−1) left out."""
+    """Return the rows of one part as texts, class labels by their names, rows with a hidden label (−1) left out."""
     if not hasattr(part, "__len__"):
         raise InputError(f"{source} is a stream without an end; take rows of it: Dataset.from_list(list(part.take(n)))")
     if len(part) > MAX_ROWS:
@@ -112,7 +112,7 @@ def table_of_part(source: str, split: Split, part: Any, warnings: list[str]) -> 
 
 
 def _is_read(feature: Any) -> bool:
-    """Whether a column holds texts, numbers, classes or messages; images and sounds are not even decoded."""
+    """Say whether a column holds texts, numbers, classes or messages; images and sounds are not even decoded."""
     if type(feature).__name__ in ("Value", "ClassLabel"):
         return True
     held = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
@@ -120,7 +120,7 @@ def _is_read(feature: Any) -> bool:
 
 
 def _class_names(part: Any) -> dict[str, list[str]]:
-    """Names of the classes of each column that has them."""
+    """Return the names of the classes of each column that has them."""
     return {
         column: list(feature.names)
         for column, feature in part.features.items()
@@ -129,6 +129,6 @@ def _class_names(part: Any) -> dict[str, list[str]]:
 
 
 def _label_order(part: Any) -> list[str]:
-    """The order of the labels where exactly one column has classes."""
+    """Return the order of the labels where exactly one column has classes."""
     names = list(_class_names(part).values())
     return names[0] if len(names) == 1 else []

@@ -1,4 +1,4 @@
-"""Rows of a JSON text: one object a line, or one array of objects, or the forms that pandas writes."""
+"""Read rows of a JSON text: one object per line, or one array of objects, or the forms that pandas writes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Placed = list[tuple[str, Mapping[str, Any]]]
 
 
 def read_json(source: str, text: str) -> Table:
-    """The table of a JSON text; its columns are all keys in order of first appearance.
+    """Return the table of a JSON text; its columns are all keys in order of first appearance.
 
     A text that begins with ``[`` is one array. Otherwise every line is an object, empty lines are skipped; a text
-    whose first line is no object by itself may be one object that holds the rows: ``{"data": [...]}``, or columns
+    whose first line is not an object by itself may be one object that holds the rows: ``{"data": [...]}``, or columns
     by name (``DataFrame.to_json``). Raises :class:`InputError` with the line or the row.
     """
     if text.lstrip().startswith("["):
@@ -47,7 +47,7 @@ def _of_array(source: str, rows: Any, what: str) -> Placed:
 
 
 def _of_one_object(source: str, text: str) -> Placed | None:
-    """The rows of a text that is one object as a whole and holds them; None for every other text."""
+    """Return the rows of a text that is one object as a whole and holds them; None for every other text."""
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):

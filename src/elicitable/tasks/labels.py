@@ -1,4 +1,4 @@
-"""What is looked at before labels are believed: names that are nearly one, names of nothing, rare and common ones."""
+"""Look at labels before they are believed: names that are nearly one, names of nothing, rare and common ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def renamed(
 
 
 def label_names(names: object) -> dict[str, str]:
-    """Old and new names of labels as texts, so that ``{0: "negative"}`` means label ``"0"``."""
+    """Turn old and new names of labels into texts, so that ``{0: "negative"}`` means label ``"0"``."""
     if not isinstance(names, Mapping):
         raise InputError(f'label_names must map labels to names, like {{"0": "negative"}}, not {names!r}')
     return {_plain(label): str(name) for label, name in names.items()}
@@ -87,7 +87,7 @@ def check_labels(table: Table, columns: Columns, classes: Sequence[str], is_name
 
 
 def near_equal(labels: Iterable[str], key: Any = None) -> list[tuple[str, ...]]:
-    """Labels that differ only in case, white space, punctuation at the end or in how a character is composed.
+    """Find labels that differ only in case, white space, punctuation at the end or in how a character is composed.
 
     >>> near_equal(["Billing Question", "billing question", "app", "billing  question.", "+", "-"])
     [('Billing Question', 'billing question', 'billing  question.')]
@@ -108,7 +108,7 @@ def _near(label: str) -> str:
 
 
 def label_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
-    """What a person should know about the labels, in words."""
+    """Say what a person should know about the labels, in words."""
     counts = Counter(row.answer for rows in splits.values() for row in rows)
     found = [
         f"labels that are nearly the same, counted as different: {_quoted(twins, counts)}; label names make them one"
@@ -122,7 +122,7 @@ def label_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
 
 
 def _common(splits: Splits) -> list[str]:
-    """The floor, where one label is most of the data: what always giving that answer scores."""
+    """Return the floor, where one label is most of the data: what always giving that answer scores."""
     counts = Counter(row.answer for row in splits["train"])
     label, count = counts.most_common(1)[0]
     share = count / sum(counts.values())

@@ -1,4 +1,4 @@
-"""A person's own file as a task: CSV, TSV, JSON, Parquet or Arrow."""
+"""Make a person's own file a task: CSV, TSV, JSON, Parquet or Arrow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NONE: Final = TaskOptions()
 
 
 def file_task(path: str | os.PathLike[str], options: TaskOptions = _NONE) -> TextTask:
-    """The task of one file, named after it; ``validation`` and ``test`` are files of their own where given.
+    """Return the task of one file, named after it; ``validation`` and ``test`` are files of their own where given.
 
     A split that is not given is split off by the hash of the text: 10 % validation, 20 % test. Every mistake in a
     file raises :class:`InputError`.

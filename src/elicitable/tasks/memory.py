@@ -1,4 +1,4 @@
-"""Data that are in memory already as a task: frames, Arrow tables, ``datasets`` objects, lists of dictionaries.
+"""Make data in memory a task: frames, Arrow tables, ``datasets`` objects, lists of dictionaries.
 
 A frame is known by the package of its class, so that none of these packages is imported for it.
 """
@@ -24,16 +24,16 @@ _FRAMES: Final = ("pandas", "polars", "pyarrow", "datasets")
 
 
 def is_data(value: Any) -> bool:
-    """Whether ``value`` is data of a kind that :func:`memory_task` reads."""
+    """Say whether ``value`` is data of a kind that :func:`memory_task` reads."""
     if isinstance(value, Mapping):
         return bool(value) and (_is_columns(value) or all(map(is_data, value.values())))
     return _package(value) in _FRAMES or _is_rows(value)
 
 
 def memory_task(data: Any, options: TaskOptions) -> TextTask:
-    """The task of data in memory; of a dictionary of such data, by the names of its splits.
+    """Return the task of data in memory; of a dictionary of such data, by the names of its splits.
 
-    ``validation`` and ``test`` may be data too, or files. Raises :class:`InputError` for data that are no task.
+    ``validation`` and ``test`` may be data too, or files. Raises :class:`InputError` for data that do not make a task.
 
     >>> rows = [{"text": f"text {i}", "label": "yn"[i % 2]} for i in range(60)]
     >>> memory_task(rows, TaskOptions()).labels()
@@ -90,13 +90,13 @@ def _is_rows(value: Any) -> bool:
 
 
 def _is_columns(value: Mapping[Any, Any]) -> bool:
-    """Whether a dictionary holds columns: lists of one length, of values and not of rows."""
+    """Say whether a dictionary holds columns: lists of one length, of values and not of rows."""
     lists = [_values(one) for one in value.values()]
     return all(one is not None and not _is_rows(one) and len(one) == len(lists[0] or ()) for one in lists)
 
 
 def _values(column: Any) -> list[Any] | None:
-    """The values of a list, a tuple, an array or a series of one dimension; None for anything else."""
+    """Return the values of a list, a tuple, an array or a series of one dimension; None for anything else."""
     if getattr(column, "ndim", 0) == 1 and hasattr(column, "tolist"):
         return list(column.tolist())
     return list(column) if isinstance(column, list | tuple) else None

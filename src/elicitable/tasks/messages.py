@@ -1,4 +1,4 @@
-"""Conversations as data: the forms in which people keep the messages of a chat.
+"""Read conversations: the forms in which people keep the messages of a chat.
 
 Read are OpenAI's and TRL's ``[{"role": "user", "content": "…"}, …]`` (a content may also be a list of texts,
 ``[{"type": "text", "text": "…"}]``) and ShareGPT's ``[{"from": "human", "value": "…"}, …]``.
@@ -16,7 +16,7 @@ _ROLES: Final = {"human": "user", "gpt": ANSWERER, "chatgpt": ANSWERER, "bot": A
 
 
 def messages_from(value: Any) -> Messages | None:
-    """The messages that a list of objects holds; None where it is anything else, or a message has no text.
+    """Return the messages that a list of objects holds; None where it is anything else, or a message has no text.
 
     >>> messages_from([{"from": "human", "value": "Hi"}])
     (Message(role='user', content='Hi'),)
@@ -44,7 +44,7 @@ def _message(value: Any) -> Message | None:
 
 
 def last_answer(messages: Messages) -> tuple[Messages, str] | str:
-    """The messages before the assistant's last one, and its text; or what is wrong, in words.
+    """Return the messages before the assistant's last one, and its text; or what is wrong, in words.
 
     >>> last_answer((Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Bye")))
     ((Message(role='user', content='Hi'),), 'Hello')
@@ -61,7 +61,7 @@ def last_answer(messages: Messages) -> tuple[Messages, str] | str:
 
 
 def conversation(read: str | Messages, answer: str | Messages | None) -> tuple[Messages, str] | str:
-    """The messages to read and the text to write, or what is wrong, in words.
+    """Return the messages to read and the text to write, or what is wrong, in words.
 
     ``read`` is what comes first, a text being a message of the user; ``answer`` is the text of the next message, or
     messages of which the assistant's last one is asked for, or None where ``read`` holds that one too.
@@ -76,5 +76,5 @@ def conversation(read: str | Messages, answer: str | Messages | None) -> tuple[M
 
 
 def text_of(messages: Messages) -> str:
-    """One text that is the same exactly where the messages are the same: what a conversation is known by."""
+    """Return one text that is the same exactly where the messages are the same: what a conversation is known by."""
     return "\x1e".join(f"{message.role}\x1f{message.content}" for message in messages)

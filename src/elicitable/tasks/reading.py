@@ -1,4 +1,7 @@
-"""How a table was read, to be said back before a model is loaded: columns, labels, splits, lengths, one example."""
+"""Record how a table was read, so that it can be said back before a model is loaded.
+
+That is its columns, labels, splits and lengths, and one example.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ HELD_OUT: Final = ("validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Where rows came from: ``used`` are columns and what each is, ``unused`` the others and why, "" for no reason.
+    """Say where rows came from: ``used`` are columns and what each is, ``unused`` the others and why, "" for no reason.
 
     ``template`` is how a row is shown; empty for conversations.
     """
@@ -37,16 +40,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Median, 95th percentile and greatest of a number of characters or words."""
+    """Hold the median, 95th percentile and greatest of a number of characters or words."""
 
     median: int
-    most: int  # 95 of 100 are no longer
+    most: int  # 95 of 100 are at most this long
     longest: int
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is understood of a task.
+    """Say what is understood of a task.
 
     ``sizes`` and ``distinct`` are the items of each split and how many of them are different, without train where it
     has no end; ``labels`` the counts of each label by split; ``lengths`` those of prompts and targets, in characters
@@ -65,7 +68,7 @@ class Summary:
 
 
 def reading_of(tables: Mapping[Split, Table], columns: Columns, template: Template, group: str | None) -> Reading:
-    """The reading of ``tables``: every column of the training data is in it, used or not."""
+    """Return the reading of ``tables``: every column of the training data is in it, used or not."""
     train = tables["train"]
     roles = {name: "read" for name in (columns.text, *template.names) if name in template.names}
     answered = "label" if columns.kind == "classification" else "target"
@@ -86,7 +89,7 @@ def _template(template: Template) -> str:
 
 
 def summary_of(task: Task) -> Summary:
-    """The summary of any task; of one that draws its training items without end, of its held-out items.
+    """Return the summary of any task; of one that draws its training items without end, of its held-out items.
 
     >>> from elicitable.tasks.catalog import task_from
     >>> summary_of(task_from("add-1")).sizes

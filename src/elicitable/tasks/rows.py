@@ -1,4 +1,4 @@
-"""From the cells of a table to rows that are read and answered, and what is odd about the rows as a whole."""
+"""Turn the cells of a table into rows that are read and answered, and say what is odd about the rows as a whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEW: Final = 20  # distinct answers that could be labels
 
 
 def rows_of(table: Table, columns: Columns, template: Template, group: str | None) -> list[Row]:
-    """The rows of a table without bad rows."""
+    """Return the rows of a table without bad rows."""
     if not template.literals:
         return _conversations(table, columns, group)
     shown = [table.cells(name) for name in template.names]
@@ -33,7 +33,7 @@ def rows_of(table: Table, columns: Columns, template: Template, group: str | Non
 
 
 def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tuple[Cell, ...]], str | None]:
-    """A function that says what is wrong with the cells of a row; None where it can be used.
+    """Return a function that says what is wrong with the cells of a row; None where it can be used.
 
     A row needs an answer and its main column. Of the other columns that a template shows, one may be empty.
     """
@@ -56,7 +56,7 @@ def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tu
 
 
 def row_warnings(splits: Splits, columns: Columns, template: Template, group: str | None) -> list[str]:
-    """What a person should know about the rows, in words."""
+    """Say what a person should know about the rows, in words."""
     found = [*_contradictions(splits, columns), *_repeated(splits), *_near_twins(splits)]
     if group is None:
         found += _shared_cells(splits, template)
@@ -108,7 +108,7 @@ def _repeated(splits: Splits) -> list[str]:
 
 
 def _near_twins(splits: Splits) -> list[str]:
-    """Held-out texts that a text of train repeats but for case, white space and punctuation."""
+    """Return the held-out texts that a text of train repeats but for case, white space and punctuation."""
     trained = {_plain(row.text) for row in splits["train"]} - {""}
     found = []
     for split in ("validation", "test"):
@@ -125,7 +125,7 @@ def _plain(text: str) -> str:
 
 
 def _shared_cells(splits: Splits, template: Template) -> list[str]:
-    """Long values of one of several columns that many rows share, such as a passage with several questions."""
+    """Return the long values of one column that many rows share, such as a passage with several questions."""
     found: list[str] = []
     if not template.literals or len(template.names) < 2:
         return found

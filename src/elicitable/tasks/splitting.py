@@ -1,4 +1,4 @@
-"""Which rows are held out: a property of the text, and in a classification task of its label's other texts nearby.
+"""Decide which rows are held out: by the text itself, and in a classification task by its label's other texts nearby.
 
 u = the first 8 bytes of SHA-256(text) as a number in [0, 1): below 0.1 is validation, below 0.3 test, the rest
 train. A split that is given as data of its own is not cut out of the rest: its share stays in train. The order
@@ -34,7 +34,7 @@ _SLACK: Final = 20  # a share may be off by one in so many
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: the cells that are read (or the messages of a conversation), the answer, and the group if it has one.
+    """Hold one row: the cells that are read (or a conversation's messages), the answer, and the group if there is one.
 
     >>> Row(("a title", "a body"), "sports").text
     'a title\\x1fa body'
@@ -46,14 +46,14 @@ class Row:
 
     @property
     def text(self) -> str:
-        """What the row is known by: equal exactly where what is read is equal."""
+        """Say what the row is known by: equal exactly where what is read is equal."""
         if self.cells and not isinstance(self.cells[0], str):
             return text_of(self.messages)
         return "\x1f".join(map(str, self.cells))
 
     @property
     def messages(self) -> Messages:
-        """The messages, empty where the row holds texts."""
+        """Return the messages, empty where the row holds texts."""
         return tuple(cell for cell in self.cells if not isinstance(cell, str))
 
 
@@ -61,7 +61,7 @@ Splits = dict[Split, list[Row]]
 
 
 def split_of(text: str, given: Collection[Split] = ()) -> Split:
-    """The split of ``text`` where nothing is stratified; splits in ``given`` are not cut out.
+    """Return the split of ``text`` where nothing is stratified; splits in ``given`` are not cut out.
 
     >>> split_of("a fine film"), split_of("a long film"), split_of("a long film", given=["test"])
     ('train', 'test', 'train')
@@ -72,7 +72,7 @@ def split_of(text: str, given: Collection[Split] = ()) -> Split:
 
 
 def split_rows(given: Mapping[Split, Sequence[Row]], is_stratified: bool = False) -> tuple[Splits, int]:
-    """The three splits from ``given`` (train, and validation and test where the data bring their own).
+    """Return the three splits from ``given`` (train, and validation and test where the data bring their own).
 
     Rows that belong together with a row of the test split are removed from validation and train, those of validation
     from train. Returns the splits, held-out ones in their fixed order, and the number of rows so removed.
@@ -101,7 +101,7 @@ def split_rows(given: Mapping[Split, Sequence[Row]], is_stratified: bool = False
 
 
 def units_of(rows: Sequence[Row]) -> dict[str, str]:
-    """The name of what each text belongs to: itself, or its group; groups that share a text are one.
+    """Return the name of what each text belongs to: itself, or its group; groups that share a text are one.
 
     >>> units_of([Row(("a",), "1", "g"), Row(("b",), "1", "g"), Row(("b",), "1", "h"), Row(("c",), "0")])
     {'a': 'g', 'b': 'g', 'c': 'c'}
@@ -126,7 +126,7 @@ def _root(parents: dict[str, str], name: str) -> str:
 
 
 def _stratified(rows: Sequence[Row], units: Mapping[str, str], own: Collection[Split]) -> dict[str, Split]:
-    """The split of every unit, label by label; a unit of several labels counts for its most frequent one."""
+    """Return the split of every unit, label by label; a unit of several labels counts for its most frequent one."""
     answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         answers[units[row.text]][row.answer] += 1
@@ -147,7 +147,7 @@ def _stratified(rows: Sequence[Row], units: Mapping[str, str], own: Collection[S
 
 
 def _bounded(count: int, of: int, percent: int, most: int) -> int:
-    """``count`` brought to within 5 % of ``percent`` of ``of``, in whole numbers, and to at most ``most``."""
+    """Bring ``count`` to within 5 % of ``percent`` of ``of``, in whole numbers, and to at most ``most``."""
     exact = of * percent // 100
     slack = exact // _SLACK
     least, greatest = exact - slack, -(-of * percent // 100) + slack

@@ -1,7 +1,7 @@
-"""The one form behind every source of rows: named columns of cells, whatever file or object they came from.
+"""Hold rows from every source in one form: named columns of cells.
 
-A cell is a text, the messages of a conversation, or None where there is nothing that can be read. What was left out
-on the way (a column of numbers that only counts the rows, a column of pictures) is kept by name, to be said back.
+A cell is a text, the messages of a conversation, or None if there is nothing that can be read. What was left out on the
+way (a column of numbers that only counts the rows, a column of pictures) is kept by name, so that it can be said back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WHOLE: Final = re.compile(r"\d{1,18}")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells under named columns; ``places[i]`` names row i.
+    """Hold rows of cells under named columns; ``places[i]`` names row i.
 
     ``left_out`` are the columns that were not taken over, each with the reason; ``notes`` are what a person should
     know about the reading.
@@ -42,7 +42,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def cells(self, name: str) -> list[Cell]:
-        """The cells of one column, white space at both ends of texts taken off.
+        """Return the cells of one column, white space at both ends of texts taken off.
 
         >>> Table("t.csv", ("a", "b"), (("1", " x "), ("2", None)), ("line 2", "line 3")).cells("b")
         ['x', None]
@@ -51,16 +51,16 @@ class Table:
         return [cell.strip() if isinstance(cell := row[index], str) else cell for row in self.rows]
 
     def distinct(self, name: str) -> set[str]:
-        """The distinct texts of one column, empty and missing ones left out."""
+        """Return the distinct texts of one column, empty and missing ones left out."""
         return {cell for cell in self.cells(name) if isinstance(cell, str) and cell}
 
     def holds_messages(self, name: str) -> bool:
-        """Whether a column holds conversations."""
+        """Say whether a column holds conversations."""
         return any(isinstance(cell, tuple) for cell in self.cells(name))
 
 
 def fault_of(cell: Cell) -> str | None:
-    """What is wrong with a cell that must be read; None where nothing is.
+    """Say what is wrong with a cell that must be read; None where nothing is.
 
     >>> fault_of("fine"), fault_of(" "), fault_of(None)
     (None, 'is empty', 'is missing, null or not a single value')
@@ -74,7 +74,7 @@ def fault_of(cell: Cell) -> str | None:
 
 
 def without_bad_rows(table: Table, fault: Callable[[tuple[Cell, ...]], str | None], skip: bool) -> Table:
-    """``table`` without the rows in which ``fault`` finds something, in words; all of them are named.
+    """Return ``table`` without the rows in which ``fault`` finds something, in words; all of them are named.
 
     Raises :class:`InputError` where there are such rows and they are not to be skipped, or nothing is left.
     """
@@ -101,7 +101,7 @@ def without_bad_rows(table: Table, fault: Callable[[tuple[Cell, ...]], str | Non
 
 
 def without_index(table: Table) -> Table:
-    """``table`` without columns that have no name and only count its rows, as pandas and R write them.
+    """Return ``table`` without columns that have no name and only count its rows, as pandas and R write them.
 
     Raises :class:`InputError` for a column without a name that holds something else, and for a name that comes twice.
 
@@ -131,7 +131,7 @@ def without_index(table: Table) -> Table:
 
 
 def _is_numbering(table: Table, name: str) -> bool:
-    """Whether a column holds different whole numbers only, in whatever order."""
+    """Say whether a column holds different whole numbers only, in whatever order."""
     cells = table.cells(name)
     return (
         len(cells) > 1
@@ -141,7 +141,7 @@ def _is_numbering(table: Table, name: str) -> bool:
 
 
 def table_of_objects(source: str, objects: Iterable[tuple[str, Mapping[Any, Any]]]) -> Table:
-    """A table of (place, object) pairs; a value that is neither text, number, truth value nor messages is missing.
+    """Make a table of (place, object) pairs; a value that is neither text, number, truth value nor messages is missing.
 
     >>> table_of_objects("x", [("line 1", {"text": "a", "label": 1}), ("line 2", {"text": "b"})]).rows
     (('a', '1'), ('b', None))
@@ -153,7 +153,7 @@ def table_of_objects(source: str, objects: Iterable[tuple[str, Mapping[Any, Any]
 
 
 def cell_of(value: Any) -> Cell:
-    """A value as a cell: whole numbers without a point, truth values as JSON writes them; None for all others.
+    """Return a value as a cell: whole numbers without a point, truth values as JSON writes them; None for all others.
 
     >>> [cell_of(value) for value in ("a", 1, 1.0, 0.5, True, None)]
     ['a', '1', '1', '0.5', 'true', None]

@@ -1,6 +1,6 @@
-"""From tables to a task: the checks and the assembly.
+"""Make a task of tables: check them and put them together.
 
-Files, hub data sets and data in memory all end here, so that the same data give the same task wherever they lay.
+Files, hub data sets and data in memory all end here, so the same data give the same task wherever they were.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def task_of_tables(
     order: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> TextTask:
-    """The task of ``tables["train"]``, with ``"validation"`` and ``"test"`` where the data bring their own.
+    """Return the task of ``tables["train"]``, with ``"validation"`` and ``"test"`` where the data bring their own.
 
     ``order`` is the order of the labels where the data say it. Raises :class:`InputError` for whatever makes the
     tables no task, with the file and, where there is one, the line.
@@ -70,7 +70,7 @@ def task_of_tables(
 
 
 def _template(table: Table, columns: Columns, options: TaskOptions) -> Template:
-    """The template of a table; that of conversations shows nothing, for they are shown by the model's own."""
+    """Return the template of a table; that of conversations shows nothing, for they are shown by the model's own."""
     if table.holds_messages(columns.text) or table.holds_messages(columns.answer):
         if options.template is not None or options.separator is not None:
             raise InputError(
@@ -86,7 +86,7 @@ def _template(table: Table, columns: Columns, options: TaskOptions) -> Template:
 
 
 def _usable(table: Table, columns: Columns, template: Template, options: TaskOptions) -> Table:
-    """``table`` with its columns looked for, and without its bad rows where they are to be skipped."""
+    """Return ``table`` with its columns looked for, and without its bad rows where they are to be skipped."""
     group = [] if options.group_column is None else [options.group_column]
     for name in (columns.text, columns.answer, *template.names, *group):
         if name not in table.columns:

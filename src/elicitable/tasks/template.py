@@ -1,4 +1,4 @@
-"""How a row is shown: a text with slots for its columns, and what stands between prompt and answer.
+"""Show a row as text: a template with slots for its columns, and what stands between prompt and answer.
 
 **Where the space goes.** A prompt ends without a space and every target begins with the separator, by default one
 space, so that ``prompt + target`` is the text as a person would write it, and the common tokenizers, which join a
@@ -27,7 +27,7 @@ MAIN: Final = ("text", "prompt")  # either slot is the main column, unless a col
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """``literals[i]`` stands before slot i, and the last one at the end; slot i shows cell ``slots[i]`` of a row.
+    """Hold ``literals[i]`` stands before slot i, and the last one at the end; slot i shows cell ``slots[i]`` of a row.
 
     ``names`` are the columns of the cells. Without literals the rows are conversations, which a model's chat
     template will write out, and an answer stands without a separator.
@@ -47,7 +47,7 @@ class Template:
         ``\n`` and ``\t`` typed as two characters are a line break and a tab. White space at the end of the
         template is taken as the separator; otherwise that is one space. ``separator`` overrides both. Raises
         :class:`InputError` where no column is shown or one is shown twice, and :class:`UnknownNameError` for a name
-        in braces that is no column; braces around anything but a name stay as they are.
+        in braces that is not a column; braces around anything but a name stay as they are.
 
         >>> Template.parse("Review: {text}\nSentiment:", "classification").item(Row(("Fine.",), "positive"))
         Item(prompt='Review: Fine.\nSentiment:', target=' positive')
@@ -65,12 +65,12 @@ class Template:
         pieces = re.split(r"\{(" + any_name + r")\}", body)
         shown = [known[name] for name in pieces[1::2]]
         _check(template, kind, shown, pieces[::2], columns)
-        names = sorted(shown)  # so that the order in a template is no part of what a row is
+        names = sorted(shown)  # so that the order in a template is not part of what a row is
         slots = tuple(names.index(name) for name in shown)
         return cls(tuple(pieces[::2]), slots, tuple(names), tail if separator is None else separator)
 
     def item(self, row: Row, ending: str = "") -> Item:
-        """The item that asks for the row's answer; ``ending`` stands after every answer."""
+        """Make the item that asks for the row's answer; ``ending`` stands after every answer."""
         target = self.target(row.answer, ending)
         if not self.literals:
             return Item(row.messages, target)
@@ -82,15 +82,15 @@ class Template:
         return Item(text, target, tuple(spans))
 
     def target(self, answer: str, ending: str = "") -> str:
-        """What is to be written for ``answer``."""
+        """Write what is to be written for ``answer``."""
         return (self.separator if self.literals else "") + answer + ending
 
     def shown(self, cells: Sequence[str]) -> str:
-        """The prompt that shows ``cells``, line by line of the template."""
+        """Write the prompt that shows ``cells``, line by line of the template."""
         return "".join(piece for piece, _ in self._pieces(cells))
 
     def _pieces(self, cells: Sequence[str]) -> Iterator[tuple[str, bool]]:
-        """The prompt in pieces, each with whether it is a cell."""
+        """Yield the prompt in pieces, each with whether it is a cell."""
         rest = iter([cells[slot] for slot in self.slots])
         has_line = False
         for line in _SLOT.join(self.literals).split("\n"):

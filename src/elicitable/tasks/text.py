@@ -1,4 +1,4 @@
-"""Tasks of texts: a template, three splits, and labels where it is classification.
+"""Make tasks of texts: a template, three splits, and labels where it is classification.
 
 **Whole texts.** A text enters the template as it is, whatever its length; what a model cannot read is cut where its
 tokens are known.
@@ -29,7 +29,7 @@ FEW_TEST_ITEMS: Final = 100
 
 
 class TextTask:
-    """A task over texts, whatever they came from.
+    """Hold a task over texts, whatever they came from.
 
     ``splits`` are rows, held-out splits in their fixed order (:func:`~elicitable.tasks.splitting.split_rows`);
     ``classes`` are the possible answers without the separator, None for generation. ``reading`` is how the rows were
@@ -67,21 +67,21 @@ class TextTask:
 
     @property
     def sizes(self) -> dict[Split, int]:
-        """Number of items in each split."""
+        """Count the items in each split."""
         return {split: len(rows) for split, rows in self._splits.items()}
 
     def rows(self, split: Split) -> tuple[Row, ...]:
-        """All rows of a split, in its order."""
+        """Return all rows of a split, in its order."""
         return self._splits[split]
 
     def labels(self) -> tuple[str, ...] | None:
-        """The possible targets, each with the separator in front; None for generation."""
+        """Return the possible targets, each with the separator in front; None for generation."""
         if self._classes is None:
             return None
         return tuple(self.template.target(answer, self._ending) for answer in self._classes)
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
-        """``n`` training items, drawn uniformly; within one call no item returns before all others were drawn."""
+        """Draw ``n`` training items uniformly; within one call no item returns before all others were drawn."""
         rows = self._splits["train"]
         order: list[int] = []
         while len(order) < checked_count(n):
@@ -90,11 +90,11 @@ class TextTask:
         return [self.item(rows[index]) for index in order]
 
     def held_out(self, split: HeldOut, n: int | None = None) -> list[Item]:
-        """The first ``n`` items, or all if there are fewer; by default 500 for validation and 1,000 for test."""
+        """Return the first ``n`` items, or all if there are fewer; by default 500 for validation and 1,000 for test."""
         return [self.item(row) for row in self._first(split, n)]
 
     def groups(self, split: HeldOut, n: int | None = None) -> tuple[int, ...]:
-        """The group of each item of ``held_out(split, n)``, numbered in order of first appearance.
+        """Return the group of each item of ``held_out(split, n)``, numbered in order of first appearance.
 
         Items of the same text, or of the same value in the group column, are one group: they are one piece of
         evidence, and an interval resamples them together.
@@ -103,11 +103,11 @@ class TextTask:
         return tuple(numbers.setdefault(self._units[row.text], len(numbers)) for row in self._first(split, n))
 
     def item(self, row: Row) -> Item:
-        """The item of a row."""
+        """Return the item of a row."""
         return self.template.item(row, self._ending)
 
     def fingerprint(self) -> str:
-        """Hash of all rows of all splits, the labels and the template."""
+        """Hash all rows of all splits, the labels and the template."""
         if self._fingerprint is None:
             several = [str(len(self.template.literals))] if len(self.template.literals) != 2 else []
             shape = [*several, *self.template.literals, self.template.separator + self._ending]

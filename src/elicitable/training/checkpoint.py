@@ -1,8 +1,9 @@
-"""A running training as a file: what a killed run needs to go on as if nothing had happened.
+"""Keep a running training in a file, so that a killed run can go on as if nothing had happened.
 
-Everything that decides the coming steps is kept: the trained numbers, the optimiser's, the generators' states, the
-place in the schedule, and the best state so far. A run that goes on from here takes the same steps, bit for bit, as
-one that was never stopped. Tensors are kept as safetensors with the rest as JSON in its header; nothing is pickled.
+The file holds everything that decides the coming steps: the trained numbers, the optimiser's numbers, the states of the
+generators, the place in the schedule, and the best state so far. A run that goes on from here takes the same steps, bit
+for bit, as one that was never stopped. Tensors are kept as safetensors, with the rest as JSON in its header; nothing is
+pickled.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
-    """The state of a run between two steps: tensors by dotted name, and plain data."""
+    """Hold the state of a run between two steps: tensors by dotted name, and plain data."""
 
     tensors: dict[str, Tensor]
     plain: dict[str, Any]
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors under ``name``, without it."""
+        """Return the tensors under ``name``, without it."""
         return {key[len(name) + 1 :]: t for key, t in self.tensors.items() if key.startswith(f"{name}/")}
 
 
 class Checkpoint:
-    """Where one run is kept, and how often. ``owner`` is the identity of the trial that is running."""
+    """Keep one run in a file, every so often. ``owner`` is the identity of the trial that is running."""
 
     def __init__(self, path: Path, owner: str, every_seconds: float = 60.0) -> None:
         self.path, self.owner, self.every_seconds = path, owner, every_seconds
         self._last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether so many seconds have passed since the last one."""
+        """Say whether so many seconds have passed since the last one."""
         return time.monotonic() - self._last >= self.every_seconds
 
     def read(self) -> Frozen | None:
-        """What was kept, or None.
+        """Read what was kept, or None.
 
         Raises:
             StoreError: the file is corrupt, of another trial, or from a newer version; it is left as it is.
@@ -83,5 +84,5 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def remove(self) -> None:
-        """The run is over and recorded."""
+        """Remove the file, since the run is over and recorded."""
         self.path.unlink(missing_ok=True)

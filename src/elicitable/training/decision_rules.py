@@ -1,4 +1,4 @@
-"""From what the labels cost to an answer: a likelihood ranks texts, and a decision between labels may need more.
+"""Turn the costs of labels into an answer: a likelihood ranks texts, and a decision between labels may need more.
 
 A rule divides each label's cost by a length and takes an offset off it, and answers with the least:
 
@@ -33,7 +33,7 @@ Value = Callable[[Labels, Labels], float]
 
 @dataclass(frozen=True, slots=True)
 class DecisionRule:
-    """argmin_k nats_k / d_k − b_k, with ``divisors`` d and ``offsets`` b, one each a label."""
+    """Answer argmin_k nats_k / d_k − b_k, with ``divisors`` d and ``offsets`` b, one per label."""
 
     name: str
     divisors: tuple[float, ...]
@@ -41,11 +41,11 @@ class DecisionRule:
 
     @property
     def numbers(self) -> int:
-        """Numbers taken from validation: K − 1 where offsets were, as adding one to all of them changes nothing."""
+        """Count the numbers taken from validation: K − 1 with offsets, as adding one to all of them changes nothing."""
         return len(self.offsets) - 1 if self.name in ("prior-corrected", "fitted") else 0
 
     def costs(self, nats: Any) -> Floats:
-        """(item, label) nats_k / d_k − b_k.
+        """Return (item, label) nats_k / d_k − b_k.
 
         Raises:
             InputError: the matrix has another number of labels than the rule.
@@ -57,17 +57,17 @@ class DecisionRule:
         return found
 
     def decide(self, nats: Any) -> Labels:
-        """(item,) the label of each item; the first of those that are equally good."""
+        """Decide (item,) labels, one per item; the first of those that are equally good."""
         answers: Labels = self.costs(nats).argmin(axis=1)
         return answers
 
     def record(self) -> dict[str, Any]:
-        """The rule as plain JSON values; :meth:`of_record` reads it back, bit for bit."""
+        """Return the rule as plain JSON values; :meth:`of_record` reads it back, bit for bit."""
         return {"name": self.name, "divisors": list(self.divisors), "offsets": list(self.offsets)}
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> DecisionRule:
-        """The rule that :meth:`record` wrote.
+        """Return the rule that :meth:`record` wrote.
 
         >>> rule = DecisionRule("prior-corrected", (1.0, 1.0), (0.25, 3.5))
         >>> DecisionRule.of_record(rule.record()) == rule
@@ -78,7 +78,7 @@ class DecisionRule:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """How long each label is, without the separator before it: in tokens, characters and bytes of UTF-8."""
+    """Say how long each label is, without the separator before it: in tokens, characters and bytes of UTF-8."""
 
     tokens: tuple[int, ...]
     characters: tuple[int, ...]
@@ -86,7 +86,7 @@ class Lengths:
 
     @classmethod
     def of(cls, labels: Sequence[str], tokens: Sequence[int]) -> Lengths:
-        """Lengths of ``labels``, whose white space at either end is not counted; ``tokens`` are counted by the caller.
+        """Measure ``labels``, whose white space at either end is not counted; ``tokens`` are counted by the caller.
 
         >>> Lengths.of((" no", " naïve"), (1, 2))
         Lengths(tokens=(1, 2), characters=(2, 5), bytes=(2, 6))
@@ -100,14 +100,14 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class ChosenRule:
-    """The rule that did best on validation, and what each did there, cross-validated."""
+    """Hold the rule that did best on validation, and what each did there, cross-validated."""
 
     rule: DecisionRule
     estimates: Mapping[str, float]
 
 
 def candidates(nats: Any, truth: Any, lengths: Lengths) -> tuple[DecisionRule, ...]:
-    """Every rule, the simplest first, with its numbers from these validation items.
+    """Return every rule, the simplest first, with its numbers from these validation items.
 
     Args:
         nats: (item, label) costs.
@@ -143,7 +143,7 @@ def decide_by_length(nats: Any, lengths: Sequence[Sequence[int]]) -> Labels:
 
 
 def prior_corrected(nats: Any) -> DecisionRule:
-    """The rule that takes off each label's mean cost over texts, which need no labels.
+    """Return the rule that takes off each label's mean cost over texts, which need no labels.
 
     >>> prior_corrected([[1.0, 5.0], [3.0, 5.0]]).decide([[1.9, 5.0], [2.1, 5.0]]).tolist()
     [0, 1]
@@ -153,7 +153,7 @@ def prior_corrected(nats: Any) -> DecisionRule:
 
 
 def fitted(nats: Any, truth: Any, penalty: float = 1.0) -> DecisionRule:
-    """The rule whose offsets make validation's labels likely: logistic regression with one slope for all labels.
+    """Fit offsets that make validation's labels likely: logistic regression with one slope for all labels.
 
     With c_k = nats_k − (label k's mean), the slope s and biases δ minimise
 
@@ -188,7 +188,7 @@ def fitted(nats: Any, truth: Any, penalty: float = 1.0) -> DecisionRule:
 def choose(
     nats: Any, truth: Any, lengths: Lengths, *, groups: Sequence[Any] | None = None, value: Value | None = None
 ) -> ChosenRule:
-    """The best rule on validation; of equally good ones the simplest.
+    """Choose the best rule on validation; of equally good ones the simplest.
 
     A rule that takes numbers from validation is estimated on items that they were not taken from: in
     :data:`FOLDS` parts, the same for every arm, and with ``groups`` (the same text twice) whole groups together. The
@@ -198,7 +198,7 @@ def choose(
         nats: (item, label) costs on validation.
         truth: (item,) the place of the right label.
         lengths: of the labels.
-        groups: what belongs together, one each item; every item is its own group by default.
+        groups: what belongs together, one per item; every item is its own group by default.
         value: score of (truth, answers), larger is better; the share of right answers by default.
     """
     matrix, right = _checked(nats, truth)
@@ -220,7 +220,7 @@ RULES = ("sum", "per token", "per character", "per byte", "prior-corrected", "fi
 
 
 def _folds(items: int, groups: Sequence[Any] | None) -> Labels:
-    """(item,) which fold: every fifth group, in the items' own order."""
+    """Return (item,) which fold: every fifth group, in the items' own order."""
     if groups is None:
         return np.arange(items, dtype=np.int64) % min(FOLDS, items)
     if len(groups) != items:

@@ -9,6 +9,7 @@ written in other tokens: where the first miss may still lead to the same charact
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -105,12 +106,36 @@ def _is_spelt_otherwise(model: Model, row: Row, hits: Tensor, best: Tensor, read
 
 
 def _by_label(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> Score:
+    found = read_labels(model, items, labels, reading)
+    return found.score(items, labels, found.nats.argmin(-1))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelCosts:
+    """What every label costs behind every item.
+
+    ``nats`` (item, label) are −log p(label | prompt) in float64, ``lengths`` (item, label) the labels' tokens, and
+    ``cut`` the tokens that each text which was too long has lost.
+    """
+
+    nats: Tensor
+    lengths: Tensor
+    cut: tuple[int, ...]
+
+    def score(self, items: Sequence[Item], labels: tuple[str, ...], answered: Tensor) -> Score:
+        """Score the places of the labels that were ``answered``, (item,); the loss is that of the right labels."""
+        truth = torch.tensor([(item.choices or labels).index(str(item.target)) for item in items])
+        nats, tokens = (table.gather(1, truth[:, None]) for table in (self.nats, self.lengths))
+        correct = tuple((answered == truth).long().tolist())
+        return Score(correct, float(nats.sum()) / max(1, int(tokens.sum())), len(self.cut), sum(self.cut))
+
+
+@torch.no_grad()
+def read_labels(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> LabelCosts:
+    """Read every content once and every label behind it (:func:`label_nats`), and say what was cut."""
     rows = _label_rows(model, items, labels, reading)
     nats, lengths = _costs(model, rows)
-    truth = torch.tensor([(item.choices or labels).index(str(item.target)) for item in items])[:, None]
-    loss = float(nats.gather(1, truth).sum()) / max(1, int(lengths.gather(1, truth).sum()))
-    cut = [row.cut for row in rows if row.cut]
-    return Score(tuple((nats.argmin(-1) == truth[:, 0]).long().tolist()), loss, len(cut), sum(cut))
+    return LabelCosts(nats, lengths, tuple(row.cut for row in rows if row.cut))
 
 
 @torch.no_grad()

@@ -1,10 +1,10 @@
-"""What every label costs behind every content, at about the price of reading the content once.
+"""Score every label behind every content, at about the price of reading the content once.
 
-The content is read once and each layer's keys and values are kept. Behind them the labels' inner nodes (see
-:mod:`elicitable.training.label_trie`) are run as one sequence, in which every node sees the content and the nodes above
-it and stands where its token would stand. So each number is the plain computation's, for any context in use: the
-content is put before the nodes where the package's own attention sees it (a watcher), and the context stays what it
-was, with its strength, its rows and what was pruned of it.
+The content is read once, and the keys and values of each layer are kept. Behind them the labels' inner nodes (see
+:mod:`elicitable.training.label_trie`) run as one sequence. Every node sees the content and the nodes above it, and
+stands where its token would stand. So each number is what the plain computation gives, whatever context is in use. The
+content is put before the nodes at the place where the package's own attention sees it (a watcher), so the context stays
+what it was: its strength, its rows, and what was pruned of it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NODES = 256  # of one trie at most
 
 @dataclass(frozen=True, eq=False)
 class _Content:
-    """Contents that were read: keys and values of each layer, and what the last token of each predicts.
+    """Hold the contents that were read: keys and values of each layer, and what the last token of each predicts.
 
     ``visible`` (row, content) is False on the padding, ``lengths`` (row,) are the contents' own.
     """
@@ -48,7 +48,7 @@ class _Content:
     logits: Tensor  # (row, 1, vocab)
 
     def rows(self, first: int, last: int) -> _Content:
-        """Those of some rows."""
+        """Select some rows."""
         cut = slice(first, last)
         return _Content(
             tuple(key[cut] for key in self.keys),
@@ -61,7 +61,7 @@ class _Content:
 
 @torch.no_grad()
 def label_costs(model: Model, contents: Sequence[Sequence[int]], labels: Sequence[Sequence[LabelIds]]) -> Tensor:
-    """(item, label) −Σ_i log p(t_i | content, t_1 … t_{i−1}) in nats, float64, on the CPU.
+    """Return (item, label) −Σ_i log p(t_i | content, t_1 … t_{i−1}) in nats, float64, on the CPU.
 
     Args:
         model: with whatever context or weights are installed in it right now.
@@ -103,7 +103,7 @@ def _check(contents: Sequence[Sequence[int]], labels: Sequence[Sequence[LabelIds
 
 
 def _together(contents: Sequence[Sequence[int]], items: list[int]) -> Iterator[list[int]]:
-    """Items of similar length, at most :data:`CONTENT_TOKENS` tokens with their padding (or one item)."""
+    """Group items of similar length, at most :data:`CONTENT_TOKENS` tokens with their padding (or one item)."""
     group: list[int] = []
     for item in sorted(items, key=lambda i: len(contents[i])):
         if group and len(contents[item]) * (len(group) + 1) > CONTENT_TOKENS:
@@ -116,7 +116,7 @@ def _together(contents: Sequence[Sequence[int]], items: list[int]) -> Iterator[l
 
 @contextmanager
 def _context_of(slot: Slot, rows: list[int], items: int) -> Iterator[None]:
-    """Inside, a context that differs from item to item is that of the items ``rows``."""
+    """Let a context that differs from item to item be, inside, that of the items ``rows``."""
     whole = slot.prefix
     if whole is not None and row_count(whole) > 1:
         if row_count(whole) != items:
@@ -192,7 +192,7 @@ def _exact(logits: Tensor) -> Tensor:
 
 
 def _behind(model: Model, slot: Slot, content: _Content, trie: Trie) -> Tensor:
-    """(row, node, vocab) logits of every node of the trie behind every content."""
+    """Return (row, node, vocab) logits of every node of the trie behind every content."""
     rows = len(content.lengths)
     ids = torch.tensor(trie.tokens, device=model.device)[None].expand(rows, -1)
     positions = content.lengths[:, None] + torch.tensor(trie.depths, device=model.device)[None]
@@ -204,7 +204,7 @@ def _behind(model: Model, slot: Slot, content: _Content, trie: Trie) -> Tensor:
 
 @contextmanager
 def _standing_behind(model: Model, slot: Slot, content: _Content, trie: Trie, positions: Tensor) -> Iterator[None]:
-    """Inside, the model's tokens are the nodes of a trie that stands behind ``content``."""
+    """Let the model's tokens be, inside, the nodes of a trie that stands behind ``content``."""
 
     def place(module: Any, args: Any) -> None:  # runs after the slot's own hook, which counts tokens from 0
         slot.query_positions = positions
@@ -241,7 +241,7 @@ def _watcher(
 
 
 def _after_content(call: Call, content: _Content, mask: Tensor, places: Tensor) -> Call:
-    """The call with the content's keys and values before the nodes'."""
+    """Put the content's keys and values before the call's own."""
     value = content.values[call.layer]
     if call.value_bias is not None:
         value = value + call.value_bias[None, :, None, :]

@@ -1,8 +1,8 @@
-"""Labels as a trie: what several labels begin with is read once, and no label's last token is read at all.
+"""Arrange labels as a trie, so that what several labels begin with is read once, and no last token is read at all.
 
 The tokens t_1 … t_m of a label cost −Σ_i log p(t_i | content, t_1 … t_{i−1}). The content itself predicts t_1, and the
-node of t_1 … t_{i−1} predicts t_i, so only inner nodes need to be run: one token each, which sees the content, the
-nodes above it and itself.
+node of t_1 … t_{i−1} predicts t_i. So only inner nodes have to be run. Each is one token, which sees the content, the
+nodes above it, and itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = -1
 
 @dataclass(frozen=True, slots=True)
 class LabelIds:
-    """The token ids of one label as they stand behind a content.
+    """Hold the token ids of one label as they stand behind a content.
 
     The first ``given`` of them belong to the content: they are read but not counted. There are some where another
     label's first token takes in the content's last characters, so that the labels part before the content ends.
@@ -32,7 +32,7 @@ class LabelIds:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``node`` predicts ``token``, which is one of the counted tokens of ``label``."""
+    """Record that ``node`` predicts ``token``, which is one of the counted tokens of ``label``."""
 
     label: int
     node: int
@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trie:
-    """Inner nodes of some labels, parents before children, and the steps that they predict.
+    """Hold inner nodes of some labels, parents before children, and the steps that they predict.
 
     ``tokens[i]`` is the token of node i, ``parents[i]`` the node above it (:data:`ROOT` for the content's last token),
     ``depths[i]`` how many nodes are above it.
@@ -56,7 +56,7 @@ class Trie:
         return len(self.tokens)
 
     def seen(self) -> Tensor:
-        """(node, node) bool: each node sees the nodes above it and itself.
+        """Return (node, node) bool: each node sees the nodes above it and itself.
 
         >>> next(tries([LabelIds((5, 6, 7)), LabelIds((5, 8, 9))], 9)).seen().int().tolist()
         [[1, 0, 0], [1, 1, 0], [1, 0, 1]]
@@ -69,7 +69,7 @@ class Trie:
 
 
 def tries(labels: Sequence[LabelIds], most: int) -> Iterator[Trie]:
-    """Tries of at most ``most`` nodes that have every step behind the root of every label, together, once.
+    """Build tries of at most ``most`` nodes that have every step behind the root of every label, together, once.
 
     Neighbours in the order of their tokens share a trie; what two tries' labels both begin with is in both. A label
     of more than ``most`` inner nodes has a trie of its own. The first tokens of all labels are :func:`first_steps`.
@@ -102,12 +102,12 @@ def _trie(nodes: dict[tuple[int, ...], int], steps: list[Step]) -> Trie:
 
 
 def first_steps(labels: Sequence[LabelIds]) -> list[Step]:
-    """What the content's last token predicts: the first token of every label that counts it."""
+    """Say what the content's last token predicts: the first token of every label that counts it."""
     return [Step(k, ROOT, label.ids[0]) for k, label in enumerate(labels) if label.given == 0]
 
 
 def part(rows: Sequence[Sequence[int]], borders: Sequence[int]) -> tuple[tuple[int, ...], tuple[LabelIds, ...]]:
-    """The common content of the ``rows`` of one item, a row for each label, and each label behind it.
+    """Return the common content of the ``rows`` of one item, a row for each label, and each label behind it.
 
     ``rows[k]`` is the text with label k as its tokenizer cuts it, ``borders[k]`` the place of the label's first token.
     Where a token spans the border of some rows, the content ends before it for all of them.

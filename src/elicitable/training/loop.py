@@ -1,8 +1,8 @@
-"""The one training loop. It never asks which method it holds.
+"""Train any adaptation in one loop, which never asks which method it holds.
 
-AdamW, gradient clipping, a linear warm-up, a constant phase, and a cosine down to zero: the constant phase ends when
-the task is solved, when nothing improves any more, or when steps or time run out, so the cosine never has to be
-planned ahead for a length nobody knows.
+It uses AdamW, gradient clipping, a linear warm-up, a constant phase, and a cosine down to zero. The constant phase ends
+when the task is solved, when nothing improves any more, or when steps or time run out. So nobody has to plan the cosine
+for a length that nobody knows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one adaptation is trained; frozen data, part of a trial's identity.
+    """Say how one adaptation is trained; frozen data, part of a trial's identity.
 
     ``steps`` bounds the constant phase and the cosine together, ``seconds`` too when given. ``patience`` is the share
     of the steps so far (at least ``patience_steps``) without improvement of the validation score or loss after which
@@ -72,7 +72,7 @@ class Plan:
 
 @dataclass
 class Fit:
-    """What training gave: the best state by validation, the curve, and why it stopped."""
+    """Hold what training gave: the best state by validation, the curve, and why it stopped."""
 
     curve: list[CurvePoint] = field(default_factory=list)
     best: Score | None = None
@@ -84,12 +84,12 @@ class Fit:
 
     @property
     def processor(self) -> str:
-        """The kind of processor it ran on; all of them, if it was taken up again on another."""
+        """Return the kind of processor it ran on; all of them, if it was taken up again on another."""
         return ", ".join(self.processors)
 
     @property
     def is_usable(self) -> bool:
-        """Whether there is a state to evaluate."""
+        """Say whether there is a state to evaluate."""
         return self.best is not None and bool(self.state)
 
 
@@ -162,7 +162,7 @@ def train(
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """All that changes from step to step, so that it can be kept and taken up again."""
+    """Hold all that changes from step to step, so that it can be kept and taken up again."""
 
     adaptation: Adaptation
     optimizer: torch.optim.Optimizer
@@ -171,7 +171,7 @@ class _Run:
     phase: Phase
 
     def freeze(self) -> Frozen:
-        """The state between two steps."""
+        """Return the state between two steps."""
         tensors = {f"adaptation/{name}": tensor for name, tensor in self.adaptation.state().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.fit.state.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
@@ -310,7 +310,7 @@ def _worth(score: Score, plan: Plan) -> tuple[float, float]:
 
 
 class Phase:
-    """Where the schedule is: warm-up, constant, cosine down. Knows steps, time and improvement; nothing of models."""
+    """Know where the schedule is: warm-up, constant, cosine down. It knows steps, time and scores, but no model."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -323,14 +323,14 @@ class Phase:
         self.best_score, self.best_loss, self.best_step = -1.0, math.inf, 0
 
     def rate(self) -> float:
-        """Learning rate of the coming step."""
+        """Return the learning rate of the coming step."""
         if self.cooling_from is not None:
             done = (self.step - self.cooling_from) / max(1, self.cooling_steps)
             return self.cooling_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
         return self.plan.learning_rate * min(1.0, (self.step + 1) / max(1, self.plan.warmup))
 
     def advance(self, elapsed: float) -> None:
-        """One step was taken; ``elapsed`` seconds since the start."""
+        """Take note of one step; ``elapsed`` seconds have passed since the start."""
         self.step += 1
         self.elapsed = elapsed
         if self.cooling_from is not None:
@@ -343,7 +343,7 @@ class Phase:
             self._cool("time", min(self.plan.steps - self.step, int(left)))
 
     def observe(self, point: CurvePoint) -> None:
-        """A validation score came in: solved, improved, or a plateau."""
+        """Take note of a validation score: solved, improved, or a plateau."""
         score = point.validation or 0.0
         if score >= min(self.plan.solved, self.plan.perfect):
             self._solve(score)
@@ -356,7 +356,7 @@ class Phase:
             self._cool("plateau", round(self.plan.cooldown * self.step))
 
     def _solve(self, score: float) -> None:
-        """Solved: come down over half as many steps again, which finishes the work; perfect on the way down: stop."""
+        """Come down over half as many steps again, which finishes the work; stop if perfect on the way down."""
         if self.cooling_from is None:
             self._cool("solved", min(max(self.plan.finish, self.step // 2), self.plan.steps - self.step))
         elif score >= self.plan.perfect:
@@ -368,14 +368,14 @@ class Phase:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last step has been taken."""
+        """Say whether the last step has been taken."""
         if self.cooling_from is None:
             return False
         late = self.plan.seconds is not None and self.elapsed >= self.plan.seconds
         return late or self.step >= self.cooling_from + self.cooling_steps
 
     def share(self) -> float:
-        """Work done, in [0, 1]: by steps or by time, whichever is further."""
+        """Return the work done, in [0, 1]: by steps or by time, whichever is further."""
         if self.is_over:
             return 1.0
         by_time = self.elapsed / self.plan.seconds if self.plan.seconds else 0.0

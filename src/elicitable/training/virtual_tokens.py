@@ -1,9 +1,9 @@
-"""Many single virtual tokens at once, each trained to make the frozen model write its own target.
+"""Train many single virtual tokens at once, each to make the frozen model write its own target.
 
-A virtual token v ∈ R^d_model is the whole input, after the token that starts every text where there is one: the model
+A virtual token v ∈ R^d_model is the whole input, after the token that starts every text if there is one. The model
 reads v and writes all that follows. For a target y_1 … y_L the loss is teacher-forced,
-−Σ_t log p(y_t | v, y_1 … y_{t−1}) / L. Rows of a batch do not see each other, so one batch trains as many tokens as it
-has rows; a row that writes its target leaves the batch.
+−Σ_t log p(y_t | v, y_1 … y_{t−1}) / L. The rows of a batch do not see each other, so one batch trains as many tokens as
+it has rows. A row that writes its target leaves the batch.
 
 Source: Petrov, Torr, Bibi, ICLR 2024 (arXiv 2310.19698), section 3.
 """
@@ -34,10 +34,10 @@ FitProgress = Callable[[int, int], None]  # steps taken, rows that write their t
 
 @dataclass(frozen=True)
 class FittedTokens:
-    """``vectors`` (row, d_model), what each makes the model write greedily in its own precision, and how it went.
+    """Hold ``vectors`` (row, d_model), what each makes the model write greedily in its own precision, and how it went.
 
     ``written`` (row, length) are token ids. ``steps`` (row,) is the step after which a row wrote its target, 0 where
-    it never did. ``losses`` (row,) are the lowest teacher-forced losses, in nats a token.
+    it never did. ``losses`` (row,) are the lowest teacher-forced losses, in nats per token.
     """
 
     vectors: Tensor
@@ -47,13 +47,13 @@ class FittedTokens:
 
     @property
     def reached(self) -> Tensor:
-        """(row,) whether the target was written exactly, free-running."""
+        """Return (row,) whether the target was written exactly, free-running."""
         return self.steps > 0
 
 
 @torch.no_grad()
 def continue_greedily(model: Model, first: Tensor, length: int, after: Sequence[int] = ()) -> Tensor:
-    """(row, length) ids that the model writes greedily after ``after`` and one token, which are its whole input.
+    """Let the model write (row, length) ids greedily after ``after`` and one token, which are its whole input.
 
     End-of-text is a token like any other: nothing stops before ``length``. Computed in the model's own precision.
 
@@ -94,7 +94,7 @@ def fit_virtual_tokens(
     seconds: float | None = None,
     progress: FitProgress | None = None,
 ) -> FittedTokens:
-    """Adam on every row at its own learning rate, until it writes its target, or steps or time run out.
+    """Train every row by Adam at its own learning rate, until it writes its target, or steps or time run out.
 
     Trained under bfloat16 autocast where that is fast; a row counts as reached only when the model, in its own
     precision and free-running, writes the target. The base weights are untouched.
@@ -139,7 +139,7 @@ def fit_virtual_tokens(
 
 
 class _Batch:
-    """The state of all rows; ``live`` (row left,) are the indices of those that still train."""
+    """Hold the state of all rows; ``live`` (row left,) are the indices of those that still train."""
 
     def __init__(self, targets: Tensor, start: Tensor, rates: Tensor, after: Sequence[int] = ()) -> None:
         rows = len(targets)
@@ -154,7 +154,7 @@ class _Batch:
         self.taken = 0
 
     def step(self, model: Model) -> None:
-        """One step of Adam on the live rows. A row whose gradient is not finite stays where it is."""
+        """Take one step of Adam on the live rows. A row whose gradient is not finite stays where it is."""
         live = self.live
         tokens = self.now[live].requires_grad_()
         losses, is_right = _losses(model, tokens, self.targets[live], self.after)
@@ -171,7 +171,7 @@ class _Batch:
         self.now[live] -= self.rates[live] * self.mean[live] / (1 - BETAS[0] ** self.taken) / scale
 
     def look(self, model: Model, step: int) -> None:
-        """Rows that were right while training write on their own; those that write their target leave."""
+        """Let rows that were right while training write on their own; those that write their target leave."""
         hopeful = self.live[self.is_right[self.live]]
         if not len(hopeful):
             return
@@ -181,13 +181,13 @@ class _Batch:
         self.live = self.live[self.solved[self.live] == 0]
 
     def write(self, model: Model) -> None:
-        """What the rows that are left write in the end; one that writes its target then has reached it too."""
+        """Let the rows that are left write in the end; one that writes its target then has reached it too."""
         self.is_right[self.live] = True
         self.look(model, self.taken)
 
 
 def _losses(model: Model, tokens: Tensor, targets: Tensor, after: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(row,) −Σ_t log p(y_t | v, y_<t) / L, and (row,) whether every y_t is the likeliest token.
+    """Return (row,) −Σ_t log p(y_t | v, y_<t) / L, and (row,) whether every y_t is the likeliest token.
 
     ``tokens`` are (row, d_model), ``targets`` (row, length).
     """
@@ -203,11 +203,11 @@ def _losses(model: Model, tokens: Tensor, targets: Tensor, after: Sequence[int])
 
 
 def _after(model: Model, after: Sequence[int], embeddings: Tensor) -> Tensor:
-    """``embeddings`` (row, token, d_model) with those of ``after`` before them."""
+    """Put the embeddings of ``after`` before ``embeddings`` (row, token, d_model)."""
     first = model.hf.get_input_embeddings()(_rows(after, embeddings))
     return torch.cat([first.to(embeddings.dtype), embeddings], dim=1)
 
 
 def _rows(ids: Sequence[int], rows: Tensor) -> Tensor:
-    """(row, token) ids, the same for every row of ``rows``."""
+    """Return (row, token) ids, the same for every row of ``rows``."""
     return torch.tensor(list(ids), dtype=torch.long, device=rows.device).expand(len(rows), -1)

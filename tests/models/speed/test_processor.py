@@ -15,6 +15,7 @@ from elicitable.models.speed import processor
 
 ROOT = Path(__file__).parents[3]
 LOWERED = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+FLOAT32 = {"MKL_ENABLE_INSTRUCTIONS": "AVX2"}  # float32 products are MKL's, which heeds neither of the two
 SPEED = ROOT / "tests" / "models" / "speed"
 
 
@@ -120,7 +121,7 @@ def run_lowered(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *args],
         cwd=ROOT,
-        env={**os.environ, **LOWERED, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
+        env={**os.environ, **LOWERED, **FLOAT32, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         check=False,

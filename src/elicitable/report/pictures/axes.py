@@ -1,4 +1,4 @@
-"""What the figures share: the plot area of a small multiple, ticks, and places in percent."""
+"""Share what the figures have in common: the plot area of a small multiple, ticks, and places in percent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """The plot area of a small multiple, in units of its view box."""
+    """Hold the plot area of a small multiple, in units of its view box."""
 
     width: float = 300
     height: float = 132
@@ -21,11 +21,11 @@ class Panel:
     bottom: float = 108
 
     def x(self, share: float) -> float:
-        """From 0 (left) to 1 (right)."""
+        """Place a value from 0 (left) to 1 (right)."""
         return round(self.left + share * (self.right - self.left), 2)
 
     def y(self, share: float) -> float:
-        """From 0 (bottom) to 1 (top); values outside are kept inside."""
+        """Place a value from 0 (bottom) to 1 (top); values outside are kept inside."""
         return round(self.bottom - min(max(share, 0.0), 1.0) * (self.bottom - self.top), 2)
 
 
@@ -34,7 +34,7 @@ PANEL = Panel()
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark on an axis: where, and what it says."""
+    """Hold a mark on an axis: where, and what it says."""
 
     at: float
     text: str
@@ -45,5 +45,5 @@ def percent(share: float) -> float:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether ``value`` is a finite number (and no bool)."""
+    """Say whether ``value`` is a finite number (and no bool)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

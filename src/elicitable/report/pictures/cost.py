@@ -13,7 +13,7 @@ from elicitable.values import ArmResult, Verdict
 
 @dataclass(frozen=True, slots=True)
 class CostPoint:
-    """One arm; ``x`` in percent of the width, the rest in pixels, ``label`` relative to the dot."""
+    """Hold one arm; ``x`` in percent of the width, the rest in pixels, ``label`` relative to the dot."""
 
     method: str
     group: str
@@ -46,7 +46,7 @@ LABEL_LINE = 16.0
 
 
 def cost_plot(verdict: Verdict) -> CostPlot | None:
-    """Every scored arm by what it trains; None when no arm has a score."""
+    """Return every scored arm by what it trains; None when no arm has a score."""
     arms = [arm for _, members in standing.grouped(verdict) for arm in members if standing.is_scored(arm)]
     if not arms:
         return None
@@ -101,7 +101,7 @@ def _cost_y(score: float) -> float:
 
 
 def _labels_apart(places: Sequence[float], heights: Sequence[float], near: float = 20.0) -> list[float]:
-    """Heights for the labels, moved so that labels of dots at about the same place do not overlap."""
+    """Move the heights of labels so that those of dots at about the same place do not overlap."""
     moved = list(heights)
     left = sorted(range(len(places)), key=lambda i: places[i])
     while left:

@@ -1,4 +1,4 @@
-"""Learning curves as small multiples: validation score and training loss of every seed."""
+"""Draw learning curves as small multiples: validation score and training loss of every seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST_CURVE = 300  # points; more cannot be told apart in a small multiple
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Lines of one quantity over steps: one text of ``x,y`` pairs a stretch, lone points, and where it broke off."""
+    """Hold one quantity over steps: ``x,y`` pairs as a text per stretch, lone points, and where it broke off."""
 
     stretches: tuple[str, ...]
     dots: tuple[tuple[float, float], ...]
@@ -24,7 +24,7 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class CurvePanel:
-    """The learning curves of one arm: validation score and training loss by step, every seed."""
+    """Hold the learning curves of one arm: validation score and training loss by step, every seed."""
 
     method: str
     group: str
@@ -35,7 +35,7 @@ class CurvePanel:
 
 
 def curve_panels(verdict: Verdict) -> tuple[tuple[CurvePanel, ...], tuple[Tick, ...]]:
-    """One panel for each arm that has curves, and the ticks of the loss axis that they share (0 to its top)."""
+    """Return one panel for each arm that has curves, and the ticks of the loss axis that they share (0 to its top)."""
     arms = [arm for _, members in standing.grouped(verdict) for arm in members if any(arm.curves)]
     losses = [point.loss_nats for arm in arms for curve in arm.curves for point in curve]
     top = nice_ceiling(max((loss for loss in losses if math.isfinite(loss)), default=1.0))
@@ -58,13 +58,13 @@ def _curve_panel(arm: ArmResult, loss_top: float) -> CurvePanel:
 
 
 def _thinned(curve: Sequence[CurvePoint]) -> Sequence[CurvePoint]:
-    """Every n-th point and the last, at most :data:`LONGEST_CURVE` or so."""
+    """Return every n-th point and the last, at most :data:`LONGEST_CURVE` or so."""
     every = math.ceil(len(curve) / LONGEST_CURVE)
     return curve if every <= 1 else [*curve[:-1][::every], curve[-1]]
 
 
 def _lines(curves: Iterable[Sequence[tuple[float, float]]]) -> Lines:
-    """Curves of (share of the steps, share of the height); they break where a value is not finite."""
+    """Draw curves of (share of the steps, share of the height); they break where a value is not finite."""
     stretches: list[str] = []
     dots: list[tuple[float, float]] = []
     breaks: list[tuple[float, float]] = []
@@ -85,7 +85,7 @@ def _lines(curves: Iterable[Sequence[tuple[float, float]]]) -> Lines:
 
 
 def nice_ceiling(value: float) -> float:
-    """The next of 1, 2, 2.5, 5 times a power of ten.
+    """Return the next of 1, 2, 2.5, 5 times a power of ten.
 
     >>> [nice_ceiling(value) for value in (0.07, 1.0, 2.2, 3.0)]
     [0.1, 1.0, 2.5, 5.0]

@@ -1,4 +1,4 @@
-"""What decides: each arm minus the best one, in pairs over items, beside the margin."""
+"""Draw what decides: each arm minus the best one, in pairs over items, beside the margin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from elicitable.values import ArmResult, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One arm minus the best, in pairs; positions in percent of the track, ``dot`` None where it lies further left."""
+    """Hold one arm minus the best, in pairs, in percent of the track; ``dot`` is None where it lies further left."""
 
     method: str
     group: str
@@ -24,7 +24,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Every compared arm beside the best: ``band`` is where an arm is good enough, ``zero`` where it is as good."""
+    """Hold every arm beside the best: ``band`` is where an arm is good enough, ``zero`` where it is as good."""
 
     rows: tuple[Difference, ...]
     band: tuple[float, float]
@@ -37,7 +37,7 @@ MARGINS_SHOWN = (-7, 3)  # the axis around the margin, in margins: what lies fur
 
 
 def difference_chart(verdict: Verdict) -> Differences | None:
-    """The paired differences that decide; None when no arm was compared with another."""
+    """Return the paired differences that decide; None when no arm was compared with another."""
     arms = [arm for _, members in standing.grouped(verdict) for arm in members if len(arm.behind) == 3]
     best = next((arm for arm in arms if arm.behind == (0.0, 0.0, 0.0)), None)
     if best is None or len(arms) < 2:
@@ -72,12 +72,12 @@ def _difference(arm: ArmResult, margin: float, is_best: bool, is_answer: bool) -
 
 
 def _signed(share: float) -> str:
-    """In points, with a sign unless it is zero."""
+    """Write a difference in points, with a sign unless it is zero."""
     text = f"{100 * share:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 def _around(difference: float, margin: float) -> float:
-    """Place of (arm − best) on an axis around the margin, in percent; what lies outside is at the edge."""
+    """Place (arm − best) on an axis around the margin, in percent; what lies outside is at the edge."""
     first, last = MARGINS_SHOWN
     return percent((difference / margin - first) / (last - first))

@@ -1,4 +1,4 @@
-"""How much attention goes to the context, per layer and head, as heat maps."""
+"""Draw how much attention goes to the context, per layer and head, as heat maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAT_LEVELS = 24
 
 @dataclass(frozen=True, slots=True)
 class HeatCell:
-    """One layer and head; ``share`` of the common scale."""
+    """Hold one layer and head; ``share`` of the common scale."""
 
     x: int
     y: int
@@ -25,7 +25,7 @@ class HeatCell:
 
 @dataclass(frozen=True, slots=True)
 class HeatLevel:
-    """All cells of about the same share, as one path: how large maps are drawn."""
+    """Hold all cells of about the same share, as one path: how large maps are drawn."""
 
     share: float
     path: str
@@ -33,7 +33,7 @@ class HeatLevel:
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """Attention mass on one context: layers from left to right, heads from top to bottom."""
+    """Hold the attention mass on one context: layers from left to right, heads from top to bottom."""
 
     method: str
     layers: int
@@ -45,7 +45,7 @@ class HeatMap:
 
 
 def heat_maps(verdict: Verdict) -> tuple[tuple[HeatMap, ...], float]:
-    """One map for each arm whose attention mass was measured, and the top of the scale that they share."""
+    """Return one map for each arm whose attention mass was measured, and the top of the scale that they share."""
     arms = [arm for _, members in standing.grouped(verdict) for arm in members if any(arm.prefix_mass)]
     measured = [mass for arm in arms for row in arm.prefix_mass for mass in row if math.isfinite(mass)]
     top = min(max(math.ceil(10 * max(measured, default=1.0) - 1e-9) / 10, 0.1), 1.0)

@@ -1,4 +1,4 @@
-"""The race: every arm by group, its mean and interval, and the margin under the best."""
+"""Draw the race: every arm by group, its mean and interval, and the margin under the best."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from elicitable.values import ArmResult, Verdict
 
 @dataclass(frozen=True, slots=True)
 class RaceRow:
-    """One arm of the race; positions in percent of the track."""
+    """Hold one arm of the race; positions in percent of the track."""
 
     method: str
     is_answer: bool
@@ -24,7 +24,7 @@ class RaceRow:
 
 @dataclass(frozen=True, slots=True)
 class RaceChart:
-    """All arms by group, and the band of the margin under the best of them."""
+    """Hold all arms by group, and the band of the margin under the best of them."""
 
     groups: tuple[tuple[str, str, tuple[RaceRow, ...]], ...]  # group, its title, its arms
     band: tuple[float, float] | None
@@ -32,7 +32,7 @@ class RaceChart:
 
 
 def race_chart(verdict: Verdict) -> RaceChart:
-    """Every arm's mean, interval and seeds on one scale from 0 to 1."""
+    """Return every arm's mean, interval and seeds on one scale from 0 to 1."""
     chosen, best = standing.winner(verdict), standing.highest(verdict)
     groups = tuple(
         (group, standing.GROUPS[group], tuple(_race_row(arm, arm is chosen) for arm in arms))

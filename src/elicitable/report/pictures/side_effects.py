@@ -1,4 +1,4 @@
-"""What an arm costs elsewhere: nats lost on texts of another kind."""
+"""Draw what an arm costs elsewhere: the nats lost on texts of another kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from elicitable.values import Verdict
 
 @dataclass(frozen=True, slots=True)
 class SideEffect:
-    """How many nats other text got harder under one arm; the bar runs from ``start`` for ``width`` percent."""
+    """Count how many nats other text got harder under one arm; the bar runs from ``start`` for ``width`` percent."""
 
     method: str
     group: str
@@ -21,7 +21,7 @@ class SideEffect:
 
 
 def side_effects(verdict: Verdict) -> tuple[tuple[SideEffect, ...], float]:
-    """The arms whose side effect was measured, and where zero lies, in percent of the track."""
+    """Return the arms whose side effect was measured, and where zero lies, in percent of the track."""
     arms = [
         (arm, arm.side_effect_nats)
         for _, members in standing.grouped(verdict)

@@ -1,4 +1,4 @@
-"""What was tried: the validation score of every learning rate of every arm."""
+"""Draw what was tried: the validation score of every learning rate of every arm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from elicitable.values import ArmResult, Verdict
 
 @dataclass(frozen=True, slots=True)
 class SweepDot:
-    """One learning rate that was tried."""
+    """Hold one learning rate that was tried."""
 
     x: float
     y: float
@@ -25,7 +25,7 @@ class SweepDot:
 
 @dataclass(frozen=True, slots=True)
 class SweepPanel:
-    """All learning rates tried for one arm, against the validation score."""
+    """Hold all learning rates tried for one arm, against the validation score."""
 
     method: str
     group: str
@@ -35,7 +35,7 @@ class SweepPanel:
 
 
 def sweep_panels(verdict: Verdict) -> tuple[tuple[SweepPanel, ...], tuple[Tick, ...]]:
-    """One panel for each arm that was swept over learning rates, and the decades of the axis that they share."""
+    """Return one panel for each arm that was swept over learning rates, and the decades of the axis that they share."""
     arms = [arm for _, members in standing.grouped(verdict) for arm in members if _rates(arm)]
     rates = [rate for arm in arms for rate, _ in _rates(arm)]
     if not rates:
@@ -52,7 +52,7 @@ def _at_most(number: int, first: int, last: int) -> range:
 
 
 def _rates(arm: ArmResult) -> list[tuple[float, Mapping[str, Any]]]:
-    """The entries of the sweep that have a learning rate, from low to high."""
+    """Return the entries of the sweep that have a learning rate, from low to high."""
     entries = []
     for entry in arm.sweep:
         rate = entry.get("learning_rate")
@@ -85,19 +85,19 @@ def _sweep_panel(arm: ArmResult, span: tuple[int, int]) -> SweepPanel:
 
 
 def _sweep_x(power: float, span: tuple[int, int]) -> float:
-    """The place of a power of ten, a little inside the frame so that no dot sits on its corner."""
+    """Return the place of a power of ten, a little inside the frame so that no dot sits on its corner."""
     return PANEL.x(0.04 + 0.92 * (power - span[0]) / (span[1] - span[0]))
 
 
 def _is_at_edge(arm: ArmResult, rates: Sequence[float]) -> bool:
-    """Whether the chosen rate is the lowest or the highest of several that were tried."""
+    """Say whether the chosen rate is the lowest or the highest of several that were tried."""
     if arm.learning_rate is None or min(rates) == max(rates):
         return False
     return arm.learning_rate <= min(rates) * (1 + 1e-6) or arm.learning_rate >= max(rates) * (1 - 1e-6)
 
 
 def _chosen_entry(arm: ArmResult, entries: Sequence[tuple[float, Mapping[str, Any]]]) -> Mapping[str, Any] | None:
-    """The best entry at the arm's learning rate: the one that the race went on with."""
+    """Return the best entry at the arm's learning rate: the one that the race went on with."""
     chosen = arm.learning_rate
     at_rate = [entry for rate, entry in entries if chosen is not None and math.isclose(rate, chosen, rel_tol=1e-6)]
     return max(at_rate, key=lambda e: e["validation"] if is_number(e.get("validation")) else -1.0, default=None)

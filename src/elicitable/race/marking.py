@@ -1,0 +1,168 @@
+"""How answers become a score, for every arm of a race alike: the score, and the rule that decides between labels.
+
+The likelihood of a label is not yet a decision. One number per label, taken from the validation split, can be worth
+more than training, and a verdict must not send anybody to fine-tuning for points that such a number gives. So every arm
+gets the rule that does best on *its* validation items (:mod:`elicitable.training.decision_rules`). The numbers that a
+rule takes from validation count as trained, and the plain score is kept beside the chosen one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from elicitable.errors import InputError, UnknownNameError
+from elicitable.own_code import digest_of, is_own_code, load_own
+from elicitable.records.trial import Outcomes
+from elicitable.scores.catalog import score_from
+from elicitable.scores.scorer import Scorer, floor
+from elicitable.tasks.base import groups_of
+from elicitable.training.decision_rules import RULES, DecisionRule, Lengths, candidates, choose
+from elicitable.training.evaluate import Reading, answers, evaluate, read_labels
+from elicitable.values import Item, Score
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class Marking:
+    """What a race scores by. ``rule`` is a name of :data:`RULES`, or "auto": the best one on validation."""
+
+    scorer: Scorer
+    rule: str = AUTO
+    identity: str = ""  # of a score that is code from outside
+
+    @classmethod
+    def of(cls, model: Model, task: Task, score: Any = None, rule: str = AUTO) -> Marking:
+        """Return what a person asked for, checked against the task before anything is trained.
+
+        Args:
+            model: whose answers are marked; without a tokenizer there is exact match alone.
+            task: whose targets are compared.
+            score: a name, ``my_score.py:function``, a function or a Scorer; None for accuracy or exact match.
+            rule: how labels are decided between.
+
+        Raises:
+            InputError: the score does not fit the task, or a target cannot be scored.
+            UnknownNameError: there is no such score or rule.
+        """
+        if rule != AUTO and rule not in RULES:
+            raise UnknownNameError("decision rule", rule, (AUTO, *RULES))
+        if rule not in (AUTO, RULES[0]) and task.labels() == ():
+            raise InputError(
+                f"the items of {task.name} have choices of their own, which are compared by their log-likelihood as it "
+                f"is; a rule {rule!r} is for labels that all items share."
+            )
+        if model.tokenizer is None and score not in (None, "exact-match"):
+            raise InputError(f"{model.name} has no tokenizer: its answers are digits, which exact match alone scores.")
+        chosen = load_own(score, "my_score.py:function") if is_own_code(score) else score
+        scorer = score_from(chosen, _bare(task.labels()))
+        if model.tokenizer is not None:
+            scorer.check([text_of_target(item) for item in task.held_out("validation")])
+        return cls(scorer, rule, digest_of(chosen) or "" if callable(chosen) else "")
+
+    def setting(self) -> dict[str, str]:
+        """Return what a trial's identity holds of it."""
+        return {"score": self.scorer.name, "rule": self.rule, "code": self.identity}
+
+    def mark(self, model: Model, task: Task, items: Sequence[Item], known: Sequence[Item], reading: Reading) -> Marked:
+        """Mark the answers to ``items`` with whatever is in use; ``known`` are validation items, for the rule."""
+        labels = task.labels()
+        if labels:
+            return self._between_labels(model, task, items, known, reading, labels)
+        score = evaluate(model, items, labels, reading)
+        if model.tokenizer is None or self.scorer.name == "exact-match":
+            return Marked(score, Outcomes.of_items(score.correct))
+        written = tuple(answer.text.strip() for answer in answers(model, items, labels, reading))
+        return self._marked(score, items, written)
+
+    def outcome(
+        self, correct: Sequence[tuple[int, ...]], written: Sequence[tuple[str, ...]], items: Sequence[Item]
+    ) -> Any:
+        """Return the answers of all seeds as the intervals take them: right or wrong per item, or statistics."""
+        if self.scorer.is_share or not all(written):
+            return tuple(correct)
+        targets = [text_of_target(item) for item in items]
+        return [self.scorer.scored(targets, own) for own in written]
+
+    def floor(self, task: Task, items: Sequence[Item]) -> float:
+        """Return what always giving one answer scores, in the same score."""
+        if isinstance(items[0].target, str):
+            return floor(self.scorer, [text_of_target(item) for item in items]).value
+        most = max(sum(other.target == item.target for other in items) for item in items)
+        return most / len(items)
+
+    def _between_labels(
+        self,
+        model: Model,
+        task: Task,
+        items: Sequence[Item],
+        known: Sequence[Item],
+        reading: Reading,
+        labels: tuple[str, ...],
+    ) -> Marked:
+        costs = read_labels(model, items, labels, reading)
+        rule = self._rule(model, task, known, reading, labels, costs.lengths[0].tolist())
+        found = torch.from_numpy(rule.decide(costs.nats))
+        written = tuple(labels[place].strip() for place in found.tolist())
+        raw = costs.score(items, labels, costs.nats.argmin(-1))
+        marked = self._marked(costs.score(items, labels, found), items, written)
+        return replace(marked, rule=rule, raw=Outcomes.of_items(raw.correct))
+
+    def _rule(
+        self,
+        model: Model,
+        task: Task,
+        known: Sequence[Item],
+        reading: Reading,
+        labels: tuple[str, ...],
+        tokens: Sequence[int],
+    ) -> DecisionRule:
+        lengths = Lengths.of(labels, tokens)
+        if self.rule == RULES[0]:
+            return DecisionRule(RULES[0], (1.0,) * len(labels), (0.0,) * len(labels))
+        nats = read_labels(model, known, labels, reading).nats
+        truth = np.array([labels.index(str(item.target)) for item in known])
+        if self.rule != AUTO:
+            return next(one for one in candidates(nats, truth, lengths) if one.name == self.rule)
+        names = [label.strip() for label in labels]
+
+        def value(right: Any, given: Any) -> float:
+            return self.scorer.point([names[place] for place in right], [names[place] for place in given])
+
+        return choose(nats, truth, lengths, groups=groups_of(task, "validation", len(known)), value=value).rule
+
+    def _marked(self, score: Score, items: Sequence[Item], written: tuple[str, ...]) -> Marked:
+        correct = score.correct
+        if self.scorer.is_share:
+            statistics = self.scorer.statistics([text_of_target(item) for item in items], written)
+            correct = tuple(int(value) for value in statistics[:, 0])
+        return Marked(replace(score, correct=correct), Outcomes.of_items(correct), written)
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """Marked answers: right or wrong per item, what was answered, the rule, and what the plain rule had right."""
+
+    score: Score
+    outcomes: Outcomes
+    written: tuple[str, ...] = ()
+    rule: DecisionRule | None = None
+    raw: Outcomes | None = None
+
+
+def text_of_target(item: Item) -> str:
+    """The target of a text item as scores compare it: without the white space that separates it from the prompt."""
+    return str(item.target).strip()
+
+
+def _bare(labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return tuple(label.strip() for label in labels) if labels else None
