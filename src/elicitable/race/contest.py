@@ -138,7 +138,7 @@ def _classes(race: Race, answer: Verdict) -> ClassResults | None:
     """Which label was taken for which by the answer's arm, or by the best one; None where there are no labels."""
     labels = race.task.labels()
     arms = [arm for arm in answer.arms if arm.answers and not arm.is_control]
-    if labels is None or not arms:
+    if not labels or not arms:
         return None
     best = max(arms, key=lambda arm: (arm.method == answer.answer, arm.mean or 0.0))
     targets = [text_of_target(item) for item in race.test()]
