@@ -25,6 +25,7 @@ from elicitable.rng import generator
 from elicitable.tasks.base import stops_of
 from elicitable.tasks.catalog import task_from
 from elicitable.tasks.harness import HarnessTask
+from elicitable.tasks.reading import summary_of
 from elicitable.training.batches import Reading, encode
 from elicitable.training.decision_rules import DecisionRule, Lengths, decide_by_length
 from elicitable.training.evaluate import answer_logits, evaluate, label_nats, token_losses
@@ -310,6 +311,15 @@ def test_where_there_is_one_split_it_is_cut_and_said(tmp_path: Path) -> None:
     theirs = referee(str(path))
     correct = evaluate(model(), task.held_out("test"), task.labels(), reading(task)).correct
     assert list(correct) == [theirs[place]["acc"] for place in places]
+
+
+def test_what_was_read_is_said_back(tmp_path: Path) -> None:
+    summary = summary_of(task_from(f"lm-eval:{write(tmp_path, 'few-shot', TASKS['few-shot'])}"))
+    assert summary.reading is not None
+    assert summary.reading.source == "json"
+    assert summary.reading.template == "Review: {{text}}\nSentiment:, after 3 worked examples"
+    assert summary.kind == "classification"
+    assert list(summary.labels) == ["negative", "positive"]
 
 
 def test_the_fingerprint_tells_what_is_shown(tmp_path: Path) -> None:

@@ -22,28 +22,23 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from elicitable.errors import InputError, UnknownNameError
+from elicitable.errors import InputError
 from elicitable.rng import generator
-from elicitable.tasks.base import HeldOut, Kind, checked_count, checked_split, fingerprint_of
+from elicitable.tasks.base import HeldOut, checked_count, checked_split, fingerprint_of
+from elicitable.tasks.harness_source import PREFIX, judged, kind_of, loaded
 from elicitable.tasks.options import TaskOptions
+from elicitable.tasks.reading import Reading
 from elicitable.tasks.splitting import SPLITS, Row, split_rows, units_of
 from elicitable.values import Item, Message, Split
 
 if TYPE_CHECKING:
     import numpy as np
 
-PREFIX: Final = "lm-eval:"
 SEED: Final = 1234  # from which the harness draws worked examples
 DOCUMENTS: Final = 10_000  # of the training split at most
 DEFAULT_ITEMS: Final = {"validation": 500, "test": 1_000}
-KINDS: Final[dict[str, Kind]] = {
-    "multiple_choice": "classification",
-    "generate_until": "generation",
-    "loglikelihood": "generation",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +57,7 @@ def harness_task(name: str, options: TaskOptions) -> HarnessTask:
             supported, which is named; UnknownNameError where there is no such task.
     """
     spec = name.removeprefix(PREFIX)
-    return HarnessTask(_loaded(spec), spec, fewshot=options.fewshot, turns=bool(options.turns))
+    return HarnessTask(loaded(spec), spec, fewshot=options.fewshot, turns=bool(options.turns))
 
 
 class HarnessTask:
@@ -76,8 +71,9 @@ class HarnessTask:
         self.name = f"{PREFIX}{harness.config.task or spec}"
         self.harness = harness
         self.turns = turns
-        self.kind = _kind_of(self.name, harness, turns)
+        self.kind = kind_of(self.name, harness, turns)
         self.fewshot = _fewshot(self.name, harness, fewshot)
+        self.reading = _reading(harness, self.fewshot)
         self.stops = _stops(harness)
         self._told: list[str] = []
         self._documents = _documents(harness, self._told)
@@ -125,7 +121,7 @@ class HarnessTask:
         """
         rows = self._first(split, len(answers))
         docs = [self._documents[row.origin][row.place] for row in rows]
-        return _judged(self.harness, docs, answers)
+        return judged(self.harness, docs, answers)
 
     def fingerprint(self) -> str:
         """Hash of all documents' texts and answers, of the task's settings and of how it is shown."""
@@ -239,7 +235,7 @@ class HarnessTask:
         docs = [self._documents[row.origin][row.place]] * 2
         if self.harness.OUTPUT_TYPE != "generate_until" or self.turns:
             return False
-        bare, delimited = _judged(self.harness, docs, [row.answer, self._delimiter() + row.answer])
+        bare, delimited = judged(self.harness, docs, [row.answer, self._delimiter() + row.answer])
         return sum(bare.values()) > sum(delimited.values())
 
     def _other_metrics(self) -> list[str]:
@@ -262,84 +258,6 @@ class HarnessTask:
         return f"HarnessTask({self.name!r}, {self.kind}, { {split: len(self._splits[split]) for split in SPLITS} })"
 
 
-def _loaded(spec: str) -> Any:
-    """The harness's task object, read from what is on disk."""
-    try:
-        from lm_eval.tasks import TaskManager
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"{PREFIX}{spec} needs lm-evaluation-harness, which is not installed: pip install 'elicitable[lm-eval]'"
-        ) from error
-    is_file = Path(spec).suffix in (".yaml", ".yml")
-    if is_file and not Path(spec).is_file():
-        raise InputError(f"{PREFIX}{spec}: there is no such file")
-    manager = TaskManager(include_defaults=not is_file)
-    if not is_file:
-        _check_name(spec, manager)
-    try:
-        with _offline():
-            loaded = manager.load([str(Path(spec).resolve()) if is_file else spec])["tasks"]
-    except OSError as error:
-        raise InputError(
-            f"{PREFIX}{spec}: its data are not on disk ({error}). Nothing is fetched: load them once with datasets "
-            "on a machine with a network, or write a task.yaml whose data_files are yours."
-        ) from error
-    except Exception as error:  # a task is a program, which raises whatever it likes
-        raise InputError(f"{PREFIX}{spec}: lm-eval cannot read it: {type(error).__name__}: {error}") from error
-    if len(loaded) != 1:
-        raise InputError(f"{PREFIX}{spec} is a group of {len(loaded)} tasks; name one: {', '.join(list(loaded)[:5])}")
-    return next(iter(loaded.values()))
-
-
-def _check_name(spec: str, manager: Any) -> None:
-    if spec in manager.all_groups or spec in manager.all_tags:
-        members = [name for name in manager.all_subtasks if name.startswith(spec)][:5]
-        raise InputError(f"{PREFIX}{spec} is a group of tasks; name one of them, for instance {', '.join(members)}")
-    if spec not in manager.all_subtasks:
-        raise UnknownNameError("lm-eval task", spec, manager.all_subtasks, "Or name a file: lm-eval:my_task.yaml.")
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """Inside, data sets are read from disk or not at all, and without a progress bar."""
-    import datasets
-    from huggingface_hub import constants
-
-    places = [(datasets.config, "HF_HUB_OFFLINE"), (constants, "HF_HUB_OFFLINE")]
-    before = [getattr(where, name) for where, name in places]
-    showed = not datasets.utils.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        for where, name in places:
-            setattr(where, name, True)
-        yield
-    finally:
-        for (where, name), value in zip(places, before, strict=True):
-            setattr(where, name, value)
-        if showed:
-            datasets.enable_progress_bars()
-
-
-def _kind_of(name: str, harness: Any, turns: bool) -> Kind:
-    """What kind of task it is here; raises :class:`InputError` that names what is not supported."""
-    from lm_eval.api.task import ConfigurableTask
-
-    refused: list[tuple[bool, str]] = [
-        (not isinstance(harness, ConfigurableTask), "a task that is a Python class"),
-        (harness.OUTPUT_TYPE not in KINDS, f"the output type {harness.OUTPUT_TYPE}"),
-        (bool(getattr(harness, "MULTIMODAL", False)), "images or sounds"),
-        (bool(getattr(harness, "UNSAFE_CODE", False)), "running code that the model writes"),
-        (bool(getattr(harness, "multiple_input", 0)), "choices that stand inside the prompt (doc_to_text is a number)"),
-        (turns and bool(harness.config.gen_prefix), "turns where the answer's beginning is given (gen_prefix)"),
-        (turns and harness.OUTPUT_TYPE == "loglikelihood", "turns that are continued (output type loglikelihood)"),
-    ]
-    for is_so, what in refused:
-        if is_so:
-            known = ", ".join(KINDS)
-            raise InputError(f"{name} needs {what}, which elicitable does not support; it takes {known}.")
-    return KINDS[harness.OUTPUT_TYPE]
-
-
 def _fewshot(name: str, harness: Any, asked: int | None) -> int:
     own = harness.config.num_fewshot
     if asked is None:
@@ -349,6 +267,15 @@ def _fewshot(name: str, harness: Any, asked: int | None) -> int:
     if own == 0 and asked:
         raise InputError(f"{name} is a task without worked examples (num_fewshot: 0); leave fewshot out.")
     return asked
+
+
+def _reading(harness: Any, fewshot: int) -> Reading:
+    """Where the documents come from, and how they are shown."""
+    shown = harness.config.doc_to_text
+    examples = f", after {fewshot} worked examples" if fewshot else ""
+    source = " ".join(filter(None, (harness.config.dataset_path, harness.config.dataset_name)))
+    template = shown if isinstance(shown, str) else "by a function of the task's own"
+    return Reading(source or "data of the task's own", (), (), template + examples)
 
 
 def _stops(harness: Any) -> tuple[str, ...]:
@@ -392,19 +319,3 @@ def _others_only(harness: Any, doc: Any, seed: str) -> Iterator[None]:
         yield
     finally:
         del sampler.sample
-
-
-def _judged(harness: Any, docs: Sequence[Any], answers: Sequence[str]) -> list[dict[str, float]]:
-    """The harness's own metrics of free answers, by "metric,filter"."""
-    from lm_eval.api.instance import Instance
-
-    harness._instances = [
-        Instance("generate_until", doc, ("", {}), 0, (harness.config.task, place, 1), resps=[answer])
-        for place, (doc, answer) in enumerate(zip(docs, answers, strict=True))
-    ]
-    harness.apply_filters()
-    found: list[dict[str, float]] = []
-    for doc, asked in zip(docs, harness.instances, strict=True):
-        judged = {key: harness.process_results(doc, [asked.filtered_resps[key]]) for key in asked.filtered_resps}
-        found.append({f"{name},{key}": value for key, values in judged.items() for name, value in values.items()})
-    return found
