@@ -3,8 +3,8 @@
     python benchmarks/llm_step.py [--batches 8] [--batch 16] [--method kv-prefix|lora] [--threads 1]
 
 Both draw from the same data, ours in its own batches (similar lengths together), peft's in the order of the data and
-padded to the longest of each batch by transformers' ``DataCollatorForSeq2Seq``. The optimiser's step is left out on both
-sides, and both run under the same autocast. It prints the medians in milliseconds, the ratio of the sums, and the
+padded to the longest of each batch by transformers' ``DataCollatorForSeq2Seq``. The optimiser's step is left out on
+both sides, and both run under the same autocast. It prints the medians in milliseconds, the ratio of the sums, and the
 padded share of all tokens on either side.
 """
 

@@ -188,7 +188,7 @@ def test_there_are_no_other_commands(call: Call) -> None:
     shown = call("--help")[1].partition("Commands:")[2]
     names = {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2] != " "}
     assert names == {*(command.__name__ for command in commands.COMMANDS), "construct"}
-    assert len(names) == 10
+    assert len(names) == 11
 
 
 @pytest.mark.parametrize(("args", "near"), [(["verdit"], "verdict"), (["construct", "theorm-1"], "theorem-1")])
@@ -201,7 +201,7 @@ def test_a_mistyped_command_is_named_with_near_matches(call: Call, args: list[st
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["verdict", "--modle", "x"], "No such option: --modle (Possible options: --method, --model)"),
+        (["verdict", "--modle", "x"], "No such option: --modle (Possible options: --method, --model, --rule)"),
         (["verdict"], "Missing option '--model'"),
         (["pretrain"], "Missing argument"),
         (["tune", "--steps", "many"], "Invalid value for '--steps'"),

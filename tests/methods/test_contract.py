@@ -143,7 +143,7 @@ def test_what_came_in_training_mode_half_frozen_and_hooked_leaves_so(method: str
     adaptation = trained(method, model)
     with el.use(model, adaptation):
         logits(model)
-        assert trace(model)["training"][0]
+        assert trace(model)["training modes"][0]
     with prepared(model, adaptation) as refresh:
         refresh()
         assert not model.hf.training

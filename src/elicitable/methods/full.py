@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
+from elicitable.models.restoring import swapped
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -52,7 +54,8 @@ class FullWeights(Adaptation):
 
     def write(self, model: Model, folder: Path) -> None:
         """Write a model folder that transformers loads, with the tokenizer."""
-        with self.weights(model):
+        config = copy.deepcopy(model.hf.config)  # transformers notes in it what it saves
+        with self.weights(model), swapped(model.hf, config=config):
             model.hf.save_pretrained(folder)
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(folder)
