@@ -47,6 +47,7 @@ OWNERS = {
     "transformers": ("models/",),
     "peft": ("methods/lora.py", "methods/adapter.py"),
     "datasets": ("tasks/",),
+    "lm_eval": ("tasks/harness_source.py",),
     "pyarrow": ("tasks/arrow.py",),
     "ray": ("lab/ray_executor.py",),
     "matplotlib": ("report/",),

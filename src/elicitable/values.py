@@ -38,12 +38,13 @@ class Item:
     in the task's template; or it is the messages of a conversation, which a model's chat template will write out,
     and ``target`` is the text of the next message. In a classification task ``target`` is one of the task's labels.
     ``spans`` (first, end) are the parts of a text ``prompt`` that may be shortened where the model's positions do not
-    reach; none: any part of it.
+    reach; none: any part of it. ``choices`` are the item's own possible targets, where they differ from item to item.
     """
 
     prompt: Text | Messages
     target: Text
     spans: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
+    choices: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def is_text(self) -> bool:

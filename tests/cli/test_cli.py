@@ -270,3 +270,10 @@ def test_durations(text: str | None, value: float | None) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="90s, 30m, 2h"):
         seconds(text)
+
+
+def test_a_task_of_the_harness_that_there_is_not_is_named(call: Call) -> None:
+    code, out, err = call("verdict", "--model", "toy:mixed", "--task", "lm-eval:nowhere.yaml", "--fewshot", "1")
+    assert (code, out) == (2, "")
+    assert "lm-eval:nowhere.yaml: there is no such file" in err
+    assert "Traceback" not in err

@@ -121,8 +121,10 @@ def test_every_command_that_takes_a_task_takes_all_that_say_how_to_read_it(
     for option in fields(options.TaskOptions):
         flag = f"--{option.name.replace('_', '-')}"
         kind = str(option.type)
-        wanted[option.name] = True if "bool" in kind else {"a": "b=c"} if "Mapping" in kind else f"my {option.name}"
-        typed += [flag] if "bool" in kind else [flag, "a=b=c" if "Mapping" in kind else f"my {option.name}"]
+        known = {"bool": (True, []), "Mapping": ({"a": "b=c"}, ["a=b=c"]), "int": (3, ["3"])}
+        other = (f"my {option.name}", [f"my {option.name}"])
+        wanted[option.name], value = next((known[name] for name in known if name in kind), other)
+        typed += [flag, *value]
     code, _, err = call(*TAKES_A_TASK[command], *typed)
     assert (code, given) == (2, wanted), err
     code, _, err = call(*TAKES_A_TASK[command], "--task", "mail.csv")

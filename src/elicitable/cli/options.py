@@ -102,7 +102,7 @@ class TaskOptions(_Read):  # type: ignore[misc, valid-type]
         typer.Option(
             "--task",
             "-t",
-            help="a task by name, a file of rows, hub:owner/name, or my_task.py:MyTask (code that is run)",
+            help="a task by name, a file of rows, hub:owner/name, lm-eval:name, or my_task.py:MyTask (runs code)",
         ),
     ]
 

@@ -105,7 +105,7 @@ def draw(task: Task, k: int, seed: int) -> list[Item]:
     """k training items; with labels, as even over them as k allows, in random order."""
     rng = generator(seed, "examples", k)
     labels = task.labels()
-    if labels is None:
+    if not labels:
         return list(task.sample(k, rng))
     pool = task.sample(max(64, 16 * k), rng)
     wanted = [labels[i % len(labels)] for i in rng.permutation(k)]

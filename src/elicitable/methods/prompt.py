@@ -157,7 +157,7 @@ def room_of(model: Model) -> int:
 def instructions(task: Task) -> Iterator[str]:
     """Plain instructions for a task: its labels by name, where it has them."""
     labels = task.labels()
-    if labels is None:
+    if not labels:
         yield from GENERIC
         return
     named = [label.strip() for label in labels]

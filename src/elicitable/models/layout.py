@@ -31,8 +31,9 @@ class Layout:
     tokenizer's chat template, with ``system`` as the system message. ``head`` stands before the prompt (in a chat: at
     the beginning of the first user turn), worked ``examples`` before it, each followed by ``separator`` (in a chat:
     as turns of their own). ``end`` ends every answer: None is the tokenizer's end of text or the template's end of
-    turn, a text is a stop string, and "" is nothing. ``cut`` is the side on which a text loses tokens that are too
-    many.
+    turn, a text is a stop string, and "" is nothing. ``stops`` are texts that end an answer wherever the model writes
+    them; without a template and an ``end``, answers end with the first of them. ``cut`` is the side on which a text
+    loses tokens that are too many.
     """
 
     start: Start = "own"
@@ -42,6 +43,7 @@ class Layout:
     examples: tuple[Item, ...] = ()
     separator: str = "\n\n"
     end: str | None = None
+    stops: tuple[str, ...] = ()
     cut: Side = "left"
 
     def setting(self) -> dict[str, Any]:
@@ -90,14 +92,16 @@ def written(model: Model, item: Item, layout: Layout, has_end: bool = True) -> W
 
 def end_of(model: Model, layout: Layout) -> str:
     """The text that ends an answer: a stop string or the template's end of turn; "" where neither does."""
-    if layout.end is not None or not layout.chat:
-        return layout.end or ""
-    return answer_turn(model.tokenizer).end
+    if layout.end is not None:
+        return layout.end
+    if layout.chat:
+        return answer_turn(model.tokenizer).end
+    return layout.stops[0] if layout.stops else ""
 
 
 def end_id(model: Model, layout: Layout) -> int | None:
     """The id that ends an answer: the tokenizer's end of text, where neither a template nor a stop string does."""
-    if layout.chat or layout.end is not None:
+    if layout.chat or layout.end is not None or layout.stops:
         return None
     found: int | None = getattr(model.tokenizer, "eos_token_id", None)
     return found
@@ -131,9 +135,16 @@ def alternatives(model: Model, layout: Layout, chat: str = "auto") -> tuple[Layo
 
 
 def layout_for(
-    model: Model, chat: str = "auto", system: str | None = None, stop: str | None = None, cut: str = "left"
+    model: Model,
+    chat: str = "auto",
+    system: str | None = None,
+    stop: str | None = None,
+    cut: str = "left",
+    stops: tuple[str, ...] = (),
 ) -> Layout:
     """Return the layout that a person asks for: ``chat`` is "auto" (where there is a template), "on" or "off".
+
+    ``stops`` are the task's, which a person's ``stop`` replaces.
 
     Raises:
         InputError: a setting is unknown, or a template is asked for (or a system message given) and there is none.
@@ -149,7 +160,8 @@ def layout_for(
     is_chat = chat == "on" or (chat == "auto" and has_template(model))
     if system is not None and not is_chat:
         raise InputError(f"a system message needs the chat template, and {model.name} is read without one.")
-    return Layout(chat=is_chat, system=system, end=stop, cut="left" if cut == "left" else "right")
+    ends = stops if stop is None else ()
+    return Layout(chat=is_chat, system=system, end=stop, stops=ends, cut="left" if cut == "left" else "right")
 
 
 def _as_chat(model: Model, item: Item, layout: Layout, end: str) -> Written:

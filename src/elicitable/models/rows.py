@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 from elicitable.errors import InputError
@@ -98,14 +98,15 @@ def label_rows(
 
     The content is what the rows of all labels begin with. Where one label's first token takes in the prompt's last
     characters, the content ends before them, and to the other labels their own tokens of the prompt are given. Answers
-    have no end here, except where one label begins another: there each of them has.
+    have no end here, except where one label begins another: there each of them has. An item's own choices take the
+    place of ``labels`` and are compared as they stand, as lm-evaluation-harness does.
 
     Raises:
         InputError: as :func:`rows_of`; or two labels are the same tokens, and are named.
     """
     layout = Layout() if layout is None else layout
     found = _compared(model, items, labels, layout, held, has_end=False)
-    if any(_begins_another(one.labels) for _, one in found):
+    if any(_begins_another(one.labels) for item, (_, one) in zip(items, found, strict=True) if not item.choices):
         found = _compared(model, items, labels, layout, held, has_end=True)
     rows = []
     for whole, row in found:
@@ -198,14 +199,15 @@ def _compared(
     model: Model, items: Sequence[Item], labels: Sequence[str], layout: Layout, held: Sequence[int], has_end: bool
 ) -> list[tuple[_Whole, LabelRow]]:
     """Each item's row with its first label, and what is common to its rows with all labels."""
-    asked = [Item(item.prompt, label, item.spans) for item in items for label in labels]
-    rows = _wholes(model, asked, layout, held, has_end)
+    asked = [Item(item.prompt, label, item.spans) for item in items for label in item.choices or labels]
+    rows = iter(_wholes(model, asked, layout, held, has_end))
     found = []
-    for first in range(0, len(rows), len(labels)):
-        own = rows[first : first + len(labels)]
+    for item in items:
+        own = list(islice(rows, len(item.choices or labels)))
         common = min(common_beginning([one.ids for one in own]), *(one.at for one in own))
         behind = [one.ids[common:] for one in own]
-        _refuse_alike(model, labels, behind)
+        if not item.choices:
+            _refuse_alike(model, labels, behind)
         found.append((own[0], LabelRow(own[0].ids[:common], behind, [one.at - common for one in own])))
     return found
 

@@ -27,7 +27,7 @@ from elicitable.race.rounds import run_rounds
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
 from elicitable.scores.confusion import class_results
-from elicitable.tasks.base import warnings_of
+from elicitable.tasks.base import stops_of, warnings_of
 from elicitable.tasks.catalog import task_from
 from elicitable.values import ArmResult, ClassResults, Verdict
 
@@ -109,7 +109,7 @@ def verdict(
         raise InputError(f"a budget is a whole number of trained numbers, got {budget!r}.")
     model, task = load(model), task_from(task, **task_options)
     pace = pace_for(model, steps, test_items, max_tokens)
-    layout = layout_for(model, chat, system, stop, truncate)
+    layout = layout_for(model, chat, system, stop, truncate, stops_of(task))
     race = Race(
         model=model,
         task=task,
@@ -138,7 +138,7 @@ def _classes(race: Race, answer: Verdict) -> ClassResults | None:
     """Which label was taken for which by the answer's arm, or by the best one; None where there are no labels."""
     labels = race.task.labels()
     arms = [arm for arm in answer.arms if arm.answers and not arm.is_control]
-    if labels is None or not arms:
+    if not labels or not arms:
         return None
     best = max(arms, key=lambda arm: (arm.method == answer.answer, arm.mean or 0.0))
     targets = [text_of_target(item) for item in race.test()]

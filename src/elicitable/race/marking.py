@@ -56,6 +56,11 @@ class Marking:
         """
         if rule != AUTO and rule not in RULES:
             raise UnknownNameError("decision rule", rule, (AUTO, *RULES))
+        if rule not in (AUTO, RULES[0]) and task.labels() == ():
+            raise InputError(
+                f"the items of {task.name} have choices of their own, which are compared by their log-likelihood as it "
+                f"is; a rule {rule!r} is for labels that all items share."
+            )
         if model.tokenizer is None and score not in (None, "exact-match"):
             raise InputError(f"{model.name} has no tokenizer: its answers are digits, which exact match alone scores.")
         chosen = load_own(score, "my_score.py:function") if is_own_code(score) else score
@@ -71,12 +76,12 @@ class Marking:
     def mark(self, model: Model, task: Task, items: Sequence[Item], known: Sequence[Item], reading: Reading) -> Marked:
         """Mark the answers to ``items`` with whatever is in use; ``known`` are validation items, for the rule."""
         labels = task.labels()
-        if labels is not None:
+        if labels:
             return self._between_labels(model, task, items, known, reading, labels)
-        score = evaluate(model, items, None, reading)
+        score = evaluate(model, items, labels, reading)
         if model.tokenizer is None or self.scorer.name == "exact-match":
             return Marked(score, Outcomes.of_items(score.correct))
-        written = tuple(answer.text.strip() for answer in answers(model, items, None, reading))
+        written = tuple(answer.text.strip() for answer in answers(model, items, labels, reading))
         return self._marked(score, items, written)
 
     def outcome(
@@ -160,4 +165,4 @@ def text_of_target(item: Item) -> str:
 
 
 def _bare(labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    return None if labels is None else tuple(label.strip() for label in labels)
+    return tuple(label.strip() for label in labels) if labels else None

@@ -35,7 +35,7 @@ from elicitable.records.folder import CONFIGURATIONS, RECORD, written_whole
 from elicitable.records.provenance import versions
 from elicitable.records.store import Record, Store, identity
 from elicitable.records.trial import TrialRecord, keep_trial, kept_trial, record_of_fit
-from elicitable.tasks.base import identity_of
+from elicitable.tasks.base import identity_of, stops_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.checkpoint import Checkpoint
 from elicitable.training.evaluate import evaluate
@@ -108,7 +108,7 @@ def tune(
     check_count("max tokens", max_tokens)
     store = Store(out)  # an unwritable folder is said before minutes are spent
     model, task = load(model), task_from(task, **task_options)
-    layout = layout_for(model, chat, system, stop, truncate)
+    layout = layout_for(model, chat, system, stop, truncate, stops_of(task))
     check_reading(model, task, layout, max_tokens)
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
     options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}

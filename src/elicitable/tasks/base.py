@@ -28,6 +28,7 @@ class Task(Protocol):
 
     Optional: ``warnings: tuple[str, ...]``, what a person should know about the data (see :func:`warnings_of`);
     ``groups(split, n)``, which items of ``held_out(split, n)`` are one piece of evidence (see :func:`groups_of`);
+    ``stops: tuple[str, ...]``, texts that end an answer (see :func:`stops_of`);
     and, for tasks of token ids, ``vocab_size: int``.
 
     >>> class Echo:
@@ -43,7 +44,10 @@ class Task(Protocol):
     name: str
 
     def labels(self) -> tuple[str, ...] | None:
-        """Return the possible targets, verbatim, of a classification task; None where the whole answer must match."""
+        """Return the possible targets, verbatim, of a classification task; None where the whole answer must match.
+
+        Empty where every item brings its own ``choices``.
+        """
         ...
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
@@ -72,6 +76,11 @@ class TaskCard:
 def warnings_of(task: Task) -> tuple[str, ...]:
     """Return what the task says about its data; empty where the task has no ``warnings``."""
     return tuple(getattr(task, "warnings", ()))
+
+
+def stops_of(task: Task) -> tuple[str, ...]:
+    """Return the texts that end an answer of this task; the first of them ends its targets. Empty where it has none."""
+    return tuple(getattr(task, "stops", ()))
 
 
 def groups_of(task: Task, split: HeldOut, n: int | None = None) -> tuple[int | str, ...]:
@@ -151,5 +160,6 @@ __all__ = [
     "fingerprint_of",
     "groups_of",
     "identity_of",
+    "stops_of",
     "warnings_of",
 ]

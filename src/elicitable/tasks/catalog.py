@@ -27,8 +27,11 @@ TEXT_TASKS: Final = (
         "vaderSentiment 0.5 on PyPI, fetched on first use",
     ),
 )
-_FILE_HINT: Final = "Or name a CSV, TSV, JSON or Parquet file, or a Hugging Face data set as hub:owner/name."
-_PREFIXES: Final = {"hub:": "hub"}
+_FILE_HINT: Final = (
+    "Or name a CSV, TSV, JSON or Parquet file, a Hugging Face data set as hub:owner/name, or a task of "
+    "lm-evaluation-harness as lm-eval:name."
+)
+_PREFIXES: Final = {"hub:": "hub", "lm-eval:": "harness"}
 
 
 def catalog() -> dict[str, TaskCard]:
@@ -41,7 +44,9 @@ def catalog() -> dict[str, TaskCard]:
 
 
 def task_from(task: Any, **options: Any) -> Task:
-    """Find the task that a person means by a name, a path, ``hub:owner/name``, ``my_task.py:MyTask``, data or a task.
+    """Find the task that a person means.
+
+    By a name, a path, ``hub:owner/name``, ``lm-eval:name``, ``my_task.py:MyTask``, as data, or as a task itself.
 
     Data are a pandas or polars frame, an Arrow table, a ``datasets`` object, a list of dictionaries, or a dictionary
     of these by split. ``options`` are the fields of :class:`~elicitable.tasks.options.TaskOptions`; those that are
@@ -124,9 +129,16 @@ def _hub(name: str, options: TaskOptions) -> Task:
     return hub_task(name.removeprefix("hub:"), options)
 
 
+def _harness(name: str, options: TaskOptions) -> Task:
+    from elicitable.tasks.harness import harness_task
+
+    return harness_task(name, options)
+
+
 _MAKERS: Final[dict[str, Callable[[str, TaskOptions], Task]]] = {
     "digits": _digits,
     "text": _text,
     "file": _file,
     "hub": _hub,
+    "harness": _harness,
 }

@@ -47,6 +47,12 @@ class TaskOptions:
     )
     test: Any = field(default=None, metadata=_of("a file of its own for the test split", ("file", "memory")))
     config: str | None = field(default=None, metadata=_of("subset of a hub data set", ("hub",)))
+    fewshot: int | None = field(
+        default=None, metadata=_of("worked examples in every prompt of an lm-eval task", ("harness",))
+    )
+    turns: bool | None = field(
+        default=None, metadata=_of("lm-eval's worked examples as turns of a conversation", ("harness",))
+    )
 
     @classmethod
     def names(cls, kind: str) -> tuple[str, ...]:

@@ -127,6 +127,21 @@ def candidates(nats: Any, truth: Any, lengths: Lengths) -> tuple[DecisionRule, .
     )
 
 
+def decide_by_length(nats: Any, lengths: Sequence[Sequence[int]]) -> Labels:
+    """(item,) argmin_k nats_ik / lengths_ik, for items that bring their own choices, the first of equals.
+
+    ``lengths[i]`` are those of item i's choices. What stands behind them in a row of ``nats`` is no choice.
+
+    >>> decide_by_length([[2.0, 3.0], [2.0, float("inf")]], [(1, 2), (1,)]).tolist()
+    [1, 0]
+    """
+    matrix = _matrix(nats)
+    if len(lengths) != len(matrix):
+        raise InputError(f"{len(lengths)} items have lengths and {len(matrix)} have costs; give one row each.")
+    rows = [row[: len(own)] / np.array(own) for row, own in zip(matrix, lengths, strict=True)]
+    return np.array([int(row.argmin()) for row in rows], dtype=np.int64)
+
+
 def prior_corrected(nats: Any) -> DecisionRule:
     """Return the rule that takes off each label's mean cost over texts, which need no labels.
 

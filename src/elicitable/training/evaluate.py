@@ -99,7 +99,7 @@ def _is_spelt_otherwise(model: Model, row: Row, hits: Tensor, best: Tensor, read
     if written[-1] in stop.ids:
         return text_of(model, row.content, written[:-1]) == wanted
     begun = text_of(model, row.content, written).rstrip("\N{REPLACEMENT CHARACTER}")  # of a character's first bytes
-    if not (wanted + stop.text).startswith(begun[: len(wanted + stop.text)]):
+    if not any((wanted + end).startswith(begun[: len(wanted + end)]) for end in stop.texts or ("",)):
         return False
     found = generate(model, [row], reading.layout, 2 * len(row.answer) + 8)[0]
     return found.has_ended and found.text == wanted.removeprefix(stop.lead)
@@ -124,7 +124,7 @@ class LabelCosts:
 
     def score(self, items: Sequence[Item], labels: tuple[str, ...], answered: Tensor) -> Score:
         """Score the places of the labels that were ``answered``, (item,); the loss is that of the right labels."""
-        truth = torch.tensor([labels.index(str(item.target)) for item in items])
+        truth = torch.tensor([(item.choices or labels).index(str(item.target)) for item in items])
         nats, tokens = (table.gather(1, truth[:, None]) for table in (self.nats, self.lengths))
         correct = tuple((answered == truth).long().tolist())
         return Score(correct, float(nats.sum()) / max(1, int(tokens.sum())), len(self.cut), sum(self.cut))
@@ -143,16 +143,24 @@ def label_nats(model: Model, items: Sequence[Item], labels: tuple[str, ...], rea
     """(item, label) −log p(label | prompt) in nats, float64, and (item, label) each label's length in tokens.
 
     Every content is read once, whatever the number of labels and their length (:func:`label_costs`); one that is too
-    long is cut as the longest label needs it, and is the same for all labels.
+    long is cut as the longest label needs it, and is the same for all labels. Items that bring their own choices are
+    asked for those; where they have fewer than others, the rest of their row costs infinitely much.
     """
     return _costs(model, _label_rows(model, items, labels, reading))
 
 
 def _costs(model: Model, rows: Sequence[LabelRow]) -> tuple[Tensor, Tensor]:
     behind = [[LabelIds(tuple(ids), given) for ids, given in zip(row.labels, row.given, strict=True)] for row in rows]
-    with autocast(model):
-        nats = label_costs(model, [row.content for row in rows], behind)
-    return nats, torch.tensor([[len(label.ids) - label.given for label in own] for own in behind])
+    most = max(map(len, behind))
+    nats = torch.full((len(rows), most), torch.inf, dtype=torch.float64)
+    lengths = torch.ones(len(rows), most, dtype=torch.long)
+    for count in {len(own) for own in behind}:
+        part = [place for place, own in enumerate(behind) if len(own) == count]
+        with autocast(model):
+            costs = label_costs(model, [rows[place].content for place in part], [behind[place] for place in part])
+        nats[part, :count] = costs
+        lengths[part, :count] = torch.tensor([[len(one.ids) - one.given for one in behind[place]] for place in part])
+    return nats, lengths
 
 
 def _rows(model: Model, items: Sequence[Item], reading: Reading) -> list[Row]:
@@ -173,7 +181,8 @@ def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None,
     """
     if labels is not None:
         nats, _ = label_nats(model, items, labels, reading)
-        return [Answer(labels[int(best)], (), True) for best in nats.argmin(-1)]
+        best = nats.argmin(-1).tolist()
+        return [Answer((item.choices or labels)[place], (), True) for item, place in zip(items, best, strict=True)]
     rows = _rows(model, items, reading)
     most = [len(row.answer) if model.tokenizer is None else max(LEAST, 2 * len(row.answer)) for row in rows]
     return generate(model, rows, reading.layout, most, reading.batch)

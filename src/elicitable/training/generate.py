@@ -22,13 +22,13 @@ CONTEXT = 8  # content tokens decoded together with an answer, so that its first
 
 @dataclass(frozen=True)
 class Stop:
-    """What ends an answer: one of ``ids``, or the characters ``text`` anywhere in it.
+    """What ends an answer: one of ``ids``, or the characters of one of ``texts`` anywhere in it.
 
     ``lead`` is what a chat template writes before every answer; the model writes it, and it is no part of the answer.
     """
 
     ids: frozenset[int] = frozenset()
-    text: str = ""
+    texts: tuple[str, ...] = ()
     lead: str = ""
 
     @classmethod
@@ -39,9 +39,13 @@ class Stop:
         text = end_of(model, layout)
         end = model.ids(text).flatten().tolist() if text else []
         lead = answer_turn(model.tokenizer).lead if layout.chat else ""
-        if len(end) == 1 and layout.end is None:
-            return cls(frozenset({*ids, end[0]}), "", lead)
-        return cls(frozenset(ids), text, lead)
+        if len(end) == 1 and layout.end is None and text not in layout.stops:
+            ids, text = {*ids, end[0]}, ""
+        return cls(frozenset(ids), tuple(dict.fromkeys(one for one in (text, *layout.stops) if one)), lead)
+
+    def at(self, text: str) -> int | None:
+        """Where the first of ``texts`` begins in an answer; None where it has none of them."""
+        return min((place for one in self.texts if (place := text.find(one)) >= 0), default=None)
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,11 @@ def _ended(model: Model, content: list[int], written: list[int], stop: Stop, is_
     """The answer, if ``written`` ends it or is as long as it may be."""
     if written[-1] in stop.ids:
         return Answer(text_of(model, content, written[:-1]).removeprefix(stop.lead), tuple(written), True)
-    if not stop.text and not is_last:
+    if not stop.texts and not is_last:
         return None
     text, ids = text_of(model, content, written).removeprefix(stop.lead), tuple(written)
-    if stop.text and stop.text in text:
-        return Answer(text.split(stop.text)[0], ids, True)
+    if (place := stop.at(text)) is not None:
+        return Answer(text[:place], ids, True)
     return Answer(text, ids, False) if is_last else None
 
 
