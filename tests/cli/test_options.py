@@ -109,6 +109,9 @@ def test_every_command_that_takes_a_task_takes_all_that_say_how_to_read_it(
     call: Call, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     """What is typed arrives at the one place where tasks are made, in every command."""
+    import elicitable.race.contest
+    import elicitable.race.tune  # noqa: F401 (what is imported under the patch would keep it)
+
     given: dict[str, Any] = {}
 
     def task_from(task: str, **options: Any) -> None:
