@@ -190,12 +190,14 @@ def _judge(race: Race, results: list[ArmResult]) -> Verdict:
     place = {method.name: nth for nth, method in enumerate(METHODS)}  # methods of a person's own come last on a rung
     arms = tuple(sorted(results, key=lambda arm: (arm.rung.depth, place.get(arm.method, len(place)))))
     test = race.test()
+    floor = race.marking.floor(test)
+    outcomes = {arm.method: race.marking.outcome(arm.correct, arm.answers, test) for arm in arms if arm.correct}
     decision = decide(
         arms,
         margin=race.margin,
-        floor=race.marking.floor(race.task, test),
+        floor=floor,
         seed=race.seed,
-        outcome=lambda arm: race.marking.outcome(arm.correct, arm.answers, test),
+        outcome=lambda arm: outcomes[arm.method],
         groups=race.groups(),
         highest=race.marking.scorer.highest,
     )
@@ -208,7 +210,7 @@ def _judge(race: Race, results: list[ArmResult]) -> Verdict:
         task=race.task.name,
         margin=race.margin,
         answer=decision.answer,
-        provenance=_provenance(race),
+        provenance=_provenance(race, floor),
     )
 
 
@@ -237,7 +239,7 @@ def _told_by_rules(arms: Sequence[ArmResult]) -> list[str]:
     ]
 
 
-def _provenance(race: Race) -> dict[str, Any]:
+def _provenance(race: Race, floor: float) -> dict[str, Any]:
     return {
         "versions": versions(),
         "processor": kind(),
@@ -255,6 +257,6 @@ def _provenance(race: Race) -> dict[str, Any]:
         "data_hash": race.task.fingerprint(),
         "device": str(race.model.device),
         "dtype": str(race.model.dtype).removeprefix("torch."),
-        "floor": round(race.marking.floor(race.task, race.test()), 4),
+        "floor": round(floor, 4),
         "warnings": [*warnings_of(race.task), *race.warnings],
     }

@@ -8,6 +8,7 @@ rule takes from validation count as trained, and the plain score is kept beside 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -93,12 +94,11 @@ class Marking:
         targets = [text_of_target(item) for item in items]
         return [self.scorer.scored(targets, own) for own in written]
 
-    def floor(self, task: Task, items: Sequence[Item]) -> float:
+    def floor(self, items: Sequence[Item]) -> float:
         """Return what always giving one answer scores, in the same score."""
         if isinstance(items[0].target, str):
             return floor(self.scorer, [text_of_target(item) for item in items]).value
-        most = max(sum(other.target == item.target for other in items) for item in items)
-        return most / len(items)
+        return Counter(item.target for item in items).most_common(1)[0][1] / len(items)
 
     def _between_labels(
         self,

@@ -148,7 +148,6 @@ def _environment() -> Environment:
     environment.filters |= {
         "byte_size": notation.byte_size,
         "count": notation.count,
-        "deployment": phrases.deployment,
         "duration": notation.duration,
         "nats": notation.nats,
         "plural": notation.plural,

@@ -98,11 +98,6 @@ def evidence(verdict: Verdict) -> str:
     return f"{chosen.method} scores {notation.score(chosen)}; {role}, {against.method}, {notation.score(against)}."
 
 
-def deployment(arm: ArmResult) -> str:
-    """Say what running this method in production takes."""
-    return arm.deployment
-
-
 def trouble(arm: ArmResult) -> str:
     """Say what went wrong in an arm, or nothing: ``diverged: the loss became NaN at step 40``."""
     if arm.status == "ok":
