@@ -7,7 +7,7 @@ that makes adaptations of one kind at a given size. Nothing outside this room as
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from elicitable.errors import BudgetError, InputError
 from elicitable.methods import folders
+from elicitable.methods.search import Offer, Search
 from elicitable.own_code import digest_of
 from elicitable.values import Budget, PrefixKV, Rung
 
@@ -37,6 +38,8 @@ class Adaptation:
     kind: ClassVar[str] = "zero-shot"
     moves_content: bool = False  # the content's positions move up by the context's length even on rotary models
     layout: Layout | None = None  # how items are laid out with it; None: as whoever asks lays them out
+    asks_otherwise: bool = False  # whether :meth:`asked` changes items
+    marker: str = ""  # the model thinks before it answers, and what stands behind this text is its answer
 
     def __init__(self, **setting: Any) -> None:
         self.setting = {name: value for name, value in setting.items() if value is not None}
@@ -74,6 +77,10 @@ class Adaptation:
 
     def fit(self, model: Model, items: Sequence[Item]) -> None:
         """Make the context one that all ``items`` can stand behind; most can as they are."""
+
+    def asked(self, model: Model, items: Sequence[Item]) -> Sequence[Item]:
+        """Return the items as they are read with it: with worked examples of their own, or another question."""
+        return items
 
     def keys_per_layer(self) -> int:
         """Keys that every content query pays attention to in each layer at inference."""
@@ -149,7 +156,8 @@ class Method(ABC):
 
     The race, the verdict, the report and the adapter folders ask a method's attributes and never its name, so a class
     that sets the first four and overrides :meth:`build` (and :meth:`numbers` where it is trained, :meth:`candidates`
-    where it is chosen) takes part like a built-in one: ``el.verdict(model, task, methods=[MyMethod()])``.
+    or :meth:`search` where it is chosen) takes part like a built-in one:
+    ``el.verdict(model, task, methods=[MyMethod()])``.
 
     Attributes:
         name: what a person types, and what records call it.
@@ -163,7 +171,7 @@ class Method(ABC):
         has_size: whether it can be made larger and smaller.
         keeps_state: whether a trial keeps its tensors (a whole copy of the model is too much to keep).
         options: settings that :meth:`build` takes besides size and seed.
-        searched: settings that :meth:`candidates` takes.
+        searched: settings that :meth:`candidates` and :meth:`search` take.
         peft_types: values of ``peft_type`` in an adapter folder that :meth:`read` understands.
     """
 
@@ -216,6 +224,14 @@ class Method(ABC):
     def candidates(self, model: Model, task: Task, seed: int, **options: Any) -> Iterator[Adaptation]:
         """Yield what to choose from on the validation split; nothing for a method that is trained."""
         return iter(())
+
+    def search(self, model: Model, task: Task, seed: int, **options: Any) -> Search:
+        """Offer candidates in rounds and hear after each how they did; by default all :meth:`candidates` at once."""
+        yield Offer(list(self.candidates(model, task, seed, **options)))
+
+    def from_setting(self, model: Model, setting: Mapping[str, Any], layout: Layout) -> Adaptation:
+        """Build what was chosen again from the setting that its record keeps; ``layout`` is the race's own."""
+        return self.build(model, 0, 0, **setting)
 
     def start(self, model: Model) -> dict[str, Any]:
         """Return the options that :meth:`build` gets on this model where a person gives none."""

@@ -12,6 +12,7 @@ from elicitable.methods.full import Full
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.layer_prefix import LayerPrefix
 from elicitable.methods.lora import LoRA
+from elicitable.methods.nearest import Nearest
 from elicitable.methods.prompt import Prompt
 from elicitable.methods.soft_prompt import SoftPrompt
 from elicitable.methods.value_bias import ValueBias
@@ -23,6 +24,7 @@ METHODS: tuple[Method, ...] = (
     ZeroShot(),
     Prompt(),
     Examples(),
+    Nearest(),
     SoftPrompt(),
     LayerPrefix(),
     KVPrefix(),

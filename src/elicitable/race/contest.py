@@ -216,7 +216,7 @@ def _judge(race: Race, results: list[ArmResult]) -> Verdict:
 
 def _inside(race: Race, entries: Sequence[Entry], answer: Verdict) -> Inspection | None:
     """The microscope on the answer's context; on the best context where the answer is another or none."""
-    contexts = {arm.method: arm for arm in answer.arms if arm.status == "ok" and arm.budget.keys_per_layer}
+    contexts = {arm.method: arm for arm in answer.arms if arm.status == "ok" and arm.prefix_mass}
     if not contexts:
         return None
     best = max(contexts, key=lambda name: contexts[name].mean or 0.0)

@@ -11,6 +11,7 @@ from elicitable.errors import InputError
 from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.prune import Ablation, ablate
 from elicitable.models.inject import installed, prefix_of, room_in
+from elicitable.models.layout import PLAIN
 from elicitable.models.prefixes import prefix_length
 from elicitable.models.restoring import swapped
 from elicitable.models.rows import rows_of
@@ -49,8 +50,7 @@ def look_inside(trial: Trial, record: TrialRecord, model: Model, task: Task, sto
 def _again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: Store) -> Adaptation:
     method = trial.method
     if not method.is_trained:
-        candidates = method.candidates(model, task, trial.seed, layouts=trial.layouts, **trial.options)
-        return next(one for one in candidates if one.setting == record.setting)
+        return method.from_setting(model, record.setting, trial.layouts[0] if trial.layouts else PLAIN)
     adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
     adaptation.load(store.state(trial.spec(model, task)))
     return adaptation

@@ -106,6 +106,7 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             sweeps=sweeps,
             rate_ticks=rate_ticks,
             sweep_tables=[(arm.method, *_sweep_table(arm)) for arm in arms if arm.sweep],
+            searches=[(arm.method, phrases.searched(arm), phrases.origins(arm)) for arm in arms if arm.effort],
             settings=[(arm.method, setting_text(arm.setting)) for arm in arms],
             maps=maps,
             mass_top=mass_top,

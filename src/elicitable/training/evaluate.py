@@ -164,12 +164,12 @@ def _costs(model: Model, rows: Sequence[LabelRow]) -> tuple[Tensor, Tensor]:
 
 
 def _rows(model: Model, items: Sequence[Item], reading: Reading) -> list[Row]:
-    limit = room_in(model, reading.max_tokens)
+    limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
     return rows_of(model, items, reading.layout, held=reading.held, limit=limit)
 
 
 def _label_rows(model: Model, items: Sequence[Item], labels: Sequence[str], reading: Reading) -> list[LabelRow]:
-    limit = room_in(model, reading.max_tokens)
+    limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
     return label_rows(model, items, labels, reading.layout, held=reading.held, limit=limit)
 
 
