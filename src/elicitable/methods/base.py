@@ -7,7 +7,7 @@ that makes adaptations of one kind at a given size. Nothing outside this room as
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +38,6 @@ class Adaptation:
     kind: ClassVar[str] = "zero-shot"
     moves_content: bool = False  # the content's positions move up by the context's length even on rotary models
     layout: Layout | None = None  # how items are laid out with it; None: as whoever asks lays them out
-    asks_otherwise: bool = False  # whether :meth:`asked` changes items
-    marker: str = ""  # the model thinks before it answers, and what stands behind this text is its answer
 
     def __init__(self, **setting: Any) -> None:
         self.setting = {name: value for name, value in setting.items() if value is not None}
@@ -77,6 +75,16 @@ class Adaptation:
 
     def fit(self, model: Model, items: Sequence[Item]) -> None:
         """Make the context one that all ``items`` can stand behind; most can as they are."""
+
+    @property
+    def asks_otherwise(self) -> bool:
+        """Whether :meth:`asked` changes items."""
+        return False
+
+    @property
+    def marker(self) -> str:
+        """Where the model thinks before it answers, the text behind which its answer stands; else empty."""
+        return str(self.setting.get("marker", ""))
 
     def asked(self, model: Model, items: Sequence[Item]) -> Sequence[Item]:
         """Return the items as they are read with it: with worked examples of their own, or another question."""
@@ -128,12 +136,33 @@ class Adaptation:
         return f"{self.kind}({inside})"
 
 
+WIDEST = 3  # rates that are tried beyond either end of a method's range
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How a method wants to be trained: learning rates to sweep (low to high), and its weight decay."""
 
     learning_rates: tuple[float, ...]
     weight_decay: float = 0.0
+
+    def wider(self, tried: Iterable[float], best: float) -> float | None:
+        """Return the next rate beyond ``best`` where it is the lowest or the highest of those ``tried``.
+
+        It lies as far off as the two next to the edge lie apart. None where ``best`` has tried rates on both sides,
+        where one rate alone is tried, or :data:`WIDEST` rates beyond the range.
+
+        >>> wide = Schedule((0.01, 0.1, 1.0))
+        >>> wide.wider((0.01, 0.1, 1.0), 1.0), wide.wider((0.01, 0.1, 1.0), 0.1)
+        (10.0, None)
+        """
+        rates = sorted(tried)
+        if len(rates) < 2 or best not in (rates[0], rates[-1]):
+            return None
+        low, high = self.learning_rates[0], self.learning_rates[-1]
+        if sum(rate > high * 1.01 if best == rates[-1] else rate < low * 0.99 for rate in rates) >= WIDEST:
+            return None
+        return float(f"{best * (best / (rates[-2] if best == rates[-1] else rates[1])):.6g}")
 
 
 @dataclass(frozen=True)

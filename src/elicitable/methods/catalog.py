@@ -15,6 +15,7 @@ from elicitable.methods.lora import LoRA
 from elicitable.methods.nearest import Nearest
 from elicitable.methods.prompt import Prompt
 from elicitable.methods.soft_prompt import SoftPrompt
+from elicitable.methods.steering import Steering
 from elicitable.methods.value_bias import ValueBias
 from elicitable.methods.zero_shot import ZeroShot
 from elicitable.models.model import as_model
@@ -28,6 +29,7 @@ METHODS: tuple[Method, ...] = (
     SoftPrompt(),
     LayerPrefix(),
     KVPrefix(),
+    Steering(),
     LoRA(),
     Full(),
     ValueBias(),

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from elicitable.errors import InputError
 from elicitable.models.layout import has_template, render
 from elicitable.models.load import load
 from elicitable.rng import generator
@@ -122,7 +124,7 @@ def proposals(model: Model, proposer: str | None, task: Task, seed: int) -> tupl
 
     What is no sentence, or is far too long, is left out; so small models may propose nothing.
     """
-    writer = model if proposer is None else load(proposer)
+    writer = model if proposer is None else proposing(proposer)
     found: list[str] = []
     for nth in range(PROPOSALS):
         items = task.sample(SHOTS, generator(seed, "proposals", nth))
@@ -130,6 +132,19 @@ def proposals(model: Model, proposer: str | None, task: Task, seed: int) -> tupl
         if text and text + END not in found:
             found.append(text + END)
     return found, PROPOSALS * (SHOTS + 1)
+
+
+@lru_cache(maxsize=1)
+def proposing(name: str) -> Model:
+    """The model ``name`` that proposes, loaded once.
+
+    Raises:
+        InputError: it has no tokenizer, so it can write no text; or as :func:`elicitable.load`.
+    """
+    model = load(name)
+    if model.tokenizer is None:
+        raise InputError(f"{name} has no tokenizer, so it cannot propose a prompt; give a language model.")
+    return model
 
 
 def _question(items: Sequence[Item], in_turn: bool) -> str:

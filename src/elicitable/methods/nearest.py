@@ -85,13 +85,17 @@ class NearestExamples(Adaptation):
     """
 
     kind = "nearest-examples"
-    asks_otherwise = True
 
     def __init__(self, pool: Pool, k: int, even: bool, room: int, layout: Layout | None, **setting: Any) -> None:
         plain_layout = layout.setting() if layout else {}
         pairs = [plain_pair(item) for item in pool.items]
         super().__init__(k=k, even=even or None, room=room, items=pairs, **plain_layout, **setting)
         self.pool, self.k, self.even, self.room, self.layout = pool, k, even, room, layout
+
+    @property
+    def asks_otherwise(self) -> bool:
+        """They do: every item has examples of its own."""
+        return True
 
     def asked(self, model: Model, items: Sequence[Item]) -> list[Item]:
         """Give every item its nearest examples, the nearest last, as many as fit."""

@@ -20,6 +20,7 @@ from elicitable.models.capture import capture_tokens
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.rows import common_context, context_ids
 from elicitable.rng import generator
+from elicitable.values import Message
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,10 @@ DRAWN = 32  # sequences to start from in a larger vocabulary without a tokenizer
 LONGEST = 8  # tokens of a sequence that a search without a tokenizer goes to
 ROUNDS, A_ROUND = 4, 16  # of edits of the best: how often, and how many at once
 BEST = 3  # texts that are tried in the other layouts
+
+
+THINK = 'Think step by step first. Then write "Answer:" and the answer alone, and stop.\n\n'
+TAIL, MARKER = "\nLet us think step by step.", "Answer:"
 
 
 class TokenContext(Adaptation):
@@ -51,6 +56,16 @@ class TokenContext(Adaptation):
     def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV | None:
         """Keys and values of the tokens, run at batch 1 through the weights as they are right now."""
         return capture_tokens(model, self.ids.to(model.device), before, end) if self.ids.numel() else None
+
+    @property
+    def asks_otherwise(self) -> bool:
+        """Whether something stands behind every prompt."""
+        return "tail" in self.setting
+
+    def asked(self, model: Model, items: Sequence[Item]) -> Sequence[Item]:
+        """Put the tail behind every prompt, where there is one; only what stood there before may be cut."""
+        tail = str(self.setting.get("tail", ""))
+        return [_with_tail(item, tail) for item in items] if tail else items
 
     def held(self) -> tuple[int, ...]:
         """The ids, where they are the beginning of a text."""
@@ -86,7 +101,7 @@ class Prompt(Method):
     summary = "a text or token sequence before the content; the best of several on validation"
     deployment = "Any server. It is text; its keys are paid in every request unless the server caches them."
     turn, is_seeded = 10, False
-    options, searched = ("text", "token_ids", "layout"), ("prompts", "proposer")
+    options, searched = ("text", "token_ids", "layout", "tail", "marker"), ("prompts", "proposer")
 
     def build(
         self,
@@ -96,9 +111,14 @@ class Prompt(Method):
         text: str | None = None,
         token_ids: Sequence[int] | None = None,
         layout: Layout | None = None,
+        tail: str | None = None,
+        marker: str | None = None,
         **options: Any,
     ) -> TokenContext:
         """The prompt ``text`` (the head of ``layout``), or ``token_ids`` as they are.
+
+        A ``tail`` stands behind every item's own prompt. With a ``marker`` the model thinks first: it writes freely,
+        and what stands behind the last marker is its answer.
 
         Raises:
             InputError: neither or both were given, the prompt is empty, or ids are outside the vocabulary.
@@ -111,14 +131,15 @@ class Prompt(Method):
         else:
             own = replace(layout or PLAIN, head=text)
             model.ids(text)  # a model without a tokenizer refuses the text
-            context = TokenContext(model.ids(context_ids(model, own)), own, text=text)
+            own = replace(own, stops=(), end=None) if marker else own  # thinking may go over several lines
+            context = TokenContext(model.ids(context_ids(model, own)), own, text=text, tail=tail, marker=marker)
         if context.ids.numel() == 0 or text == "":
             raise InputError("the prompt is empty: give at least one token.")
         return context
 
     def from_setting(self, model: Model, setting: Mapping[str, Any], layout: Layout) -> TokenContext:
         """Build the prompt of a record's setting again."""
-        given = {name: setting[name] for name in ("text", "token_ids") if name in setting}
+        given = {name: setting[name] for name in ("text", "token_ids", "tail", "marker") if name in setting}
         return self.build(model, layout=layout_of(setting, layout), **given)
 
     def search(
@@ -156,6 +177,8 @@ class Prompt(Method):
         found = yield texts.offer(bank(task), layouts[:1], "bank")
         if len(layouts) > 1:
             found = yield texts.offer(_texts(found)[:BEST], layouts[1:], "bank, laid out otherwise")
+        if task.labels() is None:
+            found = yield texts.offer([THINK], layouts, "thinking first", tail=TAIL, marker=MARKER)
         best = _best_layout(found, layouts)
         said, passes = proposals(model, proposer, task, seed) if found.left > A_ROUND * ROUNDS else ([], 0)
         found = yield replace(texts.offer(said, [best], f"proposed by {proposer or model.name}"), passes=passes)
@@ -171,7 +194,8 @@ class Prompt(Method):
                 return
             best, rng = found.best[0].adaptation, generator(seed, "swaps", nth)
             ids = best.state()["token_ids"].flatten().tolist()
-            longer = [[*ids, int(token)] for token in rng.permutation(model.anatomy.vocab)[:A_ROUND]]
+            more = rng.integers(0, model.anatomy.vocab, (A_ROUND, max(1, size + 1 - len(ids)))).tolist()
+            longer = [[*ids, *tokens] for tokens in more]
             new = [*swapped_ids(ids, found.slopes(best), rng, A_ROUND), *(longer if len(ids) < LONGEST else [])]
             new = [one for one in new if tuple(one) not in known]
             known |= set(map(tuple, new))
@@ -183,13 +207,19 @@ class Texts:
 
     def __init__(self, method: Prompt, model: Model) -> None:
         self.method, self.model = method, model
-        self.known: set[tuple[str, Layout]] = set()
+        self.known: set[tuple[Any, ...]] = set()
 
-    def offer(self, texts: Iterable[str], layouts: Sequence[Layout], origin: str, is_bound: bool = True) -> Offer:
-        """Every new text in every one of ``layouts``; with ``is_bound`` without those that leave too little room."""
-        new = [pair for pair in product(texts, layouts) if pair not in self.known and pair[0].strip()]
-        self.known |= set(new)
-        built = [self.method.build(self.model, text=text, layout=layout) for text, layout in dict.fromkeys(new)]
+    def offer(
+        self, texts: Iterable[str], layouts: Sequence[Layout], origin: str, is_bound: bool = True, **more: Any
+    ) -> Offer:
+        """Every new text in every one of ``layouts``; with ``is_bound`` without those that leave too little room.
+
+        ``more`` is what else they are built with.
+        """
+        pairs = dict.fromkeys((text, layout) for text, layout in product(texts, layouts) if text.strip())
+        new = [pair for pair in pairs if (*pair, *more.values()) not in self.known]
+        self.known |= {(*pair, *more.values()) for pair in new}
+        built = [self.method.build(self.model, text=text, layout=layout, **more) for text, layout in new]
         room = room_of(self.model)
         return Offer([one for one in built if not is_bound or one.keys_per_layer() <= room], origin)
 
@@ -199,9 +229,20 @@ class Texts:
         if best.layout is None or found.left < A_ROUND:
             return Offer([], "edits")
         text, layout = best.layout.head, replace(best.layout, head="")
-        new = swapped_texts(self.model, best.layout, found.slopes(best), rng, A_ROUND) if by_slopes else []
-        new = new or edits(text, rng, A_ROUND)
-        return self.offer(new, [layout], "token swaps" if by_slopes else "edits")
+        more: dict[str, Any] = {name: best.setting[name] for name in ("tail", "marker") if name in best.setting}
+        new: list[str] = []
+        if by_slopes and not more:  # slopes are those of an answer without thinking
+            new = swapped_texts(self.model, best.layout, found.slopes(best), rng, A_ROUND)
+        return self.offer(new or edits(text, rng, A_ROUND), [layout], "token swaps" if new else "edits", **more)
+
+
+def _with_tail(item: Item, tail: str) -> Item:
+    if isinstance(item.prompt, str):
+        return replace(item, prompt=item.prompt + tail, spans=item.spans or ((0, len(item.prompt)),))
+    *before, last = item.prompt
+    if not isinstance(last, Message):
+        raise InputError("a tail is a text, and the items of this task are token ids.")
+    return replace(item, prompt=(*before, replace(last, content=last.content + tail)))  # type: ignore[arg-type]
 
 
 def _texts(found: Found) -> list[str]:

@@ -86,4 +86,4 @@ def written(tokenizer: Any, token: int, old: str) -> str:
     text = str(tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
     if not text.strip() or not text.strip().isprintable() or "\N{REPLACEMENT CHARACTER}" in text:
         return ""
-    return f" {text}" if old.startswith(" ") and not text.startswith(" ") else text
+    return f" {text}" if len(old) > 1 and old.startswith(" ") and not text.startswith(" ") else text

@@ -31,7 +31,6 @@ class Adaptation(Protocol):
     """What ``use`` can put into a model: a context, changed weights, or both (the contract of the methods room)."""
 
     moves_content: bool
-    asks_otherwise: bool
 
     def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV | None:
         """The keys and values of the context, given what stands before it; None without a context."""
@@ -93,7 +92,7 @@ def use(
     if not 0.0 <= strength <= 1.0:
         raise InputError(f"strength must be between 0 (the base model) and 1 (the whole context), got {strength!r}.")
     parts: list[Any] = list(context) if isinstance(context, list | tuple) else [context]
-    if any(getattr(part, "asks_otherwise", False) for part in parts):
+    if any(getattr(part, "asks_otherwise", False) and not part.keys_per_layer() for part in parts):
         raise InputError(
             "this context differs from item to item, so it cannot be put before whatever is read: give use() what its "
             "method before(model, items) returns, or score with it."

@@ -54,7 +54,7 @@ def write_report(verdict: Verdict, path: str | os.PathLike[str], sections: Seque
 
     Raises:
         StoreError: ``path`` cannot be written.
-        UnknownNameError: the verdict's label is not one of the eight.
+        UnknownNameError: the verdict's label is none that an arm or the report knows.
 
     Example:
         >>> import tempfile

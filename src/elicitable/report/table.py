@@ -51,7 +51,7 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
         report: path of the report, printed last when given.
 
     Raises:
-        UnknownNameError: the verdict's label is not one of the eight.
+        UnknownNameError: the verdict's label is none that an arm or the report knows.
 
     Example:
         >>> print_verdict(
