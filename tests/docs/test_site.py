@@ -42,9 +42,7 @@ def test_reading_it_asks_nobody_for_anything(site: Path) -> None:
     for page in site.glob("*.html"):
         text = page.read_text(encoding="utf-8")
         fetched = re.findall(r"<(?:script|img|iframe)[^>]+src=\"(https?:[^\"]+)", text)
-        fetched += [
-            link for link in re.findall(r"<link[^>]+>", text) if "http" in link and "canonical" not in link
-        ]
+        fetched += [link for link in re.findall(r"<link[^>]+>", text) if "http" in link and "canonical" not in link]
         assert not fetched, f"{page.name} asks for {fetched}"
 
 
