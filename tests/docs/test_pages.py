@@ -1,4 +1,4 @@
-"""Every page of the site is executed: its files are written, its commands are typed and its snippets run, in one folder.
+"""Every page of the site is executed: its files are written, its commands typed, its snippets run, in one folder.
 
 A fenced block says by its language what becomes of it. A block with a ``title`` is written as that file. ``python`` is
 run, ``bash`` is typed, and ``output`` is what the block above it printed. ``console`` is for what needs a network, an
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from tests.families import reader
 
 from elicitable.cli import main
-from tests.families import reader
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)

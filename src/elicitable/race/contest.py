@@ -24,6 +24,7 @@ from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
 from elicitable.race.results import arm_result, cut_warning
 from elicitable.race.rounds import run_rounds
+from elicitable.race.trial import as_shown
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
 from elicitable.scores.confusion import class_results
@@ -211,6 +212,7 @@ def _judge(race: Race, results: list[ArmResult]) -> Verdict:
         margin=race.margin,
         answer=decision.answer,
         provenance=_provenance(race, floor),
+        items=tuple((as_shown(item.prompt), as_shown(item.target)) for item in test),
     )
 
 

@@ -192,7 +192,7 @@ def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptati
         elsewhere_nats=_finite(elsewhere.loss_nats),
         prefix_mass=prefix_mass(model, adaptation, items[:16], reading),
         samples=tuple(
-            {"prompt": _text(item.prompt), "target": _text(item.target), "answer": answer}
+            {"prompt": as_shown(item.prompt), "target": as_shown(item.target), "answer": answer}
             for item, answer in zip(items, shown, strict=False)
         ),
     )
@@ -265,7 +265,8 @@ def prefix_mass(
     return tuple(tuple(round(float(head[kept].mean()), 6) for head in layer) for layer in mass.float().cpu())
 
 
-def _text(text: Text | Messages) -> str:
+def as_shown(text: Text | Messages) -> str:
+    """Return what a person sees of a prompt or target: the text, the turns line by line, or the ids."""
     if isinstance(text, str):
         return text
     if text and isinstance(text[0], Message):

@@ -1,7 +1,8 @@
 """Write the report: one HTML file that holds everything and asks the network for nothing.
 
-The page has no scripts, and its content security policy forbids every request. So a text from a user's file could not
-cause one even if it were not escaped. It is escaped all the same, like every value that reaches the template.
+The page has one script of its own (``templates/report.js``), and its content security policy allows that one by its
+hash, no other, and no request. So a text from a user's file could not cause one even if it were not escaped. It is
+escaped all the same, like every value that reaches the template.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import replace_file
 from elicitable.report import notation, phrases, standing
+from elicitable.report.explorer import SCRIPT, SCRIPT_HASH, explorer
 from elicitable.report.pictures.axes import PANEL, TICKS, is_number
 from elicitable.report.pictures.cost import cost_plot
 from elicitable.report.pictures.curves import curve_panels
@@ -116,6 +118,9 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             scored_by=scored_by(verdict),
             provenance=flat({key: value for key, value in verdict.provenance.items() if key not in SHOWN_APART}),
             sections=sections,
+            explorer=explorer(verdict),
+            script=SCRIPT,
+            script_hash=SCRIPT_HASH,
         )
     )
 
