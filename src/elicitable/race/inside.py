@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elicitable.errors import InputError
+from elicitable.errors import InputError, StoreError
 from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.prune import Ablation, ablate
 from elicitable.models.inject import installed, prefix_of, room_in
 from elicitable.models.prefixes import prefix_length
 from elicitable.models.restoring import swapped
 from elicitable.models.rows import rows_of
-from elicitable.race.trial import Trial
+from elicitable.race.trial import Trial, take_over
 from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord
 from elicitable.training.batches import Reading
@@ -50,9 +50,13 @@ def _again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: S
     method = trial.method
     if not method.is_trained:
         candidates = method.candidates(model, task, trial.seed, layouts=trial.layouts, **trial.options)
-        return next(one for one in candidates if one.setting == record.setting)
+        found = next((one for one in candidates if one.setting == record.setting), None)
+        if found is None:
+            where = store.where(trial.spec(model, task))
+            raise StoreError(f"{where} is of no candidate of {method.name}; move it away to run the trial again.")
+        return found
     adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
-    adaptation.load(store.state(trial.spec(model, task)))
+    take_over(adaptation, store, trial.spec(model, task))
     return adaptation
 
 
