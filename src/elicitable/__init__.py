@@ -1,14 +1,16 @@
 """elicitable: can it be elicited by context, or must the weights change?
 
-Names are resolved on first use, so that importing the package loads neither torch nor transformers.
+Names are resolved on first use, so that importing the package loads neither torch nor transformers. This file itself
+imports nothing: it stands before the command line's first line, which is where Ctrl-C begins to be answered.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-from elicitable import errors
+    from elicitable import errors
 
 __version__ = "0.1.0"
 
@@ -25,6 +27,10 @@ __all__ = ["__version__", "context", "errors", "load", "tune", "use", "verdict",
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name == "errors":
+        return importlib.import_module("elicitable.errors")
     if name not in _HOMES:
         raise AttributeError(f"module 'elicitable' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -252,6 +252,7 @@ class Verdict:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     inspection: Any = None
     classes: ClassResults | None = None
+    items: tuple[tuple[str, str], ...] = ()  # prompt and target of every test item, as the report shows them
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elicitable.errors import InputError
+from elicitable.cache import check_seal
+from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.base import Adaptation, Method
 from elicitable.methods.catalog import METHODS
 from elicitable.methods.folders import OWN_TYPE, read_config, read_tensors
@@ -49,6 +50,7 @@ def read_adapter(model: Model, folder: str | Path, methods: Sequence[Method] = (
         InputError: no adapter folder, a pickle, a type that is not known, or shapes of another model; each named.
     """
     folder = Path(folder)
+    check_seal(folder, "Write the adapter again, or take another one.")
     config, tensors = read_config(folder), read_tensors(folder)
     kind = str(config.get("peft_type", ""))
     readers = (*methods, *READERS)
@@ -59,4 +61,9 @@ def read_adapter(model: Model, folder: str | Path, methods: Sequence[Method] = (
     if not readers:
         known = ", ".join(dict.fromkeys(name for one in READERS for name in one.peft_types))
         raise InputError(f"{folder} is an adapter of type {kind or 'unknown'}; elicitable reads {known}.")
-    return readers[0].read(model, folder, config, tensors)
+    try:
+        return readers[0].read(model, folder, config, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
+        if isinstance(error, ElicitableError):
+            raise
+        raise InputError(f"{folder} is no whole adapter of type {kind} ({type(error).__name__}: {error}).") from error

@@ -312,6 +312,11 @@ def read_own(
     size = config.get("size", 1)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise InputError(f"{folder}: size must be a whole number of at least 1, found {size!r}.")
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if method.numbers(model, size) > held:  # said before anything of that size is made
+        raise InputError(
+            f"{folder}: {method.name} of size {size} on {model.name} has more numbers than the {held:,} there."
+        )
     adaptation = method.build(model, size, seed=0, **given)
     wanted = {name: tuple(tensor.shape) for name, tensor in adaptation.state().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

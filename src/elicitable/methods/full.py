@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from elicitable.methods import rungs
+from elicitable.cache import filling_folder
+from elicitable.methods import folders, rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.models.restoring import swapped
 
@@ -55,10 +56,11 @@ class FullWeights(Adaptation):
     def write(self, model: Model, folder: Path) -> None:
         """Write a model folder that transformers loads, with the tokenizer."""
         config = copy.deepcopy(model.hf.config)  # transformers notes in it what it saves
-        with self.weights(model), swapped(model.hf, config=config):
-            model.hf.save_pretrained(folder)
-        if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(folder)
+        with filling_folder(folder, ["config.json"], folders.ADVICE) as partial:
+            with self.weights(model), swapped(model.hf, config=config):
+                model.hf.save_pretrained(partial)
+            if model.tokenizer is not None:
+                model.tokenizer.save_pretrained(partial)
 
     def state(self) -> dict[str, Tensor]:
         """Every weight under its own name."""

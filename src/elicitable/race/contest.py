@@ -25,6 +25,8 @@ from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
 from elicitable.race.results import arm_result, cut_warning
 from elicitable.race.rounds import run_rounds
+from elicitable.race.trial import as_shown
+from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
 from elicitable.scores.confusion import class_results
@@ -35,9 +37,11 @@ from elicitable.values import ArmResult, ClassResults, Verdict
 if TYPE_CHECKING:
     from elicitable.microscope.inspect import Inspection
 
+LONGEST_SECONDS = 366 * 86_400.0
 LONGEST = 64  # virtual tokens: every query pays for each of them in every layer, whatever the budget allows
 
 
+@alone_in_out
 def verdict(
     model: Any,
     task: Any,
@@ -172,6 +176,8 @@ def _check(
             raise InputError(f"{name} must be a number, got {value!r}.")
     if not 0.0 < margin < 1.0:
         raise InputError(f"margin must be a share of items between 0 and 1 (2 points are 0.02), got {margin}.")
+    if time_limit is not None and not time_limit <= LONGEST_SECONDS:
+        raise BudgetError("a time limit must be at most a year; leave it out to train until nothing improves.")
     if time_limit is not None and not time_limit > 0:
         raise BudgetError(f"a time limit must be more than 0 seconds, got {time_limit:g}.")
 
@@ -222,6 +228,7 @@ def _judge(race: Race, results: list[ArmResult]) -> Verdict:
         margin=race.margin,
         answer=decision.answer,
         provenance=_provenance(race, floor),
+        items=tuple((as_shown(item.prompt), as_shown(item.target)) for item in test),
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elicitable.errors import InputError
+from elicitable.errors import InputError, StoreError
 from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.prune import Ablation, ablate
 from elicitable.models.inject import installed, prefix_of, room_in
@@ -15,7 +15,7 @@ from elicitable.models.layout import PLAIN
 from elicitable.models.prefixes import prefix_length
 from elicitable.models.restoring import swapped
 from elicitable.models.rows import rows_of
-from elicitable.race.trial import Trial
+from elicitable.race.trial import Trial, take_over
 from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord
 from elicitable.training.batches import Reading
@@ -50,9 +50,15 @@ def look_inside(trial: Trial, record: TrialRecord, model: Model, task: Task, sto
 def _again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: Store) -> Adaptation:
     method = trial.method
     if not method.is_trained:
-        return method.from_setting(model, record.setting, trial.layouts[0] if trial.layouts else PLAIN)
+        try:
+            return method.from_setting(model, record.setting, trial.layouts[0] if trial.layouts else PLAIN)
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            where = store.where(trial.spec(model, task))
+            raise StoreError(
+                f"{where} is of no candidate of {method.name}; move it away to run the trial again."
+            ) from error
     adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
-    adaptation.load(store.state(trial.spec(model, task)))
+    take_over(adaptation, store, trial.spec(model, task))
     return adaptation
 
 

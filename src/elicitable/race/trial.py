@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from elicitable.errors import ElicitableError, InputError
+from elicitable.errors import ElicitableError, InputError, StoreError
 from elicitable.methods.base import Method
 from elicitable.methods.search import Tried
 from elicitable.models.inject import room_in
@@ -100,19 +100,54 @@ def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress
     spec = trial.spec(model, task)
     known = kept_trial(store, spec)
     if known is not None and known.status != "failed":
-        return known
+        return _fitting(known, trial, task, store.where(spec))
     started = time.monotonic()
     state: dict[str, Any] | None = None
     try:
         record, state = _execute(trial, model, task, progress)
     except ElicitableError as error:
         record = TrialRecord("skipped", str(error), Times(0.0))
-    except (RuntimeError, ValueError, IndexError) as error:
+    except Exception as error:  # out of memory or disk too: the arm is lost, not the race
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         record = TrialRecord("failed", reason, Times(0.0), traceback=traceback.format_exc())
     timing = replace(record.timing, seconds=round(time.monotonic() - started, 3))
     whole = replace(record, timing=timing, processor=record.processor or kind())
     return keep_trial(store, spec, whole, state)
+
+
+def _fitting(known: TrialRecord, trial: Trial, task: Task, where: str) -> TrialRecord:
+    """Return a kept record whose outcomes are those of the trial's test split, one per item.
+
+    Raises:
+        StoreError: they are of another task or number.
+    """
+    if not known.is_ok or not trial.test_items:
+        return known
+    items = len(task.held_out("test", trial.test_items))
+    lengths = [outcomes.of for outcomes in (*known.scores.values(), known.raw) if outcomes is not None]
+    lengths += [len(known.answers)] if known.answers else []
+    if list(known.scores) != [task.name] or set(lengths) != {items}:
+        raise StoreError(
+            f"{where} is no record of a trial (it must have the outcomes of {items} items of {task.name}); move it "
+            "away to run the trial again."
+        )
+    return known
+
+
+def take_over(adaptation: Adaptation, store: Store, spec: dict[str, Any]) -> None:
+    """Load the tensors that are kept with the record of ``spec``.
+
+    Raises:
+        StoreError: they are gone, not what was written, or those of another adaptation.
+    """
+    state = store.state(spec)
+    wanted, found = ({name: tuple(x.shape) for name, x in one.items()} for one in (adaptation.state(), state))
+    if wanted != found:
+        raise StoreError(
+            f"{store.where(spec)}: its tensors are gone or are those of another adaptation; move its folder away to "
+            "run the trial again."
+        )
+    adaptation.load(state)
 
 
 def _execute(
@@ -216,7 +251,7 @@ def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptati
         elsewhere_nats=_finite(elsewhere.loss_nats),
         prefix_mass=prefix_mass(model, adaptation, items[:16], reading),
         samples=tuple(
-            {"prompt": _text(item.prompt), "target": _text(item.target), "answer": answer}
+            {"prompt": as_shown(item.prompt), "target": as_shown(item.target), "answer": answer}
             for item, answer in zip(items, shown, strict=False)
         ),
     )
@@ -289,7 +324,8 @@ def prefix_mass(
     return tuple(tuple(round(float(head[kept].mean()), 6) for head in layer) for layer in mass.float().cpu())
 
 
-def _text(text: Text | Messages) -> str:
+def as_shown(text: Text | Messages) -> str:
+    """Return what a person sees of a prompt or target: the text, the turns line by line, or the ids."""
     if isinstance(text, str):
         return text
     if text and isinstance(text[0], Message):

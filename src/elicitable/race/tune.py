@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elicitable.cache import check_seal
 from elicitable.diagnosis.intervals import interval
 from elicitable.errors import InputError, StoreError, TrainingDivergedError
 from elicitable.methods.adapter import write_adapter
@@ -30,8 +31,9 @@ from elicitable.models.load import load
 from elicitable.race.pace import Pace, check_count, pace_for
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
-from elicitable.race.trial import elsewhere_nats
+from elicitable.race.trial import elsewhere_nats, take_over
 from elicitable.records.folder import CONFIGURATIONS, RECORD, written_whole
+from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.store import Record, Store, identity
 from elicitable.records.trial import TrialRecord, keep_trial, kept_trial, record_of_fit
@@ -40,6 +42,7 @@ from elicitable.tasks.catalog import task_from
 from elicitable.training.checkpoint import Checkpoint
 from elicitable.training.evaluate import evaluate
 from elicitable.training.loop import Plan, prepared, reading_of, train
+from elicitable.untrusted import read_object
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -57,6 +60,7 @@ class Tuned:
     record: dict[str, Any]
 
 
+@alone_in_out
 def tune(
     model: Any,
     task: Any,
@@ -206,7 +210,8 @@ class _Tuning:
             return None
         record = _record_in(folder)
         if record.get("identity") == identity(self.spec()):
-            return record if any((folder / name).exists() for name in CONFIGURATIONS if name != RECORD) else None
+            # without a seal, whoever wrote it was stopped in between: it is written again
+            return record if check_seal(folder, "Move its files away to write them again.") else None
         raise StoreError(f"{folder} holds {_other(record, self.spec())}; choose another --out. Nothing was changed.")
 
     def _swept(self) -> dict[float, tuple[float, float]]:
@@ -252,7 +257,7 @@ class _Tuning:
         spec, adaptation = self._spec_of(plan), self._built()
         known = kept_trial(self.store, spec)
         if known is not None:
-            adaptation.load(self.store.state(spec))
+            take_over(adaptation, self.store, spec)
             return adaptation, known
         self.reporter.begin(self.recipe.name, f"at {rate:g}", 0, 1)
         checkpoint = self._checkpoint(spec)
@@ -368,10 +373,9 @@ def _worth(swept: TrialRecord) -> tuple[float, float] | None:
 
 def _record_in(folder: Path) -> Record:
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(folder / RECORD)
+    except InputError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _other(record: Record, spec: dict[str, Any]) -> str:

@@ -5,20 +5,23 @@ The race and the laboratory keep the same record, made from a fit by the same fu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from elicitable.errors import InputError, StoreError
 from elicitable.records.schema import from_plain, to_plain
-from elicitable.records.store import Store
+from elicitable.records.store import DIGEST, STATE_DIGEST, Store
 from elicitable.values import Budget, CurvePoint, Effort, Score
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Status = Literal["ok", "diverged", "failed", "skipped", "untestable"]
-_OF_THE_STORE = ("version", "spec")  # keys that the store adds to a record and checks itself
+_OF_THE_STORE = ("version", "spec", DIGEST, STATE_DIGEST)  # keys that the store adds to a record and checks itself
+_HEXADECIMAL = re.compile(r"[0-9a-f]+")
+MOST_ITEMS = 10_000_000  # of one split: outcomes that claim more are no outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,10 @@ class Outcomes:
 
     def __post_init__(self) -> None:
         """Raise InputError where the three numbers contradict one another."""
-        try:
-            number = int(self.bits, 16)
-        except ValueError as error:
-            raise InputError(f"bits must be a hexadecimal number, not {self.bits!r}") from error
-        if self.of < 1 or not 0 <= number < 1 << self.of or number.bit_count() != self.right:
+        if not _HEXADECIMAL.fullmatch(self.bits):
+            raise InputError(f"bits must be a hexadecimal number, not {self.bits[:40]!r}")
+        number = int(self.bits, 16)
+        if not 1 <= self.of <= MOST_ITEMS or number.bit_length() > self.of or number.bit_count() != self.right:
             raise InputError(f"bits do not say that {self.right} of {self.of} items are right")
 
     @classmethod

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from elicitable.report import notation, phrases, standing
+from elicitable.untrusted import in_one_line
 from elicitable.values import ArmResult, Verdict
 
 GAP = 2
@@ -89,13 +90,12 @@ def warnings_of(verdict: Verdict) -> tuple[str, ...]:
 
 
 def plain(text: str) -> str:
-    """Write ``text`` on one line without control characters, so that no file can move the cursor or colour the screen.
+    r"""Write ``text`` on one line with its control characters written out, so that no file can act on the screen.
 
-    >>> plain("two\\nlines \\x1b[31mred")
-    'two lines [31mred'
+    >>> print(plain("two\nlines \x1b[31mred"))
+    two lines \u001b[31mred
     """
-    shown = "".join(letter if letter.isprintable() else " " for letter in text)
-    return " ".join(shown.split())
+    return in_one_line(text)
 
 
 def _print_list(console: Console, title: str, lines: Iterable[str], style: str = "bold") -> None:

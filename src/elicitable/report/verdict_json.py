@@ -35,6 +35,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "answer": verdict.answer,
         "arms": [_arm_to_json(arm) for arm in verdict.arms],
         "provenance": plain_json(verdict.provenance),
+        "items": plain_json(verdict.items),
     }
 
 
@@ -60,6 +61,7 @@ def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
         answer=fields.take("answer", _text),
         arms=fields.take("arms", _many(_arm_from_json)),
         provenance=fields.take("provenance", _mapping),
+        items=fields.take("items", _many(_pair)),
     )
     fields.finish()
     return verdict
@@ -250,6 +252,13 @@ def _text(value: Any, place: str) -> str:
     if not isinstance(value, str):
         raise _refuse(place, "a text", value)
     return value
+
+
+def _pair(value: Any, place: str) -> tuple[str, str]:
+    texts = _many(_text)(value, place)
+    if len(texts) != 2:
+        raise _refuse(place, "a prompt and a target", value)
+    return texts[0], texts[1]
 
 
 def _count(value: Any, place: str) -> int:

@@ -79,7 +79,13 @@ def _ipc(file: Any) -> tuple[Any, Iterator[Any]]:
         file.seek(0)
         found = pyarrow.ipc.open_stream(file)
         whole = iter(found)
-    return found.schema, (batch.slice(start, _ROWS) for batch in whole for start in range(0, batch.num_rows, _ROWS))
+    return found.schema, (part for batch in whole for part in _slices(batch))
+
+
+def _slices(batch: Any) -> Iterator[Any]:
+    """Yield parts of a batch once its offsets are known to fit: Arrow itself takes a file's word for them."""
+    batch.validate(full=True)
+    yield from (batch.slice(start, _ROWS) for start in range(0, batch.num_rows, _ROWS))
 
 
 def _is_read(kind: Any) -> bool:
