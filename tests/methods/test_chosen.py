@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+import elicitable as el
 from elicitable.methods.base import Adaptation, Method
 from elicitable.methods.catalog import method_named
 from elicitable.methods.instructions import bank, edits, proposals, sentence
 from elicitable.methods.swaps import swapped_ids, swapped_texts, written
 from elicitable.models.layout import PLAIN
 from elicitable.models.model import Model
+from elicitable.race.marking import Marking
 from elicitable.race.trial import Trial, _choose
 from elicitable.records.trial import TrialRecord
 from elicitable.rng import generator
-from elicitable.training.loop import Plan
+from elicitable.training.loop import Plan, reading_of
 from elicitable.values import Item
 
 Build = Callable[..., Model]
@@ -189,3 +191,23 @@ def test_a_model_proposes_and_what_it_costs_is_said(model: Model, monkeypatch: p
     assert len(set(asked)) == len(asked)
     assert "Input: " in asked[0]
     assert "Output: a" in asked[0] + asked[1]
+
+
+def test_the_last_few_are_compared_by_the_rule_that_each_would_get(model: Model) -> None:
+    task = Letters()
+    marking = Marking.of(model, task)
+    best, record = chosen(model, "prompt", task, marking=marking, passes=1_200)
+    plain, _ = chosen(model, "prompt", task, passes=1_200 - 4 * 24)
+    items = task.held_out("validation", 24)
+
+    def estimate(setting: dict[str, Any]) -> float:
+        context = method_named("prompt").from_setting(model, setting, PLAIN)
+        context.fit(model, items)
+        with el.use(model, context):
+            return marking.estimate(model, task, items, reading_of(Plan(0.0, 1), context))
+
+    finalists = [one["setting"] for one in record.tried if one["items"] == 24][:4]
+    assert len(finalists) == 4
+    assert estimate(best.setting) == max(map(estimate, finalists)) >= estimate(plain.setting)
+    assert record.effort is not None
+    assert record.effort.passes <= 1_200

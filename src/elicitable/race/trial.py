@@ -19,7 +19,7 @@ from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, Start
 from elicitable.models.speed.processor import kind
 from elicitable.race.marking import Marked, Marking
-from elicitable.race.search import Choosing, Purse, passes_for
+from elicitable.race.search import FINALISTS, Choosing, Purse, passes_for
 from elicitable.records.store import Store
 from elicitable.records.trial import Outcomes, Times, TrialRecord, keep_trial, kept_trial, record_of_fit
 from elicitable.rng import generator
@@ -176,7 +176,9 @@ def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, TrialRe
     """The best candidate on validation that the passes and seconds allotted lead to."""
     items = task.held_out("validation", trial.plan.validation_items)
     deadline = time.monotonic() + trial.plan.seconds if trial.plan.seconds else math.inf
-    purse = Purse(trial.passes or passes_for(model.tokenizer), deadline)
+    passes, last = trial.passes or passes_for(model.tokenizer), FINALISTS * len(items)
+    is_ruled = trial.marking is not None and bool(task.labels()) and passes >= 4 * last
+    purse = Purse(passes - last if is_ruled else passes, deadline)
     choosing = Choosing(
         lambda candidate, some: _scored(trial, model, task, candidate, some),
         items,
@@ -187,7 +189,8 @@ def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, TrialRe
     stopped = choosing.run(search)
     if not choosing.best:
         raise ElicitableError(f"{trial.method.name} has no candidates for {task.name} on {model.name}")
-    best, effort = choosing.best[0], choosing.effort()
+    best = _best_by_rule(trial, model, task, choosing, items) if is_ruled else choosing.best[0]
+    effort = choosing.effort()
     return best.adaptation, TrialRecord(
         "ok",
         stopped,
@@ -198,6 +201,27 @@ def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, TrialRe
         tried_count=effort.candidates,
         effort=effort,
     )
+
+
+def _best_by_rule(trial: Trial, model: Model, task: Task, choosing: Choosing, items: Sequence[Item]) -> Tried:
+    """Compare the finalists by the rule that each of them would get; the one with the best plain score on a tie.
+
+    Where time has run out the best plain score decides.
+    """
+    assert trial.marking is not None
+    finalists = [one for one in choosing.best if one.items == len(items)][:FINALISTS]
+    choosing.purse.passes += FINALISTS * len(items)
+    found: list[float] = []
+    for one in finalists if len(finalists) > 1 else ():
+        if choosing.left < len(items):
+            return choosing.best[0]
+        since = time.monotonic()
+        one.adaptation.fit(model, items)
+        with torch.no_grad(), prepared(model, one.adaptation) as refresh:
+            refresh()
+            found.append(trial.marking.estimate(model, task, items, reading_of(trial.plan, one.adaptation)))
+        choosing.purse.pay(len(items), since)
+    return finalists[found.index(max(found))] if found else choosing.best[0]
 
 
 def _told(one: Tried) -> dict[str, Any]:
