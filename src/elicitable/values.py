@@ -150,10 +150,11 @@ class Budget:
 class Effort:
     """What a method that is chosen tried before its best candidate was taken; scores are those on validation.
 
-    Of ``offered`` candidates ``candidates`` were scored, in ``passes`` (one is one item read once, those that were
-    read to find candidates included) and ``seconds``. The best one was scored on ``items`` items and has ``best``;
-    ``median`` is the median score of all, each on the items that it was scored on. ``origins`` says where candidates
-    came from, and for each such place how many were scored and the best score.
+    Of ``offered`` candidates ``candidates`` were scored, in ``passes`` and ``seconds``. A pass is one item read once;
+    those that were read to find candidates are included, and an item about which a model thinks first counts as 16.
+    The best one was scored on ``items`` items and has ``best``; ``median`` is the median score of all, each on the
+    items that it was scored on. ``origins`` says where candidates came from, and for each such place how many were
+    scored and the best score.
     """
 
     candidates: int

@@ -180,17 +180,27 @@ def test_a_model_proposes_and_what_it_costs_is_said(model: Model, monkeypatch: p
 
     asked: list[str] = []
 
-    def writes(writer: Model, question: str) -> str:
-        asked.append(question)
-        return f"Say which letter is number {len(asked) // 2}."
+    def writes(writer: Model, questions: list[str]) -> list[str]:
+        asked.extend(questions)
+        return [f"Say which letter is number {nth // 2}." for nth in range(len(questions))]
 
     monkeypatch.setattr(instructions, "_written", writes)
     texts, passes = proposals(model, None, Letters(), 0)
-    assert texts == [f"Say which letter is number {nth}.\n\n" for nth in range(5)]
-    assert passes == len(asked) * 6
-    assert len(set(asked)) == len(asked)
-    assert "Input: " in asked[0]
-    assert "Output: a" in asked[0] + asked[1]
+    assert texts == [f"Say which letter is number {nth}.\n\n" for nth in range(4)]
+    assert passes == 8 * 5 + 48
+    assert len(set(asked)) == len(asked) == 8
+    assert all("Input: " in one and "Output: " in one for one in asked)
+
+
+def test_what_a_model_writes_together_is_what_it_writes_alone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    from elicitable.methods import instructions
+
+    monkeypatch.setattr(instructions, "MOST_TOKENS", 6)
+    questions = ["say a:", "which letter is this:", "b:"]
+    together = instructions._written(model, questions)
+    assert together == [instructions._written(model, [one])[0] for one in questions]
+    assert all(together)
+    assert instructions._written(model, ["a" * 60]) == []  # the model has 64 positions
 
 
 def test_the_last_few_are_compared_by_the_rule_that_each_would_get(model: Model) -> None:

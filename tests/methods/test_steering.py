@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ import elicitable as el
 from elicitable.errors import InputError
 from elicitable.methods.base import WIDEST, Schedule
 from elicitable.methods.steering import Steering
+from elicitable.models.model import Model
 
 from .conftest import fresh_model
 
@@ -16,15 +19,29 @@ from .conftest import fresh_model
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_it_adds_the_vector_behind_its_layer_and_nowhere_else(name: str) -> None:
     model = fresh_model(name)
-    ids = torch.tensor([[12, 40, 5, 6]])
     steering = Steering().build(model, layer=0)
+    plain = streams(model)
     with torch.no_grad():
-        plain = model(input_ids=ids, output_hidden_states=True).hidden_states
         steering.vector.copy_(torch.linspace(-1, 1, model.anatomy.d_model, dtype=torch.float64))
-        with el.use(model, steering):
-            steered = model(input_ids=ids, output_hidden_states=True).hidden_states
+    with el.use(model, steering):
+        steered = streams(model)
     assert torch.equal(steered[0], plain[0])
     assert (steered[1] - plain[1] - steering.vector).abs().max() < 1e-14  # one addition in float64, of numbers below 4
+
+
+@torch.no_grad()
+def streams(model: Model) -> list[torch.Tensor]:
+    """What every layer receives."""
+    seen: list[torch.Tensor] = []
+
+    def keep(module: Any, args: Any, kwargs: Any) -> None:
+        seen.append((args[0] if args else kwargs["hidden_states"]).clone())
+
+    hooks = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in model.anatomy.blocks]
+    model(input_ids=torch.tensor([[12, 40, 5, 6]]))
+    for hook in hooks:
+        hook.remove()
+    return seen
 
 
 def test_a_layer_that_is_not_there_is_refused() -> None:

@@ -86,6 +86,11 @@ class Adaptation:
         """Where the model thinks before it answers, the text behind which its answer stands; else empty."""
         return str(self.setting.get("marker", ""))
 
+    @property
+    def price(self) -> int:
+        """How many item-passes of a search one item counts as: 1, or what is written besides where it thinks first."""
+        return THINKING if self.marker else 1
+
     def asked(self, model: Model, items: Sequence[Item]) -> Sequence[Item]:
         """Return the items as they are read with it: with worked examples of their own, or another question."""
         return items
@@ -136,6 +141,7 @@ class Adaptation:
         return f"{self.kind}({inside})"
 
 
+THINKING = 16  # item-passes that a few hundred written tokens count as
 WIDEST = 3  # rates that are tried beyond either end of a method's range
 
 

@@ -73,6 +73,7 @@ ADDITIONS = (
     "Read it twice.",
 )
 PROPOSALS, SHOTS, MOST_TOKENS, MOST_CHARACTERS = 8, 5, 48, 400
+PROPOSED_PASSES = PROPOSALS * SHOTS + MOST_TOKENS  # a written token costs about as much as a short item that is read
 ASKED = (
     "I gave a friend an instruction and {count} inputs. The friend read the instruction and wrote an output for every "
     "one of the inputs. Here are the pairs of input and output:\n\n{pairs}\n\n"
@@ -125,13 +126,10 @@ def proposals(model: Model, proposer: str | None, task: Task, seed: int) -> tupl
     What is no sentence, or is far too long, is left out; so small models may propose nothing.
     """
     writer = model if proposer is None else proposing(proposer)
-    found: list[str] = []
-    for nth in range(PROPOSALS):
-        items = task.sample(SHOTS, generator(seed, "proposals", nth))
-        text = sentence(_written(writer, _question(items, has_template(writer))))
-        if text and text + END not in found:
-            found.append(text + END)
-    return found, PROPOSALS * (SHOTS + 1)
+    drawn = [task.sample(SHOTS, generator(seed, "proposals", nth)) for nth in range(PROPOSALS)]
+    said = _written(writer, [_question(items, has_template(writer)) for items in drawn])
+    found = dict.fromkeys(text + END for text in map(sentence, said) if text)
+    return list(found), PROPOSED_PASSES
 
 
 @lru_cache(maxsize=1)
@@ -163,20 +161,22 @@ def plain(item: Item) -> str:
 
 
 @torch.no_grad()
-def _written(model: Model, question: str) -> str:
-    """What ``model`` writes by greedy decoding when it is asked."""
+def _written(model: Model, questions: Sequence[str]) -> list[str]:
+    """What ``model`` writes by greedy decoding when it is asked; nothing where its positions do not reach."""
     is_chat = has_template(model)
-    text = render(model.tokenizer, [Message("user", question)]) if is_chat else question
-    ids = model.ids(text)
-    ids = ids if is_chat else torch.cat([model.ids(model.start_ids()), ids], dim=1)
-    room = model.anatomy.trained_positions
-    if room is not None and ids.shape[1] + MOST_TOKENS > room:
-        return ""
+    texts = [render(model.tokenizer, [Message("user", one)]) if is_chat else one for one in questions]
+    start = [] if is_chat else model.start_ids()
+    rows = [[*start, *model.ids(text).flatten().tolist()] for text in texts]
+    width, room = max(map(len, rows)), model.anatomy.trained_positions
+    if room is not None and width + MOST_TOKENS > room:
+        return []
+    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
     eos: Any = getattr(model.tokenizer, "eos_token_id", None)
     out = model.hf.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=MOST_TOKENS, do_sample=False, pad_token_id=eos or 0
+        ids, attention_mask=mask, max_new_tokens=MOST_TOKENS, do_sample=False, pad_token_id=eos or 0
     )
-    return str(model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    return [str(model.tokenizer.decode(row[width:], skip_special_tokens=True)) for row in out]
 
 
 def sentence(text: str) -> str:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from elicitable.tasks.base import Task
 
 COUNTS = (4, 8, 2, 16, 1)
-POOL = 256  # training texts to choose from
+POOL, FEW = 256, 32  # training texts to choose from, and for a first look
 LONGEST = 1_024  # tokens of an item's examples together
 READ = 256  # tokens of a text that its state is made of
 
@@ -195,12 +195,22 @@ class Nearest(Method):
         return self.build(model, layout=own, **given)
 
     def search(self, model: Model, task: Task, seed: int, layouts: Sequence[Layout] = (), **options: Any) -> Search:
-        """Look for how many, in the layouts that differ in the chat template, and whether as many of every label."""
-        pool = Pool(model, task.sample(POOL, generator(seed, "pool")))
+        """Look for how many, in the layouts that differ in the chat template, and whether as many of every label.
+
+        The pool is as large as its states are affordable, 256 texts at most.
+        """
         room = min(LONGEST, room_of(model))
         is_text = model.tokenizer is not None
         chats = {one.chat: one for one in reversed(readable(task, layouts))} if is_text else {False: PLAIN}
         ways = (False, True) if task.labels() else (False,)
+        drawn = task.sample(POOL, generator(seed, "pool"))
+        few = Pool(model, drawn[:FEW])  # a first look, which also tells what a larger pool would take
+        first = next(iter(reversed(chats.values())))
+        looks = [self.build(model, k=1, room=room, layout=first if is_text else None, pool=few)]
+        found = yield Offer(looks if min(few.lengths) <= room else [], f"nearest of {FEW}", passes=len(few.items))
+        if not found.best:
+            return
+        pool = Pool(model, drawn[: max(FEW, min(POOL, found.left // 4))])
         offered = [
             self.build(model, k=k, even=even, room=room, layout=layout if is_text else None, pool=pool)
             for k in COUNTS
@@ -208,4 +218,4 @@ class Nearest(Method):
             for even in ways
             for layout in reversed(chats.values())
         ]
-        yield Offer(offered, "nearest", passes=len(pool.items))
+        yield Offer(offered, f"nearest of {len(pool.items)}", passes=len(pool.items))

@@ -13,7 +13,7 @@ from torch import Tensor
 from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
-from elicitable.methods.instructions import bank, edits, proposals
+from elicitable.methods.instructions import PROPOSED_PASSES, bank, edits, proposals
 from elicitable.methods.search import Found, Offer, Search
 from elicitable.methods.swaps import swapped_ids, swapped_texts
 from elicitable.models.capture import capture_tokens
@@ -177,10 +177,10 @@ class Prompt(Method):
         found = yield texts.offer(bank(task), layouts[:1], "bank")
         if len(layouts) > 1:
             found = yield texts.offer(_texts(found)[:BEST], layouts[1:], "bank, laid out otherwise")
-        if task.labels() is None:
-            found = yield texts.offer([THINK], layouts, "thinking first", tail=TAIL, marker=MARKER)
         best = _best_layout(found, layouts)
-        said, passes = proposals(model, proposer, task, seed) if found.left > A_ROUND * ROUNDS else ([], 0)
+        if task.labels() is None:
+            found = yield texts.offer([THINK], [best], "thinking first", tail=TAIL, marker=MARKER)
+        said, passes = proposals(model, proposer, task, seed) if found.left > 4 * PROPOSED_PASSES else ([], 0)
         found = yield replace(texts.offer(said, [best], f"proposed by {proposer or model.name}"), passes=passes)
         for nth in range(ROUNDS):
             found = yield texts.edits(found, generator(seed, "edits", nth), by_slopes=nth % 2 == 0)

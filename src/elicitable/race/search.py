@@ -39,16 +39,17 @@ class Purse:
     passes: int
     deadline: float = math.inf
     spent: int = 0
-    seconds: float = 0.0  # in which ``spent`` passes were made
+    timed: int = 0  # of them, those that are timed, and the seconds that they took
+    seconds: float = 0.0
 
     @property
     def left(self) -> int:
         """Item-passes that are still affordable."""
         by_number = self.passes - self.spent
-        if math.isinf(self.deadline) or not self.spent:
+        if math.isinf(self.deadline) or not self.timed:
             return max(0, by_number)
         seconds = max(0.0, self.deadline - time.monotonic())
-        return max(0, min(by_number, int(seconds * self.spent / max(self.seconds, 1e-9))))
+        return max(0, min(by_number, int(seconds * self.timed / max(self.seconds, 1e-9))))
 
     @property
     def is_late(self) -> bool:
@@ -58,6 +59,7 @@ class Purse:
     def pay(self, passes: int, since: float) -> None:
         """Take note of ``passes`` that were made from ``since`` on."""
         self.spent += passes
+        self.timed += passes
         self.seconds += time.monotonic() - since
 
 
@@ -94,6 +96,7 @@ class Choosing:
         self._score, self._items, self._gradient = score, list(items), gradient
         self._tried: list[_Standing] = []
         self._is_cut = False
+        self._price = 1  # of an item, for the candidates that are looked at
 
     @property
     def best(self) -> list[Tried]:
@@ -122,6 +125,7 @@ class Choosing:
         offer = next(search, None)
         while offer is not None:
             self._take(offer)
+            self._price = 1
             if self.left < self._cost(1, 0):
                 break
             try:
@@ -137,6 +141,7 @@ class Choosing:
         standing = [_Standing(candidate, offer.origin) for candidate in offer.candidates]
         self.offered += len(standing)
         self.purse.spent += offer.passes
+        self._price = max((candidate.price for candidate in offer.candidates), default=1)
         whole = len(self._items)
         if standing and not self._tried:
             self._look(standing[0], whole)
@@ -160,7 +165,7 @@ class Choosing:
             score = self._score(one.adaptation, new)
             one.correct += score.correct
             one.nats += math.inf if math.isnan(score.loss_nats) else score.loss_nats * len(new)
-            self.purse.pay(len(new), since)
+            self.purse.pay(len(new) * one.adaptation.price, since)
 
     def _first_look(self, candidates: int) -> int:
         """So many items that at least a few candidates are looked at, where little can be spent."""
@@ -194,7 +199,7 @@ class Choosing:
             more = min(2 * items, whole) - items
             candidates = min(candidates, max(FINALISTS, -(-candidates // 2)))
             cost, items = cost + candidates * more, items + more
-        return cost
+        return cost * self._price
 
     def effort(self) -> Effort:
         """Say what was tried."""
