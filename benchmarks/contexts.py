@@ -29,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import elicitable as el
 from elicitable.methods.base import Adaptation, Method, Schedule
+from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import method_named
 from elicitable.methods.examples import Examples, draw
 from elicitable.methods.instructions import bank
@@ -36,8 +37,9 @@ from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.prompt import Prompt, readable, room_of
 from elicitable.methods.search import Offer, Search
 from elicitable.methods.soft_prompt import SoftPrompt
-from elicitable.models.layout import Layout
+from elicitable.models.layout import Layout, layout_for
 from elicitable.models.model import Model
+from elicitable.race.contest import LONGEST
 from elicitable.tasks.base import Task
 from elicitable.tasks.memory import memory_task
 from elicitable.tasks.movie_reviews import load_table
@@ -100,6 +102,32 @@ class OldPrefix(KVPrefix):
     """From the vocabulary, at the rates of before."""
 
     name, schedule = "kv-prefix-before", Schedule(OLD_RATES)
+
+
+class StartedSoftPrompt(SoftPrompt):
+    """From the embeddings of the last tokens of the examples that were chosen."""
+
+    name = "soft-prompt-from-examples"
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+
+    def start(self, model: Model) -> dict[str, Any]:
+        """As many of the last tokens as the budget has virtual ones."""
+        return {"init": "text", "text": self.ids[-self.fitting(model, default_budget(model), LONGEST).size :]}
+
+
+class StartedPrefix(KVPrefix):
+    """From the keys and values of the last tokens of the examples that were chosen (as in arXiv 2507.04221)."""
+
+    name = "kv-prefix-from-examples"
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+
+    def start(self, model: Model) -> dict[str, Any]:
+        """As many of the last tokens as the budget has virtual ones."""
+        return {"init": "text", "text": self.ids[-self.fitting(model, default_budget(model), LONGEST).size :]}
 
 
 BEFORE: tuple[Method, ...] = (OldPrompt(), OldExamples(), OldSoftPrompt(), OldPrefix())
@@ -182,17 +210,28 @@ def arms() -> list[tuple[str | Method, str]]:
     return [*((name, "both") for name in BOTH), *apart, (AFTER[2], "after")]
 
 
+def started(model: Model, chosen: Any) -> list[tuple[str | Method, str]]:
+    """The trained contexts that start from the examples that were chosen."""
+    if chosen.status != "ok":
+        return []
+    ids = Examples().from_setting(model, chosen.setting, layout_for(model)).ids.flatten().tolist()
+    return [(StartedSoftPrompt(ids), "after"), (StartedPrefix(ids), "after")]
+
+
 def run(model: Model, name: str, task: Any, asked: argparse.Namespace, until: float) -> None:
     """All arms of one task, each alone, and then the verdicts on what there is."""
     done: list[tuple[str | Method, str]] = []
-    for method, when in arms():
+    coming = arms()
+    while coming:
+        method, when = coming.pop(0)
         called = method if isinstance(method, str) else method.name
         if (asked.arms and called not in asked.arms) or time.monotonic() > until:
             continue
-        started = time.monotonic()
+        begun = time.monotonic()
         [arm] = raced(model, name, task, [method], asked).arms
-        print(told(name, called, arm, when, time.monotonic() - started), flush=True)
+        print(told(name, called, arm, when, time.monotonic() - begun), flush=True)
         done.append((method, when))
+        coming += started(model, arm) if called == AFTER[1] else []
     for when in ("before", "after"):
         methods = [method for method, its in done if its in (when, "both")]
         if len(methods) > len(BOTH):
