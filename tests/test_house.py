@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "diagnosis": {"errors", "values", "rng"},
     "records": GROUND,
     "experiments": {"errors", "values"},
-    "race": WORKING,
+    "race": WORKING | {"testing"},
     "lab": WORKING | {"experiments"},
     "report": {"errors", "values", "cache"},
     "testing": GROUND | {"models", "methods", "training"},

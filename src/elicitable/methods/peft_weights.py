@@ -6,6 +6,7 @@ and is put in for the length of a ``with``. So an adapter acts here exactly as i
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 
 from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.base import Adaptation
-from elicitable.methods.peft_config import peft_config
+from elicitable.methods.folders import read_config, read_tensors
+from elicitable.methods.peft_config import peft_config, peft_types
 from elicitable.models.graft import Graft
 
 if TYPE_CHECKING:
@@ -114,6 +116,27 @@ def read_weights(model: Model, folder: Path, config: dict[str, Any], tensors: di
         said = " ".join(str(error).split())
         raise InputError(f"{folder}: PEFT cannot put this {kind} adapter into {model.name}: {said}") from error
     return read
+
+
+@torch.no_grad()
+def peft_logits(model: Model, folder: Path, ids: Tensor) -> Tensor | None:
+    """Return the logits of PEFT's own reloaded model for ``ids`` (row, token); None where PEFT has no such type.
+
+    The model is a copy, and a vocabulary that has grown is grown there too.
+    """
+    from peft import PeftModel
+
+    config, tensors = read_config(folder), read_tensors(folder)
+    if config.get("peft_type") not in peft_types():
+        return None
+    copied = copy.deepcopy(model.hf)
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        _resize(copied, tensors)
+        theirs = PeftModel.from_pretrained(copied, folder, torch_device=str(model.device)).eval()
+        given = {"task_ids": ids.new_zeros(len(ids))} if config["peft_type"] == "MULTITASK_PROMPT_TUNING" else {}
+        logits: Tensor = theirs(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits
+    return logits[:, -ids.shape[1] :]
 
 
 def _load(peft: Any, tensors: Mapping[str, Tensor]) -> None:
