@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "check": "elicitable.race.check",
     "context": "elicitable.methods.catalog",
     "load": "elicitable.models.load",
     "tune": "elicitable.race.tune",
@@ -23,7 +24,7 @@ _HOMES = {
     "watch": "elicitable.microscope.watch",
 }
 
-__all__ = ["__version__", "context", "errors", "load", "tune", "use", "verdict", "watch"]
+__all__ = ["__version__", "check", "context", "errors", "load", "tune", "use", "verdict", "watch"]
 
 
 def __getattr__(name: str) -> Any:

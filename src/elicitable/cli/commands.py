@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from elicitable import __version__
+from elicitable.cli.check import check
 from elicitable.cli.construct.commands import CONSTRUCTIONS
 from elicitable.cli.inspect import inspect
 from elicitable.cli.lists import methods, models, scores, tasks
@@ -24,6 +25,7 @@ from elicitable.errors import InputError, UnknownNameError
 COMMANDS: tuple[Callable[..., None], ...] = (
     verdict,
     tune,
+    check,
     inspect,
     prune,
     pretrain,

@@ -106,7 +106,8 @@ class Adaptation:
             StoreError: the folder cannot be written to.
         """
         config, tensors = self.folder_form(model)
-        folders.write_adapter_files(folder, folders.of_base(model.source or model.name) | config, tensors)
+        base = folders.of_base(model.source or model.name)
+        folders.write_adapter_files(folder, base | config, tensors, model.fingerprint)
 
     def budget(self) -> Budget:
         """The three budgets: numbers trained, bytes stored, keys paid per layer."""

@@ -80,8 +80,14 @@ def _places(hf: nn.Module) -> dict[str, tuple[nn.Parameter, list[tuple[nn.Module
         for attribute, parameter in module._parameters.items():
             if parameter is not None:
                 holders.setdefault(id(parameter), []).append((module, attribute))
-    # a LoRA that is in use has put its layers around the linear ones
-    return {name.replace(".base_layer", ""): (p, holders[id(p)]) for name, p in hf.named_parameters()}
+    return {_unwrapped(name): (p, holders[id(p)]) for name, p in hf.named_parameters()}
+
+
+def _unwrapped(name: str) -> str:
+    """Return the name that a parameter has where no adapter of PEFT's stands around its module."""
+    for wrap in (".base_layer", ".original_module", ".token_adapter"):
+        name = name.replace(wrap, "")
+    return name
 
 
 class Full(Method):

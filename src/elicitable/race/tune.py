@@ -1,7 +1,8 @@
 """Train one method on a task and write an adapter folder that PEFT loads.
 
     out/
-      adapter_config.json, adapter_model.safetensors   the adapter; elicitable.json what was measured on it
+      adapter_config.json, adapter_model.safetensors   the adapter; elicitable.json what was measured on it, and
+                                                       whether it is sound (the quick half of ``elicitable check``)
       trials/                                          the runs of the sweep and the long run, as in a race
       running/                                         the checkpoint of the long run while it lasts
 
@@ -28,6 +29,7 @@ from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import load
+from elicitable.race.check import check
 from elicitable.race.pace import Pace, check_count, pace_for
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
@@ -317,6 +319,7 @@ class _Tuning:
             "keys_per_layer": budget.keys_per_layer,
             "setting": adaptation.setting,
             "base_elsewhere_nats": elsewhere_nats(self.model),
+            "checks": [asdict(one) for one in check(self.model, adaptation, quick=True).findings],
         }
 
     def _told(self, swept: dict[float, tuple[float, float]], rate: float, fit: TrialRecord) -> Record:
