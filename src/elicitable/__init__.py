@@ -15,13 +15,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "context": "elicitable.methods.catalog",
     "load": "elicitable.models.load",
+    "read": "elicitable.deploy.artefact",
     "tune": "elicitable.race.tune",
-    "use": "elicitable.models.inject",
+    "use": "elicitable.deploy.use",
     "verdict": "elicitable.race.contest",
-    "watch": "elicitable.microscope.watch",
+    "watch": "elicitable.deploy.use",
 }
 
-__all__ = ["__version__", "context", "errors", "load", "tune", "use", "verdict", "watch"]
+__all__ = ["__version__", "context", "errors", "load", "read", "tune", "use", "verdict", "watch"]
 
 
 def __getattr__(name: str) -> Any:

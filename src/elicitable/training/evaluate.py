@@ -176,13 +176,28 @@ def _label_rows(model: Model, items: Sequence[Item], labels: Sequence[str], read
 def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> list[Answer]:
     """What the model answers to each item: the best label, or what it writes until it ends its answer.
 
-    Free-running answers stop at twice the length of the item's own, and 32 tokens at least; then ``has_ended`` is
-    False. Without a tokenizer nothing ends an answer, and it is as long as the item's own.
+    Free-running answers stop at twice the length of the longest of the items' own, and 32 tokens at least
+    (:func:`longest_answer`); then ``has_ended`` is False. Without a tokenizer nothing ends an answer, and it is as long
+    as the item's own.
     """
     if labels is not None:
         nats, _ = label_nats(model, items, labels, reading)
         best = nats.argmin(-1).tolist()
         return [Answer((item.choices or labels)[place], (), True) for item, place in zip(items, best, strict=True)]
     rows = _rows(model, items, reading)
-    most = [len(row.answer) if model.tokenizer is None else max(LEAST, 2 * len(row.answer)) for row in rows]
-    return generate(model, rows, reading.layout, most, reading.batch)
+    if model.tokenizer is None:
+        return generate(model, rows, reading.layout, [len(row.answer) for row in rows], reading.batch)
+    return generate(model, rows, reading.layout, _longest(rows), reading.batch)
+
+
+def longest_answer(model: Model, items: Sequence[Item], reading: Reading) -> int:
+    """Return how many tokens an answer to one of ``items`` may have before it is said not to end.
+
+    It is the same for all of them: how long an answer may be must not depend on how long the right one is.
+    """
+    rows = _rows(model, items, reading)
+    return max(len(row.answer) for row in rows) if model.tokenizer is None else _longest(rows)
+
+
+def _longest(rows: Sequence[Row]) -> int:
+    return max(LEAST, 2 * max(len(row.answer) for row in rows))
