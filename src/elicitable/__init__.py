@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "context": "elicitable.methods.catalog",
     "load": "elicitable.models.load",
+    "predictor": "elicitable.deploy.predict",
     "read": "elicitable.deploy.artefact",
     "tune": "elicitable.race.tune",
     "use": "elicitable.deploy.use",
@@ -22,7 +23,7 @@ _HOMES = {
     "watch": "elicitable.deploy.use",
 }
 
-__all__ = ["__version__", "context", "errors", "load", "read", "tune", "use", "verdict", "watch"]
+__all__ = ["__version__", "context", "errors", "load", "predictor", "read", "tune", "use", "verdict", "watch"]
 
 
 def __getattr__(name: str) -> Any:

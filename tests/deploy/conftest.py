@@ -31,6 +31,7 @@ class Run:
     answer: Verdict
     model: Path
     test: Path
+    template: str | None = None
 
 
 def save_letters(folder: Path, is_rotary: bool = False) -> Path:
@@ -84,7 +85,7 @@ def race(place: Path, model: Path, rows: list[dict[str, str]], **options: Any) -
         out=place / "run",
         **options,
     )
-    return Run(place / "run", answer, model, test)
+    return Run(place / "run", answer, model, test, options.get("template"))
 
 
 @pytest.fixture(scope="session")
@@ -106,11 +107,29 @@ def written_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def digits_run(tmp_path: Path) -> Callable[..., Path]:
-    """A race on the smallest toy, in a folder."""
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Any]:
+    """``elicitable ARGS`` in an empty folder, in this process: exit code, standard output, standard error."""
+    from elicitable import cli
 
-    def run(**options: Any) -> Path:
-        el.verdict("toy:ascending", "descending", seeds=1, steps=3, test_items=40, out=tmp_path / "run", **options)
-        return tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["elicitable", *args])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def digits_run(tmp_path: Path) -> Callable[..., tuple[Verdict, Path]]:
+    """A race on the smallest toy, and its folder."""
+
+    def run(task: str = "ascending", **options: Any) -> tuple[Verdict, Path]:
+        folder = tmp_path / "run"
+        return el.verdict("toy:ascending", task, seeds=1, steps=3, test_items=40, out=folder, **options), folder
 
     return run

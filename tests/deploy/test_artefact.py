@@ -91,10 +91,10 @@ def test_the_base_of_an_adapter_is_a_path_that_plain_peft_finds(written_run: Any
         assert torch.allclose(found[:, -10:], logits(model, artefact), atol=1e-5), method
 
 
-def test_a_toy_has_a_folder_that_transformers_loads(digits_run: Callable[..., Path]) -> None:
+def test_a_toy_has_a_folder_that_transformers_loads(digits_run: Callable[..., Any]) -> None:
     from transformers import AutoModelForCausalLM
 
-    record = el.read(digits_run(methods=["zero-shot"])).record
+    record = el.read(digits_run("descending", methods=["zero-shot"])[1]).record
     assert record is not None
     assert record.base.path is not None
     model = el.load("toy:ascending")
@@ -103,12 +103,12 @@ def test_a_toy_has_a_folder_that_transformers_loads(digits_run: Callable[..., Pa
         assert torch.equal(alone(input_ids=model.ids([3, 1, 2, 0, 5])).logits, logits(model))
 
 
-def test_the_model_as_it_is_can_win_and_is_an_artefact_too(digits_run: Callable[..., Path]) -> None:
-    artefact = el.read(digits_run(methods=["zero-shot", "prompt"]))
+def test_the_model_as_it_is_can_win_and_is_an_artefact_too(digits_run: Callable[..., Any]) -> None:
+    artefact = el.read(digits_run("descending", methods=["zero-shot", "prompt"])[1])
     assert artefact.record is not None
     assert artefact.record.role == "best"  # nothing sorts the other way round
     assert artefact.record.form.ids
-    assert artefact.record.answer_tokens == 10
+    assert artefact.record.longest_answer == 10
 
 
 def test_the_same_race_writes_nothing_anew(tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ def test_a_model_folder_is_no_artefact(written_run: Any) -> None:
         el.read(written_run.model)
 
 
-def test_what_was_not_kept_is_named_with_what_was(digits_run: Callable[..., Path]) -> None:
-    run = digits_run(methods=["zero-shot", "prompt"], keep=["prompt", "zero-shot"])
+def test_what_was_not_kept_is_named_with_what_was(digits_run: Callable[..., Any]) -> None:
+    run = digits_run("descending", methods=["zero-shot", "prompt"], keep=["prompt", "zero-shot"])[1]
     with pytest.raises(UnknownNameError, match=r"'lora'.*Known: prompt, zero-shot. Keep it in the race: --keep"):
         el.read(run, "lora")
     shutil.rmtree(run / WINNER)
@@ -207,8 +207,8 @@ def test_what_was_not_kept_is_named_with_what_was(digits_run: Callable[..., Path
         ("form", {"kind": "generation", "columns": [], "main": "", "literals": ["", ""]}, "form.slots"),
     ],
 )
-def test_a_record_is_held_to_its_form(key: str, value: Any, said: str, digits_run: Callable[..., Path]) -> None:
-    run = digits_run(methods=["zero-shot"])
+def test_a_record_is_held_to_its_form(key: str, value: Any, said: str, digits_run: Callable[..., Any]) -> None:
+    run = digits_run("descending", methods=["zero-shot"])[1]
     path = run / WINNER / ARTEFACT
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(StoreError, match=said):

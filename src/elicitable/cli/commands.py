@@ -13,6 +13,7 @@ from elicitable.cli.construct.commands import CONSTRUCTIONS
 from elicitable.cli.inspect import inspect
 from elicitable.cli.lists import methods, models, scores, tasks
 from elicitable.cli.options import spread
+from elicitable.cli.predict import predict
 from elicitable.cli.pretrain import pretrain
 from elicitable.cli.prune import prune
 from elicitable.cli.reproduce import reproduce
@@ -24,6 +25,7 @@ from elicitable.errors import InputError, UnknownNameError
 COMMANDS: tuple[Callable[..., None], ...] = (
     verdict,
     tune,
+    predict,
     inspect,
     prune,
     pretrain,

@@ -48,7 +48,7 @@ def completed(
         chose_layout=adaptation.layout is not None,
         held=reading.held,
         slope=None if labels is None else _slope(record, model, adaptation, reading, known, labels),
-        answer_tokens=longest_answer(model, items, reading) if labels is None else 0,
+        longest_answer=longest_answer(model, items, reading) if labels is None else 0,
         versions=versions(),
     )
 

@@ -99,8 +99,8 @@ class Form:
     ``columns`` are the columns that are shown, ``main`` the one that must not be empty. They enter ``literals`` at
     ``slots`` (:class:`~elicitable.tasks.template.Template`); without literals the main column holds a conversation.
     ``labels`` are the possible answers, verbatim: None for free answers, empty where every row brings ``choices`` of
-    its own. ``answer`` is the column that the right answers had. A ``raw`` row is shown as it is; ``ids`` says that
-    it is token ids.
+    its own. ``answer`` is the column that the right answers had, and ``example`` one of them, verbatim. A ``raw`` row
+    is shown as it is; ``ids`` says that it is token ids.
     """
 
     kind: Kind
@@ -111,6 +111,7 @@ class Form:
     separator: str = ""
     labels: tuple[str, ...] | None = None
     answer: str = ""
+    example: str = ""
     raw: bool = False
     ids: bool = False
 
@@ -120,8 +121,9 @@ class Form:
         labels = task.labels()
         kind: Kind = "generation" if labels is None else "classification"
         template = getattr(task, "template", None)
+        example = str(task.held_out("validation", 1)[0].target) if is_text else ""
         if not isinstance(template, Template):
-            return cls(kind, (RAW,), RAW, ("", ""), labels=labels, raw=True, ids=not is_text)
+            return cls(kind, (RAW,), RAW, ("", ""), labels=labels, example=example, raw=True, ids=not is_text)
         used = dict(getattr(getattr(task, "reading", None), "used", ()))
         read = [name for name, role in used.items() if role.startswith("read") and name in template.names]
         return cls(
@@ -133,6 +135,7 @@ class Form:
             template.separator,
             labels,
             next((name for name, role in used.items() if "label" in role or "target" in role), ""),
+            example,
         )
 
     def template(self) -> Template:
@@ -183,7 +186,7 @@ class Record:
         form: how a row becomes what is laid out.
         rule: what decides between labels; ``slope`` turns its costs into calibrated probabilities
             (:mod:`elicitable.training.calibration`).
-        answer_tokens: tokens after which a free answer is cut off.
+        longest_answer: tokens of the longest right answer that the test had; a new one may have twice as many.
         result, budget: score and interval, and the three budgets.
         base, task, data_hash: the model and the data. ``versions``: of the packages.
         form_version: of this record.
@@ -211,7 +214,7 @@ class Record:
     max_tokens: int | None = None
     rule: DecisionRule | None = None
     slope: float | None = None
-    answer_tokens: int = 0
+    longest_answer: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     form_version: int = FORM
 
