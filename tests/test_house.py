@@ -31,12 +31,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scores": {"errors", "values", "rng"},
     "diagnosis": {"errors", "values", "rng"},
     "records": GROUND,
+    "deploy": GROUND | {"models", "tasks", "methods", "training", "microscope", "records"},
     "experiments": {"errors", "values"},
-    "race": WORKING | {"testing"},
+    "race": WORKING | {"deploy", "testing"},
     "lab": WORKING | {"experiments"},
     "report": {"errors", "values", "untrusted", "cache"},
     "testing": GROUND | {"models", "methods", "training"},
-    "cli": WORKING | {"experiments", "race", "lab", "report", "__init__"},
+    "cli": WORKING | {"experiments", "race", "lab", "report", "deploy", "__init__"},
     "__init__": {"errors"},
 }
 # A report names the types of the records that it draws, and a record those of its parts: for type checkers alone.
@@ -253,6 +254,7 @@ OTHER_MEANINGS = {
     **{
         (file, "prompt"): "what an item asks, as its column, its template and its sample call it"
         for file in (
+            "deploy/record.py",
             "race/trial.py",
             "report/html.py",
             "report/reading.py",

@@ -18,13 +18,27 @@ _HOMES = {
     "check": "elicitable.race.check",
     "context": "elicitable.methods.catalog",
     "load": "elicitable.models.load",
+    "predictor": "elicitable.deploy.predict",
+    "read": "elicitable.deploy.artefact",
     "tune": "elicitable.race.tune",
-    "use": "elicitable.models.inject",
+    "use": "elicitable.deploy.use",
     "verdict": "elicitable.race.contest",
-    "watch": "elicitable.microscope.watch",
+    "watch": "elicitable.deploy.use",
 }
 
-__all__ = ["__version__", "check", "context", "errors", "load", "tune", "use", "verdict", "watch"]
+__all__ = [
+    "__version__",
+    "check",
+    "context",
+    "errors",
+    "load",
+    "predictor",
+    "read",
+    "tune",
+    "use",
+    "verdict",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:

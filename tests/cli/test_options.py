@@ -25,7 +25,7 @@ EVERY = {**{command.__name__: command for command in commands.COMMANDS}, **CONST
 TAKES_A_TASK = {
     "verdict": ["verdict", "--model", "toy:ascending"],
     "tune": ["tune", "--model", "toy:ascending", "--method", "kv-prefix"],
-    "inspect": ["inspect", "--model", "toy:ascending", "--context", "3 1"],
+    "inspect": ["inspect", "--model", "toy:ascending", "--prompt", "3 1"],
     "prune": ["prune", "adapter", "--model", "toy:ascending"],
 }
 

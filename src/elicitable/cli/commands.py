@@ -14,6 +14,7 @@ from elicitable.cli.construct.commands import CONSTRUCTIONS
 from elicitable.cli.inspect import inspect
 from elicitable.cli.lists import methods, models, scores, tasks
 from elicitable.cli.options import spread
+from elicitable.cli.predict import predict
 from elicitable.cli.pretrain import pretrain
 from elicitable.cli.prune import prune
 from elicitable.cli.reproduce import reproduce
@@ -26,6 +27,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     verdict,
     tune,
     check,
+    predict,
     inspect,
     prune,
     pretrain,

@@ -44,6 +44,9 @@ def verdict(
         str, typer.Option(help="how labels are decided between: auto (the best on validation), sum, prior-corrected, …")
     ] = "auto",
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="a text for the prompt arm to try")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", help="keep this method's result beside the winner's (may be repeated)")
+    ] = None,
     seed: Seed = 0,
     out: Resumed = None,
     as_json: Json = False,
@@ -83,6 +86,7 @@ def verdict(
             prompts=prompt or (),
             score=score,
             rule=rule,
+            keep=keep or (),
             out=folder,
             started=cli.STARTED,
             reporter=None if quiet else live,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.errors import InputError
 from elicitable.methods import rungs
-from elicitable.methods.base import Method
-from elicitable.methods.prompt import TokenContext, readable, room_of
+from elicitable.methods.prompt import ChosenTokens, TokenContext, readable, room_of
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.rows import context_ids, rows_of
 from elicitable.rng import generator
@@ -27,7 +26,7 @@ class ExampleContext(TokenContext):
     kind = "examples"
 
 
-class Examples(Method):
+class Examples(ChosenTokens):
     """Draws of k examples from the training split; how many and which is chosen on validation."""
 
     name = "examples"

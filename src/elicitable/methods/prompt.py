@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,31 @@ class TokenContext(Adaptation):
         return 4 * self.ids.numel()
 
 
-class Prompt(Method):
+class ChosenTokens(Method):
+    """A method whose result is hard tokens: what was kept of it is their ids and the layout that they stand in."""
+
+    def again(
+        self,
+        model: Model,
+        size: int,
+        seed: int,
+        setting: Mapping[str, Any],
+        layout: Layout | None,
+        state: dict[str, Tensor],
+    ) -> TokenContext:
+        """The same ids in the same layout.
+
+        Raises:
+            InputError: there are no ids, or the model has no such token.
+        """
+        if "token_ids" not in state:
+            raise InputError(f"{self.name} is kept by its token_ids, and there are none.")
+        found = TokenContext(model.ids(state["token_ids"]), layout)
+        found.setting = dict(setting)
+        return found
+
+
+class Prompt(ChosenTokens):
     """The best of: the prompts given, instructions that name the task's labels, every short token sequence (toys)."""
 
     name = "prompt"

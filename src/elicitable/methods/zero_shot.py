@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from elicitable.methods import rungs
@@ -10,6 +10,8 @@ from elicitable.methods.base import Adaptation, Method
 from elicitable.methods.prompt import readable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from elicitable.models.layout import Layout
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
@@ -31,6 +33,18 @@ class ZeroShot(Method):
         adaptation = Adaptation(**(layout.setting() if layout else {}))
         adaptation.layout = layout
         return adaptation
+
+    def again(
+        self,
+        model: Model,
+        size: int,
+        seed: int,
+        setting: Mapping[str, Any],
+        layout: Layout | None,
+        state: dict[str, Tensor],
+    ) -> Adaptation:
+        """The model as it is, asked in ``layout``."""
+        return self.build(model, layout=layout)
 
     def candidates(
         self, model: Model, task: Task, seed: int, layouts: Sequence[Layout] = (), **options: Any
