@@ -47,6 +47,12 @@ def verdict(
     keep: Annotated[
         list[str] | None, typer.Option("--keep", help="keep this method's result beside the winner's (may be repeated)")
     ] = None,
+    proposer: Annotated[
+        str | None, typer.Option(help="a model that proposes prompts; a small one proposes little that is of use")
+    ] = None,
+    search_passes: Annotated[
+        int | None, typer.Option(help="items that a method which is chosen may read in its search (4,096 for texts)")
+    ] = None,
     seed: Seed = 0,
     out: Resumed = None,
     as_json: Json = False,
@@ -84,6 +90,8 @@ def verdict(
             steps=steps,
             test_items=test_items,
             prompts=prompt or (),
+            proposer=proposer,
+            search_passes=search_passes,
             score=score,
             rule=rule,
             keep=keep or (),

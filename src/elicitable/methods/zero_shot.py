@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
-from elicitable.methods.prompt import readable
+from elicitable.methods.prompt import layout_of, readable
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from elicitable.models.layout import Layout
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
@@ -34,17 +32,9 @@ class ZeroShot(Method):
         adaptation.layout = layout
         return adaptation
 
-    def again(
-        self,
-        model: Model,
-        size: int,
-        seed: int,
-        setting: Mapping[str, Any],
-        layout: Layout | None,
-        state: dict[str, Tensor],
-    ) -> Adaptation:
-        """The model as it is, asked in ``layout``."""
-        return self.build(model, layout=layout)
+    def from_setting(self, model: Model, setting: Mapping[str, Any], layout: Layout) -> Adaptation:
+        """Lay items out again as a record's setting says."""
+        return self.build(model, layout=layout_of(setting, layout) if model.tokenizer is not None else None)
 
     def candidates(
         self, model: Model, task: Task, seed: int, layouts: Sequence[Layout] = (), **options: Any

@@ -13,6 +13,7 @@ from elicitable.errors import BudgetError, InputError
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, method_named
+from elicitable.methods.instructions import proposing
 from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.processor import kind
@@ -55,6 +56,8 @@ def verdict(
     steps: int | None = None,
     test_items: int | None = None,
     prompts: Sequence[str] = (),
+    proposer: str | None = None,
+    search_passes: int | None = None,
     chat: str = "auto",
     system: str | None = None,
     stop: str | None = None,
@@ -86,7 +89,10 @@ def verdict(
         time_limit: seconds for the whole race, spread evenly over the arms; None trains until nothing improves.
         steps: at most so many steps a run. test_items: how many of the test split; by default the pace's, or as
             many as the time limit pays for.
-        prompts: texts for the prompt arm to try besides its own.
+        prompts: texts for the prompt arm to try besides its own. proposer: a model, by name, that reads worked
+            examples and proposes more; default the raced one.
+        search_passes: how many items each method that is chosen may read in its search (:mod:`elicitable.race.search`);
+            default 4,096, and 16,384 for digits.
         chat: "on" asks by the tokenizer's chat template, "off" never does; "auto" does where there is one, and lets
             the arms that are chosen try without. system: the system message.
         stop: the text that ends an answer; default the end of turn of the template, or the tokenizer's end of text.
@@ -113,6 +119,9 @@ def verdict(
     """
     clock = time.monotonic() if started is None else started
     _check(seeds, margin, time_limit, steps, test_items, max_tokens)
+    check_count("search passes", search_passes)
+    if proposer is not None:
+        proposing(proposer)  # a name that is none is said before minutes are spent
     if isinstance(budget, bool) or not isinstance(budget, int | None):
         raise InputError(f"a budget is a whole number of trained numbers, got {budget!r}.")
     model, task = load(model), task_from(task, **task_options)
@@ -132,6 +141,8 @@ def verdict(
         reporter=reporter or Silent(),
         marking=Marking.of(model, task, score, rule),
         prompts=tuple(prompts),
+        proposer=proposer,
+        search_passes=search_passes,
         layouts=alternatives(model, layout, chat),
         is_test_free=test_items is None,
     )
@@ -230,7 +241,7 @@ def _judge(race: Race, results: list[ArmResult]) -> Verdict:
 
 def _inside(race: Race, entries: Sequence[Entry], answer: Verdict) -> Inspection | None:
     """The microscope on the answer's context; on the best context where the answer is another or none."""
-    contexts = {arm.method: arm for arm in answer.arms if arm.status == "ok" and arm.budget.keys_per_layer}
+    contexts = {arm.method: arm for arm in answer.arms if arm.status == "ok" and arm.prefix_mass}
     if not contexts:
         return None
     best = max(contexts, key=lambda name: contexts[name].mean or 0.0)

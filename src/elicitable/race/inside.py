@@ -11,6 +11,7 @@ from elicitable.errors import InputError, StoreError
 from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.prune import Ablation, ablate
 from elicitable.models.inject import installed, prefix_of, room_in
+from elicitable.models.layout import PLAIN
 from elicitable.models.prefixes import prefix_length
 from elicitable.models.restoring import swapped
 from elicitable.models.rows import rows_of
@@ -56,12 +57,12 @@ def again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: St
     method, spec = trial.method, trial.spec(model, task)
     state = store.state(spec) or set_aside_of(store, spec)
     if not method.is_trained:
-        candidates = method.candidates(model, task, trial.seed, layouts=trial.layouts, **trial.options)
-        found = next((one for one in candidates if one.setting == record.setting), None)
-        if found is None:
+        try:
+            found = method.from_setting(model, record.setting, trial.layouts[0] if trial.layouts else PLAIN)
+        except (InputError, KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"{store.where(spec)} is of no candidate of {method.name}; move it away to run the trial again."
-            )
+            ) from error
         if state:
             found.load(state)
         return found

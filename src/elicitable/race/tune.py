@@ -227,6 +227,13 @@ class Tuning:
             return {}
         scores = {rate: _worth(self._short(rate)) for rate in self.rates}
         found = {rate: worth for rate, worth in scores.items() if worth is not None}
+        schedule = self.recipe.schedule
+        while found and schedule is not None:
+            further = schedule.wider(scores, max(found, key=lambda rate: found[rate]))
+            if further is None:
+                break
+            scores[further] = _worth(self._short(further))
+            found |= {rate: worth for rate, worth in scores.items() if worth is not None}
         if not found:
             raise TrainingDivergedError(f"{self.recipe.name} diverged at every learning rate of {self.rates}.")
         return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from elicitable.errors import InputError, StoreError
 from elicitable.records.schema import from_plain, to_plain
 from elicitable.records.store import DIGEST, STATE_DIGEST, Store
-from elicitable.values import Budget, CurvePoint, Score
+from elicitable.values import Budget, CurvePoint, Effort, Score
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +89,7 @@ class TrialRecord:
         fingerprint: of the model, where it was loaded by name.
         processor: the kind that it ran on, since last digits differ between kinds; empty in older records.
         setting, budget: of the adaptation that was trained or chosen; ``tried`` are the best of ``tried_count``
-            candidates, with their validation scores.
+            candidates, with their validation scores, and ``effort`` is what the search for them took.
         elsewhere_nats: loss per token on texts of another kind, with the adaptation in place.
         prefix_mass: (layer, head) share of attention that the context takes, in [0, 1]; empty without a context.
         samples: prompt, target and answer of a few test items.
@@ -116,6 +116,7 @@ class TrialRecord:
     budget: Budget | None = None
     tried: tuple[Mapping[str, Any], ...] = ()
     tried_count: int = 0
+    effort: Effort | None = None
     test_loss_nats: float | None = None
     elsewhere_nats: float | None = None
     prefix_mass: tuple[tuple[float, ...], ...] = ()

@@ -58,7 +58,7 @@ def write_report(verdict: Verdict, path: str | os.PathLike[str], sections: Seque
 
     Raises:
         StoreError: ``path`` cannot be written.
-        UnknownNameError: the verdict's label is not one of the eight.
+        UnknownNameError: the verdict's label is none that an arm or the report knows.
 
     Example:
         >>> import tempfile
@@ -110,6 +110,7 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             sweeps=sweeps,
             rate_ticks=rate_ticks,
             sweep_tables=[(arm.method, *_sweep_table(arm)) for arm in arms if arm.sweep],
+            searches=[(arm.method, phrases.searched(arm), phrases.origins(arm)) for arm in arms if arm.effort],
             settings=[(arm.method, setting_text(arm.setting)) for arm in arms],
             maps=maps,
             mass_top=mass_top,

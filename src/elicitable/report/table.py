@@ -52,7 +52,7 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
         report: path of the report, printed last when given.
 
     Raises:
-        UnknownNameError: the verdict's label is not one of the eight.
+        UnknownNameError: the verdict's label is none that an arm or the report knows.
 
     Example:
         >>> print_verdict(
@@ -75,6 +75,8 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
     troubles = [f"{arm.method} {trouble}" for arm in verdict.arms if (trouble := phrases.trouble(arm))]
     _print_list(console, "What went wrong", troubles)
     _print_list(console, "Why", verdict.reasons)
+    tried = [f"{arm.method}: {words}." for arm in verdict.arms if (words := phrases.searched(arm))]
+    _print_list(console, "Searched", tried)
     _print_list(console, "Warnings", warnings_of(verdict), style="bold red")
     if report is not None:
         # One unbroken line: a path that is wrapped cannot be clicked or copied.

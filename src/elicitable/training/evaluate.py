@@ -8,6 +8,7 @@ written in other tokens: where the first miss may still lead to the same charact
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,6 +69,8 @@ def evaluate(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None
 
 
 def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
+    if reading.marker:
+        return _extracted(model, items, reading)
     rows = _rows(model, items, reading)
     correct, nats, tokens = [0] * len(rows), 0.0, 0
     for part in groups(model, rows, reading.batch):
@@ -81,6 +84,24 @@ def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
         nats, tokens = nats + float(token_losses(logits, batch.targets).sum()), tokens + int(counted.sum())
     cut = [row.cut for row in rows if row.cut]
     return Score(tuple(correct), nats / max(tokens, 1), len(cut), sum(cut))
+
+
+def _extracted(model: Model, items: Sequence[Item], reading: Reading) -> Score:
+    """What stands behind the marker of what the model writes, compared with the target without white space around it.
+
+    Thinking has no right wording, so there is no loss: it is infinite.
+    """
+    found = answers(model, items, None, reading)
+    cut = [row.cut for row in _rows(model, items, reading) if row.cut]
+    right = tuple(int(one.text == str(item.target).strip()) for one, item in zip(found, items, strict=True))
+    return Score(right, math.inf, len(cut), sum(cut))
+
+
+def _behind(answer: Answer, marker: str) -> Answer:
+    """The first line behind the last marker; nothing, and not ended, where there is none."""
+    _, found, last = answer.text.rpartition(marker)
+    lines = last.strip().splitlines() if found else []
+    return Answer(lines[0].strip() if lines else "", answer.ids, answer.has_ended and bool(lines))
 
 
 def _is_spelt_otherwise(model: Model, row: Row, hits: Tensor, best: Tensor, reading: Reading) -> bool:
@@ -165,12 +186,12 @@ def _costs(model: Model, rows: Sequence[LabelRow]) -> tuple[Tensor, Tensor]:
 
 
 def _rows(model: Model, items: Sequence[Item], reading: Reading) -> list[Row]:
-    limit = room_in(model, reading.max_tokens)
+    limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
     return rows_of(model, items, reading.layout, held=reading.held, limit=limit)
 
 
 def _label_rows(model: Model, items: Sequence[Item], labels: Sequence[str], reading: Reading) -> list[LabelRow]:
-    limit = room_in(model, reading.max_tokens)
+    limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
     return label_rows(model, items, labels, reading.layout, held=reading.held, limit=limit)
 
 
@@ -186,6 +207,9 @@ def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None,
         best = nats.argmin(-1).tolist()
         return [Answer((item.choices or labels)[place], (), True) for item, place in zip(items, best, strict=True)]
     rows = _rows(model, items, reading)
+    if reading.marker:
+        written = generate(model, rows, reading.layout, reading.longest, reading.batch)
+        return [_behind(answer, reading.marker) for answer in written]
     if model.tokenizer is None:
         return generate(model, rows, reading.layout, [len(row.answer) for row in rows], reading.batch)
     longest = max(len(row.answer) for row in rows)

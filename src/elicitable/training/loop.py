@@ -294,7 +294,8 @@ def _step(
 def reading_of(plan: Plan, adaptation: Adaptation) -> Reading:
     """How items are read with ``adaptation`` in place: in its own layout, where it has one, else in the plan's."""
     layout = adaptation.layout or plan.layout
-    return Reading(max(16, plan.batch), plan.max_tokens, layout, adaptation.held())
+    asked = adaptation.asked if adaptation.asks_otherwise else None
+    return Reading(max(16, plan.batch), plan.max_tokens, layout, adaptation.held(), asked, adaptation.marker)
 
 
 def _validate(
