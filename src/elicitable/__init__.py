@@ -13,6 +13,7 @@ from elicitable import errors
 __version__ = "0.1.0"
 
 _HOMES = {
+    "compile_context": "elicitable.compiling.compile",
     "context": "elicitable.methods.catalog",
     "load": "elicitable.models.load",
     "tune": "elicitable.race.tune",
@@ -21,7 +22,7 @@ _HOMES = {
     "watch": "elicitable.microscope.watch",
 }
 
-__all__ = ["__version__", "context", "errors", "load", "tune", "use", "verdict", "watch"]
+__all__ = ["__version__", "compile_context", "context", "errors", "load", "tune", "use", "verdict", "watch"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,8 @@ import torch
 import elicitable as el
 from elicitable.errors import InputError
 from elicitable.microscope.inspect import Inspection, inspect
-from elicitable.microscope.words import output_projections, says
+from elicitable.microscope.words import says
+from elicitable.models.projections import output_projections
 from elicitable.models.architectures import tiny_model
 from elicitable.models.capture import capture_tokens
 from elicitable.models.model import Model

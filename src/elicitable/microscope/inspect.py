@@ -17,9 +17,10 @@ from elicitable.errors import InputError
 from elicitable.microscope.prune import Ablation
 from elicitable.microscope.scope import Scope
 from elicitable.microscope.watch import watch
-from elicitable.microscope.words import output_projections, says, token_name
+from elicitable.microscope.words import says, token_name
 from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model, as_model
+from elicitable.models.projections import output_projections
 from elicitable.values import Item
 
 if TYPE_CHECKING:

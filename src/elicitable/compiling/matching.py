@@ -1,0 +1,1 @@
+def fit_short_prefix(*a, **k): raise NotImplementedError
