@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from elicitable import __version__
+from elicitable.cli.compile import compile_command
 from elicitable.cli.construct.commands import CONSTRUCTIONS
 from elicitable.cli.inspect import inspect
 from elicitable.cli.lists import methods, models, scores, tasks
@@ -26,6 +27,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     tune,
     inspect,
     prune,
+    compile_command,
     pretrain,
     reproduce,
     models,
@@ -85,7 +87,7 @@ def _root(
 
 
 for command in COMMANDS:
-    app.command()(spread(command))
+    app.command(command.__name__.removesuffix("_command"))(spread(command))
 for name, command in CONSTRUCTIONS.items():
     construct.command(name)(spread(command))
 app.add_typer(construct, name="construct")

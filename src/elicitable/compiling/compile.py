@@ -11,6 +11,7 @@ from elicitable.compiling.distil import Distilling, distil
 from elicitable.compiling.fidelity import NOTHING, elsewhere_scores, forgetting, likeness, scores
 from elicitable.compiling.matching import fit_short_prefix
 from elicitable.compiling.pairs import Pair, PairBatch, batches_of, pairs_of_items, pairs_of_texts, parts_of
+from elicitable.compiling.patch import Patch
 from elicitable.compiling.static import Fitting, fit_patch
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.models.inject import prefix_of
@@ -179,11 +180,12 @@ class _Job:
         told("reading the texts …")
         pairs = pairs_of_items(model, context, items, max_tokens) if texts is None else []
         pairs = pairs or pairs_of_texts(model, context, list(texts or ()), max_tokens)
-        cut = [batches_of(model, part, how.batch) for part in _dealt(pairs, how.seed)]
-        return cls(model, _prefix(model, context), found, how, *cut, told)
+        fitted, held, reported = (batches_of(model, part, how.batch) for part in _dealt(pairs, how.seed))
+        return cls(model, _prefix(model, context), found, how, fitted, held, reported, told)
 
     def made(self) -> tuple[Adaptation, dict[str, Any]]:
         """Return what the context was compiled into, and what was chosen on the way."""
+        made: Adaptation
         made, chosen = self._short() if self.how.to == "short-prefix" else self._patched(sites_of(self.model))
         if self.how.steps:
             steps = distil(
@@ -203,9 +205,9 @@ class _Job:
         made = fit_short_prefix(self.model, self.prefix, self.fitted, self.how.keys, seed=self.how.seed)
         return made, {"keys": self.how.keys, "untrained": self._likeness(made)}
 
-    def _patched(self, sites: Sequence[Sites]) -> tuple[Adaptation, dict[str, Any]]:
+    def _patched(self, sites: Sequence[Sites]) -> tuple[Patch, dict[str, Any]]:
         """The patch of that λ whose divergence is least on texts that it was not fitted to."""
-        tried: dict[float, tuple[float, Adaptation]] = {}
+        tried: dict[float, tuple[float, Patch]] = {}
         for strength in self.how.ridges:
             self.told(f"solving for λ = {strength:g} …")
             patch = fit_patch(self.model, self.prefix, self.fitted, self._fitting(strength), sites)
@@ -278,7 +280,9 @@ def _prefix(model: Model, context: Any) -> PrefixKV:
     with torch.no_grad():
         prefix = prefix_of(model, [context])
     if prefix is None or (prefix_length(prefix) == 0 and prefix.value_bias is None):
-        raise InputError("only a context can be compiled (a prompt, examples, a soft prompt, a prefix), and this is none.")
+        raise InputError(
+            "only a context can be compiled (a prompt, examples, a soft prompt, a prefix), and this is none."
+        )
     if row_count(prefix) != 1:
         raise InputError(f"the context has {row_count(prefix)} rows; compile one at a time.")
     return prefix

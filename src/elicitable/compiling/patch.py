@@ -38,9 +38,9 @@ class Patch(Adaptation):
 
     def put(self, model: Model, site: Site, change: Change) -> None:
         """Take over the change of one site."""
-        exact = {"device": site.module.get_parameter("weight").device, "dtype": model.trainable_dtype}
+        device = site.module.get_parameter("weight").device
         parts = {"down": change.down, "up": change.up, "bias": change.bias}
-        own = {name: nn.Parameter(x.to(**exact)) for name, x in parts.items() if x is not None}
+        own = {name: nn.Parameter(x.to(device, model.trainable_dtype)) for name, x in parts.items() if x is not None}
         self.numbers[site.name] = own
 
     @contextmanager

@@ -1,13 +1,13 @@
 """Fit the best static patch to a context, block by block, without training.
 
-A context changes what a block writes to the residual stream at every position. With h and h′ the hidden vectors that the
-down projection W reads with and without the context, and z, z′ the stream before it,
+A context changes what a block writes to the residual stream at every position. With h and h′ the hidden vectors that
+the down projection W reads with and without the context, and z, z′ the stream before it,
 
     t = W(h − h′) + (z − z′)
 
 is what the block's output lacks without the context, and ΔW = TᵀH′(H′ᵀH′ + λI)⁻¹ gives it back as well as one matrix
-can. The same is done first for attention's output projection, whose t is z − z′ alone. Blocks are patched from below: h′
-and z′ come from the model that is patched up to here, so a block also makes up for what those below it left.
+can. The same is done first for attention's output projection, whose t is z − z′ alone. Blocks are patched from below:
+h′ and z′ come from the model that is patched up to here, so a block also makes up for what those below it left.
 
 Sources: arXiv 2510.08734, 2507.16003.
 """
@@ -25,7 +25,7 @@ from torch import Tensor
 from elicitable.compiling.pairs import PairBatch
 from elicitable.compiling.patch import Patch
 from elicitable.microscope.ridge import Moments
-from elicitable.models.replay import Replayer, Seen, Tape, replaying, seeing
+from elicitable.models.replay import NOT_SEEN, Replayer, Seen, Tape, replaying, seeing
 from elicitable.models.sites import Site, Sites, sites_of
 from elicitable.values import PrefixKV
 
@@ -107,7 +107,7 @@ def _run(player: Replayer, tape: Tape, layer: int, hidden: Tensor, block: Sites)
     seen: list[Seen] = []
     with ExitStack() as stack:
         for site in (block.attention, block.down):
-            seen.append(Seen() if site is None else stack.enter_context(seeing(site.module)))
+            seen.append(NOT_SEEN if site is None else stack.enter_context(seeing(site.module)))
         output = player.run(tape, layer, hidden)
     return _Run(output, *seen)
 
@@ -126,7 +126,8 @@ def _fit_block(
     for site in (block.attention, block.down):
         if site is None:
             continue
-        moments = Moments(*reversed(site.shape), model.device)
+        outputs, inputs = site.shape
+        moments = Moments(inputs, outputs, model.device)
         for nth, (one, with_context) in enumerate(zip(both, taught, strict=True)):
             with patch.weights(model):
                 without = _run(player, one.read_tape, layer, one.read, block)
@@ -145,15 +146,12 @@ def _lacking(one: _Both, taught: _Run, read: _Run, block: Sites, site: Site) -> 
     Where a norm stands between a site and the stream, what it lacks is taken from its own output with the context.
     """
     is_down = site is block.down
-    seen = (read.down if is_down else read.attention), (taught.down if is_down else taught.attention)
-    assert seen[0].input is not None
-    given = one.shared(seen[0].input, read.output)
-    if not block.are_direct or block.down is None or site.gain is None:
-        assert seen[0].output is not None and seen[1].output is not None
-        return given, one.shared(seen[1].output, taught.output) - one.shared(seen[0].output, read.output)
+    own, wanted = (run.down if is_down else run.attention for run in (read, taught))
+    given = one.shared(own.input, read.output)
+    if block.down is None or block.down.gain is None or site.gain is None:
+        return given, one.shared(wanted.output, taught.output) - one.shared(own.output, read.output)
     behind = one.shared(taught.output, taught.output) - one.shared(read.output, read.output)
     if not is_down:  # z − z′: without what the feed-forward adds
-        assert taught.down.output is not None and read.down.output is not None and block.down.gain is not None
         fed = one.shared(taught.down.output, taught.output) - one.shared(read.down.output, read.output)
         behind = behind - block.down.gain * fed
     return given, behind / site.gain

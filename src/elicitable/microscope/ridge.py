@@ -46,11 +46,14 @@ class Moments:
     """
 
     def __init__(self, inputs: int, outputs: int, device: torch.device) -> None:
-        exact = {"dtype": torch.float64, "device": device if device.type != "mps" else torch.device("cpu")}
-        self.gram = torch.zeros(inputs, inputs, **exact)
-        self.cross = torch.zeros(inputs, outputs, **exact)
-        self.input_sum, self.target_sum = torch.zeros(inputs, **exact), torch.zeros(outputs, **exact)
-        self.square, self.tokens = torch.zeros((), **exact), 0
+        where = torch.device("cpu") if device.type == "mps" else device  # which has no float64
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=where)
+
+        self.gram, self.cross = zeros(inputs, inputs), zeros(inputs, outputs)
+        self.input_sum, self.target_sum = zeros(inputs), zeros(outputs)
+        self.square, self.tokens = zeros(), 0
 
     def add(self, inputs: Tensor, targets: Tensor) -> None:
         """Take in tokens: ``inputs`` (token, inputs) and ``targets`` (token, outputs)."""
@@ -87,7 +90,7 @@ class Moments:
         return Change(matrix, up, self.target_sum / max(self.tokens, 1) - change.matrix @ mean)
 
     def unexplained(self, change: Change) -> float:
-        """Return ‖T − HΔWᵀ − b‖² / ‖T‖² over these tokens: 0 where ``change`` says it all, 1 where it is as good as none.
+        """Return ‖T − HΔWᵀ − b‖² / ‖T‖² over these tokens: 0 where ``change`` says it all, 1 where it says nothing.
 
         It can be more than 1 on tokens that the change was not fitted to.
         """
@@ -103,7 +106,8 @@ class Moments:
         matrix = change.matrix.to(self.gram)
         metric = matrix @ self.gram @ matrix.T
         energies = torch.linalg.eigvalsh((metric + metric.T) / 2).clamp(min=0).flip(0)
-        return energies / energies.sum().clamp(min=torch.finfo(torch.float64).tiny)
+        shares: Tensor = energies / energies.sum().clamp(min=torch.finfo(torch.float64).tiny)
+        return shares
 
 
 def _solved(gram: Tensor, cross: Tensor, strength: float) -> Tensor:
@@ -115,7 +119,8 @@ def _solved(gram: Tensor, cross: Tensor, strength: float) -> Tensor:
     values, vectors = torch.linalg.eigh(gram)
     seen = values > values[-1].clamp(min=0) * len(gram) * torch.finfo(gram.dtype).eps
     inverse = torch.where(seen, 1 / torch.where(seen, values, 1.0), 0.0)
-    return vectors @ (inverse[:, None] * (vectors.T @ cross))
+    solved: Tensor = vectors @ (inverse[:, None] * (vectors.T @ cross))
+    return solved
 
 
 def _factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:

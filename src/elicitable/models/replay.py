@@ -97,8 +97,8 @@ class _Chain:
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
         if self.last is not None and (hidden.shape != self.last.shape or not torch.equal(hidden, self.last)):
             raise UnsupportedModelError(
-                f"{self.name} changes its residual stream between its blocks (at block {len(self.given)}), so one block "
-                "cannot be run without the others."
+                f"{self.name} changes its residual stream between its blocks (at block {len(self.given)}), so one "
+                "block cannot be run without the others."
             )
         self.first = hidden if self.first is None else self.first
         self.given.append(((), dict(kwargs)) if "hidden_states" in kwargs else (tuple(args[1:]), dict(kwargs)))
@@ -128,14 +128,17 @@ def changing(module: nn.Module, change: Callable[[Tensor, Tensor], Tensor]) -> I
 class Seen:
     """Hold the last input and output of a module, each (batch, token, width)."""
 
-    input: Tensor | None = None
-    output: Tensor | None = None
+    input: Tensor
+    output: Tensor
+
+
+NOT_SEEN = Seen(torch.empty(0), torch.empty(0))
 
 
 @contextmanager
 def seeing(module: nn.Module) -> Iterator[Seen]:
     """Keep what ``module`` is given and what it returns inside the ``with``, of its last call."""
-    seen = Seen()
+    seen = Seen(NOT_SEEN.input, NOT_SEEN.output)
 
     def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         seen.input, seen.output = args[0], output

@@ -47,12 +47,6 @@ class Sites:
     attention: Site | None
     down: Site | None
 
-    @property
-    def are_direct(self) -> bool:
-        """Say whether both write straight to the stream, so that what one lacks can be read off the stream."""
-        pair = (self.attention, self.down)
-        return all(site is not None and site.gain is not None for site in pair)
-
     def all(self) -> tuple[Site, ...]:
         """Return those that there are."""
         return tuple(site for site in (self.attention, self.down) if site is not None)
