@@ -37,13 +37,15 @@ if TYPE_CHECKING:
 class Fitting:
     """Say how a patch is fitted: ``strength`` is λ over the mean diagonal of H′ᵀH′; ``rank`` None is full rank.
 
-    ``has_biases``: fit one where the module has a bias of its own. ``shuffle``: a seed by which the targets of a batch
-    are dealt to other tokens, which is the control that must fail.
+    ``has_biases``: fit one where the module has a bias of its own. ``is_forced``: give every block the input that it has
+    behind the context, not that of the model patched so far (for comparison; the rows must be the same on both sides).
+    ``shuffle``: a seed by which the targets of a batch are dealt to other tokens, which is the control that must fail.
     """
 
     strength: float
     rank: int | None = None
     has_biases: bool = False
+    is_forced: bool = False
     shuffle: int | None = None
 
 
@@ -136,6 +138,9 @@ def _fit_block(
         patch.put(model, site, moments.ridge(fitting.strength, fitting.rank, has_bias))
     for one, with_context in zip(both, taught, strict=True):
         one.taught = with_context.output
+        if fitting.is_forced:
+            one.read = one.taught
+            continue
         with patch.weights(model):
             one.read = player.run(one.read_tape, layer, one.read)
 
