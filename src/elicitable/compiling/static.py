@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class Fitting:
     """Say how a patch is fitted: ``strength`` is λ over the mean diagonal of H′ᵀH′; ``rank`` None is full rank.
 
-    ``has_biases``: fit one where the module has a bias of its own. ``is_forced``: give every block the input that it has
-    behind the context, not that of the model patched so far (for comparison; the rows must be the same on both sides).
+    ``has_biases``: fit one where the module has a bias of its own. ``is_forced``: give every block the input that it
+    has behind the context, not that of the model patched so far (for comparison; both sides must have the same rows).
     ``shuffle``: a seed by which the targets of a batch are dealt to other tokens, which is the control that must fail.
     """
 

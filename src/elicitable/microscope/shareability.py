@@ -7,8 +7,8 @@ hidden vector once those that read z are changed,
     ΔW = W(z_C − z)zᵀ/‖z‖²  (gate, up),        ΔW_down = (v_C − v)mᵀ/‖m‖².
 
 **Many tokens.** Each token has a change of its own. Shareability is the share of what the context changes that the
-best single change gives back on texts it was not fitted to: R² = 1 − ‖T − HΔWᵀ‖²/‖T‖², for the down projection of a block
-and for each head, whose output without the context is h. It says beforehand where compiling a context must lose.
+best single change gives back on texts it was not fitted to: R² = 1 − ‖T − HΔWᵀ‖²/‖T‖², for the down projection of a
+block and for each head, whose output without the context is h. It says beforehand where compiling a context must lose.
 
 Sources: arXiv 2507.16003 (one token), 2511.17864 (gated blocks), 2510.08734 (one change for many tokens).
 """
