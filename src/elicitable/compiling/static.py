@@ -38,7 +38,7 @@ class Fitting:
     """Say how a patch is fitted: ``strength`` is λ over the mean diagonal of H′ᵀH′; ``rank`` None is full rank.
 
     ``has_biases``: fit one where the module has a bias of its own. ``is_forced``: give every block the input that it
-    has behind the context, not that of the model patched so far (for comparison; both sides must have the same rows).
+    has behind the context, not that of the model patched so far (for comparison).
     ``shuffle``: a seed by which the targets of a batch are dealt to other tokens, which is the control that must fail.
     """
 
@@ -138,11 +138,11 @@ def _fit_block(
         patch.put(model, site, moments.ridge(fitting.strength, fitting.rank, has_bias))
     for one, with_context in zip(both, taught, strict=True):
         one.taught = with_context.output
-        if fitting.is_forced:
-            one.read = one.taught
-            continue
         with patch.weights(model):
             one.read = player.run(one.read_tape, layer, one.read)
+        if fitting.is_forced:
+            own = one.batch.shared.shape[1]
+            one.read[:, -own:][one.batch.shared] = one.shared(one.taught, one.taught)
 
 
 def _lacking(one: _Both, taught: _Run, read: _Run, block: Sites, site: Site) -> tuple[Tensor, Tensor]:
