@@ -15,7 +15,7 @@ PACKAGE = Path(elicitable.__file__).parent
 
 GROUND = {"errors", "values", "rng", "untrusted", "cache", "own_code"}
 SIBLINGS = {"models", "attention", "constructions", "tasks"}
-WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "scores", "diagnosis", "records"}
+WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "compiling", "scores", "diagnosis", "records"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "values": {"errors"},
@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": GROUND | SIBLINGS,
     "training": GROUND | SIBLINGS | {"methods"},
     "microscope": GROUND | {"models", "attention"},
+    "compiling": GROUND | {"models", "attention", "tasks", "methods", "training", "microscope", "diagnosis"},
     "scores": {"errors", "values", "rng"},
     "diagnosis": {"errors", "values", "rng"},
     "records": GROUND,
@@ -262,6 +263,10 @@ OTHER_MEANINGS = {
             "tasks/reading.py",
             "tasks/template.py",
         )
+    },
+    **{
+        (file, "lora"): "the form of what a context is compiled into, whatever the context"
+        for file in ("compiling/compile.py", "cli/compile.py")
     },
 }
 NAMED_AT_HOME = ("methods/", "experiments/")

@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "check": "elicitable.race.check",
+    "compile_context": "elicitable.compiling.compile",
     "context": "elicitable.methods.catalog",
     "load": "elicitable.models.load",
     "predictor": "elicitable.deploy.predict",
@@ -29,6 +30,7 @@ _HOMES = {
 __all__ = [
     "__version__",
     "check",
+    "compile_context",
     "context",
     "errors",
     "load",
