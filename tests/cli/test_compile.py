@@ -16,6 +16,7 @@ def test_a_prompt_becomes_a_folder_and_its_losses_are_said(call: Call, tmp_path:
     out = tmp_path / "compiled"
     code, said, err = call(
         "compile",
+        "--prompt",
         "7 0",
         "-m",
         "toy:ascending",
@@ -52,12 +53,13 @@ def test_worked_examples_become_a_model_that_can_be_asked(call: Call, tmp_path: 
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ((), "give what is compiled"),
-        (("7 0", "--examples", "2"), "give what is compiled"),
-        (("7 0", "--to", "lroa"), "did you mean 'lora'"),
-        (("7 0", "--texts", "nowhere.txt"), "nowhere.txt cannot be read"),
-        (("7 0", "--keys", "0"), "keys must be"),
-        (("7 0", "--to", "short-prefix"), "ask for fewer"),
+        ((), "give one of"),
+        (("--prompt", "7 0", "--examples", "2"), "give one of"),
+        (("--prompt", "7 0", "--to", "lroa"), "did you mean 'lora'"),
+        (("--prompt", "7 0", "--texts", "nowhere.txt"), "nowhere.txt cannot be read"),
+        (("--prompt", "7 0", "--keys", "0"), "keys must be"),
+        (("--prompt", "7 0", "--to", "short-prefix"), "ask for fewer"),
+        (("no-such-run",), "no-such-run: there is no such folder"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitable.cli.inspect import context_of
+from elicitable.cli.inspect import check_context, context_of
 from elicitable.cli.options import Json, ModelOptions, Out, Quiet, Seed
 from elicitable.cli.output import RUNS, output, print_json, say, status
 from elicitable.errors import InputError
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def compile_command(
     about: ModelOptions,
     context: Annotated[
-        str | None, typer.Argument(help="a text, or an adapter folder (tune's or PEFT's); or give --examples")
+        Path | None, typer.Argument(help="a run or an adapter folder (PEFT's too); or give --prompt or --examples")
     ] = None,
+    prompt: Annotated[str | None, typer.Option(help="the text of a prompt, or token ids such as '3 1 2'")] = None,
     to: Annotated[
         str, typer.Option("--to", help="lora (any server takes it), weights (a whole model) or short-prefix (few keys)")
     ] = "lora",
@@ -55,7 +56,7 @@ def compile_command(
         model = about.load(dtype)
         found = compile_context(
             model,
-            _context(model, context, task, examples, seed),
+            _context(model, context, prompt, task, examples, seed),
             lines,
             task=task,
             texts_of_task=items,
@@ -73,11 +74,14 @@ def compile_command(
     say(f"Written to {folder}.")
 
 
-def _context(model: Model, context: str | None, task: str | None, examples: int | None, seed: int) -> Any:
-    if (context is None) == (examples is None):
-        raise InputError("give what is compiled: a CONTEXT (a text or an adapter folder), or --examples with --task.")
-    if context is not None:
-        return context_of(model, context)
+def _context(
+    model: Model, context: Path | None, prompt: str | None, task: str | None, examples: int | None, seed: int
+) -> Any:
+    if sum(given is not None for given in (context, prompt, examples)) != 1:
+        raise InputError("give one of: a folder CONTEXT, --prompt TEXT, or --examples N with --task.")
+    if examples is None:
+        check_context(context, prompt)
+        return context_of(model, context, prompt)
     if task is None:
         raise InputError("--examples are drawn from a task: give --task.")
     from elicitable.methods.catalog import context as make
