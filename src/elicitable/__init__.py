@@ -15,15 +15,32 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "check": "elicitable.race.check",
+    "compile_context": "elicitable.compiling.compile",
     "context": "elicitable.methods.catalog",
     "load": "elicitable.models.load",
+    "predictor": "elicitable.deploy.predict",
+    "read": "elicitable.deploy.artefact",
     "tune": "elicitable.race.tune",
-    "use": "elicitable.models.inject",
+    "use": "elicitable.deploy.use",
     "verdict": "elicitable.race.contest",
-    "watch": "elicitable.microscope.watch",
+    "watch": "elicitable.deploy.use",
 }
 
-__all__ = ["__version__", "context", "errors", "load", "tune", "use", "verdict", "watch"]
+__all__ = [
+    "__version__",
+    "check",
+    "compile_context",
+    "context",
+    "errors",
+    "load",
+    "predictor",
+    "read",
+    "tune",
+    "use",
+    "verdict",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:

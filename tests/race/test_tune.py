@@ -205,14 +205,14 @@ def test_an_unfinished_tune_and_another_run_beside_each_other(tmp_path: Path) ->
 def test_what_dies_while_the_adapter_is_written_leaves_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, whole: tuple[Path, Any]
 ) -> None:
-    write = tuning.write_adapter
+    write = tuning.write_artefact
 
     def dies(*given: Any) -> None:
         write(*given)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(tuning, "write_adapter", dies)
+        patched.setattr(tuning, "write_artefact", dies)
         with pytest.raises(KeyboardInterrupt):
             tuned(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["trials"]

@@ -65,8 +65,10 @@ def tune(
 
 
 def _summary(record: dict[str, Any], folder: Path) -> str:
+    failed = [one for one in record.get("checks", ()) if one["status"] == "fail"]
+    warned = "".join(f"\nnot sound: {one['name']}: {one['found']}. {one['advice']}" for one in failed)
     return (
         f"{record['method']} on {record['task']}: {record['mean']:.3f} [{record['low']:.3f}, {record['high']:.3f}] on "
         f"{record['items']:,} test items; {record['numbers_trained']:,} numbers trained at "
-        f"{record['learning_rate']:g}.\nadapter: {folder}"
+        f"{record['learning_rate']:g}.\nadapter: {folder}{warned}"
     )

@@ -44,6 +44,9 @@ def verdict(
         str, typer.Option(help="how labels are decided between: auto (the best on validation), sum, prior-corrected, …")
     ] = "auto",
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="a text for the prompt arm to try")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", help="keep this method's result beside the winner's (may be repeated)")
+    ] = None,
     proposer: Annotated[
         str | None, typer.Option(help="a model that proposes prompts; a small one proposes little that is of use")
     ] = None,
@@ -91,6 +94,7 @@ def verdict(
             search_passes=search_passes,
             score=score,
             rule=rule,
+            keep=keep or (),
             out=folder,
             started=cli.STARTED,
             reporter=None if quiet else live,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from elicitable.errors import BudgetError, InputError
 from elicitable.methods import folders
 from elicitable.methods.search import Offer, Search
+from elicitable.models.layout import PLAIN
+from elicitable.models.load import home_of
 from elicitable.own_code import digest_of
 from elicitable.values import Budget, PrefixKV, Rung
 
@@ -126,7 +128,8 @@ class Adaptation:
             StoreError: the folder cannot be written to.
         """
         config, tensors = self.folder_form(model)
-        folders.write_adapter_files(folder, folders.of_base(model.source or model.name) | config, tensors)
+        base = home_of(model) or model.source or model.name
+        folders.write_adapter_files(folder, folders.of_base(base) | config, tensors, model.fingerprint)
 
     def budget(self) -> Budget:
         """The three budgets: numbers trained, bytes stored, keys paid per layer."""
@@ -280,6 +283,28 @@ class Method(ABC):
         """
         return read_own(self, model, folder, config, tensors)
 
+    def again(
+        self,
+        model: Model,
+        size: int,
+        seed: int,
+        setting: Mapping[str, Any],
+        layout: Layout | None,
+        state: dict[str, Tensor],
+    ) -> Adaptation:
+        """Build an adaptation again from what was kept of it: its setting, its own layout, and its tensors.
+
+        Raises:
+            InputError: the tensors are not those of this method on this model; the message names them.
+        """
+        if not self.is_trained:
+            chosen = self.from_setting(model, setting, layout or PLAIN)
+            if state:
+                chosen.load(state)
+            return chosen
+        given = {name: value for name, value in setting.items() if name in self.options}
+        return _filled(self, model, self.build(model, size, seed=seed, **given), state)
+
     def fitting(self, model: Model, budget: int, longest: int | None = None) -> Sized:
         """Return the largest size that trains at most ``budget`` numbers on ``model``.
 
@@ -323,10 +348,15 @@ def read_own(
         raise InputError(
             f"{folder}: {method.name} of size {size} on {model.name} has more numbers than the {held:,} there."
         )
-    adaptation = method.build(model, size, seed=0, **given)
+    return _filled(method, model, method.build(model, size, seed=0, **given), tensors, str(folder))
+
+
+def _filled(
+    method: Method, model: Model, adaptation: Adaptation, tensors: dict[str, Tensor], where: str = "the artefact"
+) -> Adaptation:
     wanted = {name: tuple(tensor.shape) for name, tensor in adaptation.state().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wanted != found:
-        raise InputError(f"{folder}: {method.name} on {model.name} has the tensors {wanted}, the folder {found}.")
+        raise InputError(f"{where}: {method.name} on {model.name} has the tensors {wanted}, found are {found}.")
     adaptation.load(tensors)
     return adaptation

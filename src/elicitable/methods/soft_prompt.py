@@ -62,7 +62,7 @@ class SoftPrompt(Method):
     deployment = "Needs a server that accepts input embeddings. Cannot be merged into the weights."
     turn = 70
     options = ("init", "text")
-    peft_types = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING")
+    peft_types = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT")
     schedule = Schedule(learning_rates=(3e-2, 3e-1, 1.0, 3.0))  # on a toy still better at 3 than at 1 (docs/log.md)
 
     def numbers(self, model: Model, size: int) -> int:

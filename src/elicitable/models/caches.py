@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import BaseQuantizedLayer, DynamicLayer, StaticLayer
+from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
 
 from elicitable.errors import InputError
 from elicitable.models.restoring import swapped
 
+IMPLEMENTATIONS: tuple[str, ...] = tuple(ALL_CACHE_IMPLEMENTATIONS)  # every value of ``cache_implementation``
 _CHANGES = ("reorder_cache", "crop", "batch_repeat_interleave", "batch_select_indices", "reset")
 
 

@@ -5,6 +5,7 @@ Weights come from safetensors or GGUF only, never from a pickle, and no code tha
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 import os
@@ -31,6 +32,7 @@ from elicitable.errors import (
     UnsupportedModelError,
 )
 from elicitable.models.model import Model, as_model
+from elicitable.models.restoring import swapped
 from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
 from elicitable.untrusted import is_out_of_memory, read_tensors
 
@@ -135,7 +137,7 @@ def _named(name: str, dtype: torch.dtype) -> Model:
     if path.is_dir():
         check_seal(path, "Write it again, or take another folder.")
         return _pretrained(str(path), dtype, path.name)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+    if _is_hub_id(name):
         return _pretrained(name, dtype, name)
     hint = "Or name a folder, a .gguf file or a hub id (owner/name)."
     raise UnknownNameError("model", name, [card.name for card in catalog()], hint)
@@ -154,6 +156,45 @@ def _toy(name: str, dtype: torch.dtype) -> Model:
     model.hf.to(dtype)
     model.source, model.budget_tokens = f"toy:{name}", PREFIX_LENGTHS[name]
     return model
+
+
+def home_of(model: Model) -> str | None:
+    """Return where ``AutoModelForCausalLM`` finds the model: an absolute path or a hub id; None where nowhere does.
+
+    That is the folder that it was loaded from, for a GGUF file the one that it was converted to. A toy is written to
+    the cache. Of a model in memory it is what transformers noted when it was loaded.
+    """
+    if (model.source or "").startswith("toy:"):
+        return _toy_folder(model)
+    noted = str(getattr(model.hf.config, "_name_or_path", "") or "")
+    if noted and Path(noted).is_dir():
+        return str(Path(noted).absolute())
+    return noted if _is_hub_id(noted) else None
+
+
+def _toy_folder(model: Model) -> str:
+    folder = cache_dir() / "models" / f"{model.name.replace(':', '-')}-{model.bare_fingerprint}"
+    if not (folder / "config.json").is_file():
+        with replacing_folder(folder) as partial:
+            save_model(model, partial)
+    return str(folder)
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write the model as it is right now to a folder that transformers loads, with its tokenizer.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    config = copy.deepcopy(model.hf.config)  # transformers notes in it what it saves
+    with quiet(), swapped(model.hf, config=config):
+        model.hf.save_pretrained(folder)
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder)
+
+
+def _is_hub_id(name: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".")
 
 
 def _shipped_gguf() -> Path:
@@ -189,7 +230,7 @@ def _is_whole(folder: Path) -> bool:
 
 def _dequantise(path: Path, folder: Path) -> None:
     with replacing_folder(folder) as partial:
-        with _quiet(), _readable(str(path)):
+        with quiet(), _readable(str(path)):
             hf = AutoModelForCausalLM.from_pretrained(
                 str(path.parent), gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
             )
@@ -205,7 +246,7 @@ def _dequantise(path: Path, folder: Path) -> None:
 
 
 def _pretrained(where: str, dtype: torch.dtype, name: str) -> Model:
-    with _quiet(), _readable(where):
+    with quiet(), _readable(where):
         hf, found = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
@@ -271,8 +312,8 @@ def _readable(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and advice, and the hub's retries, off the terminal while loading."""
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and advice, and the hub's retries, off the terminal inside the ``with``."""
     before, hub = transformers_logging.get_verbosity(), logging.getLogger("huggingface_hub")
     spoken = hub.level
     transformers_logging.set_verbosity(logging.ERROR)

@@ -19,6 +19,7 @@ from elicitable.models.load import load
 from elicitable.models.speed.processor import kind
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
+from elicitable.race.keeping import check_keep, keep_winner
 from elicitable.race.marking import AUTO, Marking, text_of_target
 from elicitable.race.pace import check_count, pace_for
 from elicitable.race.reading import check_reading
@@ -64,6 +65,7 @@ def verdict(
     truncate: str = "left",
     score: Any = None,
     rule: str = AUTO,
+    keep: Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
@@ -100,7 +102,9 @@ def verdict(
             and answer; default accuracy where there are labels, else exact match.
         rule: how labels are decided between: "auto" takes the rule that does best on validation, for every arm alike;
             "sum" is the plain likelihood (:mod:`elicitable.training.decision_rules` has the others).
-        out: a folder that keeps every trial; the same arguments resume there, and do nothing when complete.
+        keep: methods whose results are kept beside the winner's, by name.
+        out: a folder that keeps every trial and, in ``winner/`` and ``kept/METHOD/``, what :func:`elicitable.read`
+            reads; the same arguments resume there, and do nothing when complete.
         task_options: which columns, template, label names, … (:class:`elicitable.tasks.options.TaskOptions`).
 
     Raises:
@@ -143,9 +147,12 @@ def verdict(
         is_test_free=test_items is None,
     )
     check_reading(model, task, layout, max_tokens)  # a task that the model cannot read is no arm's failure
-    entries = run_rounds(race, _sizes(race, methods))
+    sizes = _sizes(race, methods)
+    check_keep(keep, [sized.method.name for sized in sizes])
+    entries = run_rounds(race, sizes)
     race.warnings += cut_warning(entries)
     answer = _judge(race, [arm_result(race, entry) for entry in entries])
+    keep_winner(race, entries, answer, keep)
     return replace(answer, inspection=_inside(race, entries, answer), classes=_classes(race, answer))
 
 

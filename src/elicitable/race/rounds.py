@@ -163,8 +163,19 @@ def _go(race: Race, entry: Entry, plan: Plan, seed: int, test_items: int) -> Tri
     options = race.options_of(entry.method)
     layouts = () if entry.method.is_trained else race.layouts
     size, number = entry.sized.size or 2, race.seed + seed
-    trial = Trial(entry.method, size, plan, number, test_items, options, race.time_limit, layouts, race.marking)
-    trial = replace(trial, passes=race.search_passes)
+    trial = Trial(
+        entry.method,
+        size,
+        plan,
+        number,
+        test_items,
+        options,
+        race.time_limit,
+        layouts,
+        race.marking,
+        passes=race.search_passes,
+        is_first=entry.trial is None and race.store.folder is not None,
+    )
     record = run(trial, race.model, race.task, race.store, race.reporter.point)
     race.test_seconds = race.test_seconds if record.timing.test_seconds is None else record.timing.test_seconds
     if test_items and entry.trial is None:

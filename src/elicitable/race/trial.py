@@ -18,6 +18,7 @@ from elicitable.methods.search import Tried
 from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, Start
 from elicitable.models.speed.processor import kind
+from elicitable.race.aside import set_aside
 from elicitable.race.marking import Marked, Marking
 from elicitable.race.search import FINALISTS, Choosing, Purse, passes_for
 from elicitable.records.store import Store
@@ -54,6 +55,7 @@ class Trial:
     layouts: tuple[Layout, ...] = ()  # what a method that is chosen tries items in
     marking: Marking | None = None  # how the test is scored; None scores nothing
     passes: int | None = None  # that a method which is chosen may make in its search; None: see race/search.py
+    is_first: bool = False  # of its arm's tests, so that it may be deployed; no part of the identity
 
     def spec(self, model: Model, task: Task) -> dict[str, Any]:
         """Identity of the trial. What a race against the clock derives from its speed is left out: the time limit
@@ -110,6 +112,9 @@ def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress
     except Exception as error:  # out of memory or disk too: the arm is lost, not the race
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         record = TrialRecord("failed", reason, Times(0.0), traceback=traceback.format_exc())
+    if state and not trial.method.keeps_state:
+        set_aside(store, spec, state)
+        state = None
     timing = replace(record.timing, seconds=round(time.monotonic() - started, 3))
     whole = replace(record, timing=timing, processor=record.processor or kind())
     return keep_trial(store, spec, whole, state)
@@ -134,17 +139,16 @@ def _fitting(known: TrialRecord, trial: Trial, task: Task, where: str) -> TrialR
     return known
 
 
-def take_over(adaptation: Adaptation, store: Store, spec: dict[str, Any]) -> None:
-    """Load the tensors that are kept with the record of ``spec``.
+def take_over(adaptation: Adaptation, state: dict[str, Any], where: object) -> None:
+    """Load the tensors ``state`` that are kept with the record at ``where``.
 
     Raises:
         StoreError: they are gone, not what was written, or those of another adaptation.
     """
-    state = store.state(spec)
     wanted, found = ({name: tuple(x.shape) for name, x in one.items()} for one in (adaptation.state(), state))
     if wanted != found:
         raise StoreError(
-            f"{store.where(spec)}: its tensors are gone or are those of another adaptation; move its folder away to "
+            f"{where}: its tensors are gone or are those of another adaptation; move its folder away to "
             "run the trial again."
         )
     adaptation.load(state)
@@ -164,7 +168,7 @@ def _execute(
         started = time.monotonic()
         record = assess(record, trial, model, adaptation, task)
         timing = replace(record.timing, test_seconds=round(time.monotonic() - started, 3))
-        return replace(record, timing=timing), adaptation.state() if method.keeps_state else None
+        return replace(record, timing=timing), adaptation.state() if method.keeps_state or trial.is_first else None
     return record, None
 
 

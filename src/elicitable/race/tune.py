@@ -1,7 +1,8 @@
 """Train one method on a task and write an adapter folder that PEFT loads.
 
     out/
-      adapter_config.json, adapter_model.safetensors   the adapter; elicitable.json what was measured on it
+      adapter_config.json, adapter_model.safetensors   the adapter; elicitable.json what was measured on it, and
+                                                       whether it is sound (the quick half of ``elicitable check``)
       trials/                                          the runs of the sweep and the long run, as in a race
       running/                                         the checkpoint of the long run while it lasts
 
@@ -20,14 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import check_seal
+from elicitable.deploy.artefact import write_artefact
 from elicitable.diagnosis.intervals import interval
 from elicitable.errors import InputError, StoreError, TrainingDivergedError
-from elicitable.methods.adapter import write_adapter
 from elicitable.methods.base import Method
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import load
+from elicitable.race.check import check
+from elicitable.race.keeping import tuned_record
 from elicitable.race.pace import Pace, check_count, pace_for
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
@@ -117,7 +120,7 @@ def tune(
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
     options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
     check_options(recipe, options)
-    tuning = _Tuning(
+    tuning = Tuning(
         model=model,
         task=task,
         recipe=recipe,
@@ -155,7 +158,7 @@ def _check(
 
 
 @dataclass(frozen=True, eq=False)
-class _Tuning:
+class Tuning:
     """What is tuned, and the store that keeps its runs. One rate is taken as it is; of several the best is found."""
 
     model: Model
@@ -181,7 +184,7 @@ class _Tuning:
         record = self._measured(adaptation) | self._told(swept, rate, fit)
         if self.store.folder is not None:
             with written_whole(self.store.folder) as folder:
-                write_adapter(self.model, adaptation, folder)
+                write_artefact(self.model, adaptation, tuned_record(self, self._plan(rate), adaptation, record), folder)
                 (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         return Tuned(adaptation, record)
 
@@ -257,7 +260,7 @@ class _Tuning:
         spec, adaptation = self._spec_of(plan), self._built()
         known = kept_trial(self.store, spec)
         if known is not None:
-            take_over(adaptation, self.store, spec)
+            take_over(adaptation, self.store.state(spec), self.store.where(spec))
             return adaptation, known
         self.reporter.begin(self.recipe.name, f"at {rate:g}", 0, 1)
         checkpoint = self._checkpoint(spec)
@@ -324,6 +327,7 @@ class _Tuning:
             "keys_per_layer": budget.keys_per_layer,
             "setting": adaptation.setting,
             "base_elsewhere_nats": elsewhere_nats(self.model),
+            "checks": [asdict(one) for one in check(self.model, adaptation, quick=True).findings],
         }
 
     def _told(self, swept: dict[float, tuple[float, float]], rate: float, fit: TrialRecord) -> Record:

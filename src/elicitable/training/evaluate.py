@@ -136,19 +136,20 @@ class LabelCosts:
     """What every label costs behind every item.
 
     ``nats`` (item, label) are −log p(label | prompt) in float64, ``lengths`` (item, label) the labels' tokens, and
-    ``cut`` the tokens that each text which was too long has lost.
+    ``cut_of_each`` the tokens that each text has lost: 0 where it was not too long.
     """
 
     nats: Tensor
     lengths: Tensor
-    cut: tuple[int, ...]
+    cut_of_each: tuple[int, ...]
 
     def score(self, items: Sequence[Item], labels: tuple[str, ...], answered: Tensor) -> Score:
         """Score the places of the labels that were ``answered``, (item,); the loss is that of the right labels."""
         truth = torch.tensor([(item.choices or labels).index(str(item.target)) for item in items])
         nats, tokens = (table.gather(1, truth[:, None]) for table in (self.nats, self.lengths))
         correct = tuple((answered == truth).long().tolist())
-        return Score(correct, float(nats.sum()) / max(1, int(tokens.sum())), len(self.cut), sum(self.cut))
+        cut = [lost for lost in self.cut_of_each if lost]
+        return Score(correct, float(nats.sum()) / max(1, int(tokens.sum())), len(cut), sum(cut))
 
 
 @torch.no_grad()
@@ -156,7 +157,7 @@ def read_labels(model: Model, items: Sequence[Item], labels: tuple[str, ...], re
     """Read every content once and every label behind it (:func:`label_nats`), and say what was cut."""
     rows = _label_rows(model, items, labels, reading)
     nats, lengths = _costs(model, rows)
-    return LabelCosts(nats, lengths, tuple(row.cut for row in rows if row.cut))
+    return LabelCosts(nats, lengths, tuple(row.cut for row in rows))
 
 
 @torch.no_grad()
@@ -197,8 +198,9 @@ def _label_rows(model: Model, items: Sequence[Item], labels: Sequence[str], read
 def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> list[Answer]:
     """What the model answers to each item: the best label, or what it writes until it ends its answer.
 
-    Free-running answers stop at twice the length of the item's own, and 32 tokens at least; then ``has_ended`` is
-    False. Without a tokenizer nothing ends an answer, and it is as long as the item's own.
+    Free-running answers stop at twice the length of the longest of the items' own, and 32 tokens at least
+    (:func:`answer_limit`); then ``has_ended`` is False. Without a tokenizer nothing ends an answer, and it is as long
+    as the item's own.
     """
     if labels is not None:
         nats, _ = label_nats(model, items, labels, reading)
@@ -208,5 +210,20 @@ def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None,
     if reading.marker:
         written = generate(model, rows, reading.layout, reading.longest, reading.batch)
         return [_behind(answer, reading.marker) for answer in written]
-    most = [len(row.answer) if model.tokenizer is None else max(LEAST, 2 * len(row.answer)) for row in rows]
-    return generate(model, rows, reading.layout, most, reading.batch)
+    if model.tokenizer is None:
+        return generate(model, rows, reading.layout, [len(row.answer) for row in rows], reading.batch)
+    longest = max(len(row.answer) for row in rows)
+    return generate(model, rows, reading.layout, answer_limit(model, longest), reading.batch)
+
+
+def longest_answer(model: Model, items: Sequence[Item], reading: Reading) -> int:
+    """Return the tokens of the longest of the right answers to ``items``, its end included."""
+    return max(len(row.answer) for row in _rows(model, items, reading))
+
+
+def answer_limit(model: Model, longest: int) -> int:
+    """Return how many tokens an answer may have before it is said not to end; the ``longest`` right one has so many.
+
+    The limit is the same for all items: how long an answer may be must not depend on how long the right one is.
+    """
+    return longest if model.tokenizer is None else max(LEAST, 2 * longest)

@@ -1,0 +1,32 @@
+"""``elicitable check``: is an adapter sound on a model?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elicitable.cli.options import Json, ModelOptions, Quiet
+from elicitable.cli.output import print_json, say, status
+
+
+def check(
+    adapter: Annotated[Path, typer.Argument(help="an adapter folder, from here or from PEFT")],
+    about: ModelOptions,
+    quick: Annotated[bool, typer.Option("--quick", help="only what a few short forward passes tell")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check that an adapter works on a model; exit code 1 where something fails."""
+    from elicitable.race.check import as_text
+    from elicitable.race.check import check as run_check
+
+    with status("checking …", quiet):
+        checked = run_check(about.load(), adapter, quick=quick)
+    if as_json:
+        print_json(checked.record())
+    else:
+        say(as_text(checked))
+    if not checked.is_sound:
+        raise typer.Exit(1)
