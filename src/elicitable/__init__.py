@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "context": "elicitable.methods.catalog",
+    "export": "elicitable.deploy.export",
     "load": "elicitable.models.load",
     "predictor": "elicitable.deploy.predict",
     "read": "elicitable.deploy.artefact",
@@ -23,7 +24,7 @@ _HOMES = {
     "watch": "elicitable.deploy.use",
 }
 
-__all__ = ["__version__", "context", "errors", "load", "predictor", "read", "tune", "use", "verdict", "watch"]
+__all__ = ["__version__", "context", "errors", "export", "load", "predictor", "read", "tune", "use", "verdict", "watch"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from elicitable import __version__
 from elicitable.cli.construct.commands import CONSTRUCTIONS
+from elicitable.cli.export import export
 from elicitable.cli.inspect import inspect
 from elicitable.cli.lists import methods, models, scores, tasks
 from elicitable.cli.options import spread
@@ -26,6 +27,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     verdict,
     tune,
     predict,
+    export,
     inspect,
     prune,
     pretrain,
