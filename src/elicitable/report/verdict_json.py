@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar, cast, get_args
 
 from elicitable.errors import StoreError
-from elicitable.values import ArmResult, Budget, CurvePoint, Group, Rung, Verdict
+from elicitable.values import ArmResult, Budget, CurvePoint, DeploymentCard, Group, Rung, Verdict
 
 T = TypeVar("T")
 Read = Callable[[Any, str], T]
@@ -35,6 +35,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "answer": verdict.answer,
         "arms": [_arm_to_json(arm) for arm in verdict.arms],
         "provenance": plain_json(verdict.provenance),
+        "card": None if verdict.card is None else plain_json(asdict(verdict.card)),
     }
 
 
@@ -60,6 +61,7 @@ def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
         answer=fields.take("answer", _text),
         arms=fields.take("arms", _many(_arm_from_json)),
         provenance=fields.take("provenance", _mapping),
+        card=fields.take("card", _optional(_card_from_json)),
     )
     fields.finish()
     return verdict
@@ -165,6 +167,30 @@ def _arm_from_json(record: Any, where: str) -> ArmResult:
     )
     fields.finish()
     return arm
+
+
+def _card_from_json(record: Any, where: str) -> DeploymentCard:
+    fields = _Fields(record, where)
+    card = DeploymentCard(
+        method=fields.take("method", _text),
+        run=fields.take("run", _text),
+        forms=fields.take("forms", _many(_text)),
+        row_tokens=fields.take("row_tokens", _number),
+        answer_tokens=fields.take("answer_tokens", _number),
+        context_tokens=fields.take("context_tokens", _count),
+        keys_per_layer=fields.take("keys_per_layer", _count),
+        training_seconds=fields.take("training_seconds", _number),
+        rival=fields.take("rival", _text),
+        rival_tokens=fields.take("rival_tokens", _count),
+        rival_mean=fields.take("rival_mean", _optional(_number)),
+        plain_seconds=fields.take("plain_seconds", _number),
+        with_seconds=fields.take("with_seconds", _number),
+        overhead=fields.take("overhead", _many(_number)),
+        requests_timed=fields.take("requests_timed", _count),
+        device=fields.take("device", _text),
+    )
+    fields.finish()
+    return card
 
 
 def _rung_from_json(record: Any, where: str) -> Rung:
