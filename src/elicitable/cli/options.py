@@ -118,6 +118,15 @@ class TaskOptions(_Read):  # type: ignore[misc, valid-type]
         known = {name: value for name, value in typed.items() if value not in (None, False, [])}
         return {name: _pairs(name, value) if isinstance(value, list) else value for name, value in known.items()}
 
+    def typed(self) -> list[str]:
+        """The options as they are typed on a command line."""
+        found: list[str] = []
+        for name, value in self.given().items():
+            flag = f"--{name.replace('_', '-')}"
+            values = [f"{old}={new}" for old, new in value.items()] if isinstance(value, dict) else [value]
+            found += [part for one in values for part in ([flag] if one is True else [flag, str(one)])]
+        return found
+
 
 def _pairs(name: str, typed: list[str]) -> dict[str, str]:
     pairs = [one.partition("=") for one in typed]

@@ -152,8 +152,8 @@ def verdict(
     entries = run_rounds(race, sizes)
     race.warnings += cut_warning(entries)
     answer = _judge(race, [arm_result(race, entry) for entry in entries])
-    keep_winner(race, entries, answer, keep)
-    return replace(answer, inspection=_inside(race, entries, answer), classes=_classes(race, answer))
+    card = keep_winner(race, entries, answer, keep)
+    return replace(answer, inspection=_inside(race, entries, answer), classes=_classes(race, answer), card=card)
 
 
 def _classes(race: Race, answer: Verdict) -> ClassResults | None:
