@@ -30,6 +30,8 @@ def read_json(path: Path, most_bytes: int = MOST_BYTES) -> Any:
     Raises:
         InputError: the file cannot be read or is none of that; the message names it.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} cannot be read (it is no file)")
     try:
         with path.open("rb") as file:
             data = file.read(most_bytes + 1)
@@ -104,6 +106,8 @@ def shapes_of(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         InputError: the file is no whole safetensors file; the message names it.
     """
     try:
+        if not path.is_file():
+            raise InputError("there is no such file")
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
