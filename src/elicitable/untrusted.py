@@ -173,9 +173,7 @@ def visible(text: object) -> str:
     red \u001b[31m, left \u202e and \u200b none
     """
     shown = str(text)
-    if shown.isascii() and shown.isprintable():
-        return shown
-    return "".join(letter if _is_plain(letter) else _escape(letter) for letter in shown)
+    return shown.translate({ord(letter): _escape(letter) for letter in set(shown) if not _is_plain(letter)})
 
 
 def _is_plain(letter: str) -> bool:

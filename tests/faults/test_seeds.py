@@ -20,6 +20,7 @@ from elicitable.errors import BudgetError, InputError, StoreError
 from elicitable.methods import rungs
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.catalog import method_named
+from elicitable.methods.pruned_prefix import PrunedPrefixContext
 from elicitable.models.load import load
 from elicitable.race.contest import verdict
 from elicitable.records.lock import alone
@@ -155,6 +156,20 @@ def test_a_prefix_that_holds_no_numbers_is_refused_by_name(tmp_path: Path, numbe
     adapter = adapter_with(tmp_path, "kv-prefix", {}, {"prompt_embeddings": table})
     with pytest.raises(InputError, match="prompt_embeddings holds numbers that are not finite"):
         read_adapter(letters_model(), adapter)
+
+
+@pytest.mark.parametrize("change", ["layers.0.kept", "layers.1.keys", "positions", "content_at"])
+def test_a_pruned_prefix_whose_parts_do_not_fit_is_refused(tmp_path: Path, change: str) -> None:
+    model = letters_model()
+    whole = PrunedPrefixContext.of(method_named("kv-prefix").build(model, 2, seed=0).prefix(model))
+    config, tensors = whole.folder_form(model)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    bad = [torch.zeros(0), torch.tensor(-1), torch.zeros_like(tensors[change]).double(), None]
+    for other in bad if change != "layers.1.keys" else bad[:2]:
+        held = {name: x for name, x in {**tensors, change: other}.items() if x is not None}
+        write_tensors(tmp_path / "adapter_model.safetensors", held)
+        with pytest.raises(InputError, match=rf"{change}.* do not fit"):
+            read_adapter(model, tmp_path)
 
 
 def test_a_header_that_promises_more_than_the_file_holds_is_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
