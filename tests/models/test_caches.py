@@ -149,8 +149,13 @@ def test_every_layer_of_a_cache_is_known_to_be_exact_or_is_refused() -> None:
 def test_a_cache_in_fewer_bits_is_refused_by_name(name: str, kind: str) -> None:
     model = model_of(name)
     given = {"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}}
-    written(model, **given)  # transformers itself can
-    with el.use(model, context_of(kind, model)), pytest.raises(InputError, match="QuantizedCache"):
+    try:
+        written(model, **given)
+    except ValueError:  # transformers itself cannot: it has no such cache for sliding windows
+        said: Any = ValueError
+    else:
+        said = InputError
+    with el.use(model, context_of(kind, model)), pytest.raises(said, match=r"Quantized|sliding"):
         written(model, **given)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary
 
@@ -76,6 +77,7 @@ class PeftMethod(Method):
         self.type = "LORA" if kind in VARIANTS else kind.upper()
         self.name = f"{MARK}{kind}"
         self.summary = f"{kind} as PEFT has it, on chosen weights"
+        self.form = VARIANTS.get(kind, {})
         self.knobs = self._knobs()
         self.has_size = bool(self.knobs)
         self._counted: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
@@ -90,7 +92,10 @@ class PeftMethod(Method):
         known = self._counted.setdefault(model.hf, {})
         asked = (size, tuple(modules or ()))
         if asked not in known:
-            built = self.build(model, size, 0, modules)
+            counted = copy(self)
+            # PiSSA's start decomposes every weight, which takes time and changes no count
+            counted.form = {name: value for name, value in self.form.items() if name != "init_lora_weights"}
+            built = counted.build(model, size, 0, modules)
             known[asked] = sum(parameter.numel() for parameter in built.parameters())
         return known[asked]
 
@@ -110,7 +115,7 @@ class PeftMethod(Method):
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
         made: Any = PEFT_TYPE_TO_CONFIG_MAPPING[self.type]  # type: ignore[index]
-        given = {**_GIVEN.get(self.type, {}), **VARIANTS.get(self.variant, {}), **dict.fromkeys(self.knobs, size)}
+        given = {**_GIVEN.get(self.type, {}), **self.form, **dict.fromkeys(self.knobs, size)}
         wanted = modules or (None if self.type in _OWN_MODULES else default_modules(model))
         if self.type == "LORA":
             given["lora_alpha"] = 2 * size
@@ -139,7 +144,8 @@ class PeftMethod(Method):
             )
         if not self.has_size or (step := self.numbers(model, 2) - one) <= 0:
             return Sized(self, 1, one, budget)
-        low, high = 1, 2 + (budget - one) // step  # in proportion, this would be too many by a little
+        guess = 1 + (budget - one) // step  # right where the numbers grow by the same with every size
+        low, high = (guess, guess + 1) if self._fits(model, guess, budget) else (1, guess)
         while self._fits(model, high, budget):
             if self.numbers(model, high) <= self.numbers(model, low):  # it grows no more
                 return Sized(self, low, self.numbers(model, low), budget)
