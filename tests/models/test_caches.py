@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, StaticCache
+from transformers import Cache, DynamicCache, StaticCache, cache_utils
 from transformers.cache_utils import BaseQuantizedLayer, DynamicLayer
 from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
 
 import elicitable as el
 from elicitable.errors import InputError
 from elicitable.models.architectures import tiny_model
+from elicitable.models.caches import check_cache
 from elicitable.models.model import Model
 
 # learned positions, rotary, sliding windows (alone and beside full layers), latent keys, ALiBi, sinks
@@ -104,6 +105,58 @@ def test_empty_places_that_were_not_left_out_would_be_seen() -> None:
         patch.setattr(attend, "_filled", lambda count, *operands: operands)
         found = written(model, torch.ones_like(MASK), cache_implementation="static")
     assert float((found[1] - expected[1]).abs().max()) > 1e-3
+
+
+# Every layer that a cache of transformers can be made of, and whether a context stands beside it.
+LAYERS = {
+    "DynamicLayer": True,
+    "DynamicSlidingWindowLayer": True,
+    "DynamicIndexedLayer": True,
+    "StaticLayer": True,
+    "StaticSlidingWindowLayer": True,
+    "StaticIndexedLayer": True,
+    "BaseQuantizedLayer": False,
+    "QuantizedLayer": False,
+    "QuantoQuantizedLayer": False,
+    "HQQQuantizedLayer": False,
+    "Fp8QuantizedLayer": False,
+}
+
+
+def layers_of_transformers() -> dict[str, type]:
+    kept = {name: one for name, one in vars(cache_utils).items() if isinstance(one, type)}
+    layers = {name: one for name, one in kept.items() if issubclass(one, cache_utils.CacheLayerMixin)}
+    # models with linear attention keep a state beside their keys; el.load refuses those models by name
+    return {name: one for name, one in layers.items() if name != "CacheLayerMixin" and "LinearAttention" not in name}
+
+
+def test_every_layer_of_a_cache_is_known_to_be_exact_or_is_refused() -> None:
+    found = layers_of_transformers()
+    assert set(found) == set(LAYERS)
+    for name, made in found.items():
+        concrete = type(name, (made,), {})
+        concrete.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
+        cache_of_it = Cache(layers=[object.__new__(concrete)])
+        if LAYERS[name]:
+            check_cache(cache_of_it)
+        else:
+            with pytest.raises(InputError, match=re.escape(name)):
+                check_cache(cache_of_it)
+
+
+@pytest.mark.parametrize("kind", CONTEXTS)
+@pytest.mark.parametrize("name", NAMES[:8])
+def test_a_cache_in_fewer_bits_is_refused_by_name(name: str, kind: str) -> None:
+    model = model_of(name)
+    given = {"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}}
+    try:
+        written(model, **given)
+    except ValueError:  # transformers itself cannot: it has no such cache for sliding windows
+        said: Any = ValueError
+    else:
+        said = InputError
+    with el.use(model, context_of(kind, model)), pytest.raises(said, match=r"Quantized|sliding"):
+        written(model, **given)
 
 
 class Rounded(BaseQuantizedLayer):

@@ -13,6 +13,7 @@ from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.layer_prefix import LayerPrefix
 from elicitable.methods.lora import LoRA
 from elicitable.methods.nearest import Nearest
+from elicitable.methods.peft_method import MARK, peft_method
 from elicitable.methods.prompt import Prompt
 from elicitable.methods.soft_prompt import SoftPrompt
 from elicitable.methods.steering import Steering
@@ -41,6 +42,8 @@ TUNED = KVPrefix.name  # what is tuned where nobody says what
 def method_named(name: str | Method) -> Method:
     """Return the built-in method of that name, or your own: the object itself, or ``"my_method.py:MyMethod"``.
 
+    ``"peft:TYPE"`` is any weight method of PEFT's, such as ``peft:ia3``, ``peft:dora`` or ``peft:vera``.
+
     Raises:
         UnknownNameError: there is none; the message lists near matches.
         InputError: it is neither a name nor a method.
@@ -53,6 +56,8 @@ def method_named(name: str | Method) -> Method:
         raise InputError(f"a method is a name or an object of a class derived from Method, got {name!r}.")
     if is_own_code(name):
         return _own_method(name)
+    if name.startswith(MARK):
+        return peft_method(name)
     for method in METHODS:
         if method.name == name:
             return method

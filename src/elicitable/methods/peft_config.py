@@ -42,12 +42,13 @@ def peft_types() -> tuple[str, ...]:
 
 def weight_types() -> tuple[str, ...]:
     """Return the types that change weights and are read, in PEFT's order."""
+    from peft.config import PromptLearningConfig
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     return tuple(
         one.value
         for one, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()
-        if one.value not in REFUSED_TYPES and not made().is_prompt_learning
+        if one.value not in REFUSED_TYPES and not issubclass(made, PromptLearningConfig)
     )
 
 
