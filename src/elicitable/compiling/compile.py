@@ -57,6 +57,7 @@ class Recipe:
         rate: its learning rate; by default that of the form.
         seconds: of distillation at most.
         ridges: what λ is chosen from, over the mean diagonal of H′ᵀH′.
+        asked: how often a token at which the model is asked counts in the closed form; any other counts once.
         batch: texts at once.
         control: also fit a patch to targets dealt to other tokens, which must do badly.
         seed: of everything that is drawn.
@@ -69,6 +70,7 @@ class Recipe:
     rate: float | None = None
     seconds: float | None = None
     ridges: tuple[float, ...] = RIDGES
+    asked: float = 1.0
     batch: int = 16
     control: bool = True
     seed: int = 0
@@ -80,6 +82,8 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+        if not 0 < self.asked < float("inf"):
+            raise InputError(f"asked must be a number above 0, got {self.asked!r}.")
         if not self.ridges or not all(0 < one < float("inf") for one in self.ridges):
             raise InputError(f"ridges must be numbers above 0, got {self.ridges!r}.")
 
@@ -253,7 +257,8 @@ class _Job:
         return self.how.rank if self.how.to == "lora" else None
 
     def _fitting(self, strength: float, shuffle: int | None = None) -> Fitting:
-        return Fitting(strength, self._rank, has_biases=self.how.to == "weights", shuffle=shuffle)
+        has_biases = self.how.to == "weights"
+        return Fitting(strength, self._rank, has_biases=has_biases, asked=self.how.asked, shuffle=shuffle)
 
     def _likeness(self, what: Adaptation) -> dict[str, float]:
         return asdict(likeness(self.model, self.prefix, what, self.reported))
