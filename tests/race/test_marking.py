@@ -20,7 +20,7 @@ from elicitable.report.html import report_html
 from elicitable.tasks.base import groups_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.decision_rules import DecisionRule
-from elicitable.training.evaluate import Reading, evaluate, label_nats
+from elicitable.training.evaluate import Reading, evaluate, read_labels
 
 LABELS = ("red", "green", "blue")
 
@@ -72,7 +72,7 @@ def test_plain_likelihood_is_what_evaluate_scores_and_a_rule_can_only_be_chosen_
     known = task.held_out("validation", 64)
     marking = Marking.of(model, task)
     marked = marking.mark(model, task, items, known, Reading())
-    nats, _ = label_nats(model, items, task.labels(), Reading())
+    nats = read_labels(model, items, task.labels(), Reading()).nats
     rule = marked.rule
     assert rule is not None
     wanted = tuple(task.labels()[place].strip() for place in rule.decide(nats))

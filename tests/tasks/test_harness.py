@@ -28,7 +28,7 @@ from elicitable.tasks.harness import HarnessTask
 from elicitable.tasks.reading import summary_of
 from elicitable.training.batches import Reading, encode
 from elicitable.training.decision_rules import DecisionRule, Lengths, decide_by_length
-from elicitable.training.evaluate import answer_logits, evaluate, label_nats, token_losses
+from elicitable.training.evaluate import answer_logits, evaluate, read_labels, token_losses
 from elicitable.training.generate import generate
 from elicitable.values import Item
 
@@ -197,7 +197,7 @@ def test_choices_are_right_where_the_harness_says_so(name: str, tmp_path: Path) 
     path = write(tmp_path, name, TASKS[name])
     task, theirs = task_from(f"lm-eval:{path}"), referee(path)
     items = task.held_out("test", TEST)
-    nats, _ = label_nats(model(), items, task.labels(), reading(task))
+    nats = read_labels(model(), items, task.labels(), reading(task)).nats
     for row, one in zip(nats.tolist(), theirs, strict=True):
         costs = [-float(said[0][0]) for said in one["resps"]]
         assert row[: len(costs)] == pytest.approx(costs, abs=1e-9)  # one float64 sum in two orders
@@ -217,7 +217,7 @@ def test_a_rule_per_character_is_acc_norm_where_labels_are_fixed(tmp_path: Path)
     task, theirs = task_from(f"lm-eval:{path}"), referee(path)
     items, labels = task.held_out("test", TEST), task.labels()
     assert labels == tuple(f" {intent}" for intent in INTENTS)
-    nats, _ = label_nats(model(), items, labels, reading(task))
+    nats = read_labels(model(), items, labels, reading(task)).nats
     rule = DecisionRule("per character", tuple(map(float, Lengths.of(labels, [1] * 5).characters)), (0.0,) * 5)
     right = [labels[at] == item.target for at, item in zip(rule.decide(nats), items, strict=True)]
     assert right == [bool(one["acc_norm"]) for one in theirs]
@@ -254,7 +254,7 @@ def test_turns_are_the_harness_s_chat(name: str, tmp_path: Path) -> None:
     task = task_from(f"lm-eval:{path}", turns=True)
     theirs = referee(path, apply_chat_template=True, fewshot_as_multiturn=True)
     items = task.held_out("test", TEST)
-    nats, _ = label_nats(model(), items, task.labels(), reading(task))
+    nats = read_labels(model(), items, task.labels(), reading(task)).nats
     truth = [item.choices.index(item.target) for item in items]
     for own, item, right, one in zip(nats.numpy(), items, truth, theirs, strict=True):
         costs = -np.array([float(said[0][0]) for said in one["resps"]])

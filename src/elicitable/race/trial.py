@@ -168,7 +168,7 @@ def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptati
     """Add to ``record`` what is measured once, at the end: the test split, side effects, prefix mass, a few answers."""
     assert trial.marking is not None
     items = task.held_out("test", trial.test_items)
-    known = task.held_out("validation", trial.plan.validation_items) if task.labels() else []
+    known = task.held_out("validation", trial.plan.validation_items) if task.labels() is not None else []
     adaptation.fit(model, [*items, *known])
     reading = reading_of(trial.plan, adaptation)
     with torch.no_grad(), prepared(model, adaptation) as refresh:
