@@ -41,6 +41,7 @@ class Race:
     marking: Marking
     prompts: tuple[str, ...] = ()  # texts of the person's own, for whichever method looks for texts
     layouts: tuple[Layout, ...] = (PLAIN,)  # how items are laid out: the first; the others are tried as well
+    asked_best: tuple[float, float, Layout] | None = None  # validation score, −loss and layout of the best chosen arm
     is_test_free: bool = True  # whether a race against the clock may cut the test items down
     quickest: int | None = None  # steps of the quickest arm that solved the task
     test_seconds: float = 0.0  # what the latest test took
@@ -51,6 +52,22 @@ class Race:
         """Return the settings that ``method`` gets in this race."""
         own = {"prompts": list(self.prompts)} if self.prompts and "prompts" in method.searched else {}
         return method.start(self.model) | own
+
+    @property
+    def layout(self) -> Layout:
+        """Return how trained arms read items: as did best for the arms that were chosen among layouts."""
+        return self.asked_best[2] if self.asked_best else self.layouts[0]
+
+    def learn(self, record: TrialRecord) -> None:
+        """Take note of the layout of an arm that was chosen on validation, where it is the best so far."""
+        if not record.is_ok or record.validation is None:
+            return
+        loss = record.validation_loss_nats
+        worth = (record.validation, float("-inf") if loss is None else -loss)
+        own = {name: value for name, value in record.setting.items() if name in ("start", "chat", "system")}
+        layout = next((one for one in self.layouts if one.setting() == own), None)
+        if layout is not None and (self.asked_best is None or worth > self.asked_best[:2]):
+            self.asked_best = (*worth, layout)
 
     def test(self) -> list[Item]:
         """Return the test items of this race."""

@@ -23,7 +23,7 @@ from elicitable.scores.scorer import Scorer, floor
 from elicitable.tasks.base import groups_of
 from elicitable.training.decision_rules import BY_LENGTH, RULES, SUM, DecisionRule, candidates, choose
 from elicitable.training.evaluate import LabelCosts, Reading, answers, evaluate, read_labels, truth_of
-from elicitable.values import Item, Score
+from elicitable.values import Budget, Item, Score
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -167,6 +167,10 @@ class Marked:
     written: tuple[str, ...] = ()
     rule: DecisionRule | None = None
     raw: Outcomes | None = None
+
+    def counted(self, budget: Budget) -> Budget:
+        """Return ``budget`` with the numbers that the rule took from validation: trained numbers like any others."""
+        return replace(budget, numbers_trained=budget.numbers_trained + self.rule.numbers) if self.rule else budget
 
 
 def text_of_target(item: Item) -> str:

@@ -26,7 +26,7 @@ from elicitable.training.batches import Reading, encode
 from elicitable.training.evaluate import answers, evaluate
 from elicitable.training.generate import Answer, text_of
 from elicitable.training.loop import Plan, Progress, prepared, reading_of, train
-from elicitable.values import Budget, Item, Message, Messages, Text
+from elicitable.values import Item, Message, Messages, Text
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -108,7 +108,8 @@ def _execute(
     else:
         adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
         record = record_of_fit(train(model, adaptation, task, trial.plan, trial.seed, progress=progress))
-    record = replace(record, setting=adaptation.setting, budget=adaptation.budget())
+    laid_out = trial.plan.layout.setting() if method.is_trained else {}
+    record = replace(record, setting=adaptation.setting | laid_out, budget=adaptation.budget())
     if record.is_ok and trial.test_items:
         started = time.monotonic()
         record = assess(record, trial, model, adaptation, task)
@@ -185,7 +186,7 @@ def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptati
         answers=marked.written,
         rule=marked.rule.record() if marked.rule else {},
         raw=marked.raw,
-        budget=_with_rule(record.budget, marked),
+        budget=marked.counted(record.budget) if record.budget else None,
         test_loss_nats=_finite(score.loss_nats),
         cut_items=score.cut_items,
         cut_tokens=score.cut_tokens,
@@ -203,13 +204,6 @@ def _shown(model: Model, items: Sequence[Item], task: Task, reading: Reading, ma
     if task.labels() is not None:
         return list(marked.written[: len(items)])
     return [_said(model, answer) for answer in answers(model, items, None, reading)]
-
-
-def _with_rule(budget: Budget | None, marked: Marked) -> Budget | None:
-    """The numbers that a decision rule took from validation are trained numbers like any others."""
-    if budget is None or marked.rule is None:
-        return budget
-    return replace(budget, numbers_trained=budget.numbers_trained + marked.rule.numbers)
 
 
 def elsewhere_nats(model: Model) -> float:
