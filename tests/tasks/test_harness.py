@@ -27,7 +27,7 @@ from elicitable.tasks.catalog import task_from
 from elicitable.tasks.harness import HarnessTask
 from elicitable.tasks.reading import summary_of
 from elicitable.training.batches import Reading, encode
-from elicitable.training.decision_rules import DecisionRule, Lengths, decide_by_length
+from elicitable.training.decision_rules import BY_LENGTH, DecisionRule, Lengths, decide_by_length
 from elicitable.training.evaluate import answer_logits, evaluate, read_labels, token_losses
 from elicitable.training.generate import generate
 from elicitable.values import Item
@@ -331,15 +331,28 @@ def test_the_fingerprint_tells_what_is_shown(tmp_path: Path) -> None:
     assert task_from(f"lm-eval:{path}").fingerprint() not in prints
 
 
-def test_items_with_choices_of_their_own_are_raced(tmp_path: Path) -> None:
-    task = task_from(f"lm-eval:{write(tmp_path, 'own choices', TASKS['own choices'])}")
+@pytest.mark.parametrize("rule", ["sum", "per character", "auto"])
+def test_items_with_choices_of_their_own_are_raced(rule: str, tmp_path: Path) -> None:
+    """By their likelihood as it is, by lm-evaluation-harness's acc_norm, or by what does best on validation."""
+    path = write(tmp_path, "own choices", TASKS["own choices"])
+    task, theirs = task_from(f"lm-eval:{path}"), referee(path)[:20]
     assert task.labels() == ()
     assert next(instructions(task))
-    answer = el.verdict(model(), task, methods=["zero-shot", "kv-prefix"], seeds=1, steps=2, test_items=20, chat="off")
-    score = evaluate(model(), task.held_out("test", 20), (), Reading(layout=layout_for(model(), "off")))
-    plain = next(arm for arm in answer.arms if arm.method == "zero-shot")
+    methods = ["zero-shot", "kv-prefix"] if rule == "sum" else ["zero-shot"]
+    given: dict[str, Any] = {"methods": methods, "seeds": 1, "steps": 2, "test_items": 20, "chat": "off"}
+    answer = el.verdict(model(), task, rule=rule, **given)
     assert all(arm.status == "ok" for arm in answer.arms), [arm.reason for arm in answer.arms]
-    assert plain.correct[0] == score.correct
+    plain = next(arm for arm in answer.arms if arm.method == "zero-shot")
+    score = evaluate(model(), task.held_out("test", 20), (), Reading(layout=layout_for(model(), "off")))
+    assert plain.raw_mean == score.mean
+    if rule == "auto":
+        assert plain.rule in BY_LENGTH
+        return
+    metric = "acc" if rule == "sum" else "acc_norm"
+    assert list(plain.correct[0]) == [int(one[metric]) for one in theirs]
+    assert plain.rule == rule
+    with pytest.raises(InputError, match="give one of sum, per token, per character, per byte"):
+        el.verdict(model(), task, rule="fitted", **given)
 
 
 def test_a_free_task_is_raced_with_its_own_stop_strings(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def tango(first: float, second: float, n: float, z: float = Z) -> tuple[float, f
 
     def distance(delta: float) -> float:
         b = -first - second + (2 * n - first + second) * delta
-        q = (max(0.0, b * b + 8 * n * second * delta * (1 - delta)) ** 0.5 - b) / (4 * n)
-        variance = max(0.0, n * (2 * q + delta * (1 - delta)))
-        return abs(first - second - n * delta) - z * variance**0.5
+        q: float = (max(0.0, b * b + 8 * n * second * delta * (1 - delta)) ** 0.5 - b) / (4 * n)
+        variance: float = max(0.0, n * (2 * q + delta * (1 - delta)))
+        return float(abs(first - second - n * delta) - z * variance**0.5)
 
     return _border(distance, centre, -1.0), _border(distance, centre, 1.0)
 
@@ -87,7 +87,8 @@ def share_gap(best: np.ndarray, other: np.ndarray, groups: Sequence[Hashable] = 
 
 def kish(groups: Sequence[Hashable], items: int) -> float:
     """Return the effective number of groups, (Σ m)² / Σ m²: their number where all have the same size."""
-    return items**2 / sum(size**2 for size in Counter(groups or range(items)).values())
+    squares = sum(size**2 for size in Counter(groups or range(items)).values())
+    return float(items**2 / squares)
 
 
 def _effective(modelled: float, arms: Sequence[np.ndarray], groups: Sequence[Hashable]) -> float:
@@ -96,10 +97,11 @@ def _effective(modelled: float, arms: Sequence[np.ndarray], groups: Sequence[Has
     Where nothing varies, the groups' sizes are all that is known.
     """
     items = arms[0].shape[1]
-    measured = _items_variance(sum(arm.mean(axis=0) for arm in arms), groups) + sum(map(_seeds_variance, arms))
+    values: np.ndarray = sum(arm.mean(axis=0) for arm in arms)  # type: ignore[assignment]
+    measured = _items_variance(values, groups) + sum(map(_seeds_variance, arms))
     if modelled <= 0.0 or measured <= 0.0:
         return kish(groups, items)
-    return min(float(items), modelled / measured)
+    return min(float(items * max(map(len, arms))), modelled / measured)
 
 
 def _items_variance(values: np.ndarray, groups: Sequence[Hashable]) -> float:
@@ -123,19 +125,16 @@ def _items_variance(values: np.ndarray, groups: Sequence[Hashable]) -> float:
 def _seeds_variance(outcomes: np.ndarray) -> float:
     """Return the variance that the choice of seeds adds to the mean of (seed, item) outcomes, or 0.
 
-    It is the variance of the seeds' means over their number, less what the items' own luck with each seed makes of it
-    in nine of ten cases: that much is in the items' variance already.
+    It is the variance of the seeds' means over their number, less what the items' own luck with each seed makes of it:
+    that much is in the items' variance already.
     """
-    from scipy.special import chdtri
-
     seeds, items = outcomes.shape
     if seeds < 2 or items < 2:
         return 0.0
     means = outcomes.mean(axis=1)
     rest = outcomes - outcomes.mean(axis=0) - means[:, None] + outcomes.mean()
     luck = float((rest**2).sum()) / ((items - 1) * (seeds - 1))
-    by_luck = float(chdtri(seeds - 1, 0.1)) / (seeds - 1) * luck / items
-    return max(0.0, float(means.var(ddof=1)) - by_luck) / seeds
+    return max(0.0, float(means.var(ddof=1)) - luck / items) / seeds
 
 
 def _border(distance: Callable[[float], float], inside: float, outside: float) -> float:
