@@ -134,7 +134,8 @@ def _seeds_variance(outcomes: np.ndarray) -> float:
     means = outcomes.mean(axis=1)
     rest = outcomes - outcomes.mean(axis=0) - means[:, None] + outcomes.mean()
     luck = float((rest**2).sum()) / ((items - 1) * (seeds - 1))
-    return max(0.0, float(means.var(ddof=1)) - luck / items) / seeds
+    found: float = max(0.0, float(means.var(ddof=1)) - luck / items) / seeds
+    return found
 
 
 def _border(distance: Callable[[float], float], inside: float, outside: float) -> float:
