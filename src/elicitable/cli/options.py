@@ -33,6 +33,17 @@ Resumed = Annotated[Path | None, typer.Option("--out", help="output folder; the 
 Json = Annotated[
     bool, typer.Option("--json", help="print one JSON object on standard output, progress on standard error")
 ]
+TestItems = Annotated[int | None, typer.Option("--test-items", help="how many items of the test split")]
+ScoreName = Annotated[
+    str | None,
+    typer.Option("--score", help="what counts: see `elicitable scores`; my_score.py:function is code that is run"),
+]
+Rule = Annotated[
+    str,
+    typer.Option(
+        "--rule", help="how labels are decided between: auto (the best on validation), sum, prior-corrected, …"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 
 

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from elicitable import cli
-from elicitable.cli.options import Budget, Json, LayoutOptions, ModelOptions, Quiet, Resumed, Seed, TaskOptions, seconds
+from elicitable.cli.options import (
+    Budget,
+    Json,
+    LayoutOptions,
+    ModelOptions,
+    Quiet,
+    Resumed,
+    Rule,
+    ScoreName,
+    Seed,
+    TaskOptions,
+    TestItems,
+    seconds,
+)
 from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, write_json
 
 if TYPE_CHECKING:
@@ -36,14 +49,9 @@ def verdict(
     margin: Annotated[float, typer.Option(help="how much worse still counts as good enough (0.02 is 2 points)")] = 0.02,
     time_limit: Annotated[str | None, typer.Option(help="for everything, e.g. 90s, 30m, 2h; spread evenly")] = None,
     steps: Annotated[int | None, typer.Option(help="at most so many steps a run")] = None,
-    test_items: Annotated[int | None, typer.Option(help="how many items of the test split")] = None,
-    score: Annotated[
-        str | None,
-        typer.Option(help="what counts: see `elicitable scores`; my_score.py:function is code that is run"),
-    ] = None,
-    rule: Annotated[
-        str, typer.Option(help="how labels are decided between: auto (the best on validation), sum, prior-corrected, …")
-    ] = "auto",
+    test_items: TestItems = None,
+    score: ScoreName = None,
+    rule: Rule = "auto",
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="a text for the prompt arm to try")] = None,
     keep: Annotated[
         list[str] | None, typer.Option("--keep", help="keep this method's result beside the winner's (may be repeated)")
