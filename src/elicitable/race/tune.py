@@ -327,10 +327,9 @@ class Tuning:
         with torch.no_grad(), prepared(self.model, adaptation) as refresh:
             refresh()
             marked = self.marking.mark(self.model, self.task, items, known, reading)
-        score = marked.score
+        score, budget = marked.score, marked.counted(adaptation.budget())
         outcome = self.marking.outcome((score.correct,), (marked.written,), items)
         low, high = interval(outcome, self.seed, groups_of(self.task, "test", len(items)))
-        budget = marked.counted(adaptation.budget())
         return {
             "mean": point(outcome),
             "score": self.marking.scorer.name,
@@ -404,8 +403,7 @@ def _record_in(folder: Path) -> Record:
 
 def _other(record: Record, spec: dict[str, Any]) -> str:
     """Which adapter it is that stands in the way, by the arguments in which it differs from ``spec``."""
-    theirs = record.get("spec")
-    if not isinstance(theirs, dict):
+    if not isinstance(theirs := record.get("spec"), dict):
         return "an adapter or a model that these arguments did not make"
     differing = [name for name in spec if theirs.get(name) != spec[name]]
     shown = [
