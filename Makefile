@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-all format clean
+.PHONY: install demo test test-all docs format clean
 
 install: $(STAMP)
 
@@ -26,9 +26,13 @@ test: install
 test-all: test
 	$(BIN)/python -m pytest -m slow
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "The site is site/index.html: open it in any browser."
+
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv elicitable-runs
+	rm -rf .venv elicitable-runs site

@@ -13,29 +13,32 @@ import elicitable
 
 PACKAGE = Path(elicitable.__file__).parent
 
-GROUND = {"errors", "values", "rng", "cache", "own_code"}
+GROUND = {"errors", "values", "rng", "untrusted", "cache", "own_code"}
 SIBLINGS = {"models", "attention", "constructions", "tasks"}
-WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "scores", "diagnosis", "records"}
+WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "compiling", "scores", "diagnosis", "records"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "values": {"errors"},
     "rng": {"errors"},
-    "cache": {"errors"},
-    "own_code": {"errors"},
+    "untrusted": {"errors"},
+    "cache": {"errors", "untrusted"},
+    "own_code": {"errors", "untrusted"},
     **dict.fromkeys(SIBLINGS, GROUND),
     "models": GROUND | {"attention"},
     "methods": GROUND | SIBLINGS,
     "training": GROUND | SIBLINGS | {"methods"},
     "microscope": GROUND | {"models", "attention"},
+    "compiling": GROUND | {"models", "attention", "tasks", "methods", "training", "microscope", "diagnosis"},
     "scores": {"errors", "values", "rng"},
     "diagnosis": {"errors", "values", "rng"},
     "records": GROUND,
+    "deploy": GROUND | {"models", "tasks", "methods", "training", "microscope", "records"},
     "experiments": {"errors", "values"},
-    "race": WORKING | {"testing"},
+    "race": WORKING | {"deploy", "testing"},
     "lab": WORKING | {"experiments"},
-    "report": {"errors", "values", "cache"},
+    "report": {"errors", "values", "untrusted", "cache"},
     "testing": GROUND | {"models", "methods", "training"},
-    "cli": WORKING | {"experiments", "race", "lab", "report", "__init__"},
+    "cli": WORKING | {"experiments", "race", "lab", "report", "deploy", "__init__"},
     "__init__": {"errors"},
 }
 # A report names the types of the records that it draws, and a record those of its parts: for type checkers alone.
@@ -186,7 +189,7 @@ def test_every_room_and_every_file_of_the_house_is_walked() -> None:
 
 
 def test_only_the_command_line_is_slow_to_load_and_only_when_it_runs() -> None:
-    light = {"__init__.py", "cli/__init__.py", "errors.py", "values.py", "rng.py", "cache.py", "own_code.py"}
+    light = {f"{name}.py" for name in GROUND} | {"__init__.py", "cli/__init__.py"}
     at_once = {(one.file, one.module.split(".")[0]) for one in imports_of(PACKAGE) if one.is_at_once}
     assert {(file, top) for file, top in at_once if file in light and top in HEAVY} == set()
 
@@ -252,6 +255,7 @@ OTHER_MEANINGS = {
     **{
         (file, "prompt"): "what an item asks, as its column, its template and its sample call it"
         for file in (
+            "deploy/record.py",
             "race/trial.py",
             "report/html.py",
             "report/reading.py",
@@ -259,6 +263,10 @@ OTHER_MEANINGS = {
             "tasks/reading.py",
             "tasks/template.py",
         )
+    },
+    **{
+        (file, "lora"): "the form of what a context is compiled into, whatever the context"
+        for file in ("compiling/compile.py", "cli/compile.py")
     },
 }
 NAMED_AT_HOME = ("methods/", "experiments/")

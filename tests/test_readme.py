@@ -15,7 +15,7 @@ import pytest
 import elicitable
 
 ROOT = Path(__file__).parent.parent
-DESCRIBING = ("architecture", "microscope", "reproduction", "constructions")
+DESCRIBING = ("architecture", "compiling", "microscope", "reproduction", "constructions")
 PAIRS = re.findall(r"```python\n(.*?)```\n\n```output\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 

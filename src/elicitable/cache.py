@@ -1,20 +1,30 @@
 """Where fetched and converted files are kept between runs, and how every file is written: whole, or not at all.
 
 Nothing in the package writes into a file or a folder that others may read. It is written beside its place, under a
-hidden name, and renamed: a reader sees the old one or the whole new one, and a killed process leaves the old one.
+hidden name, and renamed: a reader sees the old one or the whole new one, and a killed process leaves the old one. What
+a killed process leaves under a hidden name is removed by the next one that writes there.
+
+A folder that is written is *sealed*: ``seal.json`` in it holds the SHA-256 of each of its files and is the last to come
+and the first to go. So a reader knows whether what it reads is what was written, whole (:func:`check_seal`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import platform
+import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from elicitable.errors import StoreError
+from elicitable.errors import InputError, StoreError
+from elicitable.untrusted import read_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +42,8 @@ def cache_dir() -> Path:
     return (Path(chosen) if chosen else Path.home() / ".cache" / "elicitable").expanduser().absolute()
 
 
-_UNFINISHED = ".unfinished-"
+SEAL = "seal.json"
+SEAL_VERSION = 1
 CACHE_ADVICE = "Free the place, or set ELICITABLE_CACHE to a folder that can be written to."
 
 
@@ -72,9 +83,12 @@ def replacing_file(path: Path, advice: str = CACHE_ADVICE, named: str = "") -> I
     """
     partial = _beside(path)
     try:
-        with _said_of(named or str(path), advice):
+        with said_of(named or str(path), advice):
             path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path.parent)
+            mode = _mode_of_new(partial)
             yield partial
+            partial.chmod(mode)
             os.replace(partial, path)
     finally:
         with suppress(OSError):
@@ -82,11 +96,11 @@ def replacing_file(path: Path, advice: str = CACHE_ADVICE, named: str = "") -> I
 
 
 @contextmanager
-def replacing_folder(path: Path, advice: str = CACHE_ADVICE) -> Iterator[Path]:
+def replacing_folder(path: Path, advice: str = CACHE_ADVICE, is_sealed: bool = True) -> Iterator[Path]:
     """Yield an empty folder beside ``path`` to fill; at the end of the ``with`` it takes the place of ``path``.
 
-    A folder cannot be renamed onto another one, so a folder that is there is removed first: a process that is killed
-    in between leaves none, and never half of one.
+    A folder cannot be renamed onto another one, so one that is there is renamed out of the way first: a process that is
+    killed in between leaves none, and never half of one. With ``is_sealed`` the new one is sealed (:func:`seal`).
 
     Raises:
         StoreError: the folder cannot be written; the message ends with ``advice``.
@@ -95,19 +109,25 @@ def replacing_folder(path: Path, advice: str = CACHE_ADVICE) -> Iterator[Path]:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing_folder(Path(folder) / "kept") as partial:
     ...         _ = (partial / "file").write_text("whole")
-    ...     [one.name for one in (Path(folder) / "kept").iterdir()]
-    ['file']
+    ...     sorted(one.name for one in (Path(folder) / "kept").iterdir())
+    ['file', 'seal.json']
     """
-    partial = _beside(path)
+    partial, former = _beside(path), _beside(path)
     try:
-        with _said_of(str(path), advice):
-            partial.mkdir(parents=True)
+        with said_of(str(path), advice):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path.parent)
+            partial.mkdir()
             yield partial
-            if path.exists():
-                shutil.rmtree(path)
+            _finish(partial)
+            if is_sealed:
+                seal(partial, _files_in(partial))
+            with suppress(FileNotFoundError):
+                os.replace(path, former)
             os.replace(partial, path)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in (partial, former):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -115,8 +135,8 @@ def filling_folder(path: Path, last: Sequence[str] = (), advice: str = CACHE_ADV
     """Yield an empty folder to fill; its files move into ``path`` when the ``with`` ends well. Others there stay.
 
     The files called ``last`` are what makes the folder one that others read. They are taken away before anything
-    moves, and move in at the end, in that order; so whenever the power goes, the folder is as it was, or lacks them,
-    or is the new one.
+    moves, and move in at the end, in that order, and behind them the seal of all that moved in. So whenever the power
+    goes, the folder is as it was, or lacks them, or is the new one.
 
     Raises:
         StoreError: ``path`` cannot be written to; the message ends with ``advice``.
@@ -127,17 +147,18 @@ def filling_folder(path: Path, last: Sequence[str] = (), advice: str = CACHE_ADV
     ...         _ = (folder / "weights").write_text("1 2 3")
     ...         _ = (folder / "config.json").write_text("{}")
     ...     sorted(one.name for one in (Path(place) / "adapter").iterdir())
-    ['config.json', 'weights']
+    ['config.json', 'seal.json', 'weights']
     """
-    partial = path / f"{_UNFINISHED}{secrets.token_hex(4)}"
+    partial = path / _beside(path / "unfinished").name
     try:
-        with _said_of(f"to {path}", advice):
+        with said_of(f"to {path}", advice):
             path.mkdir(parents=True, exist_ok=True)
-            for left in path.glob(f"{_UNFINISHED}*"):  # of a run that was killed
-                shutil.rmtree(left, ignore_errors=True)
+            sweep(path)
             partial.mkdir()
             yield partial
-            _move_in(partial, path, last)
+            _finish(partial)
+            seal(partial, _files_in(partial), _kept_of(path))
+            _move_in(partial, path, [*last, SEAL])
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -167,13 +188,166 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         raise OSError(str(error)) from error
 
 
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of_json(plain: Any) -> str:
+    """Return the SHA-256 of plain data as canonical JSON: the same for the same content, however it is laid out.
+
+    >>> digest_of_json({"a": 1, "b": [2.0]}) == digest_of_json({"b": [2.0], "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def seal(folder: Path, names: Iterable[str], others: Mapping[str, str] | None = None) -> None:
+    """Write ``seal.json`` into ``folder``: the SHA-256 of the files called ``names``, besides those of ``others``.
+
+    Raises:
+        OSError: a file cannot be read, or the seal not be written.
+    """
+    files = {**(others or {}), **{name: sha256_of(folder / name) for name in names}}
+    text = json.dumps({"version": SEAL_VERSION, "files": dict(sorted(files.items()))}, indent=1) + "\n"
+    with replacing_file(folder / SEAL) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def sealed_files(folder: Path) -> dict[str, str] | None:
+    """Return the SHA-256 of each file that the seal of ``folder`` speaks of; None where there is no seal.
+
+    Raises:
+        InputError: the seal cannot be read, or a newer version wrote it; the message names it.
+    """
+    path = folder / SEAL
+    if not path.exists():
+        return None
+    told = read_object(path)
+    files = told.get("files")
+    if told.get("version") != SEAL_VERSION or not isinstance(files, dict):
+        raise InputError(f"{path} is no seal of version {SEAL_VERSION}, which is what this elicitable reads")
+    return files
+
+
+def check_seal(folder: Path, advice: str) -> bool:
+    """Compare every file of ``folder`` that its seal speaks of; False where there is no seal, so nothing to compare.
+
+    Raises:
+        StoreError: a file is not what was written there, or is gone; the message names it and ends with ``advice``.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     with replacing_folder(Path(place) / "kept") as folder:
+    ...         _ = (folder / "weights").write_text("1 2 3")
+    ...     check_seal(Path(place) / "kept", "Delete it.")
+    True
+    """
+    try:
+        files = sealed_files(folder)
+        for name, digest in (files or {}).items():
+            if sha256_of(folder / name) != digest:
+                raise InputError(f"{folder / name} is not what was written there")
+    except (InputError, OSError, ValueError) as error:
+        raise StoreError(f"{folder} is damaged or was altered: {error}. {advice}") from error
+    return files is not None
+
+
+def _files_in(folder: Path) -> list[str]:
+    files = (one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file())
+    return sorted(name for name in files if name != SEAL)
+
+
+def _kept_of(path: Path) -> dict[str, str]:
+    """Return what the seal of a folder says of files that stay in it; a seal that cannot be read says nothing."""
+    try:
+        return {name: digest for name, digest in (sealed_files(path) or {}).items() if (path / name).is_file()}
+    except InputError:
+        return {}
+
+
+def _finish(folder: Path) -> None:
+    """Give every new file the permissions of any new file here: some writers make theirs for the owner alone."""
+    mode = _mode_of_new(folder / "mode")
+    for one in folder.rglob("*"):
+        if one.is_file():
+            one.chmod(mode)
+
+
+def _mode_of_new(path: Path) -> int:
+    """Return the permissions that a new file gets, by making ``path`` and removing it again."""
+    path.touch()
+    mode = path.stat().st_mode & 0o777
+    path.unlink()
+    return mode
+
+
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_LEFT = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}", re.DOTALL)
+_DAY = 86_400.0
+
+
+def sweep(folder: Path, is_alone: bool = False) -> None:
+    """Remove from ``folder`` what killed processes left half-written there, as far as that is certain.
+
+    A name says which process writes it on which machine. What a process writes that is still there is left alone; so is
+    what another machine wrote within a day. ``is_alone`` says that nobody else can be writing, so all of it goes.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            match = _LEFT.fullmatch(path.name)
+            if match and (is_alone or not _may_be_written(path, match)):
+                _remove(path)
+
+
+def _may_be_written(path: Path, match: re.Match[str]) -> bool:
+    if match["host"] != _HOST:
+        with suppress(OSError):
+            return path.stat().st_mtime > time.time() - _DAY
+        return True
+    try:
+        os.kill(int(match["process"]), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's process: it is there
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 @contextmanager
-def _said_of(what: str, advice: str) -> Iterator[None]:
+def said_of(what: str, advice: str) -> Iterator[None]:
+    """Turn whatever keeps ``what`` from being written, such as a full disk, into a StoreError that says so."""
     try:
         yield
     except OSError as error:
         raise StoreError(f"cannot write {what}: {error.strerror or error}. {advice}") from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # its own exception for a full disk
+            raise
+        raise StoreError(f"cannot write {what}: {error}. {advice}") from error
+
+
+def check_writable(folder: Path, what: str = "the output folder", advice: str = "choose another --out.") -> None:
+    """Make ``folder`` and write a file in it, before minutes are spent on something that cannot be kept.
+
+    Raises:
+        StoreError: that is impossible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _mode_of_new(_beside(folder / "probe"))
+    except OSError as error:
+        raise StoreError(f"{what} {folder} cannot be written to ({error.strerror or error}); {advice}") from error

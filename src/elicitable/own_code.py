@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from elicitable.errors import InputError
+from elicitable.untrusted import in_one_line
 
 _PREFIX = "elicitable_own_code_"
 _NAMED = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")
@@ -107,7 +108,7 @@ def _module(path: Path, name: str, content: bytes) -> ModuleType:
     """Run ``content`` as a module called ``name``; files beside it can be imported while it runs."""
     if name in sys.modules:
         return sys.modules[name]
-    print(f"{path} is code and is run.", file=sys.stderr)
+    print(f"{in_one_line(path)} is code and is run.", file=sys.stderr)
     spec = importlib.util.spec_from_loader(name, loader=None, origin=str(path))
     assert spec is not None
     module = importlib.util.module_from_spec(spec)

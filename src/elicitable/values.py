@@ -39,12 +39,14 @@ class Item:
     and ``target`` is the text of the next message. In a classification task ``target`` is one of the task's labels.
     ``spans`` (first, end) are the parts of a text ``prompt`` that may be shortened where the model's positions do not
     reach; none: any part of it. ``choices`` are the item's own possible targets, where they differ from item to item.
+    ``shown`` are worked examples of its own, which stand before it.
     """
 
     prompt: Text | Messages
     target: Text
     spans: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
     choices: tuple[str, ...] = field(default=(), repr=False)
+    shown: tuple[Item, ...] = field(default=(), repr=False)
 
     @property
     def is_text(self) -> bool:
@@ -144,6 +146,27 @@ class Budget:
     keys_per_layer: int
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a method that is chosen tried before its best candidate was taken; scores are those on validation.
+
+    Of ``offered`` candidates ``candidates`` were scored, in ``passes`` and ``seconds``. A pass is one item read once;
+    those that were read to find candidates are included, and an item about which a model thinks first counts as 16.
+    The best one was scored on ``items`` items and has ``best``; ``median`` is the median score of all, each on the
+    items that it was scored on. ``origins`` says where candidates came from, and for each such place how many were
+    scored and the best score.
+    """
+
+    candidates: int
+    offered: int
+    passes: int
+    items: int
+    seconds: float
+    best: float
+    median: float
+    origins: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # name: (candidates, best score)
+
+
 Group = Literal["nothing", "context", "weights", "other", "control"]
 
 
@@ -203,6 +226,7 @@ class ArmResult:
     answers: tuple[tuple[str, ...], ...] = ()  # (seed, item), where more is scored than right or wrong
     rule: str = ""  # that decides between labels; empty where there are none
     raw_mean: float | None = None  # share that the plain likelihood of the labels has right, mean over seeds
+    effort: Effort | None = None  # what was tried, where the arm is chosen and not trained
 
     @property
     def is_control(self) -> bool:
@@ -229,6 +253,7 @@ class Verdict:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     inspection: Any = None
     classes: ClassResults | None = None
+    items: tuple[tuple[str, str], ...] = ()  # prompt and target of every test item, as the report shows them
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -25,7 +25,7 @@ EVERY = {**{command.__name__: command for command in commands.COMMANDS}, **CONST
 TAKES_A_TASK = {
     "verdict": ["verdict", "--model", "toy:ascending"],
     "tune": ["tune", "--model", "toy:ascending", "--method", "kv-prefix"],
-    "inspect": ["inspect", "--model", "toy:ascending", "--context", "3 1"],
+    "inspect": ["inspect", "--model", "toy:ascending", "--prompt", "3 1"],
     "prune": ["prune", "adapter", "--model", "toy:ascending"],
 }
 
@@ -191,7 +191,7 @@ def test_there_are_no_other_commands(call: Call) -> None:
     shown = call("--help")[1].partition("Commands:")[2]
     names = {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2] != " "}
     assert names == {*(command.__name__ for command in commands.COMMANDS), "construct"}
-    assert len(names) == 12
+    assert len(names) == 14
 
 
 @pytest.mark.parametrize(("args", "near"), [(["verdit"], "verdict"), (["construct", "theorm-1"], "theorem-1")])

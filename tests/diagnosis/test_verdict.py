@@ -10,7 +10,7 @@ import pytest
 from elicitable.diagnosis.intervals import interval
 from elicitable.diagnosis.verdict import OPEN_LABELS, could_catch_up, decide, is_rising, slope
 from elicitable.methods.catalog import METHODS, method_named
-from elicitable.values import ArmResult, Budget, CurvePoint, Rung
+from elicitable.values import ArmResult, Budget, CurvePoint, Effort, Rung
 
 ITEMS = 1_000
 
@@ -253,3 +253,34 @@ def test_an_arm_that_was_cut_off_within_its_warm_up_is_not_judged() -> None:
     nothing = decide([arm("zero-shot", 100), replace(early, method="lora")], margin=0.02, floor=0.1, seed=0)
     assert nothing.label == "inconclusive"
     assert "cut off too early to tell: lora (12 steps)" in nothing.reasons[0]
+
+
+def effort(candidates: int, items: int, offered: int = 40) -> Effort:
+    return Effort(candidates, offered, 8 * candidates, items, 3.0, 0.3, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("tried", "stopped", "is_open"),
+    [
+        (effort(1, 64), "time", True),
+        (effort(3, 64), "passes", True),
+        (effort(30, 8), "time", True),
+        (effort(4, 16), "time", False),
+        (effort(1, 64, offered=1), "time", False),
+        (effort(1, 8, offered=1), "all candidates tried", False),
+        (None, "time", False),  # trained 400 steps
+    ],
+)
+def test_an_arm_that_was_hardly_searched_settles_nothing(tried: Effort | None, stopped: str, is_open: bool) -> None:
+    searched = arm("prompt", 300, stopped=stopped, effort=tried)
+    decision = decide([searched, arm("lora", 900)], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == ("inconclusive" if is_open else "weights")
+    if is_open:
+        assert tried is not None
+        told = f"{tried.candidates} of 40 candidates on {tried.items} items, too few to tell"
+        assert told in decision.reasons[0]
+
+
+def test_steps_are_not_asked_of_an_arm_that_is_chosen() -> None:
+    searched = arm("prompt", 300, stopped="time", effort=effort(12, 64), steps=0)
+    assert label(searched, arm("lora", 900)) == "weights"

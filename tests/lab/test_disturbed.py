@@ -29,6 +29,7 @@ from elicitable.errors import StoreError
 from elicitable.experiments import catalog
 from elicitable.lab import jobs, reproduce
 from elicitable.lab.executors import executor_named
+from elicitable.records.lock import alone
 from elicitable.records.store import Store
 
 NEEDS_RAY = [
@@ -315,6 +316,25 @@ def test_failed_trials_are_kept_and_change_the_exit_code(
     assert records(copy)[gone]["status"] == "ok"
 
 
+@contextmanager
+def held_by_another_thread(folder: Path) -> Iterator[None]:
+    over, begun = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with alone(folder):
+            begun.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert begun.wait(10)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_status_and_tables_work_while_another_run_has_the_folder(
     copy: Path, reproduce_tiny: Callable[..., Any]
 ) -> None:
@@ -322,9 +342,10 @@ def test_status_and_tables_work_while_another_run_has_the_folder(
     beat = {"share": 0.5, "seconds": 3.0, "steps": 75, "text": "step 75, loss 1.500"}
     (copy / "running").mkdir(exist_ok=True)
     (copy / "running" / f"{gone}.json").write_text(json.dumps(beat), encoding="utf-8")
-    with reproduce._alone(copy):
+    with held_by_another_thread(copy):
         code, _, err = reproduce_tiny(copy)
-        assert (code, err) == (2, f"error: another run is using {copy}; wait for it or choose another --out.\n")
+        assert code == 2
+        assert f"another run is using {copy} (process {os.getpid()} on " in err
         code, out, _ = reproduce_tiny(copy, "--status", "--json")
         [line] = [one for one in json.loads(out)["trials"] if one["state"] != "done"]
         assert (code, line["state"], line["steps"], line["reason"]) == (0, "under way", 75, "step 75, loss 1.500")

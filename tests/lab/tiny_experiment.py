@@ -61,11 +61,11 @@ def run(out: Path, experiment: Experiment = TINY, **given: Any) -> dict[str, Any
 
 
 def records(out: Path) -> dict[str, dict[str, Any]]:
-    """Every record by identity, all but what the clock says."""
+    """Every record by identity, all but what the clock says, and the digest that covers it."""
     found = {}
     for path in sorted((out / "trials").glob("*/record.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        del record["timing"]
+        del record["timing"], record["digest"]
         found[path.parent.name] = record
     return found
 

@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_written_keeps_the_adapter_that_is_in_it(
 ) -> None:
     write_adapter_files(tmp_path, {"peft_type": "old"}, {"table": torch.zeros(2)})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(before) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert set(before) == {"adapter_config.json", "adapter_model.safetensors", "seal.json"}
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")

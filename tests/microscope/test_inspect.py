@@ -11,10 +11,11 @@ import torch
 import elicitable as el
 from elicitable.errors import InputError
 from elicitable.microscope.inspect import Inspection, inspect
-from elicitable.microscope.words import output_projections, says
+from elicitable.microscope.words import says
 from elicitable.models.architectures import tiny_model
 from elicitable.models.capture import capture_tokens
 from elicitable.models.model import Model
+from elicitable.models.projections import output_projections
 from elicitable.values import Item, PrefixKV
 
 TEXTS = [[5, 6, 7, 8, 12], [9, 10, 11], [20, 21, 22, 23, 24, 25, 26], [40, 41]]

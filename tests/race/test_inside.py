@@ -67,7 +67,7 @@ def test_the_command_measures_when_asked(tmp_path: Path) -> None:
         "toy:ascending",
         "--task",
         "ascending",
-        "--context",
+        "--prompt",
         "3 1",
         "--texts",
         "4",

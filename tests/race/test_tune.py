@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import elicitable as el
+from elicitable.cache import check_seal
 from elicitable.errors import StoreError, TrainingDivergedError
 from elicitable.race import tune as tuning
 from elicitable.race.reporter import Silent
@@ -204,25 +205,25 @@ def test_an_unfinished_tune_and_another_run_beside_each_other(tmp_path: Path) ->
 def test_what_dies_while_the_adapter_is_written_leaves_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, whole: tuple[Path, Any]
 ) -> None:
-    write = tuning.write_adapter
+    write = tuning.write_artefact
 
     def dies(*given: Any) -> None:
         write(*given)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(tuning, "write_adapter", dies)
+        patched.setattr(tuning, "write_artefact", dies)
         with pytest.raises(KeyboardInterrupt):
             tuned(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["trials"]
     same(tmp_path, tuned(tmp_path), whole)
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 3])
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 5])
 def test_wherever_the_power_goes_the_folder_is_old_or_new_or_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, after: int
 ) -> None:
-    """Renames one by one: weights beside a configuration are never of two makers."""
+    """Renames one by one, that of the new seal beside them first: weights and configuration are never of two makers."""
     last = ("record", "config")
 
     def write(mark: str) -> None:
@@ -241,15 +242,18 @@ def test_wherever_the_power_goes_the_folder_is_old_or_new_or_none(
         real(source, target)
 
     monkeypatch.setattr(os, "replace", dies)
-    if after < 3:
+    if after < 5:
         with pytest.raises(SystemExit):
             write("new")
     else:
         write("new")
     found = {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
     assert found.pop("notes") == "mine"
-    assert "config" not in found or set(found.values()) == {"new"}
-    assert ("config" in found) == (after >= 3)
+    is_sealed = found.pop("seal.json", None) is not None
+    assert "config" not in found or set(found.values()) == {"old" if after == 0 else "new"}
+    assert ("config" in found) == (after not in (1, 2, 3))
+    assert is_sealed == (after in (0, 5))
+    assert check_seal(tmp_path, "") == is_sealed
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 

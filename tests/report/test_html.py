@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
 import stat
 from dataclasses import replace
@@ -12,6 +15,7 @@ import pytest
 import records
 from elicitable.errors import StoreError, UnknownNameError
 from elicitable.report import phrases
+from elicitable.report.explorer import SCRIPT
 from elicitable.report.html import Section, compared_answers, flat, report_html, setting_text, write_report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -23,7 +27,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.loads, self.ids, self.texts = [], [], [], [], []
+        self.open, self.tags, self.loads, self.ids, self.texts, self.scripts = [], [], [], [], [], []
         self.feed(text)
         self.close()
         assert self.open == []
@@ -43,12 +47,24 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        elif not self.open or self.open[-1] != "style":
             self.texts.append(data)
 
     @property
     def text(self):
         return " ".join(" ".join(self.texts).split())
+
+
+def assert_only_the_own_script(page, text):
+    """The page runs its own script, which its policy names by hash; any other script element holds data."""
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text).group(1)
+    digest = base64.b64encode(hashlib.sha256(page.scripts[-1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert page.scripts[-1] == SCRIPT
+    assert [json.loads(data).keys() >= {"arms"} for data in page.scripts[:-1]] == [True] * (len(page.scripts) - 1)
+    assert page.tags.count("script") == len(page.scripts)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +76,7 @@ def pages():
 @pytest.mark.parametrize("name", records.ALL)
 def test_every_page_is_well_formed_and_loads_nothing(pages, name):
     page = Page(pages[name])
-    assert "script" not in page.tags
+    assert_only_the_own_script(page, pages[name])
     assert "img" not in page.tags
     assert all(load.startswith("#") or load == "data:," for load in page.loads)
     assert {load[1:] for load in page.loads if load.startswith("#")} <= set(page.ids)
@@ -99,7 +115,7 @@ def test_arms_without_a_score_say_why(pages):
 
 def test_texts_from_files_stay_texts(pages):
     page = Page(pages["hostile"])
-    assert "script" not in page.tags
+    assert_only_the_own_script(page, pages["hostile"])
     assert page.text.count("<script>alert('x')</script>") >= 8
     assert "\x00" not in pages["hostile"]
     assert "\x1b" not in pages["hostile"]

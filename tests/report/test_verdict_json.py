@@ -16,9 +16,9 @@ from elicitable.report.verdict_json import plain_json, verdict_from_json, verdic
 ARM_KEYS = {
     "method", "setting", "numbers_trained", "bytes_stored", "keys_per_layer", "mean", "low", "high", "items", "seeds",
     "learning_rate", "steps", "seconds", "side_effect_nats", "status", "reason", "stopped", "sweep", "curves",
-    "prefix_mass", "samples", "behind", "correct", "rung", "deployment", "answers", "rule", "raw_mean",
+    "prefix_mass", "samples", "behind", "correct", "rung", "deployment", "answers", "rule", "raw_mean", "effort",
 }  # fmt: skip
-TOP_KEYS = {"label", "reasons", "arms", "provenance", "model", "task", "margin", "answer"}
+TOP_KEYS = {"items", "label", "reasons", "arms", "provenance", "model", "task", "margin", "answer"}
 
 
 @pytest.mark.parametrize("name", [name for name in records.ALL if name != "with failures"])

@@ -17,7 +17,7 @@ from tests.families import reader
 
 import elicitable as el
 from elicitable.errors import InputError, UnknownNameError
-from elicitable.methods.prompt import instructions
+from elicitable.methods.instructions import bank
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.model import Model
 from elicitable.models.rows import rows_of
@@ -334,7 +334,7 @@ def test_the_fingerprint_tells_what_is_shown(tmp_path: Path) -> None:
 def test_items_with_choices_of_their_own_are_raced(tmp_path: Path) -> None:
     task = task_from(f"lm-eval:{write(tmp_path, 'own choices', TASKS['own choices'])}")
     assert task.labels() == ()
-    assert next(instructions(task))
+    assert next(bank(task))
     answer = el.verdict(model(), task, methods=["zero-shot", "kv-prefix"], seeds=1, steps=2, test_items=20, chat="off")
     score = evaluate(model(), task.held_out("test", 20), (), Reading(layout=layout_for(model(), "off")))
     plain = next(arm for arm in answer.arms if arm.method == "zero-shot")

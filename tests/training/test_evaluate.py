@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,3 +130,28 @@ def test_items_a_model_cannot_read_are_refused(digits_model: Build, item: Item, 
 def test_an_empty_answer_in_a_text_is_refused(letters_model: Build) -> None:
     with pytest.raises(InputError, match="needs an answer"):
         encode(letters_model(), [Item("text", "")])
+
+
+def test_an_answer_stands_behind_the_last_marker(letters_model: Callable[..., Model], monkeypatch: Any) -> None:
+    """What is written is given; the rows that are read are those with the tail, and nothing has a loss."""
+    from elicitable.methods.prompt import Prompt
+    from elicitable.training import evaluate as module
+    from elicitable.training.generate import Answer
+    from elicitable.training.loop import Plan, reading_of
+
+    model = letters_model(has_start=True)
+    context = Prompt().build(model, text="say. ", tail=" so", marker="A:")
+    said = ["hm A: no\nA: b\nmore", "A:  a ", "a", "A:", "b A: a and A: c"]
+    asked: list[list[int]] = []
+
+    def writes(model: Model, rows: Any, layout: Any, most: Any, batch: int) -> list[Answer]:
+        asked.extend(row.content for row in rows)
+        return [Answer(text, (1,), True) for text in said]
+
+    monkeypatch.setattr(module, "generate", writes)
+    items = [Item(f"{letter}:", target) for letter, target in zip("abcde", (" b", " a", " a", " a", " a"), strict=True)]
+    with el.use(model, context):
+        score = evaluate(model, items, None, reading_of(Plan(0.0, 1), context))
+    assert score.correct == (1, 1, 0, 0, 0)
+    assert score.loss_nats == float("inf")
+    assert [model.tokenizer.decode(ids).replace(" ", "") for ids in asked[:2]] == ["a:so", "b:so"]

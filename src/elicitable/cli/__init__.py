@@ -9,30 +9,55 @@ This file imports the standard library alone, so that Ctrl-C is answered in word
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the part in C: the module around it takes a while to load
 import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
-
-from elicitable.errors import ElicitableError
-
-STARTED = time.monotonic()
 
 _INTERRUPTED = "interrupted: what is finished is kept; the same command resumes."
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+def _end_at_once(number: int, frame: object) -> None:
+    """End while the command line is still being loaded, where there is nothing to clean up."""
+    os.write(2, f"{_INTERRUPTED}\n".encode())
+    os._exit(128 + number)
+
+
+def _caught_while_loading() -> list[int]:
+    """Answer the signals that ask a process to end from here on; return the numbers of those that are answered."""
+    free = (_signal.SIG_DFL, _signal.default_int_handler)
+    numbers = [getattr(_signal, name) for name in _ENDING if hasattr(_signal, name)]
+    caught = [number for number in numbers if _signal.getsignal(number) in free]
+    try:
+        for number in caught:
+            _signal.signal(number, _end_at_once)
+    except ValueError:  # not the main thread
+        return []
+    return caught
+
+
+_caught = _caught_while_loading()
+
+import signal  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
+from types import FrameType  # noqa: E402
+from typing import NoReturn  # noqa: E402
+
+from elicitable.errors import ElicitableError  # noqa: E402
+from elicitable.untrusted import is_out_of_memory, visible  # noqa: E402
+
+STARTED = time.monotonic()
 
 
 def main() -> NoReturn:
     """Run the command line and exit.
 
     The exit code is 0, or 1 where a check failed; 2 after bad input, with one line on standard error and never a
-    traceback; 128 plus the signal's number where a signal ended it (130 for Ctrl-C, 143 for SIGTERM); 141 where
-    whoever reads standard output has left.
+    traceback, as after a machine that has run out of memory or disk; 128 plus the signal's number where a signal ended
+    it (130 for Ctrl-C, 143 for SIGTERM); 141 where whoever reads standard output has left.
     """
     came: list[int] = []
     try:
@@ -43,17 +68,27 @@ def main() -> NoReturn:
         if came or isinstance(error, KeyboardInterrupt):  # an interrupted import may end in an error of any kind
             code = 128 + signal.SIGINT
         elif isinstance(error, ElicitableError):
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
+            code = _refused(str(error))
         elif isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered has nowhere to go
             code = 141
+        elif is_out_of_memory(error):
+            code = _refused(
+                "there is not enough memory. What is finished is kept; a smaller model or batch needs less."
+            )
+        elif isinstance(error, OSError):
+            code = _refused(f"{error}. What is finished is kept; the same command resumes.")
         else:
             raise
     if code == 128 + signal.SIGINT:
         print(_INTERRUPTED, file=sys.stderr)
         code = 128 + came[0] if came else code
     sys.exit(code)
+
+
+def _refused(reason: str) -> int:
+    print(f"error: {visible(reason)}", file=sys.stderr)
+    return 2
 
 
 def _run() -> int:
@@ -89,3 +124,7 @@ def _signals_raised(came: list[int]) -> Iterator[None]:
 
 def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+for _number in _caught:  # whoever imports this module without running it keeps the handlers it had
+    signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)

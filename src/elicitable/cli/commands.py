@@ -10,10 +10,12 @@ from typer.core import TyperGroup
 
 from elicitable import __version__
 from elicitable.cli.check import check
+from elicitable.cli.compile import compile_command
 from elicitable.cli.construct.commands import CONSTRUCTIONS
 from elicitable.cli.inspect import inspect
 from elicitable.cli.lists import methods, models, scores, tasks
 from elicitable.cli.options import spread
+from elicitable.cli.predict import predict
 from elicitable.cli.pretrain import pretrain
 from elicitable.cli.prune import prune
 from elicitable.cli.reproduce import reproduce
@@ -26,8 +28,10 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     verdict,
     tune,
     check,
+    predict,
     inspect,
     prune,
+    compile_command,
     pretrain,
     reproduce,
     models,
@@ -87,7 +91,7 @@ def _root(
 
 
 for command in COMMANDS:
-    app.command()(spread(command))
+    app.command(command.__name__.removesuffix("_command"))(spread(command))
 for name, command in CONSTRUCTIONS.items():
     construct.command(name)(spread(command))
 app.add_typer(construct, name="construct")

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 def inspect(
     about: ModelOptions,
     asked: TaskOptions,
-    context: Annotated[str, typer.Option("--context", "-c", help="a text, or an adapter folder (tune's or PEFT's)")],
+    context: Annotated[
+        Path | None,
+        typer.Option("--context", "-c", help="the folder of a run (its winner), of an artefact, or of a PEFT adapter"),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="a text as the context; token ids ('3 1 2') on a toy")
+    ] = None,
     texts: Annotated[int, typer.Option(help="how many of the task's test texts to look at")] = 64,
     max_tokens: Annotated[int, typer.Option(help="tokens of a text at most")] = 256,
     heatmap: Annotated[str | None, typer.Option(help="layer,head whose attention is drawn for the first text")] = None,
@@ -38,11 +44,12 @@ def inspect(
 
     folder = out or default_folder("inspect", about.model, asked.task)
     drawn = _layer_and_head(heatmap)
+    check_context(context, prompt)
     with output(folder):
         wanted = asked.read()
         loaded = about.load(dtype)
         items = wanted.held_out("test", texts)
-        parts = context_of(loaded, context)
+        parts = context_of(loaded, context, prompt)
         prefix = prefix_to_cut(loaded, parts) if ablate else None
         with status(f"inspecting {len(items)} texts …", quiet) as shown:
             found = look(loaded, parts, items, max_tokens=max_tokens, heatmap=drawn)
@@ -80,22 +87,36 @@ def _keep(found: Inspection, model: str, folder: Path, as_json: bool) -> None:
     say(f"Report: {report}")
 
 
-def context_of(model: Any, context: str) -> Any:
-    """A context from the command line: an adapter folder where there is one, else a prompt's text or token ids."""
-    from elicitable.methods.adapter import read_adapter
+def check_context(context: Path | None, prompt: str | None) -> None:
+    """Raise InputError unless there is either a folder, which exists, or the text of a prompt.
+
+    A text is never guessed from what is no folder: a mistyped folder is an error.
+    """
+    from elicitable.deploy.artefact import read
+
+    if (context is None) == (prompt is None):
+        raise InputError("give either a folder (--context FOLDER) or the text of a prompt (--prompt TEXT).")
+    if context is not None:
+        try:
+            read(context)
+        except InputError as error:
+            raise InputError(f"--context: {error} The text of a prompt is given by --prompt.") from error
+
+
+def context_of(model: Any, context: Path | None, prompt: str | None) -> Any:
+    """The context that was asked for: a folder's, or a prompt of a text or of token ids."""
+    from elicitable.deploy.artefact import read
     from elicitable.methods.catalog import context as make
     from elicitable.methods.prompt import Prompt
 
-    path = Path(context)
-    if path.is_dir():
-        return read_adapter(model, path)
-    if context.startswith((".", "/")) or path.suffix == ".safetensors":
-        raise InputError(f"no such adapter folder: {context}.")
+    if context is not None:
+        return read(context).adaptation(model)
+    assert prompt is not None
     if model.tokenizer is not None:
-        return make(Prompt(), model, text=context)
-    if not re.fullmatch(r"\s*\d+([\s,]+\d+)*\s*", context):
-        raise InputError(f"{model.name} has no tokenizer: give token ids such as '3 1 2', or an adapter folder.")
-    return make(Prompt(), model, token_ids=[int(number) for number in re.findall(r"\d+", context)])
+        return make(Prompt(), model, text=prompt)
+    if not re.fullmatch(r"\s*\d+([\s,]+\d+)*\s*", prompt):
+        raise InputError(f"{model.name} has no tokenizer: give token ids such as --prompt '3 1 2', or a folder.")
+    return make(Prompt(), model, token_ids=[int(number) for number in re.findall(r"\d+", prompt)])
 
 
 def _layer_and_head(text: str | None) -> tuple[int, int] | None:

@@ -175,7 +175,7 @@ def seconds(text: str | None) -> float | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", text.strip())
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*(s|m|h)?", text.strip())
     if match is None:
         raise InputError(f"a time limit is a number with s, m or h (90s, 30m, 2h), got {text!r}.")
     return float(match[1]) * {None: 1, "s": 1, "m": 60, "h": 3600}[match[2]]

@@ -34,13 +34,18 @@ def _last(path: str) -> str:
 
 @contextmanager
 def output(folder: Path) -> Iterator[None]:
-    """A folder that can be written to, which is said before minutes are spent; one that stays empty is removed."""
+    """A folder that can be written to, which is said before minutes are spent; one that stays empty is removed.
+
+    Nobody else can write there meanwhile, and what killed runs left half-written there is removed.
+    """
+    from elicitable.records.lock import alone
     from elicitable.records.store import Store
 
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        Store(folder)
-        yield
+        with alone(folder):
+            Store(folder).sweep()
+            yield
     except (ElicitableError, KeyboardInterrupt):
         for path in made:
             if path.is_dir() and not any(path.iterdir()):
@@ -49,17 +54,17 @@ def output(folder: Path) -> Iterator[None]:
 
 
 def progress_console() -> Console:
-    """Standard error, as wide as the terminal."""
-    from rich.console import Console
+    """Standard error, as wide as the terminal, where no text can be taken for markup or obeyed by the terminal."""
+    from elicitable.report.terminal import terminal
 
-    return Console(stderr=True)
+    return terminal(is_error=True)
 
 
 def result_console() -> Console:
-    """Standard output, as wide as the terminal."""
-    from rich.console import Console
+    """Standard output, as wide as the terminal, where no text can be taken for markup or obeyed by the terminal."""
+    from elicitable.report.terminal import terminal
 
-    return Console()
+    return terminal()
 
 
 def status(what: str, is_quiet: bool) -> AbstractContextManager[Any]:

@@ -22,6 +22,7 @@ from elicitable.lab.reproduce import Watcher
 from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord, kept_trial
 from elicitable.report.progress import clock
+from elicitable.untrusted import in_one_line
 
 LOOK_SECONDS = 1.0
 SAY_SECONDS = 60.0  # without a terminal: a line at least so often
@@ -93,7 +94,9 @@ class Overview(Watcher):
         todo = dict(self._todo)
         beats = self._beats(todo)
         running = {key: beat for key, beat in beats.items() if beat != self._left_over.get(key)}
-        shown = [f"  {todo[key].describe()}: {beat.text} ({beat.share:.0%})" for key, beat in running.items()]
+        shown = [
+            f"  {todo[key].describe()}: {in_one_line(beat.text)} ({beat.share:.0%})" for key, beat in running.items()
+        ]
         done = self._jobs - len(todo)
         spent = time.monotonic() - self._began
         left = self._forecast.left([(job, beats.get(key)) for key, job in todo.items()])

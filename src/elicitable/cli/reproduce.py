@@ -9,6 +9,7 @@ import typer
 
 from elicitable.cli.options import Json, Quiet, Resumed
 from elicitable.cli.output import RUNS, print_json, progress_console, say
+from elicitable.untrusted import visible
 
 
 def reproduce(
@@ -53,8 +54,8 @@ def reproduce(
     if as_json:
         print_json(found)
     else:
-        typer.echo(reproduction_markdown(found), nl=False)
-        typer.echo(f"\nReport: {report}")
+        typer.echo(visible(reproduction_markdown(found)), nl=False)
+        typer.echo(f"\nReport: {visible(report)}")
     if found.get("trials_failed"):
         raise typer.Exit(1)
 

@@ -20,7 +20,7 @@ def tune(
         str,
         typer.Option(
             "--method",
-            help="a trained method (see `elicitable methods`), peft:TYPE (peft:ia3), or my_method.py:MyMethod (runs code)",
+            help="a trained method (`elicitable methods`), peft:TYPE (peft:ia3), or my_method.py:MyMethod (runs code)",
         ),
     ],
     budget: Budget = None,

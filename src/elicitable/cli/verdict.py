@@ -44,6 +44,15 @@ def verdict(
         str, typer.Option(help="how labels are decided between: auto (the best on validation), sum, prior-corrected, …")
     ] = "auto",
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="a text for the prompt arm to try")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", help="keep this method's result beside the winner's (may be repeated)")
+    ] = None,
+    proposer: Annotated[
+        str | None, typer.Option(help="a model that proposes prompts; a small one proposes little that is of use")
+    ] = None,
+    search_passes: Annotated[
+        int | None, typer.Option(help="items that a method which is chosen may read in its search (4,096 for texts)")
+    ] = None,
     seed: Seed = 0,
     out: Resumed = None,
     as_json: Json = False,
@@ -81,8 +90,11 @@ def verdict(
             steps=steps,
             test_items=test_items,
             prompts=prompt or (),
+            proposer=proposer,
+            search_passes=search_passes,
             score=score,
             rule=rule,
+            keep=keep or (),
             out=folder,
             started=cli.STARTED,
             reporter=None if quiet else live,

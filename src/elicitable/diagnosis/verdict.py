@@ -20,6 +20,7 @@ from elicitable.values import ArmResult, CurvePoint
 OPEN_LABELS = ("out-of-reach", "inconclusive")  # the verdicts that speak of no rung
 FEWEST_STEPS = 20  # no more than the warm-up: what was cut off earlier says nothing of what a method can do
 SHARE = 2  # times the steps of the arm that solved the task quickest: what every other arm is owed
+FEWEST_CANDIDATES, FEWEST_ITEMS = 4, 16  # of a search that was cut off and still says what a method can do
 Standing = Literal["enough", "worse", "open"]
 
 
@@ -117,7 +118,7 @@ def compare(best: ArmResult, arm: ArmResult, terms: Terms, solver: ArmResult | N
     )
     standing: Standing = "enough" if high <= margin else "worse" if low > margin else "open"
     had_its_share = solver is not None and arm.steps >= SHARE * solver.steps
-    if standing == "worse" and not had_its_share and (could_catch_up(arm, best, margin) or is_barely_trained(arm)):
+    if standing == "worse" and not had_its_share and (could_catch_up(arm, best, margin) or is_barely_tried(arm)):
         standing = "open"
     return Comparison(arm, mean, low, high, standing, solver if had_its_share and is_rising(arm) else None)
 
@@ -148,7 +149,7 @@ def _weights_had_no_chance(above: Sequence[ArmResult], winner: ArmResult, terms:
     """Say whether weight methods took part, could still win by more than the margin, and were all hardly trained."""
     weights = [arm for arm in above if arm.rung.group == "weights"]
     has_room = winner.mean is not None and winner.mean + terms.margin < terms.highest
-    return has_room and bool(weights) and all(is_barely_trained(arm) for arm in weights)
+    return has_room and bool(weights) and all(is_barely_tried(arm) for arm in weights)
 
 
 def _no_chance(above: Sequence[ArmResult], winner: ArmResult) -> str:
@@ -190,15 +191,26 @@ def _lost(lost: Comparison, best: ArmResult) -> str:
         )
     return (
         f"{arm.method} scores {_shown(arm)}: {_points(lost.mean)} behind {best.method} "
-        f"(95 % interval {_points(lost.low)} to {_points(lost.high)}).{rising}"
+        f"(95 % interval {_points(lost.low)} to {_points(lost.high)}).{rising}{_hardly_searched(arm)}"
     )
+
+
+def _hardly_searched(arm: ArmResult) -> str:
+    return f" It was hardly searched: {_come_to(arm)}." if is_barely_searched(arm) else ""
+
+
+def _come_to(arm: ArmResult) -> str:
+    """Say how far an arm came that was cut off: its steps, or its candidates and the items of the best one."""
+    if arm.effort is None:
+        return f"{arm.steps} steps"
+    return f"{arm.effort.candidates} of {arm.effort.offered} candidates on {arm.effort.items} items"
 
 
 def _open(closest: Comparison, best: ArmResult, margin: float) -> str:
     arm = closest.arm
-    if closest.low > margin and is_barely_trained(arm):
+    if closest.low > margin and is_barely_tried(arm):
         return (
-            f"{arm.method} is {_points(closest.mean)} behind {best.method} but was cut off after {arm.steps} steps, "
+            f"{arm.method} is {_points(closest.mean)} behind {best.method} but was cut off after {_come_to(arm)}, "
             "too few to tell; more time (--time-limit or --steps) would settle it."
         )
     if closest.low > margin:
@@ -227,7 +239,7 @@ def _settle(closest: Comparison, margin: float) -> str:
 def _out_of_reach(best: ArmResult, floor: float, judged: list[ArmResult]) -> tuple[str, str]:
     """Return label and reason where nothing beats the floor: whether more time or a weight method may still do it."""
     rising = ", ".join(arm.method for arm in judged if is_rising(arm))
-    short = ", ".join(f"{arm.method} ({arm.steps} steps)" for arm in judged if is_barely_trained(arm))
+    short = ", ".join(f"{arm.method} ({_come_to(arm)})" for arm in judged if is_barely_tried(arm))
     if rising:
         return "inconclusive", (
             f"Nothing beats always giving one answer ({floor:.2f}) yet, but {rising} was still improving when its "
@@ -266,7 +278,20 @@ def is_rising(arm: ArmResult) -> bool:
 
 def is_barely_trained(arm: ArmResult) -> bool:
     """Say whether an arm was cut off within its first :data:`FEWEST_STEPS`."""
-    return arm.stopped in ("time", "steps") and arm.steps < FEWEST_STEPS
+    return arm.effort is None and arm.stopped in ("time", "steps") and arm.steps < FEWEST_STEPS
+
+
+def is_barely_searched(arm: ArmResult) -> bool:
+    """Say whether the search of an arm was cut off after a few candidates, or chose on a few items."""
+    effort = arm.effort
+    if effort is None or arm.stopped not in ("time", "passes"):
+        return False
+    return effort.candidates < min(FEWEST_CANDIDATES, effort.offered) or effort.items < FEWEST_ITEMS
+
+
+def is_barely_tried(arm: ArmResult) -> bool:
+    """Say whether an arm was hardly trained, or hardly searched where it is chosen."""
+    return is_barely_trained(arm) or is_barely_searched(arm)
 
 
 def could_catch_up(arm: ArmResult, best: ArmResult, margin: float) -> bool:

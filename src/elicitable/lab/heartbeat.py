@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elicitable.cache import replace_file
-from elicitable.errors import StoreError
+from elicitable.errors import InputError, StoreError
+from elicitable.records.schema import from_plain
+from elicitable.untrusted import read_json
 
 if TYPE_CHECKING:
     from elicitable.values import CurvePoint
@@ -71,6 +73,6 @@ def heartbeat_path(folder: Path, identity: str) -> Path:
 def read_beat(folder: Path, identity: str) -> Beat | None:
     """Read what was said last; None where nothing readable was said."""
     try:
-        return Beat(**json.loads(heartbeat_path(folder, identity).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return from_plain(Beat, read_json(heartbeat_path(folder, identity)))
+    except InputError:
         return None

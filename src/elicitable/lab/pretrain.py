@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from elicitable.cache import replace_file, replacing_file, write_tensors
-from elicitable.errors import StoreError, UnknownNameError
+from elicitable.cache import check_writable, filling_folder, write_tensors
+from elicitable.errors import UnknownNameError
 from elicitable.methods.full import FullWeights
 from elicitable.models.model import Model
 from elicitable.models.toys import TOYS, build_toy
@@ -50,10 +50,7 @@ def pretrain(
     spec = TOYS[name]
     spec = replace(spec, steps=steps or spec.steps, learning_rate=learning_rate or spec.learning_rate)
     folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot write to {folder}: {error.strerror}.") from error
+    check_writable(folder)  # said before minutes are spent
     began = time.monotonic()
     model = build_toy(spec, seed)
     weights = FullWeights(model)
@@ -62,11 +59,11 @@ def pretrain(
     weights.load({key: value.float() for key, value in state.items()})
     record = replace(record_of_fit(fit), scores=_scores(model, weights), versions=versions())
     record = replace(record, timing=replace(record.timing, seconds=round(time.monotonic() - began, 3)))
-    with replacing_file(folder / f"{name}.safetensors", ADVICE) as partial:
-        write_tensors(partial, state)
     identity = {"toy": asdict(spec), "plan": asdict(plan_of(spec)), "seed": seed}
     text = json.dumps({"spec": identity, **record.to_json()}, indent=1, sort_keys=True) + "\n"
-    replace_file(folder / f"{name}.json", text.encode(), ADVICE)
+    with filling_folder(folder, [f"{name}.json"], ADVICE) as partial:
+        write_tensors(partial / f"{name}.safetensors", state)
+        (partial / f"{name}.json").write_text(text, encoding="utf-8")
     return record
 
 

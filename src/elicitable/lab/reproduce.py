@@ -21,18 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from elicitable.cache import replace_file
-from elicitable.errors import InputError, StoreError
+from elicitable.errors import InputError
 from elicitable.experiments.catalog import experiments_named, preset_named
 from elicitable.experiments.experiment import Adapt, Experiment, Pretrain
 from elicitable.lab.executors import Executor, executor_named
 from elicitable.lab.heartbeat import read_beat
 from elicitable.lab.jobs import CHECKPOINT_SECONDS, Job, Order, is_final, lacks_weights, run_job
 from elicitable.lab.outcomes import results_of
+from elicitable.records.lock import alone, is_in_use
 from elicitable.records.store import Store, write_archive
 from elicitable.records.trial import TrialRecord, kept_trial
 
 RESULTS = "results.json"
-LOCK = ".lock"
 
 
 class Watcher:
@@ -123,7 +123,7 @@ def run_experiments(
     assert store.folder is not None
     folder = store.folder.absolute()
     jobs = graph(experiments, seeds)
-    with _alone(folder):
+    with alone(folder):
         store.sweep()
         todo, needed = _todo(jobs, store, retry)
         orders = [Order(job, str(folder), checkpoint_seconds, retry, job.identity in needed) for job in todo]
@@ -214,7 +214,7 @@ def status(
     """Say where every trial stands; runs nothing. A trial that experiments share is listed under each of them."""
     chosen, which = _chosen(names, preset, seeds, first_seed)
     store = Store(out, is_read_only=True)
-    unfinished = "under way" if _is_in_use(Path(out)) else "interrupted"
+    unfinished = "under way" if is_in_use(Path(out)) else "interrupted"
     return [_line(experiment.name, job, store, unfinished) for experiment in chosen for job in _jobs(experiment, which)]
 
 
@@ -264,30 +264,3 @@ def _needs(jobs: Sequence[Job]) -> dict[int, list[int]]:
         for index, job in enumerate(jobs)
         if job.base is not None and job.base.identity in places
     }
-
-
-def _is_in_use(folder: Path) -> bool:
-    """Say whether a run holds the folder now."""
-    if not (folder / LOCK).exists():
-        return False
-    try:
-        with _alone(folder):
-            return False
-    except StoreError:
-        return True
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two runs do not do the same trials; the system lets go of it when we die."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
-    with (folder / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StoreError(f"another run is using {folder}; wait for it or choose another --out.") from error
-        yield

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.errors import InputError
+from elicitable.cache import check_seal
+from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.base import Adaptation, Method
 from elicitable.methods.catalog import METHODS
 from elicitable.methods.folders import OWN_TYPE, read_config, read_tensors
@@ -28,6 +29,8 @@ from elicitable.methods.peft_weights import read_weights
 from elicitable.methods.pruned_prefix import PrunedPrefix
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from elicitable.models.model import Model
 
 READERS: tuple[Method | PrunedPrefix, ...] = (*METHODS, PrunedPrefix())
@@ -55,7 +58,20 @@ def read_adapter(model: Model, folder: str | Path, methods: Sequence[Method] = (
         InputError: no adapter folder, a pickle, a type that is not known, or shapes of another model; each named.
     """
     folder = Path(folder)
+    check_seal(folder, "Write the adapter again, or take another one.")
     config, tensors = read_config(folder), read_tensors(folder)
+    try:
+        return _read(model, folder, config, tensors, methods)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
+        if isinstance(error, ElicitableError):
+            raise
+        kind = config.get("peft_type")
+        raise InputError(f"{folder} is no whole adapter of type {kind} ({type(error).__name__}: {error}).") from error
+
+
+def _read(
+    model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], methods: Sequence[Method]
+) -> Adaptation:
     kind = str(config.get("peft_type", ""))
     if kind == OWN_TYPE:
         return _own(folder, config, methods).read(model, folder, config, tensors)

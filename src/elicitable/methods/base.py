@@ -7,7 +7,7 @@ that makes adaptations of one kind at a given size. Nothing outside this room as
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from elicitable.errors import BudgetError, InputError
 from elicitable.methods import folders
+from elicitable.methods.search import Offer, Search
+from elicitable.models.layout import PLAIN
+from elicitable.models.load import home_of
 from elicitable.own_code import digest_of
 from elicitable.values import Budget, PrefixKV, Rung
 
@@ -75,6 +78,25 @@ class Adaptation:
     def fit(self, model: Model, items: Sequence[Item]) -> None:
         """Make the context one that all ``items`` can stand behind; most can as they are."""
 
+    @property
+    def asks_otherwise(self) -> bool:
+        """Whether :meth:`asked` changes items."""
+        return False
+
+    @property
+    def marker(self) -> str:
+        """Where the model thinks before it answers, the text behind which its answer stands; else empty."""
+        return str(self.setting.get("marker", ""))
+
+    @property
+    def price(self) -> int:
+        """How many item-passes of a search one item counts as: 1, or what is written besides where it thinks first."""
+        return THINKING if self.marker else 1
+
+    def asked(self, model: Model, items: Sequence[Item]) -> Sequence[Item]:
+        """Return the items as they are read with it: with worked examples of their own, or another question."""
+        return items
+
     def keys_per_layer(self) -> int:
         """Keys that every content query pays attention to in each layer at inference."""
         return 0
@@ -106,8 +128,8 @@ class Adaptation:
             StoreError: the folder cannot be written to.
         """
         config, tensors = self.folder_form(model)
-        base = folders.of_base(model.source or model.name)
-        folders.write_adapter_files(folder, base | config, tensors, model.fingerprint)
+        base = home_of(model) or model.source or model.name
+        folders.write_adapter_files(folder, folders.of_base(base) | config, tensors, model.fingerprint)
 
     def budget(self) -> Budget:
         """The three budgets: numbers trained, bytes stored, keys paid per layer."""
@@ -122,12 +144,34 @@ class Adaptation:
         return f"{self.kind}({inside})"
 
 
+THINKING = 16  # item-passes that a few hundred written tokens count as
+WIDEST = 3  # rates that are tried beyond either end of a method's range
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How a method wants to be trained: learning rates to sweep (low to high), and its weight decay."""
 
     learning_rates: tuple[float, ...]
     weight_decay: float = 0.0
+
+    def wider(self, tried: Iterable[float], best: float) -> float | None:
+        """Return the next rate beyond ``best`` where it is the lowest or the highest of those ``tried``.
+
+        It lies as far off as the two next to the edge lie apart. None where ``best`` has tried rates on both sides,
+        where one rate alone is tried, or :data:`WIDEST` rates beyond the range.
+
+        >>> wide = Schedule((0.01, 0.1, 1.0))
+        >>> wide.wider((0.01, 0.1, 1.0), 1.0), wide.wider((0.01, 0.1, 1.0), 0.1)
+        (10.0, None)
+        """
+        rates = sorted(tried)
+        if len(rates) < 2 or best not in (rates[0], rates[-1]):
+            return None
+        low, high = self.learning_rates[0], self.learning_rates[-1]
+        if sum(rate > high * 1.01 if best == rates[-1] else rate < low * 0.99 for rate in rates) >= WIDEST:
+            return None
+        return float(f"{best * (best / (rates[-2] if best == rates[-1] else rates[1])):.6g}")
 
 
 @dataclass(frozen=True)
@@ -150,7 +194,8 @@ class Method(ABC):
 
     The race, the verdict, the report and the adapter folders ask a method's attributes and never its name, so a class
     that sets the first four and overrides :meth:`build` (and :meth:`numbers` where it is trained, :meth:`candidates`
-    where it is chosen) takes part like a built-in one: ``el.verdict(model, task, methods=[MyMethod()])``.
+    or :meth:`search` where it is chosen) takes part like a built-in one:
+    ``el.verdict(model, task, methods=[MyMethod()])``.
 
     Attributes:
         name: what a person types, and what records call it.
@@ -164,7 +209,7 @@ class Method(ABC):
         has_size: whether it can be made larger and smaller.
         keeps_state: whether a trial keeps its tensors (a whole copy of the model is too much to keep).
         options: settings that :meth:`build` takes besides size and seed.
-        searched: settings that :meth:`candidates` takes.
+        searched: settings that :meth:`candidates` and :meth:`search` take.
         peft_types: values of ``peft_type`` in an adapter folder that :meth:`read` understands.
     """
 
@@ -218,6 +263,14 @@ class Method(ABC):
         """Yield what to choose from on the validation split; nothing for a method that is trained."""
         return iter(())
 
+    def search(self, model: Model, task: Task, seed: int, **options: Any) -> Search:
+        """Offer candidates in rounds and hear after each how they did; by default all :meth:`candidates` at once."""
+        yield Offer(list(self.candidates(model, task, seed, **options)))
+
+    def from_setting(self, model: Model, setting: Mapping[str, Any], layout: Layout) -> Adaptation:
+        """Build what was chosen again from the setting that its record keeps; ``layout`` is the race's own."""
+        return self.build(model, 0, 0, **setting)
+
     def start(self, model: Model) -> dict[str, Any]:
         """Return the options that :meth:`build` gets on this model where a person gives none."""
         return {}
@@ -229,6 +282,28 @@ class Method(ABC):
             InputError: the tensors are not those of this method on this model; the message names them.
         """
         return read_own(self, model, folder, config, tensors)
+
+    def again(
+        self,
+        model: Model,
+        size: int,
+        seed: int,
+        setting: Mapping[str, Any],
+        layout: Layout | None,
+        state: dict[str, Tensor],
+    ) -> Adaptation:
+        """Build an adaptation again from what was kept of it: its setting, its own layout, and its tensors.
+
+        Raises:
+            InputError: the tensors are not those of this method on this model; the message names them.
+        """
+        if not self.is_trained:
+            chosen = self.from_setting(model, setting, layout or PLAIN)
+            if state:
+                chosen.load(state)
+            return chosen
+        given = {name: value for name, value in setting.items() if name in self.options}
+        return _filled(self, model, self.build(model, size, seed=seed, **given), state)
 
     def fitting(self, model: Model, budget: int, longest: int | None = None) -> Sized:
         """Return the largest size that trains at most ``budget`` numbers on ``model``.
@@ -268,10 +343,20 @@ def read_own(
     size = config.get("size", 1)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise InputError(f"{folder}: size must be a whole number of at least 1, found {size!r}.")
-    adaptation = method.build(model, size, seed=0, **given)
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if method.numbers(model, size) > held:  # said before anything of that size is made
+        raise InputError(
+            f"{folder}: {method.name} of size {size} on {model.name} has more numbers than the {held:,} there."
+        )
+    return _filled(method, model, method.build(model, size, seed=0, **given), tensors, str(folder))
+
+
+def _filled(
+    method: Method, model: Model, adaptation: Adaptation, tensors: dict[str, Tensor], where: str = "the artefact"
+) -> Adaptation:
     wanted = {name: tuple(tensor.shape) for name, tensor in adaptation.state().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wanted != found:
-        raise InputError(f"{folder}: {method.name} on {model.name} has the tensors {wanted}, the folder {found}.")
+        raise InputError(f"{where}: {method.name} on {model.name} has the tensors {wanted}, found are {found}.")
     adaptation.load(tensors)
     return adaptation

@@ -12,9 +12,11 @@ from elicitable.methods.full import Full
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.layer_prefix import LayerPrefix
 from elicitable.methods.lora import LoRA
+from elicitable.methods.nearest import Nearest
 from elicitable.methods.peft_method import MARK, peft_method
 from elicitable.methods.prompt import Prompt
 from elicitable.methods.soft_prompt import SoftPrompt
+from elicitable.methods.steering import Steering
 from elicitable.methods.value_bias import ValueBias
 from elicitable.methods.zero_shot import ZeroShot
 from elicitable.models.model import as_model
@@ -24,9 +26,11 @@ METHODS: tuple[Method, ...] = (
     ZeroShot(),
     Prompt(),
     Examples(),
+    Nearest(),
     SoftPrompt(),
     LayerPrefix(),
     KVPrefix(),
+    Steering(),
     LoRA(),
     Full(),
     ValueBias(),

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.cache import replacing_file, write_tensors
+from elicitable import untrusted
+from elicitable.cache import SEAL, replacing_file, said_of, seal, write_tensors
 from elicitable.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def write_adapter_files(
     ``base`` is the fingerprint of the model that it is for, which is kept in the head of the file of tensors.
 
     Both are written beside their places first. An adapter that is there keeps both its files until then; afterwards
-    its configuration goes first and the new one comes last.
+    its configuration goes first and the new one comes last, and behind it the seal of both.
 
     Raises:
         StoreError: the folder cannot be written to; an adapter in it is as it was.
@@ -48,7 +49,10 @@ def write_adapter_files(
         new_config.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         write_tensors(new_weights, tensors, {"format": "pt"} | ({BASE: base} if base else {}))
         _sort_metadata(new_weights)
-        (folder / CONFIG).unlink(missing_ok=True)
+        for former in (SEAL, CONFIG):
+            (folder / former).unlink(missing_ok=True)
+    with said_of(f"to {folder}", ADVICE):
+        seal(folder, (CONFIG, WEIGHTS))
 
 
 def _sort_metadata(path: Path) -> None:
@@ -66,13 +70,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"{folder} is no adapter folder: it has no {CONFIG}.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} is not a JSON object.")
-    return config
+    return untrusted.read_object(path)
 
 
 def base_of(folder: Path) -> str | None:
@@ -90,19 +88,13 @@ def base_of(folder: Path) -> str | None:
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """Read the tensors. Raises InputError where there are none, or only a pickle, which is never read."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = folder / WEIGHTS
     if not path.is_file():
         pickled = (
             f" ({BIN} is a pickle and is never read; save it again as safetensors)" if (folder / BIN).exists() else ""
         )
         raise InputError(f"{folder} has no {WEIGHTS}{pickled}.")
-    try:
-        return dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
+    return untrusted.read_tensors(path, is_finite=True)
 
 
 def prompt_embeddings(folder: Path, tensors: Mapping[str, Tensor], width: int, model: Any) -> Tensor:

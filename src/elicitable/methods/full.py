@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from elicitable.methods import rungs
+from elicitable.cache import filling_folder
+from elicitable.errors import InputError
+from elicitable.methods import folders, rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
-from elicitable.models.restoring import swapped
+from elicitable.models.load import load, save_model
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -54,11 +55,8 @@ class FullWeights(Adaptation):
 
     def write(self, model: Model, folder: Path) -> None:
         """Write a model folder that transformers loads, with the tokenizer."""
-        config = copy.deepcopy(model.hf.config)  # transformers notes in it what it saves
-        with self.weights(model), swapped(model.hf, config=config):
-            model.hf.save_pretrained(folder)
-        if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(folder)
+        with filling_folder(folder, ["config.json"], folders.ADVICE) as partial, self.weights(model):
+            save_model(model, partial)
 
     def state(self) -> dict[str, Tensor]:
         """Every weight under its own name."""
@@ -69,6 +67,23 @@ class FullWeights(Adaptation):
         with torch.no_grad():
             for name, parameter in zip(self.names, self.copies, strict=True):
                 parameter.copy_(state[name])
+
+
+def read_weights(model: Model, folder: Path) -> FullWeights:
+    """Read a model folder that :meth:`FullWeights.write` wrote as changed weights of ``model``.
+
+    Raises:
+        InputError: it cannot be read, or its weights are not those of ``model``, by name and shape; the first is named.
+    """
+    found = dict(load(folder, device=model.device.type, dtype=model.trainable_dtype).hf.named_parameters())
+    trained = FullWeights(model)
+    for name, copy_ in zip(trained.names, trained.copies, strict=True):
+        if name not in found or found[name].shape != copy_.shape:
+            raise InputError(f"{folder} has no weight {name} {tuple(copy_.shape)}, as {model.name} needs.")
+    trained.load(
+        {name: found[name].to(copy_.device) for name, copy_ in zip(trained.names, trained.copies, strict=True)}
+    )
+    return trained
 
 
 def _places(hf: nn.Module) -> dict[str, tuple[nn.Parameter, list[tuple[nn.Module, str]]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -13,22 +13,31 @@ from torch import Tensor
 from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
+from elicitable.methods.instructions import PROPOSED_PASSES, bank, edits, proposals
+from elicitable.methods.search import Found, Offer, Search
+from elicitable.methods.swaps import swapped_ids, swapped_texts
 from elicitable.models.capture import capture_tokens
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.rows import common_context, context_ids
+from elicitable.rng import generator
+from elicitable.values import Message
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
     from elicitable.values import Item, PrefixKV
 
-INSTRUCTIONS = (
-    "Decide which label fits the text. The labels are: {labels}.\n\n",
-    "Classify each text as {labels}.\n\n",
-    "Read the text and answer with one of {labels}.\n\n",
-)
-GENERIC = ("Answer the question.\n\n", "Complete the task with the right answer only.\n\n")
 SEARCH_VOCAB = 64  # every sequence of up to `size` tokens is tried only in vocabularies up to this size
+DRAWN = 32  # sequences to start from in a larger vocabulary without a tokenizer
+LONGEST = 8  # tokens of a sequence that a search without a tokenizer goes to
+ROUNDS, A_ROUND = 4, 16  # of edits of the best: how often, and how many at once
+BEST = 3  # texts that are tried in the other layouts
+
+
+THINK = 'Think step by step first. Then write "Answer:" and the answer alone, and stop.\n\n'
+TAIL, MARKER = "\nLet us think step by step.", "Answer:"
 
 
 class TokenContext(Adaptation):
@@ -47,6 +56,16 @@ class TokenContext(Adaptation):
     def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV | None:
         """Keys and values of the tokens, run at batch 1 through the weights as they are right now."""
         return capture_tokens(model, self.ids.to(model.device), before, end) if self.ids.numel() else None
+
+    @property
+    def asks_otherwise(self) -> bool:
+        """Whether something stands behind every prompt."""
+        return "tail" in self.setting
+
+    def asked(self, model: Model, items: Sequence[Item]) -> Sequence[Item]:
+        """Put the tail behind every prompt, where there is one; only what stood there before may be cut."""
+        tail = str(self.setting.get("tail", ""))
+        return [_with_tail(item, tail) for item in items] if tail else items
 
     def held(self) -> tuple[int, ...]:
         """The ids, where they are the beginning of a text."""
@@ -75,14 +94,14 @@ class TokenContext(Adaptation):
 
 
 class Prompt(Method):
-    """The best of: the prompts given, instructions that name the task's labels, every short token sequence (toys)."""
+    """The best of the prompts given, a bank of instructions, what a model proposes, and edits of these."""
 
     name = "prompt"
     rung = rungs.PROMPT
     summary = "a text or token sequence before the content; the best of several on validation"
     deployment = "Any server. It is text; its keys are paid in every request unless the server caches them."
     turn, is_seeded = 10, False
-    options, searched = ("text", "token_ids", "layout"), ("prompts",)
+    options, searched = ("text", "token_ids", "layout", "tail", "marker"), ("prompts", "proposer")
 
     def build(
         self,
@@ -92,9 +111,14 @@ class Prompt(Method):
         text: str | None = None,
         token_ids: Sequence[int] | None = None,
         layout: Layout | None = None,
+        tail: str | None = None,
+        marker: str | None = None,
         **options: Any,
     ) -> TokenContext:
         """The prompt ``text`` (the head of ``layout``), or ``token_ids`` as they are.
+
+        A ``tail`` stands behind every item's own prompt. With a ``marker`` the model thinks first: it writes freely,
+        and what stands behind the last marker is its answer.
 
         Raises:
             InputError: neither or both were given, the prompt is empty, or ids are outside the vocabulary.
@@ -107,39 +131,144 @@ class Prompt(Method):
         else:
             own = replace(layout or PLAIN, head=text)
             model.ids(text)  # a model without a tokenizer refuses the text
-            context = TokenContext(model.ids(context_ids(model, own)), own, text=text)
+            own = replace(own, stops=(), end=None) if marker else own  # thinking may go over several lines
+            context = TokenContext(model.ids(context_ids(model, own)), own, text=text, tail=tail, marker=marker)
         if context.ids.numel() == 0 or text == "":
             raise InputError("the prompt is empty: give at least one token.")
         return context
 
-    def candidates(
+    def from_setting(self, model: Model, setting: Mapping[str, Any], layout: Layout) -> TokenContext:
+        """Build the prompt of a record's setting again."""
+        given = {name: setting[name] for name in ("text", "token_ids", "tail", "marker") if name in setting}
+        return self.build(model, layout=layout_of(setting, layout), **given)
+
+    def search(
         self,
         model: Model,
         task: Task,
         seed: int,
         size: int = 2,
         prompts: Sequence[str] = (),
+        proposer: str | None = None,
         layouts: Sequence[Layout] = (),
         **options: Any,
-    ) -> Iterator[TokenContext]:
-        """Prompts to choose from on the validation split, each in every one of ``layouts``.
+    ) -> Search:
+        """Look for a prompt: those given, a bank, a model's own proposals, then edits and token swaps of the best.
 
-        ``size`` bounds the search in a toy vocabulary.
+        Without a tokenizer: every sequence of up to ``size`` tokens of a small vocabulary, then longer ones and swaps.
         """
         if model.tokenizer is None:
-            if model.anatomy.vocab <= SEARCH_VOCAB:
-                for length in range(1, size + 1):
-                    for ids in product(range(model.anatomy.vocab), repeat=length):
-                        yield self.build(model, token_ids=ids)
-            return
-        for text in prompts:
-            for layout in readable(task, layouts):
-                yield self.build(model, text=text, layout=layout)
-        for text in instructions(task):
-            for layout in readable(task, layouts):
-                context = self.build(model, text=text, layout=layout)
-                if context.keys_per_layer() <= room_of(model):
-                    yield context
+            yield from self._ids_search(model, seed, size)
+        else:
+            yield from self._text_search(model, task, seed, prompts, proposer, readable(task, layouts))
+
+    def _text_search(
+        self,
+        model: Model,
+        task: Task,
+        seed: int,
+        prompts: Sequence[str],
+        proposer: str | None,
+        layouts: Sequence[Layout],
+    ) -> Search:
+        texts = Texts(self, model)
+        if prompts:
+            yield texts.offer(prompts, layouts, "given", is_bound=False)
+        found = yield texts.offer(bank(task), layouts[:1], "bank")
+        if len(layouts) > 1:
+            found = yield texts.offer(_texts(found)[:BEST], layouts[1:], "bank, laid out otherwise")
+        best = _best_layout(found, layouts)
+        if task.labels() is None:
+            found = yield texts.offer([THINK], [best], "thinking first", tail=TAIL, marker=MARKER)
+        said, passes = proposals(model, proposer, task, seed) if found.left > 4 * PROPOSED_PASSES else ([], 0)
+        found = yield replace(texts.offer(said, [best], f"proposed by {proposer or model.name}"), passes=passes)
+        for nth in range(ROUNDS):
+            found = yield texts.edits(found, generator(seed, "edits", nth), by_slopes=nth % 2 == 0)
+
+    def _ids_search(self, model: Model, seed: int, size: int) -> Search:
+        tried = list(_sequences(model.anatomy.vocab, size, seed))
+        found = yield Offer([self.build(model, token_ids=ids) for ids in tried], "short sequences")
+        known = set(tried)
+        for nth in range(ROUNDS):
+            if not found.best:
+                return
+            best, rng = found.best[0].adaptation, generator(seed, "swaps", nth)
+            ids = best.state()["token_ids"].flatten().tolist()
+            more = rng.integers(0, model.anatomy.vocab, (A_ROUND, max(1, size + 1 - len(ids)))).tolist()
+            longer = [[*ids, *tokens] for tokens in more]
+            new = [*swapped_ids(ids, found.slopes(best), rng, A_ROUND), *(longer if len(ids) < LONGEST else [])]
+            new = [one for one in new if tuple(one) not in known]
+            known |= set(map(tuple, new))
+            found = yield Offer([self.build(model, token_ids=one) for one in new], "swaps and edits")
+
+
+class Texts:
+    """Makes candidates of texts, each text once in each layout, and edits of the best one."""
+
+    def __init__(self, method: Prompt, model: Model) -> None:
+        self.method, self.model = method, model
+        self.known: set[tuple[Any, ...]] = set()
+
+    def offer(
+        self, texts: Iterable[str], layouts: Sequence[Layout], origin: str, is_bound: bool = True, **more: Any
+    ) -> Offer:
+        """Every new text in every one of ``layouts``; with ``is_bound`` without those that leave too little room.
+
+        ``more`` is what else they are built with.
+        """
+        pairs = dict.fromkeys((text, layout) for text, layout in product(texts, layouts) if text.strip())
+        new = [pair for pair in pairs if (*pair, *more.values()) not in self.known]
+        self.known |= {(*pair, *more.values()) for pair in new}
+        built = [self.method.build(self.model, text=text, layout=layout, **more) for text, layout in new]
+        room = room_of(self.model)
+        return Offer([one for one in built if not is_bound or one.keys_per_layer() <= room], origin)
+
+    def edits(self, found: Found, rng: np.random.Generator, by_slopes: bool) -> Offer:
+        """Variants of the best text: single tokens swapped where the slopes say so, or words moved about."""
+        best = found.best[0].adaptation
+        if best.layout is None or found.left < A_ROUND:
+            return Offer([], "edits")
+        text, layout = best.layout.head, replace(best.layout, head="")
+        more: dict[str, Any] = {name: best.setting[name] for name in ("tail", "marker") if name in best.setting}
+        new: list[str] = []
+        if by_slopes and not more:  # slopes are those of an answer without thinking
+            new = swapped_texts(self.model, best.layout, found.slopes(best), rng, A_ROUND)
+        return self.offer(new or edits(text, rng, A_ROUND), [layout], "token swaps" if new else "edits", **more)
+
+
+def _with_tail(item: Item, tail: str) -> Item:
+    if isinstance(item.prompt, str):
+        return replace(item, prompt=item.prompt + tail, spans=item.spans or ((0, len(item.prompt)),))
+    *before, last = item.prompt
+    if not isinstance(last, Message):
+        raise InputError("a tail is a text, and the items of this task are token ids.")
+    return replace(item, prompt=(*before, replace(last, content=last.content + tail)))  # type: ignore[arg-type]
+
+
+def _texts(found: Found) -> list[str]:
+    """The heads of the candidates so far, the best first."""
+    heads = [one.adaptation.layout.head for one in found.best if one.adaptation.layout is not None]
+    return list(dict.fromkeys(heads))
+
+
+def _best_layout(found: Found, layouts: Sequence[Layout]) -> Layout:
+    best = found.best[0].adaptation.layout if found.best else None
+    return layouts[0] if best is None else replace(best, head="")
+
+
+def _sequences(vocab: int, size: int, seed: int) -> Iterator[tuple[int, ...]]:
+    """Every sequence of up to ``size`` tokens of a small vocabulary; of a larger one some of that length."""
+    if vocab <= SEARCH_VOCAB:
+        for length in range(1, size + 1):
+            yield from product(range(vocab), repeat=length)
+        return
+    drawn = generator(seed, "sequences").integers(0, vocab, (DRAWN, size))
+    yield from dict.fromkeys(tuple(map(int, row)) for row in drawn)
+
+
+def layout_of(setting: Mapping[str, Any], layout: Layout) -> Layout:
+    """``layout`` with the start, template and system message of a record's setting, which leaves out plain ones."""
+    return replace(layout, **{name: setting.get(name, getattr(PLAIN, name)) for name in ("start", "chat", "system")})
 
 
 def readable(task: Task, layouts: Sequence[Layout]) -> list[Layout]:
@@ -152,15 +281,3 @@ def readable(task: Task, layouts: Sequence[Layout]) -> list[Layout]:
 def room_of(model: Model) -> int:
     """Positions that a context may take so that as many are left to the content."""
     return (model.anatomy.trained_positions or 2048) // 2
-
-
-def instructions(task: Task) -> Iterator[str]:
-    """Plain instructions for a task: its labels by name, where it has them."""
-    labels = task.labels()
-    if not labels:
-        yield from GENERIC
-        return
-    named = [label.strip() for label in labels]
-    spoken = ", ".join(named[:-1]) + " or " + named[-1]
-    for template in INSTRUCTIONS:
-        yield template.format(labels=spoken)

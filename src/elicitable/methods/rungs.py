@@ -1,7 +1,7 @@
 """The ladder: how deep a method reaches into a model, least invasive first, and what to say when a rung suffices.
 
 A method points to its rung; whoever judges or reports reads the rung off the record. Depths leave room in between, so a
-method of your own can stand on a rung of its own: ``Rung(4.5, "steering", "other", "A steering vector …")``.
+method of your own can stand on a rung of its own: ``Rung(4.5, "gate", "other", "A gate …")``.
 """
 
 from __future__ import annotations
@@ -59,6 +59,18 @@ PREFIX: Final = Rung(
         "Keep the base model and load the prefix per task; one batch can even mix tasks.",
         "Check first that your server can load a prefix: few can, and a prefix cannot be merged into the weights. "
         "If yours cannot, take the cheapest weight method of the race.",
+    ),
+)
+STEERING: Final = Rung(
+    5.0,
+    "steering",
+    "other",
+    "No context that was tried elicits {task} from {model}; a constant vector in one layer does, with all weights as "
+    "they are.",
+    (
+        "Add the vector behind its layer in every request; it costs no keys.",
+        "Check first that your server lets you add to a layer's output: few do. If yours does not, take the cheapest "
+        "weight method of the race.",
     ),
 )
 WEIGHTS: Final = Rung(

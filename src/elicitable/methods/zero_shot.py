@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
-from elicitable.methods.prompt import readable
+from elicitable.methods.prompt import layout_of, readable
 
 if TYPE_CHECKING:
     from elicitable.models.layout import Layout
@@ -31,6 +31,10 @@ class ZeroShot(Method):
         adaptation = Adaptation(**(layout.setting() if layout else {}))
         adaptation.layout = layout
         return adaptation
+
+    def from_setting(self, model: Model, setting: Mapping[str, Any], layout: Layout) -> Adaptation:
+        """Lay items out again as a record's setting says."""
+        return self.build(model, layout=layout_of(setting, layout) if model.tokenizer is not None else None)
 
     def candidates(
         self, model: Model, task: Task, seed: int, layouts: Sequence[Layout] = (), **options: Any

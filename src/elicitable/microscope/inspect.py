@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from elicitable.attention.patterns import content_pattern, joint_pattern
-from elicitable.errors import InputError
+from elicitable.errors import InputError, UnsupportedModelError
 from elicitable.microscope.prune import Ablation
 from elicitable.microscope.scope import Scope
-from elicitable.microscope.watch import watch
-from elicitable.microscope.words import output_projections, says, token_name
+from elicitable.microscope.shareability import Shared, shareability
+from elicitable.microscope.watch import changes_weights, watch
+from elicitable.microscope.words import says, token_name
 from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model, as_model
+from elicitable.models.prefixes import prefix_length, row_count
+from elicitable.models.projections import output_projections
 from elicitable.values import Item
 
 if TYPE_CHECKING:
@@ -93,7 +96,8 @@ class Inspection:
 
     ``prefix`` is the number of context tokens, which is the rank that theory allows.
 
-    ``ablations`` are there where the score was measured without parts of the context.
+    ``ablations`` are there where the score was measured without parts of the context, and ``shared`` says how far one
+    change of weights does what the context does, layer by layer, where it is a context alone.
     """
 
     model: str
@@ -108,6 +112,7 @@ class Inspection:
     warnings: tuple[str, ...] = ()
     heatmap: Heatmap | None = None
     ablations: tuple[Ablation, ...] = ()
+    shared: tuple[Shared, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def frame(self) -> pd.DataFrame:
@@ -132,6 +137,7 @@ def inspect(
     heatmap: tuple[int, int] | None = None,
     top: int = 8,
     drift: bool = True,
+    shares: bool = True,
     reference: Any = None,
 ) -> Inspection:
     """Run ``texts`` through ``model`` with ``context`` and say what the context does in every layer and head.
@@ -145,6 +151,7 @@ def inspect(
         heatmap: a (layer, head) whose attention on the first text is kept in full, with and without the context.
         top: promoted and suppressed tokens kept per layer.
         drift: also run the model without the context (twice the time).
+        shares: also measure how far one change of weights would do the same (:mod:`.shareability`; four more passes).
         reference: as :func:`elicitable.watch` takes it.
 
     Raises:
@@ -169,6 +176,7 @@ def inspect(
                 model.hf(**batch, use_cache=False, logits_to_keep=1)
         facts = _layer_facts(model, scope, top)
         picture = None if heatmap is None else _heatmap(model, parts, rows[0], *heatmap)
+        shared = _shared(model, parts, rows, batch_size, scope) if shares and reference is None else ()
     return Inspection(
         model=model.name,
         context=", ".join(type(p).__name__ if not hasattr(p, "setting") else repr(p) for p in parts),
@@ -181,6 +189,7 @@ def inspect(
         dead_positions=_dead(facts),
         warnings=(*_warnings(model, parts, scope, drift), *scope.notes),
         heatmap=picture,
+        shared=shared,
         provenance={"batch_size": batch_size, "max_tokens": max_tokens, "reference": reference is not None},
     )
 
@@ -202,6 +211,21 @@ def _batches(model: Model, rows: list[list[int]], size: int) -> Iterator[dict[st
         ids = torch.tensor([[0] * (longest - len(row)) + row for row in batch], device=model.device)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch], device=model.device)
         yield {"input_ids": ids, "attention_mask": mask}
+
+
+def _shared(model: Model, parts: list[Any], rows: list[list[int]], size: int, scope: Scope) -> tuple[Shared, ...]:
+    """How far one change of weights does what the context does; nothing where it is not a context alone."""
+    if changes_weights(model, parts):
+        return ()
+    prefix = prefix_of(model, parts)
+    if prefix is None or prefix_length(prefix) == 0 or row_count(prefix) != 1:
+        return ()
+    batches = [(batch["input_ids"], batch["attention_mask"]) for batch in _batches(model, rows, size)]
+    try:
+        return shareability(model, prefix, batches)
+    except UnsupportedModelError as error:
+        scope.note(f"Shareability was not measured: {error}")
+        return ()
 
 
 def _check_head(model: Model, heatmap: tuple[int, int] | None) -> None:

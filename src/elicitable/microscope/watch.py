@@ -110,13 +110,7 @@ def _parts(context: Any) -> list[Any]:
 
 def _base(model: Model, parts: Sequence[Any]) -> Model:
     """Return ``model`` itself, or a copy of it where installing ``parts`` changes more than the context."""
-    before = _weights_seen(model)
-    with ExitStack() as stack:
-        for part in parts:
-            if not isinstance(part, PrefixKV):
-                stack.enter_context(part.weights(model))
-        changed = _weights_seen(model) != before
-    if not changed:
+    if not changes_weights(model, parts):
         return model
     if "_elicitable_seat" in model.anatomy.attentions[0].__dict__:
         raise InputError(
@@ -126,6 +120,16 @@ def _base(model: Model, parts: Sequence[Any]) -> Model:
     hf = copy.deepcopy(model.hf)
     hf.__dict__.pop("_elicitable_model", None)
     return Model(hf, model.tokenizer, f"{model.name} (base)")
+
+
+def changes_weights(model: Model, parts: Sequence[Any]) -> bool:
+    """Say whether installing ``parts`` changes more than the context."""
+    before = _weights_seen(model)
+    with ExitStack() as stack:
+        for part in parts:
+            if not isinstance(part, PrefixKV):
+                stack.enter_context(part.weights(model))
+        return _weights_seen(model) != before
 
 
 def _weights_seen(model: Model) -> list[Any]:

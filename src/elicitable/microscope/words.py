@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from elicitable.models.adapters import attending
-from elicitable.models.attend import probing
 from elicitable.models.model import Model
-from elicitable.models.restoring import evaluating
+from elicitable.models.projections import output_projections
 
 Words = tuple[tuple[str, float], ...]
 
@@ -49,31 +44,6 @@ def says(
         (token_name(model, i), -v) for i, v in zip(worst.indices.tolist(), worst.values.tolist(), strict=True)
     )
     return promoted, suppressed
-
-
-def output_projections(model: Model) -> tuple[nn.Module | None, ...]:
-    """Find W_O of each layer: the first leaf module that gets the heads' outputs after attention, by one short run."""
-    found = [list[nn.Module]() for _ in model.anatomy.attentions]
-
-    def noting(layer: int, attention: nn.Module) -> Any:
-        width = model.anatomy.layers[layer].heads * model.anatomy.layers[layer].d_value
-
-        def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-            attended = any(call[0] is attention for call in calls)
-            if attended and args and args[0].shape[-1] == width and getattr(module, "weight", args[0][0, 0]).ndim == 2:
-                found[layer].append(module)
-
-        return note
-
-    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
-    with ExitStack() as stack:
-        for layer, attention in enumerate(model.anatomy.attentions):
-            for leaf in (m for m in attention.modules() if not any(m.children())):
-                stack.enter_context(leaf.register_forward_pre_hook(noting(layer, attention)))
-        calls = stack.enter_context(probing())
-        with evaluating(model.hf), attending(model.hf):
-            model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return tuple(modules[0] if modules else None for modules in found)
 
 
 def token_name(model: Model, token: int) -> str:

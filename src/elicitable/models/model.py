@@ -110,6 +110,12 @@ class Model:
         that is in use right now. Kept as long as none of them changes, so that a model which its owner trains on is
         another model.
         """
+        bare, context = self.bare_fingerprint, _context_in_use(self.hf)
+        return _hash_of([bare], context) if context else bare
+
+    @property
+    def bare_fingerprint(self) -> str:
+        """The fingerprint without the context that is in use."""
         state = sorted(self.hf.state_dict().items())
         settings = _configuration(self.hf)
         written = tuple((name, w.data_ptr(), 0 if w.is_inference() else w._version) for name, w in state)
@@ -117,8 +123,7 @@ class Model:
         if self._fingerprint is None or self._fingerprint[0] != stamp:
             texts = (settings, _reading(self.tokenizer), *map(str, self.start_ids()))
             self._fingerprint = (stamp, _hash_of(texts, state))
-        context = _context_in_use(self.hf)
-        return _hash_of([self._fingerprint[1]], context) if context else self._fingerprint[1]
+        return self._fingerprint[1]
 
 
 def _configuration(hf: PreTrainedModel) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
@@ -199,7 +199,7 @@ def _compared(
     model: Model, items: Sequence[Item], labels: Sequence[str], layout: Layout, held: Sequence[int], has_end: bool
 ) -> list[tuple[_Whole, LabelRow]]:
     """Each item's row with its first label, and what is common to its rows with all labels."""
-    asked = [Item(item.prompt, label, item.spans) for item in items for label in item.choices or labels]
+    asked = [replace(item, target=label, choices=()) for item in items for label in item.choices or labels]
     rows = iter(_wholes(model, asked, layout, held, has_end))
     found = []
     for item in items:
@@ -234,7 +234,7 @@ def _rows_of_ids(model: Model, items: Sequence[Item]) -> list[Row]:
             f"the task gives token ids and {model.name} reads texts: the digit tasks are for the toy models, use a "
             "text task with this model."
         )
-    rows = [Row(_ids_in(item.prompt), _ids_in(item.target)) for item in items]
+    rows = [Row([*_shown_ids(item), *_ids_in(item.prompt)], _ids_in(item.target)) for item in items]
     for item, row in zip(items, rows, strict=True):
         if not row.answer:
             raise InputError(f"the answer {item.target!r} has no tokens; every item needs an answer.")
@@ -246,6 +246,10 @@ def _rows_of_ids(model: Model, items: Sequence[Item]) -> list[Row]:
             "the digit tasks are for the toy models, use a text task with this model."
         )
     return rows
+
+
+def _shown_ids(item: Item) -> list[int]:
+    return [id_ for example in item.shown for part in (example.prompt, example.target) for id_ in _ids_in(part)]
 
 
 def _ids_in(part: object) -> list[int]:

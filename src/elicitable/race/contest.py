@@ -13,17 +13,21 @@ from elicitable.errors import BudgetError, InputError
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, method_named
+from elicitable.methods.instructions import proposing
 from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.processor import kind
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
+from elicitable.race.keeping import check_keep, keep_winner
 from elicitable.race.marking import AUTO, Marking, text_of_target
 from elicitable.race.pace import check_count, pace_for
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
 from elicitable.race.results import arm_result, cut_warning
 from elicitable.race.rounds import run_rounds
+from elicitable.race.trial import as_shown
+from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
 from elicitable.scores.confusion import class_results
@@ -34,9 +38,11 @@ from elicitable.values import ArmResult, ClassResults, Verdict
 if TYPE_CHECKING:
     from elicitable.microscope.inspect import Inspection
 
+LONGEST_SECONDS = 366 * 86_400.0
 LONGEST = 64  # virtual tokens: every query pays for each of them in every layer, whatever the budget allows
 
 
+@alone_in_out
 def verdict(
     model: Any,
     task: Any,
@@ -50,6 +56,8 @@ def verdict(
     steps: int | None = None,
     test_items: int | None = None,
     prompts: Sequence[str] = (),
+    proposer: str | None = None,
+    search_passes: int | None = None,
     chat: str = "auto",
     system: str | None = None,
     stop: str | None = None,
@@ -57,6 +65,7 @@ def verdict(
     truncate: str = "left",
     score: Any = None,
     rule: str = AUTO,
+    keep: Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
@@ -80,7 +89,10 @@ def verdict(
         time_limit: seconds for the whole race, spread evenly over the arms; None trains until nothing improves.
         steps: at most so many steps a run. test_items: how many of the test split; by default the pace's, or as
             many as the time limit pays for.
-        prompts: texts for the prompt arm to try besides its own.
+        prompts: texts for the prompt arm to try besides its own. proposer: a model, by name, that reads worked
+            examples and proposes more; default the raced one.
+        search_passes: how many items each method that is chosen may read in its search (:mod:`elicitable.race.search`);
+            default 4,096, and 16,384 for digits.
         chat: "on" asks by the tokenizer's chat template, "off" never does; "auto" does where there is one, and lets
             the arms that are chosen try without. system: the system message.
         stop: the text that ends an answer; default the end of turn of the template, or the tokenizer's end of text.
@@ -90,7 +102,9 @@ def verdict(
             and answer; default accuracy where there are labels, else exact match.
         rule: how labels are decided between: "auto" takes the rule that does best on validation, for every arm alike;
             "sum" is the plain likelihood (:mod:`elicitable.training.decision_rules` has the others).
-        out: a folder that keeps every trial; the same arguments resume there, and do nothing when complete.
+        keep: methods whose results are kept beside the winner's, by name.
+        out: a folder that keeps every trial and, in ``winner/`` and ``kept/METHOD/``, what :func:`elicitable.read`
+            reads; the same arguments resume there, and do nothing when complete.
         task_options: which columns, template, label names, … (:class:`elicitable.tasks.options.TaskOptions`).
 
     Raises:
@@ -105,6 +119,9 @@ def verdict(
     """
     clock = time.monotonic() if started is None else started
     _check(seeds, margin, time_limit, steps, test_items, max_tokens)
+    check_count("search passes", search_passes)
+    if proposer is not None:
+        proposing(proposer)  # a name that is none is said before minutes are spent
     if isinstance(budget, bool) or not isinstance(budget, int | None):
         raise InputError(f"a budget is a whole number of trained numbers, got {budget!r}.")
     model, task = load(model), task_from(task, **task_options)
@@ -124,13 +141,18 @@ def verdict(
         reporter=reporter or Silent(),
         marking=Marking.of(model, task, score, rule),
         prompts=tuple(prompts),
+        proposer=proposer,
+        search_passes=search_passes,
         layouts=alternatives(model, layout, chat),
         is_test_free=test_items is None,
     )
     check_reading(model, task, layout, max_tokens)  # a task that the model cannot read is no arm's failure
-    entries = run_rounds(race, _sizes(race, methods))
+    sizes = _sizes(race, methods)
+    check_keep(keep, [sized.method.name for sized in sizes])
+    entries = run_rounds(race, sizes)
     race.warnings += cut_warning(entries)
     answer = _judge(race, [arm_result(race, entry) for entry in entries])
+    keep_winner(race, entries, answer, keep)
     return replace(answer, inspection=_inside(race, entries, answer), classes=_classes(race, answer))
 
 
@@ -161,6 +183,8 @@ def _check(
             raise InputError(f"{name} must be a number, got {value!r}.")
     if not 0.0 < margin < 1.0:
         raise InputError(f"margin must be a share of items between 0 and 1 (2 points are 0.02), got {margin}.")
+    if time_limit is not None and not time_limit <= LONGEST_SECONDS:
+        raise BudgetError("a time limit must be at most a year; leave it out to train until nothing improves.")
     if time_limit is not None and not time_limit > 0:
         raise BudgetError(f"a time limit must be more than 0 seconds, got {time_limit:g}.")
 
@@ -211,12 +235,13 @@ def _judge(race: Race, results: list[ArmResult]) -> Verdict:
         margin=race.margin,
         answer=decision.answer,
         provenance=_provenance(race, floor),
+        items=tuple((as_shown(item.prompt), as_shown(item.target)) for item in test),
     )
 
 
 def _inside(race: Race, entries: Sequence[Entry], answer: Verdict) -> Inspection | None:
     """The microscope on the answer's context; on the best context where the answer is another or none."""
-    contexts = {arm.method: arm for arm in answer.arms if arm.status == "ok" and arm.budget.keys_per_layer}
+    contexts = {arm.method: arm for arm in answer.arms if arm.status == "ok" and arm.prefix_mass}
     if not contexts:
         return None
     best = max(contexts, key=lambda name: contexts[name].mean or 0.0)

@@ -40,6 +40,8 @@ class Race:
     reporter: Reporter
     marking: Marking
     prompts: tuple[str, ...] = ()  # texts of the person's own, for whichever method looks for texts
+    proposer: str | None = None  # a model that proposes prompts in the place of the raced one
+    search_passes: int | None = None  # that each method which is chosen may make
     layouts: tuple[Layout, ...] = (PLAIN,)  # how items are laid out: the first; the others are tried as well
     is_test_free: bool = True  # whether a race against the clock may cut the test items down
     quickest: int | None = None  # steps of the quickest arm that solved the task
@@ -49,7 +51,8 @@ class Race:
 
     def options_of(self, method: Method) -> dict[str, Any]:
         """Return the settings that ``method`` gets in this race."""
-        own = {"prompts": list(self.prompts)} if self.prompts and "prompts" in method.searched else {}
+        asked = {"prompts": list(self.prompts), "proposer": self.proposer}
+        own = {name: given for name, given in asked.items() if given and name in method.searched}
         return method.start(self.model) | own
 
     def test(self) -> list[Item]:

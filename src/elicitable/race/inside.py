@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elicitable.errors import InputError
+from elicitable.errors import InputError, StoreError
 from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.prune import Ablation, ablate
 from elicitable.models.inject import installed, prefix_of, room_in
+from elicitable.models.layout import PLAIN
 from elicitable.models.prefixes import prefix_length
 from elicitable.models.restoring import swapped
 from elicitable.models.rows import rows_of
-from elicitable.race.trial import Trial
+from elicitable.race.aside import set_aside_of
+from elicitable.race.trial import Trial, take_over
 from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord
 from elicitable.training.batches import Reading
@@ -37,7 +39,7 @@ def look_inside(trial: Trial, record: TrialRecord, model: Model, task: Task, sto
 
     ``record`` is the trial's own; a trained context is built again from the tensors kept with it.
     """
-    adaptation = _again(trial, record, model, task, store)
+    adaptation = again(trial, record, model, task, store)
     items = task.held_out("test", min(TEXTS, trial.test_items))
     adaptation.fit(model, items)
     reading = reading_of(trial.plan, adaptation)
@@ -46,13 +48,30 @@ def look_inside(trial: Trial, record: TrialRecord, model: Model, task: Task, sto
     return inspect(model, adaptation, [[*row.content, *row.answer] for row in rows], max_tokens=MOST_TOKENS)
 
 
-def _again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: Store) -> Adaptation:
-    method = trial.method
+def again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: Store) -> Adaptation:
+    """Build what ``trial`` ended with again, from its record and the tensors that were kept of it.
+
+    Raises:
+        StoreError: its tensors were not kept.
+    """
+    method, spec = trial.method, trial.spec(model, task)
+    state = store.state(spec) or set_aside_of(store, spec)
     if not method.is_trained:
-        candidates = method.candidates(model, task, trial.seed, layouts=trial.layouts, **trial.options)
-        return next(one for one in candidates if one.setting == record.setting)
+        try:
+            found = method.from_setting(model, record.setting, trial.layouts[0] if trial.layouts else PLAIN)
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{store.where(spec)} is of no candidate of {method.name}; move it away to run the trial again."
+            ) from error
+        if state:
+            found.load(state)
+        return found
+    if not state:
+        raise StoreError(
+            f"the weights that {method.name} was trained to were not kept; race it again in another --out."
+        )
     adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
-    adaptation.load(store.state(trial.spec(model, task)))
+    take_over(adaptation, state, store.where(spec))
     return adaptation
 
 

@@ -9,7 +9,7 @@ rule takes from validation count as trained, and the plain score is kept beside 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,22 @@ class Marking:
         written = tuple(answer.text.strip() for answer in answers(model, items, labels, reading))
         return self._marked(score, items, written)
 
+    def estimate(self, model: Model, task: Task, known: Sequence[Item], reading: Reading) -> float:
+        """Return what the answers to ``known`` are worth under the rule that they lead to, cross-validated.
+
+        It is what contexts are to be compared by: a rule may give more than another context does. For a task with
+        labels.
+        """
+        labels = task.labels() or ()
+        costs = read_labels(model, known, labels, reading)
+        truth, value = self._valued(known, labels)
+        lengths = Lengths.of(labels, costs.lengths[0].tolist())
+        if self.rule != AUTO:
+            rule = next(one for one in candidates(costs.nats, truth, lengths) if one.name == self.rule)
+            return value(truth, rule.decide(costs.nats))
+        found = choose(costs.nats, truth, lengths, groups=groups_of(task, "validation", len(known)), value=value)
+        return found.estimates[found.rule.name]
+
     def outcome(
         self, correct: Sequence[tuple[int, ...]], written: Sequence[tuple[str, ...]], items: Sequence[Item]
     ) -> Any:
@@ -130,15 +146,19 @@ class Marking:
         if self.rule == RULES[0]:
             return DecisionRule(RULES[0], (1.0,) * len(labels), (0.0,) * len(labels))
         nats = read_labels(model, known, labels, reading).nats
-        truth = np.array([labels.index(str(item.target)) for item in known])
+        truth, value = self._valued(known, labels)
         if self.rule != AUTO:
             return next(one for one in candidates(nats, truth, lengths) if one.name == self.rule)
+        return choose(nats, truth, lengths, groups=groups_of(task, "validation", len(known)), value=value).rule
+
+    def _valued(self, known: Sequence[Item], labels: tuple[str, ...]) -> tuple[Any, Callable[[Any, Any], float]]:
+        """Return the places of the right labels, and what places that were answered are worth against them."""
         names = [label.strip() for label in labels]
 
         def value(right: Any, given: Any) -> float:
             return self.scorer.point([names[place] for place in right], [names[place] for place in given])
 
-        return choose(nats, truth, lengths, groups=groups_of(task, "validation", len(known)), value=value).rule
+        return np.array([labels.index(str(item.target)) for item in known]), value
 
     def _marked(self, score: Score, items: Sequence[Item], written: tuple[str, ...]) -> Marked:
         correct = score.correct

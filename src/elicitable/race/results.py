@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from elicitable.diagnosis.intervals import interval, point
 from elicitable.race.entry import Entry, Race
 from elicitable.race.trial import outcomes_of
 from elicitable.records.trial import TrialRecord
-from elicitable.values import ArmResult, Budget
+from elicitable.values import ArmResult, Budget, Effort
 
 
 def arm_result(race: Race, entry: Entry) -> ArmResult:
@@ -68,6 +69,27 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
         answers=written if any(written) else (),
         rule=str(first.rule.get("name", "")),
         raw_mean=sum(raw) / len(raw) if raw else None,
+        effort=all_effort([record.effort for record in done if record.effort is not None]),
+    )
+
+
+def all_effort(efforts: Sequence[Effort]) -> Effort | None:
+    """Add up what the searches of all seeds tried; None where nothing was searched."""
+    if not efforts:
+        return None
+    origins: dict[str, tuple[float, ...]] = {}
+    for name, (count, best) in ((name, pair) for one in efforts for name, pair in one.origins.items()):
+        before = origins.get(name, (0, 0.0))
+        origins[name] = (before[0] + count, max(before[1], best))
+    return Effort(
+        candidates=sum(one.candidates for one in efforts),
+        offered=sum(one.offered for one in efforts),
+        passes=sum(one.passes for one in efforts),
+        items=min(one.items for one in efforts),
+        seconds=round(sum(one.seconds for one in efforts), 3),
+        best=max(one.best for one in efforts),
+        median=statistics.median(one.median for one in efforts),
+        origins=origins,
     )
 
 

@@ -70,7 +70,7 @@ def _first_score(entry: Entry) -> float:
 
 def _choose(race: Race, entry: Entry, nth: int, arms: int, seed: int = 0) -> None:
     """An arm without training chooses among its candidates on validation."""
-    plan = replace(_plan(race, entry.method, 0.0), validation_items=max(1, race.pace.validation_items // 2))
+    plan = _plan(race, entry.method, 0.0)
     if race.time_limit is not None:
         timing = Timing.of(race, entry.sized, (arms - nth) * (race.seeds - seed if seed else 1), is_rerun=seed > 0)
         if seed and _kept(race, entry, f"no time for seed {seed}", lambda: timing.is_over):
@@ -163,7 +163,19 @@ def _go(race: Race, entry: Entry, plan: Plan, seed: int, test_items: int) -> Tri
     options = race.options_of(entry.method)
     layouts = () if entry.method.is_trained else race.layouts
     size, number = entry.sized.size or 2, race.seed + seed
-    trial = Trial(entry.method, size, plan, number, test_items, options, race.time_limit, layouts, race.marking)
+    trial = Trial(
+        entry.method,
+        size,
+        plan,
+        number,
+        test_items,
+        options,
+        race.time_limit,
+        layouts,
+        race.marking,
+        passes=race.search_passes,
+        is_first=entry.trial is None and race.store.folder is not None,
+    )
     record = run(trial, race.model, race.task, race.store, race.reporter.point)
     race.test_seconds = race.test_seconds if record.timing.test_seconds is None else record.timing.test_seconds
     if test_items and entry.trial is None:

@@ -12,23 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from elicitable.errors import ElicitableError, InputError
+from elicitable.errors import ElicitableError, InputError, StoreError
 from elicitable.methods.base import Method
+from elicitable.methods.search import Tried
 from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, Start
 from elicitable.models.speed.processor import kind
+from elicitable.race.aside import set_aside
 from elicitable.race.marking import Marked, Marking
+from elicitable.race.search import FINALISTS, Choosing, Purse, passes_for
 from elicitable.records.store import Store
 from elicitable.records.trial import Outcomes, Times, TrialRecord, keep_trial, kept_trial, record_of_fit
+from elicitable.rng import generator
 from elicitable.tasks.base import identity_of
 from elicitable.tasks.passages import FINGERPRINT, ITEMS
 from elicitable.training.batches import Reading, encode
 from elicitable.training.evaluate import answers, evaluate
 from elicitable.training.generate import Answer, text_of
 from elicitable.training.loop import Plan, Progress, prepared, reading_of, train
-from elicitable.values import Budget, Item, Message, Messages, Text
+from elicitable.training.slopes import token_slopes
+from elicitable.values import Budget, Item, Message, Messages, Score, Text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from elicitable.methods.base import Adaptation
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
@@ -47,6 +54,8 @@ class Trial:
     time_limit: float | None = None
     layouts: tuple[Layout, ...] = ()  # what a method that is chosen tries items in
     marking: Marking | None = None  # how the test is scored; None scores nothing
+    passes: int | None = None  # that a method which is chosen may make in its search; None: see race/search.py
+    is_first: bool = False  # of its arm's tests, so that it may be deployed; no part of the identity
 
     def spec(self, model: Model, task: Task) -> dict[str, Any]:
         """Identity of the trial. What a race against the clock derives from its speed is left out: the time limit
@@ -68,11 +77,20 @@ class Trial:
             "task": identity_of(task),
             "elsewhere": FINGERPRINT,  # of the texts that side effects are measured on
             "form": FORM,
+            **self._search(model),
         }
 
+    def _search(self, model: Model) -> dict[str, Any]:
+        """What only a search has; the identity of a trial that trains is as it was before there were searches."""
+        if self.method.is_trained:
+            return {}
+        return {"search": {"passes": self.passes or passes_for(model.tokenizer), "form": SEARCH_FORM}}
 
+
+SEARCH_FORM = 1  # of a search; raised when the same spec comes to find something else
 FORM = 3  # of a record; raised when a race comes to keep or to measure something else for the same spec
-_FINALISTS = 8
+SHOWN = 20  # candidates that a record shows, the best ones
+SLOPE_ITEMS = 16
 
 
 def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress | None = None) -> TrialRecord:
@@ -84,19 +102,56 @@ def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress
     spec = trial.spec(model, task)
     known = kept_trial(store, spec)
     if known is not None and known.status != "failed":
-        return known
+        return _fitting(known, trial, task, store.where(spec))
     started = time.monotonic()
     state: dict[str, Any] | None = None
     try:
         record, state = _execute(trial, model, task, progress)
     except ElicitableError as error:
         record = TrialRecord("skipped", str(error), Times(0.0))
-    except (RuntimeError, ValueError, IndexError) as error:
+    except Exception as error:  # out of memory or disk too: the arm is lost, not the race
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         record = TrialRecord("failed", reason, Times(0.0), traceback=traceback.format_exc())
+    if state and not trial.method.keeps_state:
+        set_aside(store, spec, state)
+        state = None
     timing = replace(record.timing, seconds=round(time.monotonic() - started, 3))
     whole = replace(record, timing=timing, processor=record.processor or kind())
     return keep_trial(store, spec, whole, state)
+
+
+def _fitting(known: TrialRecord, trial: Trial, task: Task, where: str) -> TrialRecord:
+    """Return a kept record whose outcomes are those of the trial's test split, one per item.
+
+    Raises:
+        StoreError: they are of another task or number.
+    """
+    if not known.is_ok or not trial.test_items:
+        return known
+    items = len(task.held_out("test", trial.test_items))
+    lengths = [outcomes.of for outcomes in (*known.scores.values(), known.raw) if outcomes is not None]
+    lengths += [len(known.answers)] if known.answers else []
+    if list(known.scores) != [task.name] or set(lengths) != {items}:
+        raise StoreError(
+            f"{where} is no record of a trial (it must have the outcomes of {items} items of {task.name}); move it "
+            "away to run the trial again."
+        )
+    return known
+
+
+def take_over(adaptation: Adaptation, state: dict[str, Any], where: object) -> None:
+    """Load the tensors ``state`` that are kept with the record at ``where``.
+
+    Raises:
+        StoreError: they are gone, not what was written, or those of another adaptation.
+    """
+    wanted, found = ({name: tuple(x.shape) for name, x in one.items()} for one in (adaptation.state(), state))
+    if wanted != found:
+        raise StoreError(
+            f"{where}: its tensors are gone or are those of another adaptation; move its folder away to "
+            "run the trial again."
+        )
+    adaptation.load(state)
 
 
 def _execute(
@@ -113,7 +168,7 @@ def _execute(
         started = time.monotonic()
         record = assess(record, trial, model, adaptation, task)
         timing = replace(record.timing, test_seconds=round(time.monotonic() - started, 3))
-        return replace(record, timing=timing), adaptation.state() if method.keeps_state else None
+        return replace(record, timing=timing), adaptation.state() if method.keeps_state or trial.is_first else None
     return record, None
 
 
@@ -122,46 +177,78 @@ def _finite(value: float) -> float | None:
 
 
 def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, TrialRecord]:
-    """The best candidate on validation, as far as the time allotted reaches; the first is always tried."""
+    """The best candidate on validation that the passes and seconds allotted lead to."""
     items = task.held_out("validation", trial.plan.validation_items)
     deadline = time.monotonic() + trial.plan.seconds if trial.plan.seconds else math.inf
-    candidates = list(trial.method.candidates(model, task, trial.seed, layouts=trial.layouts, **trial.options))
-    if not candidates:
+    passes, last = trial.passes or passes_for(model.tokenizer), FINALISTS * len(items)
+    is_ruled = trial.marking is not None and bool(task.labels()) and passes >= 4 * last
+    purse = Purse(passes - last if is_ruled else passes, deadline)
+    choosing = Choosing(
+        lambda candidate, some: _scored(trial, model, task, candidate, some),
+        items,
+        purse,
+        lambda candidate: _slopes(trial, model, task, candidate),
+    )
+    search = trial.method.search(model, task, trial.seed, layouts=trial.layouts, **trial.options)
+    stopped = choosing.run(search)
+    if not choosing.best:
         raise ElicitableError(f"{trial.method.name} has no candidates for {task.name} on {model.name}")
-    if len(candidates) > 2 * _FINALISTS:  # a search: a quick look at each, a long one at the best
-        screened = _scored(trial, model, task, candidates, items[:32], deadline)
-        finalists = [candidate for _, _, candidate in screened[:_FINALISTS]]
-    else:
-        finalists = candidates
-    tried = _scored(trial, model, task, finalists, items, deadline)
-    mean, loss, best = tried[0]
-    return best, TrialRecord(
+    best = _best_by_rule(trial, model, task, choosing, items) if is_ruled else choosing.best[0]
+    effort = choosing.effort()
+    return best.adaptation, TrialRecord(
         "ok",
-        "all candidates tried" if len(tried) == len(finalists) else "stopped early",
+        stopped,
         Times(0.0),
-        validation=mean,
-        validation_loss_nats=_finite(-loss),
-        tried=tuple({"setting": c.setting, "validation": m} for m, _, c in tried[:20]),
-        tried_count=len(candidates),
+        validation=best.score,
+        validation_loss_nats=_finite(best.nats),
+        tried=tuple(_told(one) for one in choosing.best[:SHOWN]),
+        tried_count=effort.candidates,
+        effort=effort,
     )
 
 
-def _scored(
-    trial: Trial, model: Model, task: Task, candidates: Sequence[Adaptation], items: Sequence[Item], deadline: float
-) -> list[tuple[float, float, Adaptation]]:
-    """(score, −loss, candidate), best first; the first is always scored, the others as far as the time reaches."""
-    tried: list[tuple[float, float, Adaptation]] = []
-    started = now = time.monotonic()
-    for candidate in candidates:
-        if tried and now + (now - started) / len(tried) > deadline:  # the next one would end too late
-            break
-        candidate.fit(model, items)
-        with torch.no_grad(), prepared(model, candidate) as refresh:
+def _best_by_rule(trial: Trial, model: Model, task: Task, choosing: Choosing, items: Sequence[Item]) -> Tried:
+    """Compare the finalists by the rule that each of them would get; the one with the best plain score on a tie.
+
+    Where time has run out the best plain score decides.
+    """
+    assert trial.marking is not None
+    finalists = [one for one in choosing.best if one.items == len(items)][:FINALISTS]
+    choosing.purse.passes += FINALISTS * len(items)
+    found: list[float] = []
+    for one in finalists if len(finalists) > 1 else ():
+        if choosing.left < len(items):
+            return choosing.best[0]
+        since = time.monotonic()
+        one.adaptation.fit(model, items)
+        with torch.no_grad(), prepared(model, one.adaptation) as refresh:
             refresh()
-            score = evaluate(model, items, task.labels(), reading_of(trial.plan, candidate))
-        tried.append((score.mean, -score.loss_nats, candidate))
-        now = time.monotonic()
-    return sorted(tried, key=lambda one: one[:2], reverse=True)
+            found.append(trial.marking.estimate(model, task, items, reading_of(trial.plan, one.adaptation)))
+        choosing.purse.pay(len(items), since)
+    return finalists[found.index(max(found))] if found else choosing.best[0]
+
+
+def _told(one: Tried) -> dict[str, Any]:
+    """A candidate in short: without the worked examples themselves."""
+    setting = {name: value for name, value in one.adaptation.setting.items() if name != "items"}
+    return {"setting": setting, "from": one.origin, "validation": one.score, "items": one.items}
+
+
+def _scored(trial: Trial, model: Model, task: Task, candidate: Adaptation, items: Sequence[Item]) -> Score:
+    candidate.fit(model, items)
+    with torch.no_grad(), prepared(model, candidate) as refresh:
+        refresh()
+        return evaluate(model, items, task.labels(), reading_of(trial.plan, candidate))
+
+
+def _slopes(trial: Trial, model: Model, task: Task, candidate: Adaptation) -> tuple[Tensor, int]:
+    """The slopes of a candidate's tokens on a few training items, others for every candidate."""
+    ids = candidate.state()["token_ids"]
+    drawn = generator(trial.seed, "slopes", *ids.flatten().tolist())
+    items = task.sample(SLOPE_ITEMS, drawn)
+    candidate.fit(model, items)
+    ids = candidate.state()["token_ids"]
+    return token_slopes(model, ids, items, reading_of(trial.plan, candidate)), len(items)
 
 
 def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptation, task: Task) -> TrialRecord:
@@ -192,7 +279,7 @@ def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptati
         elsewhere_nats=_finite(elsewhere.loss_nats),
         prefix_mass=prefix_mass(model, adaptation, items[:16], reading),
         samples=tuple(
-            {"prompt": _text(item.prompt), "target": _text(item.target), "answer": answer}
+            {"prompt": as_shown(item.prompt), "target": as_shown(item.target), "answer": answer}
             for item, answer in zip(items, shown, strict=False)
         ),
     )
@@ -265,7 +352,8 @@ def prefix_mass(
     return tuple(tuple(round(float(head[kept].mean()), 6) for head in layer) for layer in mass.float().cpu())
 
 
-def _text(text: Text | Messages) -> str:
+def as_shown(text: Text | Messages) -> str:
+    """Return what a person sees of a prompt or target: the text, the turns line by line, or the ids."""
     if isinstance(text, str):
         return text
     if text and isinstance(text[0], Message):

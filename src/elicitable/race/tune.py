@@ -20,20 +20,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elicitable.cache import check_seal
+from elicitable.deploy.artefact import write_artefact
 from elicitable.diagnosis.intervals import interval
 from elicitable.errors import InputError, StoreError, TrainingDivergedError
-from elicitable.methods.adapter import write_adapter
 from elicitable.methods.base import Method
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import load
 from elicitable.race.check import check
+from elicitable.race.keeping import tuned_record
 from elicitable.race.pace import Pace, check_count, pace_for
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
-from elicitable.race.trial import elsewhere_nats
+from elicitable.race.trial import elsewhere_nats, take_over
 from elicitable.records.folder import CONFIGURATIONS, RECORD, written_whole
+from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.store import Record, Store, identity
 from elicitable.records.trial import TrialRecord, keep_trial, kept_trial, record_of_fit
@@ -42,6 +45,7 @@ from elicitable.tasks.catalog import task_from
 from elicitable.training.checkpoint import Checkpoint
 from elicitable.training.evaluate import evaluate
 from elicitable.training.loop import Plan, prepared, reading_of, train
+from elicitable.untrusted import read_object
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -59,6 +63,7 @@ class Tuned:
     record: dict[str, Any]
 
 
+@alone_in_out
 def tune(
     model: Any,
     task: Any,
@@ -115,7 +120,7 @@ def tune(
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
     options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
     check_options(recipe, options)
-    tuning = _Tuning(
+    tuning = Tuning(
         model=model,
         task=task,
         recipe=recipe,
@@ -153,7 +158,7 @@ def _check(
 
 
 @dataclass(frozen=True, eq=False)
-class _Tuning:
+class Tuning:
     """What is tuned, and the store that keeps its runs. One rate is taken as it is; of several the best is found."""
 
     model: Model
@@ -179,7 +184,7 @@ class _Tuning:
         record = self._measured(adaptation) | self._told(swept, rate, fit)
         if self.store.folder is not None:
             with written_whole(self.store.folder) as folder:
-                write_adapter(self.model, adaptation, folder)
+                write_artefact(self.model, adaptation, tuned_record(self, self._plan(rate), adaptation, record), folder)
                 (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         return Tuned(adaptation, record)
 
@@ -208,7 +213,8 @@ class _Tuning:
             return None
         record = _record_in(folder)
         if record.get("identity") == identity(self.spec()):
-            return record if any((folder / name).exists() for name in CONFIGURATIONS if name != RECORD) else None
+            # without a seal, whoever wrote it was stopped in between: it is written again
+            return record if check_seal(folder, "Move its files away to write them again.") else None
         raise StoreError(f"{folder} holds {_other(record, self.spec())}; choose another --out. Nothing was changed.")
 
     def _swept(self) -> dict[float, tuple[float, float]]:
@@ -221,6 +227,13 @@ class _Tuning:
             return {}
         scores = {rate: _worth(self._short(rate)) for rate in self.rates}
         found = {rate: worth for rate, worth in scores.items() if worth is not None}
+        schedule = self.recipe.schedule
+        while found and schedule is not None:
+            further = schedule.wider(scores, max(found, key=lambda rate: found[rate]))
+            if further is None:
+                break
+            scores[further] = _worth(self._short(further))
+            found |= {rate: worth for rate, worth in scores.items() if worth is not None}
         if not found:
             raise TrainingDivergedError(f"{self.recipe.name} diverged at every learning rate of {self.rates}.")
         return found
@@ -247,7 +260,7 @@ class _Tuning:
         spec, adaptation = self._spec_of(plan), self._built()
         known = kept_trial(self.store, spec)
         if known is not None:
-            adaptation.load(self.store.state(spec))
+            take_over(adaptation, self.store.state(spec), self.store.where(spec))
             return adaptation, known
         self.reporter.begin(self.recipe.name, f"at {rate:g}", 0, 1)
         checkpoint = self._checkpoint(spec)
@@ -364,10 +377,9 @@ def _worth(swept: TrialRecord) -> tuple[float, float] | None:
 
 def _record_in(folder: Path) -> Record:
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(folder / RECORD)
+    except InputError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _other(record: Record, spec: dict[str, Any]) -> str:

@@ -11,6 +11,8 @@ Every key that is unknown, missing or of the wrong type is refused by its name, 
 from __future__ import annotations
 
 import math
+import reprlib
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
@@ -101,7 +103,8 @@ def _scalar(kind: Any, plain: object, at: str) -> Any:
     if kind is float:
         if plain is None:
             return math.nan
-        return float(_checked(plain, isinstance(plain, int | float) and not isinstance(plain, bool), _NAMES[float], at))
+        number = _checked(plain, isinstance(plain, int | float) and not isinstance(plain, bool), _NAMES[float], at)
+        return float(_checked(number, abs(number) <= sys.float_info.max, "a number that a float holds", at))
     return _checked(plain, type(plain) is kind, _NAMES[kind], at)
 
 
@@ -112,7 +115,7 @@ def _object(plain: object, at: str) -> dict[str, Any]:
 
 def _checked(plain: Any, is_fine: bool, wanted: str, at: str) -> Any:
     if not is_fine:
-        shown = repr(plain)
+        shown = reprlib.repr(plain)  # of a bounded length and depth
         raise InputError(
             f"{at or 'the record'} must be {wanted}, not {shown if len(shown) <= 40 else f'{shown[:40]}…'}"
         )

@@ -4,9 +4,14 @@
       trials/<identity>/record.json      exists only if the trial is complete (or failed, with the traceback)
       trials/<identity>/state.safetensors
       <name>.jsonl                       an archive: complete records, one per line, without their tensors
+      seal.json                          the SHA-256 of archives whose records carry no digest
 
-A record that cannot be read, or that a newer version wrote, is named and never overwritten. Archives are read, not
-written: what is run again goes to ``trials``, which counts first.
+A record carries the digest of its content, and that of its tensors. One that cannot be read, that is not what was
+written, or that a newer version wrote, is named and never overwritten. Archives are read, not written: what is run
+again goes to ``trials``, which counts first.
+
+Records that were written before they carried digests are read from archives alone, and only where the folder's seal
+vouches for the whole archive, as that of ``records/paper`` does.
 """
 
 from __future__ import annotations
@@ -14,21 +19,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.cache import replace_file, replacing_folder, write_tensors
-from elicitable.errors import StoreError
+from elicitable.cache import (
+    check_writable,
+    digest_of_json,
+    replace_file,
+    replacing_folder,
+    seal,
+    sealed_files,
+    sha256_of,
+    sweep,
+    write_tensors,
+)
+from elicitable.errors import InputError, StoreError
 from elicitable.records.form_1 import first_form
+from elicitable.untrusted import parse_json, read_json, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 VERSION = 1
+RECORD = "record.json"
 STATE = "state.safetensors"
+DIGEST, STATE_DIGEST = "digest", "state_digest"  # keys that stand in a file and not in what is read from it
+ADVICE = "move it away to run the trial again."
 Record = dict[str, Any]
 
 
@@ -53,27 +70,28 @@ class Store:
         self._memory: dict[str, tuple[Record, dict[str, Tensor]]] = {}
         self._archive: dict[str, tuple[str, Record]] | None = None
         if self.folder is not None and not is_read_only:
-            _check_writable(self.folder)
+            check_writable(self.folder)
 
     def get(self, spec: dict[str, Any]) -> Record | None:
         """Return the complete record of ``spec``, or None.
 
         Raises:
-            StoreError: there is a record, but it is corrupt, of another spec, or from a newer version.
+            StoreError: there is a record, but it or its tensors are not what was written, or it is of another spec or
+                from a newer version.
         """
         key = self._key(spec)
         if self.folder is None:
             return self._memory[key][0] if key in self._memory else None
-        path = self._place(key) / "record.json"
-        if path.exists():
-            return _checked(_read(path), str(path), key)
+        if (self._place(key) / RECORD).exists():
+            whole = _whole(self._place(key), key)
+            return {name: held for name, held in whole.items() if name != STATE_DIGEST}
         archive = self._archived()
-        return _checked(archive[key][1], archive[key][0], key) if key in archive else None
+        return archive[key][1] if key in archive else None
 
     def where(self, spec: dict[str, Any]) -> str:
         """Say where the record of ``spec`` is kept, for a message."""
         key = self._key(spec)
-        path = None if self.folder is None else self._place(key) / "record.json"
+        path = None if self.folder is None else self._place(key) / RECORD
         if path is None or not path.exists():
             return self._archive[key][0] if self._archive and key in self._archive else f"record {key}"
         return str(path)
@@ -88,7 +106,7 @@ class Store:
     def _has(self, key: str) -> bool:
         if self.folder is None:
             return key in self._memory
-        return (self._place(key) / "record.json").exists() or key in self._archived()
+        return (self._place(key) / RECORD).exists() or key in self._archived()
 
     def _archived(self) -> dict[str, tuple[str, Record]]:
         assert self.folder is not None
@@ -104,33 +122,32 @@ class Store:
             self._memory[key] = (whole, state or {})
             return whole
         place = self._place(key)
-        with replacing_folder(place, "The trial is not recorded.") as partial:
+        with replacing_folder(place, "The trial is not recorded.", is_sealed=False) as partial:  # its record seals it
             _write(partial, whole, state)
         return whole
 
     def state(self, spec: dict[str, Any]) -> dict[str, Tensor]:
-        """Return the tensors kept with a record; empty where there are none."""
+        """Return the tensors kept with a record; empty where none were.
+
+        Raises:
+            StoreError: they are not what was written, or are gone.
+        """
         key = self._key(spec)
         if self.folder is None:
             return self._memory[key][1]
-        path = self._place(key) / STATE
-        if not path.exists():
+        place = self._place(key)
+        if not (place / RECORD).exists() or STATE_DIGEST not in _whole(place, key):
             return {}
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise StoreError(
-                f"{path} cannot be read ({error}); move its folder away to run the trial again."
-            ) from error
+            return read_tensors(place / STATE)
+        except InputError as error:
+            raise StoreError(f"{error}; move its folder away to run the trial again.") from error
 
     def sweep(self) -> None:
         """Remove what a killed run has left half-written; only for whoever has the folder to itself."""
         if self.folder is not None:
-            for path in [*self.folder.glob("trials/.*"), *self.folder.glob("running/.*")]:
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            for folder in (self.folder, self.folder / "trials", self.folder / "running"):
+                sweep(folder, is_alone=True)
 
     def has_state(self, spec: dict[str, Any]) -> bool:
         """Say whether tensors are kept with a record."""
@@ -142,8 +159,9 @@ class Store:
         if self.folder is None:
             yield from (record for record, _ in self._memory.values())
             return
-        for path in sorted((self.folder / "trials").glob("*/record.json")):
-            yield _read(path)
+        for path in sorted((self.folder / "trials").glob(f"*/{RECORD}")):
+            whole = _whole(path.parent, path.parent.name)
+            yield {name: held for name, held in whole.items() if name != STATE_DIGEST}
 
     def _place(self, key: str) -> Path:
         assert self.folder is not None
@@ -151,60 +169,105 @@ class Store:
 
 
 def _write(folder: Path, record: Record, state: dict[str, Tensor] | None) -> None:
+    more = {}
     if state:
         write_tensors(folder / STATE, state)
-    with (folder / "record.json").open("w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1, allow_nan=False)
+        more[STATE_DIGEST] = sha256_of(folder / STATE)
+    with (folder / RECORD).open("w", encoding="utf-8") as file:
+        json.dump(_with_digest({**record, **more}), file, indent=1, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _read(path: Path) -> Record:
-    try:
-        return _parsed(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); move it away to run the trial again.") from error
+def _with_digest(record: Record) -> Record:
+    return {**record, DIGEST: digest_of_json(record)}
 
 
-def _parsed(text: str, where: str) -> Record:
+def _whole(place: Path, key: str) -> Record:
+    """Read the record in a trial's folder and compare it, and the tensors beside it, with their digests.
+
+    The digest of tensors that it speaks of is left in it. Tensors may be gone: a record is worth something alone.
+    """
+    path = place / RECORD
     try:
-        record = json.loads(text)
-    except ValueError as error:
-        raise StoreError(f"{where} cannot be read ({error}); move it away to run the trial again.") from error
-    if not isinstance(record, dict):
-        raise StoreError(f"{where} is not a record; move it away to run the trial again.")
+        record = _checked(_object(read_json(path), str(path)), str(path), key)
+    except InputError as error:
+        raise StoreError(f"{error}; {ADVICE}") from error
+    beside = place / STATE
+    if beside.exists() and _digest_of(beside) != record.get(STATE_DIGEST):
+        raise StoreError(
+            f"{beside} cannot be read (it is not what was written there); move its folder away to run the trial again."
+        )
     return record
 
 
-def _checked(record: Record, where: str, key: str) -> Record:
-    """Return ``record``, if this version can read it and it is the one that ``key`` names."""
+def _digest_of(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be read ({error.strerror or error}); move its folder away to run the trial again."
+        ) from error
+
+
+def _object(found: object, where: str) -> Record:
+    if not isinstance(found, dict):
+        raise StoreError(f"{where} is not a record; {ADVICE}")
+    return found
+
+
+def _checked(record: Record, where: str, key: str, is_vouched_for: bool = False) -> Record:
+    """Return ``record`` without its digest, if this version can read it and it is, unaltered, the one of ``key``."""
     version = record.get("version")
     if not isinstance(version, int):
-        raise StoreError(f"{where} has version {version!r}, which is none; move it away to run the trial again.")
+        raise StoreError(f"{where} has version {version!r}, which is none; {ADVICE}")
     if version > VERSION:
         raise StoreError(
             f"{where} was written by a newer elicitable (store version {version}, this one reads {VERSION}); update "
             "the package or choose another --out. Nothing was changed."
         )
     if identity(record.get("spec", {})) != key:
-        raise StoreError(
-            f"{where} is not the record of its own spec (edited or corrupt); move it away to run the trial again."
-        )
-    return record
+        raise StoreError(f"{where} is not the record of its own spec (edited or corrupt); {ADVICE}")
+    content = {name: held for name, held in record.items() if name != DIGEST}
+    if record.get(DIGEST) != digest_of_json(content) and not (is_vouched_for and DIGEST not in record):
+        lacks = "carries no digest" if DIGEST not in record else "was edited, or is damaged: its digest is another"
+        raise StoreError(f"{where} {lacks}; {ADVICE}")
+    return content
 
 
 def _archived(folder: Path) -> Iterator[tuple[str, tuple[str, Record]]]:
     """Find, by identity, where each record of the archives stands and what it says."""
     for path in sorted(folder.glob("*.jsonl")):
+        is_vouched_for = _is_vouched_for(path)
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise StoreError(f"{path} cannot be read ({error}); move it away to run its trials again.") from error
         for number, line in enumerate(lines, start=1):
             where = f"{path}:{number}"
-            record = _parsed(line, where)
+            try:
+                record = _object(parse_json(line), where)
+            except InputError as error:
+                raise StoreError(f"{where} cannot be read ({error}); {ADVICE}") from error
             key = identity(record.get("spec", {}))
-            yield key, (where, _checked(record, where, key))
+            yield key, (where, _checked(record, where, key, is_vouched_for))
+
+
+def _is_vouched_for(path: Path) -> bool:
+    """Say whether the folder's seal speaks of an archive.
+
+    Raises:
+        StoreError: it does, and the archive is another one.
+    """
+    try:
+        sealed = (sealed_files(path.parent) or {}).get(path.name)
+        if sealed is not None and sealed != sha256_of(path):
+            raise StoreError(
+                f"{path} is damaged or was altered: the seal beside it speaks of another file. Restore it."
+            )
+    except (InputError, OSError) as error:
+        raise StoreError(f"{path} cannot be compared with its seal: {error}.") from error
+    return sealed is not None
 
 
 def write_archive(records: Iterable[Record], path: Path) -> None:
@@ -213,17 +276,10 @@ def write_archive(records: Iterable[Record], path: Path) -> None:
     Raises:
         StoreError: ``path`` cannot be written.
     """
-    lines = "".join(json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n" for record in records)
+    lines = "".join(
+        json.dumps(_with_digest(record), sort_keys=True, separators=(",", ":")) + "\n" for record in records
+    )
     replace_file(path, lines.encode(), "Free the place or choose another folder.")
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(
-            f"the output folder {folder} cannot be written to ({reason}); choose another --out."
-        ) from error
+    sealed = sealed_files(path.parent) or {}
+    if path.name in sealed:  # it spoke of the archive that was there
+        seal(path.parent, [path.name], sealed)

@@ -5,20 +5,23 @@ The race and the laboratory keep the same record, made from a fit by the same fu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from elicitable.errors import InputError, StoreError
 from elicitable.records.schema import from_plain, to_plain
-from elicitable.records.store import Store
-from elicitable.values import Budget, CurvePoint, Score
+from elicitable.records.store import DIGEST, STATE_DIGEST, Store
+from elicitable.values import Budget, CurvePoint, Effort, Score
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Status = Literal["ok", "diverged", "failed", "skipped", "untestable"]
-_OF_THE_STORE = ("version", "spec")  # keys that the store adds to a record and checks itself
+_OF_THE_STORE = ("version", "spec", DIGEST, STATE_DIGEST)  # keys that the store adds to a record and checks itself
+_HEXADECIMAL = re.compile(r"[0-9a-f]+")
+MOST_ITEMS = 10_000_000  # of one split: outcomes that claim more are no outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,10 @@ class Outcomes:
 
     def __post_init__(self) -> None:
         """Raise InputError where the three numbers contradict one another."""
-        try:
-            number = int(self.bits, 16)
-        except ValueError as error:
-            raise InputError(f"bits must be a hexadecimal number, not {self.bits!r}") from error
-        if self.of < 1 or not 0 <= number < 1 << self.of or number.bit_count() != self.right:
+        if not _HEXADECIMAL.fullmatch(self.bits):
+            raise InputError(f"bits must be a hexadecimal number, not {self.bits[:40]!r}")
+        number = int(self.bits, 16)
+        if not 1 <= self.of <= MOST_ITEMS or number.bit_length() > self.of or number.bit_count() != self.right:
             raise InputError(f"bits do not say that {self.right} of {self.of} items are right")
 
     @classmethod
@@ -87,7 +89,7 @@ class TrialRecord:
         fingerprint: of the model, where it was loaded by name.
         processor: the kind that it ran on, since last digits differ between kinds; empty in older records.
         setting, budget: of the adaptation that was trained or chosen; ``tried`` are the best of ``tried_count``
-            candidates, with their validation scores.
+            candidates, with their validation scores, and ``effort`` is what the search for them took.
         elsewhere_nats: loss per token on texts of another kind, with the adaptation in place.
         prefix_mass: (layer, head) share of attention that the context takes, in [0, 1]; empty without a context.
         samples: prompt, target and answer of a few test items.
@@ -114,6 +116,7 @@ class TrialRecord:
     budget: Budget | None = None
     tried: tuple[Mapping[str, Any], ...] = ()
     tried_count: int = 0
+    effort: Effort | None = None
     test_loss_nats: float | None = None
     elsewhere_nats: float | None = None
     prefix_mass: tuple[tuple[float, ...], ...] = ()

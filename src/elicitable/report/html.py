@@ -1,7 +1,9 @@
 """Write the report: one HTML file that holds everything and asks the network for nothing.
 
-The page has no scripts, and its content security policy forbids every request. So a text from a user's file could not
-cause one even if it were not escaped. It is escaped all the same, like every value that reaches the template.
+The page has one script of its own (``templates/report.js``), and its content security policy allows that one by its
+hash, no other, and no request. So a text from a user's file could not cause one even if it were not escaped. It is
+escaped all the same, like every value that reaches the template. Control, zero-width and right-to-left characters are
+written out, in the sections too.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import replace_file
 from elicitable.report import notation, phrases, standing
+from elicitable.report.explorer import SCRIPT, SCRIPT_HASH, explorer
 from elicitable.report.pictures.axes import PANEL, TICKS, is_number
 from elicitable.report.pictures.cost import cost_plot
 from elicitable.report.pictures.curves import curve_panels
@@ -23,6 +26,7 @@ from elicitable.report.pictures.race import race_chart
 from elicitable.report.pictures.side_effects import side_effects
 from elicitable.report.pictures.sweeps import sweep_panels
 from elicitable.report.table import warnings_of
+from elicitable.untrusted import visible
 from elicitable.values import ArmResult, Verdict
 
 if TYPE_CHECKING:
@@ -54,7 +58,7 @@ def write_report(verdict: Verdict, path: str | os.PathLike[str], sections: Seque
 
     Raises:
         StoreError: ``path`` cannot be written.
-        UnknownNameError: the verdict's label is not one of the eight.
+        UnknownNameError: the verdict's label is none that an arm or the report knows.
 
     Example:
         >>> import tempfile
@@ -72,7 +76,7 @@ def write_report(verdict: Verdict, path: str | os.PathLike[str], sections: Seque
 def write_page(title: str, sections: Sequence[Section], path: str | os.PathLike[str]) -> Path:
     """Write a page of sections without a verdict, self-contained like the report; raises StoreError as it does."""
     path = Path(path)
-    page = _environment().get_template("page.html.j2").render(title=title, sections=sections)
+    page = visible(_environment().get_template("page.html.j2").render(title=title, sections=sections))
     replace_file(path, page.encode("utf-8", errors="replace"), ADVICE, f"the page to {str(path)!r}")
     return path
 
@@ -84,7 +88,7 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
     maps, mass_top = heat_maps(verdict)
     effects, effect_zero = side_effects(verdict)
     arms = [arm for _, members in standing.grouped(verdict) for arm in members]
-    return (
+    return visible(
         _environment()
         .get_template("report.html.j2")
         .render(
@@ -106,6 +110,7 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             sweeps=sweeps,
             rate_ticks=rate_ticks,
             sweep_tables=[(arm.method, *_sweep_table(arm)) for arm in arms if arm.sweep],
+            searches=[(arm.method, phrases.searched(arm), phrases.origins(arm)) for arm in arms if arm.effort],
             settings=[(arm.method, setting_text(arm.setting)) for arm in arms],
             maps=maps,
             mass_top=mass_top,
@@ -116,6 +121,9 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             scored_by=scored_by(verdict),
             provenance=flat({key: value for key, value in verdict.provenance.items() if key not in SHOWN_APART}),
             sections=sections,
+            explorer=explorer(verdict),
+            script=SCRIPT,
+            script_hash=SCRIPT_HASH,
         )
     )
 
@@ -143,7 +151,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_printable,
+        finalize=_shown,
     )
     environment.filters |= {
         "byte_size": notation.byte_size,
@@ -157,16 +165,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _printable(value: Any) -> Any:
-    """Replace control characters, which HTML does not allow; leave markup and numbers as they are."""
-    if type(value) is not str:
-        return value
-    return "".join(c if c in "\n\t" or c.isprintable() or not _is_control(c) else "\ufffd" for c in value)
-
-
-def _is_control(letter: str) -> bool:
-    number = ord(letter)
-    return number < 32 or 127 <= number < 160 or 0xD800 <= number < 0xE000
+def _shown(value: Any) -> Any:
+    """Write control characters out, which HTML does not allow; leave markup and numbers as they are."""
+    return visible(value) if type(value) is str else value
 
 
 def setting_text(setting: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from rich.table import Table
 from elicitable.errors import InputError
 from elicitable.report.html import Section
 from elicitable.report.notation import drawn, visible
+from elicitable.report.shareability import shared_part, shared_summary
 from elicitable.report.verdict_json import plain_json
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def microscope_section(found: Inspection) -> Section:
         f"<p>{_summary(found)}</p>{_warnings(found)}"
         f'<div class="panels">{panels}</div><div>{wide}</div>'
         f"<h3>What the bias says</h3>{_words_table(found)}"
-        f"<h3>Heads the context governs most</h3>{_heads_table(found)}",
+        f"<h3>Heads the context governs most</h3>{_heads_table(found)}{shared_part(found)}",
     )
 
 
@@ -210,7 +211,8 @@ def ablation_table(found: Inspection) -> RenderableType:
 
 
 def _plain_summary(found: Inspection) -> str:
-    return "\n".join([html.unescape(_summary(found)), *(f"warning: {text}" for text in found.warnings)])
+    said = [html.unescape(_summary(found)), *filter(None, [shared_summary(found)])]
+    return "\n".join([*said, *(f"warning: {text}" for text in found.warnings)])
 
 
 def _figures(found: Inspection) -> Iterable[tuple[str, Callable[[Inspection], Figure]]]:

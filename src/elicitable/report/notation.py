@@ -104,13 +104,13 @@ def points(margin: float) -> str:
     return f"{number} point" if number == "1" else f"{number} points"
 
 
-def plural(number: int, noun: str) -> str:
+def plural(number: int, noun: str, several: str = "") -> str:
     """Write a number with its noun.
 
     >>> [plural(1, "seed"), plural(1200, "item")]
     ['1 seed', '1,200 items']
     """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {several or noun + 's'}"
 
 
 def visible(text: str) -> str:

@@ -98,6 +98,26 @@ def evidence(verdict: Verdict) -> str:
     return f"{chosen.method} scores {notation.score(chosen)}; {role}, {against.method}, {notation.score(against)}."
 
 
+def searched(arm: ArmResult) -> str:
+    """Say what was tried where an arm is chosen: candidates, passes, items, seconds, and the scores on validation."""
+    effort = arm.effort
+    if effort is None:
+        return ""
+    offered = "" if effort.offered == effort.candidates else f" of {effort.offered:,}"
+    return (
+        f"{effort.candidates:,}{offered} {'candidate' if effort.offered == 1 else 'candidates'} in "
+        f"{notation.plural(effort.passes, 'item-pass', 'item-passes')} and {notation.duration(effort.seconds)}; the "
+        f"best has {effort.best:.2f} of {notation.plural(effort.items, 'validation item')}, the median candidate "
+        f"{effort.median:.2f} of those that it was tried on"
+    )
+
+
+def origins(arm: ArmResult) -> str:
+    """Say where the candidates of a search came from, how many were scored, and the best score; the best first."""
+    pairs = sorted(arm.effort.origins.items(), key=lambda pair: -pair[1][1]) if arm.effort else []
+    return "; ".join(f"{name}: {int(count)}, best {best:.2f}" for name, (count, best) in pairs)
+
+
 def trouble(arm: ArmResult) -> str:
     """Say what went wrong in an arm, or nothing: ``diverged: the loss became NaN at step 40``."""
     if arm.status == "ok":

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from elicitable.untrusted import in_one_line
 from elicitable.values import ArmResult, CurvePoint
 
 if TYPE_CHECKING:
@@ -61,18 +62,18 @@ class LiveReporter:
     def end(self, arm: ArmResult) -> None:
         """Leave one line behind for a finished arm."""
         score = f"{arm.mean:.3f} [{arm.low:.3f}, {arm.high:.3f}]" if arm.mean is not None else arm.status
-        self.console.print(
-            f"{arm.method:<13} {score:<22} {arm.steps:>6} steps {arm.seconds:>7.1f} s  {self._note(arm)}",
-            highlight=False,
+        line = (
+            f"{in_one_line(arm.method):<13} {score:<22} {arm.steps:>6} steps {arm.seconds:>7.1f} s  {self._note(arm)}"
         )
+        self.console.print(line, highlight=False, markup=False, emoji=False)
 
     def _note(self, arm: ArmResult) -> str:
         note = arm.reason or ("" if arm.stopped == "all candidates tried" else arm.stopped)
-        return note[: max(0, self.console.width - 62)]
+        return in_one_line(note)[: max(0, self.console.width - 62)]
 
     def line(self) -> str:
         """Return the current state as one line."""
-        parts = [f"[{min(self._done + 1, self._arms)}/{self._arms}] {self._arm}: {self._what}"]
+        parts = [in_one_line(f"[{min(self._done + 1, self._arms)}/{self._arms}] {self._arm}: {self._what}")]
         if self._last is not None:
             parts.append(f"step {self._last.step} loss {self._last.loss_nats:.3f}")
         if self._validation is not None:

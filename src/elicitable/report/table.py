@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from elicitable.report import notation, phrases, standing
+from elicitable.untrusted import in_one_line
 from elicitable.values import ArmResult, Verdict
 
 GAP = 2
@@ -51,7 +52,7 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
         report: path of the report, printed last when given.
 
     Raises:
-        UnknownNameError: the verdict's label is not one of the eight.
+        UnknownNameError: the verdict's label is none that an arm or the report knows.
 
     Example:
         >>> print_verdict(
@@ -74,6 +75,8 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
     troubles = [f"{arm.method} {trouble}" for arm in verdict.arms if (trouble := phrases.trouble(arm))]
     _print_list(console, "What went wrong", troubles)
     _print_list(console, "Why", verdict.reasons)
+    tried = [f"{arm.method}: {words}." for arm in verdict.arms if (words := phrases.searched(arm))]
+    _print_list(console, "Searched", tried)
     _print_list(console, "Warnings", warnings_of(verdict), style="bold red")
     if report is not None:
         # One unbroken line: a path that is wrapped cannot be clicked or copied.
@@ -87,13 +90,12 @@ def warnings_of(verdict: Verdict) -> tuple[str, ...]:
 
 
 def plain(text: str) -> str:
-    """Write ``text`` on one line without control characters, so that no file can move the cursor or colour the screen.
+    r"""Write ``text`` on one line with its control characters written out, so that no file can act on the screen.
 
-    >>> plain("two\\nlines \\x1b[31mred")
-    'two lines [31mred'
+    >>> print(plain("two\nlines \x1b[31mred"))
+    two lines \u001b[31mred
     """
-    shown = "".join(letter if letter.isprintable() else " " for letter in text)
-    return " ".join(shown.split())
+    return in_one_line(text)
 
 
 def _print_list(console: Console, title: str, lines: Iterable[str], style: str = "bold") -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar, cast, get_args
 
 from elicitable.errors import StoreError
-from elicitable.values import ArmResult, Budget, CurvePoint, Group, Rung, Verdict
+from elicitable.values import ArmResult, Budget, CurvePoint, Effort, Group, Rung, Verdict
 
 T = TypeVar("T")
 Read = Callable[[Any, str], T]
@@ -35,6 +35,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "answer": verdict.answer,
         "arms": [_arm_to_json(arm) for arm in verdict.arms],
         "provenance": plain_json(verdict.provenance),
+        "items": plain_json(verdict.items),
     }
 
 
@@ -60,6 +61,7 @@ def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
         answer=fields.take("answer", _text),
         arms=fields.take("arms", _many(_arm_from_json)),
         provenance=fields.take("provenance", _mapping),
+        items=fields.take("items", _many(_pair)),
     )
     fields.finish()
     return verdict
@@ -118,6 +120,7 @@ def _arm_to_json(arm: ArmResult) -> dict[str, Any]:
         "answers": plain_json(arm.answers),
         "rule": arm.rule,
         "raw_mean": plain_json(arm.raw_mean),
+        "effort": None if arm.effort is None else plain_json(asdict(arm.effort)),
     }
 
 
@@ -162,9 +165,30 @@ def _arm_from_json(record: Any, where: str) -> ArmResult:
         answers=fields.take("answers", _many(_many(_text))),
         rule=fields.take("rule", _text),
         raw_mean=fields.take("raw_mean", _optional(_number)),
+        effort=fields.take("effort", _optional(_effort_from_json)),
     )
     fields.finish()
     return arm
+
+
+def _effort_from_json(record: Any, where: str) -> Effort:
+    fields = _Fields(record, where)
+    effort = Effort(
+        candidates=fields.take("candidates", _count),
+        offered=fields.take("offered", _count),
+        passes=fields.take("passes", _count),
+        items=fields.take("items", _count),
+        seconds=fields.take("seconds", _number),
+        best=fields.take("best", _number),
+        median=fields.take("median", _number),
+        origins=fields.take("origins", _origins),
+    )
+    fields.finish()
+    return effort
+
+
+def _origins(value: Any, place: str) -> dict[str, tuple[float, ...]]:
+    return {name: _many(_number)(pair, f"{place}.{name}") for name, pair in _mapping(value, place).items()}
 
 
 def _rung_from_json(record: Any, where: str) -> Rung:
@@ -228,6 +252,13 @@ def _text(value: Any, place: str) -> str:
     if not isinstance(value, str):
         raise _refuse(place, "a text", value)
     return value
+
+
+def _pair(value: Any, place: str) -> tuple[str, str]:
+    texts = _many(_text)(value, place)
+    if len(texts) != 2:
+        raise _refuse(place, "a prompt and a target", value)
+    return texts[0], texts[1]
 
 
 def _count(value: Any, place: str) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,31 @@ def read_arrow(path: Path, kind: str, max_bytes: int) -> Table:
     try:
         with path.open("rb") as file:
             return _table(path, _parquet(path, file, max_bytes) if kind in PARQUET else _ipc(file), max_bytes)
+    except ElicitableError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} cannot be read as {kind.removeprefix('.')}: {first}") from error
+
+
+def rows_in(path: Path, kind: str) -> Generator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of a file of ``kind``, each with its place; columns that are neither texts nor numbers left out.
+
+    Raises :class:`InputError` where the file is damaged, and :class:`MissingPackageError` without pyarrow.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingPackageError(f"{path} needs the package pyarrow: python -m pip install pyarrow") from error
+    number = 0
+    try:
+        with path.open("rb") as file:
+            schema, batches = _parquet(path, file, sys.maxsize) if kind in PARQUET else _ipc(file)
+            names = [field.name for field in schema if _is_read(field.type)]
+            for batch in batches:
+                for row in batch.select(names).to_pylist():
+                    number += 1
+                    yield f"row {number}", row
     except ElicitableError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
@@ -79,7 +105,13 @@ def _ipc(file: Any) -> tuple[Any, Iterator[Any]]:
         file.seek(0)
         found = pyarrow.ipc.open_stream(file)
         whole = iter(found)
-    return found.schema, (batch.slice(start, _ROWS) for batch in whole for start in range(0, batch.num_rows, _ROWS))
+    return found.schema, (part for batch in whole for part in _slices(batch))
+
+
+def _slices(batch: Any) -> Iterator[Any]:
+    """Yield parts of a batch once its offsets are known to fit: Arrow itself takes a file's word for them."""
+    batch.validate(full=True)
+    yield from (batch.slice(start, _ROWS) for start in range(0, batch.num_rows, _ROWS))
 
 
 def _is_read(kind: Any) -> bool:

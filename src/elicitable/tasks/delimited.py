@@ -47,7 +47,7 @@ def _records(source: str, text: str, delimiter: str) -> list[tuple[int, list[str
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     found, start = [], 1
     try:
-        with _long_fields():
+        with long_fields():
             for record in reader:
                 if any(cell.strip() for cell in record) or len(record) > 1:
                     found.append((start, record))
@@ -58,10 +58,10 @@ def _records(source: str, text: str, delimiter: str) -> list[tuple[int, list[str
 
 
 @contextmanager
-def _long_fields() -> Iterator[None]:
+def long_fields(longest: int = _LONGEST) -> Iterator[None]:
     """Let fields be longer than csv's 131,072 characters, here and for now only."""
     with _LIMIT:
-        before = csv.field_size_limit(_LONGEST)
+        before = csv.field_size_limit(longest)
         try:
             yield
         finally:

@@ -28,7 +28,7 @@ SUFFIXES: Final = (*TEXTS, *ARROW, *(text + packed for packed in PACKED for text
 MAX_BYTES: Final = 1 << 30
 _CHUNK: Final = 1 << 20
 
-_MARKS: Final = (  # of UTF-32 before UTF-16, which begins it
+MARKS: Final = (  # of UTF-32 before UTF-16, which begins it
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -94,7 +94,7 @@ def _read_bytes(path: Path, kind: str) -> bytes:
     """Return the bytes of a text, unpacked up to the limit and no further: a small file can unpack to anything."""
     pieces, size = [], 0
     try:
-        with _opened(path, kind) as file:
+        with opened(path, kind) as file:
             while size <= MAX_BYTES and (piece := file.read(_CHUNK)):
                 pieces.append(piece)
                 size += len(piece)
@@ -109,7 +109,8 @@ def _read_bytes(path: Path, kind: str) -> bytes:
     return b"".join(pieces)
 
 
-def _opened(path: Path, kind: str) -> IO[bytes] | gzip.GzipFile:
+def opened(path: Path, kind: str) -> IO[bytes] | gzip.GzipFile:
+    """Open a file whose name ends with ``kind``, unpacking it where it is packed."""
     if kind.endswith(".gz"):
         return gzip.open(path, "rb")
     return bz2.open(path, "rb") if kind.endswith(".bz2") else path.open("rb")
@@ -117,7 +118,7 @@ def _opened(path: Path, kind: str) -> IO[bytes] | gzip.GzipFile:
 
 def _decode(path: Path, data: bytes, asked: str | None) -> tuple[str, tuple[str, ...]]:
     """Return the text, and what should be said about its encoding."""
-    marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
+    marked = next((name for mark, name in MARKS if data.startswith(mark)), None)
     encoding = marked or asked or "utf-8"
     try:
         text = data.decode(encoding)

@@ -6,7 +6,7 @@ many short ones cost what they cost themselves, in time and in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from elicitable.tasks.base import Task
     from elicitable.values import Item
 
+Asked = Callable[["Model", Sequence["Item"]], Sequence["Item"]]
 IGNORED = -100
 CHUNK = 32  # batches drawn at once, because drawing few items is what costs
 TOKENS_A_ROW = 256  # of a batch, on average and with padding: a batch of 16 holds 4,096 tokens at most
@@ -52,13 +53,22 @@ class Reading:
     """How items are read: their layout, the ids that a context in front of them holds, and how much at a time.
 
     ``batch`` rows at once; texts in batches of ``batch`` · :data:`TOKENS_A_ROW` tokens at most. A text longer than
-    ``max_tokens``, or than the model's positions reach behind the context in use, is cut.
+    ``max_tokens``, or than the model's positions reach behind the context in use, is cut. ``asked`` says what is read
+    in the place of the items, where a context differs from item to item. With a ``marker`` an answer is written out,
+    ``longest`` tokens at most, and what stands behind the last marker is the answer.
     """
 
     batch: int = 64
     max_tokens: int | None = None
     layout: Layout = PLAIN
     held: tuple[int, ...] = ()
+    asked: Asked | None = None
+    marker: str = ""
+    longest: int = 256
+
+    def items(self, model: Model, items: Sequence[Item]) -> Sequence[Item]:
+        """Return what is read in the place of ``items``."""
+        return items if self.asked is None else self.asked(model, items)
 
 
 def encode(

@@ -3,11 +3,12 @@
 The file holds everything that decides the coming steps: the trained numbers, the optimiser's numbers, the states of the
 generators, the place in the schedule, and the best state so far. A run that goes on from here takes the same steps, bit
 for bit, as one that was never stopped. Tensors are kept as safetensors, with the rest as JSON in its header; nothing is
-pickled.
+pickled. A digest over all of it says whether what is read is what was written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import replacing_file, write_tensors
-from elicitable.errors import StoreError
+from elicitable.errors import InputError, StoreError
+from elicitable.untrusted import parse_json, shapes_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,22 +56,36 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                head = json.loads((file.metadata() or {}).get("run", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise StoreError(f"{self.path} cannot be read ({error}); move it away to start the trial again.") from error
-        if not isinstance(head.get("version"), int) or head["version"] > VERSION:
+        head, tensors = self._parts()
+        if head.get("version") != VERSION:
             raise StoreError(
                 f"{self.path} has checkpoint version {head.get('version')!r}, this elicitable reads {VERSION}; update "
                 "the package or move the file away. Nothing was changed."
             )
         if head.get("owner") != self.owner:
             raise StoreError(f"{self.path} belongs to another trial; move it away to start this one again.")
-        return Frozen(tensors, head["plain"])
+        plain = head.get("plain")
+        if not isinstance(plain, dict) or head.get("digest") != _digest(plain, tensors):
+            raise self.refused("it is not what was written there")
+        return Frozen(tensors, plain)
+
+    def _parts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            shapes_of(self.path)
+            with safe_open(self.path, framework="pt") as file:
+                head = parse_json((file.metadata() or {}).get("run", "{}"), is_finite=False)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except InputError as error:
+            raise StoreError(f"{error}; move it away to start the trial again.") from error
+        except (OSError, ValueError, SafetensorError) as error:
+            raise self.refused(str(error)) from error
+        return (head if isinstance(head, dict) else {}), tensors
+
+    def refused(self, reason: str) -> StoreError:
+        """Return the error for a checkpoint that cannot be taken up, for ``reason``."""
+        return StoreError(f"{self.path} cannot be read ({reason}); move it away to start the trial again.")
 
     def write(self, state: Frozen) -> None:
         """Keep ``state`` in the place of what was there, by rename.
@@ -77,7 +93,8 @@ class Checkpoint:
         Raises:
             StoreError: it cannot be written; the one before is still there.
         """
-        head = json.dumps({"version": VERSION, "owner": self.owner, "plain": state.plain})
+        told = {"version": VERSION, "owner": self.owner, "digest": _digest(state.plain, state.tensors)}
+        head = json.dumps({**told, "plain": state.plain})
         advice = "The one before is still there."
         with replacing_file(self.path, advice, f"the checkpoint {self.path}") as partial:
             write_tensors(partial, {name: tensor.clone() for name, tensor in state.tensors.items()}, {"run": head})
@@ -86,3 +103,14 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove the file, since the run is over and recorded."""
         self.path.unlink(missing_ok=True)
+
+
+def _digest(plain: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over the plain data and over name, type, shape and bytes of every tensor."""
+    from torch import uint8
+
+    digest = hashlib.sha256(json.dumps(json.loads(json.dumps(plain)), sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(uint8).numpy().tobytes())
+    return digest.hexdigest()

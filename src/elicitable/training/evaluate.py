@@ -8,6 +8,7 @@ written in other tokens: where the first miss may still lead to the same charact
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,6 +69,8 @@ def evaluate(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None
 
 
 def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
+    if reading.marker:
+        return _extracted(model, items, reading)
     rows = _rows(model, items, reading)
     correct, nats, tokens = [0] * len(rows), 0.0, 0
     for part in groups(model, rows, reading.batch):
@@ -81,6 +84,24 @@ def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
         nats, tokens = nats + float(token_losses(logits, batch.targets).sum()), tokens + int(counted.sum())
     cut = [row.cut for row in rows if row.cut]
     return Score(tuple(correct), nats / max(tokens, 1), len(cut), sum(cut))
+
+
+def _extracted(model: Model, items: Sequence[Item], reading: Reading) -> Score:
+    """What stands behind the marker of what the model writes, compared with the target without white space around it.
+
+    Thinking has no right wording, so there is no loss: it is infinite.
+    """
+    found = answers(model, items, None, reading)
+    cut = [row.cut for row in _rows(model, items, reading) if row.cut]
+    right = tuple(int(one.text == str(item.target).strip()) for one, item in zip(found, items, strict=True))
+    return Score(right, math.inf, len(cut), sum(cut))
+
+
+def _behind(answer: Answer, marker: str) -> Answer:
+    """The first line behind the last marker; nothing, and not ended, where there is none."""
+    _, found, last = answer.text.rpartition(marker)
+    lines = last.strip().splitlines() if found else []
+    return Answer(lines[0].strip() if lines else "", answer.ids, answer.has_ended and bool(lines))
 
 
 def _is_spelt_otherwise(model: Model, row: Row, hits: Tensor, best: Tensor, reading: Reading) -> bool:
@@ -115,19 +136,20 @@ class LabelCosts:
     """What every label costs behind every item.
 
     ``nats`` (item, label) are −log p(label | prompt) in float64, ``lengths`` (item, label) the labels' tokens, and
-    ``cut`` the tokens that each text which was too long has lost.
+    ``cut_of_each`` the tokens that each text has lost: 0 where it was not too long.
     """
 
     nats: Tensor
     lengths: Tensor
-    cut: tuple[int, ...]
+    cut_of_each: tuple[int, ...]
 
     def score(self, items: Sequence[Item], labels: tuple[str, ...], answered: Tensor) -> Score:
         """Score the places of the labels that were ``answered``, (item,); the loss is that of the right labels."""
         truth = torch.tensor([(item.choices or labels).index(str(item.target)) for item in items])
         nats, tokens = (table.gather(1, truth[:, None]) for table in (self.nats, self.lengths))
         correct = tuple((answered == truth).long().tolist())
-        return Score(correct, float(nats.sum()) / max(1, int(tokens.sum())), len(self.cut), sum(self.cut))
+        cut = [lost for lost in self.cut_of_each if lost]
+        return Score(correct, float(nats.sum()) / max(1, int(tokens.sum())), len(cut), sum(cut))
 
 
 @torch.no_grad()
@@ -135,7 +157,7 @@ def read_labels(model: Model, items: Sequence[Item], labels: tuple[str, ...], re
     """Read every content once and every label behind it (:func:`label_nats`), and say what was cut."""
     rows = _label_rows(model, items, labels, reading)
     nats, lengths = _costs(model, rows)
-    return LabelCosts(nats, lengths, tuple(row.cut for row in rows if row.cut))
+    return LabelCosts(nats, lengths, tuple(row.cut for row in rows))
 
 
 @torch.no_grad()
@@ -164,25 +186,44 @@ def _costs(model: Model, rows: Sequence[LabelRow]) -> tuple[Tensor, Tensor]:
 
 
 def _rows(model: Model, items: Sequence[Item], reading: Reading) -> list[Row]:
-    limit = room_in(model, reading.max_tokens)
+    limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
     return rows_of(model, items, reading.layout, held=reading.held, limit=limit)
 
 
 def _label_rows(model: Model, items: Sequence[Item], labels: Sequence[str], reading: Reading) -> list[LabelRow]:
-    limit = room_in(model, reading.max_tokens)
+    limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
     return label_rows(model, items, labels, reading.layout, held=reading.held, limit=limit)
 
 
 def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> list[Answer]:
     """What the model answers to each item: the best label, or what it writes until it ends its answer.
 
-    Free-running answers stop at twice the length of the item's own, and 32 tokens at least; then ``has_ended`` is
-    False. Without a tokenizer nothing ends an answer, and it is as long as the item's own.
+    Free-running answers stop at twice the length of the longest of the items' own, and 32 tokens at least
+    (:func:`answer_limit`); then ``has_ended`` is False. Without a tokenizer nothing ends an answer, and it is as long
+    as the item's own.
     """
     if labels is not None:
         nats, _ = label_nats(model, items, labels, reading)
         best = nats.argmin(-1).tolist()
         return [Answer((item.choices or labels)[place], (), True) for item, place in zip(items, best, strict=True)]
     rows = _rows(model, items, reading)
-    most = [len(row.answer) if model.tokenizer is None else max(LEAST, 2 * len(row.answer)) for row in rows]
-    return generate(model, rows, reading.layout, most, reading.batch)
+    if reading.marker:
+        written = generate(model, rows, reading.layout, reading.longest, reading.batch)
+        return [_behind(answer, reading.marker) for answer in written]
+    if model.tokenizer is None:
+        return generate(model, rows, reading.layout, [len(row.answer) for row in rows], reading.batch)
+    longest = max(len(row.answer) for row in rows)
+    return generate(model, rows, reading.layout, answer_limit(model, longest), reading.batch)
+
+
+def longest_answer(model: Model, items: Sequence[Item], reading: Reading) -> int:
+    """Return the tokens of the longest of the right answers to ``items``, its end included."""
+    return max(len(row.answer) for row in _rows(model, items, reading))
+
+
+def answer_limit(model: Model, longest: int) -> int:
+    """Return how many tokens an answer may have before it is said not to end; the ``longest`` right one has so many.
+
+    The limit is the same for all items: how long an answer may be must not depend on how long the right one is.
+    """
+    return longest if model.tokenizer is None else max(LEAST, 2 * longest)

@@ -119,9 +119,7 @@ def train(
     validation = task.held_out("validation", plan.validation_items)
     fit, phase, started = Fit(), Phase(plan), time.monotonic()
     run = _Run(adaptation, optimizer, {"data": drawn, "offset": offsets}, fit, phase)
-    kept = checkpoint.read() if checkpoint else None
-    if kept is not None:
-        run.thaw(kept)
+    if checkpoint is not None and run.take_up(checkpoint):
         started -= fit.seconds
     reading = reading_of(plan, adaptation)
     if kind() not in fit.processors:
@@ -189,6 +187,21 @@ class _Run:
             "phase": {name: value for name, value in vars(self.phase).items() if name != "plan"},
             "generators": {name: rng.bit_generator.state for name, rng in self.generators.items()},
         }
+
+    def take_up(self, checkpoint: Checkpoint) -> bool:
+        """Take up what ``checkpoint`` keeps; False where it keeps nothing.
+
+        Raises:
+            StoreError: it cannot be read, or is not of this run.
+        """
+        kept = checkpoint.read()
+        if kept is None:
+            return False
+        try:
+            self.thaw(kept)
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+            raise checkpoint.refused(f"it is not of this run: {error!r}") from error
+        return True
 
     def thaw(self, kept: Frozen) -> None:
         """Take up the state that was kept."""
@@ -281,7 +294,8 @@ def _step(
 def reading_of(plan: Plan, adaptation: Adaptation) -> Reading:
     """How items are read with ``adaptation`` in place: in its own layout, where it has one, else in the plan's."""
     layout = adaptation.layout or plan.layout
-    return Reading(max(16, plan.batch), plan.max_tokens, layout, adaptation.held())
+    asked = adaptation.asked if adaptation.asks_otherwise else None
+    return Reading(max(16, plan.batch), plan.max_tokens, layout, adaptation.held(), asked, adaptation.marker)
 
 
 def _validate(

@@ -1,0 +1,101 @@
+"""``elicitable compile``: a context turned into weights, or into fewer keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elicitable.cli.inspect import check_context, context_of
+from elicitable.cli.options import Json, ModelOptions, Out, Quiet, Seed
+from elicitable.cli.output import RUNS, output, print_json, say, status
+from elicitable.errors import InputError
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+
+
+def compile_command(
+    about: ModelOptions,
+    context: Annotated[
+        Path | None, typer.Argument(help="a run or an adapter folder (PEFT's too); or give --prompt or --examples")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="the text of a prompt, or token ids such as '3 1 2'")] = None,
+    to: Annotated[
+        str, typer.Option("--to", help="lora (any server takes it), weights (a whole model) or short-prefix (few keys)")
+    ] = "lora",
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="whose training prompts are the texts, and whose test is scored")
+    ] = None,
+    texts: Annotated[Path | None, typer.Option(help="unlabelled texts of the kind that is asked, one a line")] = None,
+    examples: Annotated[int | None, typer.Option(help="worked examples of --task as the context")] = None,
+    rank: Annotated[int, typer.Option(help="of the LoRA")] = 32,
+    keys: Annotated[int, typer.Option(help="of the short prefix, a head")] = 16,
+    steps: Annotated[int, typer.Option(help="of distillation after the closed form; 0 trains nothing")] = 200,
+    items: Annotated[int, typer.Option(help="training prompts of --task")] = 140,
+    test_items: Annotated[int, typer.Option(help="test items that are scored")] = 240,
+    other_task: Annotated[
+        list[str] | None, typer.Option(help="a task on which to measure what the result does there; may be repeated")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="longer texts are cut")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float64, float32, bfloat16 or float16")] = "float32",
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn a context into a LoRA, changed weights or a short prefix that does the same, and say what is lost."""
+    from elicitable.compiling.compile import Recipe, compile_context
+    from elicitable.compiling.report import compiled_table, write_compiled
+
+    how = Recipe(to=to, rank=rank, keys=keys, steps=steps, seed=seed)
+    folder = out or RUNS / f"compile-{to}-{Path(about.model).stem}"
+    lines = None if texts is None else _lines(texts)
+    with output(folder), status("loading …", quiet) as shown:
+        model = about.load(dtype)
+        found = compile_context(
+            model,
+            _context(model, context, prompt, task, examples, seed),
+            lines,
+            task=task,
+            texts_of_task=items,
+            test_items=test_items,
+            other_tasks=other_task or (),
+            max_tokens=max_tokens,
+            told=(lambda line: None) if shown is None else shown.update,
+            **vars(how),
+        )
+        write_compiled(model, found, folder)
+    if as_json:
+        print_json(found.record | {"out": str(folder)})
+        return
+    say(compiled_table(found.record))
+    say(f"Written to {folder}.")
+
+
+def _context(
+    model: Model, context: Path | None, prompt: str | None, task: str | None, examples: int | None, seed: int
+) -> Any:
+    if sum(given is not None for given in (context, prompt, examples)) != 1:
+        raise InputError("give one of: a folder CONTEXT, --prompt TEXT, or --examples N with --task.")
+    if examples is None:
+        check_context(context, prompt)
+        return context_of(model, context, prompt)
+    if task is None:
+        raise InputError("--examples are drawn from a task: give --task.")
+    from elicitable.methods.catalog import context as make
+    from elicitable.methods.examples import Examples
+
+    return make(Examples(), model, task=task, k=examples, seed=seed)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a text file with one text a line: {error}.") from error
+    found = [line for line in lines if line.strip()]
+    if not found:
+        raise InputError(f"{path} has no texts: one a line is expected.")
+    return found

@@ -1,0 +1,288 @@
+"""Compile a context: fit it to unlabelled texts, train what is left, and say how faithful the result is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from elicitable.compiling.distil import Distilling, distil
+from elicitable.compiling.fidelity import NOTHING, elsewhere_scores, forgetting, likeness, scores
+from elicitable.compiling.matching import fit_short_prefix
+from elicitable.compiling.pairs import Pair, PairBatch, batches_of, pairs_of_items, pairs_of_texts, parts_of
+from elicitable.compiling.patch import Patch
+from elicitable.compiling.static import Fitting, fit_patch
+from elicitable.errors import InputError, UnknownNameError
+from elicitable.models.inject import prefix_of
+from elicitable.models.model import as_model
+from elicitable.models.prefixes import prefix_length, row_count
+from elicitable.models.sites import Sites, sites_of
+from elicitable.rng import generator
+from elicitable.tasks.catalog import task_from
+from elicitable.values import Item, PrefixKV
+
+if TYPE_CHECKING:
+    from elicitable.methods.base import Adaptation
+    from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
+
+FORMS = ("lora", "weights", "short-prefix")
+RIDGES = (1e-3, 1e-2, 1e-1)  # λ over the mean diagonal of H′ᵀH′; the one of least divergence on held-out texts is taken
+SHARES = (0.7, 0.15, 0.15)  # of the texts: fitted to, chosen by, reported on
+RATES = {"lora": 3e-4, "weights": 1e-5, "short-prefix": 1e-2}
+LOSES = 2.0  # a control whose divergence is less than so many times the patch's is said to be no worse
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """Hold what a context was compiled into, ready for :func:`elicitable.use`, and what was measured."""
+
+    adaptation: Adaptation
+    record: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Say what a context is compiled into and how.
+
+    Attributes:
+        to: ``lora`` (a LoRA of ``rank``), ``weights`` (changed matrices of full rank, and their biases where they have
+            some) or ``short-prefix`` (``keys`` keys and values a head).
+        rank: of the LoRA.
+        keys: of the short prefix.
+        steps: of distillation after the closed form; 0 trains nothing.
+        rate: its learning rate; by default that of the form.
+        seconds: of distillation at most.
+        ridges: what λ is chosen from, over the mean diagonal of H′ᵀH′.
+        batch: texts at once.
+        control: also fit a patch to targets dealt to other tokens, which must do badly.
+        seed: of everything that is drawn.
+    """
+
+    to: str = "lora"
+    rank: int = 32
+    keys: int = 16
+    steps: int = 200
+    rate: float | None = None
+    seconds: float | None = None
+    ridges: tuple[float, ...] = RIDGES
+    batch: int = 16
+    control: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.to not in FORMS:
+            raise UnknownNameError("form", self.to, FORMS)
+        for name, least in (("rank", 1), ("keys", 1), ("steps", 0), ("batch", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+        if not self.ridges or not all(0 < one < float("inf") for one in self.ridges):
+            raise InputError(f"ridges must be numbers above 0, got {self.ridges!r}.")
+
+    @property
+    def distilling(self) -> Distilling:
+        """Return how what is left is trained."""
+        return Distilling(self.steps, self.rate or RATES[self.to], self.seconds, seed=self.seed)
+
+
+def compile_context(
+    model: Any,
+    context: Any,
+    texts: Sequence[str | Sequence[int]] | None = None,
+    *,
+    task: Any = None,
+    texts_of_task: int = 140,
+    test_items: int = 240,
+    other_tasks: Sequence[Any] = (),
+    max_tokens: int | None = None,
+    told: Told = lambda line: None,
+    **recipe: Any,
+) -> Compiled:
+    """Compile ``context`` into a change of weights, or into fewer keys, and measure what that loses.
+
+    Args:
+        model: what :func:`elicitable.load` returns, or a transformers model.
+        context: a prompt, worked examples, a soft prompt, any prefix (an adaptation or a ``PrefixKV`` of one row).
+        texts: unlabelled texts (or token ids) of the kind that will be asked about; or give ``task``.
+        task: whose training prompts are the texts (no target is read), and whose test split is scored.
+        texts_of_task: how many training prompts.
+        test_items: items of the test split that are scored.
+        other_tasks: tasks on which is measured what the result does where nobody asked for it.
+        max_tokens: longer texts are cut.
+        told: hears what is being done.
+        recipe: the fields of :class:`Recipe`: ``to``, ``rank``, ``keys``, ``steps``, ``ridges``, …
+
+    Raises:
+        InputError: there are too few texts, or the context is none.
+        UnsupportedModelError: the model's blocks cannot be run one at a time.
+
+    Example:
+        >>> import elicitable as el
+        >>> model = el.load("toy:ascending")
+        >>> context = el.context("prompt", model, token_ids=[7, 0])
+        >>> texts = [[3, 1, 2, 5], [5, 6, 0, 1], [1, 1, 4, 2], [2, 7, 6, 3]]
+        >>> compiled = el.compile_context(model, context, texts, rank=4, steps=0)
+        >>> compiled.adaptation
+        patch(rank=4, ridge=0.001)
+    """
+    how = Recipe(**_known(recipe))
+    job = _Job.of(as_model(model), context, texts, task, texts_of_task, max_tokens, how, told)
+    started = time.monotonic()
+    adaptation, chosen = job.made()
+    record = {"to": how.to, **chosen, "seconds": time.monotonic() - started} | job.measured(adaptation)
+    if job.task is not None:
+        told("scoring the test split …")
+        record["score"] = scores(job.model, job.task, context, adaptation, test_items, how.seed, max_tokens)
+    others = [task_from(one) for one in other_tasks]
+    record["elsewhere"] = [elsewhere_scores(job.model, one, adaptation, test_items, how.seed) for one in others]
+    return Compiled(adaptation, record)
+
+
+def _known(recipe: dict[str, Any]) -> dict[str, Any]:
+    for name in recipe:
+        if name not in Recipe.__dataclass_fields__:
+            raise UnknownNameError("option of compile", name, Recipe.__dataclass_fields__)
+    return recipe
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """Hold a context, its texts in three parts, and how it is compiled."""
+
+    model: Model
+    prefix: PrefixKV
+    task: Task | None
+    how: Recipe
+    fitted: list[PairBatch]
+    held: list[PairBatch]
+    reported: list[PairBatch]
+    told: Told
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        context: Any,
+        texts: Sequence[str | Sequence[int]] | None,
+        task: Any,
+        count: int,
+        max_tokens: int | None,
+        how: Recipe,
+        told: Told,
+    ) -> _Job:
+        found = None if task is None else task_from(task)
+        items = _items_of(found, count, how.seed) if texts is None else []
+        _fit_to(model, context, texts, items, found)
+        told("reading the texts …")
+        pairs = pairs_of_items(model, context, items, max_tokens) if texts is None else []
+        pairs = pairs or pairs_of_texts(model, context, list(texts or ()), max_tokens)
+        fitted, held, reported = (batches_of(model, part, how.batch) for part in _dealt(pairs, how.seed))
+        return cls(model, _prefix(model, context), found, how, fitted, held, reported, told)
+
+    def made(self) -> tuple[Adaptation, dict[str, Any]]:
+        """Return what the context was compiled into, and what was chosen on the way."""
+        made: Adaptation
+        made, chosen = self._short() if self.how.to == "short-prefix" else self._patched(sites_of(self.model))
+        if self.how.steps:
+            steps = distil(
+                self.model,
+                self.prefix,
+                made,
+                self.fitted,
+                self.held,
+                self.how.distilling,
+                lambda step, nats: self.told(f"step {step} of {self.how.steps}: {nats:.4f} nats from the context …"),
+            )
+            chosen["steps"] = steps
+        return made, chosen
+
+    def _short(self) -> tuple[Adaptation, dict[str, Any]]:
+        self.told(f"matching attention with {self.how.keys} keys …")
+        made = fit_short_prefix(self.model, self.prefix, self.fitted, self.how.keys, seed=self.how.seed)
+        return made, {"keys": self.how.keys, "untrained": self._likeness(made)}
+
+    def _patched(self, sites: Sequence[Sites]) -> tuple[Patch, dict[str, Any]]:
+        """The patch of that λ whose divergence is least on texts that it was not fitted to."""
+        tried: dict[float, tuple[float, Patch]] = {}
+        for strength in self.how.ridges:
+            self.told(f"solving for λ = {strength:g} …")
+            patch = fit_patch(self.model, self.prefix, self.fitted, self._fitting(strength), sites)
+            tried[strength] = (likeness(self.model, self.prefix, patch, self.held).kl_nats, patch)
+        best = min(tried, key=lambda strength: tried[strength][0])
+        patch = tried[best][1]
+        chosen: dict[str, Any] = {"rank": self._rank, "ridge": best}
+        chosen["ridges"] = {f"{strength:g}": nats for strength, (nats, _) in tried.items()}
+        chosen["untrained"] = self._likeness(patch)
+        if self.how.control:
+            self.told("fitting the control …")
+            control = fit_patch(self.model, self.prefix, self.fitted, self._fitting(best, self.how.seed), sites)
+            chosen["control"] = self._likeness(control)
+        return patch, chosen
+
+    @property
+    def _rank(self) -> int | None:
+        return self.how.rank if self.how.to == "lora" else None
+
+    def _fitting(self, strength: float, shuffle: int | None = None) -> Fitting:
+        return Fitting(strength, self._rank, has_biases=self.how.to == "weights", shuffle=shuffle)
+
+    def _likeness(self, what: Adaptation) -> dict[str, float]:
+        return asdict(likeness(self.model, self.prefix, what, self.reported))
+
+    def measured(self, adaptation: Adaptation) -> dict[str, Any]:
+        """Return what is measured on texts that had no part in anything, and on texts of another kind."""
+        self.told("comparing with the context …")
+        size = self.how.batch
+        return {
+            "texts": [sum(len(one.shared) for one in part) for part in (self.fitted, self.held, self.reported)],
+            "context_keys": prefix_length(self.prefix),
+            "numbers": sum(x.numel() for x in adaptation.parameters()),
+            "compiled": self._likeness(adaptation),
+            "neither": self._likeness(NOTHING),
+            "forgetting": asdict(forgetting(self.model, adaptation, size)),
+            "forgetting_context": asdict(forgetting(self.model, self.prefix, size)),
+        }
+
+
+def _items_of(task: Task | None, count: int, seed: int) -> list[Item]:
+    if task is None:
+        raise InputError("compile needs texts of the kind that will be asked about: give texts= or task=.")
+    return list(task.sample(count, generator(seed, "compile", task.name)))
+
+
+def _fit_to(model: Model, context: Any, texts: Any, items: list[Item], task: Task | None) -> None:
+    """Let the context leave to the texts those of its last tokens that a tokenizer joins with their first ones."""
+    if not hasattr(context, "fit"):
+        return
+    asked = [*items, *(task.held_out("test") if task is not None else ())]
+    asked += [Item(text, " .") for text in texts or () if isinstance(text, str)]
+    if asked:
+        context.fit(model, asked)
+
+
+def _dealt(pairs: Sequence[Pair], seed: int) -> list[list[Pair]]:
+    order = generator(seed, "compile", "parts").permutation(len(pairs))
+    return list(parts_of([pairs[place] for place in order], SHARES))
+
+
+def _prefix(model: Model, context: Any) -> PrefixKV:
+    """Compute the context's keys and values.
+
+    Raises:
+        InputError: it has none, changes weights, or differs from row to row.
+    """
+    import torch
+
+    with torch.no_grad():
+        prefix = prefix_of(model, [context])
+    if prefix is None or (prefix_length(prefix) == 0 and prefix.value_bias is None):
+        raise InputError(
+            "only a context can be compiled (a prompt, examples, a soft prompt, a prefix), and this is none."
+        )
+    if row_count(prefix) != 1:
+        raise InputError(f"the context has {row_count(prefix)} rows; compile one at a time.")
+    return prefix

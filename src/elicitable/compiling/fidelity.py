@@ -1,0 +1,177 @@
+"""Say how faithfully something does what a context does: next-token distributions, scores in pairs, other texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from elicitable.compiling.pairs import PairBatch, Side, bare, batches_of, pairs_of_texts
+from elicitable.diagnosis.intervals import gap
+from elicitable.errors import InputError
+from elicitable.methods.base import Adaptation
+from elicitable.models.inject import installed, prefix_of
+from elicitable.models.restoring import swapped
+from elicitable.tasks.base import groups_of
+from elicitable.tasks.passages import ITEMS
+from elicitable.training.evaluate import Reading, evaluate
+from elicitable.values import Item, PrefixKV
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
+
+Context = Adaptation | PrefixKV
+NOTHING = Adaptation()  # the model as it is
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Compare a model's next-token distributions with those behind the context.
+
+    ``kl_nats`` is KL(with the context ‖ compared), mean over the places where the model is asked, ``text_kl_nats`` over
+    every token; ``agreement`` is the share of asked places whose most likely token is the same.
+    """
+
+    kl_nats: float
+    text_kl_nats: float
+    agreement: float
+
+
+@contextmanager
+def in_place(model: Model, what: Context) -> Iterator[None]:
+    """Let the model run with ``what`` and nothing else; gradients flow to what ``what`` is made of."""
+    with installed(model) as slot:
+        if isinstance(what, PrefixKV):
+            with swapped(slot, prefix=what, strength=1.0):
+                yield
+            return
+        with what.weights(model), swapped(slot, prefix=None, strength=1.0):
+            slot.prefix = prefix_of(model, [what])
+            yield
+
+
+def last_logits(model: Model, what: Context, side: Side, tokens: int) -> Tensor:
+    """(batch, tokens, vocab) logits at the last ``tokens`` of a side's rows, with ``what`` in place."""
+    with in_place(model, what):
+        logits: Tensor = model.hf(
+            input_ids=side.ids, attention_mask=side.mask, use_cache=False, logits_to_keep=tokens
+        ).logits
+    return logits[:, -tokens:].to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def divergence(taught: Tensor, read: Tensor) -> Tensor:
+    """KL(softmax(taught) ‖ softmax(read)) in nats, over the last axis.
+
+    >>> divergence(torch.zeros(3), torch.tensor([1.0, 1.0, 1.0])).item()
+    0.0
+    """
+    taught = taught.log_softmax(dim=-1)
+    return (taught.exp() * (taught - read.log_softmax(dim=-1))).sum(dim=-1)
+
+
+@torch.no_grad()
+def likeness(model: Model, context: PrefixKV, what: Context, batches: Sequence[PairBatch]) -> Likeness:
+    """Compare ``what`` with ``context`` on ``batches``."""
+    sums, counts, agreed = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), 0
+    for batch in batches:
+        tokens = batch.shared.shape[1]
+        taught = last_logits(model, context, batch.taught, tokens)
+        read = last_logits(model, what, batch.read, tokens)
+        off = divergence(taught, read)
+        for nth, where in enumerate((batch.asked, batch.shared)):
+            sums[nth] += float(off[where].double().sum())
+            counts[nth] += int(where.sum())
+        agreed += int((taught.argmax(-1) == read.argmax(-1))[batch.asked].sum())
+    means = (sums / counts.clamp(min=1)).tolist()
+    return Likeness(means[0], means[1], agreed / max(int(counts[0]), 1))
+
+
+@torch.no_grad()
+def scores(
+    model: Model, task: Task, context: Any, what: Adaptation, items: int, seed: int, max_tokens: int | None = None
+) -> dict[str, Any]:
+    """Score the test split with the context, with ``what``, and with neither, and compare in pairs over items.
+
+    Returns:
+        Means, and (difference, low, high) of the context's score less each of the others' at 95 %.
+    """
+    held = task.held_out("test", items)
+    groups = groups_of(task, "test", items)
+    reading = Reading(32 if model.tokenizer else 250, max_tokens, bare(getattr(context, "layout", None)))
+    behind = Reading(reading.batch, max_tokens, getattr(context, "layout", None) or reading.layout, _held(context))
+    found = {
+        "context": _outcomes(model, task, context, held, behind),
+        "compiled": _outcomes(model, task, what, held, reading),
+        "neither": _outcomes(model, task, NOTHING, held, reading),
+    }
+    lost = {name: gap(found["context"], found[name], seed, groups) for name in ("compiled", "neither")}
+    means = {name: sum(outcomes[0]) / len(held) for name, outcomes in found.items()}
+    return {"items": len(held), **means, "lost": list(lost["compiled"]), "lost_without": list(lost["neither"])}
+
+
+@torch.no_grad()
+def elsewhere_scores(model: Model, task: Task, what: Adaptation, items: int, seed: int) -> dict[str, Any]:
+    """Score another task with ``what`` and without it, in pairs: what a patch does where nobody asked for it."""
+    held = task.held_out("test", items)
+    reading = Reading(32 if model.tokenizer else 250)
+    base, own = (_outcomes(model, task, one, held, reading) for one in (NOTHING, what))
+    lost = gap(base, own, seed, groups_of(task, "test", items))
+    return {"task": task.name, "items": len(held), "base": _mean(base), "compiled": _mean(own), "lost": list(lost)}
+
+
+def _mean(outcomes: tuple[tuple[int, ...], ...]) -> float:
+    return sum(outcomes[0]) / len(outcomes[0])
+
+
+def _held(context: Any) -> tuple[int, ...]:
+    return tuple(context.held()) if hasattr(context, "held") else ()
+
+
+def _outcomes(
+    model: Model, task: Task, what: Context, items: Sequence[Item], reading: Reading
+) -> tuple[tuple[int, ...], ...]:
+    with in_place(model, what):
+        return (evaluate(model, items, task.labels(), reading).correct,)
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """Compare with the model as it is on texts of another kind: nats a token lost, and KL(as it is ‖ changed)."""
+
+    lost_nats: float
+    kl_nats: float
+
+
+@torch.no_grad()
+def forgetting(model: Model, what: Context, size: int) -> Forgetting:
+    """Measure what ``what`` costs on plain English, or on the toys' pretraining mix."""
+    lost = off = count = 0.0
+    for batch in batches_of(model, _other_pairs(model), size):
+        side, where = batch.read, batch.shared[:, :-1]
+        tokens = batch.shared.shape[1]
+        base, own = (last_logits(model, one, side, tokens)[:, :-1] for one in (NOTHING, what))
+        target = side.ids[:, -tokens + 1 :, None]
+        losses = [-logits.log_softmax(-1).gather(-1, target)[..., 0][where].double().sum() for logits in (base, own)]
+        lost += float(losses[1] - losses[0])
+        off += float(divergence(base, own)[where].double().sum())
+        count += int(where.sum())
+    return Forgetting(lost / count, off / count)
+
+
+def _other_pairs(model: Model) -> list[Any]:
+    if model.tokenizer is not None:
+        most = model.anatomy.position_limit
+        texts: list[Any] = [f"{item.prompt}{item.target}" for item in ITEMS]
+        return pairs_of_texts(model, NOTHING, texts, None if most is None else most // 2)
+    from elicitable.tasks.catalog import task_from
+
+    name = "mixed" if model.name != "toy:ascending" else "ascending"
+    ids = [(*item.prompt, *item.target) for item in task_from(name).held_out("validation", 128)]
+    if max(map(max, ids)) >= model.anatomy.vocab:
+        raise InputError(f"{model.name} has no tokenizer and is no toy: forgetting cannot be measured on it.")
+    return pairs_of_texts(model, NOTHING, ids)

@@ -1,0 +1,98 @@
+"""Turn a new row into the item that the race would have made of it, or say what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from elicitable.deploy.record import Form
+from elicitable.errors import InputError
+from elicitable.tasks.messages import ANSWERER, conversation, messages_from
+from elicitable.tasks.splitting import Row
+from elicitable.tasks.tables import Cell, cell_of, fault_of
+from elicitable.values import Item, Messages
+
+if TYPE_CHECKING:
+    from elicitable.models.model import Model
+
+CHOICES = "choices"  # the column of a row that brings its own
+
+
+def item_of(form: Form, values: Any, model: Model) -> Item:
+    """Return the item of a row: a mapping by column, or just what its main column would hold.
+
+    Its target is a stand-in, an answer that the race's data had: it is never read, and says only where tokens part.
+
+    Raises:
+        InputError: a column is missing or empty, or it does not hold what is read; the message is about the row.
+    """
+    if not isinstance(values, Mapping):
+        values = {form.main: values}
+    if form.ids:
+        ids = _ids(form.main, values.get(form.main), model)
+        return Item(ids, (0,))
+    choices = _choices(values.get(CHOICES)) if form.labels == () else ()
+    target = choices[0] if choices else form.labels[0] if form.labels else form.example
+    if not form.literals:
+        return Item(_talk(form, values), target)
+    item = _shown(form, values)
+    return Item(item.prompt, target, item.spans, choices)
+
+
+def _shown(form: Form, values: Mapping[str, Any]) -> Item:
+    cells = {name: _cell(values[name], form.raw) if name in values else None for name in form.columns}
+    for name, cell in cells.items():
+        fault = fault_of(cell) if name == form.main or cell else None
+        if fault is not None and (name == form.main or fault != "is empty"):
+            raise InputError(f"column {name!r} {fault if name in values else 'is not there'}")
+    if form.raw and not isinstance(cells[form.main], str):
+        return Item(cells[form.main] or (), "")
+    texts = tuple(cell if isinstance(cell, str) else "" for cell in cells.values())
+    return form.template().item(Row(texts, ""))
+
+
+def _cell(value: Any, is_raw: bool) -> Cell:
+    cell = cell_of(value)
+    return cell.strip() if isinstance(cell, str) and not is_raw else cell
+
+
+def _talk(form: Form, values: Mapping[str, Any]) -> Messages:
+    """Return the messages up to the answer that is asked for: all of them where the last one is not the assistant's."""
+    cell = cell_of(values.get(form.main))
+    if (fault := fault_of(cell)) is not None:
+        raise InputError(f"column {form.main!r} {fault}")
+    is_whole = form.answer == form.main
+    answer = None if is_whole else messages_from(values.get(form.answer))
+    if answer or (is_whole and isinstance(cell, tuple) and cell[-1].role == ANSWERER):
+        found = conversation(cell or "", answer)
+        if isinstance(found, str):
+            raise InputError(f"column {form.main!r} {found}")
+        return found[0]
+    found = conversation(cell or "", "")
+    return () if isinstance(found, str) else found[0]
+
+
+def _ids(name: str, value: Any, model: Model) -> tuple[int, ...]:
+    parts = value.replace(",", " ").split() if isinstance(value, str) else value
+    try:
+        ids = tuple(int(part) for part in parts if not isinstance(part, bool | float))
+    except (TypeError, ValueError):
+        raise InputError(f"column {name!r} must hold token ids such as 3 1 2, not {value!r}") from None
+    vocab = model.anatomy.vocab
+    if not ids or len(ids) != len(parts) or not all(0 <= one < vocab for one in ids):
+        raise InputError(f"column {name!r} must hold at least one token id, from 0 to {vocab - 1}, not {value!r}")
+    return ids
+
+
+def _choices(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(one, str) and one for one in value):
+        raise InputError(
+            f"column {CHOICES!r} must hold a list of at least two texts, each as it stands behind the prompt"
+        )
+    return tuple(value)

@@ -1,0 +1,148 @@
+"""Write what a race or a training ends with as an artefact: the winner, and what a person wants to keep beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elicitable.cache import replacing_folder
+from elicitable.deploy.artefact import KEPT, WINNER, folder_name, kept_in, write_artefact
+from elicitable.deploy.making import base_of, completed
+from elicitable.deploy.record import Form, Record, Result, Role
+from elicitable.errors import StoreError, UnknownNameError
+from elicitable.race.aside import clear_aside
+from elicitable.race.inside import again
+from elicitable.records.store import identity
+from elicitable.training.decision_rules import RULES, DecisionRule
+from elicitable.training.loop import reading_of
+from elicitable.values import ArmResult, Verdict
+
+if TYPE_CHECKING:
+    from elicitable.methods.base import Adaptation
+    from elicitable.race.entry import Entry, Race
+    from elicitable.race.tune import Tuning
+    from elicitable.training.loop import Plan
+
+ADVICE = "Free the place, or choose another --out."
+
+
+def check_keep(keep: Sequence[str], known: Sequence[str]) -> None:
+    """Raise UnknownNameError for the first of ``keep`` that takes no part in the race."""
+    for name in keep:
+        if name not in known:
+            raise UnknownNameError("method to keep", name, known, "It must take part in the race.")
+
+
+def keep_winner(race: Race, entries: Sequence[Entry], answer: Verdict, keep: Sequence[str] = ()) -> None:
+    """Write the winner to ``winner/`` and each of ``keep`` to ``kept/METHOD/`` in the folder of the race.
+
+    Where the verdict names no arm, the best one is written and said to be just that. Nothing is written without a
+    folder, and nothing anew where the same trial was written before.
+
+    Raises:
+        StoreError: the folder cannot be written to, or the weights of ``keep`` were not kept.
+    """
+    folder = race.store.folder
+    if folder is None:
+        return
+    arms = {arm.method: arm for arm in answer.arms if arm.status == "ok" and arm.mean is not None}
+    judged = [arm for arm in arms.values() if not arm.is_control]
+    best = arms.get(answer.answer) or max(judged, key=lambda arm: arm.mean or 0.0, default=None)
+    if best is None:
+        shutil.rmtree(folder / WINNER, ignore_errors=True)
+    else:
+        role: Role = "winner" if best.method == answer.answer else "best"
+        _keep(race, _entry(entries, best), best, role, answer.label, folder / WINNER)
+    for name in dict.fromkeys(keep):
+        if name in arms and (best is None or name != best.method):
+            place = folder / KEPT / folder_name(name)
+            _keep(race, _entry(entries, arms[name]), arms[name], "kept", answer.label, place)
+    clear_aside(race.store)
+
+
+def _entry(entries: Sequence[Entry], arm: ArmResult) -> Entry:
+    return next(entry for entry in entries if entry.method.name == arm.method)
+
+
+def _keep(race: Race, entry: Entry, arm: ArmResult, role: Role, label: str, place: Path) -> None:
+    trial, own = entry.trial, entry.records[0]
+    assert trial is not None
+    assert own.budget is not None
+    record = Record(
+        method=arm.method,
+        role=role,
+        verdict=label,
+        rung=arm.rung.label,
+        deployment=arm.deployment,
+        identity=identity(trial.spec(race.model, race.task)),
+        size=trial.size,
+        seed=trial.seed,
+        setting=own.setting if not trial.method.is_trained else {**trial.options, **own.setting},
+        form=Form.of(race.task, race.model.tokenizer is not None),
+        rule=DecisionRule.of_record(own.rule) if own.rule else None,
+        base=base_of(race.model),
+        result=Result(race.marking.scorer.name, arm.mean or 0.0, arm.low or 0.0, arm.high or 0.0, arm.items, arm.seeds),
+        budget=own.budget,
+        task=race.task.name,
+        data_hash=race.task.fingerprint(),
+        batch=max(16, trial.plan.batch),
+        max_tokens=trial.plan.max_tokens,
+    )
+    if _is_there(place, record):
+        return
+    try:
+        adaptation = again(trial, own, race.model, race.task, race.store)
+    except StoreError as error:
+        race.warnings.append(f"{arm.method} is not written to {place}: {error}")
+        return
+    _write(race, entry, record, adaptation, place)
+
+
+def _is_there(place: Path, record: Record) -> bool:
+    """Say whether ``place`` holds an artefact of the same trial with the same result."""
+    try:
+        known = next((one.record for one in kept_in(place)), None) if place.is_dir() else None
+    except StoreError:
+        return False
+    return known is not None and known.is_of(record)
+
+
+def _write(race: Race, entry: Entry, record: Record, adaptation: Adaptation, place: Path) -> None:
+    assert entry.trial is not None
+    known = race.task.held_out("validation", entry.trial.plan.validation_items)
+    reading = reading_of(entry.trial.plan, adaptation)
+    whole = completed(record, race.model, adaptation, reading, race.test(), known)
+    with replacing_folder(place, ADVICE) as folder:
+        write_artefact(race.model, adaptation, whole, folder)
+
+
+def tuned_record(tuning: Tuning, plan: Plan, adaptation: Adaptation, measured: Mapping[str, Any]) -> Record:
+    """Return the record of an artefact that was trained alone; labels are decided by their plain likelihood."""
+    model, task, recipe = tuning.model, tuning.task, tuning.recipe
+    labels = task.labels()
+    mean, low, high = (float(measured[name]) for name in ("mean", "low", "high"))
+    name = "exact-match" if labels is None else "accuracy"
+    record = Record(
+        method=recipe.name,
+        role="tuned",
+        rung=recipe.rung.label,
+        deployment=recipe.deployment,
+        identity=identity(tuning.spec()),
+        size=tuning.size,
+        seed=tuning.seed,
+        setting={**tuning.options, **adaptation.setting},
+        form=Form.of(task, model.tokenizer is not None),
+        rule=DecisionRule(RULES[0], (1.0,) * len(labels), (0.0,) * len(labels)) if labels else None,
+        base=base_of(model),
+        result=Result(name, mean, low, high, int(measured["items"])),
+        budget=adaptation.budget(),
+        task=task.name,
+        data_hash=task.fingerprint(),
+        batch=max(16, plan.batch),
+        max_tokens=plan.max_tokens,
+    )
+    known = task.held_out("validation", plan.validation_items)
+    items = task.held_out("test", tuning.pace.test_items)
+    return completed(record, model, adaptation, reading_of(plan, adaptation), items, known)

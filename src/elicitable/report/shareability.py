@@ -1,0 +1,43 @@
+"""Say how far one change of weights would do what a context does: what compiling it can keep, layer by layer."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from elicitable.microscope.inspect import Inspection
+
+
+def shared_summary(found: Inspection) -> str:
+    """Say in two sentences what was found; empty where nothing was measured."""
+    shares = [one.shareability for one in found.shared if one.shareability is not None]
+    if not shares:
+        return ""
+    tokens = [one.token_residual for one in found.shared if one.token_residual is not None]
+    odds = max((off for one in found.shared for off in one.odds_residual), default=0.0)
+    return (
+        f"One change of the weights gives back {min(shares):.0%} to {max(shares):.0%} of what the context changes in a "
+        f"layer, on texts that it was not fitted to (mean {sum(shares) / len(shares):.0%}): what compiling can keep. "
+        f"Largest deviation from the two identities behind it: {max(tokens):.1e} for one token, {odds:.1e} for added "
+        "odds."
+    )
+
+
+def shared_part(found: Inspection) -> str:
+    """Make the report's table of shareability; nothing where it was not measured."""
+    said = shared_summary(found)
+    if not said:
+        return ""
+    rows = "".join(
+        f"<tr><td>{one.layer}</td><td>{_number(one.shareability)}</td><td>{'–' if one.rank is None else one.rank}</td>"
+        f"<td>{min(one.heads):.2f} … {max(one.heads):.2f}</td></tr>"
+        for one in found.shared
+    )
+    head = "<tr><th>layer</th><th>R² of one change</th><th>its rank (90 %)</th><th>R² by head</th></tr>"
+    table = f'<div class="table-scroll"><table>{head}{rows}</table></div>'
+    return f"<h3>Could one change of weights do the same?</h3><p>{html.escape(said)}</p>{table}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

@@ -1,0 +1,215 @@
+"""Compile every kind of context into every form, write it, and read it where nothing of this package is known."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import elicitable as el
+from elicitable.compiling.fidelity import NOTHING, last_logits
+from elicitable.compiling.pairs import Side
+from elicitable.errors import InputError, UnknownNameError
+from elicitable.methods.adapter import read_adapter, write_adapter
+from elicitable.methods.kv_prefix import KVPrefixContext
+from elicitable.models.architectures import tiny_model
+from elicitable.models.model import Model
+from elicitable.rng import torch_generator
+
+IDS = torch.tensor([[12, 40, 5, 6, 33, 9]])
+KINDS: dict[str, dict[str, Any]] = {
+    "prompt": {"token_ids": [7, 9, 4, 11]},
+    "soft-prompt": {"length": 3, "init": "random"},
+    "layer-prefix": {"length": 3, "init": "random"},
+    "kv-prefix": {"length": 3, "init": "random"},
+}
+
+
+def texts(vocab: int, count: int = 12, length: int = 6) -> list[list[int]]:
+    return torch.randint(vocab, (count, length), generator=torch_generator(0, "texts")).tolist()
+
+
+def compiled(model: Model, context: Any, **recipe: Any) -> Any:
+    given = {"steps": 0, "control": False, "ridges": (1e-2,)} | recipe
+    return el.compile_context(model, context, texts(min(model.anatomy.vocab, 60)), **given)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random models of token ids know no pretraining mix; what they forget is measured on ids of their own."""
+    from elicitable.compiling import fidelity
+
+    def pairs(model: Model) -> list[Any]:
+        return fidelity.pairs_of_texts(model, NOTHING, texts(8, 4))
+
+    monkeypatch.setattr(fidelity, "_other_pairs", pairs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_context_of_every_kind_becomes_a_lora_that_is_nearer_to_it_than_nothing(kind: str) -> None:
+    model = el.load("toy:ascending", dtype="float64")
+    given = KINDS[kind] | ({"token_ids": [7, 0, 3, 5]} if kind == "prompt" else {})
+    context = el.context(kind, model, **given)
+    found = el.compile_context(model, context, texts(8, 40, 8), rank=8, steps=0, ridges=(1e-2,), control=False).record
+    assert found["compiled"]["kl_nats"] < 0.5 * found["neither"]["kl_nats"]
+    assert found["neither"]["kl_nats"] > 0.1
+
+
+_PLAIN = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+from peft import PeftModel
+ids = torch.tensor([[12, 40, 5, 6, 33, 9]])
+for place in sys.argv[1:]:
+    base = AutoModelForCausalLM.from_pretrained(place + "/base", dtype=torch.float64)
+    model = PeftModel.from_pretrained(base, place + "/adapter")
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        model.merge_and_unload().save_pretrained(place + "/merged")
+        merged = AutoModelForCausalLM.from_pretrained(place + "/merged", dtype=torch.float64)
+        torch.save({"adapter": before, "merged": merged(input_ids=ids).logits}, place + "/out.pt")
+assert not any(name.split(".")[0] == "elicitable" for name in sys.modules)
+"""
+
+
+def test_a_compiled_lora_loads_in_peft_merges_and_answers_without_a_context_in_plain_transformers(
+    tmp_path: Path,
+) -> None:
+    made = {}
+    for name in ("llama", "gpt2"):
+        place = tmp_path / name
+        hf = tiny_model(name)
+        hf.save_pretrained(place / "base")
+        model = Model(hf, name=name, source=str(place / "base"))
+        patch = compiled(model, el.context("kv-prefix", model, length=3, init="random"), rank=4).adaptation
+        write_adapter(model, patch, place / "adapter")
+        made[place] = model, patch
+    # one process for both, as importing transformers and peft is what takes time
+    subprocess.run([sys.executable, "-c", _PLAIN, *map(str, made)], check=True, capture_output=True, cwd=tmp_path)
+    side = Side(IDS, torch.ones_like(IDS))
+    for place, (model, patch) in made.items():
+        found = torch.load(place / "out.pt")
+        with torch.no_grad():
+            ours, bare = (last_logits(model, one, side, 6) for one in (patch, NOTHING))
+        # norms in float32
+        assert (found["adapter"] - ours).abs().max() < 1e-5 * ours.abs().max()
+        assert (found["merged"] - ours).abs().max() < 1e-5 * ours.abs().max()
+        assert (bare - ours).abs().max() > 1e-2
+        with torch.no_grad(), el.use(model, read_adapter(model, place / "adapter")):
+            read = model(input_ids=IDS).logits
+        assert (read - ours).abs().max() < 1e-5 * ours.abs().max()
+
+
+def test_weights_are_written_as_a_model_that_transformers_loads(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = Model(tiny_model("gpt2"), name="tiny")
+    patch = compiled(model, el.context("prompt", model, token_ids=[7, 9, 4]), to="weights").adaptation
+    write_adapter(model, patch, tmp_path / "model")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float64)
+    with torch.no_grad():
+        ours = last_logits(model, patch, Side(IDS, torch.ones_like(IDS)), 6)
+        theirs = plain(input_ids=IDS).logits
+    assert (ours - theirs).abs().max() < 1e-12 * ours.abs().max()
+
+
+def test_a_short_prefix_beats_the_last_keys_of_the_context_and_is_a_folder_that_peft_knows(tmp_path: Path) -> None:
+    model = el.load("toy:ascending", dtype="float64")
+    context = el.context("prompt", model, token_ids=[7, 0, 3, 5, 1, 2, 6, 4, 3, 3, 0, 1])
+    found = el.compile_context(model, context, texts(8, 40, 8), to="short-prefix", keys=4, steps=0)
+    cut = el.context("prompt", model, token_ids=[3, 3, 0, 1])
+    last = el.compile_context(model, context, texts(8, 40, 8), to="lora", rank=1, steps=0, control=False).record
+    assert isinstance(found.adaptation, KVPrefixContext)
+    assert found.record["compiled"]["kl_nats"] < 0.5 * last["neither"]["kl_nats"]
+    side = Side(torch.tensor(texts(8, 40, 8)), torch.ones(40, 8, dtype=torch.long))
+    with torch.no_grad():
+        wanted, short, truncated = (last_logits(model, one, side, 8) for one in (context, found.adaptation, cut))
+    assert (short - wanted).square().mean() < 0.5 * (truncated - wanted).square().mean()
+    write_adapter(model, found.adaptation, tmp_path / "short")
+    assert json.loads((tmp_path / "short" / "adapter_config.json").read_text())["peft_type"] == "PREFIX_TUNING"
+    again = read_adapter(model, tmp_path / "short")
+    with torch.no_grad():
+        assert torch.equal(last_logits(model, again, side, 8), short)
+
+
+def test_training_on_takes_a_patch_nearer_and_never_further() -> None:
+    model = el.load("toy:ascending")
+    context = el.context("prompt", model, token_ids=[7, 0, 3, 5])
+    told: list[str] = []
+    found = el.compile_context(
+        model, context, texts(8, 40, 8), rank=2, steps=30, rate=3e-3, control=False, ridges=(1e-2,), told=told.append
+    ).record
+    assert found["compiled"]["kl_nats"] < found["untrained"]["kl_nats"]
+    assert any("step 30" in line for line in told)
+
+
+def test_a_task_is_scored_in_pairs_and_its_targets_are_never_read() -> None:
+    model = el.load("toy:ascending")
+    context = el.context("prompt", model, token_ids=[7, 0])
+
+    class Unread:
+        """The digits' task, whose training targets say nothing."""
+
+        name = "unread"
+
+        def __init__(self) -> None:
+            from elicitable.tasks.catalog import task_from
+
+            self.own = task_from("ascending")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.own, name)
+
+        def sample(self, n: int, rng: Any) -> list[Any]:
+            from dataclasses import replace
+
+            return [replace(item, target=(0,) * 10) for item in self.own.sample(n, rng)]
+
+        labels = fingerprint = held_out = None  # type: ignore[assignment]
+
+    for name in ("labels", "fingerprint", "held_out"):
+        delattr(Unread, name)
+    records = [
+        el.compile_context(
+            model, context, task=task, texts_of_task=20, test_items=30, steps=0, ridges=(1e-2,), control=False
+        ).record
+        for task in ("ascending", Unread())
+    ]
+    assert records[0]["compiled"].keys() == records[1]["compiled"].keys()
+    score = records[1]["score"]
+    assert score["items"] == 30
+    assert score["lost"][1] <= score["lost"][0] <= score["lost"][2]
+    assert score["context"] - score["compiled"] == pytest.approx(score["lost"][0])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"to": "loar"}, "did you mean 'lora'"),
+        ({"rank": 0}, "rank must be"),
+        ({"steps": -1}, "steps must be"),
+        ({"ridges": (0.0,)}, "ridges must be"),
+        ({"rnk": 4}, "unknown option of compile"),
+        ({"to": "short-prefix", "keys": 16}, "ask for fewer"),
+    ],
+)
+def test_what_cannot_be_is_said(given: dict[str, Any], says: str) -> None:
+    model = el.load("toy:ascending")
+    context = el.context("prompt", model, token_ids=[7, 0])
+    with pytest.raises((InputError, UnknownNameError), match=says):
+        compiled(model, context, **given)
+
+
+def test_what_is_no_context_and_what_has_no_texts_is_refused() -> None:
+    model = el.load("toy:ascending")
+    with pytest.raises(InputError, match="only a context can be compiled"):
+        compiled(model, NOTHING)
+    with pytest.raises(InputError, match="give texts= or task="):
+        el.compile_context(model, el.context("prompt", model, token_ids=[7, 0]))
+    with pytest.raises(InputError, match="at least 3 texts"):
+        el.compile_context(model, el.context("prompt", model, token_ids=[7, 0]), [[1, 2], [3]])

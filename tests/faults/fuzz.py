@@ -1,0 +1,111 @@
+"""Give every reader hostile input; count what it takes, what it refuses, and whatever else it raises."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, given, settings
+from tests.faults.readers import READERS, Reader
+
+LONGEST_SECONDS = 20
+MOST_MEBIBYTES = 1024
+
+
+def fuzz(count: int, place: Path, seed: int, names: list[str] | None = None) -> tuple[Counter[str], list[str]]:
+    """Give every reader (or those of ``names``) ``count`` inputs, each in a process of its own."""
+    counts: Counter[str] = Counter()
+    wrong: list[str] = []
+    for reader in READERS:
+        if names is None or reader.name in names:
+            told, complaints = _in_a_process(reader, count, place / reader.name.replace(" ", "-"), seed)
+            counts += told
+            wrong += complaints
+    return counts, wrong
+
+
+def _in_a_process(reader: Reader, count: int, place: Path, seed: int) -> tuple[Counter[str], list[str]]:
+    place.mkdir(parents=True)
+    began, answer = time.monotonic(), place / "answer.json"
+    number = os.fork()
+    if not number:
+        try:
+            sys.stderr = sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            answer.write_text(json.dumps(tried(reader, count, place, seed)), encoding="utf-8")
+        except BaseException:
+            answer.write_text(json.dumps([{}, [traceback.format_exc()]]), encoding="utf-8")
+        finally:
+            os._exit(0)
+    _, status, used = os.wait4(number, 0)
+    if not answer.exists():
+        return Counter(), [f"{reader.name}: the process ended with {os.waitstatus_to_exitcode(status)}"]
+    told, complaints = json.loads(answer.read_text(encoding="utf-8"))
+    peak = used.ru_maxrss / 1024
+    print(
+        f"  {reader.name}: {sum(told.values()):,} inputs, {time.monotonic() - began:.0f} s, peak {peak:,.0f} MiB",
+        flush=True,
+    )
+    shutil.rmtree(place)
+    if peak > MOST_MEBIBYTES:
+        complaints.append(f"{reader.name}: a peak of {peak:,.0f} MiB")
+    return Counter({f"{reader.name}: {what}": n for what, n in told.items()}), complaints
+
+
+def tried(reader: Reader, count: int, place: Path, seed: int) -> tuple[dict[str, int], list[str]]:
+    """Give ``reader`` ``count`` inputs; how many it took and refused, and a complaint for each other kind of end."""
+    counts: Counter[str] = Counter()
+    wrong: dict[str, str] = {}
+    (place / "good").mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGALRM, _too_slow)
+
+    @hypothesis.seed(seed)
+    @settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(reader.inputs(place / "good"))
+    def each(data: Any) -> None:
+        here = place / "here"
+        shutil.rmtree(here, ignore_errors=True)
+        here.mkdir()
+        end = outcome(reader, here, data)
+        counts[end.partition(":")[0]] += 1
+        if end.startswith("WRONG"):
+            wrong.setdefault(end, f"{reader.name}: {end} with {str(data)[:1500]}")
+
+    each()
+    return dict(counts), list(wrong.values())
+
+
+def outcome(reader: Reader, place: Path, data: Any) -> str:
+    """Read one input: ``taken``, ``refused``, or ``WRONG: …`` with the exception and where it was raised."""
+    from elicitable.errors import ElicitableError
+
+    signal.alarm(LONGEST_SECONDS)
+    try:
+        reader.read(place, data)
+    except ElicitableError:
+        return "refused"
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "elicitable" in frame.filename]
+        at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+        return f"WRONG: {type(error).__name__} at {at}: {str(error)[:160]}"
+    finally:
+        signal.alarm(0)
+    return "taken"
+
+
+def _too_slow(number: int, frame: object) -> None:
+    raise TimeoutError(f"it takes more than {LONGEST_SECONDS} s")

@@ -1,0 +1,223 @@
+"""Prompts and examples that are looked for: what is offered, that it is legal, and that its record builds it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import elicitable as el
+from elicitable.methods.base import Adaptation, Method
+from elicitable.methods.catalog import method_named
+from elicitable.methods.instructions import bank, edits, proposals, sentence
+from elicitable.methods.swaps import swapped_ids, swapped_texts, written
+from elicitable.models.layout import PLAIN
+from elicitable.models.model import Model
+from elicitable.race.marking import Marking
+from elicitable.race.trial import Trial, _choose
+from elicitable.records.trial import TrialRecord
+from elicitable.rng import generator
+from elicitable.training.loop import Plan, reading_of
+from elicitable.values import Item
+
+Build = Callable[..., Model]
+
+
+class Letters:
+    """Two letters in, the first again or the other; the smallest task of labels that there is."""
+
+    name = "letters"
+
+    def labels(self) -> tuple[str, ...]:
+        return (" a", " b")
+
+    def _items(self) -> list[Item]:
+        pairs = [(x, y) for x in "abcdefg" for y in "abcdefg"]
+        return [Item(f"{x}{y}:", " a" if x < y else " b") for x, y in pairs]
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+        items = self._items()
+        return [items[place] for place in rng.integers(0, len(items), n)]
+
+    def held_out(self, split: str, n: int | None = None) -> list[Item]:
+        return self._items()[:n]
+
+    def fingerprint(self) -> str:
+        return "letters"
+
+
+def chosen(model: Model, method: str | Method, task: Any = None, **more: Any) -> tuple[Adaptation, TrialRecord]:
+    recipe = method_named(method)
+    plan = Plan(learning_rate=0.0, steps=1, validation_items=24)
+    options = recipe.start(model) | more.pop("options", {})
+    trial = Trial(recipe, 0, plan, 0, options=options, layouts=more.pop("layouts", (PLAIN,)), **more)
+    return _choose(trial, model, task or Letters())
+
+
+@pytest.fixture
+def model(letters_model: Build) -> Model:
+    return letters_model(has_start=True)
+
+
+@pytest.mark.parametrize("method", ["prompt", "examples", "nearest-examples", "zero-shot"])
+def test_what_is_chosen_is_built_again_from_its_record(model: Model, method: str) -> None:
+    layouts = (PLAIN, replace(PLAIN, start="none"))
+    best, record = chosen(model, method, layouts=layouts)
+    plain = TrialRecord.from_json(replace(record, setting=best.setting).to_json(), "here")
+    again = method_named(method).from_setting(model, plain.setting, PLAIN)
+    best.fit(model, Letters().held_out("test"))
+    again.fit(model, Letters().held_out("test"))
+    assert again.setting == best.setting
+    assert again.layout == best.layout
+    assert again.held() == best.held()
+    assert plain.effort == record.effort
+    assert record.effort is not None
+    assert record.effort.items == 24
+    assert record.effort.median <= record.effort.best == record.validation
+
+
+def test_a_search_for_a_prompt_goes_through_all_its_sources(model: Model) -> None:
+    _, record = chosen(model, "prompt", options={"prompts": ["say a. "]}, passes=4_000)
+    assert record.effort is not None
+    found = set(record.effort.origins)
+    assert {"given", "bank", "token swaps", "edits"} <= found
+    assert record.tried_count == record.effort.candidates > 40
+    texts = [one["setting"]["text"] for one in record.tried]
+    assert len(texts) == len(set(texts))
+    assert record.tried[0]["validation"] == record.validation
+
+
+def test_a_search_for_examples_tries_counts_draws_instructions_and_edits(model: Model) -> None:
+    best, record = chosen(model, "examples", passes=4_000)
+    assert record.effort is not None
+    assert {"draws of 1, 2, 4 …", "edits"} <= set(record.effort.origins)
+    assert "items" not in record.tried[0]["setting"]
+    assert len(best.setting["items"]) == best.setting["k"]
+    assert best.keys_per_layer() <= 32  # half of the model's positions
+
+
+def test_few_passes_are_kept_and_said(model: Model) -> None:
+    _, record = chosen(model, "prompt", passes=60)
+    assert record.effort is not None
+    assert record.effort.passes <= 60
+    assert record.stopped == "passes"
+    assert record.effort.candidates < record.effort.offered
+
+
+def test_digits_are_tried_exhaustively_before_anything_else(digits_model: Build) -> None:
+    class Reverse(Letters):
+        def labels(self) -> None:  # type: ignore[override]
+            return None
+
+        def _items(self) -> list[Item]:
+            return [Item((x, y), (y, x)) for x in range(8) for y in range(8)]
+
+    _, record = chosen(digits_model(8), "prompt", Reverse())
+    assert record.effort is not None
+    assert record.effort.origins["short sequences"][0] == 8 + 64
+    assert record.effort.candidates > 8 + 64
+
+
+def test_the_bank_names_the_labels_and_the_columns() -> None:
+    task = Letters()
+    texts = list(bank(task))
+    assert len(texts) == len(set(texts)) >= 15
+    assert sum("a or b" in text or "- a\n- b" in text or '"a" or "b"' in text for text in texts) == len(texts)
+    task.reading = type("Read", (), {"used": (("review", "read"), ("mood", "label"))})()  # type: ignore[attr-defined]
+    assert "Read the review and give the mood.\n\n" in list(bank(task))
+
+
+def test_edits_are_different_texts_of_the_same_end() -> None:
+    found = edits("Read the text. Answer a or b.\n\n", generator(0, "x"), 12)
+    assert len(found) == len(set(found)) == 12
+    assert all(text.endswith("\n\n") and text.strip() and text != "Read the text. Answer a or b.\n\n" for text in found)
+
+
+def test_a_swap_of_ids_changes_one_token_and_only_downhill() -> None:
+    slopes = torch.tensor([[0.0, -1.0, 2.0], [0.5, 0.0, -3.0]])
+    found = swapped_ids([0, 1], slopes, generator(0, "x"), 10)
+    assert found == [[0, 2], [1, 1]]  # the steepest first, and none that is said to do harm
+
+
+def test_a_swap_in_a_text_gives_a_text_that_differs_in_one_token(model: Model) -> None:
+    layout = replace(PLAIN, head="say a or b. ")
+    ids = model.ids(layout.head).flatten().tolist()
+    slopes = torch.randn(1 + len(ids), model.anatomy.vocab, generator=torch.Generator().manual_seed(0))
+    found = swapped_texts(model, layout, slopes, generator(0, "x"), 9)
+    assert len(found) == 9
+    for text in found:
+        apart = [(one, other) for one, other in zip(text, layout.head, strict=True) if one != other]
+        assert len(apart) == 1
+        assert "<s>" not in text
+
+
+def test_special_tokens_and_blanks_are_never_written(model: Model) -> None:
+    assert written(model.tokenizer, model.tokenizer.bos_token_id, "a") == ""
+    assert written(model.tokenizer, model.tokenizer.convert_tokens_to_ids(" "), "a") == ""
+    assert written(model.tokenizer, model.tokenizer.convert_tokens_to_ids("c"), "a") == "c"
+    assert written(model.tokenizer, model.tokenizer.convert_tokens_to_ids("c"), " a") == " c"
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("The instruction was to say which letter comes first.\n\nmore", "Say which letter comes first."),
+        ("a", ""),
+        ("", ""),
+        ("word " * 80, ""),
+    ],
+)
+def test_what_is_no_instruction_is_no_proposal(said: str, found: str) -> None:
+    assert sentence(said) == found
+
+
+def test_a_model_proposes_and_what_it_costs_is_said(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    from elicitable.methods import instructions
+
+    asked: list[str] = []
+
+    def writes(writer: Model, questions: list[str]) -> list[str]:
+        asked.extend(questions)
+        return [f"Say which letter is number {nth // 2}." for nth in range(len(questions))]
+
+    monkeypatch.setattr(instructions, "_written", writes)
+    texts, passes = proposals(model, None, Letters(), 0)
+    assert texts == [f"Say which letter is number {nth}.\n\n" for nth in range(4)]
+    assert passes == 8 * 5 + 48
+    assert len(set(asked)) == len(asked) == 8
+    assert all("Input: " in one and "Output: " in one for one in asked)
+
+
+def test_what_a_model_writes_together_is_what_it_writes_alone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    from elicitable.methods import instructions
+
+    monkeypatch.setattr(instructions, "MOST_TOKENS", 6)
+    questions = ["say a:", "which letter is this:", "b:"]
+    together = instructions._written(model, questions)
+    assert together == [instructions._written(model, [one])[0] for one in questions]
+    assert all(together)
+    assert instructions._written(model, ["a" * 60]) == []  # the model has 64 positions
+
+
+def test_the_last_few_are_compared_by_the_rule_that_each_would_get(model: Model) -> None:
+    task = Letters()
+    marking = Marking.of(model, task)
+    best, record = chosen(model, "prompt", task, marking=marking, passes=1_200)
+    plain, _ = chosen(model, "prompt", task, passes=1_200 - 4 * 24)
+    items = task.held_out("validation", 24)
+
+    def estimate(setting: dict[str, Any]) -> float:
+        context = method_named("prompt").from_setting(model, setting, PLAIN)
+        context.fit(model, items)
+        with el.use(model, context):
+            return marking.estimate(model, task, items, reading_of(Plan(0.0, 1), context))
+
+    finalists = [one["setting"] for one in record.tried if one["items"] == 24][:4]
+    assert len(finalists) == 4
+    assert estimate(best.setting) == max(map(estimate, finalists)) >= estimate(plain.setting)
+    assert record.effort is not None
+    assert record.effort.passes <= 1_200
