@@ -6,7 +6,8 @@ grid    two tasks × a prompt, 12 worked examples, a trained kv-prefix × three 
         (closed form alone), a LoRA of rank 32 (closed form, then distillation) and a short prefix, and set beside the
         context cut to its last keys, distillation alone for as long as the LoRA took, and the control.
 shares  16 contexts: the mean shareability over layers against what the closed form loses, and the same layer by layer.
-rates   one context: the rates of distillation, λ, the rank, and whether a block is given the context's own input.
+rates   one context: the rates of distillation, λ, the rank, how often the places that are asked at count, and whether
+        a block is given the context's own input.
 
 Every line of the file is one result; what is there is not run again, so the same command goes on where it stopped.
 ``--summary`` prints the tables of what is there and runs nothing. Movie reviews are sentences of film reviews; the
@@ -181,7 +182,9 @@ class Bench:
     def best(self, job: _Job, rank: int | None) -> tuple[float, Patch]:
         """The patch of the λ that is best on held-out texts."""
         tried = {
-            strength: fit_patch(self.model, job.prefix, job.fitted, Fitting(strength, rank), self.sites)
+            strength: fit_patch(
+                self.model, job.prefix, job.fitted, Fitting(strength, rank, asked=self.asked.count_asked), self.sites
+            )
             for strength in RIDGES
         }
         kl = {one: likeness(self.model, job.prefix, patch, job.held).kl_nats for one, patch in tried.items()}
@@ -271,6 +274,9 @@ class Bench:
         for rank in (None, 8, 32, 64):
             for strength in RIDGES:
                 self.keep(["rates", "ridge", rank, strength], lambda r=rank, s=strength: fitted(Fitting(s, r))[1])
+            for often in (5.0, 20.0):
+                counted = Fitting(1e-2, rank, asked=often)
+                self.keep(["rates", "asked", rank, often], lambda counted=counted: fitted(counted)[1])
             forced = Fitting(1e-2, rank, is_forced=True)
             self.keep(["rates", "forced", rank, 1e-2], lambda forced=forced: fitted(forced)[1])
         for rate in (1e-4, 3e-4, 1e-3, 3e-3):
@@ -389,6 +395,7 @@ def main() -> None:
     parser.add_argument("--prefix-rate", type=float, default=1e-2)
     parser.add_argument("--match-steps", type=int, default=100, help="of attention matching, a layer")
     parser.add_argument("--prefix-steps", type=int, default=60, help="of training the kv-prefix that is compiled")
+    parser.add_argument("--count-asked", type=float, default=1.0, help="how often a token that is asked at counts")
     parser.add_argument("--summary", action="store_true")
     bench = Bench(parser.parse_args())
     if not bench.asked.summary:

@@ -1,27 +1,33 @@
 """How often an interval holds the truth: 95 % is what it says.
 
     python benchmarks/coverage.py [--samples 1000] [--cases macro-f1,mcc] [--items 60,120,250,500]
+    python benchmarks/coverage.py --shares [--samples 4000]
 
 Test splits of known populations are drawn again and again, and it is counted how often the score of the whole
 population lies in the interval, and how often below and above it; then the same for the difference of two arms on the
 same items. "60 × 3" are 60 texts that occur three times each, in groups. One JSON object per line on standard output,
 a table on standard error. A thousand samples leave a standard error of 0.7 points.
+
+``--shares`` looks at accuracy alone, and closer: items in groups that answer alike, or only often alike; several seeds
+that differ; and arms that disagree on few items ("discordant" is how many are expected).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
 from elicitable.diagnosis.intervals import gap, interval
+from elicitable.diagnosis.shares import share_gap, share_interval
 from elicitable.rng import generator
 from elicitable.scores.chrf import ChrF
 from elicitable.scores.classification import MCC, BalancedAccuracy, MacroF1
@@ -135,6 +141,67 @@ def coverage(case: Case, items: int, copies: int, samples: int, seed: int = 0) -
     }
 
 
+@dataclass(frozen=True)
+class Shares:
+    """Two arms' accuracies, and how their outcomes hang together.
+
+    Both find the same items easy, but for the share ``apart`` of outcomes. Of the ``copies`` of an item the share
+    ``alike`` has its difficulty. A seed's accuracy is off by a normal draw of ``spread``.
+    """
+
+    best: float
+    other: float
+    apart: float = 0.0
+    copies: int = 1
+    alike: float = 1.0
+    seeds: int = 1
+    spread: float = 0.0
+
+    def draw(self, rng: np.random.Generator, items: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw (seed, item) zeros and ones of both arms."""
+        own = rng.random(items * self.copies)
+        hard = np.where(rng.random(len(own)) < self.alike, np.repeat(rng.random(items), self.copies), own)
+        arms = []
+        for share in (self.best, self.other):
+            shape = (self.seeds, len(hard))
+            luck = np.where(rng.random(shape) < self.apart, rng.random(shape), hard)
+            arms.append((luck < share + self.spread * rng.normal(size=(self.seeds, 1))).astype(float))
+        return arms[0], arms[1]
+
+    @property
+    def discordant(self) -> float:
+        """Which share of single outcomes is expected to differ between the arms."""
+        high, low = max(self.best, self.other), min(self.best, self.other)
+        same = 1 - self.apart
+        return same**2 * (high - low) + (1 - same**2) * (high + low - 2 * high * low)
+
+
+SHARES = (
+    *(Shares(share, share - 0.03) for share in (0.5, 0.8, 0.95)),
+    *(Shares(share, share - 0.03, apart=0.1) for share in (0.5, 0.8, 0.95)),
+    Shares(0.8, 0.8, apart=0.1),
+    *(Shares(share, share - 0.03, apart=0.1, copies=3) for share in (0.8, 0.95)),
+    *(Shares(share, share - 0.03, apart=0.1, copies=3, alike=0.7) for share in (0.8, 0.95)),
+    *(Shares(share, share - 0.05, apart=0.1, seeds=2) for share in (0.5, 0.8)),
+    *(Shares(0.8, 0.75, apart=0.1, seeds=seeds, spread=0.01) for seeds in (2, 3)),
+)
+
+
+def shares_coverage(case: Shares, items: int, samples: int) -> dict[str, object]:
+    """How often the truth lies in the intervals for a share and for a difference of two."""
+    rng = generator(0, "shares", str(case), items)
+    groups = tuple(np.repeat(np.arange(items), case.copies).tolist()) if case.copies > 1 else ()
+    inside = apart = 0
+    for _ in range(samples):
+        best, other = case.draw(rng, items)
+        (low, high), (least, most) = share_interval(best, groups), share_gap(best, other, groups)
+        inside += low - 1e-12 <= case.best <= high + 1e-12
+        apart += least - 1e-12 <= case.best - case.other <= most + 1e-12
+    counts = {"items": items, "samples": samples, "discordant": round(items * case.discordant, 1)}
+    covered = {"covered": round(100 * inside / samples, 1), "difference_covered": round(100 * apart / samples, 1)}
+    return asdict(case) | counts | covered
+
+
 def scored(scorer: Scorer, statistics: np.ndarray) -> Sums:
     """Statistics as answers."""
     return Sums(statistics, scorer.value, scorer.lowest, scorer.highest, scorer.is_share)
@@ -146,7 +213,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--cases", default="", help="beginnings of names, with commas between")
     parser.add_argument("--items", default="60,120,250,500", help="distinct items of a split, with commas between")
+    parser.add_argument(
+        "--shares", action="store_true", help="accuracy alone, in groups, over seeds, and with few pairs"
+    )
     chosen = parser.parse_args(arguments)
+    if chosen.shares:
+        for one, items in itertools.product(SHARES, (60, 200, 500)):
+            print(json.dumps(shares_coverage(one, items, chosen.samples)), flush=True)
+        return
     print(f"{'score':24}{'items':>9}{'covered':>9}{'below':>7}{'above':>7}{'difference':>12}", file=sys.stderr)
     for case in CASES:
         if not case.name.startswith(tuple(chosen.cases.split(","))):

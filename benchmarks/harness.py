@@ -26,7 +26,7 @@ from elicitable.models.rows import rows_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.batches import Reading
 from elicitable.training.decision_rules import Lengths, decide_by_length
-from elicitable.training.evaluate import evaluate, label_nats
+from elicitable.training.evaluate import evaluate, read_labels
 from elicitable.training.generate import generate
 
 WRITTEN = 24
@@ -90,7 +90,7 @@ def compared(model: Model, name: str, folder: Path, items: int) -> list[tuple[st
         ]
     else:
         score = evaluate(model, asked, task.labels(), reading)
-        nats, _ = label_nats(model, asked, task.labels(), reading)
+        nats = read_labels(model, asked, task.labels(), reading).nats
         sizes = [Lengths.of(item.choices, [1] * len(item.choices)) for item in asked]
         truth = np.array([item.choices.index(item.target) for item in asked])
         found["acc"] = [bool(one) for one in score.correct]

@@ -1,12 +1,14 @@
 """What 77 labels of several tokens cost behind a text: passes, peak memory, and the largest difference.
 
-    python benchmarks/labels.py [--model smollm2] [--items 64] [--labels 77] [--check 1]
+    python benchmarks/labels.py [--model smollm2] [--items 64] [--labels 77] [--check 1] [--device cpu]
 
 A pass is a plain forward of the model over the same contents, in the same groups, by transformers' own attention and
-with all its logits; seconds are processor time. Every eighth label of the first items is compared with the plain
-computation (a row for one item and label), and both with float64: two float32 computations cannot agree better than
-that. The contents are bank customers' questions of about 12 and about 60 tokens, and such questions behind worked
-examples (about 300). More than 77 labels are made by putting numbers behind the same ones.
+with all its logits; seconds are processor time. "all" prices every label. The others decide by a rule, and price what
+that takes: the sum, a mean per token, and the prior-corrected sum. Their decisions are compared with those on all
+costs. Every eighth label of the first items is compared with the plain computation (a row for one item and label), and
+both with float64: two float32 computations cannot agree better than that. The contents are bank customers' questions of
+about 16 and about 65 tokens, such questions behind worked examples (about 360), and film reviews. More than 77 labels
+are made by putting numbers behind the same ones.
 """
 
 from __future__ import annotations
@@ -21,14 +23,18 @@ from collections.abc import Callable, Sequence
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import elicitable as el
 from elicitable.models.model import Model
+from elicitable.tasks.movie_reviews import movie_reviews
 from elicitable.training import label_scores
+from elicitable.training.decision_rules import DecisionRule, Lengths, by_length, prior_corrected
 from elicitable.training.label_scores import label_costs
-from elicitable.training.label_trie import LabelIds, tries
+from elicitable.training.label_search import Wanted
+from elicitable.training.label_trie import LabelIds, Trie
 
 TOPICS = {
     "card": "arrival, delivery estimate, linking, not working, swallowed, payment fee charged, payment not recognised, "
@@ -74,14 +80,14 @@ def texts_of(items: int, sentences: int, examples: int) -> list[str]:
     ]
 
 
-def groups(contents: Sequence[Sequence[int]]) -> list[list[int]]:
-    return list(label_scores._together(contents, list(range(len(contents)))))
+def reviews(items: int) -> list[str]:
+    return [str(item.prompt) for item in movie_reviews().held_out("test", items)]
 
 
 @torch.no_grad()
 def one_pass(model: Model, contents: Sequence[Sequence[int]]) -> None:
     """A plain forward over the contents, padded on the left, in groups of similar length."""
-    for group in groups(contents):
+    for group in label_scores._together(contents, label_scores.CONTENT_TOKENS):
         forward(model, [list(contents[row]) for row in group])
 
 
@@ -89,6 +95,7 @@ def forward(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:
     width = max(map(len, rows))
     ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    ids, mask = ids.to(model.device), mask.to(model.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     logits: Tensor = model.hf(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
     return logits
@@ -101,17 +108,17 @@ def plain_costs(model: Model, contents: Sequence[Sequence[int]], labels: Sequenc
     for item, content in enumerate(contents):
         for k, label in enumerate(labels):
             logs = torch.log_softmax(forward(model, [[*content, *label.ids[:-1]]])[0], dim=-1)
-            picked = logs[-len(label.ids) :].gather(1, torch.tensor(label.ids)[:, None])
+            picked = logs[-len(label.ids) :].cpu().gather(1, torch.tensor(label.ids)[:, None])
             costs[item, k] = -picked.double().sum()
     return costs
 
 
-def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    taken = []
+def seconds(work: Callable[[], object], device: str, repeats: int) -> float:
+    clock, taken = (time.process_time if device == "cpu" else time.perf_counter), []
     for _ in range(repeats):
-        begun = time.process_time()
+        begun = clock()
         work()
-        taken.append(time.process_time() - begun)
+        taken.append(clock() - begun)
     return statistics.median(taken)
 
 
@@ -124,35 +131,85 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float(f"{float((one - other).abs().max()):.1e}")
 
 
+def rules(names: Sequence[str], labels: Sequence[LabelIds], costs: Tensor) -> dict[str, DecisionRule]:
+    lengths = Lengths.of(names, [len(label.ids) for label in labels])
+    found = (by_length("sum", lengths), by_length("per token", lengths), prior_corrected(costs))
+    return {rule.name: rule for rule in found}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--items", type=int, default=64)
     parser.add_argument("--labels", type=int, default=77)
     parser.add_argument("--check", type=int, default=1, help="items whose numbers are compared")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
-    model = el.load(asked.model, device="cpu", dtype="float32")
-    double = el.load(asked.model, device="cpu", dtype="float64")
-    labels = [LabelIds(tuple(ids)) for ids in model.tokenizer(labels_of(asked.labels))["input_ids"]]
-    nodes = sum(len(trie) for trie in tries(labels, label_scores.NODES))
-    print(
-        json.dumps({"model": model.name, "labels": len(labels), "inner_nodes": nodes, "loaded_mib": round(peak_mib())})
-    )
-    for sentences, examples in ((1, 0), (5, 0), (1, 16)):
-        contents = model.tokenizer(texts_of(asked.items, sentences, examples))["input_ids"]
+    model = el.load(asked.model, device=asked.device, dtype="float32")
+    names = labels_of(asked.labels)
+    labels = [LabelIds(tuple(ids)) for ids in model.tokenizer(names)["input_ids"]]
+    facts = {"model": model.name, "labels": len(labels), "inner_nodes": len(Trie(labels))}
+    print(json.dumps(facts | {"loaded_mib": round(peak_mib())}), flush=True)
+    kinds = [
+        texts_of(asked.items, 1, 0),
+        texts_of(asked.items, 5, 0),
+        texts_of(asked.items, 1, 16),
+        reviews(asked.items),
+    ]
+    for texts in kinds:
+        contents = model.tokenizer(texts)["input_ids"]
         one_pass(model, contents[:2])
-        ours = seconds(lambda c=contents: label_costs(model, c, [labels] * len(c)))  # type: ignore[misc]
-        peak = peak_mib()
-        whole = seconds(lambda c=contents: one_pass(model, c))  # type: ignore[misc]
-        few, some = contents[: asked.check], labels[::8]
-        found, plain = label_costs(model, few, [some] * len(few)), plain_costs(model, few, some)
-        exact = label_costs(double, few, [some] * len(few))
-        tokens = sum(map(len, contents)) / len(contents)
-        row = {"tokens": round(tokens, 1), "pass_s": round(whole, 2), "ours_s": round(ours, 2)}
-        row |= {"passes": round(ours / whole, 2), "peak_mib": round(peak), "largest_difference": distance(found, plain)}
-        row |= {"ours_from_float64": distance(found, exact), "plain_from_float64": distance(plain, exact)}
-        row |= {"largest_nats": round(float(plain.max()), 1)}
+        whole = seconds(lambda c=contents: one_pass(model, c), asked.device, asked.repeats)  # type: ignore[misc]
+        tokens = round(sum(map(len, contents)) / len(contents), 1)
+        print(
+            json.dumps({"tokens": tokens, "pass_s": round(whole, 2)} | equality(model, contents, labels, asked.check))
+        )
+        passes(model, contents, labels, names, whole, asked)
+
+
+def passes(
+    model: Model,
+    contents: Sequence[Sequence[int]],
+    labels: list[LabelIds],
+    names: list[str],
+    whole: float,
+    asked: argparse.Namespace,
+) -> None:
+    """Print what all costs, and the decisions of each rule, take in passes of ``whole`` seconds."""
+    behind = [labels] * len(contents)
+    costs = label_costs(model, contents, behind)
+    for name, rule in {"all": None, **rules(names, labels, costs)}.items():
+        wanted = rule and [Wanted(np.array([rule.divisors]), np.array([rule.offsets]))] * len(contents)
+        found = label_costs(model, contents, behind, wanted)
+
+        def read(wanted: list[Wanted] | None = wanted) -> object:
+            return label_costs(model, contents, behind, wanted)
+
+        row: dict[str, object] = {"rule": name, "passes": round(seconds(read, asked.device, asked.repeats) / whole, 2)}
+        row |= {"priced": round(float(found.isfinite().float().mean()), 3), "peak_mib": round(peak_mib())}
+        if rule is not None:
+            row["other_decisions"] = int((rule.decide(found) != rule.decide(costs)).sum())
         print(json.dumps(row), flush=True)
+
+
+def equality(
+    model: Model, contents: Sequence[Sequence[int]], labels: list[LabelIds], check: int
+) -> dict[str, float | None]:
+    """Compare with the plain computation, and both with float64; distances in nats, and of the cost."""
+    few, some = contents[:check], labels[::8]
+    found, plain = label_costs(model, few, [some] * len(few)), plain_costs(model, few, some)
+    relative = ((found - plain).abs() / plain).max()
+    model.hf.double()
+    exact = label_costs(model, few, [some] * len(few))
+    model.hf.float()
+    return {
+        "largest_difference": distance(found, plain),
+        "of_the_cost": float(f"{float(relative):.1e}"),
+        "ours_from_float64": distance(found, exact),
+        "plain_from_float64": distance(plain, exact),
+        "largest_nats": round(float(plain.max()), 1),
+    }
 
 
 if __name__ == "__main__":

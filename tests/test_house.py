@@ -253,6 +253,10 @@ def test_every_public_name_is_there() -> None:
 # Words that are also a method's name but mean something else in that place, with what they mean there.
 OTHER_MEANINGS = {
     **{
+        (file, "prompt"): "a form that a winner is exported to: the text that one would type"
+        for file in ("deploy/forms/text.py", "report/deployment.py")
+    },
+    **{
         (file, "prompt"): "what an item asks, as its column, its template and its sample call it"
         for file in (
             "deploy/record.py",

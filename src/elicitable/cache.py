@@ -122,12 +122,22 @@ def replacing_folder(path: Path, advice: str = CACHE_ADVICE, is_sealed: bool = T
             _finish(partial)
             if is_sealed:
                 seal(partial, _files_in(partial))
-            with suppress(FileNotFoundError):
-                os.replace(path, former)
-            os.replace(partial, path)
+            _take_the_place(partial, path, former)
     finally:
         for left in (partial, former):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _take_the_place(new: Path, path: Path, former: Path) -> None:
+    """Rename ``new`` to ``path``, and what is there to ``former`` first; where that fails, back again."""
+    with suppress(FileNotFoundError):
+        os.replace(path, former)
+    try:
+        os.replace(new, path)
+    except OSError:
+        with suppress(OSError):
+            os.replace(former, path)
+        raise
 
 
 @contextmanager
@@ -247,11 +257,17 @@ def check_seal(folder: Path, advice: str) -> bool:
     try:
         files = sealed_files(folder)
         for name, digest in (files or {}).items():
+            if not _is_inside(name) or not (folder / name).is_file():
+                raise InputError(f"there is no file {name}")
             if sha256_of(folder / name) != digest:
                 raise InputError(f"{folder / name} is not what was written there")
     except (InputError, OSError, ValueError) as error:
         raise StoreError(f"{folder} is damaged or was altered: {error}. {advice}") from error
     return files is not None
+
+
+def _is_inside(name: str) -> bool:
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _files_in(folder: Path) -> list[str]:

@@ -30,6 +30,8 @@ def read_json(path: Path, most_bytes: int = MOST_BYTES) -> Any:
     Raises:
         InputError: the file cannot be read or is none of that; the message names it.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} cannot be read (it is no file)")
     try:
         with path.open("rb") as file:
             data = file.read(most_bytes + 1)
@@ -104,6 +106,8 @@ def shapes_of(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         InputError: the file is no whole safetensors file; the message names it.
     """
     try:
+        if not path.is_file():
+            raise InputError("there is no such file")
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -169,9 +173,7 @@ def visible(text: object) -> str:
     red \u001b[31m, left \u202e and \u200b none
     """
     shown = str(text)
-    if shown.isascii() and shown.isprintable():
-        return shown
-    return "".join(letter if _is_plain(letter) else _escape(letter) for letter in shown)
+    return shown.translate({ord(letter): _escape(letter) for letter in set(shown) if not _is_plain(letter)})
 
 
 def _is_plain(letter: str) -> bool:

@@ -235,12 +235,48 @@ class ArmResult:
 
 
 @dataclass(frozen=True, slots=True)
+class DeploymentCard:
+    """Say what it takes to serve an arm of a race: its winner, or the best arm where there is no winner.
+
+    Attributes:
+        method: the arm. ``run`` is the folder that holds it, ``forms`` what it can be exported to.
+        row_tokens: tokens of a request's own text, ``answer_tokens`` of its answer, means over test items.
+        context_tokens: of a text that is sent with every request; 0 where nothing is (numbers that were trained are
+            loaded once).
+        keys_per_layer: keys that every request attends to besides its own.
+        training_seconds: what the arm took in the race.
+        rival: the best arm whose context is a text, other than this one, with its ``rival_tokens`` and ``rival_mean``.
+        plain_seconds: median time in which the base model alone reads a request, one at a time; ``with_seconds`` with
+            the arm in place. ``overhead`` is the median of with / plain − 1 over pairs, between its quartiles.
+        requests_timed: pairs that were timed. ``device``: where.
+    """
+
+    method: str
+    run: str
+    forms: tuple[str, ...]
+    row_tokens: float
+    answer_tokens: float
+    context_tokens: int
+    keys_per_layer: int
+    training_seconds: float
+    rival: str = ""
+    rival_tokens: int = 0
+    rival_mean: float | None = None
+    plain_seconds: float = 0.0
+    with_seconds: float = 0.0
+    overhead: tuple[float, ...] = ()
+    requests_timed: int = 0
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer of a race, and everything needed to judge it.
 
     ``answer`` names the arm that the label speaks of; it is empty where the label speaks of none.
     ``inspection`` is the microscope's record of the context that the answer speaks of, else of the best context.
     ``classes`` says which label the answer's arm (the best arm, where there is no answer) took for which.
+    ``card`` says what deploying that arm takes, where the race wrote it to a folder.
     """
 
     label: str
@@ -254,6 +290,7 @@ class Verdict:
     inspection: Any = None
     classes: ClassResults | None = None
     items: tuple[tuple[str, str], ...] = ()  # prompt and target of every test item, as the report shows them
+    card: DeploymentCard | None = None
 
     @property
     def scores(self) -> dict[str, float | None]:

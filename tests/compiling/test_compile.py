@@ -14,10 +14,12 @@ import torch
 import elicitable as el
 from elicitable.compiling.fidelity import NOTHING, last_logits
 from elicitable.compiling.pairs import Side
+from elicitable.compiling.report import compiled_table
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.kv_prefix import KVPrefixContext
 from elicitable.models.architectures import tiny_model
+from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model
 from elicitable.rng import torch_generator
 
@@ -37,17 +39,6 @@ def texts(vocab: int, count: int = 12, length: int = 6) -> list[list[int]]:
 def compiled(model: Model, context: Any, **recipe: Any) -> Any:
     given = {"steps": 0, "control": False, "ridges": (1e-2,)} | recipe
     return el.compile_context(model, context, texts(min(model.anatomy.vocab, 60)), **given)
-
-
-@pytest.fixture(autouse=True)
-def elsewhere_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random models of token ids know no pretraining mix; what they forget is measured on ids of their own."""
-    from elicitable.compiling import fidelity
-
-    def pairs(model: Model) -> list[Any]:
-        return fidelity.pairs_of_texts(model, NOTHING, texts(8, 4))
-
-    monkeypatch.setattr(fidelity, "_other_pairs", pairs)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,6 +94,18 @@ def test_a_compiled_lora_loads_in_peft_merges_and_answers_without_a_context_in_p
         with torch.no_grad(), el.use(model, read_adapter(model, place / "adapter")):
             read = model(input_ids=IDS).logits
         assert (read - ours).abs().max() < 1e-5 * ours.abs().max()
+
+
+def test_several_contexts_are_one_and_a_mixture_of_experts_is_patched_where_every_token_goes() -> None:
+    model = Model(tiny_model("mixtral"), name="mixtral")
+    parts = [el.context("prompt", model, token_ids=[7, 9]), el.context("kv-prefix", model, length=2, init="random")]
+    both = compiled(model, parts, rank=2)
+    joined = compiled(model, prefix_of(model, parts), rank=2)
+    assert both.record["context_keys"] == 4
+    assert both.record["compiled"] == joined.record["compiled"]
+    assert (both.record["down_projections"], both.record["blocks"]) == (0, 2)
+    assert all("o_proj" in site for site in both.adaptation.numbers)
+    assert "choose among experts" in compiled_table(both.record).replace("\n", " ")
 
 
 def test_weights_are_written_as_a_model_that_transformers_loads(tmp_path: Path) -> None:

@@ -74,6 +74,21 @@ def test_a_bias_is_that_of_the_regression_with_an_intercept() -> None:
     )
 
 
+def test_a_token_that_counts_three_times_is_a_token_that_is_there_three_times() -> None:
+    inputs, targets = drawn(10, 4), drawn(10, 3, seed=1)
+    counts = torch.tensor([3.0, 1, 1, 2, 1, 1, 1, 1, 1, 1], dtype=torch.float64)
+    weighed = Moments(4, 3, inputs.device)
+    weighed.add(inputs, targets, counts)
+    times = counts.long()
+    repeated = moments_of(inputs.repeat_interleave(times, 0), targets.repeat_interleave(times, 0))
+    one, other = (moments.ridge(0.1, has_bias=True) for moments in (weighed, repeated))
+    assert one.bias is not None
+    assert other.bias is not None
+    assert torch.allclose(one.matrix, other.matrix, atol=1e-13)
+    assert torch.allclose(one.bias, other.bias, atol=1e-13)
+    assert weighed.unexplained(one) == pytest.approx(repeated.unexplained(other))
+
+
 def objective(change: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor, penalty: float) -> torch.Tensor:
     return (targets - inputs @ change.T).square().sum() + penalty * change.square().sum()
 

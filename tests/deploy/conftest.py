@@ -20,7 +20,19 @@ from elicitable.rng import torch_generator
 from elicitable.values import Verdict
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .:?+=\n"
-EVERY = ["zero-shot", "prompt", "examples", "soft-prompt", "layer-prefix", "kv-prefix", "lora", "full", "value-bias"]
+EVERY = [
+    "zero-shot",
+    "prompt",
+    "examples",
+    "nearest-examples",
+    "soft-prompt",
+    "layer-prefix",
+    "kv-prefix",
+    "steering",
+    "lora",
+    "full",
+    "value-bias",
+]
 
 
 @dataclass(frozen=True)

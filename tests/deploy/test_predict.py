@@ -55,7 +55,7 @@ def test_every_arm_answers_its_test_file_as_the_race_did(which: str, request: An
 
 
 def test_every_arm_answers_digits_as_the_race_did(digits_run: Callable[..., Any]) -> None:
-    methods = ["zero-shot", "prompt", "examples", "kv-prefix", "lora", "full"]
+    methods = ["zero-shot", "prompt", "examples", "nearest-examples", "kv-prefix", "steering", "lora", "full"]
     answer, run = digits_run(methods=methods, keep=methods, budget=1200)
     items = task_from("ascending").held_out("test", 40)
     for artefact in kept_in(run):

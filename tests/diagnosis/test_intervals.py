@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elicitable.diagnosis.intervals import REPLICATES, Outcomes, gap, interval, replicates, wilson
+from elicitable.diagnosis.intervals import (
+    REPLICATES,
+    Outcomes,
+    gap,
+    interval,
+    percentile_gap,
+    percentile_interval,
+    replicates,
+)
+from elicitable.diagnosis.shares import tango, wilson
 from elicitable.errors import InputError
 from elicitable.scores.classification import MCC
 from elicitable.scores.exact_match import ExactMatch
@@ -54,10 +63,10 @@ def test_a_gap_is_in_pairs_over_items() -> None:
     best, other = ((1, 1, 0, 1),), ((1, 0, 0, 1),)
     pairs = np.array(best[0]) - np.array(other[0])
     exact = np.array([pairs[list(items)].mean() for items in product(range(4), repeat=4)])
-    mean, low, high = gap(best, other, seed=0)
-    assert mean == 0.25
+    mean, low, high = percentile_gap(best, other, seed=0)
+    assert mean == gap(best, other, seed=0)[0] == 0.25
     assert (low, high) == (np.quantile(exact, 0.025), np.quantile(exact, 0.975)) == (0.0, 0.75)
-    assert gap(best, best, seed=0) == (0.0, 0.0, 0.0)
+    assert percentile_gap(best, best, seed=0) == (0.0, 0.0, 0.0)
 
 
 def test_the_same_items_are_drawn_for_every_arm_whatever_it_is_called_and_however_many_there_are() -> None:
@@ -102,7 +111,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert hits >= 180  # 190 expected; 10 below is three standard errors
 
 
-# What the paper's tables rest on: interval and gap of plain outcomes without groups, as they were before groups.
+# What the paper's tables rest on: percentiles, of plain outcomes without groups.
 FROZEN = {
     (40, 1): ((0.6804970794560756, 0.925), (0.19999999999999996, 0.0, 0.4)),
     (333, 3): (
@@ -122,7 +131,7 @@ def made_up(items: int, seeds: int) -> tuple[Outcomes, Outcomes]:
 @pytest.mark.parametrize("shape", FROZEN)
 def test_plain_outcomes_keep_their_bits(shape: tuple[int, int]) -> None:
     best, other = made_up(*shape)
-    assert (interval(best, 0), gap(best, other, 0)) == FROZEN[shape]
+    assert (percentile_interval(best, 0), percentile_gap(best, other, 0)) == FROZEN[shape]
 
 
 def test_a_group_of_its_own_for_every_item_changes_no_draw() -> None:
@@ -189,7 +198,8 @@ def test_a_score_without_any_spread_has_the_width_that_n_allows() -> None:
     assert interval([MCC(labels).scored(targets, targets)], 0)[0] == pytest.approx(2 * wilson(1.0, 100)[0] - 1)
     low, high = interval([MCC(labels).scored(targets, ["a"] * 100)], 0)
     assert (low, high) == pytest.approx((-0.19, 0.19), abs=0.01)  # 1.96/√100, the correlation's own
-    assert gap([MCC(labels).scored(targets, targets)], [MCC(labels).scored(targets, targets)], 0) == (0.0, 0.0, 0.0)
+    perfect = [MCC(labels).scored(targets, targets)]
+    assert gap(perfect, perfect, 0) == pytest.approx((0.0, *(2 * limit for limit in tango(0, 0, 100))))
 
 
 def test_groups_name_every_item() -> None:

@@ -63,7 +63,7 @@ def test_the_least_invasive_arm_that_is_not_worse_gives_the_label(winner: Rung) 
 def test_the_catalog_climbs_the_ladder_and_a_rung_has_one_depth_and_one_label() -> None:
     depths = [method.rung.depth for method in METHODS if not method.is_control]
     assert depths == sorted(depths)
-    assert len({rung.label for rung in RUNGS}) == len({rung.depth for rung in RUNGS}) == len(RUNGS) == 6
+    assert len({rung.label for rung in RUNGS}) == len({rung.depth for rung in RUNGS}) == len(RUNGS) == 7
     assert not {rung.label for rung in RUNGS} & {*OPEN_LABELS}
     assert [method.name for method in METHODS if method.is_control] == ["value-bias"]
 

@@ -105,11 +105,11 @@ def started(work: Callable[[], int], said: Path) -> int:
 
 
 def _keep_often() -> None:
-    """Take a checkpoint whenever one may be taken, not once a minute."""
-    from elicitable.training import checkpoint, loop
+    """Take a checkpoint at every other step, which is where data are drawn, and not once a minute."""
+    from elicitable.training import batches, checkpoint, loop
 
     checkpoint.Checkpoint.is_due = lambda self: True  # type: ignore[method-assign]
-    loop.CHUNK = 1
+    batches.CHUNK = loop.CHUNK = 2
 
 
 def ended(number: int, seconds: float = 300.0) -> int:

@@ -55,8 +55,10 @@ def kill(count: int, place: Path, draw: random.Random) -> tuple[Counter[str], li
     wrong: list[str] = []
     for nth, command in enumerate(COMMANDS):
         here = place / command.name.replace(" ", "-")
-        here.mkdir(parents=True)
         share = count // len(COMMANDS) + (nth < count % len(COMMANDS))
+        if not share:
+            continue
+        here.mkdir(parents=True)
         _kill_one(command, share, here, draw, counts, wrong)
     return counts, wrong
 

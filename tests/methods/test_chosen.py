@@ -66,7 +66,7 @@ def model(letters_model: Build) -> Model:
 @pytest.mark.parametrize("method", ["prompt", "examples", "nearest-examples", "zero-shot"])
 def test_what_is_chosen_is_built_again_from_its_record(model: Model, method: str) -> None:
     layouts = (PLAIN, replace(PLAIN, start="none"))
-    best, record = chosen(model, method, layouts=layouts)
+    best, record = chosen(model, method, layouts=layouts, passes=600)
     plain = TrialRecord.from_json(replace(record, setting=best.setting).to_json(), "here")
     again = method_named(method).from_setting(model, plain.setting, PLAIN)
     best.fit(model, Letters().held_out("test"))
@@ -81,7 +81,7 @@ def test_what_is_chosen_is_built_again_from_its_record(model: Model, method: str
 
 
 def test_a_search_for_a_prompt_goes_through_all_its_sources(model: Model) -> None:
-    _, record = chosen(model, "prompt", options={"prompts": ["say a. "]}, passes=4_000)
+    _, record = chosen(model, "prompt", options={"prompts": ["say a. "]}, passes=1_800)
     assert record.effort is not None
     found = set(record.effort.origins)
     assert {"given", "bank", "token swaps", "edits"} <= found
@@ -92,7 +92,7 @@ def test_a_search_for_a_prompt_goes_through_all_its_sources(model: Model) -> Non
 
 
 def test_a_search_for_examples_tries_counts_draws_instructions_and_edits(model: Model) -> None:
-    best, record = chosen(model, "examples", passes=4_000)
+    best, record = chosen(model, "examples", passes=1_500)
     assert record.effort is not None
     assert {"draws of 1, 2, 4 …", "edits"} <= set(record.effort.origins)
     assert "items" not in record.tried[0]["setting"]
@@ -116,7 +116,7 @@ def test_digits_are_tried_exhaustively_before_anything_else(digits_model: Build)
         def _items(self) -> list[Item]:
             return [Item((x, y), (y, x)) for x in range(8) for y in range(8)]
 
-    _, record = chosen(digits_model(8), "prompt", Reverse())
+    _, record = chosen(digits_model(8), "prompt", Reverse(), passes=1_700)
     assert record.effort is not None
     assert record.effort.origins["short sequences"][0] == 8 + 64
     assert record.effort.candidates > 8 + 64
@@ -206,8 +206,8 @@ def test_what_a_model_writes_together_is_what_it_writes_alone(model: Model, monk
 def test_the_last_few_are_compared_by_the_rule_that_each_would_get(model: Model) -> None:
     task = Letters()
     marking = Marking.of(model, task)
-    best, record = chosen(model, "prompt", task, marking=marking, passes=1_200)
-    plain, _ = chosen(model, "prompt", task, passes=1_200 - 4 * 24)
+    best, record = chosen(model, "prompt", task, marking=marking, passes=500)
+    plain, _ = chosen(model, "prompt", task, passes=500 - 4 * 24)
     items = task.held_out("validation", 24)
 
     def estimate(setting: dict[str, Any]) -> float:
@@ -220,4 +220,4 @@ def test_the_last_few_are_compared_by_the_rule_that_each_would_get(model: Model)
     assert len(finalists) == 4
     assert estimate(best.setting) == max(map(estimate, finalists)) >= estimate(plain.setting)
     assert record.effort is not None
-    assert record.effort.passes <= 1_200
+    assert record.effort.passes <= 500

@@ -15,7 +15,7 @@ from elicitable.methods.nearest import Nearest, Pool
 from elicitable.models.layout import PLAIN
 from elicitable.models.model import Model
 from elicitable.models.rows import rows_of
-from elicitable.training.evaluate import label_nats
+from elicitable.training.evaluate import read_labels
 from elicitable.training.loop import Plan, reading_of
 from elicitable.values import Item
 
@@ -33,15 +33,17 @@ def test_what_a_row_reads_is_what_a_context_of_its_own_gives(letters_model: Buil
     model = letters_model()
     nearest = Nearest().build(model, k=2, items=POOL, layout=PLAIN)
     reading = reading_of(Plan(0.0, 1), nearest)
-    inside, _ = label_nats(model, ASKED, LABELS, reading)
+    inside = read_labels(model, ASKED, LABELS, reading).nats
     shown = nearest.asked(model, ASKED)
     for row, item in enumerate(shown):
         context = Examples().build(model, items=item.shown, layout=PLAIN)
         with el.use(model, context):
-            own, _ = label_nats(model, [ASKED[row]], LABELS, reading_of(Plan(0.0, 1), context))
+            own = read_labels(model, [ASKED[row]], LABELS, reading_of(Plan(0.0, 1), context)).nats
         assert (own[0] - inside[row]).abs().max() < 1e-12
     with el.use(model, Examples().build(model, items=POOL[:2], layout=PLAIN)):
-        other, _ = label_nats(model, ASKED, LABELS, reading_of(Plan(0.0, 1), Examples().build(model, items=POOL[:2])))
+        other = read_labels(
+            model, ASKED, LABELS, reading_of(Plan(0.0, 1), Examples().build(model, items=POOL[:2]))
+        ).nats
     assert (other - inside).abs().max() > 1e-3
 
 
@@ -49,12 +51,12 @@ def test_a_prefix_with_a_row_for_each_item_gives_the_same(letters_model: Build) 
     model = letters_model()
     same = [item for item in POOL if len(item.prompt) == 5]  # contexts of one length: learned positions ask for that
     nearest = Nearest().build(model, k=2, items=same, layout=PLAIN)
-    inside, _ = label_nats(model, ASKED[:2], LABELS, reading_of(Plan(0.0, 1), nearest))
+    inside = read_labels(model, ASKED[:2], LABELS, reading_of(Plan(0.0, 1), nearest)).nats
     prefix = nearest.before(model, ASKED[:2])
     assert prefix.keys[0] is not None
     assert prefix.keys[0].shape[0] == 2
     with el.use(model, prefix):
-        together, _ = label_nats(model, ASKED[:2], LABELS, replace(reading_of(Plan(0.0, 1), nearest), asked=None))
+        together = read_labels(model, ASKED[:2], LABELS, replace(reading_of(Plan(0.0, 1), nearest), asked=None)).nats
     assert (together - inside).abs().max() < 1e-12
 
 

@@ -59,9 +59,16 @@ def test_a_row_is_the_tokens_of_its_whole_text(family: str, prompt: str, answer:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=40)
-@given(prompt=WORDS, labels=st.lists(ANSWERS, min_size=2, max_size=4, unique_by=lambda x: "".join(x.split()).lower()))
-def test_a_label_is_the_tokens_that_it_has_in_the_text(family: str, prompt: str, labels: list[str]) -> None:
-    model, prompt = reader(family), f"x{prompt}"
+@given(
+    before=st.sampled_from(["x", "x a fine and lovely film, too: ", "Привет, мир a dull film; flat\n and long\n\nx"]),
+    prompt=WORDS,
+    labels=st.lists(ANSWERS, min_size=2, max_size=6, unique_by=lambda x: "".join(x.split()).lower()),
+)
+def test_a_label_is_the_tokens_that_it_has_in_the_text(
+    family: str, before: str, prompt: str, labels: list[str]
+) -> None:
+    """Also behind words that are tokenized once for all labels."""
+    model, prompt = reader(family), f"{before}{prompt}"
     wholes = [[*start_of(model, family), *plain(model, prompt + label)] for label in labels]
     if len(set(map(tuple, wholes))) < len(labels):  # unknown letters are one token
         with pytest.raises(InputError, match="are the same tokens to"):
@@ -71,6 +78,24 @@ def test_a_label_is_the_tokens_that_it_has_in_the_text(family: str, prompt: str,
     ends = any(a != b and b[: len(a)] == a for a in wholes for b in wholes)
     end = [model.tokenizer.eos_token_id] if ends else []
     assert [row.content + ids for ids in row.labels] == [whole + end for whole in wholes]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_is_tokenized_once_for_all_its_labels(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand labels behind three hundred words were three hundred thousand words to tokenize for each item."""
+    from elicitable.models import rows, tokens
+
+    model, read = reader(family), []
+    given = tokens.tokenize
+    for room in (rows, tokens):
+        monkeypatch.setattr(room, "tokenize", lambda m, texts: read.extend(map(len, texts)) or given(m, texts))
+    words = ("fine", "film", "warm", "dull", "slow", "flat", "long")
+    prompt, labels = "a fine and lovely film " * 60 + "x", [f" {a} {b}" for a in words for b in words]
+    found = label_rows(model, [Item(prompt, labels[0])], labels)[0]
+    wholes = [[*start_of(model, family), *plain(model, prompt + label)] for label in labels]
+    assert [found.content + ids for ids in found.labels] == wholes
+    by_words = family not in ("SentencePiece with Prepend", "in Python")  # a mark before each text; no offsets
+    assert (sum(read) < 10 * len(prompt)) == by_words
 
 
 @pytest.mark.parametrize("family", FAMILIES)

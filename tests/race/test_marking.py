@@ -20,7 +20,7 @@ from elicitable.report.html import report_html
 from elicitable.tasks.base import groups_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.decision_rules import DecisionRule
-from elicitable.training.evaluate import Reading, evaluate, label_nats
+from elicitable.training.evaluate import Reading, evaluate, read_labels
 
 LABELS = ("red", "green", "blue")
 
@@ -72,7 +72,7 @@ def test_plain_likelihood_is_what_evaluate_scores_and_a_rule_can_only_be_chosen_
     known = task.held_out("validation", 64)
     marking = Marking.of(model, task)
     marked = marking.mark(model, task, items, known, Reading())
-    nats, _ = label_nats(model, items, task.labels(), Reading())
+    nats = read_labels(model, items, task.labels(), Reading()).nats
     rule = marked.rule
     assert rule is not None
     wanted = tuple(task.labels()[place].strip() for place in rule.decide(nats))
@@ -159,3 +159,24 @@ def test_free_answers_are_generated_for_a_score_that_reads_them(model: Model, tm
     assert len(arm.answers[0]) == 16
     assert 0.0 <= arm.mean <= 1.0
     assert answer.classes is None
+
+
+def test_tune_scores_as_a_verdict_does(model: Model, rows: Path, tmp_path: Path) -> None:
+    """The score, the rule and the intervals are a race's, and another score is not taken from the same folder."""
+    given: dict[str, Any] = {
+        "method": "kv-prefix", "size": 1, "learning_rate": 0.01, "steps": 2, "test_items": 40, "chat": "off",
+        "template": "{text}\nLabel:", "out": tmp_path / "adapter",
+    }  # fmt: skip
+    tuned = el.tune(model, rows, score="macro-f1", rule="prior-corrected", **given)
+    task = task_from(rows, template="{text}\nLabel:")
+    marking = Marking.of(model, task, "macro-f1", "prior-corrected")
+    items, known = task.held_out("test", 40), task.held_out("validation")
+    with torch.no_grad(), el.use(model, tuned.adaptation):
+        marked = marking.mark(model, task, items, known, Reading())
+    targets = [text_of_target(item) for item in items]
+    assert tuned.record["mean"] == pytest.approx(f1_score(targets, marked.written, average="macro"), abs=1e-12)
+    assert tuned.record["score"] == "macro-f1"
+    assert tuned.record["rule"]["name"] == "prior-corrected"
+    assert tuned.record["raw_mean"] == marked.raw.share
+    with pytest.raises(el.errors.StoreError, match="another marking"):
+        el.tune(model, rows, score="mcc", rule="prior-corrected", **given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import elicitable
-from elicitable.cache import cache_dir, replace_file, replacing_file, replacing_folder
+from elicitable.cache import cache_dir, replace_file, replacing_file, replacing_folder, sealed_files
 from elicitable.errors import StoreError
 
 
@@ -64,7 +65,8 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     for name in ("first", "second"):
         with replacing_folder(tmp_path / "kept") as partial:
             (partial / name).write_bytes(b"")
-    assert [entry.name for entry in (tmp_path / "kept").iterdir()] == ["second"]
+    assert sorted(entry.name for entry in (tmp_path / "kept").iterdir()) == ["seal.json", "second"]
+    assert sealed_files(tmp_path / "kept") == {"second": hashlib.sha256(b"").hexdigest()}
 
 
 def test_what_is_written_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ from elicitable.tasks.catalog import task_from
 from elicitable.tasks.harness import HarnessTask
 from elicitable.tasks.reading import summary_of
 from elicitable.training.batches import Reading, encode
-from elicitable.training.decision_rules import DecisionRule, Lengths, decide_by_length
-from elicitable.training.evaluate import answer_logits, evaluate, label_nats, token_losses
+from elicitable.training.decision_rules import BY_LENGTH, DecisionRule, Lengths, decide_by_length
+from elicitable.training.evaluate import answer_logits, evaluate, read_labels, token_losses
 from elicitable.training.generate import generate
 from elicitable.values import Item
 
@@ -197,7 +197,7 @@ def test_choices_are_right_where_the_harness_says_so(name: str, tmp_path: Path) 
     path = write(tmp_path, name, TASKS[name])
     task, theirs = task_from(f"lm-eval:{path}"), referee(path)
     items = task.held_out("test", TEST)
-    nats, _ = label_nats(model(), items, task.labels(), reading(task))
+    nats = read_labels(model(), items, task.labels(), reading(task)).nats
     for row, one in zip(nats.tolist(), theirs, strict=True):
         costs = [-float(said[0][0]) for said in one["resps"]]
         assert row[: len(costs)] == pytest.approx(costs, abs=1e-9)  # one float64 sum in two orders
@@ -217,7 +217,7 @@ def test_a_rule_per_character_is_acc_norm_where_labels_are_fixed(tmp_path: Path)
     task, theirs = task_from(f"lm-eval:{path}"), referee(path)
     items, labels = task.held_out("test", TEST), task.labels()
     assert labels == tuple(f" {intent}" for intent in INTENTS)
-    nats, _ = label_nats(model(), items, labels, reading(task))
+    nats = read_labels(model(), items, labels, reading(task)).nats
     rule = DecisionRule("per character", tuple(map(float, Lengths.of(labels, [1] * 5).characters)), (0.0,) * 5)
     right = [labels[at] == item.target for at, item in zip(rule.decide(nats), items, strict=True)]
     assert right == [bool(one["acc_norm"]) for one in theirs]
@@ -254,7 +254,7 @@ def test_turns_are_the_harness_s_chat(name: str, tmp_path: Path) -> None:
     task = task_from(f"lm-eval:{path}", turns=True)
     theirs = referee(path, apply_chat_template=True, fewshot_as_multiturn=True)
     items = task.held_out("test", TEST)
-    nats, _ = label_nats(model(), items, task.labels(), reading(task))
+    nats = read_labels(model(), items, task.labels(), reading(task)).nats
     truth = [item.choices.index(item.target) for item in items]
     for own, item, right, one in zip(nats.numpy(), items, truth, theirs, strict=True):
         costs = -np.array([float(said[0][0]) for said in one["resps"]])
@@ -331,15 +331,28 @@ def test_the_fingerprint_tells_what_is_shown(tmp_path: Path) -> None:
     assert task_from(f"lm-eval:{path}").fingerprint() not in prints
 
 
-def test_items_with_choices_of_their_own_are_raced(tmp_path: Path) -> None:
-    task = task_from(f"lm-eval:{write(tmp_path, 'own choices', TASKS['own choices'])}")
+@pytest.mark.parametrize("rule", ["sum", "per character", "auto"])
+def test_items_with_choices_of_their_own_are_raced(rule: str, tmp_path: Path) -> None:
+    """By their likelihood as it is, by lm-evaluation-harness's acc_norm, or by what does best on validation."""
+    path = write(tmp_path, "own choices", TASKS["own choices"])
+    task, theirs = task_from(f"lm-eval:{path}"), referee(path)[:20]
     assert task.labels() == ()
     assert next(bank(task))
-    answer = el.verdict(model(), task, methods=["zero-shot", "kv-prefix"], seeds=1, steps=2, test_items=20, chat="off")
-    score = evaluate(model(), task.held_out("test", 20), (), Reading(layout=layout_for(model(), "off")))
-    plain = next(arm for arm in answer.arms if arm.method == "zero-shot")
+    methods = ["zero-shot", "kv-prefix"] if rule == "sum" else ["zero-shot"]
+    given: dict[str, Any] = {"methods": methods, "seeds": 1, "steps": 2, "test_items": 20, "chat": "off"}
+    answer = el.verdict(model(), task, rule=rule, **given)
     assert all(arm.status == "ok" for arm in answer.arms), [arm.reason for arm in answer.arms]
-    assert plain.correct[0] == score.correct
+    plain = next(arm for arm in answer.arms if arm.method == "zero-shot")
+    score = evaluate(model(), task.held_out("test", 20), (), Reading(layout=layout_for(model(), "off")))
+    assert plain.raw_mean == score.mean
+    if rule == "auto":
+        assert plain.rule in BY_LENGTH
+        return
+    metric = "acc" if rule == "sum" else "acc_norm"
+    assert list(plain.correct[0]) == [int(one[metric]) for one in theirs]
+    assert plain.rule == rule
+    with pytest.raises(InputError, match="give one of sum, per token, per character, per byte"):
+        el.verdict(model(), task, rule="fitted", **given)
 
 
 def test_a_free_task_is_raced_with_its_own_stop_strings(tmp_path: Path) -> None:

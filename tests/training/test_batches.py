@@ -15,7 +15,7 @@ from elicitable.models.model import Model
 from elicitable.models.rows import Row, rows_of
 from elicitable.training import batches
 from elicitable.training.batches import CHUNK, TOKENS_A_ROW, Reading, groups, padded, stream
-from elicitable.training.evaluate import evaluate, label_nats
+from elicitable.training.evaluate import evaluate, read_labels
 from elicitable.training.loop import Plan, train
 from elicitable.values import Item
 
@@ -107,8 +107,8 @@ def test_the_batching_changes_no_result(labels: Any) -> None:
     assert turned.correct == found[0].correct[::-1]
     if labels:
         with torch.no_grad():
-            nats = [label_nats(model, items, labels, Reading(batch=batch))[0].numpy() for batch in (1, 64)]
-            backwards = label_nats(model, items[::-1], labels, Reading())[0].numpy()[::-1]
+            nats = [read_labels(model, items, labels, Reading(batch=batch)).nats.numpy() for batch in (1, 64)]
+            backwards = read_labels(model, items[::-1], labels, Reading()).nats.numpy()[::-1]
         assert nats[0] == pytest.approx(nats[1], abs=20 * REORDERED)
         assert backwards == pytest.approx(nats[1], abs=20 * REORDERED)
 

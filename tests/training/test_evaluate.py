@@ -15,7 +15,7 @@ from elicitable.errors import InputError
 from elicitable.models.layout import Layout
 from elicitable.models.model import Model
 from elicitable.training.batches import IGNORED, encode
-from elicitable.training.evaluate import Reading, answers, evaluate, label_nats
+from elicitable.training.evaluate import Reading, answers, evaluate, read_labels
 from elicitable.values import Item
 
 Build = Callable[..., Model]
@@ -79,9 +79,9 @@ def test_label_likelihood_is_the_sum_over_the_labels_tokens(
     ids = {text: model.ids(text).flatten().tolist() for text in (*prompts, *labels)}
     by_hand = np.array([[answer_nats(model, start + ids[i.prompt], ids[k]) for k in labels] for i in items])
     with torch.no_grad():
-        nats, lengths = label_nats(model, items, labels, Reading())
-    assert nats.numpy() == pytest.approx(by_hand, abs=SUMS)
-    assert lengths.tolist() == [[len(label) for label in labels]] * len(items)
+        costs = read_labels(model, items, labels, Reading())
+    assert costs.nats.numpy() == pytest.approx(by_hand, abs=SUMS)
+    assert [own.tokens for own in costs.lengths] == [tuple(len(label) for label in labels)] * len(items)
     score = evaluate(model, items, labels, Reading(batch=2))
     truth = [labels.index(item.target) for item in items]
     assert list(score.correct) == (by_hand.argmin(1) == truth).astype(int).tolist()

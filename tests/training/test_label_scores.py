@@ -20,9 +20,9 @@ from elicitable.models.model import Model
 from elicitable.models.prefixes import stack_rows
 from elicitable.training import label_scores
 from elicitable.training.batches import encode
-from elicitable.training.evaluate import Reading, answer_logits, label_nats, token_losses
+from elicitable.training.evaluate import Reading, answer_logits, read_labels, token_losses
 from elicitable.training.label_scores import label_costs
-from elicitable.training.label_trie import ROOT, LabelIds, Trie, first_steps, part, tries
+from elicitable.training.label_trie import ROOT, LabelIds, Trie, part
 from elicitable.values import Item, PrefixKV
 
 Build = Callable[..., Model]
@@ -135,19 +135,23 @@ def test_a_context_of_its_own_for_every_item() -> None:
             assert (found[item] - all_plain(model, [CONTENTS[item]])[0]).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize(("logits", "nodes", "tokens"), [(64, 256, 1), (64 * 3, 2, 8), (64 * 7, 5, 20)])
-def test_memory_bounds_change_no_number(monkeypatch: pytest.MonkeyPatch, logits: int, nodes: int, tokens: int) -> None:
+@pytest.mark.parametrize(
+    ("logits", "nodes", "tokens", "kept"), [(64, 256, 1, 4096), (64 * 3, 2, 8, 9), (64 * 7, 5, 20, 1)]
+)
+def test_memory_bounds_change_no_number(
+    monkeypatch: pytest.MonkeyPatch, logits: int, nodes: int, tokens: int, kept: int
+) -> None:
     model = model_of("gemma2")
     whole = label_costs(model, CONTENTS, [behind()] * 5)
     monkeypatch.setattr(label_scores, "LOGITS", logits)
     monkeypatch.setattr(label_scores, "NODES", nodes)
     monkeypatch.setattr(label_scores, "CONTENT_TOKENS", tokens)
+    monkeypatch.setattr(label_scores, "NODE_TOKENS", kept)
     largest = []
     seen = model.hf.register_forward_hook(lambda m, a, out: largest.append(out.logits.shape[0] * out.logits.shape[1]))
     assert (label_costs(model, CONTENTS, [behind()] * 5) - whole).abs().max() < 1e-10
     seen.remove()
-    deepest = max(len(label) for label in LABELS) - 1
-    assert max(largest) <= max(logits // 64, deepest, len(CONTENTS))
+    assert max(largest) <= max(logits // 64, len(CONTENTS))
 
 
 def test_one_pass_reads_the_contents_and_one_more_all_labels_whatever_their_number() -> None:
@@ -176,28 +180,20 @@ def test_labels_that_depend_on_the_item_and_a_token_that_spans_the_border() -> N
     assert found[1].tolist() == pytest.approx([plain(model, CONTENTS[0], label) for label in LABELS[:3]], abs=1e-10)
 
 
-def test_the_tries_together_have_every_label_and_no_last_token() -> None:
-    for most in (1, 2, 3, 5, 100):
-        paths: dict[int, list[int]] = {k: [] for k in range(len(LABELS))}
-        for step in first_steps(behind()):
-            paths[step.label].append(step.token)
-        for trie in tries(behind(), most):
-            assert len(trie) <= max(most, 5)
-            assert all(parent < node for node, parent in enumerate(trie.parents))
-            for step in trie.steps:
-                assert above(trie, step.node) == paths[step.label]
-                paths[step.label].append(step.token)
-        assert [tuple(path) for path in paths.values()] == LABELS
-    assert [len(trie) for trie in tries(behind(), 100)] == [10]
-    assert list(tries(behind([(3,), (4,)]), 9)) == []
-
-
-def above(trie: Trie, node: int) -> list[int]:
-    found: list[int] = []
-    while node != ROOT:
-        found.insert(0, trie.tokens[node])
-        node = trie.parents[node]
-    return found
+def test_a_trie_has_every_label_and_no_last_token() -> None:
+    trie = Trie(behind())
+    assert len(trie) == 10
+    assert [[*trie.tokens[path].tolist(), label[-1]] for path, label in zip(trie.paths, LABELS, strict=True)] == [
+        list(label) for label in LABELS
+    ]
+    paths: dict[int, list[int]] = {k: [] for k in range(len(LABELS))}
+    for node in (ROOT, *range(len(trie))):
+        steps = trie.steps(np.array([node]))
+        for label, token in zip(steps.labels.tolist(), steps.tokens.tolist(), strict=True):
+            assert len(paths[label]) == (0 if node == ROOT else trie.depths[node] + 1)
+            paths[label].append(token)
+    assert [tuple(path) for path in paths.values()] == LABELS
+    assert len(Trie(behind([(3,), (4,)]))) == 0
 
 
 @pytest.mark.parametrize(
@@ -206,7 +202,6 @@ def above(trie: Trie, node: int) -> list[int]:
         ([[1], []], [behind()] * 2, "nothing stands before the labels"),
         ([[1]], [[LabelIds(())]], "no tokens of its own"),
         ([[1]], [[LabelIds((3, 4), 2)]], "no tokens of its own"),
-        ([[1], [2]], [behind([(1,)]), behind([(1,), (2,)])], "2 labels and another 1"),
     ],
 )
 def test_labels_that_cannot_be_scored_are_refused(
@@ -235,11 +230,11 @@ def test_a_long_prompt_is_cut_as_its_longest_label_needs_it(letters_model: Build
     model = letters_model(has_start=True)
     labels = (" yes", " no", " yes or no", " not")
     items = [Item("abcdefghijklmnop", " no"), Item("abc", " no"), Item("ponmlkjihgfedcbaponmlk", " no")]
-    nats, lengths = label_nats(model, items, labels, Reading(max_tokens=16))
-    assert lengths.tolist() == [[4, 3, 10, 4]] * 3
+    costs = read_labels(model, items, labels, Reading(max_tokens=16))
+    assert [own.tokens for own in costs.lengths] == [(4, 3, 10, 4)] * 3
     kept = ["lmnop", "abc", "onmlk"]  # 16 without the start and the longest label
     for k, label in enumerate(labels):
         batch = encode(model, [Item(prompt, label) for prompt in kept])
         with torch.no_grad():
             losses = token_losses(answer_logits(model, batch), batch.targets).sum(-1)
-        assert np.allclose(nats[:, k], losses, atol=1e-10)
+        assert np.allclose(costs.nats[:, k], losses, atol=1e-10)

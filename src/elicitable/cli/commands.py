@@ -12,6 +12,7 @@ from elicitable import __version__
 from elicitable.cli.check import check
 from elicitable.cli.compile import compile_command
 from elicitable.cli.construct.commands import CONSTRUCTIONS
+from elicitable.cli.export import export
 from elicitable.cli.inspect import inspect
 from elicitable.cli.lists import methods, models, scores, tasks
 from elicitable.cli.options import spread
@@ -29,6 +30,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     tune,
     check,
     predict,
+    export,
     inspect,
     prune,
     compile_command,

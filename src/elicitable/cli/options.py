@@ -33,6 +33,17 @@ Resumed = Annotated[Path | None, typer.Option("--out", help="output folder; the 
 Json = Annotated[
     bool, typer.Option("--json", help="print one JSON object on standard output, progress on standard error")
 ]
+TestItems = Annotated[int | None, typer.Option("--test-items", help="how many items of the test split")]
+ScoreName = Annotated[
+    str | None,
+    typer.Option("--score", help="what counts: see `elicitable scores`; my_score.py:function is code that is run"),
+]
+Rule = Annotated[
+    str,
+    typer.Option(
+        "--rule", help="how labels are decided between: auto (the best on validation), sum, prior-corrected, …"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 
 
@@ -117,6 +128,15 @@ class TaskOptions(_Read):  # type: ignore[misc, valid-type]
         typed = {field.name: getattr(self, field.name) for field in fields(_Read)}
         known = {name: value for name, value in typed.items() if value not in (None, False, [])}
         return {name: _pairs(name, value) if isinstance(value, list) else value for name, value in known.items()}
+
+    def typed(self) -> list[str]:
+        """The options as they are typed on a command line."""
+        found: list[str] = []
+        for name, value in self.given().items():
+            flag = f"--{name.replace('_', '-')}"
+            values = [f"{old}={new}" for old, new in value.items()] if isinstance(value, dict) else [value]
+            found += [part for one in values for part in ([flag] if one is True else [flag, str(one)])]
+        return found
 
 
 def _pairs(name: str, typed: list[str]) -> dict[str, str]:

@@ -62,7 +62,7 @@ def predict(
     from elicitable.deploy.predict import predictor
     from elicitable.tasks.incoming import incoming
 
-    name, own = _own(method)
+    name, own = own_method(method)
     found = predictor(run, name, model=model, device=device, methods=own, any_base=any_base, max_answer=max_answer)
     if column is not None:
         found.record = _reading(found.record, column)
@@ -100,7 +100,7 @@ def _summary(count: int, broken: int, quiet: bool) -> None:
         raise typer.Exit(1)
 
 
-def _own(method: str | None) -> tuple[str | None, tuple[Method, ...]]:
+def own_method(method: str | None) -> tuple[str | None, tuple[Method, ...]]:
     """Return the name of what was kept, and the method of a person's own that made it."""
     from elicitable.methods.catalog import method_named
     from elicitable.own_code import is_own_code

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from elicitable.cli.options import Budget, Json, LayoutOptions, ModelOptions, Quiet, Resumed, Seed, TaskOptions
+from elicitable.cli.options import (
+    Budget,
+    Json,
+    LayoutOptions,
+    ModelOptions,
+    Quiet,
+    Resumed,
+    Rule,
+    ScoreName,
+    Seed,
+    TaskOptions,
+    TestItems,
+)
 from elicitable.cli.output import default_folder, output, print_json, progress_console, say
 from elicitable.cli.verdict import told_back
 
@@ -20,7 +32,7 @@ def tune(
         str,
         typer.Option(
             "--method",
-            help="a trained method (`elicitable methods`), peft:TYPE (peft:ia3), or my_method.py:MyMethod (runs code)",
+            help="a trained method (see `elicitable methods`), peft:TYPE (peft:ia3), my_method.py:MyMethod runs code",
         ),
     ],
     budget: Budget = None,
@@ -29,6 +41,9 @@ def tune(
     steps: Annotated[int | None, typer.Option(help="at most so many steps")] = None,
     init: Annotated[str | None, typer.Option(help="random, vocabulary, text or sink")] = None,
     init_text: Annotated[str | None, typer.Option(help="the text of --init text")] = None,
+    test_items: TestItems = None,
+    score: ScoreName = None,
+    rule: Rule = "auto",
     seed: Seed = 0,
     out: Resumed = None,
     as_json: Json = False,
@@ -53,6 +68,9 @@ def tune(
             steps=steps,
             init=init,
             text=init_text,
+            test_items=test_items,
+            score=score,
+            rule=rule,
             seed=seed,
             **how.given(),
             out=folder,
@@ -67,8 +85,8 @@ def tune(
 def _summary(record: dict[str, Any], folder: Path) -> str:
     failed = [one for one in record.get("checks", ()) if one["status"] == "fail"]
     warned = "".join(f"\nnot sound: {one['name']}: {one['found']}. {one['advice']}" for one in failed)
+    scored = f"{record['score']} {record['mean']:.3f} [{record['low']:.3f}, {record['high']:.3f}]"
     return (
-        f"{record['method']} on {record['task']}: {record['mean']:.3f} [{record['low']:.3f}, {record['high']:.3f}] on "
-        f"{record['items']:,} test items; {record['numbers_trained']:,} numbers trained at "
-        f"{record['learning_rate']:g}.\nadapter: {folder}{warned}"
+        f"{record['method']} on {record['task']}: {scored} on {record['items']:,} test items; "
+        f"{record['numbers_trained']:,} numbers trained at {record['learning_rate']:g}.\nadapter: {folder}{warned}"
     )

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from elicitable import cli
-from elicitable.cli.options import Budget, Json, LayoutOptions, ModelOptions, Quiet, Resumed, Seed, TaskOptions, seconds
+from elicitable.cli.options import (
+    Budget,
+    Json,
+    LayoutOptions,
+    ModelOptions,
+    Quiet,
+    Resumed,
+    Rule,
+    ScoreName,
+    Seed,
+    TaskOptions,
+    TestItems,
+    seconds,
+)
 from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, write_json
 
 if TYPE_CHECKING:
@@ -18,6 +31,7 @@ if TYPE_CHECKING:
 
     from elicitable.tasks.base import Task
     from elicitable.tasks.reading import Summary
+    from elicitable.values import Verdict
 
 
 def verdict(
@@ -35,14 +49,9 @@ def verdict(
     margin: Annotated[float, typer.Option(help="how much worse still counts as good enough (0.02 is 2 points)")] = 0.02,
     time_limit: Annotated[str | None, typer.Option(help="for everything, e.g. 90s, 30m, 2h; spread evenly")] = None,
     steps: Annotated[int | None, typer.Option(help="at most so many steps a run")] = None,
-    test_items: Annotated[int | None, typer.Option(help="how many items of the test split")] = None,
-    score: Annotated[
-        str | None,
-        typer.Option(help="what counts: see `elicitable scores`; my_score.py:function is code that is run"),
-    ] = None,
-    rule: Annotated[
-        str, typer.Option(help="how labels are decided between: auto (the best on validation), sum, prior-corrected, …")
-    ] = "auto",
+    test_items: TestItems = None,
+    score: ScoreName = None,
+    rule: Rule = "auto",
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="a text for the prompt arm to try")] = None,
     keep: Annotated[
         list[str] | None, typer.Option("--keep", help="keep this method's result beside the winner's (may be repeated)")
@@ -52,6 +61,13 @@ def verdict(
     ] = None,
     search_passes: Annotated[
         int | None, typer.Option(help="items that a method which is chosen may read in its search (4,096 for texts)")
+    ] = None,
+    price_in: Annotated[
+        float | None, typer.Option(help="what a million tokens read cost, for the deployment card")
+    ] = None,
+    price_out: Annotated[float | None, typer.Option(help="what a million tokens written cost")] = None,
+    price_hour: Annotated[
+        float | None, typer.Option(help="what an hour of training costs, for the break-even against a prompt")
     ] = None,
     seed: Seed = 0,
     out: Resumed = None,
@@ -64,13 +80,15 @@ def verdict(
     console = progress_console()
     from elicitable.race import contest
     from elicitable.report.classes import classes_section
+    from elicitable.report.deployment import Prices, commands, deployment_section
     from elicitable.report.html import write_report
     from elicitable.report.microscope import microscope_section
     from elicitable.report.progress import LiveReporter
     from elicitable.report.reading import reading_section
-    from elicitable.report.table import print_verdict
+    from elicitable.report.table import print_next, print_verdict
     from elicitable.report.verdict_json import verdict_to_json
 
+    prices = Prices(price_in, price_out, price_hour)
     wanted = asked.read()
     summary = told_back(wanted, None if quiet else console)
     if not quiet:
@@ -104,6 +122,8 @@ def verdict(
     sections = [reading_section(summary)]
     if answer.classes is not None:
         sections.append(classes_section(answer.classes, answer.answer))
+    if answer.card is not None:
+        sections.append(deployment_section(answer.card, prices, tune_commands(answer, about, asked)))
     if answer.inspection:
         sections.append(microscope_section(answer.inspection))
     report = write_report(answer, folder / "report.html", sections)
@@ -111,6 +131,17 @@ def verdict(
         print_json(verdict_to_json(answer))
     else:
         print_verdict(answer, result_console(), report)
+        if answer.card is not None:
+            print_next(commands(answer.card), result_console())
+
+
+def tune_commands(answer: Verdict, about: ModelOptions, asked: TaskOptions) -> tuple[str, ...]:
+    """Return the command that trains the card's arm alone, where it was trained."""
+    arm = next((arm for arm in answer.arms if answer.card and arm.method == answer.card.method), None)
+    if arm is None or arm.learning_rate is None:
+        return ()
+    line = ["elicitable", "tune", "--model", about.model, "--task", asked.task, *asked.typed(), "--method", arm.method]
+    return (shlex.join([*line, "--learning-rate", f"{arm.learning_rate:g}"]),)
 
 
 def told_back(task: Task, console: Console | None) -> Summary:

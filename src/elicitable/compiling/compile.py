@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from elicitable.compiling.distil import Distilling, distil
-from elicitable.compiling.fidelity import NOTHING, elsewhere_scores, forgetting, likeness, scores
+from elicitable.compiling.fidelity import NOTHING, Forgetting, elsewhere_scores, forgetting, likeness, scores
 from elicitable.compiling.matching import fit_short_prefix
 from elicitable.compiling.pairs import Pair, PairBatch, batches_of, pairs_of_items, pairs_of_texts, parts_of
 from elicitable.compiling.patch import Patch
 from elicitable.compiling.static import Fitting, fit_patch
-from elicitable.errors import InputError, UnknownNameError
+from elicitable.errors import InputError, UnknownNameError, UnsupportedModelError
 from elicitable.models.inject import prefix_of
 from elicitable.models.model import as_model
 from elicitable.models.prefixes import prefix_length, row_count
@@ -57,6 +57,7 @@ class Recipe:
         rate: its learning rate; by default that of the form.
         seconds: of distillation at most.
         ridges: what λ is chosen from, over the mean diagonal of H′ᵀH′.
+        asked: how often a token at which the model is asked counts in the closed form; any other counts once.
         batch: texts at once.
         control: also fit a patch to targets dealt to other tokens, which must do badly.
         seed: of everything that is drawn.
@@ -69,6 +70,7 @@ class Recipe:
     rate: float | None = None
     seconds: float | None = None
     ridges: tuple[float, ...] = RIDGES
+    asked: float = 1.0
     batch: int = 16
     control: bool = True
     seed: int = 0
@@ -80,6 +82,8 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+        if not 0 < self.asked < float("inf"):
+            raise InputError(f"asked must be a number above 0, got {self.asked!r}.")
         if not self.ridges or not all(0 < one < float("inf") for one in self.ridges):
             raise InputError(f"ridges must be numbers above 0, got {self.ridges!r}.")
 
@@ -106,7 +110,8 @@ def compile_context(
 
     Args:
         model: what :func:`elicitable.load` returns, or a transformers model.
-        context: a prompt, worked examples, a soft prompt, any prefix (an adaptation or a ``PrefixKV`` of one row).
+        context: a prompt, worked examples, a soft prompt, any prefix (an adaptation or a ``PrefixKV`` of one row); or
+            several, the first of which stands first.
         texts: unlabelled texts (or token ids) of the kind that will be asked about; or give ``task``.
         task: whose training prompts are the texts (no target is read), and whose test split is scored.
         texts_of_task: how many training prompts.
@@ -130,7 +135,8 @@ def compile_context(
         patch(rank=4, ridge=0.001)
     """
     how = Recipe(**_known(recipe))
-    job = _Job.of(as_model(model), context, texts, task, texts_of_task, max_tokens, how, told)
+    model, context = as_model(model), _one(as_model(model), context)
+    job = _Job.of(model, context, texts, task, texts_of_task, max_tokens, how, told)
     started = time.monotonic()
     adaptation, chosen = job.made()
     record = {"to": how.to, **chosen, "seconds": time.monotonic() - started} | job.measured(adaptation)
@@ -140,6 +146,24 @@ def compile_context(
     others = [task_from(one) for one in other_tasks]
     record["elsewhere"] = [elsewhere_scores(job.model, one, adaptation, test_items, how.seed) for one in others]
     return Compiled(adaptation, record)
+
+
+def _one(model: Model, context: Any) -> Any:
+    """Join several contexts, each of which sees the earlier ones, into their keys and values.
+
+    Raises:
+        InputError: one of several holds the first tokens of the texts, which then lack them.
+    """
+    import torch
+
+    if not isinstance(context, list | tuple):
+        return context
+    if len(context) == 1:
+        return context[0]
+    if any(hasattr(part, "held") and part.held() for part in context):
+        raise InputError("of several contexts none may be a text that the items are laid out behind; compile it alone.")
+    with torch.no_grad():
+        return prefix_of(model, list(context))
 
 
 def _known(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -207,6 +231,11 @@ class _Job:
 
     def _patched(self, sites: Sequence[Sites]) -> tuple[Patch, dict[str, Any]]:
         """The patch of that λ whose divergence is least on texts that it was not fitted to."""
+        downs = sum(block.down is not None for block in sites)
+        if not any(block.all() for block in sites):
+            raise UnsupportedModelError(
+                f"{type(self.model.hf).__name__}: no block has a projection that can be patched."
+            )
         tried: dict[float, tuple[float, Patch]] = {}
         for strength in self.how.ridges:
             self.told(f"solving for λ = {strength:g} …")
@@ -214,7 +243,7 @@ class _Job:
             tried[strength] = (likeness(self.model, self.prefix, patch, self.held).kl_nats, patch)
         best = min(tried, key=lambda strength: tried[strength][0])
         patch = tried[best][1]
-        chosen: dict[str, Any] = {"rank": self._rank, "ridge": best}
+        chosen: dict[str, Any] = {"rank": self._rank, "ridge": best, "down_projections": downs}
         chosen["ridges"] = {f"{strength:g}": nats for strength, (nats, _) in tried.items()}
         chosen["untrained"] = self._likeness(patch)
         if self.how.control:
@@ -228,7 +257,8 @@ class _Job:
         return self.how.rank if self.how.to == "lora" else None
 
     def _fitting(self, strength: float, shuffle: int | None = None) -> Fitting:
-        return Fitting(strength, self._rank, has_biases=self.how.to == "weights", shuffle=shuffle)
+        has_biases = self.how.to == "weights"
+        return Fitting(strength, self._rank, has_biases=has_biases, asked=self.how.asked, shuffle=shuffle)
 
     def _likeness(self, what: Adaptation) -> dict[str, float]:
         return asdict(likeness(self.model, self.prefix, what, self.reported))
@@ -243,9 +273,14 @@ class _Job:
             "numbers": sum(x.numel() for x in adaptation.parameters()),
             "compiled": self._likeness(adaptation),
             "neither": self._likeness(NOTHING),
-            "forgetting": asdict(forgetting(self.model, adaptation, size)),
-            "forgetting_context": asdict(forgetting(self.model, self.prefix, size)),
+            "blocks": self.model.anatomy.depth,
+            "forgetting": _plain(forgetting(self.model, adaptation, size)),
+            "forgetting_context": _plain(forgetting(self.model, self.prefix, size)),
         }
+
+
+def _plain(found: Forgetting | None) -> dict[str, Any] | None:
+    return None if found is None else asdict(found)
 
 
 def _items_of(task: Task | None, count: int, seed: int) -> list[Item]:

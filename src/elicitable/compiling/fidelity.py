@@ -12,7 +12,6 @@ from torch import Tensor
 
 from elicitable.compiling.pairs import PairBatch, Side, bare, batches_of, pairs_of_texts
 from elicitable.diagnosis.intervals import gap
-from elicitable.errors import InputError
 from elicitable.methods.base import Adaptation
 from elicitable.models.inject import installed, prefix_of
 from elicitable.models.restoring import swapped
@@ -148,10 +147,13 @@ class Forgetting:
 
 
 @torch.no_grad()
-def forgetting(model: Model, what: Context, size: int) -> Forgetting:
-    """Measure what ``what`` costs on plain English, or on the toys' pretraining mix."""
+def forgetting(model: Model, what: Context, size: int) -> Forgetting | None:
+    """Measure what ``what`` costs on plain English, or on the toys' pretraining mix; None where neither can be read."""
+    others = _other_pairs(model)
+    if not others:
+        return None
     lost = off = count = 0.0
-    for batch in batches_of(model, _other_pairs(model), size):
+    for batch in batches_of(model, others, size):
         side, where = batch.read, batch.shared[:, :-1]
         tokens = batch.shared.shape[1]
         base, own = (last_logits(model, one, side, tokens)[:, :-1] for one in (NOTHING, what))
@@ -172,6 +174,5 @@ def _other_pairs(model: Model) -> list[Any]:
 
     name = "mixed" if model.name != "toy:ascending" else "ascending"
     ids = [(*item.prompt, *item.target) for item in task_from(name).held_out("validation", 128)]
-    if max(map(max, ids)) >= model.anatomy.vocab:
-        raise InputError(f"{model.name} has no tokenizer and is no toy: forgetting cannot be measured on it.")
-    return pairs_of_texts(model, NOTHING, ids)
+    is_read = max(map(max, ids)) < model.anatomy.vocab
+    return pairs_of_texts(model, NOTHING, ids) if is_read else []

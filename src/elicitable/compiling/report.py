@@ -47,7 +47,7 @@ def compiled_table(record: dict[str, Any]) -> str:
     lines = [f"{'':26}KL at answers   KL over texts   same first choice"]
     for name, found in rows:
         lines.append(f"{name:26}{found['kl_nats']:13.4f}{found['text_kl_nats']:16.4f}{found['agreement']:20.3f}")
-    lines += [_spent(record), *_scored(record), _forgotten(record)]
+    lines += [_spent(record), *_scored(record), *_forgotten(record), *_left_alone(record)]
     if "control" in record and record["control"]["kl_nats"] < 2 * record["compiled"]["kl_nats"]:
         lines.append(NO_WORSE)
     return "\n".join([*lines, SHORT_LIMITS if record["to"] == "short-prefix" else LIMITS])
@@ -79,9 +79,21 @@ def _scored(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _forgotten(record: dict[str, Any]) -> str:
+def _forgotten(record: dict[str, Any]) -> list[str]:
     own, context = record["forgetting"], record["forgetting_context"]
-    return (
+    if own is None:
+        return []
+    return [
         f"On other text: {own['lost_nats']:+.3f} nats a token against the model as it is "
         f"({context['lost_nats']:+.3f} with the context itself in front)."
-    )
+    ]
+
+
+def _left_alone(record: dict[str, Any]) -> list[str]:
+    blocks, down = record["blocks"], record.get("down_projections", record["blocks"])
+    if down == blocks:
+        return []
+    return [
+        f"Only {down} of {blocks} blocks have a down projection that every token goes through (the others choose among "
+        "experts), so the rest of the change is attention's alone."
+    ]

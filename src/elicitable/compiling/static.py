@@ -35,16 +35,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fitting:
-    """Say how a patch is fitted: ``strength`` is λ over the mean diagonal of H′ᵀH′; ``rank`` None is full rank.
+    """Say how a patch is fitted.
 
-    ``has_biases``: fit one where the module has a bias of its own. ``is_forced``: give every block the input that it
-    has behind the context, not that of the model patched so far (for comparison).
-    ``shuffle``: a seed by which the targets of a batch are dealt to other tokens, which is the control that must fail.
+    Attributes:
+        strength: λ over the mean diagonal of H′ᵀH′.
+        rank: of every change; None is full rank.
+        has_biases: fit a bias too where the module has one of its own.
+        asked: how often a token at which the model is asked counts; any other counts once.
+        is_forced: give every block the input that it has behind the context, not that of the model patched so far (for
+            comparison).
+        shuffle: a seed by which the targets of a batch are dealt to other tokens: the control that must fail.
     """
 
     strength: float
     rank: int | None = None
     has_biases: bool = False
+    asked: float = 1.0
     is_forced: bool = False
     shuffle: int | None = None
 
@@ -95,6 +101,10 @@ class _Both:
         rows, tokens = like.shape[:2]
         return x.reshape(rows, tokens, -1)[:, -self.batch.shared.shape[1] :][self.batch.shared]
 
+    def counts(self, asked: float) -> Tensor:
+        """Return how often each shared token counts, (token,)."""
+        return 1.0 + (asked - 1.0) * self.batch.asked[self.batch.shared].double()
+
 
 @dataclass(frozen=True, eq=False)
 class _Run:
@@ -133,7 +143,8 @@ def _fit_block(
         for nth, (one, with_context) in enumerate(zip(both, taught, strict=True)):
             with patch.weights(model):
                 without = _run(player, one.read_tape, layer, one.read, block)
-            moments.add(*_dealt(*_lacking(one, with_context, without, block, site), fitting.shuffle, (layer, nth)))
+            pair = _lacking(one, with_context, without, block, site)
+            moments.add(*_dealt(*pair, fitting.shuffle, (layer, nth)), one.counts(fitting.asked))
         has_bias = fitting.has_biases and site.module._parameters.get("bias") is not None
         patch.put(model, site, moments.ridge(fitting.strength, fitting.rank, has_bias))
     for one, with_context in zip(both, taught, strict=True):

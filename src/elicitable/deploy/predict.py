@@ -20,7 +20,7 @@ from elicitable.models.load import load
 from elicitable.models.rows import Row, rows_of
 from elicitable.training.batches import Reading
 from elicitable.training.calibration import probabilities
-from elicitable.training.evaluate import answer_limit, read_labels
+from elicitable.training.evaluate import answer_limit, answers, read_labels
 from elicitable.training.generate import generate
 from elicitable.training.loop import prepared
 from elicitable.values import Item
@@ -114,7 +114,8 @@ class Predictor:
         own = copy.copy(self.adaptation)
         own.fit(self.model, items)
         layout = own.layout or self.record.layout.layout()
-        reading = Reading(self.record.batch, self.record.max_tokens, layout, own.held())
+        asked = own.asked if own.asks_otherwise else None
+        reading = Reading(self.record.batch, self.record.max_tokens, layout, own.held(), asked, own.marker)
         with prepared(self.model, own) as refresh:
             refresh()
             if self.record.form.labels is None:
@@ -135,16 +136,20 @@ class Predictor:
 
     def _written(self, items: list[Item], reading: Reading) -> list[Prediction]:
         rows = self._rows(items, reading)
-        answers = generate(self.model, rows, reading.layout, self.most, reading.batch)
+        if reading.marker:
+            found = answers(self.model, items, None, reading)
+        else:
+            found = generate(self.model, rows, reading.layout, self.most, reading.batch)
         has_end = self.model.tokenizer is not None
         return [
             Prediction(answer.text.strip(), has_ended=answer.has_ended or not has_end, cut=row.cut)
-            for row, answer in zip(rows, answers, strict=True)
+            for row, answer in zip(rows, found, strict=True)
         ]
 
     def _rows(self, items: list[Item], reading: Reading) -> list[Row]:
         """Return the rows of ``items``, with room for the longest right answer behind each."""
         room, layout, held = room_in(self.model, reading.max_tokens), reading.layout, reading.held
+        items = list(reading.items(self.model, items))
         rows = rows_of(self.model, items, layout, held=held)
         if room is None or max(len(row.content) for row in rows) + self.record.longest_answer <= room:
             return rows

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
-from elicitable.diagnosis.intervals import wilson
+from elicitable.diagnosis.shares import wilson
 from elicitable.errors import InputError
 
 

@@ -4,20 +4,23 @@ Items are resampled once for all methods, because they all answered the same ite
 method. Items that belong together (the same text twice, sentences of one document) form a group and are drawn together,
 so that 51 rows of which 17 are distinct count as 17.
 
-A share of right answers has the percentile interval, widened to Wilson's. Any other score is biased and skewed in small
-samples, so its limits are BCa's (Efron, JASA 82, 1987), at levels widened by Student's t with one degree of freedom
-less than there are groups (Hesterberg, The American Statistician 69, 2015). That holds for scores and for their
-differences; ``benchmarks/coverage.py`` prints how often the truth lies inside.
+A share of right answers has Wilson's interval, a difference of two shares Tango's
+(:mod:`elicitable.diagnosis.shares`): where few items are wrong, or few pairs differ, a bootstrap is too sure of itself.
+Any other score is biased and skewed in small samples, so its limits are BCa's (Efron, JASA 82, 1987), at levels widened
+by Student's t with one degree of freedom less than there are groups (Hesterberg, The American Statistician 69, 2015).
+That holds for scores and for their differences; ``benchmarks/coverage.py`` prints how often the truth lies inside.
+
+The paper's tables rest on :func:`percentile_interval` and :func:`percentile_gap`, and keep them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
+from elicitable.diagnosis.shares import kish, share_gap, share_interval, tango, wilson
 from elicitable.errors import InputError
 from elicitable.rng import generator
 from elicitable.values import Scored
@@ -100,59 +103,73 @@ def point(arm: Arm) -> float:
 
 
 def interval(arm: Arm, seed: int, groups: Groups = ()) -> tuple[float, float]:
-    """Compute the 95 % interval for a score: bootstrap over items and seeds, widened to Wilson's.
+    """Compute the 95 % interval for a score: Wilson's for a share, else by a bootstrap over items and seeds.
 
-    A bootstrap of equal outcomes has no width at all; Wilson's score interval still knows that there are finitely many.
-    A share is always widened, any other score only where every replicate is the same, on the scale from its lowest to
-    its highest value. Groups count by their effective number: (Σ m)² / Σ m² for groups of m items where outcomes say
-    nothing about it, else that number of independent items which has the variance of the groups.
+    Groups count by their effective number. A bootstrap of equal outcomes has no width at all; Wilson's score interval,
+    on the scale from the score's lowest to its highest value, still knows that there are finitely many.
     """
     scores = by_seed(arm)
-    means = replicates({"arm": arm}, seed, groups=groups)["arm"]
-    centre, is_share = point(arm), all(scored.is_share for scored in scores)
-    if is_share and not groups:
-        low, high = _percentile(means)
-        return _widened(low, high, centre, scores[0], scores[0].items)
-    knife = _jackknife(scores, groups)
-    low, high = _accelerated(means, centre, knife)
-    variance = _variance(knife)
-    if high - low <= TIED:
-        return _widened(low, high, centre, scores[0], _kish(groups, scores[0].items))
-    if is_share and variance > 0:
-        return _widened(low, high, centre, scores[0], centre * (1 - centre) / variance)
-    return low, high
+    _places(groups, scores[0].items)
+    if all(scored.is_share for scored in scores):
+        return share_interval(_outcomes(scores), groups)
+    means, centre = replicates({"arm": arm}, seed, groups=groups)["arm"], point(arm)
+    low, high = _accelerated(means, centre, _jackknife(scores, groups))
+    return (low, high) if high - low > TIED else _on_scale(wilson, centre, scores[0], groups)
 
 
 def gap(best: Arm, other: Arm, seed: int, groups: Groups = ()) -> tuple[float, float, float]:
-    """Score, low and high of (best − other), in pairs over items, at 95 %."""
-    means = replicates({"best": best, "other": other}, seed, groups=groups)
-    difference, centre = means["best"] - means["other"], point(best) - point(other)
+    """Score, low and high of (best − other), in pairs over items, at 95 %: Tango's for shares, else by a bootstrap."""
     both = (by_seed(best), by_seed(other))
-    if not groups and all(scored.is_share for scores in both for scored in scores):
-        return centre, *_percentile(difference)
+    centre = point(best) - point(other)
+    _places(groups, both[0][0].items)
+    if all(scored.is_share for scores in both for scored in scores):
+        return centre, *share_gap(_outcomes(both[0]), _outcomes(both[1]), groups)
+    means = replicates({"best": best, "other": other}, seed, groups=groups)
     knife = _jackknife(both[0], groups) - _jackknife(both[1], groups)
-    return centre, *_accelerated(difference, centre, knife)
+    low, high = _accelerated(means["best"] - means["other"], centre, knife)
+    if high - low > TIED:
+        return centre, low, high
+    width = both[0][0].highest - both[0][0].lowest
+    low, high = (width * limit for limit in tango(0, 0, kish(groups, both[0][0].items)))
+    return centre, centre + low, centre + high
 
 
-def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
-    """Compute Wilson's 95 % score interval for a share of n independent trials.
-
-    >>> tuple(round(x, 3) for x in wilson(0.0, 100))
-    (0.0, 0.037)
-    """
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+def percentile_interval(outcomes: Outcomes, seed: int) -> tuple[float, float]:
+    """Compute the 95 % interval for a share by percentiles of the bootstrap, widened to Wilson's."""
+    low, high = _percentile(replicates({"arm": outcomes}, seed)["arm"])
+    wilson_low, wilson_high = wilson(point(outcomes), len(outcomes[0]))
+    return min(low, wilson_low), max(high, wilson_high)
 
 
-def _widened(low: float, high: float, centre: float, scored: Scored, n: float) -> tuple[float, float]:
-    """Return the interval joined with Wilson's for n independent trials, on the score's own scale."""
-    width = scored.highest - scored.lowest
-    wilson_low, wilson_high = wilson((centre - scored.lowest) / width, n)
-    return (
-        float(min(low, scored.lowest + width * wilson_low)),
-        float(max(high, scored.lowest + width * wilson_high)),
+def percentile_gap(best: Outcomes, other: Outcomes, seed: int) -> tuple[float, float, float]:
+    """Score, low and high of (best − other), in pairs over items, at 95 % by percentiles of the bootstrap."""
+    means = replicates({"best": best, "other": other}, seed)
+    return point(best) - point(other), *_percentile(means["best"] - means["other"])
+
+
+def _outcomes(scores: Sequence[Scored]) -> np.ndarray:
+    """Return (seed, item) the score of every item by itself."""
+    import numpy as np
+
+    return np.stack([scored.outcomes if isinstance(scored, Share) else _alone(scored) for scored in scores])
+
+
+def _alone(scored: Scored) -> np.ndarray:
+    import numpy as np
+
+    chunks = (np.arange(first, min(first + CHUNK, scored.items)) for first in range(0, scored.items, CHUNK))
+    return np.concatenate(
+        [scored.under((places[:, None] == np.arange(scored.items)).astype(float)) for places in chunks]
     )
+
+
+def _on_scale(
+    limits: Callable[[float, float], tuple[float, float]], centre: float, scored: Scored, groups: Groups
+) -> tuple[float, float]:
+    """Return ``limits`` for a share, as the score's own scale has it."""
+    width = scored.highest - scored.lowest
+    low, high = limits((centre - scored.lowest) / width, kish(groups, scored.items))
+    return scored.lowest + width * low, scored.lowest + width * high
 
 
 def _percentile(means: np.ndarray) -> tuple[float, float]:
@@ -205,16 +222,6 @@ def _all_but_one(places: np.ndarray, total: int) -> Iterator[np.ndarray]:
 
     for first in range(0, total, CHUNK):
         yield (places != np.arange(first, min(first + CHUNK, total))[:, None]).astype(float)
-
-
-def _variance(knife: np.ndarray) -> float:
-    """Return the jackknife's estimate of the score's variance: (G − 1)/G Σ (θ_g − mean θ)²."""
-    return float((len(knife) - 1) * knife.var())
-
-
-def _kish(groups: Groups, items: int) -> float:
-    """Return the effective number of groups, (Σ m)² / Σ m²: their number where all have the same size (Kish, 1965)."""
-    return items**2 / sum(size**2 for size in Counter(groups or range(items)).values())
 
 
 def _places(groups: Groups, items: int) -> tuple[int, ...]:

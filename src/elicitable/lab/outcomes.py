@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from elicitable.diagnosis.intervals import gap, interval
+from elicitable.diagnosis.intervals import percentile_gap, percentile_interval
 from elicitable.experiments.experiment import Adapt, Cell, Claim, Experiment, Figure
 from elicitable.lab.jobs import Job
 from elicitable.records.schema import to_plain
@@ -165,7 +165,7 @@ def _summary(runs: Chosen, cell: Cell) -> dict[str, Any] | None:
     if not values:
         return None
     outcomes = _outcomes(runs, cell.measurement)
-    low, high = interval(outcomes, seed=0) if outcomes else (None, None)
+    low, high = percentile_interval(outcomes, seed=0) if outcomes else (None, None)
     return _spread(values, low, high)
 
 
@@ -176,7 +176,7 @@ def _difference(ours: Chosen, cell: Cell, others: Chosen, minus: Cell) -> dict[s
         return None
     own, other = {seed: ours[seed] for seed in both}, {seed: others[seed] for seed in both}
     pairs = zip(_values(own, cell.measurement), _values(other, minus.measurement), strict=True)
-    _, low, high = gap(_outcomes(own, cell.measurement), _outcomes(other, minus.measurement), seed=0)
+    _, low, high = percentile_gap(_outcomes(own, cell.measurement), _outcomes(other, minus.measurement), seed=0)
     return _spread([a - b for a, b in pairs], low, high)
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from elicitable.diagnosis.distinct import distinct
-from elicitable.diagnosis.intervals import wilson
+from elicitable.diagnosis.shares import wilson
 from elicitable.errors import BudgetError, InputError, UnknownNameError
 from elicitable.lab.targets import TARGETS, drawn_targets
 from elicitable.models.capture import start_token

@@ -75,6 +75,10 @@ class Adaptation:
         """The token ids that the context stands for, which every text behind it begins with in ``layout``."""
         return ()
 
+    def embeddings(self, model: Model) -> Tensor | None:
+        """Return the input embeddings (token, d_model) that the context is the same as; None where there are none."""
+        return None
+
     def fit(self, model: Model, items: Sequence[Item]) -> None:
         """Make the context one that all ``items`` can stand behind; most can as they are."""
 

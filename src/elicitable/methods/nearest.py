@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 COUNTS = (4, 8, 2, 16, 1)
 POOL, FEW = 256, 32  # training texts to choose from, and for a first look
 LONGEST = 1_024  # tokens of an item's examples together
+KEPT = 4_096  # states of texts that were asked about, at most
 READ = 256  # tokens of a text that its state is made of
 
 
@@ -64,6 +65,8 @@ class Pool:
         return found
 
     def _of(self, model: Model, items: Sequence[Item]) -> Tensor:
+        if len(self._states) > KEPT:
+            self._states.clear()
         new = {item.prompt: item for item in items if item.prompt not in self._states}
         if new:
             rows = [_ids(model, item) for item in new.values()]

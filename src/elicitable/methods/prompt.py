@@ -71,6 +71,10 @@ class TokenContext(Adaptation):
         """The ids, where they are the beginning of a text."""
         return tuple(self.ids.flatten().tolist()) if self.layout else ()
 
+    def embeddings(self, model: Model) -> Tensor | None:
+        """The tokens' own embeddings."""
+        return model.embed(self.ids.to(model.device))[0] if self.ids.numel() else None
+
     def fit(self, model: Model, items: Sequence[Item]) -> None:
         """Keep those first tokens that are the same whichever of ``items`` follows."""
         if self.layout is not None:

@@ -116,15 +116,34 @@ class PrunedPrefix:
         """Build the pruned prefix again.
 
         Raises:
-            InputError: it was made for a model of other heads.
+            InputError: it was made for a model of other heads, or its parts do not fit one another.
         """
-        kept = [tuple(x.shape) for name, x in sorted(tensors.items()) if name.endswith(".kept")]
-        if [heads for heads, _ in kept] != [layer.kv_heads for layer in model.anatomy.layers]:
-            raise InputError(
-                f"{folder}: kept is (kv_head, prefix) per layer, found {kept}; it was made for another model."
-            )
+        _check(model, folder, tensors)
         own = {k: x.to(model.device, model.trainable_dtype) if x.is_floating_point() else x for k, x in tensors.items()}
         return PrunedPrefixContext.from_tensors(own, adapter=str(folder))
+
+
+def _check(model: Model, folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Compare every tensor's name, type and shape with those of the model and of what was kept."""
+    places = tensors.get("positions", torch.empty(0)).numel()
+    wanted: dict[str, tuple[tuple[int, ...], str]] = {"positions": ((places,), "whole"), "content_at": ((), "whole")}
+    for i, layer in enumerate(model.anatomy.layers):
+        kept = tensors.get(f"layers.{i}.kept", torch.empty(0)).bool()
+        pairs = int(kept.sum())
+        wanted[f"layers.{i}.kept"] = ((layer.kv_heads, places), "bool")
+        wanted[f"layers.{i}.keys"] = ((pairs, layer.d_head), "real")
+        wanted[f"layers.{i}.values"] = ((pairs, layer.d_value), "real")
+    found = {name: (tuple(x.shape), _kind(x)) for name, x in tensors.items()}
+    if found != wanted or int(tensors["content_at"]) < 0:
+        differing = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name)) or ["content_at"]
+        raise InputError(
+            f"{folder}: {', '.join(differing[:5])} do not fit {model.name} or one another; it was made for another "
+            "model, or is damaged."
+        )
+
+
+def _kind(tensor: Tensor) -> str:
+    return "bool" if tensor.dtype == torch.bool else "real" if tensor.is_floating_point() else "whole"
 
 
 def _unpacked(packed: Tensor, kept: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ SOFT_PROMPT: Final = Rung(
     "context",
     "A trained soft prompt elicits {task} from {model}; the weights can stay as they are.",
     (
-        "Keep the base model and load the soft prompt per task; one model can serve many of them.",
+        "Keep the base model and put the soft prompt before each request; one model can serve many tasks.",
         "Check first that your server accepts input embeddings: many do not.",
     ),
 )
@@ -56,7 +56,7 @@ PREFIX: Final = Rung(
     "context",
     "A trained prefix elicits {task} from {model}; the weights can stay as they are.",
     (
-        "Keep the base model and load the prefix per task; one batch can even mix tasks.",
+        "Keep the base model and put the prefix before each request; one batch can even mix tasks.",
         "Check first that your server can load a prefix: few can, and a prefix cannot be merged into the weights. "
         "If yours cannot, take the cheapest weight method of the race.",
     ),

@@ -33,6 +33,10 @@ class SoftPromptContext(Adaptation):
         """The embeddings run through the frozen model at batch 1."""
         return capture_embeddings(model, self.vectors[None], before, end)
 
+    def embeddings(self, model: Model) -> Tensor:
+        """The vectors themselves."""
+        return self.vectors.detach()
+
     def parameters(self) -> list[nn.Parameter]:
         """The embeddings."""
         return [self.vectors]

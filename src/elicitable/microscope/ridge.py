@@ -53,18 +53,20 @@ class Moments:
 
         self.gram, self.cross = zeros(inputs, inputs), zeros(inputs, outputs)
         self.input_sum, self.target_sum = zeros(inputs), zeros(outputs)
-        self.square, self.tokens = zeros(), 0
+        self.square, self.tokens = zeros(), 0.0
 
-    def add(self, inputs: Tensor, targets: Tensor) -> None:
-        """Take in tokens: ``inputs`` (token, inputs) and ``targets`` (token, outputs)."""
+    def add(self, inputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
+        """Take in tokens: ``inputs`` (token, inputs), ``targets`` (token, outputs), and how much each counts, or 1."""
         wide = torch.promote_types(inputs.dtype, torch.float32)
         x, t = inputs.to(wide), targets.to(wide)
-        self.gram += (x.T @ x).to(self.gram)
-        self.cross += (x.T @ t).to(self.gram)
-        self.input_sum += x.sum(dim=0).to(self.gram)
-        self.target_sum += t.sum(dim=0).to(self.gram)
-        self.square += t.to(self.gram).square().sum()
-        self.tokens += len(x)
+        counts = x.new_ones(len(x)) if weights is None else weights.to(x)
+        weighted, told = x * counts[:, None], t * counts[:, None]
+        self.gram += (x.T @ weighted).to(self.gram)
+        self.cross += (weighted.T @ t).to(self.gram)
+        self.input_sum += weighted.sum(dim=0).to(self.gram)
+        self.target_sum += told.sum(dim=0).to(self.gram)
+        self.square += (told.to(self.gram) * t.to(self.gram)).sum()
+        self.tokens += float(counts.double().sum())
 
     def ridge(self, strength: float, rank: int | None = None, has_bias: bool = False) -> Change:
         """Return the best change at λ = ``strength`` · mean diagonal of HᵀH; at ``strength`` 0 the one of least norm.

@@ -24,7 +24,7 @@ from transformers.masking_utils import sdpa_mask
 
 from elicitable.attention.operands import Operands
 from elicitable.errors import InputError, UnsupportedModelError
-from elicitable.models.speed.written_out import additive, is_short_training, written_out
+from elicitable.models.speed.written_out import additive, is_short_training, joined, written_out
 from elicitable.values import PrefixKV
 
 NAME = "elicitable"
@@ -303,8 +303,8 @@ def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
     key, value, mask = call.key, call.value, call.content_mask
     if call.prefix_key is not None and call.prefix_value is not None:
         mask = joint_mask(call, slot)
-        key = torch.cat([call.prefix_key, key], dim=2)
-        value = torch.cat([call.prefix_value, value], dim=2)
+        is_laid_out = call.query.shape[1] == key.shape[1] and is_short_training(call.query, call.prefix_key, key)
+        key, value = joined(call.prefix_key, key, is_laid_out), joined(call.prefix_value, value, is_laid_out)
     if call.softcap is not None or call.sink is not None or call.content_bias is not None:
         return _eager(call, key, value, mask, slot, dropout)
     groups = call.query.shape[1] // key.shape[1]

@@ -8,12 +8,13 @@ at once and returns the empty ones too.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import BaseQuantizedLayer, DynamicLayer, StaticLayer
 from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
 
@@ -49,6 +50,14 @@ def check_cache(cache: Any) -> None:
 
 def _is_exact(layer: Any) -> bool:
     return isinstance(layer, DynamicLayer | StaticLayer) and not isinstance(layer, BaseQuantizedLayer)
+
+
+def cache_of(config: Any, pairs: Iterable[tuple[Tensor, Tensor]]) -> Cache:
+    """Return an ordinary cache of keys and values (row, kv_head, token, d_head), a pair for every layer."""
+    cache = DynamicCache(config=config)
+    for layer, (key, value) in enumerate(pairs):
+        cache.update(key, value, layer)
+    return cache
 
 
 def with_replay(inputs: Any, key: Tensor, value: Tensor) -> Any:

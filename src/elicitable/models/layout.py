@@ -92,6 +92,12 @@ def written(model: Model, item: Item, layout: Layout, has_end: bool = True) -> W
     return Written(f"{before}{item.prompt}{item.target}{end}", answer, spans, end)
 
 
+def with_answer(model: Model, item: Item, layout: Layout, one: Written, target: str) -> Written:
+    """Return what :func:`written` gives where ``item`` has another ``target``, from ``one`` that it gave."""
+    text = one.text[: one.answer] + _answer(model, item, layout, target) + one.end
+    return Written(text, one.answer, one.spans, one.end)
+
+
 def end_of(model: Model, layout: Layout) -> str:
     """The text that ends an answer: a stop string or the template's end of turn; "" where neither does."""
     if layout.end is not None:
@@ -169,9 +175,16 @@ def layout_for(
 def _as_chat(model: Model, item: Item, layout: Layout, end: str) -> Written:
     messages = messages_of(item, layout)
     before = render(model.tokenizer, messages)
-    turn, answer = answer_turn(model.tokenizer), str(item.target)
-    answer = turn.lead + (answer.strip() if turn.strips or isinstance(item.prompt, str) else answer)
+    answer = _answer(model, item, layout, str(item.target))
     return Written(before + answer + end, len(before), _own_spans(model.tokenizer, item, layout, before), end)
+
+
+def _answer(model: Model, item: Item, layout: Layout, target: str) -> str:
+    """Return an answer as it stands in the row, without its end."""
+    if not layout.chat:
+        return target
+    turn = answer_turn(model.tokenizer)
+    return turn.lead + (target.strip() if turn.strips or isinstance(item.prompt, str) else target)
 
 
 def _own_spans(tokenizer: Any, item: Item, layout: Layout, before: str) -> tuple[tuple[int, int], ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from elicitable.errors import InputError
-from elicitable.models.layout import Layout, Written, before_content, end_id, start_ids, written
-from elicitable.models.tokens import Tokens, common_beginning, tokenize
+from elicitable.models.layout import Layout, Written, before_content, end_id, start_ids, with_answer, written
+from elicitable.models.tokens import Tokens, common_beginning, tails, tokenize
 from elicitable.values import Item
 
 if TYPE_CHECKING:
@@ -172,10 +172,7 @@ def _whole(text: Written, tokens: Tokens, start: list[int], end: int | None, hel
         raise InputError(f"the answer {text.text[text.answer :]!r} has no tokens; every item needs an answer.")
     ids = [*begin, *tokens.ids, *([] if end is None else [end])]
     if ids[: len(held)] != list(held) or at + moved < 0:
-        raise InputError(
-            f"{text.text[:40]!r} does not begin with the tokens of the context before it, because the tokenizer "
-            "joins characters across the border; shorten the context to what all texts begin with (its method fit)."
-        )
+        raise _not_behind(text.text)
     if at + moved == 0:
         raise InputError(
             f"nothing stands before the answer {text.text[text.answer :]!r} that the model could read: the prompt is "
@@ -184,6 +181,13 @@ def _whole(text: Written, tokens: Tokens, start: list[int], end: int | None, hel
     places = [place + moved for first, last in text.spans for place in tokens.inside(first, last)]
     whole = ids[len(held) :]
     return _Whole(whole, at + moved, [place for place in places if place >= 0], len(whole) - behind - moved)
+
+
+def _not_behind(text: str) -> InputError:
+    return InputError(
+        f"{text[:40]!r} does not begin with the tokens of the context before it, because the tokenizer joins "
+        "characters across the border; shorten the context to what all texts begin with (its method fit)."
+    )
 
 
 def without_double(start: list[int], ids: Sequence[int]) -> list[int]:
@@ -199,17 +203,39 @@ def _compared(
     model: Model, items: Sequence[Item], labels: Sequence[str], layout: Layout, held: Sequence[int], has_end: bool
 ) -> list[tuple[_Whole, LabelRow]]:
     """Each item's row with its first label, and what is common to its rows with all labels."""
-    asked = [replace(item, target=label, choices=()) for item in items for label in item.choices or labels]
-    rows = iter(_wholes(model, asked, layout, held, has_end))
+    asked = [replace(item, target=(item.choices or labels)[0], choices=()) for item in items]
+    texts = [written(model, item, layout, has_end) for item in asked]
+    firsts = tokenize(model, [text.text for text in texts])
+    start = start_ids(model, layout)
     found = []
-    for item in items:
-        own = list(islice(rows, len(item.choices or labels)))
-        common = min(common_beginning([one.ids for one in own]), *(one.at for one in own))
-        behind = [one.ids[common:] for one in own]
+    for item, text, first in zip(items, texts, firsts, strict=True):
+        whole = _whole(text, first, start, end_id(model, layout) if has_end else None, held)
+        others = [with_answer(model, item, layout, text, label) for label in (item.choices or labels)[1:]]
+        row = _behind(model, layout, [text, *others], first, whole, has_end)
         if not item.choices:
-            _refuse_alike(model, labels, behind)
-        found.append((own[0], LabelRow(own[0].ids[:common], behind, [one.at - common for one in own])))
+            _refuse_alike(model, labels, row.labels)
+        found.append((whole, row))
     return found
+
+
+def _behind(
+    model: Model, layout: Layout, texts: Sequence[Written], first: Tokens, whole: _Whole, has_end: bool
+) -> LabelRow:
+    """What is common to the rows of one item with all labels, of which ``first`` and ``whole`` are the first one's."""
+    place, ends = tails(model, first, [text.text for text in texts], texts[0].answer)
+    cut = len(first.text) - len(ends[0].text)
+    begin = whole.at - first.before(texts[0].answer)  # of a row's ids, those that are not the text's
+    end = end_id(model, layout) if has_end else None
+    rows = [[*one.ids, *([] if end is None else [end])] for one in ends]
+    at = [one.before(text.answer - cut) for text, one in zip(texts, ends, strict=True)]
+    for text, one, border in zip(texts, ends, at, strict=True):
+        if border == one.before(len(text.text) - len(text.end) - cut):
+            raise InputError(f"the answer {text.text[text.answer :]!r} has no tokens; every item needs an answer.")
+    common = min(common_beginning(rows), *at)
+    if begin + place + common < 0:
+        raise _not_behind(first.text)
+    given = [border - common for border in at]
+    return LabelRow(whole.ids[: begin + place + common], [row[common:] for row in rows], given)
 
 
 def _refuse_alike(model: Model, labels: Sequence[str], ids: Sequence[list[int]]) -> None:

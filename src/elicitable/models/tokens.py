@@ -11,6 +11,7 @@ tokens that both have in common from the beginning are those before the border.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,8 @@ from elicitable.errors import InputError
 if TYPE_CHECKING:
     from elicitable.models.model import Model
 
+BLANK = re.compile(r"(?<=\S) (?=\S)")  # between two words
+WORDS = 4  # that are read again with every label
 PROBE = "Ab 1,  c\n\nd é漢字 мир"
 
 
@@ -49,6 +52,34 @@ class Tokens:
         if self.spans is not None:
             start += next((n for n, (at, _) in enumerate(self.spans[start:]) if at >= first), len(self.ids) - start)
         return range(start, max(start, self.before(end)))
+
+
+def tails(model: Model, first: Tokens, texts: Sequence[str], border: int) -> tuple[int, list[Tokens]]:
+    """Return how many of ``first``'s tokens all ``texts`` begin with, and the tokens of the rest of each.
+
+    The texts are ``first.text`` up to character ``border`` and go on as they like. Tokenizers work word by word, so the
+    words before the last few are read once: up to a blank from which on the first and the last text give the same
+    tokens, whether the text before it is there or not. Where no blank does, and for tokenizers that do not say which
+    characters their tokens stand for, every text is read whole.
+    """
+    cut, place = _blank_before(first, border)
+    if place and len(texts) > 2:
+        ends = tokenize(model, [text[cut:] for text in texts])
+        last = tokenize(model, [texts[-1]])[0]
+        if first.ids[place:] == ends[0].ids and last.ids == [*first.ids[:place], *ends[-1].ids]:
+            return place, ends
+    return 0, tokenize(model, texts)
+
+
+def _blank_before(tokens: Tokens, border: int) -> tuple[int, int]:
+    """Return the character and the token at which the last :data:`WORDS` words before ``border`` begin, or zeros."""
+    if tokens.spans is None:
+        return 0, 0
+    starts = [found.start() for found in BLANK.finditer(tokens.text, 0, border)]
+    cut = starts[-WORDS] if len(starts) >= WORDS else 0
+    place = tokens.before(cut)
+    clean = place and tokens.spans[place][0] >= cut and tokens.spans[place - 1][1] <= cut
+    return (cut, place) if clean else (0, 0)
 
 
 def tokenize(model: Model, texts: Sequence[str]) -> list[Tokens]:

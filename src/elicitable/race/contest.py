@@ -152,8 +152,8 @@ def verdict(
     entries = run_rounds(race, sizes)
     race.warnings += cut_warning(entries)
     answer = _judge(race, [arm_result(race, entry) for entry in entries])
-    keep_winner(race, entries, answer, keep)
-    return replace(answer, inspection=_inside(race, entries, answer), classes=_classes(race, answer))
+    card = keep_winner(race, entries, answer, keep)
+    return replace(answer, inspection=_inside(race, entries, answer), classes=_classes(race, answer), card=card)
 
 
 def _classes(race: Race, answer: Verdict) -> ClassResults | None:
@@ -183,10 +183,10 @@ def _check(
             raise InputError(f"{name} must be a number, got {value!r}.")
     if not 0.0 < margin < 1.0:
         raise InputError(f"margin must be a share of items between 0 and 1 (2 points are 0.02), got {margin}.")
-    if time_limit is not None and not time_limit <= LONGEST_SECONDS:
-        raise BudgetError("a time limit must be at most a year; leave it out to train until nothing improves.")
     if time_limit is not None and not time_limit > 0:
         raise BudgetError(f"a time limit must be more than 0 seconds, got {time_limit:g}.")
+    if time_limit is not None and time_limit > LONGEST_SECONDS:
+        raise BudgetError("a time limit must be at most a year; leave it out to train until nothing improves.")
 
 
 def _sizes(race: Race, methods: Sequence[str | Method] | None) -> list[Sized]:

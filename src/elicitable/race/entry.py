@@ -43,6 +43,7 @@ class Race:
     proposer: str | None = None  # a model that proposes prompts in the place of the raced one
     search_passes: int | None = None  # that each method which is chosen may make
     layouts: tuple[Layout, ...] = (PLAIN,)  # how items are laid out: the first; the others are tried as well
+    asked_best: tuple[float, float, Layout] | None = None  # validation score, −loss and layout of the best chosen arm
     is_test_free: bool = True  # whether a race against the clock may cut the test items down
     quickest: int | None = None  # steps of the quickest arm that solved the task
     test_seconds: float = 0.0  # what the latest test took
@@ -54,6 +55,22 @@ class Race:
         asked = {"prompts": list(self.prompts), "proposer": self.proposer}
         own = {name: given for name, given in asked.items() if given and name in method.searched}
         return method.start(self.model) | own
+
+    @property
+    def layout(self) -> Layout:
+        """Return how trained arms read items: as did best for the arms that were chosen among layouts."""
+        return self.asked_best[2] if self.asked_best else self.layouts[0]
+
+    def learn(self, record: TrialRecord) -> None:
+        """Take note of the layout of an arm that was chosen on validation, where it is the best so far."""
+        if not record.is_ok or record.validation is None:
+            return
+        loss = record.validation_loss_nats
+        worth = (record.validation, float("-inf") if loss is None else -loss)
+        own = {name: value for name, value in record.setting.items() if name in ("start", "chat", "system")}
+        layout = next((one for one in self.layouts if one.setting() == own), None)
+        if layout is not None and (self.asked_best is None or worth > self.asked_best[:2]):
+            self.asked_best = (*worth, layout)
 
     def test(self) -> list[Item]:
         """Return the test items of this race."""

@@ -13,11 +13,12 @@ from elicitable.deploy.making import base_of, completed
 from elicitable.deploy.record import Form, Record, Result, Role
 from elicitable.errors import StoreError, UnknownNameError
 from elicitable.race.aside import clear_aside
+from elicitable.race.deploying import deployment_card
 from elicitable.race.inside import again
 from elicitable.records.store import identity
 from elicitable.training.decision_rules import RULES, DecisionRule
 from elicitable.training.loop import reading_of
-from elicitable.values import ArmResult, Verdict
+from elicitable.values import ArmResult, DeploymentCard, Verdict
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -35,18 +36,20 @@ def check_keep(keep: Sequence[str], known: Sequence[str]) -> None:
             raise UnknownNameError("method to keep", name, known, "It must take part in the race.")
 
 
-def keep_winner(race: Race, entries: Sequence[Entry], answer: Verdict, keep: Sequence[str] = ()) -> None:
+def keep_winner(
+    race: Race, entries: Sequence[Entry], answer: Verdict, keep: Sequence[str] = ()
+) -> DeploymentCard | None:
     """Write the winner to ``winner/`` and each of ``keep`` to ``kept/METHOD/`` in the folder of the race.
 
     Where the verdict names no arm, the best one is written and said to be just that. Nothing is written without a
-    folder, and nothing anew where the same trial was written before.
+    folder, and nothing anew where the same trial was written before. Returns what deploying the first of them takes.
 
     Raises:
         StoreError: the folder cannot be written to, or the weights of ``keep`` were not kept.
     """
-    folder = race.store.folder
+    folder, card = race.store.folder, None
     if folder is None:
-        return
+        return None
     arms = {arm.method: arm for arm in answer.arms if arm.status == "ok" and arm.mean is not None}
     judged = [arm for arm in arms.values() if not arm.is_control]
     best = arms.get(answer.answer) or max(judged, key=lambda arm: arm.mean or 0.0, default=None)
@@ -55,11 +58,13 @@ def keep_winner(race: Race, entries: Sequence[Entry], answer: Verdict, keep: Seq
     else:
         role: Role = "winner" if best.method == answer.answer else "best"
         _keep(race, _entry(entries, best), best, role, answer.label, folder / WINNER)
+        card = deployment_card(race, _entry(entries, best), best, answer.arms)
     for name in dict.fromkeys(keep):
         if name in arms and (best is None or name != best.method):
             place = folder / KEPT / folder_name(name)
             _keep(race, _entry(entries, arms[name]), arms[name], "kept", answer.label, place)
     clear_aside(race.store)
+    return card
 
 
 def _entry(entries: Sequence[Entry], arm: ArmResult) -> Entry:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.own_code import digest_of, is_own_code, load_own
@@ -22,9 +21,9 @@ from elicitable.records.trial import Outcomes
 from elicitable.scores.catalog import score_from
 from elicitable.scores.scorer import Scorer, floor
 from elicitable.tasks.base import groups_of
-from elicitable.training.decision_rules import RULES, DecisionRule, Lengths, candidates, choose
-from elicitable.training.evaluate import Reading, answers, evaluate, read_labels
-from elicitable.values import Item, Score
+from elicitable.training.decision_rules import BY_LENGTH, RULES, SUM, DecisionRule, candidates, choose
+from elicitable.training.evaluate import LabelCosts, Reading, answers, evaluate, read_labels, truth_of
+from elicitable.values import Budget, Item, Score
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -57,10 +56,10 @@ class Marking:
         """
         if rule != AUTO and rule not in RULES:
             raise UnknownNameError("decision rule", rule, (AUTO, *RULES))
-        if rule not in (AUTO, RULES[0]) and task.labels() == ():
+        if rule not in (AUTO, *BY_LENGTH) and task.labels() == ():
             raise InputError(
-                f"the items of {task.name} have choices of their own, which are compared by their log-likelihood as it "
-                f"is; a rule {rule!r} is for labels that all items share."
+                f"the items of {task.name} have choices of their own, and the rule {rule!r} takes a number per label "
+                f"from validation, which is for labels that all items share; give one of {', '.join(BY_LENGTH)}."
             )
         if model.tokenizer is None and score not in (None, "exact-match"):
             raise InputError(f"{model.name} has no tokenizer: its answers are digits, which exact match alone scores.")
@@ -77,7 +76,7 @@ class Marking:
     def mark(self, model: Model, task: Task, items: Sequence[Item], known: Sequence[Item], reading: Reading) -> Marked:
         """Mark the answers to ``items`` with whatever is in use; ``known`` are validation items, for the rule."""
         labels = task.labels()
-        if labels:
+        if labels is not None:
             return self._between_labels(model, task, items, known, reading, labels)
         score = evaluate(model, items, labels, reading)
         if model.tokenizer is None or self.scorer.name == "exact-match":
@@ -94,7 +93,7 @@ class Marking:
         labels = task.labels() or ()
         costs = read_labels(model, known, labels, reading)
         truth, value = self._valued(known, labels)
-        lengths = Lengths.of(labels, costs.lengths[0].tolist())
+        lengths = costs.lengths[0]
         if self.rule != AUTO:
             rule = next(one for one in candidates(costs.nats, truth, lengths) if one.name == self.rule)
             return value(truth, rule.decide(costs.nats))
@@ -125,31 +124,32 @@ class Marking:
         reading: Reading,
         labels: tuple[str, ...],
     ) -> Marked:
-        costs = read_labels(model, items, labels, reading)
-        rule = self._rule(model, task, known, reading, labels, costs.lengths[0].tolist())
-        found = torch.from_numpy(rule.decide(costs.nats))
-        written = tuple(labels[place].strip() for place in found.tolist())
-        raw = costs.score(items, labels, costs.nats.argmin(-1))
+        rule = self._rule(model, task, known or items[:1], reading, labels)
+        costs = read_labels(model, items, labels, reading, (rule, SUM))
+        found = costs.decide(rule)
+        texts = [item.choices or labels for item in items]
+        written = tuple(own[place].strip() for own, place in zip(texts, found.tolist(), strict=True))
+        raw = costs.score(items, labels, costs.decide(SUM))
         marked = self._marked(costs.score(items, labels, found), items, written)
         return replace(marked, rule=rule, raw=Outcomes.of_items(raw.correct))
 
     def _rule(
-        self,
-        model: Model,
-        task: Task,
-        known: Sequence[Item],
-        reading: Reading,
-        labels: tuple[str, ...],
-        tokens: Sequence[int],
+        self, model: Model, task: Task, known: Sequence[Item], reading: Reading, labels: tuple[str, ...]
     ) -> DecisionRule:
-        lengths = Lengths.of(labels, tokens)
-        if self.rule == RULES[0]:
-            return DecisionRule(RULES[0], (1.0,) * len(labels), (0.0,) * len(labels))
-        nats = read_labels(model, known, labels, reading).nats
+        """Return the rule that was asked for, or the best on ``known``; every label is read only where it must be."""
+        if self.rule in BY_LENGTH:
+            rule = DecisionRule(self.rule, (), ())
+            return (
+                rule.of_lengths(read_labels(model, known[:1], labels, reading, (SUM,)).lengths[0]) if labels else rule
+            )
+        costs = read_labels(model, known, labels, reading)
+        if not labels:
+            return self._best_by_length(costs, known)
         truth, value = self._valued(known, labels)
         if self.rule != AUTO:
-            return next(one for one in candidates(nats, truth, lengths) if one.name == self.rule)
-        return choose(nats, truth, lengths, groups=groups_of(task, "validation", len(known)), value=value).rule
+            return next(one for one in candidates(costs.nats, truth, costs.lengths[0]) if one.name == self.rule)
+        groups = groups_of(task, "validation", len(known))
+        return choose(costs.nats, truth, costs.lengths[0], groups=groups, value=value).rule
 
     def _valued(self, known: Sequence[Item], labels: tuple[str, ...]) -> tuple[Any, Callable[[Any, Any], float]]:
         """Return the places of the right labels, and what places that were answered are worth against them."""
@@ -158,7 +158,17 @@ class Marking:
         def value(right: Any, given: Any) -> float:
             return self.scorer.point([names[place] for place in right], [names[place] for place in given])
 
-        return np.array([labels.index(str(item.target)) for item in known]), value
+        return np.array(truth_of(known, labels)), value
+
+    def _best_by_length(self, costs: LabelCosts, known: Sequence[Item]) -> DecisionRule:
+        """Return the rule for items with choices of their own: the best on ``known``, of equals the simplest."""
+        targets = [text_of_target(item) for item in known]
+
+        def value(rule: DecisionRule) -> float:
+            places = costs.decide(rule).tolist()
+            return self.scorer.point(targets, [item.choices[k].strip() for item, k in zip(known, places, strict=True)])
+
+        return max((DecisionRule(name, (), ()) for name in BY_LENGTH), key=value)
 
     def _marked(self, score: Score, items: Sequence[Item], written: tuple[str, ...]) -> Marked:
         correct = score.correct
@@ -177,6 +187,10 @@ class Marked:
     written: tuple[str, ...] = ()
     rule: DecisionRule | None = None
     raw: Outcomes | None = None
+
+    def counted(self, budget: Budget) -> Budget:
+        """Return ``budget`` with the numbers that the rule took from validation: trained numbers like any others."""
+        return replace(budget, numbers_trained=budget.numbers_trained + self.rule.numbers) if self.rule else budget
 
 
 def text_of_target(item: Item) -> str:

@@ -78,6 +78,8 @@ def _choose(race: Race, entry: Entry, nth: int, arms: int, seed: int = 0) -> Non
         plan = replace(plan, seconds=max(0.1, 0.5 * timing.share))
     race.reporter.begin(entry.method.name, "choosing on validation", nth, arms)
     entry.records.append(_go(race, entry, plan, seed, race.pace.test_items))
+    if not seed:
+        race.learn(entry.records[0])
 
 
 def _first_round(race: Race, entry: Entry, nth: int, arms: int) -> None:
@@ -225,7 +227,7 @@ def _plan(race: Race, method: Method, rate: float) -> Plan:
         weight_decay=schedule.weight_decay if schedule else 0.0,
         patience_steps=pace.patience_steps,
         max_tokens=pace.max_tokens,
-        layout=race.layouts[0],
+        layout=race.layout,
         cooldown=0.4,
         perfect=2.0,  # 256 validation items all right by luck: every arm is brought down to the end
         finish=_FINISH,

@@ -31,7 +31,7 @@ from elicitable.training.evaluate import answers, evaluate
 from elicitable.training.generate import Answer, text_of
 from elicitable.training.loop import Plan, Progress, prepared, reading_of, train
 from elicitable.training.slopes import token_slopes
-from elicitable.values import Budget, Item, Message, Messages, Score, Text
+from elicitable.values import Item, Message, Messages, Score, Text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,6 +109,8 @@ def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress
         record, state = _execute(trial, model, task, progress)
     except ElicitableError as error:
         record = TrialRecord("skipped", str(error), Times(0.0))
+    except AssertionError:  # a promise of this package's own is broken, whatever the arm
+        raise
     except Exception as error:  # out of memory or disk too: the arm is lost, not the race
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         record = TrialRecord("failed", reason, Times(0.0), traceback=traceback.format_exc())
@@ -163,7 +165,8 @@ def _execute(
     else:
         adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
         record = record_of_fit(train(model, adaptation, task, trial.plan, trial.seed, progress=progress))
-    record = replace(record, setting=adaptation.setting, budget=adaptation.budget())
+    laid_out = trial.plan.layout.setting() if method.is_trained else {}
+    record = replace(record, setting=adaptation.setting | laid_out, budget=adaptation.budget())
     if record.is_ok and trial.test_items:
         started = time.monotonic()
         record = assess(record, trial, model, adaptation, task)
@@ -255,7 +258,7 @@ def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptati
     """Add to ``record`` what is measured once, at the end: the test split, side effects, prefix mass, a few answers."""
     assert trial.marking is not None
     items = task.held_out("test", trial.test_items)
-    known = task.held_out("validation", trial.plan.validation_items) if task.labels() else []
+    known = task.held_out("validation", trial.plan.validation_items) if task.labels() is not None else []
     adaptation.fit(model, [*items, *known])
     reading = reading_of(trial.plan, adaptation)
     with torch.no_grad(), prepared(model, adaptation) as refresh:
@@ -272,7 +275,7 @@ def assess(record: TrialRecord, trial: Trial, model: Model, adaptation: Adaptati
         answers=marked.written,
         rule=marked.rule.record() if marked.rule else {},
         raw=marked.raw,
-        budget=_with_rule(record.budget, marked),
+        budget=marked.counted(record.budget) if record.budget else None,
         test_loss_nats=_finite(score.loss_nats),
         cut_items=score.cut_items,
         cut_tokens=score.cut_tokens,
@@ -290,13 +293,6 @@ def _shown(model: Model, items: Sequence[Item], task: Task, reading: Reading, ma
     if task.labels() is not None:
         return list(marked.written[: len(items)])
     return [_said(model, answer) for answer in answers(model, items, None, reading)]
-
-
-def _with_rule(budget: Budget | None, marked: Marked) -> Budget | None:
-    """The numbers that a decision rule took from validation are trained numbers like any others."""
-    if budget is None or marked.rule is None:
-        return budget
-    return replace(budget, numbers_trained=budget.numbers_trained + marked.rule.numbers)
 
 
 def elsewhere_nats(model: Model) -> float:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import check_seal
 from elicitable.deploy.artefact import write_artefact
-from elicitable.diagnosis.intervals import interval
+from elicitable.diagnosis.intervals import interval, point
 from elicitable.errors import InputError, StoreError, TrainingDivergedError
 from elicitable.methods.base import Method
 from elicitable.methods.budget import default_budget
@@ -31,6 +31,7 @@ from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import load
 from elicitable.race.check import check
 from elicitable.race.keeping import tuned_record
+from elicitable.race.marking import AUTO, Marking
 from elicitable.race.pace import Pace, check_count, pace_for
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
@@ -40,10 +41,9 @@ from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.store import Record, Store, identity
 from elicitable.records.trial import TrialRecord, keep_trial, kept_trial, record_of_fit
-from elicitable.tasks.base import identity_of, stops_of
+from elicitable.tasks.base import groups_of, identity_of, stops_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.checkpoint import Checkpoint
-from elicitable.training.evaluate import evaluate
 from elicitable.training.loop import Plan, prepared, reading_of, train
 from elicitable.untrusted import read_object
 
@@ -82,6 +82,8 @@ def tune(
     stop: str | None = None,
     max_tokens: int | None = None,
     truncate: str = "left",
+    score: Any = None,
+    rule: str = AUTO,
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
     **task_options: Any,
@@ -94,13 +96,15 @@ def tune(
         budget: numbers trained at most (default 12·layers·d_model); or ``size``: virtual tokens, or the rank.
         learning_rate: of the run; default the best of the method's own range after a short run each.
         chat, system, stop, max_tokens, truncate: how items are read, as for :func:`elicitable.verdict`.
+        score, rule: what the test split is scored by, and how labels are decided between, as for
+            :func:`elicitable.verdict`; the record has the plain likelihood's accuracy beside it.
         init, text: where a context starts (see :mod:`elicitable.methods.initial`).
         out: the adapter folder; nothing is written when None. The same arguments resume there: runs of the sweep that
             are finished are not run again, the long run goes on from its checkpoint, and once the adapter is there
             its record is returned. The result is the same, bit for bit, as without an interruption.
 
     Raises:
-        InputError: an argument is not as expected, or the method is not trained.
+        InputError: an argument is not as expected, the method is not trained, or the score does not fit the task.
         StoreError: ``out`` cannot be written to, or holds an adapter that other arguments made.
         TrainingDivergedError: the loss became not-a-number at every learning rate.
 
@@ -128,6 +132,7 @@ def tune(
         rates=recipe.schedule.learning_rates if learning_rate is None else (learning_rate,),  # type: ignore[union-attr]
         pace=pace_for(model, steps, test_items, max_tokens),
         layout=layout,
+        marking=Marking.of(model, task, score, rule),
         seed=seed,
         options=options,
         store=store,
@@ -168,6 +173,7 @@ class Tuning:
     rates: Sequence[float]
     pace: Pace
     layout: Layout
+    marking: Marking
     seed: int
     options: dict[str, Any] = field(default_factory=dict)
     store: Store = field(default_factory=lambda: Store(None))
@@ -200,7 +206,13 @@ class Tuning:
             "options": self.options,
             "model": self.model.fingerprint,
             "task": identity_of(self.task),
+            **self._scored(),
         }
+
+    def _scored(self) -> Record:
+        """What the identity holds of the scoring: nothing where answers are free and matched exactly."""
+        is_plain = self.task.labels() is None and self.marking.scorer.name == "exact-match"
+        return {} if is_plain else {"marking": self.marking.setting()}
 
     def _finished(self) -> Record | None:
         """The record of the adapter in the folder; None where there is none.
@@ -287,7 +299,9 @@ class Tuning:
     def _spec_of(self, plan: Plan) -> dict[str, Any]:
         """Identity of one run: what can change it, which the rates of the other runs cannot."""
         whole = self.spec()
-        return {name: whole[name] for name in whole if name not in ("learning_rates", "pace")} | {"tune": asdict(plan)}
+        return {name: whole[name] for name in whole if name not in ("learning_rates", "pace", "marking")} | {
+            "tune": asdict(plan)
+        }
 
     def _plan(self, rate: float) -> Plan:
         pace, schedule = self.pace, self.recipe.schedule
@@ -308,14 +322,20 @@ class Tuning:
         import torch
 
         items = self.task.held_out("test", self.pace.test_items)
+        known = self.task.held_out("validation", self.pace.validation_items) if self.task.labels() is not None else []
         reading = reading_of(self._plan(self.rates[0]), adaptation)
         with torch.no_grad(), prepared(self.model, adaptation) as refresh:
             refresh()
-            score = evaluate(self.model, items, self.task.labels(), reading)
-        low, high = interval((score.correct,), self.seed)
-        budget = adaptation.budget()
+            marked = self.marking.mark(self.model, self.task, items, known, reading)
+        score = marked.score
+        outcome = self.marking.outcome((score.correct,), (marked.written,), items)
+        low, high = interval(outcome, self.seed, groups_of(self.task, "test", len(items)))
+        budget = marked.counted(adaptation.budget())
         return {
-            "mean": score.mean,
+            "mean": point(outcome),
+            "score": self.marking.scorer.name,
+            "rule": marked.rule.record() if marked.rule else {},
+            "raw_mean": marked.raw.share if marked.raw else None,
             "low": low,
             "high": high,
             "items": len(score.correct),
@@ -393,5 +413,5 @@ def _other(record: Record, spec: dict[str, Any]) -> str:
         for name in differing
         if name in ("method", "size", "learning_rates", "seed", "options")
     ]
-    others = [name for name in differing if name in ("pace", "layout", "model", "task")]
+    others = [name for name in differing if name in ("pace", "layout", "marking", "model", "task")]
     return f"the adapter of other arguments ({'; '.join([*shown, *(f'another {name}' for name in others)])})"

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.table import Table
 
+from elicitable.cache import replacing_file
 from elicitable.errors import InputError
-from elicitable.report.html import Section
+from elicitable.report.html import ADVICE, Section
 from elicitable.report.notation import drawn, visible
 from elicitable.report.shareability import shared_part, shared_summary
 from elicitable.report.verdict_json import plain_json
@@ -143,12 +144,11 @@ def attention_heatmaps(found: Inspection) -> Figure:
 def write_figures(found: Inspection, folder: str | os.PathLike[str], suffix: str = "svg") -> list[Path]:
     """Write every figure there is to ``folder`` as ``mass-map.svg`` and so on; the paths."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, draw in _figures(found):
         paths.append(folder / f"{name}.{suffix}")
-        with _reproducible():
-            draw(found).savefig(paths[-1], metadata=None if suffix == "png" else {"Date": None})
+        with _reproducible(), replacing_file(paths[-1], ADVICE) as partial:
+            draw(found).savefig(partial, format=suffix, metadata=None if suffix == "png" else {"Date": None})
     return paths
 
 

@@ -83,6 +83,13 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
         console.print(Text(f"Report: {plain(str(report))}"), soft_wrap=True)
 
 
+def print_next(commands: Iterable[str], console: Console) -> None:
+    """Print the commands to type next, each on one unbroken line, so that it can be copied."""
+    console.print(Text("Next", style="bold"))
+    for command in commands:
+        console.print(Text(f"  {plain(command)}"), soft_wrap=True)
+
+
 def warnings_of(verdict: Verdict) -> tuple[str, ...]:
     """Return the warnings that the race left in ``provenance["warnings"]``: one text or a list of them."""
     found = verdict.provenance.get("warnings", ())

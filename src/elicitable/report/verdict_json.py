@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar, cast, get_args
 
 from elicitable.errors import StoreError
-from elicitable.values import ArmResult, Budget, CurvePoint, Effort, Group, Rung, Verdict
+from elicitable.values import ArmResult, Budget, CurvePoint, DeploymentCard, Effort, Group, Rung, Verdict
 
 T = TypeVar("T")
 Read = Callable[[Any, str], T]
@@ -36,6 +36,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "arms": [_arm_to_json(arm) for arm in verdict.arms],
         "provenance": plain_json(verdict.provenance),
         "items": plain_json(verdict.items),
+        "card": None if verdict.card is None else plain_json(asdict(verdict.card)),
     }
 
 
@@ -62,6 +63,7 @@ def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
         arms=fields.take("arms", _many(_arm_from_json)),
         provenance=fields.take("provenance", _mapping),
         items=fields.take("items", _many(_pair)),
+        card=fields.take("card", _optional(_card_from_json)),
     )
     fields.finish()
     return verdict
@@ -189,6 +191,30 @@ def _effort_from_json(record: Any, where: str) -> Effort:
 
 def _origins(value: Any, place: str) -> dict[str, tuple[float, ...]]:
     return {name: _many(_number)(pair, f"{place}.{name}") for name, pair in _mapping(value, place).items()}
+
+
+def _card_from_json(record: Any, where: str) -> DeploymentCard:
+    fields = _Fields(record, where)
+    card = DeploymentCard(
+        method=fields.take("method", _text),
+        run=fields.take("run", _text),
+        forms=fields.take("forms", _many(_text)),
+        row_tokens=fields.take("row_tokens", _number),
+        answer_tokens=fields.take("answer_tokens", _number),
+        context_tokens=fields.take("context_tokens", _count),
+        keys_per_layer=fields.take("keys_per_layer", _count),
+        training_seconds=fields.take("training_seconds", _number),
+        rival=fields.take("rival", _text),
+        rival_tokens=fields.take("rival_tokens", _count),
+        rival_mean=fields.take("rival_mean", _optional(_number)),
+        plain_seconds=fields.take("plain_seconds", _number),
+        with_seconds=fields.take("with_seconds", _number),
+        overhead=fields.take("overhead", _many(_number)),
+        requests_timed=fields.take("requests_timed", _count),
+        device=fields.take("device", _text),
+    )
+    fields.finish()
+    return card
 
 
 def _rung_from_json(record: Any, where: str) -> Rung:

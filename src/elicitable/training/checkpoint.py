@@ -74,11 +74,12 @@ class Checkpoint:
 
         try:
             shapes_of(self.path)
+        except InputError as error:
+            raise StoreError(f"{error}; move it away to start the trial again.") from error
+        try:
             with safe_open(self.path, framework="pt") as file:
                 head = parse_json((file.metadata() or {}).get("run", "{}"), is_finite=False)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except InputError as error:
-            raise StoreError(f"{error}; move it away to start the trial again.") from error
         except (OSError, ValueError, SafetensorError) as error:
             raise self.refused(str(error)) from error
         return (head if isinstance(head, dict) else {}), tensors

@@ -33,7 +33,10 @@ Value = Callable[[Labels, Labels], float]
 
 @dataclass(frozen=True, slots=True)
 class DecisionRule:
-    """Answer argmin_k nats_k / d_k − b_k, with ``divisors`` d and ``offsets`` b, one per label."""
+    """Answer argmin_k nats_k / d_k − b_k, with ``divisors`` d and ``offsets`` b, one per label.
+
+    Where items bring their own choices, both are empty, and :meth:`of_lengths` gives an item's own.
+    """
 
     name: str
     divisors: tuple[float, ...]
@@ -60,6 +63,14 @@ class DecisionRule:
         """Decide (item,) labels, one per item; the first of those that are equally good."""
         answers: Labels = self.costs(nats).argmin(axis=1)
         return answers
+
+    def of_lengths(self, lengths: Lengths) -> DecisionRule:
+        """Return the rule for labels of these ``lengths``, where it has none yet.
+
+        >>> DecisionRule("per byte", (), ()).of_lengths(Lengths.of(("no", "naïve"), (1, 2))).divisors
+        (2.0, 6.0)
+        """
+        return self if self.divisors else by_length(self.name, lengths)
 
     def record(self) -> dict[str, Any]:
         """Return the rule as plain JSON values; :meth:`of_record` reads it back, bit for bit."""
@@ -98,6 +109,18 @@ class Lengths:
         return cls(tuple(tokens), tuple(map(len, bare)), tuple(len(text.encode()) for text in bare))
 
 
+def by_length(name: str, lengths: Lengths) -> DecisionRule:
+    """Return a rule of :data:`BY_LENGTH`, which takes no numbers from validation."""
+    count = len(lengths.tokens)
+    divisors = {
+        "sum": (1,) * count,
+        "per token": lengths.tokens,
+        "per character": lengths.characters,
+        "per byte": lengths.bytes,
+    }
+    return DecisionRule(name, tuple(map(float, divisors[name])), (0.0,) * count)
+
+
 @dataclass(frozen=True, slots=True)
 class ChosenRule:
     """Hold the rule that did best on validation, and what each did there, cross-validated."""
@@ -115,19 +138,10 @@ def candidates(nats: Any, truth: Any, lengths: Lengths) -> tuple[DecisionRule, .
         lengths: of the labels.
     """
     matrix, right = _checked(nats, truth)
-    count = matrix.shape[1]
-    ones, zeros = (1.0,) * count, (0.0,) * count
-    return (
-        DecisionRule("sum", ones, zeros),
-        DecisionRule("per token", tuple(map(float, lengths.tokens)), zeros),
-        DecisionRule("per character", tuple(map(float, lengths.characters)), zeros),
-        DecisionRule("per byte", tuple(map(float, lengths.bytes)), zeros),
-        prior_corrected(matrix),
-        fitted(matrix, right),
-    )
+    return (*(by_length(name, lengths) for name in BY_LENGTH), prior_corrected(matrix), fitted(matrix, right))
 
 
-def decide_by_length(nats: Any, lengths: Sequence[Sequence[int]]) -> Labels:
+def decide_by_length(nats: Any, lengths: Sequence[Sequence[float]]) -> Labels:
     """(item,) argmin_k nats_ik / lengths_ik, for items that bring their own choices, the first of equals.
 
     ``lengths[i]`` are those of item i's choices. What stands behind them in a row of ``nats`` is no choice.
@@ -216,7 +230,9 @@ def choose(
     return ChosenRule(rules[best], estimates)
 
 
-RULES = ("sum", "per token", "per character", "per byte", "prior-corrected", "fitted")
+BY_LENGTH = ("sum", "per token", "per character", "per byte")
+RULES = (*BY_LENGTH, "prior-corrected", "fitted")
+SUM = DecisionRule("sum", (), ())
 
 
 def _folds(items: int, groups: Sequence[Any] | None) -> Labels:

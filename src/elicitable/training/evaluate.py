@@ -13,16 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from elicitable.models.inject import installed, room_in
-from elicitable.models.rows import LabelRow, Row, label_rows, rows_of
+from elicitable.models.rows import Row, label_rows, rows_of
 from elicitable.models.speed.precision import autocast
 from elicitable.models.speed.read import reading_last
 from elicitable.training.batches import IGNORED, Batch, Reading, groups, padded
+from elicitable.training.decision_rules import SUM, DecisionRule, Lengths, decide_by_length
 from elicitable.training.generate import Answer, Stop, generate, text_of
 from elicitable.training.label_scores import label_costs
+from elicitable.training.label_search import Wanted
 from elicitable.training.label_trie import LabelIds
 from elicitable.values import Item, Score
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 LEAST = 32  # tokens that an answer may have at least before it is said not to end
 
-__all__ = ["Reading", "answer_logits", "answers", "evaluate", "label_nats", "token_losses"]
+__all__ = ["Reading", "answer_logits", "answers", "evaluate", "read_labels", "token_losses"]
 
 
 def answer_logits(model: Model, batch: Batch, offset: int = 0) -> Tensor:
@@ -127,72 +130,84 @@ def _is_spelt_otherwise(model: Model, row: Row, hits: Tensor, best: Tensor, read
 
 
 def _by_label(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> Score:
-    found = read_labels(model, items, labels, reading)
-    return found.score(items, labels, found.nats.argmin(-1))
+    found = read_labels(model, items, labels, reading, (SUM,))
+    return found.score(items, labels, found.decide(SUM))
 
 
 @dataclass(frozen=True, eq=False)
 class LabelCosts:
     """What every label costs behind every item.
 
-    ``nats`` (item, label) are −log p(label | prompt) in float64, ``lengths`` (item, label) the labels' tokens, and
+    ``nats`` (item, label) are −log p(label | prompt) in float64, ``lengths`` how long each item's labels are, and
     ``cut_of_each`` the tokens that each text has lost: 0 where it was not too long.
     """
 
     nats: Tensor
-    lengths: Tensor
+    lengths: tuple[Lengths, ...]
     cut_of_each: tuple[int, ...]
+
+    def decide(self, rule: DecisionRule) -> Tensor:
+        """Return (item,) the place of the label that ``rule`` answers with, the first of those that are equal."""
+        if rule.divisors:
+            return torch.from_numpy(rule.decide(self.nats))
+        divisors = [rule.of_lengths(own).divisors for own in self.lengths]
+        return torch.from_numpy(decide_by_length(self.nats, divisors))
 
     def score(self, items: Sequence[Item], labels: tuple[str, ...], answered: Tensor) -> Score:
         """Score the places of the labels that were ``answered``, (item,); the loss is that of the right labels."""
-        truth = torch.tensor([(item.choices or labels).index(str(item.target)) for item in items])
-        nats, tokens = (table.gather(1, truth[:, None]) for table in (self.nats, self.lengths))
+        truth = torch.tensor(truth_of(items, labels))
+        nats = self.nats.gather(1, truth[:, None])
+        tokens = sum(own.tokens[place] for own, place in zip(self.lengths, truth.tolist(), strict=True))
         correct = tuple((answered == truth).long().tolist())
         cut = [lost for lost in self.cut_of_each if lost]
-        return Score(correct, float(nats.sum()) / max(1, int(tokens.sum())), len(cut), sum(cut))
+        return Score(correct, float(nats.sum()) / max(1, tokens), len(cut), sum(cut))
+
+
+def truth_of(items: Sequence[Item], labels: tuple[str, ...]) -> list[int]:
+    """Return the place of each item's target among its choices, or among ``labels``."""
+    return [(item.choices or labels).index(str(item.target)) for item in items]
 
 
 @torch.no_grad()
-def read_labels(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> LabelCosts:
-    """Read every content once and every label behind it (:func:`label_nats`), and say what was cut."""
-    rows = _label_rows(model, items, labels, reading)
-    nats, lengths = _costs(model, rows)
+def read_labels(
+    model: Model,
+    items: Sequence[Item],
+    labels: tuple[str, ...],
+    reading: Reading,
+    rules: Sequence[DecisionRule] | None = None,
+) -> LabelCosts:
+    """Read every content once, and behind it every label, or with ``rules`` those that their answers hang on.
+
+    A content that is too long is cut as its longest label needs it, and is the same for all labels. Items that bring
+    their own choices are asked for those; where they have fewer than others, the rest of their row costs infinitely
+    much. With ``rules`` so does a label that neither is the target nor can be the answer of any of them.
+    """
+    limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
+    rows = label_rows(model, items, labels, reading.layout, held=reading.held, limit=limit)
+    behind = [[LabelIds(tuple(ids), given) for ids, given in zip(row.labels, row.given, strict=True)] for row in rows]
+    lengths = tuple(_lengths(item.choices or labels, own) for item, own in zip(items, behind, strict=True))
+    wanted = None if rules is None else _wanted(rules, lengths, truth_of(items, labels))
+    with autocast(model):
+        nats = label_costs(model, [row.content for row in rows], behind, wanted)
     return LabelCosts(nats, lengths, tuple(row.cut for row in rows))
 
 
-@torch.no_grad()
-def label_nats(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> tuple[Tensor, Tensor]:
-    """(item, label) −log p(label | prompt) in nats, float64, and (item, label) each label's length in tokens.
-
-    Every content is read once, whatever the number of labels and their length (:func:`label_costs`); one that is too
-    long is cut as the longest label needs it, and is the same for all labels. Items that bring their own choices are
-    asked for those; where they have fewer than others, the rest of their row costs infinitely much.
-    """
-    return _costs(model, _label_rows(model, items, labels, reading))
+def _lengths(labels: Sequence[str], behind: Sequence[LabelIds]) -> Lengths:
+    return Lengths.of(labels, [len(one.ids) - one.given for one in behind])
 
 
-def _costs(model: Model, rows: Sequence[LabelRow]) -> tuple[Tensor, Tensor]:
-    behind = [[LabelIds(tuple(ids), given) for ids, given in zip(row.labels, row.given, strict=True)] for row in rows]
-    most = max(map(len, behind))
-    nats = torch.full((len(rows), most), torch.inf, dtype=torch.float64)
-    lengths = torch.ones(len(rows), most, dtype=torch.long)
-    for count in {len(own) for own in behind}:
-        part = [place for place, own in enumerate(behind) if len(own) == count]
-        with autocast(model):
-            costs = label_costs(model, [rows[place].content for place in part], [behind[place] for place in part])
-        nats[part, :count] = costs
-        lengths[part, :count] = torch.tensor([[len(one.ids) - one.given for one in behind[place]] for place in part])
-    return nats, lengths
+def _wanted(rules: Sequence[DecisionRule], lengths: Sequence[Lengths], truth: Sequence[int]) -> list[Wanted]:
+    found = []
+    for own, place in zip(lengths, truth, strict=True):
+        terms = [rule.of_lengths(own) for rule in rules]
+        divisors, offsets = ([getattr(rule, name) for rule in terms] for name in ("divisors", "offsets"))
+        found.append(Wanted(np.array(divisors), np.array(offsets), (place,)))
+    return found
 
 
 def _rows(model: Model, items: Sequence[Item], reading: Reading) -> list[Row]:
     limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
     return rows_of(model, items, reading.layout, held=reading.held, limit=limit)
-
-
-def _label_rows(model: Model, items: Sequence[Item], labels: Sequence[str], reading: Reading) -> list[LabelRow]:
-    limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
-    return label_rows(model, items, labels, reading.layout, held=reading.held, limit=limit)
 
 
 def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> list[Answer]:
@@ -203,8 +218,7 @@ def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None,
     as the item's own.
     """
     if labels is not None:
-        nats, _ = label_nats(model, items, labels, reading)
-        best = nats.argmin(-1).tolist()
+        best = read_labels(model, items, labels, reading, (SUM,)).decide(SUM).tolist()
         return [Answer((item.choices or labels)[place], (), True) for item, place in zip(items, best, strict=True)]
     rows = _rows(model, items, reading)
     if reading.marker:

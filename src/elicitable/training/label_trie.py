@@ -7,15 +7,17 @@ nodes above it, and itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from elicitable.errors import InputError
 
-ROOT = -1
+ROOT = -1  # the content's last token, as a node
+Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,79 +33,81 @@ class LabelIds:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """Record that ``node`` predicts ``token``, which is one of the counted tokens of ``label``."""
+class Steps:
+    """Hold which ``labels`` count a ``tokens`` that each of ``nodes`` predicts; (step,) each, by depth."""
 
-    label: int
-    node: int
-    token: int
+    nodes: Numbers
+    labels: Numbers
+    tokens: Numbers
 
 
-@dataclass(frozen=True, slots=True)
 class Trie:
-    """Hold inner nodes of some labels, parents before children, and the steps that they predict.
+    """Hold the inner nodes of an item's labels, numbered so that parents come before children.
 
-    ``tokens[i]`` is the token of node i, ``parents[i]`` the node above it (:data:`ROOT` for the content's last token),
-    ``depths[i]`` how many nodes are above it.
+    ``tokens[n]`` is the token of node n, ``depths[n]`` how many nodes are above it, and ``paths[k]`` are the inner
+    nodes of label k from the top.
+
+    >>> trie = Trie([LabelIds((5, 6, 7)), LabelIds((4,)), LabelIds((5, 8, 9))])
+    >>> trie.tokens.tolist(), trie.depths.tolist(), [path.tolist() for path in trie.paths]
+    ([5, 6, 8], [0, 1, 1], [[0, 1], [], [0, 2]])
     """
 
-    tokens: tuple[int, ...]
-    parents: tuple[int, ...]
-    depths: tuple[int, ...]
-    steps: tuple[Step, ...]
+    def __init__(self, labels: Sequence[LabelIds]) -> None:
+        self.labels = tuple(labels)
+        inner = sorted({label.ids[:length] for label in labels for length in range(1, len(label.ids))})
+        number = {node: place for place, node in enumerate(inner)}
+        self.tokens: Numbers = np.array([node[-1] for node in inner], dtype=np.int64)
+        self.depths: Numbers = np.array([len(node) - 1 for node in inner], dtype=np.int64)
+        self.paths: list[Numbers] = [
+            np.array([number[label.ids[:length]] for length in range(1, len(label.ids))], dtype=np.int64)
+            for label in labels
+        ]
+        self._lines = [[number[node[:length]] for length in range(1, len(node) + 1)] for node in inner]
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def seen(self) -> Tensor:
-        """Return (node, node) bool: each node sees the nodes above it and itself.
+    def steps(self, nodes: Numbers) -> Steps:
+        """Return what ``nodes`` predict of the labels that count it; :data:`ROOT` is the content's last token."""
+        found = [self._steps[node] for node in nodes.tolist()]
+        if not found:
+            return _NONE
+        return Steps(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
-        >>> next(tries([LabelIds((5, 6, 7)), LabelIds((5, 8, 9))], 9)).seen().int().tolist()
+    def seen(self, nodes: Numbers, places: Numbers) -> NDArray[np.bool_]:
+        """Return (node, place) bool: each of ``nodes`` sees those above it and itself, whose place is ``places[n]``.
+
+        >>> Trie([LabelIds((5, 6, 7)), LabelIds((5, 8, 9))]).seen(np.arange(3), np.arange(3)).astype(int).tolist()
         [[1, 0, 0], [1, 1, 0], [1, 0, 1]]
         """
-        seen = torch.eye(len(self), dtype=torch.bool)
-        for node, parent in enumerate(self.parents):
-            if parent != ROOT:
-                seen[node] |= seen[parent]
+        seen = np.zeros((len(nodes), int(places.max(initial=-1)) + 1), dtype=np.bool_)
+        for row, node in enumerate(nodes.tolist()):
+            seen[row, places[self._lines[node]]] = True
         return seen
 
+    def unrun(self, places: Numbers) -> Numbers:
+        """Return (label,) how many of its inner nodes have no place yet (−1)."""
+        counts: Numbers = (np.append(places, 0)[self._table] < 0).sum(axis=1)
+        return counts
 
-def tries(labels: Sequence[LabelIds], most: int) -> Iterator[Trie]:
-    """Build tries of at most ``most`` nodes that have every step behind the root of every label, together, once.
+    @cached_property
+    def _table(self) -> Numbers:
+        table = np.full((len(self.paths), max(map(len, self.paths), default=0)), ROOT, dtype=np.int64)
+        for row, path in zip(table, self.paths, strict=True):
+            row[: len(path)] = path
+        return table
 
-    Neighbours in the order of their tokens share a trie; what two tries' labels both begin with is in both. A label
-    of more than ``most`` inner nodes has a trie of its own. The first tokens of all labels are :func:`first_steps`.
-
-    >>> [trie.tokens for trie in tries([LabelIds((5, 6, 7)), LabelIds((4,)), LabelIds((5, 8, 9))], 2)]
-    [(5, 6), (5, 8)]
-    """
-    nodes: dict[tuple[int, ...], int] = {}
-    steps: list[Step] = []
-    for label in sorted(range(len(labels)), key=lambda k: labels[k].ids):
-        ids, given = labels[label].ids, labels[label].given
-        inner = [ids[:length] for length in range(1, len(ids))]
-        if nodes and len(nodes) + sum(node not in nodes for node in inner) > most:
-            yield _trie(nodes, steps)
-            nodes, steps = {}, []
-        for node in inner:
-            nodes.setdefault(node, len(nodes))
-        steps += [Step(label, nodes[ids[:i]], ids[i]) for i in range(max(1, given), len(ids))]
-    if nodes:
-        yield _trie(nodes, steps)
+    @cached_property
+    def _steps(self) -> dict[int, tuple[Numbers, Numbers, Numbers]]:
+        found: dict[int, list[tuple[int, int, int]]] = {node: [] for node in range(ROOT, len(self))}
+        for k, (label, path) in enumerate(zip(self.labels, self.paths, strict=True)):
+            for node, token in list(zip((ROOT, *path.tolist()), label.ids, strict=True))[label.given :]:
+                found[node].append((node, k, token))
+        tables = {node: np.array(rows, dtype=np.int64).reshape(-1, 3) for node, rows in found.items()}
+        return {node: (table[:, 0], table[:, 1], table[:, 2]) for node, table in tables.items()}
 
 
-def _trie(nodes: dict[tuple[int, ...], int], steps: list[Step]) -> Trie:
-    return Trie(
-        tokens=tuple(node[-1] for node in nodes),
-        parents=tuple(nodes.get(node[:-1], ROOT) for node in nodes),
-        depths=tuple(len(node) - 1 for node in nodes),
-        steps=tuple(steps),
-    )
-
-
-def first_steps(labels: Sequence[LabelIds]) -> list[Step]:
-    """Say what the content's last token predicts: the first token of every label that counts it."""
-    return [Step(k, ROOT, label.ids[0]) for k, label in enumerate(labels) if label.given == 0]
+_NONE = Steps(*(np.zeros(0, dtype=np.int64),) * 3)
 
 
 def part(rows: Sequence[Sequence[int]], borders: Sequence[int]) -> tuple[tuple[int, ...], tuple[LabelIds, ...]]:

@@ -142,6 +142,25 @@ def test_the_shipped_toys_too(counted: dict[str, int], name: str, layers: int) -
     assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
 
 
+@pytest.mark.parametrize("is_last", [True, False])
+def test_a_bias_is_added_last_only_where_the_bits_allow(
+    toy: Model, monkeypatch: pytest.MonkeyPatch, fast: bool, is_last: bool
+) -> None:
+    batch, adds_last = batch_of(16, 19, 10), frozen.bias_adds_last
+    asked: list[int] = []
+
+    def answer(rows: int, *shape: Any) -> bool:
+        asked.append(rows)
+        return is_last and adds_last(rows, *shape)
+
+    monkeypatch.setattr(frozen, "bias_adds_last", answer)
+    ours = one_step(toy, "kv-prefix", batch)
+    assert asked == ([] if fast and processor.packs(torch.bfloat16) else [16 * 19, 16 * 19, 16 * 10])
+    with plainly():
+        plain = one_step(toy, "kv-prefix", batch)
+    assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
+
+
 def test_at_an_offset_too(toy: Model) -> None:
     batch = batch_of(4, 11, 5)
     ours = one_step(toy, "kv-prefix", batch, offset=9)

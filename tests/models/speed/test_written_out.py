@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from elicitable.models.speed.written_out import additive, written_out
+from elicitable.models.speed.written_out import additive, joined, written_out
 
 SCALING = 0.3
 
@@ -73,3 +73,29 @@ def test_a_query_that_needs_no_gradient_gets_none() -> None:
     whole = torch.autograd.grad(ours(query, key, value, None).sum(), (key, value))
     assert torch.equal(d_key, whole[0])
     assert torch.equal(d_value, whole[1])
+
+
+@pytest.mark.parametrize(("dtype", "is_laid_out"), [(torch.float32, True), (torch.float64, False)])
+def test_a_prefix_is_joined_as_cat_joins_it(dtype: torch.dtype, is_laid_out: bool) -> None:
+    prefix, content = (torch.randn(2, 3, n, 4, dtype=dtype, requires_grad=True) for n in (5, 7))
+    found = joined(prefix, content)
+    assert torch.equal(found, torch.cat([prefix, content], dim=2))
+    assert found.transpose(2, 3).is_contiguous() == is_laid_out
+    assert joined(prefix, content, is_laid_out=False).is_contiguous()
+    weights = torch.randn_like(found)
+    (found * weights).sum().backward()
+    assert prefix.grad is not None
+    assert content.grad is not None
+    assert torch.equal(prefix.grad, weights[:, :, :5])
+    assert torch.equal(content.grad, weights[:, :, 5:])
+
+
+def test_keys_laid_out_for_the_products_change_no_number() -> None:
+    query, key, value = operands((16, 4, 19, 29, 64), torch.float32)
+    laid_out = [joined(x[:, :, :10], x[:, :, 10:]).detach().requires_grad_() for x in (key, value)]
+    found = []
+    for xs in ([query, key, value], [query, *laid_out]):
+        output = ours(*xs, None)
+        found.append([output, *torch.autograd.grad(output.square().sum(), xs)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.0, atol=1e-5)  # the same sums in another order

@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from elicitable.models.attend import attend
 from elicitable.models.model import Model
-from elicitable.models.speed.processor import packs, rows_stand_alone
+from elicitable.models.speed.processor import bias_adds_last, packs, rows_stand_alone
 from elicitable.models.speed.written_out import is_short, queries_stand_alone
 
 LARGEST = 1024  # inputs or outputs of a matrix
@@ -80,6 +80,10 @@ class Product:
     def __call__(self, x: Tensor, act: str = "none") -> Tensor:
         """(…, in) to (…, out) in ``dtype``; ``act`` is ``"none"`` or ``"relu"``."""
         rows = x.to(self.dtype).flatten(0, -2)
+        if act == "relu" and self.bias is not None and bias_adds_last(len(rows), tuple(self.weight.shape), self.dtype):
+            # addmm writes the bias everywhere before it multiplies: a pass over all that is written
+            found = torch._add_relu_(rows @ self.weight, self.bias)  # type: ignore[attr-defined]
+            return found.view(*x.shape[:-1], -1)
         found = rows @ self.weight if self.bias is None else torch.addmm(self.bias, rows, self.weight)
         return (found.relu_() if act == "relu" else found).view(*x.shape[:-1], -1)
 

@@ -88,6 +88,24 @@ def rows_stand_alone(counts: tuple[int, int], weight: tuple[int, int], dtype: to
     return all(bool((product == found[0][0]).all()) for product in found)
 
 
+@cache
+def bias_adds_last(rows: int, weight: tuple[int, int], dtype: torch.dtype) -> bool:
+    """Whether relu(x W + b) has the same bits when b is added after the product, and not before its sums.
+
+    ``addmm`` writes b everywhere first; a kernel that sums all inputs of an entry at once adds it to the sum all the
+    same. It is found by doing both on ``rows`` random rows; ``weight`` is (in, out).
+    """
+    drawn = torch.Generator().manual_seed(0)
+    x, matrix, bias = (
+        torch.randn(shape, generator=drawn).to(dtype) for shape in ((rows, weight[0]), weight, weight[1:])
+    )
+    try:
+        found = torch._add_relu_(x @ matrix, bias)  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # no such operation in this build
+        return False
+    return torch.equal(found, torch.addmm(bias, x, matrix).relu_())
+
+
 def _instructions() -> str:
     """The best kind by the instructions that are there, whether or not they may be used."""
     if _has("_is_amx_tile_supported"):

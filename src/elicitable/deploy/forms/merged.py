@@ -1,0 +1,69 @@
+"""A whole model with the change in its weights: a folder that transformers loads, which costs nothing more to run."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from elicitable.deploy.forms.form import Form, Winner
+from elicitable.models.load import load, save_model
+from elicitable.models.model import Model
+
+
+def _refusal(winner: Winner) -> str | None:
+    if winner.changes_weights():
+        return None
+    if not winner.adaptation.parameters() and winner.prefix() is None:
+        return "nothing is changed: the model as it is answers, so use the base model"
+    return "it stands before the content and changes no weight, so there is nothing to merge"
+
+
+@torch.no_grad()
+def merged(winner: Winner) -> Model:
+    """Return a copy of the base model with the change in its weights; the base model stays as it is."""
+    with winner.adaptation.weights(winner.model):
+        hf = copy.deepcopy(winner.model.hf)
+    for parent in list(hf.modules()):
+        for name, child in list(parent.named_children()):
+            if hasattr(child, "base_layer") and callable(getattr(child, "merge", None)):
+                setattr(parent, name, _plain(child))
+    for weight in hf.parameters():
+        weight.requires_grad_(False)
+    hf.to(winner.model.dtype)
+    hf.__dict__.pop("_elicitable_model", None)
+    return Model(hf, winner.model.tokenizer, f"{winner.model.name}, merged")
+
+
+def _plain(layer: Any) -> nn.Module:
+    """Return the layer that one of PEFT's stands around, its change added; a layer around another one comes off too."""
+    while hasattr(layer, "base_layer"):
+        if hasattr(layer.base_layer, "base_layer"):
+            layer.base_layer = _plain(layer.base_layer)
+        layer.merge()
+        layer = layer.base_layer
+    found: nn.Module = layer
+    return found
+
+
+def _write(winner: Winner, folder: Path) -> list[str]:
+    save_model(merged(winner), folder)
+    again = load(folder, device=str(winner.model.device), dtype=winner.model.dtype)
+    ids = winner.sample()
+    with torch.no_grad():
+        found = again.hf(input_ids=ids, use_cache=False).logits
+    return [winner.check_close(found, winner.logits(ids), "the folder, loaded again,")]
+
+
+def _usage(winner: Winner) -> str:
+    return (
+        "```python\nfrom transformers import AutoModelForCausalLM\n\n"
+        'model = AutoModelForCausalLM.from_pretrained("THIS FOLDER")\n```\n\n'
+        "Every server that serves the base model serves this one in its place."
+    )
+
+
+FORM = Form("merged", "a model folder with the change in its weights, for every server", _refusal, _write, _usage)

@@ -1,0 +1,126 @@
+"""A prompt as text, and as the messages of a chat: for any server, any client, and a person to read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from elicitable.deploy.forms.form import Form, Winner, dumped
+from elicitable.errors import InputError
+from elicitable.models.layout import Layout, before_content, has_template, messages_of, render, written
+from elicitable.tasks.splitting import Row
+from elicitable.values import Item, Message
+
+TEXT, MESSAGES, IDS = "prompt.txt", "messages.json", "token_ids.json"
+TALK = "the conversation"
+
+
+def _refusal(winner: Winner) -> str | None:
+    return "its numbers are trained and are no text" if winner.adaptation.parameters() else None
+
+
+def _write(winner: Winner, folder: Path) -> list[str]:
+    (folder / IDS).write_text(dumped({"token_ids": _ids(winner)}), encoding="utf-8")
+    if json.loads((folder / IDS).read_text(encoding="utf-8"))["token_ids"] != _ids(winner):
+        raise InputError("the self-test failed: the token ids are not read back. Nothing was written.")
+    if winner.model.tokenizer is None:
+        return ["the token ids are read back as they were"]
+    layout = winner.record.layout.layout()
+    marks = _marks(winner, layout)
+    item = _marked(winner, marks)
+    messages = messages_of(item, layout)
+    plain = {
+        "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+        "placeholders": marks,
+        "labels": [label.strip() for label in winner.record.form.labels or ()],
+    }
+    (folder / MESSAGES).write_text(dumped(plain), encoding="utf-8")
+    found = [_checked_messages(winner, folder, layout, marks)]
+    if not layout.chat or isinstance(item.prompt, str):
+        (folder / TEXT).write_text(_text(winner, item, layout), encoding="utf-8", newline="")
+        found.append(_checked_text(winner, folder, layout, marks))
+    return found
+
+
+def _ids(winner: Winner) -> list[int]:
+    state = winner.adaptation.state().get("token_ids")
+    return [] if state is None else [int(one) for one in state.flatten().tolist()]
+
+
+def _marks(winner: Winner, layout: Layout) -> dict[str, str]:
+    """Return what stands in a row's place, by column: ``{text}``, or another name where a text holds that already."""
+    taken = before_content(winner.model, layout) + "".join(winner.record.form.literals)
+    found = {}
+    for name in winner.record.form.columns:
+        mark = f"{{{name}}}"
+        while mark in taken:
+            mark = f"{{{mark[1:-1]}_}}"
+        found[name] = mark
+    return found
+
+
+def _marked(winner: Winner, cells: dict[str, str]) -> Item:
+    form = winner.record.form
+    target = form.labels[0] if form.labels else form.example
+    if not form.literals:
+        return Item((Message("user", next(iter(cells.values()))),), target)
+    item = form.template().item(Row(tuple(cells[name] for name in form.columns), ""))
+    return Item(item.prompt, target, item.spans)
+
+
+def _text(winner: Winner, item: Item, layout: Layout) -> str:
+    whole = written(winner.model, item, layout)
+    return whole.text[: whole.answer]
+
+
+def _checked_text(winner: Winner, folder: Path, layout: Layout, marks: dict[str, str]) -> str:
+    """Fill in a row and compare with what the race reads, character by character and at the beginning id by id."""
+    text, cells = (folder / TEXT).read_bytes().decode("utf-8"), _cells(marks)
+    for name, mark in marks.items():
+        text = text.replace(mark, cells[name])
+    if text != _text(winner, _marked(winner, cells), layout):
+        raise InputError(f"the self-test failed: {TEXT} with a row filled in is not what the race reads.")
+    return f"{TEXT} with a row filled in is the text that the race reads, character by character"
+
+
+def _checked_messages(winner: Winner, folder: Path, layout: Layout, marks: dict[str, str]) -> str:
+    kept: dict[str, Any] = json.loads((folder / MESSAGES).read_text(encoding="utf-8"))
+    cells = _cells(marks)
+    turns = []
+    for turn in kept["messages"]:
+        content = turn["content"]
+        for name, mark in kept["placeholders"].items():
+            content = content.replace(mark, cells[name])
+        turns.append(Message(turn["role"], content))
+    wanted = messages_of(_marked(winner, cells), layout)
+    if tuple(turns) != wanted:
+        raise InputError(f"the self-test failed: {MESSAGES} with a row filled in is not what the race reads.")
+    if layout.chat and has_template(winner.model):
+        same = render(winner.model.tokenizer, turns) == _text(winner, _marked(winner, cells), layout)
+        if not same:
+            raise InputError(f"the self-test failed: {MESSAGES} in the chat template is not what the race reads.")
+        return f"{MESSAGES} in the chat template is the text that the race reads, character by character"
+    return f"{MESSAGES} with a row filled in has the turns of the race"
+
+
+def _cells(marks: dict[str, str]) -> dict[str, str]:
+    """Return a row for the self-test, in which letters, braces and a line break stand."""
+    return {name: f"a row of {name}\nwith {{braces}}" for name in marks}
+
+
+def _usage(winner: Winner) -> str:
+    labels = winner.record.form.labels
+    free = "The answer is what the model writes until its end."
+    chosen = (
+        "The race compared the labels by their likelihood, which a server gives as log-probabilities. A client that "
+        "lets the model write gets its first words instead, which may be no label at all."
+    )
+    return (
+        f"`{TEXT}` is the whole text before the answer, and `{MESSAGES}` the same as turns for a chat client. Put a "
+        f"row's cells in the place of the `placeholders`. `{IDS}` are the ids that stand before every row. "
+        f"{free if labels is None else chosen}"
+    )
+
+
+FORM = Form("prompt", "the text and the messages, for any server and chat client", _refusal, _write, _usage)

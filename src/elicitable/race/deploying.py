@@ -1,0 +1,131 @@
+"""Say what deploying an arm takes: the tokens and keys of a request, the forms of export, and the time that it adds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from elicitable.deploy.artefact import WINNER, kept_in
+from elicitable.deploy.export import forms_of
+from elicitable.deploy.forms.form import Winner
+from elicitable.errors import StoreError
+from elicitable.models.inject import room_in, use
+from elicitable.models.rows import Row, rows_of
+from elicitable.race.inside import again
+from elicitable.records.store import identity
+from elicitable.training.loop import reading_of
+from elicitable.values import ArmResult, DeploymentCard
+
+if TYPE_CHECKING:
+    from elicitable.methods.base import Adaptation
+    from elicitable.models.model import Model
+    from elicitable.race.entry import Entry, Race
+
+ITEMS = 32  # over which tokens are averaged
+TIMED, ROUNDS = 4, 4  # requests, each timed without and with the arm so often
+
+
+def deployment_card(race: Race, entry: Entry, arm: ArmResult, arms: Sequence[ArmResult]) -> DeploymentCard | None:
+    """Return the card of the arm that was written to ``winner/``; None where its tensors are no longer there.
+
+    What is measured is kept with the trials, so that the same race says the same again.
+    """
+    assert race.store.folder is not None
+    assert entry.trial is not None
+    spec = {"deployment": identity(entry.trial.spec(race.model, race.task)), "requests": TIMED, "rounds": ROUNDS}
+    known = race.store.get(spec)
+    try:
+        facts = known or race.store.put(spec, {"status": "ok", "facts": _facts(race, entry)})
+    except StoreError:
+        return None
+    rival = _rival(arm, arms)
+    own = facts["facts"]
+    return DeploymentCard(
+        method=arm.method,
+        run=str(race.store.folder),
+        context_tokens=arm.budget.keys_per_layer if _is_text(arm) else 0,
+        keys_per_layer=arm.budget.keys_per_layer,
+        training_seconds=arm.seconds,
+        rival="" if rival is None else rival.method,
+        rival_tokens=0 if rival is None else rival.budget.keys_per_layer,
+        rival_mean=None if rival is None else rival.mean,
+        device=str(race.model.device),
+        **{**own, "forms": tuple(own["forms"]), "overhead": tuple(own["overhead"])},
+    )
+
+
+def _is_text(arm: ArmResult) -> bool:
+    """Say whether the arm's context is a text: a context for which no learning rate was needed."""
+    return arm.rung.group == "context" and arm.learning_rate is None
+
+
+def _rival(arm: ArmResult, arms: Sequence[ArmResult]) -> ArmResult | None:
+    texts = [one for one in arms if one.mean is not None and _is_text(one) and one.method != arm.method]
+    return max(texts, key=lambda one: one.mean or 0.0, default=None)
+
+
+def _facts(race: Race, entry: Entry) -> dict[str, Any]:
+    assert entry.trial is not None
+    assert race.store.folder is not None
+    adaptation = _adaptation(race, entry)
+    record = next(iter(kept_in(race.store.folder / WINNER))).record
+    assert record is not None
+    items = race.test()[:ITEMS]
+    adaptation.fit(race.model, items)
+    reading = reading_of(entry.trial.plan, adaptation)
+    room = room_in(race.model, reading.max_tokens, adaptation.keys_per_layer())
+    rows = rows_of(race.model, items, reading.layout, held=reading.held, limit=room)
+    return {
+        "forms": list(forms_of(Winner(race.model, adaptation, record))),
+        "row_tokens": statistics.fmean(len(row.content) for row in rows),
+        "answer_tokens": statistics.fmean(len(row.answer) for row in rows),
+        **timed(race.model, adaptation, rows[:TIMED]),
+    }
+
+
+def _adaptation(race: Race, entry: Entry) -> Adaptation:
+    assert entry.trial is not None
+    assert race.store.folder is not None
+    try:
+        return again(entry.trial, entry.records[0], race.model, race.task, race.store)
+    except StoreError:
+        return next(iter(kept_in(race.store.folder / WINNER))).adaptation(race.model, [entry.method])
+
+
+@torch.no_grad()
+def timed(model: Model, adaptation: Adaptation, rows: Sequence[Row]) -> dict[str, Any]:
+    """Time how long the model takes to read each row alone, without and with ``adaptation``, in turns.
+
+    The context is computed before the clock starts, as a server that caches it would have it.
+    """
+    pairs: list[tuple[float, float]] = []
+    for nth in range(ROUNDS + 1):
+        plain = [_seconds(model, row) for row in rows]
+        with use(model, adaptation):
+            own = [_seconds(model, row) for row in rows]
+        pairs += zip(plain, own, strict=True) if nth else ()  # the first round warms up
+    ratios = sorted(own / plain - 1 for plain, own in pairs)
+    return {
+        "plain_seconds": statistics.median(plain for plain, _ in pairs),
+        "with_seconds": statistics.median(own for _, own in pairs),
+        "overhead": statistics.quantiles(ratios, n=4),
+        "requests_timed": len(pairs),
+    }
+
+
+def _seconds(model: Model, row: Row) -> float:
+    ids = torch.tensor([row.content], device=model.device)
+    _wait(model)
+    began = time.perf_counter()
+    model.hf(input_ids=ids, use_cache=False, logits_to_keep=1)
+    _wait(model)
+    return time.perf_counter() - began
+
+
+def _wait(model: Model) -> None:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)

@@ -1,0 +1,228 @@
+"""What is exported answers as the race did, also where this package is not there; what cannot be is refused by name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import elicitable as el
+from elicitable.deploy.artefact import kept_in
+from elicitable.deploy.export import FORMS, forms_of
+from elicitable.deploy.forms import cache, merged
+from elicitable.deploy.forms.form import Winner
+from elicitable.errors import InputError, UnknownNameError
+
+CAN = {
+    "zero-shot": ("prompt",),
+    "prompt": ("prompt", "prompt-embeds", "kv"),
+    "examples": ("prompt", "prompt-embeds", "kv"),
+    "soft-prompt": ("peft", "prompt-embeds", "kv"),
+    "layer-prefix": ("peft", "kv"),
+    "kv-prefix": ("peft", "kv"),
+    "lora": ("peft", "merged"),
+    "full": ("merged",),
+    "value-bias": (),
+}
+ALONE = """
+import sys, warnings
+import torch
+from safetensors.torch import load_file, save_file
+warnings.simplefilter("ignore")
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoModelForCausalLM
+ids, out, *folders = sys.argv[1:]
+found = {}
+for folder in folders:
+    auto = AutoPeftModelForCausalLM if folder.endswith("peft") else AutoModelForCausalLM
+    model = auto.from_pretrained(folder).eval()
+    with torch.no_grad():
+        found[folder] = model(input_ids=load_file(ids)["ids"]).logits.contiguous()
+save_file(found, out)
+assert not any(name.split(".")[0] == "elicitable" for name in sys.modules)
+"""
+
+
+def alone(folders: list[Path], ids: torch.Tensor, place: Path) -> dict[str, torch.Tensor]:
+    """The logits of each folder in a process that never imports this package."""
+    from safetensors.torch import save_file
+
+    save_file({"ids": ids}, place / "ids.safetensors")
+    given = [str(place / "ids.safetensors"), str(place / "logits.safetensors"), *map(str, folders)]
+    clean = {"PYTHONPATH": "", "PATH": "", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", ALONE, *given], check=True, env=clean, cwd=place)
+    return dict(load_file(place / "logits.safetensors"))
+
+
+@pytest.mark.parametrize("which", ["labels_run", "written_run"])
+def test_every_form_is_written_where_it_can_be_and_refused_with_what_can_be(
+    which: str, request: Any, tmp_path: Path
+) -> None:
+    run = request.getfixturevalue(which)
+    model = el.load(str(run.model))
+    for artefact in kept_in(run.folder):
+        assert artefact.record is not None
+        name = artefact.record.method
+        for form in FORMS:
+            out = tmp_path / f"{name}-{form.name}"
+            if form.name in CAN[name]:
+                assert el.export(artefact, form.name, out, model=model) == out
+                card = (out / "README.md").read_text()
+                assert f"hash `{artefact.record.base.hash}`" in card
+                assert f"hash `{artefact.record.data_hash}`" in card
+                result = artefact.record.result
+                assert f"{result.mean:.4f} [{result.low:.4f}, {result.high:.4f}]" in card
+                assert f"| numbers trained | {artefact.record.budget.numbers_trained:,} |" in card
+                assert "license: " in card.split("---")[1]
+            else:
+                with pytest.raises(InputError, match=f"{name} cannot be exported to {form.name}: .* It can be to"):
+                    el.export(artefact, form.name, out, model=model)
+                assert not out.exists()
+        assert forms_of(Winner(model, artefact.adaptation(model), artefact.record)) == CAN[name]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}-{form}" for name, can in CAN.items() for form in can}
+
+
+def test_plain_transformers_and_plain_peft_give_the_same_logits(written_run: Any, tmp_path: Path) -> None:
+    model = el.load(str(written_run.model))
+    ids, wanted = model.ids("say it now"), {}
+    for method, form in (("lora", "merged"), ("full", "merged"), ("lora", "peft"), ("kv-prefix", "peft")):
+        artefact = el.read(written_run.folder, method)
+        folder = el.export(artefact, form, tmp_path / f"{method}-{form}", model=model)
+        with el.use(model, artefact), torch.no_grad():
+            wanted[str(folder)] = model(input_ids=ids).logits
+    found = alone([Path(folder) for folder in wanted], ids, tmp_path)
+    with torch.no_grad():
+        plain = model(input_ids=ids).logits
+    for folder, logits in wanted.items():
+        assert (logits - plain).abs().max() > 1e-3
+        assert (found[folder] - logits).abs().max() <= 1e-6 * logits.abs().max(), folder
+
+
+def test_a_merge_in_float64_is_exact_to_the_last_digits(tmp_path: Path) -> None:
+    model = el.load("toy:ascending", dtype="float64")
+    el.tune(model, "descending", method="lora", size=2, learning_rate=0.01, steps=5, out=tmp_path / "run")
+    winner = Winner(model, el.read(tmp_path / "run").adaptation(model), el.read(tmp_path / "run").record)  # type: ignore[arg-type]
+    before = {name: weight.clone() for name, weight in model.hf.state_dict().items()}
+    ids = winner.sample()
+    with torch.no_grad():
+        found = merged.merged(winner).hf(input_ids=ids).logits
+    assert (found - winner.logits(ids)).abs().max() < 1e-12
+    assert all(weight.equal(before[name]) for name, weight in model.hf.state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["soft-prompt", "examples", "prompt"])
+def test_embeddings_come_back_bit_for_bit(method: str, written_run: Any, tmp_path: Path) -> None:
+    model = el.load(str(written_run.model))
+    artefact = el.read(written_run.folder, method)
+    el.export(artefact, "prompt-embeds", tmp_path / "out", model=model)
+    kept = artefact.adaptation(model).embeddings(model)
+    assert kept is not None
+    assert kept.shape[1] == model.anatomy.d_model
+    assert load_file(tmp_path / "out" / "prompt_embeds.safetensors")["prompt_embeds"].equal(kept)
+    assert torch.load(tmp_path / "out" / "prompt_embeds.pt", weights_only=True).equal(kept)
+
+
+@pytest.mark.parametrize("which", ["labels_run", "written_run"])
+@pytest.mark.parametrize("method", ["kv-prefix", "layer-prefix", "soft-prompt", "examples"])
+def test_keys_and_values_are_an_ordinary_cache(method: str, which: str, request: Any, tmp_path: Path) -> None:
+    """In float64, where only the last digits are left to rounding."""
+    run = request.getfixturevalue(which)
+    model = el.load(str(run.model), dtype="float64")
+    artefact = el.read(run.folder, method)
+    adaptation = artefact.adaptation(model, any_base=True)
+    assert artefact.record is not None
+    winner = Winner(model, adaptation, artefact.record)
+    [said] = cache.FORM.write(winner, tmp_path)
+    rotary_angles = 5e-5  # transformers computes them in float32, and positions have moved
+    apart = float(said.split(" to ")[1].split(" ")[0])
+    assert apart < (rotary_angles if model.anatomy.has_relative_positions and method != "kv-prefix" else 1e-11)
+    layers = json.loads((tmp_path / "kv.json").read_text())["layers"]
+    first = load_file(tmp_path / f"{layers[0]}.safetensors")["kv_cache"]
+    facts = model.anatomy.layers[0]
+    assert first.shape == (2, adaptation.keys_per_layer(), facts.kv_heads * facts.d_head)
+
+
+def test_the_text_of_a_prompt_is_what_a_client_sends(labels_run: Any, tmp_path: Path) -> None:
+    el.export(labels_run.folder, "prompt", tmp_path / "out", method="examples")
+    text = (tmp_path / "out" / "prompt.txt").read_text()
+    kept = json.loads((tmp_path / "out" / "messages.json").read_text())
+    assert text.endswith("{text}:")
+    assert kept["placeholders"] == {"text": "{text}"}
+    assert kept["labels"] == ["maybe", "no way", "yes"]
+    assert [turn["role"] for turn in kept["messages"]][:2] == ["user", "assistant"]
+    assert kept["messages"][-1] == {"role": "user", "content": "{text}:"}
+    shown = [turn["content"] for turn in kept["messages"][:-1]]
+    assert all(content in text for content in shown)
+    record = el.read(labels_run.folder, "examples").record
+    assert record is not None
+    ids = json.loads((tmp_path / "out" / "token_ids.json").read_text())["token_ids"]
+    assert ids == list(record.held)
+    model = el.load(str(labels_run.model))
+    assert model.ids(text)[0, : len(ids)].tolist() == ids
+
+
+def test_a_placeholder_is_one_that_no_text_holds(labels_run: Any, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from elicitable.deploy.forms import text
+
+    artefact = el.read(labels_run.folder, "zero-shot")
+    assert artefact.record is not None
+    form = replace(artefact.record.form, literals=("as in {text} ", ":"))
+    model = el.load(str(labels_run.model))
+    winner = Winner(model, artefact.adaptation(model), replace(artefact.record, form=form))
+    text.FORM.write(winner, tmp_path)
+    assert (tmp_path / "prompt.txt").read_text() == "as in {text} {text_}:"
+
+
+def test_nothing_is_left_of_an_export_that_fails_its_test(
+    written_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for method, form in (("lora", "merged"), ("lora", "peft"), ("soft-prompt", "prompt-embeds"), ("kv-prefix", "kv")):
+        with monkeypatch.context() as patch:
+            logits = Winner.logits
+            patch.setattr(Winner, "sample", lambda self: torch.tensor([[1, 2, 3], [4, 5, 6]]))
+            turns = iter([0.0, 0.01, 0.02])
+            patch.setattr(Winner, "logits", lambda self, ids: logits(self, ids) + next(turns))  # noqa: B023
+            if form != "peft":
+                next(turns)
+            with pytest.raises(InputError, match="the self-test failed"):
+                el.export(written_run.folder, form, tmp_path / "out", method=method)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_arguments_that_make_no_sense_are_named(labels_run: Any, call: Callable[..., Any], tmp_path: Path) -> None:
+    run = str(labels_run.folder)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("")
+    for given, said in (
+        ((run, "--to", "gguf", "--out", "x"), "unknown form 'gguf'"),
+        ((run, "--to", "merged", "--out", "full"), "full is there already"),
+        ((run, "--to", "merged", "--out", "x", "--method", "soft-prompt"), "It can be to peft, prompt-embeds, kv."),
+        ((run, "--to", "peft", "--out", "x", "--method", "full"), "It can be to merged."),
+        ((run, "--to", "merged", "--out", "x", "--method", "zero-shot"), "use the base model. It can be to prompt."),
+    ):
+        code, _, err = call("export", *given)
+        assert (code, said in err) == (2, True), err
+    with pytest.raises(UnknownNameError):
+        el.export(labels_run.folder, "vllm", tmp_path / "x")
+    code, out, _ = call("export", run, "--to", "kv", "--out", "kv", "--method", "kv-prefix", "--license", "mit")
+    assert (code, out) == (0, "kv: kv\n")
+    assert 'license: "mit"' in (tmp_path / "kv" / "README.md").read_text()
+
+
+def test_the_license_of_the_base_is_read_off_its_card(tmp_path: Path) -> None:
+    from elicitable.deploy.card import license_of
+
+    assert license_of(str(tmp_path)) == license_of(None) == "unknown"
+    (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\nlicense: none\n")
+    assert license_of(str(tmp_path)) == "apache-2.0"
+    (tmp_path / "README.md").write_text("license: none\n")
+    assert license_of(str(tmp_path)) == "unknown"

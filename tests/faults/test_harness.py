@@ -1,0 +1,24 @@
+"""A small share of what ``python -m tests.faults`` does, the same every time."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs where processes can be forked")
+def test_a_few_kills_alterations_and_inputs_are_all_accounted_for() -> None:
+    root = Path(__file__).parents[2]
+    program = [sys.executable, "-m", "tests.faults", "--kills", "2", "--alterations", "4", "--fuzz", "10"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    done = subprocess.run(program, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted = dict(re.findall(r"^([\d,]+) (kills|alterations|inputs) in", done.stdout, re.MULTILINE))
+    assert set(counted.values()) == {"kills", "alterations", "inputs"}
+    assert list(counted)[:2] == ["2", "4"]
+    assert "WRONG" not in done.stdout + done.stderr
