@@ -44,8 +44,8 @@ class Fitting:
         asked: how often a token at which the model is asked counts; any other counts once.
         is_forced: give every block the input that it has behind the context, not that of the model patched so far (for
             comparison).
-        is_cut_late: let the blocks above see changes of full rank while they are fitted, and keep those of ``rank`` (for
-            comparison).
+        is_cut_late: let the blocks above see changes of full rank while they are fitted, and keep those of ``rank``
+            (for comparison).
         shuffle: a seed by which the targets of a batch are dealt to other tokens: the control that must fail.
     """
 
