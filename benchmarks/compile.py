@@ -277,6 +277,8 @@ class Bench:
             for often in (5.0, 20.0):
                 counted = Fitting(1e-2, rank, asked=often)
                 self.keep(["rates", "asked", rank, often], lambda counted=counted: fitted(counted)[1])
+            late = Fitting(1e-2, rank, is_cut_late=True)
+            self.keep(["rates", "cut late", rank, 1e-2], lambda late=late: fitted(late)[1])
             forced = Fitting(1e-2, rank, is_forced=True)
             self.keep(["rates", "forced", rank, 1e-2], lambda forced=forced: fitted(forced)[1])
         for rate in (1e-4, 3e-4, 1e-3, 3e-3):

@@ -44,6 +44,8 @@ class Fitting:
         asked: how often a token at which the model is asked counts; any other counts once.
         is_forced: give every block the input that it has behind the context, not that of the model patched so far (for
             comparison).
+        is_cut_late: let the blocks above see changes of full rank while they are fitted, and keep those of ``rank``
+            (for comparison).
         shuffle: a seed by which the targets of a batch are dealt to other tokens: the control that must fail.
     """
 
@@ -52,6 +54,7 @@ class Fitting:
     has_biases: bool = False
     asked: float = 1.0
     is_forced: bool = False
+    is_cut_late: bool = False
     shuffle: int | None = None
 
 
@@ -72,11 +75,13 @@ def fit_patch(
         UnsupportedModelError: the model's blocks cannot be run one at a time.
     """
     sites = sites_of(model) if sites is None else sites
-    patch = Patch([site for block in sites for site in block.all()], fitting.rank, ridge=fitting.strength)
+    places = [site for block in sites for site in block.all()]
+    patch = Patch(places, fitting.rank, ridge=fitting.strength)
+    seen = Patch(places, None) if fitting.is_cut_late else patch
     with replaying(model) as player:
         both = [_Both.of(player, prefix, batch) for batch in batches]
         for layer, block in enumerate(sites):
-            _fit_block(model, player, both, layer, block, patch, fitting)
+            _fit_block(model, player, both, layer, block, (patch, seen), fitting)
     return patch
 
 
@@ -130,10 +135,14 @@ def _fit_block(
     both: Sequence[_Both],
     layer: int,
     block: Sites,
-    patch: Patch,
+    patches: tuple[Patch, Patch],
     fitting: Fitting,
 ) -> None:
-    """Patch attention's projection, then the down projection; and move both streams on."""
+    """Patch attention's projection, then the down projection; and move both streams on.
+
+    ``patches`` are that which is kept and that which later fits see, most often the same.
+    """
+    patch, seen = patches
     taught = [_run(player, one.taught_tape, layer, one.taught, block) for one in both]
     for site in (block.attention, block.down):
         if site is None:
@@ -141,15 +150,17 @@ def _fit_block(
         outputs, inputs = site.shape
         moments = Moments(inputs, outputs, model.device)
         for nth, (one, with_context) in enumerate(zip(both, taught, strict=True)):
-            with patch.weights(model):
+            with seen.weights(model):
                 without = _run(player, one.read_tape, layer, one.read, block)
             pair = _lacking(one, with_context, without, block, site)
             moments.add(*_dealt(*pair, fitting.shuffle, (layer, nth)), one.counts(fitting.asked))
         has_bias = fitting.has_biases and site.module._parameters.get("bias") is not None
         patch.put(model, site, moments.ridge(fitting.strength, fitting.rank, has_bias))
+        if seen is not patch:
+            seen.put(model, site, moments.ridge(fitting.strength, None, has_bias))
     for one, with_context in zip(both, taught, strict=True):
         one.taught = with_context.output
-        with patch.weights(model):
+        with seen.weights(model):
             one.read = player.run(one.read_tape, layer, one.read)
         if fitting.is_forced:
             own = one.batch.shared.shape[1]
