@@ -35,10 +35,11 @@ def tasks(as_json: Json = False) -> None:
 
 
 def methods(as_json: Json = False) -> None:
-    """List the methods, least invasive first."""
-    from elicitable.methods.catalog import METHODS
+    """List the methods, least invasive first; behind them, those that a race runs only where it is asked to."""
+    from elicitable.methods.catalog import METHODS, PROBES
 
-    _print_cards("methods", [(method.name, method.summary, method.rung.label) for method in METHODS], as_json)
+    listed = (*METHODS, *PROBES)
+    _print_cards("methods", [(method.name, method.summary, method.rung.label) for method in listed], as_json)
 
 
 def scores(as_json: Json = False) -> None:

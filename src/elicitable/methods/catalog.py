@@ -8,6 +8,7 @@ from typing import Any
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.methods.base import Adaptation, Method
 from elicitable.methods.examples import Examples
+from elicitable.methods.frozen_attention import FrozenAttention
 from elicitable.methods.full import Full
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.layer_prefix import LayerPrefix
@@ -16,7 +17,9 @@ from elicitable.methods.nearest import Nearest
 from elicitable.methods.peft_method import MARK, peft_method
 from elicitable.methods.prompt import Prompt
 from elicitable.methods.soft_prompt import SoftPrompt
+from elicitable.methods.some_weights import FeedForward, QueriesAndKeys, ValuesAndOutput
 from elicitable.methods.steering import Steering
+from elicitable.methods.unbounded import UnboundedContext
 from elicitable.methods.value_bias import ValueBias
 from elicitable.methods.zero_shot import ZeroShot
 from elicitable.models.model import as_model
@@ -34,6 +37,14 @@ METHODS: tuple[Method, ...] = (
     LoRA(),
     Full(),
     ValueBias(),
+)
+# what finds out why a context falls short; no race runs them unless they are asked for
+PROBES: tuple[Method, ...] = (
+    QueriesAndKeys(),
+    ValuesAndOutput(),
+    FeedForward(),
+    FrozenAttention(),
+    UnboundedContext(),
 )
 CONTEXTS = tuple(method.name for method in METHODS if method.is_context)
 TUNED = KVPrefix.name  # what is tuned where nobody says what
@@ -58,10 +69,10 @@ def method_named(name: str | Method) -> Method:
         return _own_method(name)
     if name.startswith(MARK):
         return peft_method(name)
-    for method in METHODS:
+    for method in (*METHODS, *PROBES):
         if method.name == name:
             return method
-    raise UnknownNameError("method", name, [method.name for method in METHODS])
+    raise UnknownNameError("method", name, [method.name for method in (*METHODS, *PROBES)])
 
 
 def _own_method(name: str) -> Method:

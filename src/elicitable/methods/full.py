@@ -36,7 +36,7 @@ class FullWeights(Adaptation):
     @contextmanager
     def weights(self, model: Model) -> Iterator[None]:
         """Put the copies in the place of the model's parameters; tied weights stay tied."""
-        places = _places(model.hf)
+        places = places_of(model.hf)
         originals = [places[name][0] for name in self.names]
         try:
             self._swap(places, self.copies)
@@ -86,7 +86,7 @@ def read_weights(model: Model, folder: Path) -> FullWeights:
     return trained
 
 
-def _places(hf: nn.Module) -> dict[str, tuple[nn.Parameter, list[tuple[nn.Module, str]]]]:
+def places_of(hf: nn.Module) -> dict[str, tuple[nn.Parameter, list[tuple[nn.Module, str]]]]:
     """Each parameter by its first name, with every module that holds it (tied weights are held twice)."""
     holders: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in hf.modules():
