@@ -268,6 +268,18 @@ def check_state_and_load_round_trip(subject: Subject) -> None:
         assert torch.equal(mine, theirs), "after load(state()) the state is another"
 
 
+def check_what_is_kept_gives_it_back(subject: Subject) -> None:
+    """``again`` builds from its setting, its layout and its tensors what an artefact keeps, bit for bit."""
+    adaptation = subject.trained()
+    kept = adaptation.setting, adaptation.layout, adaptation.state()
+    again = subject.method.again(subject.model, subject.size, 1, *kept)
+    assert again.layout == adaptation.layout, "the layout is another"
+    with use(subject.model, adaptation):
+        wanted = subject.logits()
+    with use(subject.model, again):
+        assert torch.equal(subject.logits(), wanted), "what is built again from what was kept gives other logits"
+
+
 def check_the_same_seed_gives_the_same_bytes(subject: Subject) -> None:
     """Two builds from one seed are equal."""
     one, again = (list(subject.build(seed=3).state().values()) for _ in range(2))
@@ -422,6 +434,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_the_budget_is_used_up_and_never_passed,
     check_a_folder_holds_it_whole,
     check_state_and_load_round_trip,
+    check_what_is_kept_gives_it_back,
     check_the_same_seed_gives_the_same_bytes,
     check_left_padding_changes_nothing,
     check_batch_size_changes_nothing,

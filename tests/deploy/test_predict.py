@@ -19,6 +19,7 @@ from elicitable.deploy.predict import Predictor, predictor
 from elicitable.errors import InputError
 from elicitable.tasks.catalog import task_from
 from elicitable.training.calibration import probabilities, slope_of
+from elicitable.values import Item
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -281,6 +282,68 @@ def test_arguments_that_make_no_sense_are_named(labels_run: Any, written_run: An
     code, out, _ = call("predict", run, "--input", "other.csv", "--column", "body")
     assert code == 0
     assert out.startswith("id,body,prediction,probability,error\n1,say a now,")
+
+
+class OwnChoices:
+    """Items that bring their own choices, two or three of them."""
+
+    name = "own choices"
+
+    def labels(self) -> tuple[str, ...]:
+        return ()
+
+    def item(self, n: int) -> Item:
+        choices = (" yes", " no way") if n % 3 else (" red", " blue", " say no")
+        return Item(f"is it say {n} now?", choices[n % 2], choices=choices)
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+        return [self.item(int(number)) for number in rng.integers(0, 1000, n)]
+
+    def held_out(self, split: str, n: int | None = None) -> list[Item]:
+        first = {"validation": 2000, "test": 3000}[split]
+        return [self.item(first + number) for number in range(min(n or 40, 40))]
+
+    def fingerprint(self) -> str:
+        return "own choices"
+
+
+def test_rows_with_choices_of_their_own(written_run: Any, tmp_path: Path) -> None:
+    answer = el.verdict(str(written_run.model), OwnChoices(), methods=["zero-shot"], seeds=1, out=tmp_path)
+    items = OwnChoices().held_out("test")
+    found = list(el.predictor(tmp_path)([{"prompt": item.prompt, "choices": list(item.choices)} for item in items]))
+    right = tuple(int(one.answer == str(item.target).strip()) for one, item in zip(found, items, strict=True))
+    assert right == answer.arms[0].correct[0]
+    assert 0 < sum(right) < len(right)
+    for one, item in zip(found, items, strict=True):
+        assert set(one.probabilities) == {choice.strip() for choice in item.choices}
+        assert sum(one.probabilities.values()) == pytest.approx(1, abs=1e-12)
+    [broken] = el.predictor(tmp_path)([{"prompt": "is it?", "choices": "yes"}])
+    assert "column 'choices' must hold a list" in broken.fault
+
+
+def test_a_chat_is_laid_out_as_it_was_raced(labels_run: Any, tmp_path: Path) -> None:
+    """The template, a system message, worked examples as turns, and labels of two words."""
+    model = el.load(str(labels_run.model))
+    model.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}.\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    train, methods = labels_run.test.with_name("train.csv"), ["zero-shot", "prompt", "examples"]
+    given: dict[str, Any] = {"test": labels_run.test, "chat": "on", "system": "be brief", "template": "{text}?"}
+    answer = el.verdict(model, train, methods=methods, keep=methods, seeds=1, out=tmp_path / "run", **given)
+    items = task_from(train, test=labels_run.test, template="{text}?").held_out("test")
+    for artefact in kept_in(tmp_path / "run"):
+        assert artefact.record is not None
+        arm = next(arm for arm in answer.arms if arm.method == artefact.record.method)
+        expected = dict(zip([item.prompt for item in items], arm.answers[0], strict=True))
+        rows = rows_of(labels_run.test)
+        found = predictor(artefact, model=model)(rows)
+        assert [one.answer for one in found] == [expected[f"{row['text']}?"] for row in rows]
+        assert (artefact.record.layout.chat, artefact.record.layout.system) == (True, "be brief")
+        el.export(artefact, "prompt", tmp_path / artefact.record.method, model=model)
+        text = (tmp_path / artefact.record.method / "prompt.txt").read_text()
+        assert text.startswith("system: be brief.\nuser: ")
+        assert text.endswith("{text}?.\nassistant:")
 
 
 def test_conversations_are_answered_as_they_were_raced(tmp_path: Path, written_run: Any) -> None:
