@@ -123,15 +123,15 @@ def interval(arm: Arm, seed: int, groups: Groups = ()) -> tuple[float, float]:
     return low, high
 
 
-def gap(best: Arm, other: Arm, seed: int, groups: Groups = ()) -> tuple[float, float, float]:
-    """Score, low and high of (best − other), in pairs over items, at 95 %."""
+def gap(best: Arm, other: Arm, seed: int, groups: Groups = (), level: float = LEVEL) -> tuple[float, float, float]:
+    """Score, low and high of (best − other), in pairs over items, at ``level``."""
     means = replicates({"best": best, "other": other}, seed, groups=groups)
     difference, centre = means["best"] - means["other"], point(best) - point(other)
     both = (by_seed(best), by_seed(other))
     if not groups and all(scored.is_share for scores in both for scored in scores):
-        return centre, *_percentile(difference)
+        return centre, *_percentile(difference, level)
     knife = _jackknife(both[0], groups) - _jackknife(both[1], groups)
-    return centre, *_accelerated(difference, centre, knife)
+    return centre, *_accelerated(difference, centre, knife, level)
 
 
 def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
@@ -155,14 +155,14 @@ def _widened(low: float, high: float, centre: float, scored: Scored, n: float) -
     )
 
 
-def _percentile(means: np.ndarray) -> tuple[float, float]:
+def _percentile(means: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     import numpy as np
 
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _accelerated(means: np.ndarray, centre: float, knife: np.ndarray) -> tuple[float, float]:
+def _accelerated(means: np.ndarray, centre: float, knife: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     """Compute BCa's limits: quantiles of the replicates at Φ(z₀ + (z₀ ± z)/(1 − a(z₀ ± z))).
 
     z₀ is Φ⁻¹ of the share of replicates below the score, a the skewness of its jackknife values /6, and z Student's
@@ -173,13 +173,13 @@ def _accelerated(means: np.ndarray, centre: float, knife: np.ndarray) -> tuple[f
 
     groups = len(knife)
     if groups < 2:
-        return _percentile(means)
+        return _percentile(means, level)
     below = (means < centre - TIED).mean() + (np.abs(means - centre) <= TIED).mean() / 2
     bias = ndtri(np.clip(below, 1 / len(means), 1 - 1 / len(means)))
     pull = knife.mean() - knife
     spread = (pull**2).sum() ** 1.5
     skew = (pull**3).sum() / (6 * spread) if spread > 0 else 0.0
-    z = stdtrit(groups - 1, (1 + LEVEL) / 2) * (groups / (groups - 1)) ** 0.5 * np.array([-1.0, 1.0])
+    z = stdtrit(groups - 1, (1 + level) / 2) * (groups / (groups - 1)) ** 0.5 * np.array([-1.0, 1.0])
     low, high = np.quantile(means, ndtr(bias + (bias + z) / (1 - skew * (bias + z))))
     return float(low), float(high)
 
