@@ -216,7 +216,8 @@ class Verdict:
 
     ``answer`` names the arm that the label speaks of; it is empty where the label speaks of none.
     ``inspection`` is the microscope's record of the context that the answer speaks of, else of the best context.
-    ``classes`` says which label the answer's arm (the best arm, where there is no answer) took for which.
+    ``classes`` says which label the answer's arm (the best arm, where there is no answer) took for which. ``rows`` is
+    how the contenders grow with the training rows, where that was asked for.
     """
 
     label: str
@@ -229,6 +230,7 @@ class Verdict:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     inspection: Any = None
     classes: ClassResults | None = None
+    rows: Any = None
 
     @property
     def scores(self) -> dict[str, float | None]:

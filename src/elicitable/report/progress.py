@@ -66,6 +66,10 @@ class LiveReporter:
             highlight=False,
         )
 
+    def say(self, text: str) -> None:
+        """Leave a sentence behind."""
+        self.console.print(text, highlight=False, markup=False)
+
     def _note(self, arm: ArmResult) -> str:
         note = arm.reason or ("" if arm.stopped == "all candidates tried" else arm.stopped)
         return note[: max(0, self.console.width - 62)]
