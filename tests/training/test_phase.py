@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elicitable.training.loop import Phase, Plan
+from elicitable.training.loop import Plan
+from elicitable.training.phase import Phase
 from elicitable.values import CurvePoint
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +25,7 @@ from elicitable.cli.options import (
     TestItems,
     seconds,
 )
-from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, write_json
+from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, say, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,9 +46,11 @@ def verdict(
             "--method", help="only these methods (may be repeated); my_method.py:MyMethod is code that is run"
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="reruns at the best learning rate")] = 2,
+    seeds: Annotated[int, typer.Option(help="of the answer and the best arm; more where the margin is in doubt")] = 2,
     margin: Annotated[float, typer.Option(help="how much worse still counts as good enough (0.02 is 2 points)")] = 0.02,
-    time_limit: Annotated[str | None, typer.Option(help="for everything, e.g. 90s, 30m, 2h; spread evenly")] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(help="for all of it, e.g. 90s, 30m, 2h; a longer one goes on")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="at most so many steps a run")] = None,
     test_items: TestItems = None,
     score: ScoreName = None,
@@ -69,6 +72,9 @@ def verdict(
     price_hour: Annotated[
         float | None, typer.Option(help="what an hour of training costs, for the break-even against a prompt")
     ] = None,
+    rows_curve: Annotated[
+        bool, typer.Option("--rows-curve", help="also train the contenders on 16, 64, 256 … rows: what would more buy?")
+    ] = False,
     seed: Seed = 0,
     out: Resumed = None,
     as_json: Json = False,
@@ -85,6 +91,7 @@ def verdict(
     from elicitable.report.microscope import microscope_section
     from elicitable.report.progress import LiveReporter
     from elicitable.report.reading import reading_section
+    from elicitable.report.rows import rows_json, rows_lines, rows_section
     from elicitable.report.table import print_next, print_verdict
     from elicitable.report.verdict_json import verdict_to_json
 
@@ -94,8 +101,10 @@ def verdict(
     if not quiet:
         console.print(f"loading {about.model} …", highlight=False, markup=False)
     loaded = about.load()
+    interrupt = None
     with output(folder), LiveReporter(console, limit) as live:
-        answer = contest.verdict(
+        race = partial(
+            contest.verdict,
             loaded,
             wanted,
             budget=budget,
@@ -113,10 +122,15 @@ def verdict(
             score=score,
             rule=rule,
             keep=keep or (),
+            rows_curve=rows_curve,
             out=folder,
             started=cli.STARTED,
             reporter=None if quiet else live,
         )
+        try:
+            answer = race()
+        except contest.StoppedRace as stopped:  # an answer is owed at any moment
+            answer, interrupt = stopped.answer, stopped
     answer = replace(answer, provenance={**answer.provenance, "command": shlex.join(["elicitable", *sys.argv[1:]])})
     write_json(folder / "verdict.json", verdict_to_json(answer))
     sections = [reading_section(summary)]
@@ -126,6 +140,10 @@ def verdict(
         sections.append(deployment_section(answer.card, prices, tune_commands(answer, about, asked)))
     if answer.inspection:
         sections.append(microscope_section(answer.inspection))
+    if answer.rows is not None:
+        curves = answer.rows.growths, answer.rows.crossing
+        write_json(folder / "rows.json", rows_json(*curves))
+        sections.append(rows_section(*curves))
     report = write_report(answer, folder / "report.html", sections)
     if as_json:
         print_json(verdict_to_json(answer))
@@ -133,6 +151,10 @@ def verdict(
         print_verdict(answer, result_console(), report)
         if answer.card is not None:
             print_next(commands(answer.card), result_console())
+        for line in rows_lines(*curves) if answer.rows is not None else ():
+            say(line)
+    if interrupt is not None:
+        raise interrupt
 
 
 def tune_commands(answer: Verdict, about: ModelOptions, asked: TaskOptions) -> tuple[str, ...]:

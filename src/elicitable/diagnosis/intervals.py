@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
-from elicitable.diagnosis.shares import kish, share_gap, share_interval, tango, wilson
+from elicitable.diagnosis.shares import kish, share_gap, share_interval, tango, wilson, z_of
 from elicitable.errors import InputError
 from elicitable.rng import generator
 from elicitable.values import Scored
@@ -117,20 +117,20 @@ def interval(arm: Arm, seed: int, groups: Groups = ()) -> tuple[float, float]:
     return (low, high) if high - low > TIED else _on_scale(wilson, centre, scores[0], groups)
 
 
-def gap(best: Arm, other: Arm, seed: int, groups: Groups = ()) -> tuple[float, float, float]:
-    """Score, low and high of (best − other), in pairs over items, at 95 %: Tango's for shares, else by a bootstrap."""
+def gap(best: Arm, other: Arm, seed: int, groups: Groups = (), level: float = LEVEL) -> tuple[float, float, float]:
+    """Score, low and high of (best − other) in pairs, at ``level``: Tango's for shares, else by a bootstrap."""
     both = (by_seed(best), by_seed(other))
     centre = point(best) - point(other)
     _places(groups, both[0][0].items)
     if all(scored.is_share for scores in both for scored in scores):
-        return centre, *share_gap(_outcomes(both[0]), _outcomes(both[1]), groups)
+        return centre, *share_gap(_outcomes(both[0]), _outcomes(both[1]), groups, z_of(level))
     means = replicates({"best": best, "other": other}, seed, groups=groups)
     knife = _jackknife(both[0], groups) - _jackknife(both[1], groups)
-    low, high = _accelerated(means["best"] - means["other"], centre, knife)
+    low, high = _accelerated(means["best"] - means["other"], centre, knife, level)
     if high - low > TIED:
         return centre, low, high
     width = both[0][0].highest - both[0][0].lowest
-    low, high = (width * limit for limit in tango(0, 0, kish(groups, both[0][0].items)))
+    low, high = (width * limit for limit in tango(0, 0, kish(groups, both[0][0].items), z_of(level)))
     return centre, centre + low, centre + high
 
 
@@ -172,14 +172,14 @@ def _on_scale(
     return scored.lowest + width * low, scored.lowest + width * high
 
 
-def _percentile(means: np.ndarray) -> tuple[float, float]:
+def _percentile(means: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     import numpy as np
 
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _accelerated(means: np.ndarray, centre: float, knife: np.ndarray) -> tuple[float, float]:
+def _accelerated(means: np.ndarray, centre: float, knife: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     """Compute BCa's limits: quantiles of the replicates at Φ(z₀ + (z₀ ± z)/(1 − a(z₀ ± z))).
 
     z₀ is Φ⁻¹ of the share of replicates below the score, a the skewness of its jackknife values /6, and z Student's
@@ -190,13 +190,13 @@ def _accelerated(means: np.ndarray, centre: float, knife: np.ndarray) -> tuple[f
 
     groups = len(knife)
     if groups < 2:
-        return _percentile(means)
+        return _percentile(means, level)
     below = (means < centre - TIED).mean() + (np.abs(means - centre) <= TIED).mean() / 2
     bias = ndtri(np.clip(below, 1 / len(means), 1 - 1 / len(means)))
     pull = knife.mean() - knife
     spread = (pull**2).sum() ** 1.5
     skew = (pull**3).sum() / (6 * spread) if spread > 0 else 0.0
-    z = stdtrit(groups - 1, (1 + LEVEL) / 2) * (groups / (groups - 1)) ** 0.5 * np.array([-1.0, 1.0])
+    z = stdtrit(groups - 1, (1 + level) / 2) * (groups / (groups - 1)) ** 0.5 * np.array([-1.0, 1.0])
     low, high = np.quantile(means, ndtr(bias + (bias + z) / (1 - skew * (bias + z))))
     return float(low), float(high)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 Z = 1.96  # of a 95 % interval
 DOUBT = 1.0  # groups that are taken to be all alike, beside those that were seen
 HALVINGS = 60  # of an interval of length 2, which leaves less than a float's last digit
+
+
+def z_of(level: float) -> float:
+    """Return the z that leaves (1 − level) / 2 of the normal distribution on either side.
+
+    >>> round(z_of(0.95), 2)
+    1.96
+    """
+    return NormalDist().inv_cdf((1 + level) / 2)
 
 
 def wilson(share: float, n: float, z: float = Z) -> tuple[float, float]:
@@ -72,17 +82,19 @@ def share_interval(outcomes: np.ndarray, groups: Sequence[Hashable] = ()) -> tup
     return wilson(share, _effective(share * (1 - share), [outcomes], groups))
 
 
-def share_gap(best: np.ndarray, other: np.ndarray, groups: Sequence[Hashable] = ()) -> tuple[float, float]:
-    """Compute the 95 % interval for the difference (best − other) in pairs: Tango's for the effective number of items.
+def share_gap(
+    best: np.ndarray, other: np.ndarray, groups: Sequence[Hashable] = (), z: float = Z
+) -> tuple[float, float]:
+    """Compute the interval for the difference (best − other) in pairs: Tango's for the effective number of items.
 
     Args:
         best, other: (seed, item) zeros and ones, of the same items; the seeds may differ in number.
-        groups: one per item.
+        groups: one per item. z: of the normal distribution; 95 % by default.
     """
     pairs = best.mean(axis=0) - other.mean(axis=0)
     first, second = float(pairs.clip(min=0).mean()), float(-pairs.clip(max=0).mean())
     n = _effective(first + second - (first - second) ** 2, [best, -other], groups)
-    return tango(n * first, n * second, n)
+    return tango(n * first, n * second, n, z)
 
 
 def kish(groups: Sequence[Hashable], items: int) -> float:

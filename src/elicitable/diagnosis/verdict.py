@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from elicitable.diagnosis.intervals import Arm, Groups, gap
+from elicitable.diagnosis.intervals import LEVEL, Arm, Groups, gap
 from elicitable.values import ArmResult, CurvePoint
 
 OPEN_LABELS = ("out-of-reach", "inconclusive")  # the verdicts that speak of no rung
 FEWEST_STEPS = 20  # no more than the warm-up: what was cut off earlier says nothing of what a method can do
+LEFT = "settled"  # why an arm's training stopped that could no longer change the label
 SHARE = 2  # times the steps of the arm that solved the task quickest: what every other arm is owed
 FEWEST_CANDIDATES, FEWEST_ITEMS = 4, 16  # of a search that was cut off and still says what a method can do
 Standing = Literal["enough", "worse", "open"]
@@ -63,6 +64,8 @@ class Terms:
 
     ``margin`` is how much worse still counts as good enough, in units of the score, whose best is ``highest``.
     ``outcome`` gives what the intervals draw from; items of one of the ``groups`` are drawn together.
+    ``level`` is that of the intervals, so that all looks at one comparison keep 95 % together
+    (:mod:`elicitable.diagnosis.looks`).
     """
 
     margin: float
@@ -70,6 +73,7 @@ class Terms:
     outcome: Callable[[ArmResult], Arm] = right_or_wrong
     groups: Groups = ()
     highest: float = 1.0
+    level: float = LEVEL
 
 
 def decide(
@@ -81,6 +85,7 @@ def decide(
     outcome: Callable[[ArmResult], Arm] = right_or_wrong,
     groups: Groups = (),
     highest: float = 1.0,
+    level: float = LEVEL,
 ) -> Decision:
     """Decide the verdict of a race.
 
@@ -89,9 +94,9 @@ def decide(
         margin: how much worse (share of items) still counts as good enough.
         floor: what always giving the one most common answer scores; the best must beat it by the margin.
         seed: of the bootstrap.
-        outcome, groups, highest: see :class:`Terms`.
+        outcome, groups, highest, level: see :class:`Terms`.
     """
-    terms = Terms(margin, seed, outcome, groups, highest)
+    terms = Terms(margin, seed, outcome, groups, highest, level)
     judged = [arm for arm in arms if arm.status == "ok" and arm.correct and not arm.is_control]
     if not judged:
         return Decision("inconclusive", ("No arm of the race finished; see each arm's status for the reason.",))
@@ -114,7 +119,9 @@ def compare(best: ArmResult, arm: ArmResult, terms: Terms, solver: ArmResult | N
     """
     margin = terms.margin
     mean, low, high = (
-        gap(terms.outcome(best), terms.outcome(arm), terms.seed, terms.groups) if arm is not best else (0.0, 0.0, 0.0)
+        gap(terms.outcome(best), terms.outcome(arm), terms.seed, terms.groups, terms.level)
+        if arm is not best
+        else (0.0, 0.0, 0.0)
     )
     standing: Standing = "enough" if high <= margin else "worse" if low > margin else "open"
     had_its_share = solver is not None and arm.steps >= SHARE * solver.steps
@@ -135,7 +142,7 @@ def _climb(compared: tuple[Comparison, ...], best: ArmResult, terms: Terms, arms
             above = [c.arm for c in compared if c.arm.rung > step]
             if _weights_had_no_chance(above, winner.arm, terms):
                 return Decision("inconclusive", (_no_chance(above, winner.arm), *reasons, *_missing(arms)), compared)
-            reasons = [_won(winner, best, margin), *reasons, *_still_rising(above), *_missing(arms)]
+            reasons = [_won(winner, best, margin), *reasons, *_cut_short(above), *_missing(arms)]
             return Decision(step.label, tuple(reasons), compared, winner.arm.method)
         undecided = [c for c in rung if c.standing == "open"]
         if undecided:
@@ -160,12 +167,17 @@ def _no_chance(above: Sequence[ArmResult], winner: ArmResult) -> str:
     )
 
 
-def _still_rising(above: Sequence[ArmResult]) -> list[str]:
-    return [
+def _cut_short(above: Sequence[ArmResult]) -> list[str]:
+    rising = [
         f"{arm.method} was still improving when it was cut off after {arm.steps:,} steps; with more it may do better."
         for arm in above
         if arm.stopped == "time" and is_rising(arm)
     ]
+    left = [arm for arm in above if arm.stopped == LEFT]
+    if not left:
+        return rising
+    named = " and ".join(f"{arm.method} (after {arm.steps:,} steps)" for arm in left)
+    return [*rising, f"No further training of {named} could change the label; the scores are those of then."]
 
 
 def _won(winner: Comparison, best: ArmResult, margin: float) -> str:
@@ -184,6 +196,8 @@ def _won(winner: Comparison, best: ArmResult, margin: float) -> str:
 def _lost(lost: Comparison, best: ArmResult) -> str:
     arm = lost.arm
     rising = ""
+    if arm.stopped == LEFT:
+        rising = f" It was left after {arm.steps:,} steps, since its learning curve does not lead there."
     if lost.outpaced_by is not None:
         quick = lost.outpaced_by
         rising = (

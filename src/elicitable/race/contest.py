@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from elicitable.diagnosis.verdict import decide
 from elicitable.errors import BudgetError, InputError
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
@@ -22,10 +21,12 @@ from elicitable.race.inside import look_inside
 from elicitable.race.keeping import check_keep, keep_winner
 from elicitable.race.marking import AUTO, Marking, text_of_target
 from elicitable.race.pace import check_count, pace_for
+from elicitable.race.questions import open_questions, said_to_be_open
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
-from elicitable.race.results import arm_result, cut_warning
+from elicitable.race.results import arm_result, cut_warning, decision_of
 from elicitable.race.rounds import run_rounds
+from elicitable.race.rows_curve import grown_with_rows
 from elicitable.race.trial import as_shown
 from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
@@ -66,6 +67,7 @@ def verdict(
     score: Any = None,
     rule: str = AUTO,
     keep: Sequence[str] = (),
+    rows_curve: bool = False,
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
@@ -85,8 +87,10 @@ def verdict(
         budget: numbers trained; default 12·layers·d_model. Full fine-tuning is shown beside it, unbound.
         methods: which to try, by name or as objects of your own (:class:`~elicitable.methods.base.Method`); default
             all that are built in.
-        seeds: reruns at the best learning rate. seed: the first of them, and of everything else that is drawn.
-        time_limit: seconds for the whole race, spread evenly over the arms; None trains until nothing improves.
+        seeds: of the arm that the verdict speaks of and of the best one; more where the margin is in doubt.
+        seed: the first of them, and of everything else that is drawn.
+        time_limit: seconds for the whole race; None trains until nothing can change the label any more. A longer one in
+            the same ``out`` goes on from what is there.
         steps: at most so many steps a run. test_items: how many of the test split; by default the pace's, or as
             many as the time limit pays for.
         prompts: texts for the prompt arm to try besides its own. proposer: a model, by name, that reads worked
@@ -102,6 +106,7 @@ def verdict(
             and answer; default accuracy where there are labels, else exact match.
         rule: how labels are decided between: "auto" takes the rule that does best on validation, for every arm alike;
             "sum" is the plain likelihood (:mod:`elicitable.training.decision_rules` has the others).
+        rows_curve: train the best context and the best of the weights on 16, 64, 256 … rows as well.
         keep: methods whose results are kept beside the winner's, by name.
         out: a folder that keeps every trial and, in ``winner/`` and ``kept/METHOD/``, what :func:`elicitable.read`
             reads; the same arguments resume there, and do nothing when complete.
@@ -109,7 +114,8 @@ def verdict(
 
     Raises:
         InputError: an argument, the model or the task is not as expected; the message names it.
-        BudgetError: the budget is too small for a method, or the time limit too short for one arm.
+        BudgetError: the budget is too small for a method, or the time limit too short for the first steps.
+        StoppedRace: a KeyboardInterrupt came; its ``answer`` says what is known and what is open.
 
     Example:
         >>> import elicitable as el
@@ -150,10 +156,16 @@ def verdict(
     sizes = _sizes(race, methods)
     check_keep(keep, [sized.method.name for sized in sizes])
     entries = run_rounds(race, sizes)
+    if race.was_interrupted and not any(entry.records or entry.line for entry in entries):
+        raise KeyboardInterrupt  # there is nothing to answer with
     race.warnings += cut_warning(entries)
-    answer = _judge(race, [arm_result(race, entry) for entry in entries])
+    answer = _judge(race, entries)
+    if race.was_interrupted:
+        raise StoppedRace(answer)
     card = keep_winner(race, entries, answer, keep)
-    return replace(answer, inspection=_inside(race, entries, answer), classes=_classes(race, answer), card=card)
+    rows = grown_with_rows(race, entries) if rows_curve else None
+    inside, classes = _inside(race, entries, answer), _classes(race, answer)
+    return replace(answer, inspection=inside, classes=classes, card=card, rows=rows)
 
 
 def _classes(race: Race, answer: Verdict) -> ClassResults | None:
@@ -210,32 +222,33 @@ def _sizes(race: Race, methods: Sequence[str | Method] | None) -> list[Sized]:
     return sizes
 
 
-def _judge(race: Race, results: list[ArmResult]) -> Verdict:
+class StoppedRace(KeyboardInterrupt):
+    """An interrupt of a race. ``answer`` is the verdict on what was finished, with what is still open."""
+
+    def __init__(self, answer: Verdict) -> None:
+        super().__init__("the race was interrupted")
+        self.answer = answer
+
+
+def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
+    results = [arm_result(race, entry) for entry in entries]
     place = {method.name: nth for nth, method in enumerate(METHODS)}  # methods of a person's own come last on a rung
     arms = tuple(sorted(results, key=lambda arm: (arm.rung.depth, place.get(arm.method, len(place)))))
-    test = race.test()
-    floor = race.marking.floor(test)
-    outcomes = {arm.method: race.marking.outcome(arm.correct, arm.answers, test) for arm in arms if arm.correct}
-    decision = decide(
-        arms,
-        margin=race.margin,
-        floor=floor,
-        seed=race.seed,
-        outcome=lambda arm: outcomes[arm.method],
-        groups=race.groups(),
-        highest=race.marking.scorer.highest,
-    )
+    floor = race.marking.floor(race.test())
+    decision = decision_of(race, arms)
+    questions = [] if decision.answer and not race.was_interrupted else open_questions(race, entries)
+    bounds = said_to_be_open(arms, questions, decision)
     behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
     return Verdict(
         label=decision.label,
-        reasons=(*decision.reasons, *_told_by_rules(arms)),
+        reasons=(*bounds, *decision.reasons, *_told_by_rules(arms)),
         arms=tuple(replace(arm, behind=behind.get(arm.method, ())) for arm in arms),
         model=race.model.name,
         task=race.task.name,
         margin=race.margin,
         answer=decision.answer,
-        provenance=_provenance(race, floor),
-        items=tuple((as_shown(item.prompt), as_shown(item.target)) for item in test),
+        provenance=_provenance(race, floor) | {"open": questions},
+        items=tuple((as_shown(item.prompt), as_shown(item.target)) for item in race.test()),
     )
 
 
@@ -276,6 +289,8 @@ def _provenance(race: Race, floor: float) -> dict[str, Any]:
         "score_says": race.marking.scorer.summary,
         "rule": race.marking.rule,
         "time_limit_seconds": race.time_limit,
+        "price": race.price,
+        "looks": race.looks + 1,
         "model": race.model.name,
         "model_hash": race.model.fingerprint,
         "task": race.task.name,

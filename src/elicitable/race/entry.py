@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from elicitable.methods.base import Method, Sized
 from elicitable.models.layout import PLAIN, Layout
+from elicitable.race.line import Line, Shelf
 from elicitable.race.marking import Marking
 from elicitable.race.pace import Pace
 from elicitable.race.reporter import Reporter
-from elicitable.race.timing import reserve
 from elicitable.race.trial import Trial
-from elicitable.records.store import Record, Store
+from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord
-from elicitable.tasks.base import groups_of
+from elicitable.tasks.base import groups_of, identity_of
 from elicitable.values import Item
 
 if TYPE_CHECKING:
@@ -45,10 +46,18 @@ class Race:
     layouts: tuple[Layout, ...] = (PLAIN,)  # how items are laid out: the first; the others are tried as well
     asked_best: tuple[float, float, Layout] | None = None  # validation score, −loss and layout of the best chosen arm
     is_test_free: bool = True  # whether a race against the clock may cut the test items down
-    quickest: int | None = None  # steps of the quickest arm that solved the task
-    test_seconds: float = 0.0  # what the latest test took
+    quickest: int | None = None  # steps at the constant rate of the quickest arm that solved the task
+    item_seconds: float = 0.0  # of one item read by the bare model, as it was measured before the start
+    looks: int = 0  # at the test items, after which more was added
+    price: dict[str, Any] = field(default_factory=dict)  # what was said before the start
+    cohort: set[str] = field(default_factory=set)  # against the clock: the arms that are still trained
     warnings: list[str] = field(default_factory=list)
-    paces: dict[str, Record] = field(default_factory=dict)  # speeds measured in this sitting
+    was_interrupted: bool = False
+
+    def __post_init__(self) -> None:
+        """Put up the shelf for what goes on."""
+        self.shelf = Shelf(self.store.folder)
+        self.known: dict[tuple[Any, ...], Any] = {}  # results and decisions that were computed already
 
     def options_of(self, method: Method) -> dict[str, Any]:
         """Return the settings that ``method`` gets in this race."""
@@ -89,18 +98,47 @@ class Race:
             return None
         return self.time_limit - reserve(self.time_limit) - (time.monotonic() - self.started)
 
+    def kept(self, what: str, decide_now: Callable[[], Any], holds_for_all: bool = False) -> Any:
+        """A decision that hangs on the clock, kept with the trials: the same arguments find the same trials again.
+
+        Another time limit decides anew, unless the decision ``holds_for_all``.
+        """
+        spec: dict[str, Any] = {"decision": what, "model": self.model.fingerprint, "task": identity_of(self.task)}
+        if not holds_for_all:
+            asked = {"budget": self.budget, "seeds": self.seeds, "seed": self.seed, "margin": self.margin}
+            spec |= {"time_limit": self.time_limit, **asked}
+        return (self.store.get(spec) or self.store.put(spec, {"status": "ok", "decision": decide_now()}))["decision"]
+
+
+def reserve(limit: float) -> float:
+    """Return the seconds kept back for the decision and the report.
+
+    >>> reserve(1800)
+    19.5
+    """
+    return 1.5 + 0.01 * limit
+
 
 @dataclass
 class Entry:
-    """One arm while the race runs."""
+    """One arm while the race runs.
+
+    ``line`` is its run of the first seed at the rate that was chosen, and ``others`` are those of later seeds.
+    ``records`` are the tested ones, one a seed.
+    """
 
     sized: Sized
     records: list[TrialRecord] = field(default_factory=list)
-    swept: list[dict[str, Any]] = field(default_factory=list)
-    rate: float | None = None
+    swept: dict[float, dict[str, Any]] = field(default_factory=dict)
+    line: Line | None = None
+    others: list[Line] = field(default_factory=list)
     refusal: str = ""
-    last: TrialRecord | None = None  # of the sweep: what is shown when every rate diverged
+    last: TrialRecord | None = None  # of the first look, where every rate diverged
     trial: Trial | None = None  # the first of ``records``
+    tested_at: int = -1  # steps of ``line`` when it was brought down and tested
+    stopped: str = ""  # why it was: solved, plateau, steps, time, settled
+    seconds: float = 0.0  # of all its trials
+    is_spent: bool = False  # there is no time to train it further
 
     @property
     def method(self) -> Method:
@@ -108,7 +146,16 @@ class Entry:
         return self.sized.method
 
     @property
-    def is_running(self) -> bool:
-        """Whether there is something to rerun: not refused, not diverged, and seeds can change it."""
-        is_fine = bool(self.records) and self.records[-1].is_ok
-        return is_fine and self.method.is_seeded and not self.method.is_control
+    def rate(self) -> float | None:
+        """The learning rate that was chosen; None before, and where all diverged."""
+        return None if self.line is None else self.line.rate
+
+    @property
+    def is_racing(self) -> bool:
+        """Whether it is trained, takes part in the verdict, and has a run that can go on."""
+        return self.line is not None and self.line.is_fine and not self.method.is_control
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it has a test of its run as it is now, or of what was chosen."""
+        return bool(self.records) and (self.line is None or self.tested_at == self.line.steps)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Pace:
     """How a race is run on one kind of task; found by the sweeps noted in docs/log.md.
 
-    ``sweep_steps`` are given to every learning rate, then ``steps`` at most to every seed at the best one.
+    A first look gives ``first_steps`` to every learning rate; a run has ``steps`` at most, of which the way down at the
+    end takes ``finish`` at least. ``sweep_steps`` are those of a tuning's sweep.
     """
 
     batch: int
@@ -25,6 +26,8 @@ class Pace:
     validation_items: int
     test_items: int
     patience_steps: int
+    first_steps: int = 16
+    finish: int = 64
     max_tokens: int | None = None  # of a text; None: as far as the model's positions reach
 
 

@@ -19,6 +19,9 @@ class Reporter(Protocol):
     def end(self, arm: ArmResult) -> None:
         """Hear that an arm is finished."""
 
+    def say(self, text: str) -> None:
+        """Hear a sentence that a person should read at once: the price, the number of threads."""
+
 
 class Silent:
     """Say nothing."""
@@ -30,4 +33,7 @@ class Silent:
         """Say nothing."""
 
     def end(self, arm: ArmResult) -> None:
+        """Say nothing."""
+
+    def say(self, text: str) -> None:
         """Say nothing."""

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from elicitable.diagnosis.intervals import interval, point
+from elicitable.diagnosis.looks import level_after
+from elicitable.diagnosis.verdict import Decision, decide
 from elicitable.race.entry import Entry, Race
 from elicitable.race.trial import outcomes_of
 from elicitable.records.trial import TrialRecord
@@ -15,17 +17,49 @@ from elicitable.values import ArmResult, Budget, Effort
 
 
 def arm_result(race: Race, entry: Entry) -> ArmResult:
-    """Gather the records of an arm into its result."""
-    method, swept, rate = entry.method, entry.swept, entry.rate
+    """Gather the records of an arm into its result; the same object while nothing has come to them."""
+    state = (entry.stopped, entry.refusal, id(entry.last), entry.rate, entry.seconds, len(entry.swept))
+    key = (entry.method.name, *(id(record) for record in entry.records), *state)
+    if key not in race.known:
+        race.known[key] = _gathered(race, entry)
+    found: ArmResult = race.known[key]
+    return found
+
+
+def decision_of(race: Race, results: Sequence[ArmResult]) -> Decision:
+    """Decide on what there is now, with the wider intervals that so many looks ask for."""
+    key = ("decision", race.looks, *(id(arm) for arm in results))
+    if key not in race.known:
+        test = race.test()
+        marking = race.marking
+        outcomes = {arm.method: marking.outcome(arm.correct, arm.answers, test) for arm in results if arm.correct}
+        race.known[key] = decide(
+            results,
+            margin=race.margin,
+            floor=marking.floor(test),
+            seed=race.seed,
+            outcome=lambda arm: outcomes[arm.method],
+            groups=race.groups(),
+            highest=marking.scorer.highest,
+            level=level_after(race.looks),
+        )
+    found: Decision = race.known[key]
+    return found
+
+
+def _gathered(race: Race, entry: Entry) -> ArmResult:
+    method, swept, rate = entry.method, list(entry.swept.values()), entry.rate
     result = partial(ArmResult, method=method.name, rung=method.rung, deployment=method.deployment)
     records = entry.records or ([entry.last] if entry.last else [])
     if entry.refusal:
         nothing = Budget(0, 0, 0)
         return result(setting={}, budget=nothing, status="skipped", reason=entry.refusal)
+    if not records:
+        nothing = Budget(entry.sized.numbers, 0, 0)
+        return result(setting={}, budget=nothing, status="skipped", reason=_untested(entry), sweep=tuple(swept))
     done = [record for record in records if record.is_ok]
     first = (done or records)[0]
     budget = first.budget or Budget(entry.sized.numbers, 0, 0)
-    seconds = sum(record.timing.seconds for record in records)
     if not done:
         return result(
             setting=first.setting,
@@ -35,21 +69,20 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
             stopped=first.stopped,
             learning_rate=rate,
             sweep=tuple(swept),
-            seconds=seconds,
+            seconds=round(entry.seconds, 1),
         )
     correct = tuple(outcomes_of(record).items for record in done)
     written = tuple(record.answers for record in done)
     outcome = race.marking.outcome(correct, written, race.test())
     low, high = interval(outcome, race.seed, race.groups())
     raw = [record.raw.share for record in done if record.raw is not None]
-    stops = [record.stopped for record in done]
     tried = tuple(swept) or first.tried
     return result(
         setting=first.setting,
         budget=budget,
         status="ok",
         reason=_lost_seeds(records),
-        stopped=next((stop for stop in stops if stop in ("time", "steps")), stops[0]),
+        stopped=entry.stopped or done[0].stopped,
         mean=point(outcome),
         low=low,
         high=high,
@@ -57,7 +90,7 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
         seeds=len(correct),
         learning_rate=rate,
         steps=max(record.steps for record in done),
-        seconds=round(seconds, 1),
+        seconds=round(entry.seconds, 1),
         side_effect_nats=_side_effect(race, done),
         correct=correct,
         curves=tuple(record.curve for record in done if record.curve),
@@ -104,6 +137,16 @@ def cut_warning(entries: Sequence[Entry]) -> list[str]:
         f"{items} of {of} test texts are longer than is read and were cut by {tokens:,} tokens in all ({name}); more "
         "max_tokens (--max-tokens) or a model with more positions reads them whole"
     ]
+
+
+def _untested(entry: Entry) -> str:
+    """Say how far an arm came that was interrupted before its test."""
+    record = entry.line.latest if entry.line is not None else None
+    if record is None or record.validation is None:
+        return "the race was stopped before its turn"
+    return (
+        f"the race was stopped after {record.steps} of its steps (validation {record.validation:.3f}), before its test"
+    )
 
 
 def _why_lost(entry: Entry, record: TrialRecord) -> str:

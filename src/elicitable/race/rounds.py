@@ -1,234 +1,278 @@
-"""The two rounds of a race: every arm once, cheap and quick ones first; then the contenders over the other seeds."""
+"""How a race spends its time: a first look at every arm, then on what can still change the label, and nothing else.
+
+    first look   every rate of every arm a few steps, the better half as many again, until one rate is left
+    on           the arm with the fewest steps that can still change the label is trained on to twice its steps,
+                 or, once it has come to its end, brought down and tested
+    seeds        the answer's arm and the best one again over the other seeds; more where the interval holds the margin
+    control      last, and only with time that nobody else needs
+
+An arm can no longer change the label where its curve does not lead up to the best (:mod:`elicitable.race.outlook`), and
+where the label stands already: more invasive arms matter only if they may be better than the best one can be. Such an
+arm is tested as it is. Against the clock the arms that are trained on are halved each time they have had equally many
+steps; the best context and the best of the others are always among them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from elicitable.diagnosis.verdict import SHARE
-from elicitable.errors import BudgetError
-from elicitable.methods.base import Method, Sized
+from elicitable.diagnosis.verdict import LEFT
+from elicitable.methods.base import Sized
+from elicitable.race.choice import choose
 from elicitable.race.entry import Entry, Race
-from elicitable.race.results import arm_result
-from elicitable.race.timing import Timing, opening
-from elicitable.race.trial import Trial, outcomes_of, run
-from elicitable.records.trial import TrialRecord
-from elicitable.tasks.base import identity_of
-from elicitable.training.loop import Plan
-
-_FEWEST = 500
-_FINISH = 150  # steps of the cosine, at least, after an arm has solved the task
-_TELLING = 0.05  # a validation score that says something about a rate
-_CONTENDER = 0.05  # arms further than this behind the best after one seed are not rerun: no seed would bring them back
+from elicitable.race.line import advance, finish, leave
+from elicitable.race.look import first_look
+from elicitable.race.outlook import TELLING, Mark, ceiling, floor_of, is_flat, is_solved, longest, marks, owed
+from elicitable.race.results import arm_result, decision_of
+from elicitable.race.seeds import more_seeds
+from elicitable.race.threads import Threads
+from elicitable.race.timing import affords_cooldown, affords_leg, cooldown_of, opening, said_of
+from elicitable.values import Rung
 
 
 def run_rounds(race: Race, sizes: Sequence[Sized]) -> list[Entry]:
-    """Run every arm once, in the order of their turns; then the contenders again over the other seeds."""
-    entries = [Entry(sized) for sized in sorted(sizes, key=lambda sized: sized.method.turn)]
-    _open(race, entries)
-    for nth, entry in enumerate(entries):
+    """Run the race; after an interrupt too, its arms as far as they came."""
+    entries = [Entry(sized) for sized in sorted(sizes, key=lambda sized: (sized.method.is_control, sized.method.turn))]
+    with Threads.chosen(race) as threads:
         try:
-            (_first_round if entry.method.is_trained else _choose)(race, entry, nth, len(entries))
-        except BudgetError as error:  # the time ran out all the same: an answer is owed
-            entry.refusal = str(error)
-        race.reporter.end(arm_result(race, entry))
-    for seed in range(1, race.seeds):
-        contenders = _contenders(entries)
-        for nth, entry in enumerate(contenders):
-            if entry.method.is_trained:
-                _rerun(race, entry, seed, nth, len(contenders))
-            else:
-                _choose(race, entry, nth, len(contenders), seed)
+            _open(race, entries)
+            for nth, entry in enumerate(entries):
+                if not entry.method.is_control:
+                    _begin(race, entry, nth, entries)
+                    threads.look_again()
+            _train_on(race, entries, threads)
+            more_seeds(race, entries)
+            _end(race, entries)
+        except KeyboardInterrupt:
+            race.was_interrupted = True
+            race.shelf.save()
     return entries
 
 
 def _open(race: Race, entries: list[Entry]) -> None:
-    """Against the clock: cut test and validation items down to what the limit pays for."""
-    if race.time_limit is None:
-        return
-    race.reporter.begin("all arms", "measuring the speed", 0, len(entries))
+    """Measure the speed, say the price, and against the clock cut test and validation items to what it pays for."""
     sizes = [entry.sized for entry in entries]
-    items = _kept(race, entries[0], "items", lambda: opening(race, sizes))
-    race.pace = replace(race.pace, test_items=items["test"], validation_items=items["validation"])
-    if items["test"] < items["of"]:
+    said = race.kept(f"opening of {len(sizes)} arms at {race.pace.test_items} test items", lambda: opening(race, sizes))
+    race.item_seconds, race.price = said["item_seconds"], said["price"]
+    race.pace = replace(race.pace, test_items=said["test"])
+    if race.time_limit is not None:  # every trial hangs on it, so it holds for longer limits too
+        validation = race.kept("validation items", lambda: said["validation"], holds_for_all=True)
+        race.pace = replace(race.pace, validation_items=validation)
+    race.reporter.say(said_of(race.price))
+    if said["test"] < said["of"]:
         race.warnings.append(
-            f"the time limit pays for {items['test']} of the {items['of']} test items; more time or --test-items gives "
+            f"the time limit pays for {said['test']} of the {said['of']} test items; more time or --test-items gives "
             "narrower intervals"
         )
 
 
-def _contenders(entries: list[Entry]) -> list[Entry]:
-    running = [entry for entry in entries if entry.is_running]
-    best = max((_first_score(entry) for entry in running), default=0.0)
-    return [entry for entry in running if _first_score(entry) >= best - _CONTENDER]
-
-
-def _first_score(entry: Entry) -> float:
-    return outcomes_of(entry.records[0]).share
-
-
-def _choose(race: Race, entry: Entry, nth: int, arms: int, seed: int = 0) -> None:
-    """An arm without training chooses among its candidates on validation."""
-    plan = _plan(race, entry.method, 0.0)
-    if race.time_limit is not None:
-        timing = Timing.of(race, entry.sized, (arms - nth) * (race.seeds - seed if seed else 1), is_rerun=seed > 0)
-        if seed and _kept(race, entry, f"no time for seed {seed}", lambda: timing.is_over):
-            return
-        plan = replace(plan, seconds=max(0.1, 0.5 * timing.share))
-    race.reporter.begin(entry.method.name, "choosing on validation", nth, arms)
-    entry.records.append(_go(race, entry, plan, seed, race.pace.test_items))
-    if not seed:
-        race.learn(entry.records[0])
-
-
-def _first_round(race: Race, entry: Entry, nth: int, arms: int) -> None:
-    """Sweep the learning rates, then train once at the best."""
+def _begin(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> None:
+    """Have the first look at an arm: the choice among its candidates, or the first steps at its rates."""
     method = entry.method
-    assert method.schedule is not None
+    if not method.is_trained:
+        choose(race, entry, nth, len(entries))
+        race.reporter.end(arm_result(race, entry))
+        return
     if entry.sized.size == 0:
-        needed = method.numbers(race.model, 1)
-        entry.refusal = f"a budget of {race.budget:,} is too small; size 1 trains {needed:,} numbers"
+        entry.refusal = (
+            f"a budget of {race.budget:,} is too small; size 1 trains {method.numbers(race.model, 1):,} numbers"
+        )
+    else:
+        first_look(race, entry, nth, entries)
+    if entry.line is None:
+        race.reporter.end(arm_result(race, entry))
+
+
+def _train_on(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
+    """Train on whatever can still change the label, the arm with the fewest steps first."""
+    race.cohort = {entry.method.name for entry in entries if entry.is_racing}
+    while open_arms := [entry for entry in entries if can_matter(race, entry, entries)]:
+        cohort = _cohort(race, open_arms)
+        entry = min(cohort, key=lambda one: _urgency(race, one, entries))
+        if is_ready(race, entry) or (len(open_arms) == 1 and is_done_alone(race, entry)):
+            bring_down(race, entry, entries)
+        else:
+            grow(race, entry, entries)
+        threads.look_again()
+
+
+def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Say whether training or testing ``entry`` can still change the label."""
+    if not entry.is_racing or (entry.is_tested and not _may_grow(race, entry, entries)):
+        return False
+    everyone = [mark for other in entries for mark in marks(other)]
+    highest = ceiling(entry, race, everyone)
+    results = [arm_result(race, other) for other in entries if other.records]
+    scored = [arm for arm in results if arm.mean is not None and not arm.is_control]
+    others = [floor_of(other, race) for other in entries if other is not entry and other.is_racing]
+    others += [arm.low or 0.0 for arm in scored if arm.method != entry.method.name]
+    if highest < max(others, default=0.0) - race.margin:
+        return False  # out of reach of another arm
+    if not scored:
+        return True
+    decision, best = decision_of(race, results), max(scored, key=lambda arm: arm.mean or 0.0)
+    answer = next((one for one in decision.compared if one.arm.method == decision.answer), None)
+    if answer is None or entry.method.rung < answer.arm.rung:
+        return True
+    return answer.high + highest - (best.mean or 0.0) > race.margin  # a better best could leave the answer behind
+
+
+def _urgency(race: Race, entry: Entry, entries: Sequence[Entry]) -> tuple[bool, bool, int]:
+    """Sort arms that may answer less invasively before those that may only be better, then the ready, then by steps."""
+    decision = decision_of(race, [arm_result(race, other) for other in entries if other.records])
+    rung = next((one.arm.rung for one in decision.compared if one.arm.method == decision.answer), None)
+    is_above = rung is not None and entry.method.rung >= rung
+    return is_above, not is_ready(race, entry), entry.line.steps if entry.line else 0
+
+
+def _may_grow(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Say whether a tested arm holds the verdict open and longer training may still close it."""
+    if entry.is_spent or entry.stopped in ("plateau", "steps") or entry.line is None:
+        return False
+    if entry.line.steps >= owed(race) or entry.line.steps >= longest(race):
+        return False
+    decision = decision_of(race, [arm_result(race, other) for other in entries if other.records])
+    return any(one.arm.method == entry.method.name and one.standing == "open" for one in decision.compared)
+
+
+def is_ready(race: Race, entry: Entry) -> bool:
+    """Say whether an arm has come to its end: solved, flat, out of steps or time. A tested one is trained on."""
+    assert entry.line is not None
+    if entry.is_tested:
+        return False
+    if is_solved(entry):
+        race.quickest = min(entry.line.steps, race.quickest or entry.line.steps)
+    return entry.is_spent or is_solved(entry) or is_flat(entry, race) or entry.line.steps >= owed(race)
+
+
+def is_done_alone(race: Race, entry: Entry) -> bool:
+    """Say whether the last arm that matters has come so far that twice its steps brought less than the margin."""
+    own = marks(entry)
+    return not entry.is_tested and len(own) > 2 and TELLING < own[-1].score < own[-2].score + race.margin
+
+
+def _why(race: Race, entry: Entry) -> str:
+    assert entry.line is not None
+    if is_solved(entry):
+        return "solved"
+    if is_flat(entry, race):
+        return "plateau"
+    return "time" if entry.is_spent and race.time_limit is not None else "steps"
+
+
+def grow(race: Race, entry: Entry, entries: Sequence[Entry]) -> None:
+    """Train an arm on to the next mark of its line; where the limit does not pay for that, it is spent."""
+    line = entry.line
+    assert line is not None
+    steps = next_mark(race, line.steps)
+    if steps == line.steps or not affords_leg(race, entry, steps, entries):
+        entry.is_spent = True
         return
-    timing = None if race.time_limit is None else Timing.of(race, entry.sized, arms - nth)
-    rates = method.schedule.learning_rates
-    if timing is not None:
-        rates = tuple(_kept(race, entry, "rates", lambda: timing.rates(rates)))
-        if len(rates) == 1:  # no time for a sweep
-            entry.rate = rates[0]
-            _rerun(race, entry, 0, nth, arms, timing)
-            return
-    swept = _sweep(race, entry, rates, race.pace.sweep_steps, nth, arms, timing)
-    says_nothing = _worth(swept[0])[0] < _TELLING and race.quickest is None
-    if timing is None and says_nothing and race.pace.steps > 20 * race.pace.sweep_steps:
-        left = tuple(one["learning_rate"] for one in swept[:3])
-        swept = _sweep(race, entry, left, 10 * race.pace.sweep_steps, nth, arms, timing)
-    if _worth(swept[0])[0] < 0:
-        return
-    entry.rate = swept[0]["learning_rate"]
-    _rerun(race, entry, 0, nth, arms, timing)
+    race.reporter.begin(entry.method.name, f"on to {steps} steps at {line.rate:g}", _done(entries), len(entries))
+    record = advance(race, line, steps)
+    entry.seconds += record.timing.seconds
+    if not record.is_ok:  # it goes no further; what it was before is tested
+        line.legs.pop()
+        entry.is_spent = True
 
 
-def _kept(race: Race, entry: Entry, what: str, decide_now: Callable[[], Any]) -> Any:
-    """A decision that hangs on the clock, kept with the trials: the same arguments find the same trials again."""
-    spec = {
-        "decision": what,
-        "method": entry.method.identity,
-        "size": entry.sized.size,
-        "time_limit": race.time_limit,
-        "seeds": race.seeds,
-        "seed": race.seed,
-        "test_items": race.pace.test_items,
-        "model": race.model.fingerprint,
-        "task": identity_of(race.task),
-    }
-    return (race.store.get(spec) or race.store.put(spec, {"status": "ok", "decision": decide_now()}))["decision"]
+def next_mark(race: Race, steps: int) -> int:
+    """Return how many steps a run has at its next look: twice as many; against the clock half of that way first.
 
-
-def _sweep(
-    race: Race, entry: Entry, rates: Sequence[float], steps: int, nth: int, arms: int, timing: Timing | None
-) -> list[dict[str, Any]]:
-    """A short run at every rate, best first. Where it scores nothing and nobody has solved the task yet, the caller
-    sweeps the better ones again, ten times as long: the first steps of a hard task say little about a rate."""
-    swept = []
-    for at, rate in enumerate(rates):
-        plan = _plan(race, entry.method, rate)
-        plan = timing.sweep(plan, len(rates)) if timing else _short(plan, steps)
-        race.reporter.begin(entry.method.name, f"rate {rate:g} ({at + 1} of {len(rates)})", nth, arms)
-        record = _go(race, entry, plan, 0, 0)
-        if timing:
-            timing.observe(record)
-        swept.append({"learning_rate": rate, **_of_sweep(record)})
-        entry.last = record
-    entry.swept += swept
-    return sorted(swept, key=_worth, reverse=True)
-
-
-def _rerun(race: Race, entry: Entry, seed: int, nth: int, arms: int, timing: Timing | None = None) -> None:
-    """Train once at the best rate. In a race against the clock later seeds share what is left of it."""
-    assert entry.rate is not None
-    plan = _plan(race, entry.method, entry.rate)
-    if race.time_limit is not None:
-        timing = timing or Timing.of(race, entry.sized, (arms - nth) * (race.seeds - seed), is_rerun=True)
-        late = timing
-        if seed and _kept(race, entry, f"no time for seed {seed}", lambda: late.is_over):
-            return
-        plan = timing.final(plan)
-    race.reporter.begin(entry.method.name, f"seed {seed + 1} of {race.seeds}", nth, arms)
-    record = _go(race, entry, plan, seed, race.pace.test_items)
-    entry.records.append(record)
-    if record.stopped == "solved":
-        race.quickest = min(record.steps, race.quickest or record.steps)
-
-
-def _go(race: Race, entry: Entry, plan: Plan, seed: int, test_items: int) -> TrialRecord:
-    options = race.options_of(entry.method)
-    layouts = () if entry.method.is_trained else race.layouts
-    size, number = entry.sized.size or 2, race.seed + seed
-    trial = Trial(
-        entry.method,
-        size,
-        plan,
-        number,
-        test_items,
-        options,
-        race.time_limit,
-        layouts,
-        race.marking,
-        passes=race.search_passes,
-        is_first=entry.trial is None and race.store.folder is not None,
-    )
-    record = run(trial, race.model, race.task, race.store, race.reporter.point)
-    race.test_seconds = race.test_seconds if record.timing.test_seconds is None else record.timing.test_seconds
-    if test_items and entry.trial is None:
-        entry.trial = trial
-    return record
-
-
-def _short(plan: Plan, steps: int) -> Plan:
-    """A sweep run: a few steps at a constant rate, one look at the validation split."""
-    return replace(plan, steps=steps, warmup=min(plan.warmup, max(1, steps // 5)), evaluate_every=steps, cooldown=0.0)
-
-
-def _of_sweep(record: TrialRecord) -> dict[str, Any]:
-    return {
-        "status": record.status,
-        "steps": record.steps,
-        "validation": record.validation,
-        "loss_nats": record.validation_loss_nats,
-    }
-
-
-def _worth(swept: dict[str, Any]) -> tuple[float, float]:
-    """Best validation score, then lowest loss; a run that diverged is worth nothing.
-
-    Scores under 5 points are a few lucky items and count as none: there the loss says more.
+    The marks are the same under every limit, so that a longer one finds the legs of a shorter one.
     """
-    if swept["status"] != "ok" or swept["validation"] is None:
-        return (-1.0, 0.0)
-    score = swept["validation"] if swept["validation"] >= _TELLING else 0.0
-    return (score, -(swept["loss_nats"] or 0.0))
+    if steps < race.pace.first_steps:
+        return min(race.pace.first_steps, longest(race))
+    is_half_way = steps & (steps - 1) != 0
+    further = steps if race.time_limit is None else steps // 3 if is_half_way else steps // 2
+    return min(steps + max(1, further), longest(race))
 
 
-def _plan(race: Race, method: Method, rate: float) -> Plan:
-    """The plan of a full run. Once an arm has solved the task, every other gets at most twice its steps, and 500
-    at least; a control, as many."""
-    schedule, pace = method.schedule, race.pace
-    enough = pace.steps
-    if race.quickest is not None:
-        enough = race.quickest if method.is_control else max(_FEWEST, SHARE * race.quickest)
-    return Plan(
-        learning_rate=rate,
-        steps=min(pace.steps, enough),
-        batch=pace.batch,
-        warmup=min(20, max(1, pace.steps // 10)),
-        evaluate_every=min(pace.evaluate_every, pace.steps),
-        validation_items=pace.validation_items,
-        weight_decay=schedule.weight_decay if schedule else 0.0,
-        patience_steps=pace.patience_steps,
-        max_tokens=pace.max_tokens,
-        layout=race.layout,
-        cooldown=0.4,
-        perfect=2.0,  # 256 validation items all right by luck: every arm is brought down to the end
-        finish=_FINISH,
-    )
+def bring_down(race: Race, entry: Entry, entries: Sequence[Entry], is_bare: bool = False) -> None:
+    """Bring an arm's run down and test it; only test it if ``is_bare``, or where no time is left for more."""
+    line = entry.line
+    assert line is not None
+    cooldown = 0 if is_bare else cooldown_of(race, line.steps)
+    while cooldown and not affords_cooldown(race, entry, line, cooldown, entries):
+        cooldown //= 2
+    race.reporter.begin(entry.method.name, f"coming down from {line.steps} steps", _done(entries), len(entries))
+    entry.stopped = entry.stopped if is_bare else _why(race, entry)
+    race.looks += bool(entry.records)  # its items have been looked at before
+    entry.trial, record = finish(race, line, cooldown)
+    entry.seconds += record.timing.seconds
+    entry.records, entry.tested_at, entry.others = [record], line.steps, []
+    race.reporter.end(arm_result(race, entry))
+
+
+def _cohort(race: Race, open_arms: Sequence[Entry]) -> list[Entry]:
+    """Return the arms that are trained on: all of them; against the clock ever fewer, while any of them can be."""
+    if race.time_limit is None:
+        return _leaders(open_arms)
+    cohort = [entry for entry in open_arms if entry.method.name in race.cohort]
+    ready = [entry for entry in cohort if is_ready(race, entry)]
+    growing = [entry for entry in cohort if not entry.is_tested and entry not in ready]
+    if not growing:
+        race.cohort |= {entry.method.name for entry in open_arms}
+        return cohort or list(open_arms)
+    marks_reached = {entry.line.steps for entry in growing if entry.line}
+    if len(growing) > 2 and len(marks_reached) == 1 and max(marks_reached) >= race.pace.first_steps:
+        race.cohort -= {entry.method.name for entry in growing} - _better_half(growing)
+        growing = [entry for entry in growing if entry.method.name in race.cohort]
+    return [*ready, *growing]
+
+
+def _leaders(open_arms: Sequence[Entry]) -> list[Entry]:
+    """Return the best arm so far of every rung: the others of it wait, and matter only if that one does not suffice."""
+    leaders: dict[Rung, Entry] = {}
+    for entry in sorted(open_arms, key=lambda entry: _worth(marks(entry)[-1])):
+        leaders[entry.method.rung] = entry
+    return list(leaders.values())
+
+
+def _better_half(growing: Sequence[Entry]) -> set[str]:
+    """Name the better half by validation, the best context and the best of the others among them."""
+    ranked = sorted(growing, key=lambda entry: _worth(marks(entry)[-1]), reverse=True)
+    kept = ranked[: (len(ranked) + 1) // 2]
+    for is_context in (True, False):
+        kept += [entry for entry in ranked if entry.method.is_context is is_context][:1]
+    return {entry.method.name for entry in kept}
+
+
+def _worth(mark: Mark) -> tuple[float, float]:
+    return mark.score, -mark.nats
+
+
+def _end(race: Race, entries: Sequence[Entry]) -> None:
+    """Test what was left as it is, then the control; forget what no longer race would need."""
+    for entry in entries:
+        if entry.is_racing and not entry.is_tested:
+            entry.stopped = "time" if entry.is_spent else LEFT
+            bring_down(race, entry, entries, is_bare=True)
+    for nth, entry in enumerate(entries):
+        if entry.method.is_control:
+            _control(race, entry, nth, entries)
+    decision = decision_of(race, [arm_result(race, entry) for entry in entries])
+    if decision.answer:
+        for entry in entries:
+            if entry.line is not None and not entry.method.keeps_state:
+                leave(race, entry.line)
+    race.shelf.save()
+
+
+def _control(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> None:
+    """Give a control as many steps as the quickest solver had, or as the longest run; its first look comes before."""
+    _begin(race, entry, nth, entries)
+    if entry.line is None or not entry.line.is_fine:
+        return
+    steps = race.quickest or max((one.line.steps for one in entries if one.line and one is not entry), default=0)
+    while entry.line.steps < steps and not entry.is_spent:
+        grow(race, entry, entries)
+    if affords_cooldown(race, entry, entry.line, 0, entries):
+        bring_down(race, entry, entries)
+    else:
+        entry.line, entry.refusal = None, "a control is measured only with time that no other arm needs"
+
+
+def _done(entries: Sequence[Entry]) -> int:
+    return sum(entry.is_tested or bool(entry.refusal) for entry in entries)

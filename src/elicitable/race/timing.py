@@ -1,230 +1,207 @@
-"""Decide how a race against the clock spends its time.
+"""What a race costs on this machine, and whether the time limit pays for the next piece of it.
 
-Before the first arm the speed is measured, and test and validation items are cut down to what the limit pays for. Then
-every arm gets an even share of what is left. What its test will take, by its own speed and by the latest test that ran,
-is taken off first; 40 % of the rest goes to the sweep. What an arm leaves goes to those after it.
+Before the start the bare model reads a few items. That tells what every arm needs, what the limit pays for and what
+would be a fair minimum; it is said, and kept with the trials. From then on every arm's own steps and tests are its
+measure. Every decision that hangs on the clock is kept under the limit that it was made for. What was trained is never
+among the things that cost time: a longer limit in the same folder goes on from there.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
-from elicitable.records.store import Record, identity
-from elicitable.records.trial import TrialRecord
-from elicitable.tasks.base import identity_of
+from elicitable.race.line import ending_of, leg_of
+from elicitable.race.outlook import FEWEST
+from elicitable.training.batches import Reading
 from elicitable.training.evaluate import evaluate
-from elicitable.training.loop import Plan, prepared, reading_of, train
+from elicitable.training.loop import prepared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from elicitable.methods.base import Sized
-    from elicitable.race.entry import Race
+    from elicitable.race.entry import Entry, Race
+    from elicitable.race.line import Line
+    from elicitable.race.trial import Trial
 
-NEVER = 10**9
 FEWEST_STEPS = 4  # of a run that is worth starting
+FAIR_STEPS = 24  # of every arm, in a race that is short but fair: more than the verdict calls barely trained
 FEWEST_ITEMS = {"test": 32, "validation": 16}
-TEST_SHARE, VALIDATION_SHARE = 0.3, 0.35  # of the limit, at most
-SWEEP_SHARE, SWEEP_STEPS = 0.4, 10  # of an arm's share; at least so many steps per rate
-OVERDRAFT = 0.05  # of the limit, for the shortest run of an arm that would get none
-RERUN_SHARE = 0.3  # of a first run: most arms are not contenders and are not rerun
-
-
-def reserve(limit: float) -> float:
-    """Return the seconds kept back for the decision and the report.
-
-    >>> reserve(1800)
-    19.5
-    """
-    return 1.5 + 0.01 * limit
-
-
-@dataclass
-class Timing:
-    """Hold the share of one arm: seconds for training and validation (its test is taken off already)."""
-
-    share: float
-    deadline: float
-    step_seconds: float
-    validation_seconds: float
-
-    @classmethod
-    def of(cls, race: Race, sized: Sized, arms_left: int, is_rerun: bool = False) -> Timing:
-        """Return the share of an arm of which ``arms_left`` (itself among them) still have to run.
-
-        Raises:
-            BudgetError: the share is too short for one rate and one seed; says how much would be needed.
-        """
-        assert race.time_limit is not None
-        pace = measure(race, sized)
-        test = max(pace["item_seconds"] * race.pace.test_items, race.test_seconds)
-        measuring = 0.0 if is_rerun else (arms_left - 1) * pace["measuring_seconds"]  # of those that come after
-        whole = ((race.left() or 0.0) - measuring) / arms_left
-        timing = cls(
-            share=whole / (1.0 if is_rerun else rounds_of(race)) - test,
-            deadline=0.0,
-            step_seconds=pace["step_seconds"],
-            validation_seconds=pace["item_seconds"] * race.pace.validation_items,
-        )
-        if timing.is_over and not is_rerun:  # the arm itself comes before reruns
-            timing.share = min(whole - test + OVERDRAFT * race.time_limit, timing.fewest_seconds)
-            if timing.is_over:
-                raise _too_short(race, sized, timing.fewest_seconds + test, whole, arms_left)
-        timing.deadline = time.monotonic() + timing.share
-        return timing
-
-    @property
-    def fewest_seconds(self) -> float:
-        """Return the seconds that the shortest run takes that is worth starting."""
-        return FEWEST_STEPS * self.step_seconds + self.validation_seconds
-
-    @property
-    def is_over(self) -> bool:
-        """Say whether the share is too short for anything."""
-        return self.share < self.fewest_seconds
-
-    def rates(self, rates: tuple[float, ...]) -> tuple[float, ...]:
-        """Choose as many rates as get :data:`SWEEP_STEPS` or more each; the highest, then the lowest, go first."""
-        affordable = int(SWEEP_SHARE * self.share / (SWEEP_STEPS * self.step_seconds + self.validation_seconds))
-        drop = max(0, len(rates) - max(1, affordable))
-        return rates[drop // 2 : len(rates) - drop // 2 - drop % 2]
-
-    def sweep(self, plan: Plan, rates: int) -> Plan:
-        """Return the plan of one of ``rates`` sweep runs: one look at the validation split, at the end."""
-        plan = self._within(plan, SWEEP_SHARE * self.share / rates)
-        return replace(plan, evaluate_every=NEVER, cooldown=0.0)
-
-    def final(self, plan: Plan) -> Plan:
-        """Return the plan of a run with all that is left of the share."""
-        return self._within(plan, max(0.1, self.deadline - time.monotonic()))
-
-    def observe(self, record: TrialRecord) -> None:
-        """Take over the speed of a run that has just ended: a machine may have become slower or quicker."""
-        if record.steps >= FEWEST_STEPS and record.timing.train_seconds:
-            seconds = record.timing.train_seconds / record.steps
-            self.validation_seconds *= max(1.0, seconds / self.step_seconds)
-            self.step_seconds = seconds
-
-    def _within(self, plan: Plan, seconds: float) -> Plan:
-        steps = max(2, int(seconds / self.step_seconds))
-        sparse = int(4 * self.validation_seconds / self.step_seconds)  # validation takes a fifth of the time at most
-        return replace(
-            plan,
-            steps=max(plan.steps, steps),
-            seconds=max(0.05, seconds - self.validation_seconds),
-            warmup=min(plan.warmup, max(1, steps // 10)),
-            evaluate_every=max(1, min(plan.evaluate_every, steps // 8), sparse),
-            patience_steps=max(plan.patience_steps, steps),
-        )
-
-
-def rounds_of(race: Race) -> float:
-    """Count how many first runs all runs of an arm are worth on average."""
-    return 1.0 + RERUN_SHARE * (race.seeds - 1)
+TEST_SHARE, VALIDATION_SHARE = 0.25, 0.2  # of the limit, at most
+CHOICE_SHARE = 0.05  # of the limit, for each arm that is chosen and not trained
+LOOK_SHARE = 0.3  # of what is left after them, for the first look at all arms
+STEP_READS = 3.5  # a step on an item costs about as much as reading so many
+VALIDATIONS = 6  # looks at the validation split that an arm takes, about
 
 
 def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
-    """Say how many test and validation items the limit pays for; the warning to give where the test is cut down.
+    """Say what all arms need here, and how many test and validation items the limit pays for.
 
     Raises:
-        BudgetError: the limit is too short for one arm; said before anything is run.
+        BudgetError: the limit is too short for the first steps of all arms; said before anything is run.
     """
-    first = next((s for s in sizes if s.method.is_trained and s.size), sizes[0])
-    pace = measure(race, first, is_kept=False)
-    left, item = race.left() or 0.0, pace["item_seconds"]
+    item = _item_seconds(race)
+    arms, trained = len(sizes), [s for s in sizes if s.method.is_trained and s.size and not s.method.is_control]
     test = len(race.task.held_out("test", race.pace.test_items))
-    fewest = min(FEWEST_ITEMS["test"], test) if race.is_test_free else test
-    need = FEWEST_STEPS * pace["step_seconds"] + item * (fewest + FEWEST_ITEMS["validation"])
-    if left < need:
-        raise _too_short(race, first, need, left, len(sizes))
-    if race.is_test_free:
-        paid = int(TEST_SHARE * left / (len(sizes) * rounds_of(race) * item))
-        test = min(test, max(fewest, paid))
-    looks = len(sizes) * rounds_of(race) * 9  # about nine looks at the validation split an arm
-    paid = int(VALIDATION_SHARE * left / (looks * item))
-    return {
-        "test": test,
-        "of": len(race.task.held_out("test", race.pace.test_items)),
-        "validation": min(race.pace.validation_items, max(FEWEST_ITEMS["validation"], paid)),
+    step = STEP_READS * race.pace.batch * item
+    said = {"item_seconds": item, "test": test, "of": test, "validation": race.pace.validation_items}
+    if race.time_limit is not None:
+        fewest = min(FEWEST_ITEMS["test"], test) if race.is_test_free else test
+        left = race.left() or 0.0
+        need = len(trained) * FEWEST_STEPS * step + item * (arms * fewest + FEWEST_ITEMS["validation"])
+        if left < need:
+            raise _too_short(race, (trained or list(sizes))[0], need, left, arms)
+        if race.is_test_free:
+            said["test"] = min(test, max(fewest, int(TEST_SHARE * left / (arms * item))))
+        looks = max(1, len(trained)) * VALIDATIONS * item
+        paid = int(VALIDATION_SHARE * left / looks)
+        said["validation"] = min(race.pace.validation_items, max(FEWEST_ITEMS["validation"], paid))
+    return said | {"price": _price(race, len(trained), arms, step, item, said)}
+
+
+def _price(race: Race, trained: int, arms: int, step: float, item: float, said: dict[str, Any]) -> dict[str, Any]:
+    """Return what was said before the start: seconds that everything needs, a fair minimum, and what is paid for."""
+    tests = arms * said["test"] * item
+    whole = min(race.pace.steps, 2 * FEWEST) + 6 * race.pace.first_steps
+    everything = trained * whole * step + (race.seeds - 1) * 2 * whole * step + tests
+    fair = (trained * FAIR_STEPS * step + tests + trained * 2 * said["validation"] * item) * 1.2 + 5.0
+    price = {
+        "everything_seconds": round(everything, 1),
+        "fair_minimum_seconds": round(fair, 1),
+        "step_seconds": round(step, 4),
+        "arms": arms,
+        "test_items": said["test"],
     }
+    if race.time_limit is not None:
+        paid = max(0.0, (race.left() or 0.0) - tests) / (max(1, trained) * step)
+        price |= {"limit_seconds": race.time_limit, "steps_paid_for": int(paid)}
+    return price
 
 
-def _too_short(race: Race, sized: Sized, need: float, has: float, arms_left: int) -> BudgetError:
-    spent = time.monotonic() - race.started
-    return BudgetError(
-        f"a time limit of {race.time_limit:g} s is too short: {sized.method.name} on {race.model.name} needs about "
-        f"{max(need, 0.1):.3g} s here and has {max(0.0, has):.3g} s ({spent:.0f} s are spent; arms left: {arms_left}). "
-        "Give more time, or fewer --method, --seeds or --test-items."
+def said_of(price: dict[str, Any]) -> str:
+    """Say the price of a race in a sentence.
+
+    >>> said_of({"everything_seconds": 5400.0, "fair_minimum_seconds": 100.0, "arms": 9, "step_seconds": 0.5})
+    'Price: all 9 arms to the end take about 1 h 30 min on this machine; 1 min 40 s would be a fair minimum.'
+    """
+    text = (
+        f"Price: all {price['arms']} arms to the end take about {spoken(price['everything_seconds'])} on this "
+        f"machine; {spoken(price['fair_minimum_seconds'])} would be a fair minimum"
+    )
+    if "limit_seconds" not in price:
+        return f"{text}."
+    return (
+        f"{text}. The limit of {spoken(price['limit_seconds'])} pays for about {price['steps_paid_for']:,} steps an "
+        f"arm and {price['test_items']:,} test items."
     )
 
 
-def measure(race: Race, sized: Sized, is_kept: bool = True) -> Record:
-    """Measure the seconds that a training step and a scored item take for this method here; measured once and kept.
+def spoken(seconds: float) -> str:
+    """Write a duration as it is said.
 
-    Not in the store where ``is_kept`` is False: a race that is refused leaves nothing behind.
+    >>> spoken(59.6), spoken(100), spoken(7_230)
+    ('1 min', '1 min 40 s', '2 h 0 min')
     """
-    is_chosen = not sized.method.is_trained  # the bare model's speed stands for all of these
-    spec = {
-        "pace": "chosen" if is_chosen else sized.method.identity,
-        "size": sized.size,
-        "batch": race.pace.batch,
-        "max_tokens": race.pace.max_tokens,
-        "layout": asdict(race.layouts[0]),
-        "time_limit": race.time_limit,
-        "model": race.model.fingerprint,
-        "task": identity_of(race.task),
-    }
-    known = race.store.get(spec) or race.paces.get(identity(spec)) or _stopwatch(race, sized)
-    race.paces[identity(spec)] = known
-    return known if "spec" in known or not is_kept else race.store.put(spec, known)
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
 
 
-def _stopwatch(race: Race, sized: Sized) -> Record:
-    begun = time.monotonic()
-    if not sized.method.is_trained:
-        adaptation, step = Adaptation(), 0.0
-    else:
-        adaptation = sized.method.build(race.model, sized.size, seed=race.seed)
-        step = _step_seconds(race, adaptation)
+def _too_short(race: Race, sized: Sized, need: float, has: float, arms: int) -> BudgetError:
+    spent = time.monotonic() - race.started
+    return BudgetError(
+        f"a time limit of {race.time_limit:g} s is too short for the first steps of all arms ({arms}, "
+        f"{sized.method.name} among them): on {race.model.name} they need about {max(need, 0.1):.3g} s here and have "
+        f"{max(0.0, has):.3g} s ({spent:.0f} s are spent). Give more time, or fewer --method or --test-items."
+    )
+
+
+def _item_seconds(race: Race) -> float:
+    """Measure the seconds that the bare model takes for an item."""
     items = race.task.held_out("validation", 16)
-    reading = reading_of(_plan(race, 1), adaptation)
-    with torch.no_grad(), prepared(race.model, adaptation) as refresh:
+    reading = Reading(max(16, race.pace.batch), race.pace.max_tokens, race.layouts[0])
+    with torch.no_grad(), prepared(race.model, Adaptation()) as refresh:
         refresh()
+        evaluate(race.model, items[:2], race.task.labels(), reading)  # what is set up at first use
         started = time.monotonic()
         evaluate(race.model, items, race.task.labels(), reading)
-    item = (time.monotonic() - started) / len(items)
-    return {
-        "status": "ok",
-        "step_seconds": max(1e-5, step),
-        "item_seconds": max(1e-7, item),
-        "measuring_seconds": time.monotonic() - begun,
-    }
+    return max(1e-7, (time.monotonic() - started) / len(items))
 
 
-def _step_seconds(race: Race, adaptation: Any) -> float:
-    """Time a step. The first is slower than the rest; where it is very slow, only one more is taken."""
-    started = time.monotonic()
-    train(race.model, adaptation, race.task, _plan(race, 1), race.seed)
-    steps = 4 if time.monotonic() - started < 1.0 else 1
-    started = time.monotonic()
-    fit = train(race.model, adaptation, race.task, _plan(race, steps), race.seed)
-    return (time.monotonic() - started) / fit.steps
+def step_seconds(race: Race, entry: Entry) -> float:
+    """Return the seconds of one of the arm's steps: its own, or what the bare model's reading says."""
+    own = entry.line.step_seconds() if entry.line is not None else None
+    return own or STEP_READS * race.pace.batch * race.item_seconds
 
 
-def _plan(race: Race, steps: int) -> Plan:
-    return Plan(
-        learning_rate=1e-6,
-        steps=steps,
-        batch=race.pace.batch,
-        cooldown=0.0,
-        evaluate_every=NEVER,
-        validation_items=1,
-        max_tokens=race.pace.max_tokens,
-        layout=race.layouts[0],
+def test_seconds(race: Race, entry: Entry) -> float:
+    """Return the seconds of the arm's test."""
+    known = [record.timing.test_seconds or 0.0 for record in entry.records]
+    return max([race.item_seconds * race.pace.test_items, *known])
+
+
+def cooldown_of(race: Race, steps: int) -> int:
+    """Return the steps of the way down from ``steps``: half as many again."""
+    return min(max(race.pace.finish if race.time_limit is None else 1, steps // 2), max(0, race.pace.steps - steps))
+
+
+def is_there(race: Race, trial: Trial) -> bool:
+    """Say whether the trial is in the store, so that it costs nothing."""
+    known = race.store.get(trial.spec(race.model, race.task))
+    return known is not None and known.get("status") != "failed"
+
+
+def affords_leg(race: Race, entry: Entry, steps: int, entries: Sequence[Entry]) -> bool:
+    """Say whether the limit pays for training to ``steps``, the way down, the test, and what others are owed."""
+    line = entry.line
+    assert line is not None
+    trial = leg_of(race, line, steps)
+    step = step_seconds(race, entry)
+    cost = (steps - line.steps + cooldown_of(race, steps)) * step + test_seconds(race, entry)
+    return _affords(race, trial, cost + owed_seconds(race, entries, entry))
+
+
+def affords_cooldown(race: Race, entry: Entry, line: Line, cooldown: int, entries: Sequence[Entry]) -> bool:
+    """Say whether the limit pays for the way down and the test beside the tests of the others."""
+    trial = ending_of(race, line, cooldown)
+    cost = cooldown * step_seconds(race, entry) + test_seconds(race, entry)
+    return _affords(race, trial, cost + owed_seconds(race, entries, entry, is_bare=True))
+
+
+def affords_seed(race: Race, entry: Entry, steps: int, cooldown: int, seed: int, entries: Sequence[Entry]) -> bool:
+    """Say whether the limit pays for one more seed of an arm."""
+    if race.time_limit is None:
+        return True
+    cost = (steps + cooldown) * step_seconds(race, entry) + test_seconds(race, entry)
+    what = f"time for seed {seed} of {entry.method.identity} at {steps}"
+    return bool(race.kept(what, lambda: cost + owed_seconds(race, entries, entry) <= (race.left() or 0.0)))
+
+
+def _affords(race: Race, trial: Trial, cost: float) -> bool:
+    if race.time_limit is None or is_there(race, trial):
+        return True
+    method, plan = trial.method.identity, trial.plan
+    what = f"time for {method} at {plan.learning_rate:g}, {plan.steps} steps, cooldown {plan.cooldown:.4f}"
+    return bool(race.kept(what, lambda: cost <= (race.left() or 0.0)))
+
+
+def owed_seconds(race: Race, entries: Sequence[Entry], but: Entry, is_bare: bool = False) -> float:
+    """Return the seconds that the other arms still need to end where they stand; without ways down if ``is_bare``.
+
+    Controls are owed nothing.
+    """
+    others = [entry for entry in entries if entry is not but and entry.is_racing and not entry.is_tested]
+    tests = sum(test_seconds(race, entry) for entry in others)
+    if is_bare:
+        return tests
+    down = [entry for entry in others if entry.method.name in race.cohort and entry.line is not None]
+    return tests + sum(
+        cooldown_of(race, entry.line.steps) * step_seconds(race, entry) for entry in down if entry.line is not None
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from elicitable.tasks.passages import FINGERPRINT, ITEMS
 from elicitable.training.batches import Reading, encode
 from elicitable.training.evaluate import answers, evaluate
 from elicitable.training.generate import Answer, text_of
-from elicitable.training.loop import Plan, Progress, prepared, reading_of, train
+from elicitable.training.loop import Fit, Plan, Progress, prepared, reading_of, train
 from elicitable.training.slopes import token_slopes
 from elicitable.values import Item, Message, Messages, Score, Text
 
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
+
+
+Trained = Callable[["Adaptation", Progress | None], Fit]
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,9 @@ class Trial:
     is_first: bool = False  # of its arm's tests, so that it may be deployed; no part of the identity
 
     def spec(self, model: Model, task: Task) -> dict[str, Any]:
-        """Identity of the trial. What a race against the clock derives from its speed is left out: the time limit
-        stands for it, so that an interrupted race finds its trials again."""
+        """Identity of the trial. The seconds of a search are left out: the time limit stands for them, so that an
+        interrupted race finds it again."""
         plan = replace(self.plan, seconds=None)
-        if self.time_limit is not None:
-            plan = replace(plan, steps=0, warmup=0, evaluate_every=0, patience_steps=0)
         return {
             "method": self.method.identity,
             "size": self.size,
@@ -93,8 +94,17 @@ SHOWN = 20  # candidates that a record shows, the best ones
 SLOPE_ITEMS = 16
 
 
-def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress | None = None) -> TrialRecord:
+def run(
+    trial: Trial,
+    model: Model,
+    task: Task,
+    store: Store,
+    progress: Progress | None = None,
+    trained: Trained | None = None,
+) -> TrialRecord:
     """The trial's record: from the store if it is there, else by running it.
+
+    ``trained`` trains in the place of :func:`elicitable.training.loop.train`, for a run that goes on from another.
 
     What cannot be done with this model and task is recorded as ``skipped``. A failure (out of memory, a bug) is
     recorded with its traceback, does not stop the race, and is tried again the next time. An interrupt leaves none.
@@ -106,7 +116,7 @@ def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress
     started = time.monotonic()
     state: dict[str, Any] | None = None
     try:
-        record, state = _execute(trial, model, task, progress)
+        record, state = _execute(trial, model, task, progress, trained)
     except ElicitableError as error:
         record = TrialRecord("skipped", str(error), Times(0.0))
     except AssertionError:  # a promise of this package's own is broken, whatever the arm
@@ -118,7 +128,7 @@ def run(trial: Trial, model: Model, task: Task, store: Store, progress: Progress
         set_aside(store, spec, state)
         state = None
     timing = replace(record.timing, seconds=round(time.monotonic() - started, 3))
-    whole = replace(record, timing=timing, processor=record.processor or kind())
+    whole = replace(record, timing=timing, processor=record.processor or kind(), threads=torch.get_num_threads())
     return keep_trial(store, spec, whole, state)
 
 
@@ -157,14 +167,18 @@ def take_over(adaptation: Adaptation, state: dict[str, Any], where: object) -> N
 
 
 def _execute(
-    trial: Trial, model: Model, task: Task, progress: Progress | None
+    trial: Trial, model: Model, task: Task, progress: Progress | None, trained: Trained | None
 ) -> tuple[TrialRecord, dict[str, Any] | None]:
     method = trial.method
     if not method.is_trained:
         adaptation, record = _choose(trial, model, task)
     else:
         adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
-        record = record_of_fit(train(model, adaptation, task, trial.plan, trial.seed, progress=progress))
+        if trained is None:
+            fit = train(model, adaptation, task, trial.plan, trial.seed, progress=progress)
+        else:
+            fit = trained(adaptation, progress)
+        record = record_of_fit(fit)
     laid_out = trial.plan.layout.setting() if method.is_trained else {}
     record = replace(record, setting=adaptation.setting | laid_out, budget=adaptation.budget())
     if record.is_ok and trial.test_items:

@@ -67,6 +67,10 @@ class LiveReporter:
         )
         self.console.print(line, highlight=False, markup=False, emoji=False)
 
+    def say(self, text: str) -> None:
+        """Leave a sentence behind."""
+        self.console.print(text, highlight=False, markup=False)
+
     def _note(self, arm: ArmResult) -> str:
         note = arm.reason or ("" if arm.stopped == "all candidates tried" else arm.stopped)
         return in_one_line(note)[: max(0, self.console.width - 62)]

@@ -7,6 +7,7 @@ for a length that nobody knows.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from elicitable.rng import generator
 from elicitable.training.batches import CHUNK, Batch, Reading, stream
 from elicitable.training.checkpoint import Checkpoint, Frozen
 from elicitable.training.evaluate import answer_logits, evaluate, token_losses
+from elicitable.training.phase import Phase
 from elicitable.values import CurvePoint, Item, PrefixKV, Score
 
 if TYPE_CHECKING:
@@ -81,6 +83,8 @@ class Fit:
     seconds: float = 0.0
     processors: list[str] = field(default_factory=list)  # kinds, one where the run was never moved
     stopped: str = ""  # solved, plateau, steps, time, diverged, interrupted
+    latest: Score | None = None  # of the last look at the validation split
+    end: Frozen | None = None  # the state after the last step, where it was asked for
 
     @property
     def processor(self) -> str:
@@ -106,12 +110,17 @@ def train(
     inside: Sequence[Adaptation] = (),
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
+    start: Frozen | None = None,
+    keeps_end: bool = False,
 ) -> Fit:
     """Train ``adaptation`` on ``task``; its best state by validation is loaded at the end.
 
     The base weights get no gradient and are untouched. ``inside`` are adaptations that stand before it and are not
     trained (contexts compose). Not-a-number in the loss stops the run as ``diverged``. With a ``checkpoint`` the run
     goes on from what is kept there, and keeps itself there from time to time.
+
+    ``start`` is the end of a run of fewer steps, from which this one goes on by its own plan: the steps are those of
+    one run, bit for bit. With ``keeps_end`` the fit holds its own end for a run that goes on from there.
     """
     parameters = adaptation.parameters()
     optimizer = torch.optim.AdamW(_groups(parameters, plan.weight_decay), lr=plan.learning_rate, betas=plan.betas)
@@ -120,7 +129,11 @@ def train(
     fit, phase, started = Fit(), Phase(plan), time.monotonic()
     run = _Run(adaptation, optimizer, {"data": drawn, "offset": offsets}, fit, phase)
     if checkpoint is not None and run.take_up(checkpoint):
-        started -= fit.seconds
+        pass
+    elif start is not None:
+        run.thaw(start)
+        phase.go_on(fit.steps)
+    started -= fit.seconds
     reading = reading_of(plan, adaptation)
     if kind() not in fit.processors:
         fit.processors.append(kind())
@@ -129,10 +142,14 @@ def train(
         with torch.no_grad():
             refresh()  # so that the context in use takes its positions
         batches = stream(model, task, plan.batch, drawn, reading)
+        for _ in range(fit.steps % CHUNK):  # drawn together with those that are still to come
+            next(batches)
         while not phase.is_over:
-            if checkpoint and fit.steps % CHUNK == 0 and checkpoint.is_due():  # no drawn batch is waiting here
-                fit.seconds = time.monotonic() - started
-                checkpoint.write(run.freeze())
+            if fit.steps % CHUNK == 0:  # no drawn batch is waiting here
+                run.drawn_from = copy.deepcopy(dict(drawn.bit_generator.state))
+                if checkpoint and checkpoint.is_due():
+                    fit.seconds = time.monotonic() - started
+                    checkpoint.write(run.freeze())
             rate = phase.rate()
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -153,20 +170,42 @@ def train(
                 progress(CurvePoint(fit.steps, loss), phase.share())
     fit.seconds = time.monotonic() - started
     fit.stopped = fit.stopped or phase.reason
+    if keeps_end and fit.stopped != "diverged":
+        fit.end = run.freeze()
     if fit.state:
         adaptation.load(fit.state)
     return fit
 
 
-@dataclass(frozen=True, eq=False)
+def taken_up(adaptation: Adaptation, end: Frozen) -> Fit:
+    """Return the fit of a run that has ended, from its end; ``adaptation`` takes over the best state of it."""
+    fit = Fit(state=end.part("best"))
+    _restored(fit, end.plain)
+    fit.stopped = end.plain["phase"]["reason"]
+    adaptation.load(fit.state)
+    return fit
+
+
+def _restored(fit: Fit, plain: dict[str, Any]) -> None:
+    fit.steps, fit.seconds = plain["steps"], plain["seconds"]
+    fit.processors[:] = plain.get("processors", ["unknown"])  # a checkpoint made before they were kept
+    fit.curve[:] = [CurvePoint(*point) for point in plain["curve"]]
+    fit.best = Score(tuple(plain["best"][0]), plain["best"][1]) if plain["best"] else None
+
+
+@dataclass(eq=False)
 class _Run:
-    """Hold all that changes from step to step, so that it can be kept and taken up again."""
+    """Hold all that changes from step to step, so that it can be kept and taken up again.
+
+    ``drawn_from`` is the state of the data's generator before the batches were drawn of which some may still wait.
+    """
 
     adaptation: Adaptation
     optimizer: torch.optim.Optimizer
     generators: dict[str, np.random.Generator]
     fit: Fit
     phase: Phase
+    drawn_from: dict[str, Any] = field(default_factory=dict)
 
     def freeze(self) -> Frozen:
         """Return the state between two steps."""
@@ -185,7 +224,8 @@ class _Run:
             "curve": [[point.step, point.loss_nats, point.validation] for point in self.fit.curve],
             "best": None if best is None else [list(best.correct), best.loss_nats],
             "phase": {name: value for name, value in vars(self.phase).items() if name != "plan"},
-            "generators": {name: rng.bit_generator.state for name, rng in self.generators.items()},
+            "generators": {name: rng.bit_generator.state for name, rng in self.generators.items()}
+            | ({"data": self.drawn_from} if self.fit.steps % CHUNK else {}),
         }
 
     def take_up(self, checkpoint: Checkpoint) -> bool:
@@ -213,13 +253,12 @@ class _Run:
             whole["state"].setdefault(int(index), {})[slot] = tensor
         self.optimizer.load_state_dict(whole)
         plain = kept.plain
-        self.fit.steps, self.fit.seconds, self.fit.state = plain["steps"], plain["seconds"], kept.part("best")
-        self.fit.processors[:] = plain.get("processors", ["unknown"])  # a checkpoint made before they were kept
-        self.fit.curve[:] = [CurvePoint(*point) for point in plain["curve"]]
-        self.fit.best = Score(tuple(plain["best"][0]), plain["best"][1]) if plain["best"] else None
+        self.fit.state = kept.part("best")
+        _restored(self.fit, plain)
         vars(self.phase).update(plain["phase"])
         for name, state in plain["generators"].items():
             self.generators[name].bit_generator.state = state
+        self.drawn_from = plain["generators"]["data"]
 
 
 @contextmanager
@@ -311,7 +350,7 @@ def _validate(
 ) -> CurvePoint:
     with torch.no_grad():
         refresh()
-    score = evaluate(model, items, task.labels(), reading)
+    fit.latest = score = evaluate(model, items, task.labels(), reading)
     if fit.best is None or _worth(score, plan) > _worth(fit.best, plan):
         fit.best, fit.state = score, adaptation.state()
     point = CurvePoint(step=fit.steps, loss_nats=loss, validation=score.mean)
@@ -321,76 +360,3 @@ def _validate(
 
 def _worth(score: Score, plan: Plan) -> tuple[float, float]:
     return (score.mean, -score.loss_nats) if plan.select_by == "score" else (-score.loss_nats, score.mean)
-
-
-class Phase:
-    """Know where the schedule is: warm-up, constant, cosine down. It knows steps, time and scores, but no model."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.step = 0
-        self.elapsed = 0.0
-        self.cooling_from: int | None = None
-        self.cooling_steps = 0
-        self.cooling_rate = 0.0  # where the cosine starts: below the peak if the warm-up was cut short
-        self.reason = ""
-        self.best_score, self.best_loss, self.best_step = -1.0, math.inf, 0
-
-    def rate(self) -> float:
-        """Return the learning rate of the coming step."""
-        if self.cooling_from is not None:
-            done = (self.step - self.cooling_from) / max(1, self.cooling_steps)
-            return self.cooling_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
-        return self.plan.learning_rate * min(1.0, (self.step + 1) / max(1, self.plan.warmup))
-
-    def advance(self, elapsed: float) -> None:
-        """Take note of one step; ``elapsed`` seconds have passed since the start."""
-        self.step += 1
-        self.elapsed = elapsed
-        if self.cooling_from is not None:
-            return
-        share = self.plan.cooldown
-        if self.step >= round(self.plan.steps * (1 - share)):
-            self._cool("steps", self.plan.steps - self.step)
-        elif self.plan.seconds is not None and elapsed >= self.plan.seconds * (1 - share):
-            left = max(0.0, self.plan.seconds - elapsed) / (elapsed / self.step)
-            self._cool("time", min(self.plan.steps - self.step, int(left)))
-
-    def observe(self, point: CurvePoint) -> None:
-        """Take note of a validation score: solved, improved, or a plateau."""
-        score = point.validation or 0.0
-        if score >= min(self.plan.solved, self.plan.perfect):
-            self._solve(score)
-            return
-        if score >= self.best_score + 0.01 or point.loss_nats <= 0.95 * self.best_loss:
-            self.best_score, self.best_loss = max(score, self.best_score), min(point.loss_nats, self.best_loss)
-            self.best_step = self.step
-        waited = self.step - self.best_step
-        if self.cooling_from is None and waited >= max(self.plan.patience_steps, self.plan.patience * self.step):
-            self._cool("plateau", round(self.plan.cooldown * self.step))
-
-    def _solve(self, score: float) -> None:
-        """Come down over half as many steps again, which finishes the work; stop if perfect on the way down."""
-        if self.cooling_from is None:
-            self._cool("solved", min(max(self.plan.finish, self.step // 2), self.plan.steps - self.step))
-        elif score >= self.plan.perfect:
-            self._cool("solved", 0)
-
-    def _cool(self, reason: str, steps: int) -> None:
-        self.cooling_rate = self.rate()
-        self.cooling_from, self.cooling_steps, self.reason = self.step, max(0, steps), reason
-
-    @property
-    def is_over(self) -> bool:
-        """Say whether the last step has been taken."""
-        if self.cooling_from is None:
-            return False
-        late = self.plan.seconds is not None and self.elapsed >= self.plan.seconds
-        return late or self.step >= self.cooling_from + self.cooling_steps
-
-    def share(self) -> float:
-        """Return the work done, in [0, 1]: by steps or by time, whichever is further."""
-        if self.is_over:
-            return 1.0
-        by_time = self.elapsed / self.plan.seconds if self.plan.seconds else 0.0
-        return min(1.0, max(self.step / self.plan.steps, by_time))

@@ -1,0 +1,210 @@
+"""Runs that go on: one method at one rate and seed, trained leg by leg at a constant rate and brought down at the end.
+
+A leg ends at some number of steps and is a trial of its own, with one look at the validation split. The next leg goes
+on from where it ended, bit for bit as one run would. To finish, the rate comes down along a cosine from the end of the
+latest leg, on a branch: a line that is finished can still go on. So no decision to train longer trains anything twice,
+and none of a clock's readings is part of a trial.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from elicitable.race.trial import Trial, run
+from elicitable.records.store import identity
+from elicitable.training.checkpoint import Checkpoint, Frozen
+from elicitable.training.loop import Plan, taken_up, train
+
+if TYPE_CHECKING:
+    from elicitable.methods.base import Adaptation, Sized
+    from elicitable.race.entry import Race
+    from elicitable.records.trial import TrialRecord
+    from elicitable.training.loop import Fit, Progress
+
+NEVER = 10**9
+LARGEST_STATE = 2**32  # bytes of a run that is kept between its legs; a larger one starts again from nothing
+LARGEST_DOWN = 2**30  # of one that has come down, which is kept for other tests
+WARMUP = 10
+
+
+class Shelf:
+    """Keep the ends of legs, so that their runs can go on: in memory, and in a folder where they are small."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = None if folder is None else folder / "running"
+        self._ends: dict[str, Frozen] = {}
+
+    def find(self, name: str) -> Frozen | None:
+        """Return the end of the leg called ``name``, or None where it is not kept."""
+        if name in self._ends or self.folder is None:
+            return self._ends.get(name)
+        return self._file(name).read()
+
+    def keep(self, name: str, end: Frozen, is_lasting: bool, largest: int = LARGEST_STATE) -> None:
+        """Keep ``end``, unless it is larger; in the folder, where there is one, if ``is_lasting``.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if sum(tensor.numel() * tensor.element_size() for tensor in end.tensors.values()) > largest:
+            return
+        if is_lasting and self.folder is not None:
+            self._file(name).write(end)
+        else:
+            self._ends[name] = end
+
+    def drop(self, name: str) -> None:
+        """Forget the end of a leg from which nothing will go on."""
+        self._ends.pop(name, None)
+        if self.folder is not None:
+            self._file(name).remove()
+
+    def save(self) -> None:
+        """Write down what is in memory alone, for a later race in this folder."""
+        if self.folder is not None:
+            for name, end in self._ends.items():
+                self._file(name).write(end)
+
+    def _file(self, name: str) -> Checkpoint:
+        assert self.folder is not None
+        return Checkpoint(self.folder / f"{name}.safetensors", name)
+
+
+@dataclass
+class Line:
+    """One run that goes on. ``legs`` are its trials so far with their records, each longer than the one before."""
+
+    sized: Sized
+    rate: float
+    seed: int
+    legs: list[tuple[Trial, TrialRecord]] = field(default_factory=list)
+    downs: list[str] = field(default_factory=list)  # names of the ways down, whose ends are kept for other tests
+
+    @property
+    def steps(self) -> int:
+        """Count the steps of the latest leg that ran through, from the beginning."""
+        return next((record.steps for _, record in reversed(self.legs) if record.is_ok), 0)
+
+    @property
+    def latest(self) -> TrialRecord | None:
+        """Return the record of the latest leg; None before the first."""
+        return self.legs[-1][1] if self.legs else None
+
+    @property
+    def is_fine(self) -> bool:
+        """Say whether it can go on: its latest leg ran through."""
+        return self.latest is not None and self.latest.is_ok
+
+    @property
+    def seconds(self) -> float:
+        """Add up the seconds of all legs."""
+        return sum(record.timing.seconds for _, record in self.legs)
+
+    def step_seconds(self) -> float | None:
+        """Return the seconds of a step in the latest leg, its look at the validation split included; None before it."""
+        if not self.is_fine:
+            return None
+        before = self.legs[-2][1].steps if len(self.legs) > 1 else 0
+        record = self.legs[-1][1]
+        return record.timing.seconds / max(1, record.steps - before)
+
+
+def leg_of(race: Race, line: Line, steps: int) -> Trial:
+    """Return the trial that takes ``line`` to ``steps`` steps at the constant rate."""
+    items = max(1, race.pace.validation_items // 2)  # the way down looks at all of them
+    plan = replace(_plan(race, line), steps=steps, cooldown=0.0, evaluate_every=NEVER, validation_items=items)
+    return _trial(race, line, plan)
+
+
+def ending_of(race: Race, line: Line, cooldown: int) -> Trial:
+    """Return the trial that brings ``line`` down over ``cooldown`` steps from where it is, and tests it."""
+    whole = line.steps + cooldown
+    plan = replace(_plan(race, line), steps=whole, cooldown=cooldown / whole, evaluate_every=max(1, cooldown // 2))
+    is_first = line.seed == 0 and race.store.folder is not None
+    trial = replace(_trial(race, line, plan), test_items=race.pace.test_items, marking=race.marking)
+    return replace(trial, is_first=is_first)
+
+
+def advance(race: Race, line: Line, steps: int) -> TrialRecord:
+    """Train ``line`` on to ``steps`` steps; the record, from the store where it is there."""
+    trial = leg_of(race, line, steps)
+    known = line.legs[-1][0] if line.legs else None
+    record = _run(race, line, trial)
+    line.legs.append((trial, record))
+    if known is not None and record.is_ok and race.shelf.find(_name(race, trial)) is not None:
+        race.shelf.drop(_name(race, known))
+    return record
+
+
+def finish(race: Race, line: Line, cooldown: int) -> tuple[Trial, TrialRecord]:
+    """Bring ``line`` down and test it; the trial and its record, from the store where it is there.
+
+    A test on more items, or by another score, takes up the end of the way down and trains nothing.
+    """
+    trial = ending_of(race, line, cooldown)
+    return trial, _run(race, line, trial)
+
+
+def leave(race: Race, line: Line) -> None:
+    """Forget what ``line`` would go on from."""
+    for name in (*(_name(race, trial) for trial, _ in line.legs), *line.downs):
+        race.shelf.drop(name)
+
+
+def _run(race: Race, line: Line, trial: Trial) -> TrialRecord:
+    def trained(adaptation: Adaptation, progress: Progress | None) -> Fit:
+        name = _name(race, replace(trial, test_items=0, marking=None))
+        there = race.shelf.find(name) if trial.test_items else None
+        if there is not None:
+            return taken_up(adaptation, there)
+        start, plan = _end(race, line, len(line.legs) - 1), trial.plan
+        fit = train(race.model, adaptation, race.task, plan, trial.seed, progress=progress, start=start, keeps_end=True)
+        if fit.end is not None:
+            largest = LARGEST_DOWN if trial.test_items else LARGEST_STATE
+            race.shelf.keep(name, fit.end, trial.method.keeps_state, largest)
+            line.downs += [name] if trial.test_items else []
+        return fit
+
+    return run(trial, race.model, race.task, race.store, race.reporter.point, trained)
+
+
+def _end(race: Race, line: Line, nth: int) -> Frozen | None:
+    """Return the state after a leg; where it was not kept, by taking its steps again."""
+    if nth < 0:
+        return None
+    trial, _ = line.legs[nth]
+    kept = race.shelf.find(_name(race, trial))
+    if kept is not None:
+        return kept
+    adaptation = trial.method.build(race.model, trial.size, seed=trial.seed, **trial.options)
+    start = _end(race, line, nth - 1)
+    return train(race.model, adaptation, race.task, trial.plan, trial.seed, start=start, keeps_end=True).end
+
+
+def _name(race: Race, trial: Trial) -> str:
+    return identity(trial.spec(race.model, race.task))
+
+
+def _trial(race: Race, line: Line, plan: Plan) -> Trial:
+    method = line.sized.method
+    return Trial(method, line.sized.size, plan, race.seed + line.seed, options=race.options_of(method))
+
+
+def _plan(race: Race, line: Line) -> Plan:
+    schedule, pace = line.sized.method.schedule, race.pace
+    return Plan(
+        learning_rate=line.rate,
+        steps=pace.steps,
+        batch=pace.batch,
+        warmup=min(WARMUP, max(1, pace.steps // 10)),
+        evaluate_every=pace.evaluate_every,
+        validation_items=pace.validation_items,
+        weight_decay=schedule.weight_decay if schedule else 0.0,
+        patience_steps=NEVER,  # the race decides when a run has come to its end
+        solved=2.0,
+        perfect=2.0,
+        max_tokens=pace.max_tokens,
+        layout=race.layout,
+    )

@@ -1,0 +1,87 @@
+"""The first look at an arm that is trained: a few steps at each of its learning rates, of which the best goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from elicitable.race.entry import Entry, Race
+from elicitable.race.line import Line, advance, leave
+from elicitable.race.outlook import TELLING, longest
+from elicitable.race.timing import FEWEST_STEPS, LOOK_SHARE, owed_seconds, step_seconds, test_seconds
+from elicitable.records.trial import TrialRecord
+
+
+def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> None:
+    """Train a few steps at every rate, then the better half on to twice the steps, until one rate is left.
+
+    Against the clock it begins with one rate of the middle, whose first steps tell what the others would take.
+    """
+    assert entry.method.schedule is not None
+    rates, steps = list(entry.method.schedule.learning_rates), min(race.pace.first_steps, longest(race))
+    lines = {rate: Line(entry.sized, rate, 0) for rate in rates}
+    if entry.method.is_control:  # it only shows what it can do
+        rates = rates[len(rates) // 2 - 1 : len(rates) // 2 + 1]
+    if race.time_limit is not None:
+        rates, steps = _within_the_limit(race, entry, lines, nth, entries)
+    racing = [lines[rate] for rate in rates]
+    while True:
+        for line in racing:
+            _go(race, entry, line, steps, nth, len(entries))
+        ranked = sorted((line for line in racing if line.is_fine), key=_worth, reverse=True)
+        racing, out = ranked[: max(1, len(ranked) // 2)], ranked[max(1, len(ranked) // 2) :]
+        for line in out:
+            leave(race, line)
+        if len(racing) <= 1:
+            break
+        steps = min(2 * steps, longest(race))
+    entry.line = racing[0] if racing else None
+    entry.last = None if racing else next(line.latest for line in lines.values() if line.legs)
+
+
+def _within_the_limit(
+    race: Race, entry: Entry, lines: dict[float, Line], nth: int, entries: Sequence[Entry]
+) -> tuple[list[float], int]:
+    """Choose which rates the arm's part of the limit pays for, and how many steps; measuring is training already."""
+    first = race.pace.first_steps
+    outwards = sorted(lines, key=lambda rate: abs(list(lines).index(rate) - len(lines) / 2))
+    middle = entry.line = lines[outwards[0]]
+    _go(race, entry, middle, min(FEWEST_STEPS, first, longest(race)), nth, len(entries))
+    paid = race.kept(f"steps of the first look at {entry.method.identity}", lambda: _paid(race, entry, nth, entries))
+    count = next((count for count in (4, 2) if paid >= first * (count + count // 2)), 1)
+    steps = first if paid >= first else min(FEWEST_STEPS, first)
+    return outwards[:count], min(steps, longest(race))
+
+
+def _paid(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> int:
+    """Return the steps that an even part of the time for first looks pays for."""
+    coming = [one for one in entries[nth:] if one.method.is_trained and one.sized.size and not one.method.is_control]
+    tests = owed_seconds(race, entries, entry) + len(coming) * test_seconds(race, entry)
+    part = LOOK_SHARE * max(0.0, (race.left() or 0.0) - tests) / max(1, len(coming))
+    return int(part / step_seconds(race, entry))
+
+
+def _go(race: Race, entry: Entry, line: Line, steps: int, nth: int, arms: int) -> None:
+    if line.steps >= steps or (line.legs and not line.is_fine):
+        return
+    race.reporter.begin(entry.method.name, f"first look at rate {line.rate:g}", nth, arms)
+    record = advance(race, line, steps)
+    entry.swept[line.rate] = {"learning_rate": line.rate, **_of_look(record)}
+    entry.seconds += record.timing.seconds
+
+
+def _of_look(record: TrialRecord) -> dict[str, Any]:
+    return {
+        "status": record.status,
+        "steps": record.steps,
+        "validation": record.validation,
+        "loss_nats": record.validation_loss_nats,
+    }
+
+
+def _worth(line: Line) -> tuple[float, float]:
+    """Best validation score, then lowest loss. A score of a few lucky items counts as none: the loss says more."""
+    record = line.latest
+    assert record is not None
+    score = record.validation or 0.0
+    return (score if score >= TELLING else 0.0, -(record.validation_loss_nats or 0.0))

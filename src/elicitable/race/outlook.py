@@ -1,0 +1,106 @@
+"""What an arm may still come to: a lower bound by what it has, an upper one by where its learning curve leads.
+
+A curve is extrapolated two doublings of the steps ahead, by the steepest of its last two doublings: a score by as many
+points again, a loss by as many times again (a power law of the steps). Where a score is still nothing the loss decides:
+an arm is granted whatever any arm of the race ever scored at a loss that is no lower than the one foreseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from elicitable.diagnosis.shares import wilson
+from elicitable.diagnosis.verdict import SHARE
+
+if TYPE_CHECKING:
+    from elicitable.race.entry import Entry, Race
+
+SOLVED = 0.98  # of the validation items
+EARLIEST = 128  # steps before which a curve says nothing of where it leads
+FEWEST = 256  # steps that every arm is owed, however quick another one was
+AHEAD = 2  # doublings of the steps
+TELLING = 0.05  # a validation score below it is a few lucky items
+FLAT_SCORE, FLAT_LOSS = 0.01, 0.95  # a doubling that brings less than a point and 5 % of the loss brings nothing
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One look at a run: after so many steps, the best score on validation so far, and its loss in nats a token."""
+
+    steps: int
+    score: float
+    nats: float
+
+
+def marks(entry: Entry) -> list[Mark]:
+    """Return the looks at an arm's run at the end of each leg."""
+    legs = entry.line.legs if entry.line is not None else []
+    return [
+        Mark(record.steps, record.validation or 0.0, record.validation_loss_nats or 0.0)
+        for _, record in legs
+        if record.is_ok
+    ]
+
+
+def ceiling(entry: Entry, race: Race, everyone: Sequence[Mark]) -> float:
+    """Return the score that an arm may reach at most: 1 while its curve is too short to tell.
+
+    ``everyone`` are the looks at all arms, by which a loss is worth a score.
+    """
+    own = marks(entry)
+    pairs = _doublings(own)
+    if len(pairs) < 2 or own[-1].steps < min(EARLIEST, longest(race) // 2):
+        return 1.0
+    last = own[-1]
+    rise = max(0.0, *(after.score - before.score for before, after in pairs))
+    fall = min(1.0, *(after.nats / before.nats for before, after in pairs if before.nats > 0))
+    foreseen = last.nats * fall**AHEAD
+    granted = max((one.score for one in everyone if one.nats >= foreseen), default=0.0)
+    reached = wilson(last.score, max(1, race.pace.validation_items // 2))[1] + AHEAD * rise
+    return min(1.0, max(reached, granted if last.score < TELLING else 0.0))
+
+
+def floor_of(entry: Entry, race: Race) -> float:
+    """Return the score that an arm has already: the lower limit of its interval on validation."""
+    own = marks(entry)
+    return wilson(own[-1].score, max(1, race.pace.validation_items // 2))[0] if own else 0.0
+
+
+def _doublings(own: Sequence[Mark]) -> list[tuple[Mark, Mark]]:
+    """Return the last two pairs of looks between which the steps have doubled, as nearly as there were looks."""
+    chain = list(own[-1:])
+    while len(chain) < 3 and (before := [mark for mark in own if 2 * mark.steps <= chain[0].steps]):
+        chain.insert(0, before[-1])
+    return list(pairwise(chain))
+
+
+def is_solved(entry: Entry) -> bool:
+    """Say whether an arm gets nearly all validation items right."""
+    own = marks(entry)
+    return bool(own) and own[-1].score >= SOLVED
+
+
+def is_flat(entry: Entry, race: Race) -> bool:
+    """Say whether the last doubling, of at least the pace's patience, improved neither the score nor the loss."""
+    own = marks(entry)
+    if not (pairs := _doublings(own)):
+        return False
+    before, after = pairs[-1]
+    if after.steps - before.steps < race.pace.patience_steps // 2:
+        return False
+    return after.score < before.score + FLAT_SCORE and after.nats > FLAT_LOSS * before.nats
+
+
+def longest(race: Race) -> int:
+    """Return the steps at the constant rate after which the last third, the way down, has to begin."""
+    return max(1, round(race.pace.steps * 2 / 3))
+
+
+def owed(race: Race) -> int:
+    """Return the steps at the constant rate that every arm is owed: twice those of the quickest that solved it."""
+    if race.quickest is None:
+        return longest(race)
+    return min(longest(race), max(FEWEST, SHARE * race.quickest))

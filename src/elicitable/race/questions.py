@@ -1,0 +1,84 @@
+"""What a race leaves open: the bounds of every arm that may still change the label, and the price of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from elicitable.race.outlook import ceiling, longest, marks
+from elicitable.race.results import arm_result, decision_of
+from elicitable.race.rounds import can_matter
+from elicitable.race.timing import cooldown_of, spoken, step_seconds, test_seconds
+
+if TYPE_CHECKING:
+    from elicitable.diagnosis.verdict import Decision
+    from elicitable.race.entry import Entry, Race
+    from elicitable.values import ArmResult
+
+GOOD_RUN = 128  # steps more that usually tell
+
+
+def open_questions(race: Race, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return, for every arm that may still change the label, what is asked, its bounds and the seconds to an answer."""
+    decision = decision_of(race, [arm_result(race, entry) for entry in entries])
+    found = [_question(race, entry, entries, decision) for entry in entries if not entry.method.is_control]
+    return [one for one in found if one is not None]
+
+
+def _question(race: Race, entry: Entry, entries: Sequence[Entry], decision: Decision) -> dict[str, Any] | None:
+    result = arm_result(race, entry)
+    standing = next((one.standing for one in decision.compared if one.arm.method == entry.method.name), None)
+    if entry.refusal or result.status in ("diverged", "failed") or standing in ("enough", "worse"):
+        return None
+    if standing is None and result.status == "skipped" and entry.records:  # it cannot be done with this task
+        return None
+    if entry.is_racing and not entry.is_tested and not can_matter(race, entry, entries):
+        return None
+    low, high = (result.low, result.high) if result.mean is not None else _bounds(race, entry, entries)
+    best = max((one.arm.mean or 0.0 for one in decision.compared), default=0.0)
+    asks = "suffice" if entry.method.is_context or result.mean is not None else "beat"
+    if high is not None and high < best - race.margin:
+        return None
+    seconds = _seconds(race, entry)
+    return {"method": entry.method.name, "asks": asks, "low": low, "high": high, "seconds": round(seconds, 1)}
+
+
+def _bounds(race: Race, entry: Entry, entries: Sequence[Entry]) -> tuple[float, float]:
+    """Return the bounds of an arm without a test: nothing is sure of it, and its curve may lead so far."""
+    everyone = [mark for other in entries for mark in marks(other)]
+    return 0.0, ceiling(entry, race, everyone)
+
+
+def _seconds(race: Race, entry: Entry) -> float:
+    """Return what an answer costs: a run twice as long with its way down, or another seed of one at its end."""
+    if not entry.method.is_trained:
+        return test_seconds(race, entry)
+    done = entry.line.steps if entry.line is not None else 0
+    steps = min(longest(race), max(2 * done, GOOD_RUN))
+    more = steps - done or steps
+    return (more + cooldown_of(race, steps)) * step_seconds(race, entry) + test_seconds(race, entry)
+
+
+def said_to_be_open(arms: Sequence[ArmResult], questions: Sequence[dict[str, Any]], decision: Decision) -> list[str]:
+    """Say what is known and what is open, in a sentence; nothing where nothing is."""
+    if not questions:
+        return []
+    known = max((arm for arm in arms if arm.mean is not None and not arm.is_control), key=_mean, default=None)
+    known = next((arm for arm in arms if arm.method == decision.answer), known)
+    beginning = f"So far {decision.label}: " if decision.answer else ""
+    if known is not None:
+        beginning += f"{known.method} reaches {known.mean:.2f} [{known.low:.2f}, {known.high:.2f}]; "
+    asked = ", ".join(_asked(one, known) for one in questions)
+    price = spoken(sum(one["seconds"] for one in questions))
+    return [f"{beginning}open: {asked}? About {price} more would tell (the same --out goes on from here)."]
+
+
+def _asked(question: dict[str, Any], known: ArmResult | None) -> str:
+    name = question["method"]
+    if known is None:
+        return f"what does {name} reach"
+    return f"does {name} suffice" if question["asks"] == "suffice" else f"does {name} beat it"
+
+
+def _mean(arm: ArmResult) -> float:
+    return arm.mean or 0.0

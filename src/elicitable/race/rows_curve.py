@@ -1,0 +1,151 @@
+"""How the contenders of a race grow with the training rows: trained again on 16, 64, 256 … of them, and tested.
+
+Rows are distinct training items in the order that a seed draws them, so fewer are always among more. Every point is a
+trial of its own beside those of the race: as many steps as the race's run had, brought down at the end, the best state
+by validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from elicitable.diagnosis.rows import Crossing, Growth, crossing, grow
+from elicitable.race.line import ending_of
+from elicitable.race.results import arm_result
+from elicitable.race.trial import Trial, outcomes_of, run
+from elicitable.rng import generator
+from elicitable.tasks.base import fingerprint_of, identity_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from elicitable.race.entry import Entry, Race
+    from elicitable.records.trial import TrialRecord
+    from elicitable.tasks.base import HeldOut, Task
+    from elicitable.values import Item
+
+FIRST, TIMES, MOST = 16, 4, 4096  # rows: the fewest, how many times as many next, the most
+NEXT = 200  # labels more, whose gain is foretold
+
+
+@dataclass(frozen=True)
+class RowsCurve:
+    """Hold how each contender grows, and where the best weights overtake the best context; None if one is missing."""
+
+    growths: tuple[Growth, ...]
+    crossing: Crossing | None
+
+
+class FewRows:
+    """Hold a task of which only the first ``count`` of ``rows`` may be trained on."""
+
+    def __init__(self, task: Task, rows: Sequence[Item], count: int) -> None:
+        self.task, self.rows, self.count = task, tuple(rows[:count]), count
+        self.name = task.name  # a trial's outcomes are found by it
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what else the task says of itself: the warnings, the stops, the groups."""
+        return getattr(self.task, name)
+
+    def labels(self) -> tuple[str, ...] | None:
+        """Return the task's labels."""
+        return self.task.labels()
+
+    def held_out(self, split: HeldOut, n: int | None = None) -> list[Item]:
+        """Return the task's own held-out items."""
+        return self.task.held_out(split, n)
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+        """Draw ``n`` of the rows, each as often as chance has it."""
+        return [self.rows[place] for place in rng.integers(0, len(self.rows), n)]
+
+    def fingerprint(self) -> str:
+        """Identify the task and the rows."""
+        parts = [repr((item.prompt, item.target)) for item in self.rows]
+        return fingerprint_of([identity_of(self.task), *parts])
+
+
+def distinct_rows(task: Task, most: int, seed: int) -> list[Item]:
+    """Draw up to ``most`` different training items; fewer where the task has no more."""
+    rng, found = generator(seed, "rows", task.name), dict[tuple[Any, Any], "Item"]()
+    while len(found) < most:
+        before = len(found)
+        for item in task.sample(max(64, 2 * most), rng):
+            found.setdefault((item.prompt, item.target), item)
+        if len(found) < before + max(1, most // 100):
+            break
+    return list(found.values())[:most]
+
+
+def numbers_of_rows(available: int) -> list[int]:
+    """Return the numbers of rows that are tried: 16, 64, 256 … and at last all there are.
+
+    >>> numbers_of_rows(300), numbers_of_rows(256)
+    ([16, 64, 300], [16, 64, 256])
+    """
+    numbers = []
+    rows = FIRST
+    while rows <= available:
+        numbers.append(rows)
+        rows *= TIMES
+    if not numbers or available / numbers[-1] >= TIMES / 2:
+        numbers.append(available)
+    elif numbers[-1] != available:
+        numbers[-1] = available
+    return numbers
+
+
+def grown_with_rows(race: Race, entries: Sequence[Entry], most: int = MOST) -> RowsCurve | None:
+    """Train and test the best context and the best of the weights at every number of rows; None if nothing grows."""
+    contenders = _contenders(race, entries)
+    rows = distinct_rows(race.task, most, race.seed)
+    numbers = numbers_of_rows(len(rows))
+    if not contenders or len(numbers) < 2:
+        return None
+    arms: dict[str, dict[int, Any]] = {}
+    for entry in contenders:
+        for nth, count in enumerate(numbers):
+            race.reporter.begin(entry.method.name, f"on {count} rows", nth, len(numbers))
+            record = _record(race, entry, FewRows(race.task, rows, count))
+            if record.is_ok:
+                arms.setdefault(entry.method.name, {})[count] = _outcome(race, record)
+    arms = {name: by_rows for name, by_rows in arms.items() if len(by_rows) > 1}
+    return _judged(race, contenders, arms) if arms else None
+
+
+def _judged(race: Race, contenders: Sequence[Entry], arms: Mapping[str, Mapping[int, Any]]) -> RowsCurve:
+    groups, highest = race.groups(), race.marking.scorer.highest
+    growths = grow(arms, seed=race.seed, next_rows=NEXT, groups=groups, highest=highest)
+    order = [entry.method.name for entry in contenders if entry.method.name in arms]
+    if len(order) < 2:
+        return RowsCurve(growths, None)
+    return RowsCurve(growths, crossing(arms, *order[:2], seed=race.seed, groups=groups, highest=highest))
+
+
+def _contenders(race: Race, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the best context and the best of the others, of those whose result hangs on the training rows."""
+    tested = [entry for entry in entries if entry.records and entry.records[0].is_ok and entry.method.is_seeded]
+    judged = [entry for entry in tested if not entry.method.is_control]
+    best = []
+    for is_context in (True, False):
+        own = [entry for entry in judged if entry.method.is_context is is_context]
+        best += sorted(own, key=lambda entry: arm_result(race, entry).mean or 0.0, reverse=True)[:1]
+    return best
+
+
+def _record(race: Race, entry: Entry, task: FewRows) -> TrialRecord:
+    assert entry.trial is not None
+    trial: Trial = entry.trial
+    if entry.line is not None:
+        cooldown = max(1, trial.plan.steps // 3)
+        plan = replace(trial.plan, cooldown=cooldown / trial.plan.steps, evaluate_every=max(1, trial.plan.steps // 8))
+        trial = replace(ending_of(race, entry.line, 0), plan=plan)
+    few: Any = task
+    return run(trial, race.model, few, race.store, race.reporter.point)
+
+
+def _outcome(race: Race, record: TrialRecord) -> Any:
+    written = (record.answers,)
+    return race.marking.outcome((outcomes_of(record).items,), written, race.test())

@@ -1,0 +1,73 @@
+"""The other seeds: of the arm that the verdict speaks of and of the best one, and more where the margin is in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from elicitable.diagnosis.verdict import Decision, is_rising
+from elicitable.race.choice import choose
+from elicitable.race.entry import Entry, Race
+from elicitable.race.line import Line, advance, finish, leave
+from elicitable.race.results import arm_result, decision_of
+from elicitable.race.timing import affords_seed
+from elicitable.records.trial import TrialRecord
+
+EXTRA = 3  # seeds at most, beyond those asked for, where the interval holds the margin
+
+
+def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
+    """Run the seeds that were asked for, then one more of each rival at a time until the label is settled."""
+    while True:
+        decision = decision_of(race, [arm_result(race, entry) for entry in entries])
+        rivals = [entry for entry in _rivals(decision, entries) if len(entry.records) < race.seeds + EXTRA]
+        lagging = [entry for entry in rivals if len(entry.records) < race.seeds]
+        if not lagging:
+            if not _is_in_doubt(decision) or len(rivals) < 2:
+                return
+            race.looks += 1
+            fewest = min(len(entry.records) for entry in rivals)
+            lagging = [entry for entry in rivals if len(entry.records) == fewest]
+        ran = [_one_more(race, entry, entries) for entry in lagging]
+        if not all(ran):
+            return
+
+
+def _rivals(decision: Decision, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the arm that the verdict speaks of or hangs on, and the best one, where another seed can change them."""
+    best = max((one.arm for one in decision.compared), key=lambda arm: arm.mean or 0.0, default=None)
+    undecided = [one.arm.method for one in decision.compared if one.standing == "open"]
+    names = {best.method if best else "", decision.answer, *([] if decision.answer else undecided)}
+    return [entry for entry in entries if entry.method.name in names and entry.method.is_seeded and entry.records]
+
+
+def _is_in_doubt(decision: Decision) -> bool:
+    """Say whether the verdict is open because an interval holds the margin, which more seeds can settle."""
+    if decision.label != "inconclusive":
+        return False
+    return any(one.standing == "open" and not is_rising(one.arm) for one in decision.compared)
+
+
+def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Run the next seed of an arm just as its first one; False where the limit does not pay for it."""
+    seed = len(entry.records)
+    if entry.line is None:
+        choose(race, entry, len(entries) - 1, len(entries), seed)
+        return True
+    assert entry.trial is not None
+    steps = entry.tested_at
+    cooldown = entry.trial.plan.steps - steps
+    if not affords_seed(race, entry, steps, cooldown, seed, entries):
+        return False
+    race.reporter.begin(entry.method.name, f"seed {seed + 1}", len(entries) - 1, len(entries))
+    line = Line(entry.sized, entry.line.rate, seed)
+    entry.others.append(line)
+    record: TrialRecord = advance(race, line, steps)
+    entry.seconds += record.timing.seconds
+    if record.is_ok:
+        _, record = finish(race, line, cooldown)
+        entry.seconds += record.timing.seconds
+    if not entry.method.keeps_state:
+        leave(race, line)
+    entry.records.append(record)
+    race.reporter.end(arm_result(race, entry))
+    return True

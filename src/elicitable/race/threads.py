@@ -1,0 +1,90 @@
+"""How many threads a race computes with: those that are quickest on this machine as busy as it is.
+
+On an idle machine all of them are. Where other work has the cores, threads wait for each other at every product, and
+one alone can be several times as quick. So a race tries before its start, and again from time to time. A number that a
+person has set (``OMP_NUM_THREADS``) is left alone. Sums in another order can differ in their last digits, so every
+record says how many threads it was made with.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from elicitable.methods.base import Adaptation
+from elicitable.training.batches import Reading
+from elicitable.training.evaluate import evaluate
+from elicitable.training.loop import prepared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from elicitable.race.entry import Race
+
+SET_BY_HAND = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+GAIN = 1.2  # times as quick as now, or the number stays as it is
+EVERY_SECONDS, SHARE = 60.0, 0.02  # between two tries, which take so much of the time at most
+ITEMS, TEXTS, TRIES = 32, 4, 3
+
+
+@dataclass
+class Threads:
+    """Choose the number of threads. ``work`` is a piece of what the race does, run to compare numbers."""
+
+    work: Callable[[], None]
+    say: Callable[[str], None]
+    most: int
+    tried: float = 0.0
+    pause: float = 0.0
+
+    @classmethod
+    @contextmanager
+    def chosen(cls, race: Race) -> Iterator[Threads]:
+        """Choose the number for the length of a ``with``; afterwards it is what it was."""
+        before = torch.get_num_threads()
+        is_free = race.model.device.type == "cpu" and not any(os.environ.get(name) for name in SET_BY_HAND)
+        threads = cls(lambda: _read(race), race.reporter.say, before if is_free else 1)
+        try:
+            threads.look_again()
+            yield threads
+        finally:
+            torch.set_num_threads(before)
+
+    def look_again(self) -> None:
+        """Try every number again, if the last try is a while ago, and say so where the number changes."""
+        if self.most < 2 or time.monotonic() < self.tried + self.pause:
+            return
+        started, now = time.monotonic(), torch.get_num_threads()
+        seconds = {number: self._seconds(number) for number in sorted({1, (self.most + 1) // 2, self.most})}
+        best = min(seconds, key=lambda number: seconds[number])
+        chosen = best if seconds.get(now, float("inf")) > GAIN * seconds[best] else now
+        torch.set_num_threads(chosen)
+        if chosen != now:
+            self.say(
+                f"Threads: {chosen} instead of {now}, {seconds[now] / seconds[chosen]:.1f} times as quick on this "
+                "machine as busy as it is."
+            )
+        self.tried = time.monotonic()
+        self.pause = max(EVERY_SECONDS, (self.tried - started) / SHARE)
+
+    def _seconds(self, number: int) -> float:
+        torch.set_num_threads(number)
+        times = []
+        for _ in range(TRIES):
+            started = time.monotonic()
+            self.work()
+            times.append(time.monotonic() - started)
+        return sorted(times)[len(times) // 2]
+
+
+def _read(race: Race) -> None:
+    items = race.task.held_out("validation", ITEMS if race.model.tokenizer is None else TEXTS)
+    with torch.no_grad(), prepared(race.model, Adaptation()) as refresh:
+        refresh()
+        evaluate(race.model, items, race.task.labels(), Reading(ITEMS, race.pace.max_tokens, race.layouts[0]))

@@ -1,0 +1,284 @@
+"""Where a race's time goes: nothing is trained twice, what cannot matter is left, an answer is owed at any moment."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import elicitable as el
+from elicitable.diagnosis.looks import ALPHA, level_after
+from elicitable.methods.catalog import method_named
+from elicitable.models.model import Model
+from elicitable.race import contest, line, outlook, pace, threads, timing, trial
+from elicitable.race.contest import StoppedRace
+from elicitable.race.outlook import Mark
+from elicitable.race.reporter import Silent
+from elicitable.records.store import Store
+from elicitable.training.loop import Plan, train
+from elicitable.values import CurvePoint, Item
+
+Build = Callable[..., Model]
+
+
+class Reverse:
+    """Two digits in, the same two out, the other way round."""
+
+    name = "reverse"
+
+    def labels(self) -> None:
+        return None
+
+    def _items(self) -> list[Item]:
+        return [Item(pair, pair[::-1]) for pair in itertools.product(range(8), repeat=2)]
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+        items = self._items()
+        return [items[i] for i in rng.integers(0, 64, n)]
+
+    def held_out(self, split: str, n: int | None = None) -> list[Item]:
+        return self._items()[:n]
+
+    def fingerprint(self) -> str:
+        return "reverse"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A race of seconds: little data, few steps; the side effects on the same few items."""
+    small = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, first_steps=4, finish=4, steps=48)
+    monkeypatch.setattr(pace, "DIGITS", small)
+    monkeypatch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
+    trial._elsewhere_nats.cache_clear()
+
+
+def run(model: Model, out: Path | None = None, **options: Any) -> el.values.Verdict:
+    given = {"seeds": 1, "budget": 500, "out": out, "methods": ["zero-shot", "kv-prefix", "lora"]}
+    return contest.verdict(model, Reverse(), **given | options)
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, float, int, int, int]]]:
+    """Note every piece of training: method, rate, seed, first and last step."""
+    seen: list[tuple[str, float, int, int, int]] = []
+
+    def watched(model: Any, adaptation: Any, task: Any, plan: Plan, seed: int, **more: Any) -> Any:
+        first = more["start"].plain["steps"] if more.get("start") else 0
+        fit = train(model, adaptation, task, plan, seed, **more)
+        seen.append((adaptation.kind, plan.learning_rate, seed, first, fit.steps))
+        return fit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(line, "train", watched)
+        yield seen
+
+
+def test_no_step_at_the_constant_rate_is_taken_twice(digits_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    with counted(monkeypatch) as seen:
+        run(digits_model(8))
+    assert len(seen) == len(set(seen))
+    legs: dict[tuple[str, float, int], int] = {}
+    for kind, rate, seed, first, last in seen:
+        assert first == legs.get((kind, rate, seed), 0), "every piece begins where the one before it ended"
+        if last < pace.DIGITS.steps or first == 0:
+            legs[kind, rate, seed] = last
+    assert {last for *_, last in seen} >= {4, 8, 16}
+
+
+def test_killed_and_given_twice_the_time_thrice_trains_nothing_again(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Silent):
+        def __init__(self, after: int) -> None:
+            self.left = after
+
+        def point(self, point: CurvePoint, share: float) -> None:
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+    model = digits_model(8)
+    run(model)  # what is imported and measured at first use
+    with counted(monkeypatch) as seen:
+        for limit, points in ((30.0, 3), (60.0, 5), (120.0, 9)):
+            with pytest.raises(KeyboardInterrupt):
+                run(model, tmp_path, time_limit=limit, reporter=Killed(points))
+        answer = run(model, tmp_path, time_limit=240.0)
+    trials = [
+        (record["spec"]["method"], record["spec"]["plan"]["learning_rate"], record["spec"]["seed"])
+        for record in Store(tmp_path)
+        if "plan" in record["spec"]
+    ]
+    assert len(trials) > 5
+    assert len(seen) == len(set(seen)), "a piece that was finished was trained again"
+    assert {arm.status for arm in answer.arms} == {"ok"}
+    with counted(monkeypatch) as seen:
+        again = run(model, tmp_path, time_limit=240.0)
+    assert seen == []
+    assert again.arms == answer.arms
+
+
+def test_more_seeds_and_more_arms_go_on_from_what_is_there(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = digits_model(8)
+    with counted(monkeypatch) as first:
+        run(model, tmp_path)
+    with counted(monkeypatch) as second:
+        run(model, tmp_path, seeds=2, methods=["zero-shot", "kv-prefix", "lora", "layer-prefix"])
+    assert not set(first) & set(second)
+    assert {kind for kind, *_ in second} >= {"layer-prefix"}
+
+
+def test_an_interrupted_race_answers_with_bounds_and_the_price(digits_model: Build, tmp_path: Path) -> None:
+    class Impatient(Silent):
+        def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
+            if arm == "kv-prefix":
+                raise KeyboardInterrupt
+
+    with pytest.raises(StoppedRace) as stopped:
+        run(digits_model(8), tmp_path, reporter=Impatient())
+    answer = stopped.value.answer
+    status = {arm.method: arm.status for arm in answer.arms}
+    assert status == {"zero-shot": "ok", "lora": "skipped", "kv-prefix": "skipped"}
+    assert {one["method"]: (one["low"], one["high"]) for one in answer.provenance["open"]} == {
+        "lora": (0.0, 1.0),
+        "kv-prefix": (0.0, 1.0),
+    }
+    assert "zero-shot reaches" in answer.reasons[0]
+    assert "open: does lora beat it, does kv-prefix suffice? About" in answer.reasons[0]
+    assert "more would tell" in answer.reasons[0]
+
+
+def test_the_control_comes_last_and_no_arm_is_left_out_by_the_clock(digits_model: Build) -> None:
+    class Order(Silent):
+        def __init__(self) -> None:
+            self.begun: list[str] = []
+
+        def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
+            if what != "looking inside":
+                self.begun.append(arm)
+
+    order, model, started = Order(), digits_model(8), time.monotonic()
+    chosen = ["value-bias", "zero-shot", "kv-prefix", "lora", "full"]
+    answer = run(model, time_limit=20.0, methods=chosen, reporter=order)
+    assert time.monotonic() - started < 40.0  # a machine that is shared; a slow test holds the limit itself
+    assert {arm.status for arm in answer.arms if not arm.is_control} == {"ok"}
+    first = order.begun.index("value-bias")
+    assert set(order.begun[first:]) == {"value-bias"}
+
+
+def marked(*points: tuple[int, float, float]) -> Any:
+    from elicitable.race.entry import Entry
+    from elicitable.race.line import Line
+    from elicitable.records.trial import Times, TrialRecord
+
+    sized = method_named("lora").fitting
+    entry = Entry.__new__(Entry)
+    records = [
+        TrialRecord("ok", "steps", Times(1.0), steps=steps, validation=score, validation_loss_nats=nats)
+        for steps, score, nats in points
+    ]
+    entry.line = Line(sized, 0.1, 0, [(None, record) for record in records])  # type: ignore[arg-type, list-item]
+    return entry
+
+
+class Slow:
+    """As much of a race as an outlook asks for."""
+
+    pace = pace.Pace(
+        batch=8, steps=12_000, sweep_steps=4, evaluate_every=4, validation_items=256, test_items=8, patience_steps=300
+    )
+    quickest = None
+
+
+def test_a_curve_that_is_short_may_lead_anywhere_and_a_long_one_leads_where_it_leads() -> None:
+    race: Any = Slow()
+    flat = marked((32, 0.0, 1.3), (64, 0.0, 1.25), (128, 0.0, 1.2))
+    assert outlook.ceiling(marked((32, 0.0, 1.3), (64, 0.0, 1.25)), race, []) == 1.0
+    assert outlook.ceiling(flat, race, []) < 0.03  # what 128 items without a right answer leave open
+    # its loss, as foreseen 1.2 · (1.2 / 1.25)², is one at which another arm scored 0.3
+    assert outlook.ceiling(flat, race, [Mark(8, 0.3, 1.15), Mark(16, 0.9, 1.0)]) == 0.3
+    rising = marked((32, 0.2, 1.0), (64, 0.4, 0.7), (128, 0.5, 0.6))
+    assert 0.9 <= outlook.ceiling(rising, race, []) <= 0.99  # 0.5 + 2 · 0.2 and the interval of 128 items
+    assert not outlook.is_flat(rising, race)
+    assert outlook.is_flat(marked((256, 0.5, 0.6), (512, 0.505, 0.59)), race)
+
+
+def test_threads_are_those_that_are_quickest_and_the_change_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, said, clock = torch.get_num_threads(), [], [0.0]
+    speed = {1: 1.0, 2: 3.0, 4: 8.0}
+    monkeypatch.setattr(threads.time, "monotonic", lambda: clock[0])
+
+    def work() -> None:
+        clock[0] += speed[torch.get_num_threads()]
+
+    try:
+        torch.set_num_threads(4)
+        chosen = threads.Threads(work, said.append, most=4)
+        chosen.look_again()
+        assert torch.get_num_threads() == 1
+        assert said == ["Threads: 1 instead of 4, 8.0 times as quick on this machine as busy as it is."]
+        speed.update({1: 1.0, 2: 0.9, 4: 0.85})  # a little quicker is no reason to change
+        clock[0] += 1e4
+        chosen.look_again()
+        assert torch.get_num_threads() == 1
+        speed.update({4: 0.3})
+        chosen.look_again()
+        assert torch.get_num_threads() == 1, "it was tried a moment ago"
+        clock[0] += 1e4
+        chosen.look_again()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_number_of_threads_that_was_set_is_left_alone(digits_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(threads.Threads, "_seconds", lambda *given: pytest.fail("it was tried"))
+    answer = run(digits_model(8), methods=["zero-shot"])
+    assert answer.arms[0].status == "ok"
+
+
+def test_all_looks_together_err_no_more_often_than_one_test() -> None:
+    spent = sum(1 - level_after(looks) for looks in range(60))
+    assert spent == pytest.approx(ALPHA, abs=1e-9)
+    assert all(level_after(looks) < level_after(looks + 1) for looks in range(20))
+
+
+def test_the_price_is_said_before_anything_is_run(digits_model: Build, tmp_path: Path) -> None:
+    class Listener(Silent):
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
+            self.heard.append(arm)
+
+        def say(self, text: str) -> None:
+            self.heard.append(text)
+
+    listener = Listener()
+    answer = run(digits_model(8), tmp_path, time_limit=60.0, reporter=listener)
+    price = answer.provenance["price"]
+    assert listener.heard[0] == timing.said_of(price)
+    assert "The limit of 1 min pays for about" in listener.heard[0]
+    assert price["fair_minimum_seconds"] > 0
+    assert price["test_items"] == 32
+
+
+def test_many_looks_at_two_equal_arms_mistake_them_for_unequal_in_five_races_of_a_hundred_at_most() -> None:
+    """Sums of normal differences, looked at after every one of ten equal additions; without spending, far too often."""
+    from scipy.special import ndtri
+
+    walks = np.random.default_rng(0).standard_normal((20_000, 10)).cumsum(axis=1) / np.sqrt(np.arange(1, 11))
+    kept = ndtri([(1 + level_after(looks)) / 2 for looks in range(10)])
+    assert (np.abs(walks) > kept).any(axis=1).mean() <= ALPHA
+    assert (np.abs(walks) > ndtri(0.975)).any(axis=1).mean() > 3 * ALPHA
