@@ -171,6 +171,23 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """Hold what a request takes: tokens of its text and of its answer, and the time to read it, without and with.
+
+    ``forms`` are those that it can be exported to. ``overhead`` are the quartiles of with / plain − 1 over
+    ``requests_timed`` pairs (:class:`~elicitable.values.DeploymentCard`).
+    """
+
+    forms: tuple[str, ...]
+    row_tokens: float
+    answer_tokens: float
+    plain_seconds: float
+    with_seconds: float
+    overhead: tuple[float, ...]
+    requests_timed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Hold everything about an artefact that is not a tensor.
 
@@ -188,6 +205,7 @@ class Record:
             (:mod:`elicitable.training.calibration`).
         longest_answer: tokens of the longest right answer that the test had; a new one may have twice as many.
         result, budget: score and interval, and the three budgets.
+        serving: what a request takes, where it was measured.
         base, task, data_hash: the model and the data. ``versions``: of the packages.
         form_version: of this record.
     """
@@ -215,6 +233,7 @@ class Record:
     rule: DecisionRule | None = None
     slope: float | None = None
     longest_answer: int = 0
+    serving: Serving | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     form_version: int = FORM
 

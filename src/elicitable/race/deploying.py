@@ -5,56 +5,43 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from elicitable.deploy.artefact import WINNER, kept_in
 from elicitable.deploy.export import forms_of
 from elicitable.deploy.forms.form import Winner
-from elicitable.errors import StoreError
+from elicitable.deploy.record import Record, Serving
 from elicitable.models.inject import room_in, use
 from elicitable.models.rows import Row, rows_of
-from elicitable.race.inside import again
-from elicitable.records.store import identity
-from elicitable.training.loop import reading_of
 from elicitable.values import ArmResult, DeploymentCard
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
     from elicitable.models.model import Model
-    from elicitable.race.entry import Entry, Race
+    from elicitable.training.batches import Reading
+    from elicitable.values import Item
 
 ITEMS = 32  # over which tokens are averaged
 TIMED, ROUNDS = 4, 4  # requests, each timed without and with the arm so often
 
 
-def deployment_card(race: Race, entry: Entry, arm: ArmResult, arms: Sequence[ArmResult]) -> DeploymentCard | None:
-    """Return the card of the arm that was written to ``winner/``; None where its tensors are no longer there.
-
-    What is measured is kept with the trials, so that the same race says the same again.
-    """
-    assert race.store.folder is not None
-    assert entry.trial is not None
-    spec = {"deployment": identity(entry.trial.spec(race.model, race.task)), "requests": TIMED, "rounds": ROUNDS}
-    known = race.store.get(spec)
-    try:
-        facts = known or race.store.put(spec, {"status": "ok", "facts": _facts(race, entry)})
-    except StoreError:
-        return None
+def deployment_card(run: str, record: Record, arm: ArmResult, arms: Sequence[ArmResult], device: str) -> DeploymentCard:
+    """Return the card of the arm that was written to ``winner/`` with ``record``."""
+    assert record.serving is not None
     rival = _rival(arm, arms)
-    own = facts["facts"]
     return DeploymentCard(
         method=arm.method,
-        run=str(race.store.folder),
+        run=run,
         context_tokens=arm.budget.keys_per_layer if _is_text(arm) else 0,
         keys_per_layer=arm.budget.keys_per_layer,
         training_seconds=arm.seconds,
         rival="" if rival is None else rival.method,
         rival_tokens=0 if rival is None else rival.budget.keys_per_layer,
         rival_mean=None if rival is None else rival.mean,
-        device=str(race.model.device),
-        **{**own, "forms": tuple(own["forms"]), "overhead": tuple(own["overhead"])},
+        device=device,
+        **asdict(record.serving),
     )
 
 
@@ -68,32 +55,18 @@ def _rival(arm: ArmResult, arms: Sequence[ArmResult]) -> ArmResult | None:
     return max(texts, key=lambda one: one.mean or 0.0, default=None)
 
 
-def _facts(race: Race, entry: Entry) -> dict[str, Any]:
-    assert entry.trial is not None
-    assert race.store.folder is not None
-    adaptation = _adaptation(race, entry)
-    record = next(iter(kept_in(race.store.folder / WINNER))).record
-    assert record is not None
-    items = race.test()[:ITEMS]
-    adaptation.fit(race.model, items)
-    reading = reading_of(entry.trial.plan, adaptation)
-    room = room_in(race.model, reading.max_tokens, adaptation.keys_per_layer())
-    rows = rows_of(race.model, items, reading.layout, held=reading.held, limit=room)
-    return {
-        "forms": list(forms_of(Winner(race.model, adaptation, record))),
-        "row_tokens": statistics.fmean(len(row.content) for row in rows),
-        "answer_tokens": statistics.fmean(len(row.answer) for row in rows),
-        **timed(race.model, adaptation, rows[:TIMED]),
-    }
-
-
-def _adaptation(race: Race, entry: Entry) -> Adaptation:
-    assert entry.trial is not None
-    assert race.store.folder is not None
-    try:
-        return again(entry.trial, entry.records[0], race.model, race.task, race.store)
-    except StoreError:
-        return next(iter(kept_in(race.store.folder / WINNER))).adaptation(race.model, [entry.method])
+def serving_of(
+    model: Model, adaptation: Adaptation, record: Record, reading: Reading, items: Sequence[Item]
+) -> Serving:
+    """Measure what a request takes: tokens over the first items, and time over a few of them."""
+    room = room_in(model, reading.max_tokens, adaptation.keys_per_layer())
+    rows = rows_of(model, items[:ITEMS], reading.layout, held=reading.held, limit=room)
+    return Serving(
+        forms=forms_of(Winner(model, adaptation, record)),
+        row_tokens=statistics.fmean(len(row.content) for row in rows),
+        answer_tokens=statistics.fmean(len(row.answer) for row in rows),
+        **timed(model, adaptation, rows[:TIMED]),
+    )
 
 
 @torch.no_grad()
@@ -112,7 +85,7 @@ def timed(model: Model, adaptation: Adaptation, rows: Sequence[Row]) -> dict[str
     return {
         "plain_seconds": statistics.median(plain for plain, _ in pairs),
         "with_seconds": statistics.median(own for _, own in pairs),
-        "overhead": statistics.quantiles(ratios, n=4),
+        "overhead": tuple(statistics.quantiles(ratios, n=4)),
         "requests_timed": len(pairs),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from elicitable.deploy.making import base_of, completed
 from elicitable.deploy.record import Form, Record, Result, Role
 from elicitable.errors import StoreError, UnknownNameError
 from elicitable.race.aside import clear_aside
-from elicitable.race.deploying import deployment_card
+from elicitable.race.deploying import deployment_card, serving_of
 from elicitable.race.inside import again
 from elicitable.records.store import identity
 from elicitable.training.decision_rules import RULES, DecisionRule
@@ -57,8 +58,9 @@ def keep_winner(
         shutil.rmtree(folder / WINNER, ignore_errors=True)
     else:
         role: Role = "winner" if best.method == answer.answer else "best"
-        _keep(race, _entry(entries, best), best, role, answer.label, folder / WINNER)
-        card = deployment_card(race, _entry(entries, best), best, answer.arms)
+        kept = _keep(race, _entry(entries, best), best, role, answer.label, folder / WINNER)
+        device = str(race.model.device)
+        card = None if kept is None else deployment_card(str(folder), kept, best, answer.arms, device)
     for name in dict.fromkeys(keep):
         if name in arms and (best is None or name != best.method):
             place = folder / KEPT / folder_name(name)
@@ -71,7 +73,8 @@ def _entry(entries: Sequence[Entry], arm: ArmResult) -> Entry:
     return next(entry for entry in entries if entry.method.name == arm.method)
 
 
-def _keep(race: Race, entry: Entry, arm: ArmResult, role: Role, label: str, place: Path) -> None:
+def _keep(race: Race, entry: Entry, arm: ArmResult, role: Role, label: str, place: Path) -> Record | None:
+    """Write the artefact unless it is there, and return its record; None where its weights were not kept."""
     trial, own = entry.trial, entry.records[0]
     assert trial is not None
     assert own.budget is not None
@@ -95,32 +98,34 @@ def _keep(race: Race, entry: Entry, arm: ArmResult, role: Role, label: str, plac
         batch=max(16, trial.plan.batch),
         max_tokens=trial.plan.max_tokens,
     )
-    if _is_there(place, record):
-        return
+    if (known := _there(place, record)) is not None:
+        return known
     try:
         adaptation = again(trial, own, race.model, race.task, race.store)
     except StoreError as error:
         race.warnings.append(f"{arm.method} is not written to {place}: {error}")
-        return
-    _write(race, entry, record, adaptation, place)
+        return None
+    return _write(race, entry, record, adaptation, place)
 
 
-def _is_there(place: Path, record: Record) -> bool:
-    """Say whether ``place`` holds an artefact of the same trial with the same result."""
+def _there(place: Path, record: Record) -> Record | None:
+    """Return the record of the artefact in ``place`` where that is of the same trial with the same result."""
     try:
         known = next((one.record for one in kept_in(place)), None) if place.is_dir() else None
     except StoreError:
-        return False
-    return known is not None and known.is_of(record)
+        return None
+    return known if known is not None and known.serving is not None and known.is_of(record) else None
 
 
-def _write(race: Race, entry: Entry, record: Record, adaptation: Adaptation, place: Path) -> None:
+def _write(race: Race, entry: Entry, record: Record, adaptation: Adaptation, place: Path) -> Record:
     assert entry.trial is not None
     known = race.task.held_out("validation", entry.trial.plan.validation_items)
     reading = reading_of(entry.trial.plan, adaptation)
     whole = completed(record, race.model, adaptation, reading, race.test(), known)
+    whole = replace(whole, serving=serving_of(race.model, adaptation, whole, reading, race.test()))
     with replacing_folder(place, ADVICE) as folder:
         write_artefact(race.model, adaptation, whole, folder)
+    return whole
 
 
 def tuned_record(tuning: Tuning, plan: Plan, adaptation: Adaptation, measured: Mapping[str, Any]) -> Record:
