@@ -39,7 +39,7 @@ from elicitable.compiling.patch import Patch
 from elicitable.compiling.static import Fitting, fit_patch
 from elicitable.diagnosis.intervals import gap
 from elicitable.methods.catalog import method_named
-from elicitable.methods.prompt import instructions
+from elicitable.methods.instructions import bank as instructions
 from elicitable.microscope.ridge import Change
 from elicitable.microscope.shareability import shareability
 from elicitable.models.model import Model

@@ -70,7 +70,7 @@ def test_the_python_version_of_the_readme_is_that_of_the_package() -> None:
     assert "Python 3.11 or newer" in (ROOT / "README.md").read_text()
 
 
-WRITTEN = ("figures/", "results.md")  # by `elicitable reproduce`, into its folder
+WRITTEN = ("figures/", "results.md", "aside/", "winner/", "kept/")  # by `elicitable reproduce`, into its folder
 ROOMS = "|".join(["elicitable", *(path.name for path in Path(elicitable.__file__).parent.iterdir() if path.is_dir())])
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / f"{name}.md" for name in DESCRIBING)]
 

@@ -190,7 +190,7 @@ def test_lists_draw_nothing_and_write_nothing(call: Call, command: tuple[str, ..
 def test_there_are_no_other_commands(call: Call) -> None:
     shown = call("--help")[1].partition("Commands:")[2]
     names = {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2] != " "}
-    assert names == {*(command.__name__ for command in commands.COMMANDS), "construct"}
+    assert names == {*(command.__name__.removesuffix("_command") for command in commands.COMMANDS), "construct"}
     assert len(names) == 15
 
 

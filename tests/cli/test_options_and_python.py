@@ -15,7 +15,7 @@ from elicitable.cli import verdict as verdict_command
 from elicitable.cli.options import ModelOptions, spread
 from elicitable.tasks.options import TaskOptions
 
-OUTPUT = {"as_json", "quiet"}  # what is printed; Python returns it
+OUTPUT = {"as_json", "quiet", "price_in", "price_out", "price_hour"}  # what is printed; Python returns it
 PYTHON_ONLY = {"reporter", "started", "task_options"}
 RENAMED = {"method": "methods", "prompt": "prompts"}  # options that may be repeated
 

@@ -23,7 +23,10 @@ from elicitable.cli import main
 DOCS = Path(__file__).parent.parent.parent / "docs"
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 LANGUAGES = {"python", "bash", "output", "console", "csv", "jsonl", "json", "text", "sh"}
-TESTED_APART = {"constructions.md"}  # tests/constructions runs it
+TESTED_APART = {
+    "constructions.md",
+    "architecture.md",
+}  # the one by tests/constructions; the other shows code in passing
 PAGES = sorted(page.name for page in DOCS.glob("*.md") if page.name not in TESTED_APART)
 # What stands for what a reader has and a test has not: a model of 135 million numbers, and eight minutes.
 IN_PLACE_OF = (("--model smollm2", "--model {model}"), ("--time-limit 8m", "--steps 2 --seeds 1"))
@@ -108,5 +111,5 @@ def test_a_page_that_shows_something_else_is_noticed(tmp_path: Path, monkeypatch
 
 def test_the_main_road_is_executed(small_model: Path) -> None:
     languages = [block.language for block in blocks_of("csv-and-model.md")]
-    assert languages.count("bash") >= 4
+    assert languages.count("bash") >= 3
     assert "console" not in languages

@@ -10,8 +10,9 @@ from tests.families import reader
 
 import elicitable as el
 from elicitable.models.layout import Layout, alternatives, layout_for
-from elicitable.race import rounds
+from elicitable.race import line
 from elicitable.race.entry import Race
+from elicitable.records.store import Store
 from elicitable.records.trial import Times, TrialRecord
 
 CHAT, PLAIN, BARE = Layout(chat=True), Layout(), Layout(start="none")
@@ -19,7 +20,9 @@ CHAT, PLAIN, BARE = Layout(chat=True), Layout(), Layout(start="none")
 
 def race_of(*layouts: Layout) -> Race:
     nothing: Any = cast(Any, None)
-    return Race(nothing, nothing, nothing, nothing, 0, 1, 0, 0.02, None, 0.0, nothing, marking=nothing, layouts=layouts)
+    return Race(
+        nothing, nothing, Store(None), nothing, 0, 1, 0, 0.02, None, 0.0, nothing, marking=nothing, layouts=layouts
+    )
 
 
 def chosen(validation: float | None, loss: float | None, setting: dict[str, Any], status: str = "ok") -> TrialRecord:
@@ -53,10 +56,8 @@ def test_a_race_trains_in_the_layout_that_won_without_training(
     setting = layouts[best].setting()
     monkeypatch.setattr(Race, "learn", lambda race, record: learn(race, chosen(0.5, 1.0, setting)))
     plans = []
-    go = rounds._go
-    monkeypatch.setattr(
-        rounds, "_go", lambda race, entry, plan, *more: plans.append(plan) or go(race, entry, plan, *more)
-    )
+    train = line.train
+    monkeypatch.setattr(line, "train", lambda *given, **named: plans.append(given[3]) or train(*given, **named))
     rows = "".join(f"{'a fine film' if i % 2 else 'a dull film'} {i},{'good' if i % 2 else 'bad'}\n" for i in range(80))
     (tmp_path / "films.csv").write_text("text,label\n" + rows)
     answer = el.verdict(

@@ -144,7 +144,7 @@ def test_a_finished_tune_is_not_run_again(monkeypatch: pytest.MonkeyPatch, tmp_p
     first = tuned(tmp_path, **changed)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     monkeypatch.setattr(tuning, "train", None)
-    monkeypatch.setattr(tuning, "evaluate", None)
+    monkeypatch.setattr(tuning.Marking, "mark", None)
     again = tuned(tmp_path, **changed)
     assert again.record == first.record
     theirs = first.adaptation.state()

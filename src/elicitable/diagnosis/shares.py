@@ -34,7 +34,7 @@ def z_of(level: float) -> float:
     >>> round(z_of(0.95), 2)
     1.96
     """
-    return NormalDist().inv_cdf((1 + level) / 2)
+    return Z if level == 0.95 else NormalDist().inv_cdf((1 + level) / 2)
 
 
 def wilson(share: float, n: float, z: float = Z) -> tuple[float, float]:

@@ -92,7 +92,7 @@ def use(
     if not 0.0 <= strength <= 1.0:
         raise InputError(f"strength must be between 0 (the base model) and 1 (the whole context), got {strength!r}.")
     parts: list[Any] = list(context) if isinstance(context, list | tuple) else [context]
-    if any(getattr(part, "asks_otherwise", False) and not part.keys_per_layer() for part in parts):
+    if any(map(differs_by_item, parts)):
         raise InputError(
             "this context differs from item to item, so it cannot be put before whatever is read: give use() what its "
             "method before(model, items) returns, or score with it."
@@ -112,6 +112,11 @@ def use(
             prefix = prefix_of(model, joined)
             stack.enter_context(swapped(slot, parts=joined, prefix=prefix, strength=strength))
         yield model
+
+
+def differs_by_item(part: Any) -> bool:
+    """Say whether a context is another one for each item, so that it stands in the items' own rows."""
+    return bool(getattr(part, "asks_otherwise", False)) and not part.keys_per_layer()
 
 
 def prefix_of(model: Model, parts: Sequence[Any], before: PrefixKV | None = None) -> PrefixKV | None:

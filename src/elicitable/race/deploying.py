@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import torch
 from elicitable.deploy.export import forms_of
 from elicitable.deploy.forms.form import Winner
 from elicitable.deploy.record import Record, Serving
-from elicitable.models.inject import room_in, use
+from elicitable.models.inject import differs_by_item, room_in, use
 from elicitable.models.rows import Row, rows_of
 from elicitable.values import ArmResult, DeploymentCard
 
@@ -60,26 +61,29 @@ def serving_of(
 ) -> Serving:
     """Measure what a request takes: tokens over the first items, and time over a few of them."""
     room = room_in(model, reading.max_tokens, adaptation.keys_per_layer())
-    rows = rows_of(model, items[:ITEMS], reading.layout, held=reading.held, limit=room)
+    plain, asked = items[:ITEMS], reading.items(model, items[:ITEMS])
+    rows, own = (rows_of(model, some, reading.layout, held=reading.held, limit=room) for some in (plain, asked))
     return Serving(
         forms=forms_of(Winner(model, adaptation, record)),
         row_tokens=statistics.fmean(len(row.content) for row in rows),
         answer_tokens=statistics.fmean(len(row.answer) for row in rows),
-        **timed(model, adaptation, rows[:TIMED]),
+        **timed(model, adaptation, rows[:TIMED], own[:TIMED]),
     )
 
 
 @torch.no_grad()
-def timed(model: Model, adaptation: Adaptation, rows: Sequence[Row]) -> dict[str, Any]:
+def timed(model: Model, adaptation: Adaptation, rows: Sequence[Row], asked: Sequence[Row]) -> dict[str, Any]:
     """Time how long the model takes to read each row alone, without and with ``adaptation``, in turns.
+
+    ``asked`` are the rows as they are asked with it; a context that differs from item to item stands in them.
 
     The context is computed before the clock starts, as a server that caches it would have it.
     """
     pairs: list[tuple[float, float]] = []
     for nth in range(ROUNDS + 1):
         plain = [_seconds(model, row) for row in rows]
-        with use(model, adaptation):
-            own = [_seconds(model, row) for row in rows]
+        with nullcontext() if differs_by_item(adaptation) else use(model, adaptation):
+            own = [_seconds(model, row) for row in asked]
         pairs += zip(plain, own, strict=True) if nth else ()  # the first round warms up
     ratios = sorted(own / plain - 1 for plain, own in pairs)
     return {

@@ -17,7 +17,6 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import check_seal
@@ -30,6 +29,7 @@ from elicitable.methods.catalog import METHODS, TUNED, check_options, method_nam
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import load
 from elicitable.race.check import check
+from elicitable.race.in_the_way import other_than, record_in
 from elicitable.race.keeping import tuned_record
 from elicitable.race.marking import AUTO, Marking
 from elicitable.race.pace import Pace, check_count, pace_for
@@ -45,7 +45,6 @@ from elicitable.tasks.base import groups_of, identity_of, stops_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.checkpoint import Checkpoint
 from elicitable.training.loop import Plan, prepared, reading_of, train
-from elicitable.untrusted import read_object
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -223,11 +222,13 @@ class Tuning:
         folder = self.store.folder
         if folder is None or not any((folder / name).exists() for name in CONFIGURATIONS):
             return None
-        record = _record_in(folder)
+        record = record_in(folder)
         if record.get("identity") == identity(self.spec()):
             # without a seal, whoever wrote it was stopped in between: it is written again
             return record if check_seal(folder, "Move its files away to write them again.") else None
-        raise StoreError(f"{folder} holds {_other(record, self.spec())}; choose another --out. Nothing was changed.")
+        raise StoreError(
+            f"{folder} holds {other_than(record, self.spec())}; choose another --out. Nothing was changed."
+        )
 
     def _swept(self) -> dict[float, tuple[float, float]]:
         """What a short run at every rate scored on validation (score, −loss); nothing where there is one rate.
@@ -392,24 +393,3 @@ def _worth(swept: TrialRecord) -> tuple[float, float] | None:
         return None
     loss = swept.validation_loss_nats
     return swept.validation, -math.inf if loss is None else -loss
-
-
-def _record_in(folder: Path) -> Record:
-    try:
-        return read_object(folder / RECORD)
-    except InputError:
-        return {}
-
-
-def _other(record: Record, spec: dict[str, Any]) -> str:
-    """Which adapter it is that stands in the way, by the arguments in which it differs from ``spec``."""
-    if not isinstance(theirs := record.get("spec"), dict):
-        return "an adapter or a model that these arguments did not make"
-    differing = [name for name in spec if theirs.get(name) != spec[name]]
-    shown = [
-        f"{name.replace('_', ' ')} {theirs.get(name)!r}, not {spec[name]!r}"
-        for name in differing
-        if name in ("method", "size", "learning_rates", "seed", "options")
-    ]
-    others = [name for name in differing if name in ("pace", "layout", "marking", "model", "task")]
-    return f"the adapter of other arguments ({'; '.join([*shown, *(f'another {name}' for name in others)])})"
