@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import elicitable as el
 from elicitable.deploy.artefact import ARTEFACT, KEPT, WINNER, kept_in
 from elicitable.errors import InputError, StoreError, UnknownNameError
 from elicitable.methods.catalog import METHODS
+from elicitable.models.inject import differs_by_item
 
 
 def logits(model: Any, context: Any = None) -> torch.Tensor:
@@ -50,19 +52,18 @@ def test_what_is_read_is_what_the_trial_kept_bit_for_bit(which: str, request: An
     run = request.getfixturevalue(which)
     model = el.load(str(run.model))
     plain = logits(model)
-    states = {}
-    for record in (run.folder / "trials").glob("*/record.json"):
-        spec = json.loads(record.read_text())["spec"]
-        if (record.parent / "state.safetensors").exists() and spec.get("test_items"):
-            from safetensors.torch import load_file
-
-            states[spec["method"]] = load_file(record.parent / "state.safetensors")
     for one in kept_in(run.folder):
         assert one.record is not None
-        state = one.adaptation(model).state()
-        if one.record.method in states:
-            assert state.keys() == states[one.record.method].keys()
-            assert all(tensor.equal(states[one.record.method][name]) for name, tensor in state.items())
+        adaptation = one.adaptation(model)
+        trained = run.folder / "trials" / one.record.identity / "state.safetensors"
+        if trained.exists():
+            kept, state = load_file(trained), adaptation.state()
+            assert state.keys() == kept.keys()
+            assert all(tensor.equal(kept[name]) for name, tensor in state.items())
+        if differs_by_item(adaptation):
+            with pytest.raises(InputError, match="differs from item to item"):
+                logits(model, one.folder)
+            continue
         with_it = logits(model, one.folder)
         assert torch.equal(with_it, plain) == (one.record.method == "zero-shot")
     assert torch.equal(logits(model), plain)

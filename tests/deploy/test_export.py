@@ -29,6 +29,8 @@ CAN = {
     "kv-prefix": ("peft", "kv"),
     "lora": ("peft", "merged"),
     "full": ("merged",),
+    "nearest-examples": (),
+    "steering": (),
     "value-bias": (),
 }
 ALONE = """

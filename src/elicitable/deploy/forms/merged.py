@@ -16,10 +16,16 @@ from elicitable.models.model import Model
 
 def _refusal(winner: Winner) -> str | None:
     if winner.changes_weights():
-        return None
+        return None if _stands_in_weights(winner) else "it is added to what a layer gives and stands in no weight"
     if not winner.adaptation.parameters() and winner.prefix() is None:
         return "nothing is changed: the model as it is answers, so use the base model"
     return "it stands before the content and changes no weight, so there is nothing to merge"
+
+
+def _stands_in_weights(winner: Winner) -> bool:
+    before = {name: id(weight) for name, weight in winner.model.hf.named_parameters()}
+    with winner.adaptation.weights(winner.model):
+        return {name: id(weight) for name, weight in winner.model.hf.named_parameters()} != before
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 
 from elicitable.deploy.forms.form import Form, Winner, dumped
 from elicitable.errors import InputError
+from elicitable.models.inject import differs_by_item
 from elicitable.models.layout import Layout, before_content, has_template, messages_of, render, written
 from elicitable.tasks.splitting import Row
 from elicitable.values import Item, Message
@@ -17,6 +18,8 @@ TALK = "the conversation"
 
 
 def _refusal(winner: Winner) -> str | None:
+    if differs_by_item(winner.adaptation):
+        return "it is another text for each item, which elicitable predict writes"
     return "its numbers are trained and are no text" if winner.adaptation.parameters() else None
 
 
