@@ -42,10 +42,12 @@ def wilson(share: float, n: float, z: float = Z) -> tuple[float, float]:
 
     >>> tuple(round(x, 3) for x in wilson(0.0, 100))
     (0.0, 0.037)
+    >>> all(wilson(k / n, n)[0] <= k / n <= wilson(k / n, n)[1] for n in range(1, 200) for k in (0, n))
+    True
     """
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))  # the share, whatever the rounding
 
 
 def tango(first: float, second: float, n: float, z: float = Z) -> tuple[float, float]:
