@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 OF_THE_CLOCK = {
+    "price",
+    "card",
+    "serving",
+    "decision",
     "timing",
     "seconds",
     "digest",
@@ -130,6 +134,8 @@ def result(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
+        if name.startswith("running/"):  # ends of legs, of which a rerun keeps those that it made itself
+            continue
         if not path.is_file() or path.name in ("seal.json", ".lock", *WRITTEN_AGAIN) or "figures" in name:
             continue
         if path.suffix == ".json":

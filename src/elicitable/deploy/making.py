@@ -64,7 +64,7 @@ def _slope(
 ) -> float:
     with prepared(model, adaptation) as refresh:
         refresh()
-        nats = read_labels(model, known, labels, reading).nats
-    costs = nats.numpy() if record.rule is None else record.rule.costs(nats)
+        read = read_labels(model, known, labels, reading)
+    costs = read.nats.numpy() if record.rule is None else read.under(record.rule)
     truth = np.array([(item.choices or labels).index(str(item.target)) for item in known])
     return slope_of(costs, truth)

@@ -125,7 +125,7 @@ class Predictor:
     def _chosen(self, items: list[Item], reading: Reading, labels: tuple[str, ...]) -> list[Prediction]:
         costs = read_labels(self.model, items, labels, reading)
         rule = self.record.rule
-        settled = costs.nats.numpy() if rule is None else rule.costs(costs.nats)
+        settled = costs.nats.numpy() if rule is None else costs.under(rule)
         places = settled.argmin(axis=1).tolist()
         shares = probabilities(settled, self.record.slope or 1.0)
         found = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -145,6 +145,16 @@ class LabelCosts:
     nats: Tensor
     lengths: tuple[Lengths, ...]
     cut_of_each: tuple[int, ...]
+
+    def under(self, rule: DecisionRule) -> Any:
+        """Return (item, label) what every label costs under ``rule``, as an array."""
+        if rule.divisors:
+            return rule.costs(self.nats)
+        table = self.nats.numpy().copy()
+        for row, own in zip(table, self.lengths, strict=True):
+            divisors = rule.of_lengths(own).divisors
+            row[: len(divisors)] /= divisors
+        return table
 
     def decide(self, rule: DecisionRule) -> Tensor:
         """Return (item,) the place of the label that ``rule`` answers with, the first of those that are equal."""
