@@ -119,24 +119,6 @@ def written_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Any]:
-    """``elicitable ARGS`` in an empty folder, in this process: exit code, standard output, standard error."""
-    from elicitable import cli
-
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["elicitable", *args])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
-
-
-@pytest.fixture
 def digits_run(tmp_path: Path) -> Callable[..., tuple[Verdict, Path]]:
     """A race on the smallest toy, and its folder."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.disks import small_disk_at
 
 from elicitable.errors import StoreError
 from elicitable.lab import pretrain as pretraining
@@ -20,15 +20,8 @@ from elicitable.race.contest import verdict
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 128 kilobytes."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("runs where a tmpfs may be mounted (as root)")
-    try:
+    with small_disk_at(tmp_path / "disk", 128) as place:
         yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.disks import small_disk_at
 from tiny_experiment import SCRIPT, TINY, forget, records, run
 
 from elicitable import cli
@@ -152,15 +153,8 @@ def test_a_ray_worker_that_is_killed_meanwhile_is_retried(whole: Path, tmp_path:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 64 kilobytes."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("runs where a tmpfs may be mounted (as root)")
-    try:
+    with small_disk_at(tmp_path / "disk", 64) as place:
         yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.reverse import Reverse
 
 import elicitable as el
 from elicitable.diagnosis.looks import ALPHA, level_after
@@ -24,31 +24,9 @@ from elicitable.race.outlook import Mark
 from elicitable.race.reporter import Silent
 from elicitable.records.store import Store
 from elicitable.training.loop import Plan, train
-from elicitable.values import CurvePoint, Item
+from elicitable.values import CurvePoint
 
 Build = Callable[..., Model]
-
-
-class Reverse:
-    """Two digits in, the same two out, the other way round."""
-
-    name = "reverse"
-
-    def labels(self) -> None:
-        return None
-
-    def _items(self) -> list[Item]:
-        return [Item(pair, pair[::-1]) for pair in itertools.product(range(8), repeat=2)]
-
-    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
-        items = self._items()
-        return [items[i] for i in rng.integers(0, 64, n)]
-
-    def held_out(self, split: str, n: int | None = None) -> list[Item]:
-        return self._items()[:n]
-
-    def fingerprint(self) -> str:
-        return "reverse"
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.reverse import Reverse
 
 from elicitable.models.model import Model
 from elicitable.race import contest, pace, trial
@@ -20,16 +20,8 @@ from elicitable.values import Item
 Build = Callable[..., Model]
 
 
-class Reverse:
-    """Two digits in, the same two out, the other way round; half of the pairs are for training."""
-
-    name = "reverse"
-
-    def labels(self) -> None:
-        return None
-
-    def _items(self) -> list[Item]:
-        return [Item(pair, pair[::-1]) for pair in itertools.product(range(8), repeat=2)]
+class Halved(Reverse):
+    """Half of the pairs are for training, the others for validation and test."""
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
         items = self._items()[::2]
@@ -38,12 +30,9 @@ class Reverse:
     def held_out(self, split: str, n: int | None = None) -> list[Item]:
         return self._items()[1::2][:n]
 
-    def fingerprint(self) -> str:
-        return "reverse"
-
 
 def test_fewer_rows_are_always_among_more() -> None:
-    task: Any = Reverse()
+    task: Any = Halved()
     rows = distinct_rows(task, 4096, seed=0)
     assert len(rows) == len({item.prompt for item in rows}) == 32
     assert rows == distinct_rows(task, 4096, seed=0)
@@ -67,12 +56,12 @@ def test_the_contenders_are_trained_on_fewer_rows_once(
 ) -> None:
     small = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, first_steps=4, finish=4, steps=24)
     monkeypatch.setattr(pace, "DIGITS", small)
-    monkeypatch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
+    monkeypatch.setattr(trial, "_elsewhere", lambda model: Halved().held_out("validation", 4))
     trial._elsewhere_nats.cache_clear()
 
     def run(**more: Any) -> Any:
         chosen = ["zero-shot", "kv-prefix", "lora"]
-        return contest.verdict(digits_model(8), Reverse(), methods=chosen, seeds=1, budget=500, out=tmp_path, **more)
+        return contest.verdict(digits_model(8), Halved(), methods=chosen, seeds=1, budget=500, out=tmp_path, **more)
 
     plain = run()
     assert plain.rows is None

@@ -22,11 +22,12 @@ from elicitable.attention.odds import prefix_lse
 from elicitable.attention.operands import Operands, prefix_logits, weighted
 from elicitable.attention.split import attend_content, recombine, split
 from elicitable.compiling.pairs import PairBatch
+from elicitable.compiling.streams import Streams
 from elicitable.errors import InputError
 from elicitable.methods.kv_prefix import KVPrefixContext
 from elicitable.models.attend import Call
 from elicitable.models.prefixes import prefix_length
-from elicitable.models.replay import Replayer, Tape, replaying
+from elicitable.models.replay import Replayer, replaying
 from elicitable.rng import generator
 from elicitable.values import PrefixKV
 
@@ -54,7 +55,7 @@ def fit_short_prefix(
     made, order = _empty(model, keys), generator(seed, "matching")
     with replaying(model) as player:
         with torch.no_grad():
-            both = [_Both.of(player, prefix, made.prefix(model), batch) for batch in batches]
+            both = [_Both.of(player, batch, prefix, made.prefix(model)) for batch in batches]
         for layer in range(model.anatomy.depth):
             told = [one.lesson(player, layer) for one in both]
             key, value = _matched(model, layer, told, keys, steps, order)
@@ -123,21 +124,8 @@ class _Lesson:
         return off.square().mean() / scale.clamp(min=1e-12) + LOCAL * local
 
 
-@dataclass(eq=False)
-class _Both:
+class _Both(Streams):
     """Hold one batch on its way up, with the context and with the short prefix in its place."""
-
-    batch: PairBatch
-    taught_tape: Tape
-    read_tape: Tape
-    taught: Tensor
-    read: Tensor
-
-    @classmethod
-    def of(cls, player: Replayer, prefix: PrefixKV, short: PrefixKV, batch: PairBatch) -> _Both:
-        taught = player.record(batch.taught.ids, batch.taught.mask, prefix)
-        read = player.record(batch.read.ids, batch.read.mask, short)
-        return cls(batch, taught, read, taught.first, read.first)
 
     @torch.no_grad()
     def lesson(self, player: Replayer, layer: int) -> _Lesson:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from elicitable.compiling.pairs import PairBatch
 from elicitable.compiling.patch import Patch
+from elicitable.compiling.streams import Streams
 from elicitable.microscope.ridge import Moments
 from elicitable.models.replay import NOT_SEEN, Replayer, Seen, Tape, replaying, seeing
 from elicitable.models.sites import Site, Sites, sites_of
@@ -79,27 +80,14 @@ def fit_patch(
     patch = Patch(places, fitting.rank, ridge=fitting.strength)
     seen = Patch(places, None) if fitting.is_cut_late else patch
     with replaying(model) as player:
-        both = [_Both.of(player, prefix, batch) for batch in batches]
+        both = [_Both.of(player, batch, prefix) for batch in batches]
         for layer, block in enumerate(sites):
             _fit_block(model, player, both, layer, block, (patch, seen), fitting)
     return patch
 
 
-@dataclass(eq=False)
-class _Both:
+class _Both(Streams):
     """Hold one batch on its way up: the streams with the context and in the patched model, before the current block."""
-
-    batch: PairBatch
-    taught_tape: Tape
-    read_tape: Tape
-    taught: Tensor
-    read: Tensor
-
-    @classmethod
-    def of(cls, player: Replayer, prefix: PrefixKV, batch: PairBatch) -> _Both:
-        taught = player.record(batch.taught.ids, batch.taught.mask, prefix)
-        read = player.record(batch.read.ids, batch.read.mask)
-        return cls(batch, taught, read, taught.first, read.first)
 
     def shared(self, x: Tensor, like: Tensor) -> Tensor:
         """Take the tokens that both sides share: (batch, token, ·), or the same flattened, to (token, ·)."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from elicitable.deploy.predict import Prediction, Predictor
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks.incoming import Incoming, Rows
+from elicitable.tasks.tables import is_unicode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,12 +107,4 @@ def _json(file: TextIO) -> Callable[[Incoming, Prediction], None]:
 
 def _dumped(record: dict[str, Any]) -> str:
     text = json.dumps(record, ensure_ascii=False, default=str)
-    return text if text.isascii() or _is_unicode(text) else json.dumps(record, default=str)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text if text.isascii() or is_unicode(text) else json.dumps(record, default=str)

@@ -70,7 +70,7 @@ def fault_of(cell: Cell) -> str | None:
     texts = [cell] if isinstance(cell, str) else [part for turn in cell for part in (turn.role, turn.content)]
     if isinstance(cell, str) and not cell.strip():
         return "is empty"
-    return None if all(map(_is_unicode, texts)) else "holds half a surrogate pair"
+    return None if all(map(is_unicode, texts)) else "holds half a surrogate pair"
 
 
 def without_bad_rows(table: Table, fault: Callable[[tuple[Cell, ...]], str | None], skip: bool) -> Table:
@@ -182,7 +182,8 @@ def _number(value: float | decimal.Decimal) -> str | None:
         return None
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Say whether ``text`` can be written in UTF-8: half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
