@@ -28,6 +28,8 @@ from elicitable.cli.options import (
 from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, say, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from elicitable.tasks.base import Task
@@ -137,7 +139,10 @@ def verdict(
     if answer.classes is not None:
         sections.append(classes_section(answer.classes, answer.answer))
     if answer.card is not None:
-        sections.append(deployment_section(answer.card, prices, tune_commands(answer, about, asked)))
+        own = own_name(method or (), answer.card.method)
+        following = commands(answer.card, own)
+        alone = tune_commands(answer, about, asked, own)
+        sections.append(deployment_section(answer.card, prices, (*following, *alone)))
     if answer.inspection:
         sections.append(microscope_section(answer.inspection))
     if answer.rows is not None:
@@ -150,19 +155,28 @@ def verdict(
     else:
         print_verdict(answer, result_console(), report)
         if answer.card is not None:
-            print_next(commands(answer.card), result_console())
+            print_next(following, result_console())
         for line in rows_lines(*curves) if answer.rows is not None else ():
             say(line)
     if interrupt is not None:
         raise interrupt
 
 
-def tune_commands(answer: Verdict, about: ModelOptions, asked: TaskOptions) -> tuple[str, ...]:
+def own_name(typed: Sequence[str], method: str) -> str | None:
+    """Return what was typed for the method of a person's own that is called ``method``; None for a built-in one."""
+    from elicitable.methods.catalog import method_named
+    from elicitable.own_code import is_own_code
+
+    return next((one for one in typed if is_own_code(one) and method_named(one).name == method), None)
+
+
+def tune_commands(answer: Verdict, about: ModelOptions, asked: TaskOptions, own: str | None) -> tuple[str, ...]:
     """Return the command that trains the card's arm alone, where it was trained."""
     arm = next((arm for arm in answer.arms if answer.card and arm.method == answer.card.method), None)
     if arm is None or arm.learning_rate is None:
         return ()
-    line = ["elicitable", "tune", "--model", about.model, "--task", asked.task, *asked.typed(), "--method", arm.method]
+    line = ["elicitable", "tune", "--model", about.model, "--task", asked.task, *asked.typed()]
+    line += ["--method", own or arm.method]
     return (shlex.join([*line, "--learning-rate", f"{arm.learning_rate:g}"]),)
 
 

@@ -163,6 +163,8 @@ def verdict(
     if race.was_interrupted:
         raise StoppedRace(answer)
     card = keep_winner(race, entries, answer, keep)
+    told = [*warnings_of(race.task), *race.warnings]  # and what could not be written
+    answer = replace(answer, provenance={**answer.provenance, "warnings": told})
     rows = grown_with_rows(race, entries) if rows_curve else None
     inside, classes = _inside(race, entries, answer), _classes(race, answer)
     return replace(answer, inspection=inside, classes=classes, card=card, rows=rows)

@@ -35,8 +35,9 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
         if len(racing) <= 1:
             break
         steps = min(2 * steps, longest(race))
-    entry.line = racing[0] if racing else None
-    entry.last = None if racing else next(line.latest for line in lines.values() if line.legs)
+    fine = racing or sorted((line for line in lines.values() if line.is_fine), key=_worth, reverse=True)
+    entry.line = fine[0] if fine else None  # where all that were left are lost, the best of those that were dropped
+    entry.last = None if fine else next(line.latest for line in lines.values() if line.legs)
 
 
 def _within_the_limit(
