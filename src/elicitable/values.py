@@ -277,7 +277,8 @@ class Verdict:
     ``inspection`` is the microscope's record of the context that the answer speaks of, else of the best context.
     ``classes`` says which label the answer's arm (the best arm, where there is no answer) took for which.
     ``card`` says what deploying that arm takes, where the race wrote it to a folder.
-    ``rows`` is how the contenders grow with the training rows, where that was asked for.
+    ``rows`` is how the contenders grow with the training rows, and ``why`` the causes for which contexts fall short
+    (:class:`elicitable.diagnosis.causes.Why`), where that was asked for.
     """
 
     label: str
@@ -293,6 +294,7 @@ class Verdict:
     items: tuple[tuple[str, str], ...] = ()  # prompt and target of every test item, as the report shows them
     card: DeploymentCard | None = None
     rows: Any = None
+    why: Any = None
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -77,6 +77,10 @@ def verdict(
     rows_curve: Annotated[
         bool, typer.Option("--rows-curve", help="also train the contenders on 16, 64, 256 … rows: what would more buy?")
     ] = False,
+    why: Annotated[
+        bool,
+        typer.Option("--why", help="run experiments that tell why contexts fall short; up to the time limit again"),
+    ] = False,
     seed: Seed = 0,
     out: Resumed = None,
     as_json: Json = False,
@@ -87,6 +91,7 @@ def verdict(
     folder = out or default_folder("verdict", about.model, asked.task)
     console = progress_console()
     from elicitable.race import contest
+    from elicitable.report.causes import print_why, why_commands, why_json, why_section
     from elicitable.report.classes import classes_section
     from elicitable.report.deployment import Prices, commands, deployment_section
     from elicitable.report.html import write_report
@@ -125,6 +130,7 @@ def verdict(
             rule=rule,
             keep=keep or (),
             rows_curve=rows_curve,
+            why=why,
             out=folder,
             started=cli.STARTED,
             reporter=None if quiet else live,
@@ -149,6 +155,13 @@ def verdict(
         curves = answer.rows.growths, answer.rows.crossing
         write_json(folder / "rows.json", rows_json(*curves))
         sections.append(rows_section(*curves))
+    remedies: tuple[str, ...] = ()
+    if answer.why is not None:
+        best = next(arm for arm in answer.arms if arm.method == answer.why.best)
+        typed = ["--model", about.model, "--task", asked.task, *asked.typed()]
+        remedies = why_commands(answer.why, typed, best.learning_rate, own_name(method or (), best.method))
+        write_json(folder / "why.json", why_json(answer.why))
+        sections.insert(0, why_section(answer.why, remedies))
     report = write_report(answer, folder / "report.html", sections)
     if as_json:
         print_json(verdict_to_json(answer))
@@ -158,6 +171,10 @@ def verdict(
             print_next(following, result_console())
         for line in rows_lines(*curves) if answer.rows is not None else ():
             say(line)
+        if answer.why is not None:
+            say("")
+            print_why(answer.why, result_console())
+            print_next(remedies, result_console())
     if interrupt is not None:
         raise interrupt
 

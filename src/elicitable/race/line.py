@@ -193,7 +193,8 @@ def _name(race: Race, trial: Trial) -> str:
 
 def _trial(race: Race, line: Line, plan: Plan) -> Trial:
     method = line.sized.method
-    return Trial(method, line.sized.size, plan, race.seed + line.seed, options=race.options_of(method))
+    options = race.options_of(method) | dict(line.sized.options)
+    return Trial(method, line.sized.size, plan, race.seed + line.seed, options=options)
 
 
 def _plan(race: Race, line: Line) -> Plan:

@@ -37,6 +37,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "provenance": plain_json(verdict.provenance),
         "items": plain_json(verdict.items),
         "card": None if verdict.card is None else plain_json(asdict(verdict.card)),
+        "why": plain_json(verdict.why if isinstance(verdict.why, Mapping | None) else asdict(verdict.why)),
     }
 
 
@@ -64,6 +65,7 @@ def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
         provenance=fields.take("provenance", _mapping),
         items=fields.take("items", _many(_pair)),
         card=fields.take("card", _optional(_card_from_json)),
+        why=fields.take("why", _optional(_mapping)),
     )
     fields.finish()
     return verdict
