@@ -97,6 +97,16 @@ def test_where_nothing_beats_one_answer_it_is_the_data() -> None:
     assert "by heart" in found.sentences[1]
     unlearned = explain(arm("kv-prefix", 100), low, [replace(learned, mean=0.2)], margin=0.02, floor=0.1)
     assert "Not even a few rows" in unlearned.sentences[1]
+    alone = explain(arm("kv-prefix", 100), low, [], margin=0.02, floor=0.1, had_weights=False)
+    assert alone.cause == "unknown"  # nothing was there to tell the data by
+
+
+def test_where_another_reading_beats_what_nothing_beat_it_is_the_reading() -> None:
+    low, asked = arm("full", 110), tried("reading", 800, "")
+    found = explain(arm("kv-prefix", 100), low, [replace(asked, behind=(-0.69, -0.72, -0.66))], margin=0.02, floor=0.1)
+    assert (found.cause, found.remedy is not None) == ("reading", True)
+    hardly = replace(asked, behind=(-0.02, -0.05, 0.01))
+    assert explain(arm("kv-prefix", 100), low, [hardly], margin=0.02, floor=0.1).cause == "data"
 
 
 def test_another_context_that_suffices_explains_a_text_by_its_search_and_a_trained_one_by_its_kind() -> None:

@@ -21,6 +21,7 @@ from elicitable.methods.catalog import method_named
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.models.model import Model
 from elicitable.race import contest, pace, trial
+from elicitable.race.causes import reading
 from elicitable.race.causes.data import ByHeart
 from elicitable.race.causes.reading import other_readings
 from elicitable.race.contest import StoppedRace
@@ -173,6 +174,22 @@ def test_a_misleading_template_is_told_from_what_the_model_can_do(letters_model:
     assert {"--template": "{text}\nLabel:"} in settings
     for one in found:
         assert [item.target for item in one.task.held_out("test")] == [item.target for item in task.held_out("test")]
+
+
+def test_right_answers_that_go_on_are_a_matter_of_the_reading(
+    letters_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {split: [Row((f"ab{n}",), "xy"[n % 2] * 3) for n in range(20)] for split in ("train", "validation", "test")}
+    task = TextTask("t", rows, Template.parse("{prompt} so", "generation"))
+    monkeypatch.setattr(trial, "_elsewhere", lambda model: task.held_out("validation", 4))
+    monkeypatch.setattr(reading, "_written", lambda race, entry: [f"{item.target}\nand on" for item in race.test()])
+    given = {"methods": ["zero-shot", "prompt"], "steps": 4, "margin": 0.02, "search_passes": 64, "stop": "."}
+    answer = run(letters_model(), task=task, **given)
+    assert {(one.of, one.cause) for one in answer.why.diagnoses} == {("prompt", "reading")}
+    assert answer.why.diagnoses[0].remedy.setting == {"--stop": "\\n"}
+    assert reading._holds("Forty two", "It is forty-two.")
+    assert not reading._holds("4", "It is 42.")
+    assert not reading._in_first_line("4", "4 2\n4")
 
 
 def test_the_probes_are_found_by_what_they_tell() -> None:

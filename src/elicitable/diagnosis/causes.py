@@ -136,11 +136,26 @@ def experiment_of(of: str, kind: Kind, what: str, compared: Comparison, gap: flo
     )
 
 
-def explain(arm: ArmResult, best: ArmResult, found: Sequence[Experiment], *, margin: float, floor: float) -> Diagnosis:
-    """Name the cause for which ``arm`` falls short of ``best``, from what was ``found`` about it and the task."""
+def explain(
+    arm: ArmResult,
+    best: ArmResult,
+    found: Sequence[Experiment],
+    *,
+    margin: float,
+    floor: float,
+    had_weights: bool = True,
+) -> Diagnosis:
+    """Name the cause for which ``arm`` falls short of ``best``, from what was ``found`` about it and the task.
+
+    ``floor`` is what always giving one answer scores; ``had_weights`` says whether a method that changes the weights
+    ran through.
+    """
     ran = [one for one in found if one.of in ("", arm.method) and not one.reason]
     if not beats(best, floor, margin):
-        return _data(arm, best, ran, floor)
+        better = [one for one in ran if one.kind == "reading" and one.behind and one.behind[2] < -margin]
+        if better:
+            return _remedied(arm, best, "reading", max(better, key=_worth))
+        return _data(arm, best, ran, floor) if had_weights else _no_weights(arm)
     for cause in CHEAPEST_FIRST:
         remedies = [one for one in ran if REMEDIES.get(one.kind) == cause]
         closing = [one for one in remedies if _closes(one, margin)]
@@ -192,6 +207,12 @@ def _data(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], floor: flo
         )
     advice = "Read twenty rows and answer them yourself; where you cannot, no method will. Then look for more rows."
     return Diagnosis(arm.method, "data", learned is not None and learned.mean is not None, (seen, meant), advice)
+
+
+def _no_weights(arm: ArmResult) -> Diagnosis:
+    seen = f"{arm.method} scores {arm.mean:.2f}, and nothing that ran beats always giving one answer."
+    meant = "No method that changes the weights ran through, so the data cannot be told from the contexts."
+    return Diagnosis(arm.method, "unknown", False, (seen, meant), "Race a method that changes the weights as well.")
 
 
 _MEANT: dict[Cause, str] = {

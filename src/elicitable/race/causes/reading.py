@@ -7,26 +7,33 @@ ways. The rows, the answers and the order of both stay, so the results can be co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from elicitable.diagnosis.causes import Experiment
+from elicitable.diagnosis.intervals import interval
 from elicitable.errors import InputError
 from elicitable.models.layout import Layout, alternatives, layout_for
 from elicitable.race.causes.study import Study
 from elicitable.race.entry import Entry, Race
+from elicitable.race.inside import again
 from elicitable.race.marking import AUTO, text_of_target
 from elicitable.race.results import arm_result
 from elicitable.race.trial import Trial, run
 from elicitable.tasks.base import stops_of
 from elicitable.tasks.text import TextTask
-from elicitable.training.loop import Plan
+from elicitable.training.evaluate import answers
+from elicitable.training.loop import Plan, prepared, reading_of
 
 if TYPE_CHECKING:
     from elicitable.tasks.base import Task
 
+EXACT = "exact-match"
 PASSES = 512  # of a search in another reading
 
 
@@ -131,3 +138,58 @@ def _chosen_in(race: Race, entry: Entry) -> Entry:
     )
     record = run(trial, race.model, race.task, race.store, race.reporter.point)
     return Entry(entry.sized, records=[record], trial=trial, seconds=record.timing.seconds)
+
+
+def judged_kindly(study: Study, chosen: Sequence[Entry], gap: float) -> list[Experiment]:
+    """Compare what the best arm without training writes with the targets more kindly than letter by letter.
+
+    Where answers are free and must match exactly, a right answer that goes on, or is written otherwise, counts as
+    wrong. Its first line alone, and whether it holds the target but for case and punctuation, tell.
+    """
+    race = study.race
+    tested = [entry for entry in chosen if entry.records and entry.records[0].is_ok and entry.trial is not None]
+    is_free = race.model.tokenizer is not None and race.task.labels() is None and race.marking.scorer.name == EXACT
+    if not tested or not is_free:
+        return []
+    best = max(tested, key=lambda entry: arm_result(race, entry).mean or 0.0)
+    written: list[str] = []
+
+    def run(said: str, is_right: Callable[[str, str], bool], setting: dict[str, str]) -> Experiment:
+        written.extend([] if written else _written(race, best))
+        right = tuple(int(is_right(text_of_target(item), one)) for item, one in zip(race.test(), written, strict=True))
+        share, low, high = sum(right) / len(right), *interval((right,), race.seed, race.groups())
+        arm = replace(arm_result(race, best), correct=(right,), answers=(), mean=share, low=low, high=high)
+        return study.compared("", "reading", f"{best.method.name} with {said}", arm, gap, setting)
+
+    return [
+        study.ask("", "reading", said, partial(run, said, is_right, setting)) for said, is_right, setting in KIND_WAYS
+    ]
+
+
+def _written(race: Race, entry: Entry) -> list[str]:
+    """Return what the model writes to each test item with the arm in place."""
+    assert entry.trial is not None
+    adaptation = again(entry.trial, entry.records[0], race.model, race.task, race.store)
+    adaptation.fit(race.model, race.test())
+    with torch.no_grad(), prepared(race.model, adaptation) as refresh:
+        refresh()
+        found = answers(race.model, race.test(), None, reading_of(entry.trial.plan, adaptation))
+    return [answer.text for answer in found]
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.sub(r"[\W_]+", " ", text.casefold()).split())
+
+
+def _in_first_line(target: str, answer: str) -> bool:
+    return answer.strip().split("\n")[0].strip() == target
+
+
+def _holds(target: str, answer: str) -> bool:
+    return f" {_plain(target)} " in f" {_plain(answer)} "
+
+
+KIND_WAYS: tuple[tuple[str, Callable[[str, str], bool], dict[str, str]], ...] = (
+    ("answers that end with their first line", _in_first_line, {"--stop": "\\n"}),
+    ("answers that need only hold the target", _holds, {"--score": "token-f1"}),
+)

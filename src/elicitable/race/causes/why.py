@@ -10,7 +10,7 @@ from elicitable.methods.catalog import PROBES
 from elicitable.race.causes.capacity import TIMES, curves, in_subspaces, larger
 from elicitable.race.causes.data import by_heart
 from elicitable.race.causes.optimisation import longer, other_rates, other_starts, rate_of
-from elicitable.race.causes.reading import read_otherwise
+from elicitable.race.causes.reading import judged_kindly, read_otherwise
 from elicitable.race.causes.structure import halves, probed
 from elicitable.race.causes.study import Study
 from elicitable.race.entry import Entry, Race
@@ -74,6 +74,7 @@ def _run(study: Study, entries: Sequence[Entry], short: Sequence[Entry], floor: 
     chosen = sorted((entry for entry in entries if not entry.method.is_trained), key=lambda entry: entry.method.turn)
     gap = study.gap_of(arm_result(study.race, short[0]))
     read_otherwise(study, [entry for entry in chosen if not entry.refusal][:2], gap)
+    judged_kindly(study, chosen, gap)
     if is_nothing_good:
         weights = [entry for entry in entries if entry.method.rung.group == "weights" and entry.line is not None]
         for entry in sorted(weights, key=lambda entry: -(arm_result(study.race, entry).mean or 0.0))[:1]:
@@ -138,7 +139,9 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
     enough = _sufficient(study, entry, entries)
     if enough is not None:
         found.append(enough)
-    return explain(arm, study.best, found, margin=study.race.margin, floor=floor)
+    ran = [other for other in entries if other.method.rung.group == "weights"]
+    had_weights = any(arm_result(study.race, other).status == "ok" for other in ran)
+    return explain(arm, study.best, found, margin=study.race.margin, floor=floor, had_weights=had_weights)
 
 
 def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experiment | None:
