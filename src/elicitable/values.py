@@ -270,6 +270,21 @@ class DeploymentCard:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Hold what a race decides at every margin from ``start`` on, up to the start of the next stretch.
+
+    ``label`` and ``answer`` are as in :class:`Verdict`, ``reason`` is the first one without the number of the margin,
+    and ``standings`` says of each arm that is judged whether it is ``enough``, ``worse`` or ``open``.
+    """
+
+    start: float
+    label: str
+    answer: str
+    reason: str
+    standings: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer of a race, and everything needed to judge it.
 
@@ -278,6 +293,7 @@ class Verdict:
     ``classes`` says which label the answer's arm (the best arm, where there is no answer) took for which.
     ``card`` says what deploying that arm takes, where the race wrote it to a folder.
     ``rows`` is how the contenders grow with the training rows, where that was asked for.
+    ``margins`` is what the same results decide at any other margin, from the smallest on.
     """
 
     label: str
@@ -293,6 +309,7 @@ class Verdict:
     items: tuple[tuple[str, str], ...] = ()  # prompt and target of every test item, as the report shows them
     card: DeploymentCard | None = None
     rows: Any = None
+    margins: tuple[Stretch, ...] = ()
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -72,6 +72,9 @@ def test_every_method_runs_and_running_again_is_a_no_op(digits_model: Build, tmp
         assert bool(arm.prefix_mass) == (arm.budget.keys_per_layer > 0 and not by_item)
     zero = next(arm for arm in first.arms if arm.method == "zero-shot")
     assert zero.side_effect_nats == 0.0
+    own = next(one for one in reversed(first.margins) if one.start <= first.margin)
+    assert (own.label, own.answer) == (first.label, first.answer)
+    assert set(own.standings) == {arm.method for arm in first.arms if arm.behind}
     before = files(tmp_path)
     again = run(model, tmp_path)
     assert files(tmp_path) == before

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from elicitable.diagnosis.intervals import LEVEL, Arm, Groups, gap
 from elicitable.values import ArmResult, CurvePoint
@@ -44,13 +44,27 @@ class Comparison:
 class Decision:
     """Hold a label, the reasons for it in the order a person would want them, and what it rests on.
 
-    ``answer`` is the arm that the label speaks of, if it speaks of one.
+    ``answer`` is the arm that the label speaks of, if it speaks of one. ``because`` is the first reason as far as it
+    does not hang on the very number of the margin.
     """
 
     label: str
     reasons: tuple[str, ...]
     compared: tuple[Comparison, ...] = ()
     answer: str = ""
+    because: str = ""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Hold a reason: its part that stays while the standings do, and what it says of the margin's own number."""
+
+    because: str
+    of_margin: str = ""
+
+    def __str__(self) -> str:
+        """Return the whole sentence."""
+        return f"{self.because}{self.of_margin}"
 
 
 def right_or_wrong(arm: ArmResult) -> Arm:
@@ -59,109 +73,140 @@ def right_or_wrong(arm: ArmResult) -> Arm:
 
 
 @dataclass(frozen=True)
-class Terms:
-    """Hold what a decision rests on besides the arms.
+class Gap:
+    """Hold how far an arm is behind the best one, in pairs over items: mean and interval of (best − arm)."""
 
-    ``margin`` is how much worse still counts as good enough, in units of the score, whose best is ``highest``.
-    ``outcome`` gives what the intervals draw from; items of one of the ``groups`` are drawn together.
-    ``level`` is that of the intervals, so that all looks at one comparison keep 95 % together
-    (:mod:`elicitable.diagnosis.looks`).
+    arm: ArmResult
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Hold what a decision rests on, whatever the margin: it is gathered once, and decided at any margin.
+
+    Attributes:
+        arms: all of the race; ``gaps`` are those that are judged, beside ``best``.
+        solver: the arm that solved the task in the fewest steps. Whoever had twice its steps had a fair share, and is
+            judged by where it stands.
+        floor: what always giving the one most common answer scores; the best must beat it by the margin.
+        highest: the best that the score can be.
     """
 
-    margin: float
-    seed: int
-    outcome: Callable[[ArmResult], Arm] = right_or_wrong
-    groups: Groups = ()
+    arms: tuple[ArmResult, ...]
+    gaps: tuple[Gap, ...]
+    best: ArmResult | None
+    solver: ArmResult | None
+    floor: float
     highest: float = 1.0
-    level: float = LEVEL
+
+    def decide(self, margin: float) -> Decision:
+        """Decide at ``margin``, how much worse still counts as good enough, in units of the score."""
+        if self.best is None:
+            reason = "No arm of the race finished; see each arm's status for the reason."
+            return Decision("inconclusive", (reason,), because=reason)
+        compared = tuple(_compare(self.best, gap, self.solver, margin) for gap in self.gaps)
+        if is_near_the_floor(self.best, self.floor, margin):
+            label, reason = _out_of_reach(self.best, self.floor, [gap.arm for gap in self.gaps])
+            return Decision(label, (reason, *_missing(self.arms)), compared, because=reason)
+        return _climb(compared, self, self.best, margin)
 
 
-def decide(
+def gather(
     arms: Sequence[ArmResult],
     *,
-    margin: float,
     floor: float,
     seed: int,
     outcome: Callable[[ArmResult], Arm] = right_or_wrong,
     groups: Groups = (),
     highest: float = 1.0,
     level: float = LEVEL,
-) -> Decision:
-    """Decide the verdict of a race.
+) -> Evidence:
+    """Compare every arm that is judged with the best one.
 
     Args:
         arms: results on the same test items, in the same order of items.
-        margin: how much worse (share of items) still counts as good enough.
         floor: what always giving the one most common answer scores; the best must beat it by the margin.
         seed: of the bootstrap.
-        outcome, groups, highest, level: see :class:`Terms`.
+        outcome: gives what the intervals draw from. groups: items of one of them are drawn together.
+        highest: the best that the score can be.
+        level: that of the intervals, so that all looks at one comparison keep 95 % together
+            (:mod:`elicitable.diagnosis.looks`).
     """
-    terms = Terms(margin, seed, outcome, groups, highest, level)
     judged = [arm for arm in arms if arm.status == "ok" and arm.correct and not arm.is_control]
-    if not judged:
-        return Decision("inconclusive", ("No arm of the race finished; see each arm's status for the reason.",))
-    best = max(judged, key=lambda arm: arm.mean or 0.0)
+    best = max(judged, key=lambda arm: arm.mean or 0.0, default=None)
     solver = min((arm for arm in judged if arm.stopped == "solved"), key=lambda arm: arm.steps, default=None)
-    compared = tuple(compare(best, arm, terms, solver) for arm in judged)
+
+    def behind(arm: ArmResult) -> Gap:
+        if best is None or arm is best:
+            return Gap(arm, 0.0, 0.0, 0.0)
+        return Gap(arm, *gap(outcome(best), outcome(arm), seed, groups, level))
+
+    return Evidence(tuple(arms), tuple(map(behind, judged)), best, solver, floor, highest)
+
+
+def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int, **more: Any) -> Decision:
+    """Decide the verdict of a race at one margin: :func:`gather`, whose arguments it takes, and then decide."""
+    return gather(arms, floor=floor, seed=seed, **more).decide(margin)
+
+
+def is_near_the_floor(best: ArmResult, floor: float, margin: float) -> bool:
+    """Say whether the best arm may not even beat always giving one answer by the margin."""
     assert best.low is not None
     assert best.mean is not None
-    if best.low <= floor + margin and best.mean <= floor + 2 * margin:
-        label, reason = _out_of_reach(best, floor, judged)
-        return Decision(label, (reason, *_missing(arms)), compared)
-    return _climb(compared, best, terms, arms)
+    return best.low <= floor + margin and best.mean <= floor + 2 * margin
 
 
-def compare(best: ArmResult, arm: ArmResult, terms: Terms, solver: ArmResult | None = None) -> Comparison:
-    """Compare ``arm`` with ``best``, in pairs over items.
+def has_room(arm: ArmResult, highest: float, margin: float) -> bool:
+    """Say whether anything could be better than ``arm`` by more than the margin."""
+    return arm.mean is not None and arm.mean + margin < highest
 
-    ``solver`` is the arm that solved the task in the fewest steps. Whoever had twice its steps had a fair share, and is
-    judged by where it stands.
-    """
-    margin = terms.margin
-    mean, low, high = (
-        gap(terms.outcome(best), terms.outcome(arm), terms.seed, terms.groups, terms.level)
-        if arm is not best
-        else (0.0, 0.0, 0.0)
-    )
-    standing: Standing = "enough" if high <= margin else "worse" if low > margin else "open"
+
+def _compare(best: ArmResult, gap: Gap, solver: ArmResult | None, margin: float) -> Comparison:
+    arm = gap.arm
+    standing: Standing = "enough" if gap.high <= margin else "worse" if gap.low > margin else "open"
     had_its_share = solver is not None and arm.steps >= SHARE * solver.steps
     if standing == "worse" and not had_its_share and (could_catch_up(arm, best, margin) or is_barely_tried(arm)):
         standing = "open"
-    return Comparison(arm, mean, low, high, standing, solver if had_its_share and is_rising(arm) else None)
+    outpaced_by = solver if had_its_share and is_rising(arm) else None
+    return Comparison(arm, gap.mean, gap.low, gap.high, standing, outpaced_by)
 
 
-def _climb(compared: tuple[Comparison, ...], best: ArmResult, terms: Terms, arms: Sequence[ArmResult]) -> Decision:
+def _climb(compared: tuple[Comparison, ...], evidence: Evidence, best: ArmResult, margin: float) -> Decision:
     """Climb the ladder to the first rung that is not worse than the best."""
-    margin = terms.margin
     reasons: list[str] = []
+    missing = _missing(evidence.arms)
+
+    def decided(label: str, first: Reason, *more: str, answer: str = "") -> Decision:
+        return Decision(label, (str(first), *reasons, *more, *missing), compared, answer, first.because)
+
     for step in sorted({c.arm.rung for c in compared}):
         rung = [c for c in compared if c.arm.rung == step]
         enough = [c for c in rung if c.standing == "enough"]
         if enough:
             winner = min(enough, key=lambda c: (c.mean, c.arm.budget.numbers_trained))
             above = [c.arm for c in compared if c.arm.rung > step]
-            if _weights_had_no_chance(above, winner.arm, terms):
-                return Decision("inconclusive", (_no_chance(above, winner.arm), *reasons, *_missing(arms)), compared)
-            reasons = [_won(winner, best, margin), *reasons, *_cut_short(above), *_missing(arms)]
-            return Decision(step.label, tuple(reasons), compared, winner.arm.method)
+            if has_room(winner.arm, evidence.highest, margin) and _weights_had_no_chance(above):
+                return decided("inconclusive", _no_chance(above, winner.arm))
+            cut = _cut_short(above)
+            return decided(step.label, _won(winner, best, margin), *cut, answer=winner.arm.method)
         undecided = [c for c in rung if c.standing == "open"]
         if undecided:
-            closest = min(undecided, key=lambda c: c.mean)
-            return Decision("inconclusive", (_open(closest, best, margin), *reasons, *_missing(arms)), compared)
+            return decided("inconclusive", _open(min(undecided, key=lambda c: c.mean), best, margin))
         reasons += [_lost(c, best) for c in rung]
     raise AssertionError("the best arm is never worse than itself")
 
 
-def _weights_had_no_chance(above: Sequence[ArmResult], winner: ArmResult, terms: Terms) -> bool:
-    """Say whether weight methods took part, could still win by more than the margin, and were all hardly trained."""
+def _weights_had_no_chance(above: Sequence[ArmResult]) -> bool:
+    """Say whether weight methods took part, and were all hardly trained."""
     weights = [arm for arm in above if arm.rung.group == "weights"]
-    has_room = winner.mean is not None and winner.mean + terms.margin < terms.highest
-    return has_room and bool(weights) and all(is_barely_tried(arm) for arm in weights)
+    return bool(weights) and all(is_barely_tried(arm) for arm in weights)
 
 
-def _no_chance(above: Sequence[ArmResult], winner: ArmResult) -> str:
+def _no_chance(above: Sequence[ArmResult], winner: ArmResult) -> Reason:
     cut = " and ".join(f"{arm.method} after {arm.steps} steps" for arm in above if arm.rung.group == "weights")
-    return (
+    return Reason(
         f"{winner.method} scores {_shown(winner)}, the best so far, but its rivals were cut off too early to tell: "
         f"{cut}; more time would settle it."
     )
@@ -180,16 +225,17 @@ def _cut_short(above: Sequence[ArmResult]) -> list[str]:
     return [*rising, f"No further training of {named} could change the label; the scores are those of then."]
 
 
-def _won(winner: Comparison, best: ArmResult, margin: float) -> str:
+def _won(winner: Comparison, best: ArmResult, margin: float) -> Reason:
     arm = winner.arm
     if arm is best:
-        return (
+        return Reason(
             f"{arm.method} scores {_shown(arm)}, the best of all arms, and nothing less invasive that was tried comes "
             "close."
         )
-    return (
+    return Reason(
         f"{arm.method} scores {_shown(arm)}; the best arm, {best.method}, is at most {_points(winner.high)} ahead "
-        f"(95 % interval), within the margin of {_points(margin)}."
+        "(95 % interval), within the margin",
+        f" of {_points(margin)}.",
     )
 
 
@@ -220,22 +266,22 @@ def _come_to(arm: ArmResult) -> str:
     return f"{arm.effort.candidates} of {arm.effort.offered} candidates on {arm.effort.items} items"
 
 
-def _open(closest: Comparison, best: ArmResult, margin: float) -> str:
+def _open(closest: Comparison, best: ArmResult, margin: float) -> Reason:
     arm = closest.arm
     if closest.low > margin and is_barely_tried(arm):
-        return (
+        return Reason(
             f"{arm.method} is {_points(closest.mean)} behind {best.method} but was cut off after {_come_to(arm)}, "
             "too few to tell; more time (--time-limit or --steps) would settle it."
         )
     if closest.low > margin:
-        return (
+        return Reason(
             f"{arm.method} is {_points(closest.mean)} behind {best.method} but was still improving when its time was "
             "up; more time (--time-limit or --steps) would settle it."
         )
-    return (
+    return Reason(
         f"{arm.method} is {_points(closest.mean)} behind {best.method}, but the 95 % interval "
-        f"({_points(closest.low)} to {_points(closest.high)}) holds the margin of {_points(margin)}; "
-        f"{_settle(closest, margin)} would settle it."
+        f"({_points(closest.low)} to {_points(closest.high)}) holds the margin",
+        f" of {_points(margin)}; {_settle(closest, margin)} would settle it.",
     )
 
 

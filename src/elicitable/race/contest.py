@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from elicitable.diagnosis.margins import stretches
 from elicitable.errors import BudgetError, InputError
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
@@ -24,7 +25,7 @@ from elicitable.race.pace import check_count, pace_for
 from elicitable.race.questions import open_questions, said_to_be_open
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
-from elicitable.race.results import arm_result, cut_warning, decision_of
+from elicitable.race.results import arm_result, cut_warning, evidence_of
 from elicitable.race.rounds import run_rounds
 from elicitable.race.rows_curve import grown_with_rows
 from elicitable.race.trial import as_shown
@@ -235,7 +236,8 @@ def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
     place = {method.name: nth for nth, method in enumerate(METHODS)}  # methods of a person's own come last on a rung
     arms = tuple(sorted(results, key=lambda arm: (arm.rung.depth, place.get(arm.method, len(place)))))
     floor = race.marking.floor(race.test())
-    decision = decision_of(race, arms)
+    evidence = evidence_of(race, arms)
+    decision = evidence.decide(race.margin)
     questions = [] if decision.answer and not race.was_interrupted else open_questions(race, entries)
     bounds = said_to_be_open(arms, questions, decision)
     behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
@@ -249,6 +251,7 @@ def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
         answer=decision.answer,
         provenance=_provenance(race, floor) | {"open": questions},
         items=tuple((as_shown(item.prompt), as_shown(item.target)) for item in race.test()),
+        margins=stretches(evidence),
     )
 
 
