@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from elicitable.diagnosis.intervals import interval
-from elicitable.diagnosis.verdict import LEFT, Evidence, gather
+from elicitable.diagnosis.tried import LEFT
+from elicitable.diagnosis.verdict import Evidence, gather
 from elicitable.methods.catalog import METHODS
 from elicitable.values import ArmResult, Budget, CurvePoint, Effort
 

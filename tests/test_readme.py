@@ -143,7 +143,8 @@ def test_the_rooms_that_the_page_on_architecture_lists_are_the_folders_there_are
 
 def test_the_rules_of_a_race_are_those_of_the_page_on_architecture() -> None:
     from elicitable.diagnosis.looks import ALPHA, level_after
-    from elicitable.diagnosis.verdict import FEWEST_STEPS, SHARE
+    from elicitable.diagnosis.tried import FEWEST_STEPS
+    from elicitable.diagnosis.verdict import SHARE
     from elicitable.race import outlook, seeds
 
     page = text_of("docs/architecture.md")

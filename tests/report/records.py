@@ -108,11 +108,7 @@ def verdict(**changes: Any) -> Verdict:
     result = Verdict(
         label="prefix",
         answer=ANSWER_OF.get(changes.get("label", "prefix"), ""),
-        reasons=(
-            "kv-prefix is within 2 points of the best arm (full): the paired difference is -0.015 [-0.019, -0.011].",
-            "soft-prompt is worse than the best arm by 0.58 [0.55, 0.61], more than the margin.",
-            "layer-prefix at the same budget learns far more slowly: 0.83 after 750 steps.",
-        ),
+        reasons=(),
         arms=tuple(arm(method) for method in METHODS),
         model="toy:mixed",
         task="ascending-add-1",
@@ -127,15 +123,21 @@ def verdict(**changes: Any) -> Verdict:
             "warnings": ["prompt was searched up to 6 tokens only; a longer one was not tried."],
         },
     )
-    return decided(dataclasses.replace(result, **changes))
+    made = decided(dataclasses.replace(result, **changes))
+    return made if "reasons" in changes else dataclasses.replace(made, reasons=evidence(made).decide(0.02).reasons)
 
 
 def decided(base: Verdict) -> Verdict:
     """``base`` with what the differences between its arms decide at every margin."""
+    return dataclasses.replace(base, margins=stretches(evidence(base)))
+
+
+def evidence(base: Verdict) -> Evidence:
+    """What the differences between the arms of ``base`` are evidence of."""
     judged = [arm for arm in base.arms if arm.status == "ok" and arm.behind]
-    gaps = tuple(Gap(arm, *arm.behind) for arm in judged)
     best = next((arm for arm in judged if arm.behind == (0.0, 0.0, 0.0)), None)
-    return dataclasses.replace(base, margins=stretches(Evidence(base.arms, gaps, best, None, floor=0.1)))
+    controls = tuple(Gap(arm, 0.8, 0.78, 0.82) for arm in base.arms if arm.is_control)
+    return Evidence(base.arms, tuple(Gap(arm, *arm.behind) for arm in judged), best, None, 0.1, controls=controls)
 
 
 def with_arm(base: Verdict, method: str, **changes: Any) -> Verdict:
@@ -169,9 +171,11 @@ def with_failures() -> Verdict:
     result = with_arm(
         result, "layer-prefix", **without_score("diverged", "the loss became NaN at step 50"), curves=(broken,)
     )
-    return with_arm(
+    result = with_arm(
         result, "examples", **without_score("skipped", "the examples do not fit in 32 positions"), curves=(), sweep=()
     )
+    result = with_arm(result, "lora", behind=(0.0, 0.0, 0.0))  # the best of those that ran through
+    return dataclasses.replace(result, reasons=evidence(result).decide(result.margin).reasons)
 
 
 def inconclusive() -> Verdict:

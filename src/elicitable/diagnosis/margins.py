@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from elicitable.diagnosis.verdict import Decision, Evidence, could_catch_up, has_room, is_near_the_floor
+from elicitable.diagnosis.tried import could_catch_up
+from elicitable.diagnosis.verdict import Decision, Evidence, has_room, is_near_the_floor
 from elicitable.values import Stretch
 
 SMALLEST, LARGEST = math.nextafter(0.0, 1.0), math.nextafter(1.0, 0.0)  # a margin lies between 0 and 1

@@ -35,7 +35,7 @@ from elicitable.records.store import Store
 from elicitable.scores.confusion import class_results
 from elicitable.tasks.base import stops_of, warnings_of
 from elicitable.tasks.catalog import task_from
-from elicitable.values import ArmResult, ClassResults, Verdict
+from elicitable.values import ClassResults, Verdict
 
 if TYPE_CHECKING:
     from elicitable.microscope.inspect import Inspection
@@ -243,7 +243,7 @@ def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
     behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
     return Verdict(
         label=decision.label,
-        reasons=(*bounds, *decision.reasons, *_told_by_rules(arms)),
+        reasons=(*bounds, *decision.reasons),
         arms=tuple(replace(arm, behind=behind.get(arm.method, ())) for arm in arms),
         model=race.model.name,
         task=race.task.name,
@@ -266,18 +266,6 @@ def _inside(race: Race, entries: Sequence[Entry], answer: Verdict) -> Inspection
     assert entry.trial is not None
     race.reporter.begin(method, "looking inside", len(entries) - 1, len(entries))
     return look_inside(entry.trial, entry.records[0], race.model, race.task, race.store)
-
-
-def _told_by_rules(arms: Sequence[ArmResult]) -> list[str]:
-    """Say where a rule between labels makes a score other than the plain likelihood does."""
-    return [
-        f"{arm.method} decides between the labels by the rule {arm.rule!r} (from validation) and has {share:.3f} "
-        f"right; by the plain likelihood it has {arm.raw_mean:.3f}."
-        for arm in arms
-        if arm.raw_mean is not None
-        and arm.correct
-        and abs((share := sum(map(sum, arm.correct)) / sum(map(len, arm.correct))) - arm.raw_mean) >= 0.005
-    ]
 
 
 def _provenance(race: Race, floor: float) -> dict[str, Any]:

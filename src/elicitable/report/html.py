@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from elicitable.cache import replace_file
 from elicitable.report import notation, phrases, standing
 from elicitable.report.explorer import explorer
+from elicitable.report.glossary import entries, linked
 from elicitable.report.margins import margins
 from elicitable.report.pictures.axes import PANEL, TICKS, is_number
 from elicitable.report.pictures.cost import cost_plot
@@ -123,6 +124,8 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             effect_zero=effect_zero,
             command=verdict.provenance.get("command"),
             scored_by=scored_by(verdict),
+            why=linked([visible(reason) for reason in verdict.reasons]),
+            glossary=entries(),
             provenance=flat({key: value for key, value in verdict.provenance.items() if key not in SHOWN_APART}),
             sections=sections,
             explorer=explorer(verdict),

@@ -44,7 +44,7 @@ def verdict_table(verdict: Verdict) -> RenderableType:
 
 
 def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str] | None = None) -> None:
-    """Print the whole verdict: answer, table, what went wrong in arms, reasons, warnings, path of the report.
+    """Print the whole verdict: answer, table, reasons, warnings, path of the report.
 
     Args:
         verdict: what to print.
@@ -72,8 +72,6 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
         console.print(verdict_table(verdict))
         console.print(Text(_legend(verdict), style="dim"))
         console.print()
-    troubles = [f"{arm.method} {trouble}" for arm in verdict.arms if (trouble := phrases.trouble(arm))]
-    _print_list(console, "What went wrong", troubles)
     _print_list(console, "Why", verdict.reasons)
     tried = [f"{arm.method}: {words}." for arm in verdict.arms if (words := phrases.searched(arm))]
     _print_list(console, "Searched", tried)
