@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": GROUND | {"models", "methods", "training"},
     "cli": WORKING | {"experiments", "race", "lab", "report", "deploy", "__init__"},
     "__init__": {"errors"},
+    "__main__": {"cli"},
 }
 # A report names the types of the records that it draws, and a record those of its parts: for type checkers alone.
 MAY_NAME_TYPES: dict[str, set[str]] = {

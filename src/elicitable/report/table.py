@@ -103,6 +103,14 @@ def plain(text: str) -> str:
     return in_one_line(text)
 
 
+def print_wrapped(sentences: Iterable[str], console: Console) -> None:
+    """Print each sentence on lines of its own, broken between words at the console's width."""
+    for sentence in sentences:
+        for part in Text(plain(sentence)).wrap(console, max(console.width, 10)):
+            part.rstrip()
+            console.print(part)
+
+
 def _print_list(console: Console, title: str, lines: Iterable[str], style: str = "bold") -> None:
     """Return a titled list with hanging indents; nothing when there are no lines."""
     lines = list(lines)
