@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from elicitable.glance import bars
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -315,6 +317,20 @@ class Verdict:
     def scores(self) -> dict[str, float | None]:
         """Mean test score of each method, by name."""
         return {arm.method: arm.mean for arm in self.arms}
+
+    def __repr__(self) -> str:
+        """Return the verdict in a line."""
+        answer = next((f", {arm.method} {arm.mean:.3f}" for arm in self.arms if arm.method == self.answer), "")
+        return f"<Verdict {self.label}{answer}: {self.task} on {self.model}, {len(self.arms)} arms>"
+
+    def _repr_html_(self) -> str:
+        """Return a bar for every arm, for a notebook."""
+        rows = [
+            (arm.method, arm.mean, arm.low or 0.0, arm.high or 0.0, arm.method == self.answer)
+            for arm in self.arms
+            if arm.mean is not None
+        ]
+        return bars(repr(self).strip("<>"), rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,8 @@ def _by_what(found: Inspection) -> str:
     order = sorted(range(len(totals)), key=lambda place: -totals[place])[:WORDS_SHOWN]
     named = ", ".join(f"{_name(found, place)} ({totals[place] / sum(totals):.0%})" for place in order)
     dead = len(found.dead_positions)
-    return f"Of its {len(totals)} tokens, {named} take the most of that; {dead or 'none'} of them no head uses."
+    unused = f"no head uses {dead} of them" if dead else "each of them is used by some head"
+    return f"Of its {len(totals)} tokens, {named} take the most of that; {unused}."
 
 
 def _name(found: Inspection, place: int) -> str:

@@ -61,7 +61,7 @@ def drift_by_depth(found: Inspection) -> Figure:
     for (label, pick, style), colour in zip(lines, _LINES, strict=True):
         means = [_mean(row) for row in _grid(found, pick)]
         axis.plot(range(len(means)), means, style, color=colour, label=label, marker=".", markersize=4)
-    axis.set(xlabel="layer", ylim=(-0.02, 1.02), title="content attention, with against without the context")
+    axis.set(xlabel="layer", ylim=(-0.02, 1.02), title="how far attention over the text moves")
     axis.legend(frameon=False, fontsize=7, labelcolor=_INK)
     return figure
 
@@ -79,7 +79,7 @@ def spectra(found: Inspection) -> Figure:
     axis.set(
         xlabel=f"directions (theory allows {found.prefix})",
         ylim=(0, 1.02),
-        title="energy of the bias, faint: first layer, strong: last",
+        title="energy of the bias, by layer",
     )
     return figure
 
@@ -236,7 +236,8 @@ _SAID = {
     "mass-map": "How much of each head's attention the context takes, mean over queries.",
     "drift-by-depth": "How far attention over the text itself moved: 0 is not at all. Nothing lies below layer 0; "
     "deeper layers move because their queries or keys have changed. Means over heads.",
-    "spectra": "How few directions the context pushes a head's output in: a line that starts high uses one.",
+    "spectra": "How few directions the context pushes a head's output in: a line that starts "
+    "high uses one. Faint lines are the first layers, strong ones the last.",
     "position-use": "Which tokens of the context are attended to, mean over heads and queries.",
     "left-out": "Measured: the score on validation items with one part of the context gone, all else as it was.",
     "attention": "One head on the first text, queries down, keys across. Where nothing below has changed, the third "

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from elicitable.report import notation, phrases, standing
-from elicitable.untrusted import in_one_line
+from elicitable.untrusted import in_one_line, visible
 from elicitable.values import ArmResult, Verdict
 
 GAP = 2
@@ -106,9 +106,16 @@ def plain(text: str) -> str:
 def print_wrapped(sentences: Iterable[str], console: Console) -> None:
     """Print each sentence on lines of its own, broken between words at the console's width."""
     for sentence in sentences:
-        for part in Text(plain(sentence)).wrap(console, max(console.width, 10)):
+        for part in Text(visible(sentence)).wrap(console, max(console.width, 10)):
             part.rstrip()
             console.print(part)
+
+
+def print_hanging(line: str, console: Console, indent: str = "    ") -> None:
+    """Print one line, broken between words at the console's width; what follows is indented."""
+    for nth, part in enumerate(Text(visible(line)).wrap(console, max(console.width - len(indent), 10))):
+        part.rstrip()
+        console.print(Text(indent if nth else "") + part)
 
 
 def _print_list(console: Console, title: str, lines: Iterable[str], style: str = "bold") -> None:
