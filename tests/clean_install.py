@@ -1,4 +1,4 @@
-"""``python -m tests.clean_install PYTHON …``: the built wheel, installed and used in a clean environment of each Python.
+"""``python -m tests.clean_install PYTHON …``: the built wheel, installed and used with nothing else around it.
 
 For each interpreter: a new virtual environment, ``pip install`` of the wheel with what it depends on, the version, and
 a small race from the command line with its report. It ends with exit code 1 where one of them fails. Dependencies
@@ -16,10 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-RACE = (
-    "verdict --model toy:ascending --task ascending --method zero-shot --method kv-prefix --steps 4 --seeds 1 "
-    "--test-items 100 --quiet --out run"
-).split()
+RACE = ["verdict", "--model", "toy:ascending", "--task", "ascending", "--method", "zero-shot", "--method", "kv-prefix"]
+FEW = ["--steps", "4", "--seeds", "1", "--test-items", "100", "--quiet", "--out", "run"]
 
 
 def main(pythons: Sequence[str]) -> int:
@@ -51,7 +49,7 @@ def used(python: str, wheel: Path, folder: Path) -> str:
     own = str(folder / "bin" / "python")
     run(folder, own, "-m", "pip", "install", "--quiet", str(wheel))
     version = run(folder, own, "-m", "elicitable", "--version").strip()
-    run(folder, str(folder / "bin" / "elicitable"), *RACE)
+    run(folder, str(folder / "bin" / "elicitable"), *RACE, *FEW)
     verdict = json.loads((folder / "run" / "verdict.json").read_text(encoding="utf-8"))
     assert verdict["label"] == "already-there", verdict["label"]
     assert (folder / "run" / "report.html").stat().st_size > 10_000
