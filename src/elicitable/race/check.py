@@ -347,9 +347,10 @@ def as_text(checked: Checked, width: int = 10_000) -> str:
     lines = [(f"{one.status:4}  {one.name:{names}}  {one.found}", names + 8) for one in checked.findings]
     failed = [one for one in checked.findings if one.status == "fail"]
     is_or_not = "is not sound on" if failed else "is sound on"
-    lines.append((f"{checked.adapter} {is_or_not} {checked.model}.{' What to do:' if failed else ''}", 0))
-    lines += [(f"{one.name}: {one.advice}", 2) for one in failed]
-    return "\n".join(
-        textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
-        for line, indent in lines
-    )
+    told = f"{checked.adapter} {is_or_not} {checked.model}.{' What to do:' if failed else ''}"  # a path stays whole
+    advice = [(f"{one.name}: {one.advice}", 2) for one in failed]
+    return "\n".join([*(_filled(*line, width) for line in lines), told, *(_filled(*line, width) for line in advice)])
+
+
+def _filled(line: str, indent: int, width: int) -> str:
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
