@@ -294,7 +294,8 @@ class Verdict:
     ``inspection`` is the microscope's record of the context that the answer speaks of, else of the best context.
     ``classes`` says which label the answer's arm (the best arm, where there is no answer) took for which.
     ``card`` says what deploying that arm takes, where the race wrote it to a folder.
-    ``rows`` is how the contenders grow with the training rows, where that was asked for.
+    ``rows`` is how the contenders grow with the training rows, and ``why`` the causes for which contexts fall short
+    (:class:`elicitable.diagnosis.causes.Why`), where that was asked for.
     ``margins`` is what the same results decide at any other margin, from the smallest on.
     """
 
@@ -312,6 +313,7 @@ class Verdict:
     card: DeploymentCard | None = None
     rows: Any = None
     margins: tuple[Stretch, ...] = ()
+    why: Any = None
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -16,8 +16,11 @@ from typing import Any
 
 OF_THE_CLOCK = {
     "price",
-    "card",
-    "serving",
+    "plain_seconds",
+    "with_seconds",
+    "overhead",
+    "training_seconds",
+    "run",
     "decision",
     "timing",
     "seconds",

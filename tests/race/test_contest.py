@@ -174,7 +174,7 @@ def test_an_interrupt_leaves_no_partial_record_and_the_rest_is_kept(digits_model
 
 def test_a_corrupt_record_stops_the_race_by_name(digits_model: Build, tmp_path: Path) -> None:
     run(digits_model(8), tmp_path, methods=["zero-shot"])
-    (record,) = (path for path in tmp_path.rglob("record.json") if "zero-shot" in path.read_text(encoding="utf-8"))
+    (record,) = (path for path in tmp_path.rglob("record.json") if '"setting"' in path.read_text(encoding="utf-8"))
     record.write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match=r"record\.json cannot be read"):
         run(digits_model(8), tmp_path, methods=["zero-shot"])
@@ -348,7 +348,10 @@ def timed(
 @pytest.mark.slow  # hangs on the clock: other work on the machine can fail it
 def test_every_arm_runs_within_the_limit(digits_model: Build, limit: float) -> None:
     answer, taken = timed(digits_model(8), limit)
-    assert {arm.status for arm in answer.arms if arm.method != "examples"} == {"ok"}, [a.reason for a in answer.arms]
+    judged = [
+        arm for arm in answer.arms if not arm.is_control and arm.method != "examples"
+    ]  # a control gets what is left
+    assert {arm.status for arm in judged} == {"ok"}, [arm.reason for arm in judged]
     assert taken < 1.1 * limit
 
 
@@ -388,7 +391,7 @@ def test_a_race_against_the_clock_that_is_killed_goes_on_where_it_was(digits_mod
     model, chosen = digits_model(8), ["zero-shot", "lora", "kv-prefix"]
     with pytest.raises(KeyboardInterrupt):
         timed(model, 6.0, tmp_path, methods=chosen, reporter=Killed())
-    left = files(tmp_path)
+    left = {name: was for name, was in files(tmp_path).items() if not name.startswith("running")}  # ends of legs
     assert len([name for name in left if name.endswith("record.json")]) > 4
     time.sleep(0.3)
     whole, taken = timed(model, 6.0, tmp_path, methods=chosen)
@@ -397,7 +400,7 @@ def test_a_race_against_the_clock_that_is_killed_goes_on_where_it_was(digits_mod
     keys = [
         (spec["method"], spec["plan"]["learning_rate"], spec["plan"]["steps"], spec["seed"], spec["test_items"])
         for spec in (record["spec"] for record in Store(tmp_path))
-        if "plan" in spec
+        if "plan" in spec and spec["plan"]["steps"]  # a choice that ran to its end is kept for every limit as well
     ]
     assert len(keys) == len(set(keys))
     assert {arm.status for arm in whole.arms} == {"ok"}

@@ -18,11 +18,13 @@ import elicitable as el
 from elicitable.diagnosis.looks import ALPHA, level_after
 from elicitable.methods.catalog import method_named
 from elicitable.models.model import Model
-from elicitable.race import contest, line, outlook, pace, threads, timing, trial
+from elicitable.race import contest, line, look, outlook, pace, threads, timing, trial
 from elicitable.race.contest import StoppedRace
+from elicitable.race.line import Line
 from elicitable.race.outlook import Mark
 from elicitable.race.reporter import Silent
 from elicitable.records.store import Store
+from elicitable.records.trial import TrialRecord
 from elicitable.training.loop import Plan, train
 from elicitable.values import CurvePoint
 
@@ -260,3 +262,25 @@ def test_many_looks_at_two_equal_arms_mistake_them_for_unequal_in_five_races_of_
     kept = ndtri([(1 + level_after(looks)) / 2 for looks in range(10)])
     assert (np.abs(walks) > kept).any(axis=1).mean() <= ALPHA
     assert (np.abs(walks) > ndtri(0.975)).any(axis=1).mean() > 3 * ALPHA
+
+
+def test_where_every_finalist_is_lost_the_best_of_those_that_were_dropped_goes_on(
+    monkeypatch: pytest.MonkeyPatch, digits_model: Build
+) -> None:
+    """The better half of four rates diverges in the second round; without a line its record would be untested."""
+    rounds: dict[float, int] = {}
+    advance = look.advance
+
+    def lost(race: Any, one: Line, steps: int) -> TrialRecord:
+        record = advance(race, one, steps)
+        rounds[one.rate] = rounds.get(one.rate, 0) + 1
+        if rounds[one.rate] == 1:
+            return record
+        one.legs[-1] = (one.legs[-1][0], replace(record, status="diverged"))
+        return one.legs[-1][1]
+
+    monkeypatch.setattr(look, "advance", lost)
+    answer = run(digits_model(8), methods=["kv-prefix"])
+    [arm] = answer.arms
+    assert sum(count > 1 for count in rounds.values()) == 2
+    assert (arm.status, arm.learning_rate in {rate for rate, count in rounds.items() if count == 1}) == ("ok", True)

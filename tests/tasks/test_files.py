@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from elicitable.errors import InputError, MissingPackageError
 from elicitable.tasks import files
+from elicitable.tasks.catalog import task_from
 from elicitable.tasks.files import read_table
 from elicitable.tasks.tables import Cell, fault_of
 from elicitable.values import Message
@@ -65,17 +66,12 @@ BAD = [
         b"text,label\nok,1\ncaf\xe9,0\n",
         r"t.csv, line 3: byte 19 \(0xe9\) is not UTF-8; save the file as UTF-8, or name .*--encoding latin-1",
     ),
-    ("t.csv", "text,label\na,1\nb,0,extra\n", "t.csv, line 3: 3 fields, but the first row names 2 columns"),
-    ("t.csv", "text,label\na,1\nb\n", r"t.csv, line 3: 1 fields, but .* \(text, label\); put quotes around"),
     ("t.csv", 'text,label\na,1\n"b,0\n', "t.csv, line 3: unexpected end of data"),
     ("t.csv", "text,text\na,1\n", "two columns have the name 'text'"),
     ("t.csv", "text,,label\na,1,2\n", r"column 2 has no name in the first row \(text, , label\)"),
-    ("t.jsonl", '{"text": "a"}\n[1]\n', "t.jsonl, line 2: expected a JSON object like {…}, found a list"),
-    ("t.jsonl", '{"text": "a"}\n"x"\n', "line 2: expected a JSON object like {…}, found a text"),
     ("t.jsonl", "null\n", "line 1: expected a JSON object like {…}, found null"),
     ("t.jsonl", "true\n", "line 1: .* found true or false"),
     ("t.jsonl", "3\n", "line 1: .* found a number"),
-    ("t.jsonl", '{"text": "a"}\n{"text": \n', "t.jsonl, line 2: not valid JSON"),
     ("t.json", '[\n{"text": "a"},\n]', r"t.json, line 3: not valid JSON"),
     ("t.json", '[\n{"text": "a"}, 3]', r"t.json, row 2: expected a JSON object like {…}, found a number"),
     ("t.json", '{"text": "a"\n"label": 1}', r"t.json, line 1: not valid JSON.*one object a line, or one array"),
@@ -89,6 +85,38 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, name: str, content: str |
     with pytest.raises(InputError, match=message) as caught:
         read_table(write(tmp_path, name, content))
     assert str(tmp_path / name) in str(caught.value)
+
+
+CSV = "text,label\n" + "".join(f"text {n},{'yn'[n % 2]}\n" for n in range(60))
+JSONL = "".join(json.dumps({"text": f"text {n}", "label": "yn"[n % 2]}) + "\n" for n in range(60))
+BROKEN = [  # a row that cannot be read, behind 60 that can
+    ("t.csv", CSV + "b,0,extra\n", "t.csv, line 62: 3 fields, but the first row names 2 columns"),
+    ("t.csv", CSV + "b\n", r"t.csv, line 62: 1 fields, but .* \(text, label\); put quotes around"),
+    ("t.jsonl", JSONL + "[1]\n", "t.jsonl, line 61: expected a JSON object like {…}, found a list"),
+    ("t.jsonl", JSONL + '"x"\n', "line 61: expected a JSON object like {…}, found a text"),
+    ("t.jsonl", JSONL + '{"text": \n', "t.jsonl, line 61: not valid JSON"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN)
+def test_a_row_that_cannot_be_read_is_refused_by_name_or_left_out_and_listed(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    path = str(write(tmp_path, name, content))
+    with pytest.raises(InputError, match=message) as caught:
+        task_from(path)
+    assert "--skip-bad-rows" in str(caught.value)
+    task = task_from(path, skip_bad_rows=True)
+    assert sum(task.sizes.values()) == 60  # type: ignore[attr-defined]
+    (note,) = [note for note in task.warnings if "left out" in note]  # type: ignore[attr-defined]
+    assert "1 of 61 rows are left out: line 6" in note
+
+
+def test_a_file_of_which_no_row_can_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"line 2: 1 fields.*no row of the file can be read"):
+        read_table(write(tmp_path, "t.csv", "text,label\na\nb\n"))
+    with pytest.raises(InputError, match="line 1: not valid JSON"):
+        read_table(write(tmp_path, "t.jsonl", "{a}\n{b}\n"))
 
 
 def test_missing_files_folders_and_special_files(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from elicitable.cli.options import (
 from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from elicitable.tasks.base import Task
@@ -75,6 +77,10 @@ def verdict(
     rows_curve: Annotated[
         bool, typer.Option("--rows-curve", help="also train the contenders on 16, 64, 256 … rows: what would more buy?")
     ] = False,
+    why: Annotated[
+        bool,
+        typer.Option("--why", help="run experiments that tell why contexts fall short; up to the time limit again"),
+    ] = False,
     seed: Seed = 0,
     out: Resumed = None,
     as_json: Json = False,
@@ -85,6 +91,7 @@ def verdict(
     folder = out or default_folder("verdict", about.model, asked.task)
     console = progress_console()
     from elicitable.race import contest
+    from elicitable.report.causes import print_why, why_commands, why_json, why_section
     from elicitable.report.classes import classes_section
     from elicitable.report.deployment import Prices, commands, deployment_section
     from elicitable.report.html import write_report
@@ -123,6 +130,7 @@ def verdict(
             rule=rule,
             keep=keep or (),
             rows_curve=rows_curve,
+            why=why,
             out=folder,
             started=cli.STARTED,
             reporter=None if quiet else live,
@@ -137,32 +145,55 @@ def verdict(
     if answer.classes is not None:
         sections.append(classes_section(answer.classes, answer.answer))
     if answer.card is not None:
-        sections.append(deployment_section(answer.card, prices, tune_commands(answer, about, asked)))
+        own = own_name(method or (), answer.card.method)
+        following = commands(answer.card, own)
+        alone = tune_commands(answer, about, asked, own)
+        sections.append(deployment_section(answer.card, prices, (*following, *alone)))
     if answer.inspection:
         sections.append(microscope_section(answer.inspection))
     if answer.rows is not None:
         curves = answer.rows.growths, answer.rows.crossing
         write_json(folder / "rows.json", rows_json(*curves))
         sections.append(rows_section(*curves))
+    remedies: tuple[str, ...] = ()
+    if answer.why is not None:
+        best = next(arm for arm in answer.arms if arm.method == answer.why.best)
+        typed = ["--model", about.model, "--task", asked.task, *asked.typed()]
+        remedies = why_commands(answer.why, typed, best.learning_rate, own_name(method or (), best.method))
+        write_json(folder / "why.json", why_json(answer.why))
+        sections.insert(0, why_section(answer.why, remedies))
     report = write_report(answer, folder / "report.html", sections)
     if as_json:
         print_json(verdict_to_json(answer))
     else:
         print_verdict(answer, result_console(), report)
         if answer.card is not None:
-            print_next(commands(answer.card), result_console())
+            print_next(following, result_console())
         if answer.rows is not None:
             print_wrapped(rows_lines(*curves), result_console())
+        if answer.why is not None:
+            result_console().print()
+            print_why(answer.why, result_console())
+            print_next(remedies, result_console())
     if interrupt is not None:
         raise interrupt
 
 
-def tune_commands(answer: Verdict, about: ModelOptions, asked: TaskOptions) -> tuple[str, ...]:
+def own_name(typed: Sequence[str], method: str) -> str | None:
+    """Return what was typed for the method of a person's own that is called ``method``; None for a built-in one."""
+    from elicitable.methods.catalog import method_named
+    from elicitable.own_code import is_own_code
+
+    return next((one for one in typed if is_own_code(one) and method_named(one).name == method), None)
+
+
+def tune_commands(answer: Verdict, about: ModelOptions, asked: TaskOptions, own: str | None) -> tuple[str, ...]:
     """Return the command that trains the card's arm alone, where it was trained."""
     arm = next((arm for arm in answer.arms if answer.card and arm.method == answer.card.method), None)
     if arm is None or arm.learning_rate is None:
         return ()
-    line = ["elicitable", "tune", "--model", about.model, "--task", asked.task, *asked.typed(), "--method", arm.method]
+    line = ["elicitable", "tune", "--model", about.model, "--task", asked.task, *asked.typed()]
+    line += ["--method", own or arm.method]
     return (shlex.join([*line, "--learning-rate", f"{arm.learning_rate:g}"]),)
 
 

@@ -31,7 +31,6 @@ FORMS = ("lora", "weights", "short-prefix")
 RIDGES = (1e-3, 1e-2, 1e-1)  # λ over the mean diagonal of H′ᵀH′; the one of least divergence on held-out texts is taken
 SHARES = (0.7, 0.15, 0.15)  # of the texts: fitted to, chosen by, reported on
 RATES = {"lora": 3e-4, "weights": 1e-5, "short-prefix": 1e-2}
-LOSES = 2.0  # a control whose divergence is less than so many times the patch's is said to be no worse
 
 Told = Callable[[str], None]
 
@@ -152,18 +151,20 @@ def _one(model: Model, context: Any) -> Any:
     """Join several contexts, each of which sees the earlier ones, into their keys and values.
 
     Raises:
-        InputError: one of several holds the first tokens of the texts, which then lack them.
+        InputError: one of several holds the first tokens of the texts, which then lack them; or one asks every item
+            otherwise, so that it is no context that stands before all of them.
     """
     import torch
 
-    if not isinstance(context, list | tuple):
-        return context
-    if len(context) == 1:
-        return context[0]
-    if any(hasattr(part, "held") and part.held() for part in context):
+    parts = list(context) if isinstance(context, list | tuple) else [context]
+    if any(getattr(part, "asks_otherwise", False) for part in parts):
+        raise InputError("what stands behind every item, or differs from item to item, is no context to compile.")
+    if len(parts) == 1:
+        return parts[0]
+    if any(hasattr(part, "held") and part.held() for part in parts):
         raise InputError("of several contexts none may be a text that the items are laid out behind; compile it alone.")
     with torch.no_grad():
-        return prefix_of(model, list(context))
+        return prefix_of(model, parts)
 
 
 def _known(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ SHORT_LIMITS = (
     "Fewer keys hold less: what single tokens of the context say can be lost. It stays a prefix, so its keys are paid "
     "in every request, and it was fitted to texts like those given: on others expect less."
 )
+LOSES = 2.0  # a control whose divergence is less than so many times the result's is said to be no worse
 NO_WORSE = "The control does as well as the patch, so nothing of this context was compiled; give more texts."
 
 
@@ -48,7 +49,7 @@ def compiled_table(record: dict[str, Any]) -> str:
     for name, found in rows:
         lines.append(f"{name:26}{found['kl_nats']:13.4f}{found['text_kl_nats']:16.4f}{found['agreement']:20.3f}")
     lines += [_spent(record), *_scored(record), *_forgotten(record), *_left_alone(record)]
-    if "control" in record and record["control"]["kl_nats"] < 2 * record["compiled"]["kl_nats"]:
+    if "control" in record and record["control"]["kl_nats"] < LOSES * record["compiled"]["kl_nats"]:
         lines.append(NO_WORSE)
     return "\n".join([*lines, SHORT_LIMITS if record["to"] == "short-prefix" else LIMITS])
 

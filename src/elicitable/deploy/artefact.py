@@ -25,9 +25,10 @@ from elicitable.deploy.record import FORM, Record
 from elicitable.errors import InputError, StoreError, UnknownNameError
 from elicitable.methods.adapter import read_adapter
 from elicitable.methods.base import Adaptation, Method
-from elicitable.methods.catalog import METHODS
+from elicitable.methods.catalog import METHODS, PROBES
 from elicitable.methods.folders import CONFIG as ADAPTER
 from elicitable.methods.full import read_weights
+from elicitable.methods.peft_method import MARK, peft_method
 from elicitable.records.schema import from_plain, to_plain
 
 if TYPE_CHECKING:
@@ -103,7 +104,10 @@ def read(folder: Named, method: str | None = None) -> Artefact:
     path = Path(folder)
     if not path.is_dir():
         raise InputError(_no_folder(path))
-    kept = {artefact.record.method: artefact for artefact in kept_in(path) if artefact.record is not None}
+    kept: dict[str, Artefact] = {}
+    for artefact in kept_in(path):  # the winner comes before what an earlier race kept of the same method
+        if artefact.record is not None:
+            kept.setdefault(artefact.record.method, artefact)
     if method is not None:
         if method not in kept:
             hint = "Keep it in the race: --keep (keep=)."
@@ -173,7 +177,9 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def _method_of(name: str, methods: Sequence[Method]) -> Method:
-    known = {method.name: method for method in (*METHODS, *methods)}
+    if name.startswith(MARK):
+        return peft_method(name)
+    known = {method.name: method for method in (*METHODS, *PROBES, *methods)}
     if name not in known:
         hint = "A method of your own is named with its file: --method my_method.py:MyMethod (methods=[MyMethod()])."
         raise UnknownNameError("method", name, known, hint)

@@ -95,6 +95,10 @@ def _reading_lines(record: Record) -> Iterator[str]:
     yield f"* Chat template: {'yes' if layout.chat else 'no'}. Start tokens: {layout.start}."
     if layout.system is not None:
         yield f"* System message: `{json.dumps(layout.system, ensure_ascii=False)}`."
+    if tail := record.setting.get("tail"):
+        yield f"* Behind every row stands `{json.dumps(tail, ensure_ascii=False)}`."
+    if marker := record.setting.get("marker"):
+        yield f"* The model thinks first; the answer is the first line behind its last `{json.dumps(marker)}`."
     if form.labels:
         yield f"* Labels, as they stand behind the prompt: `{json.dumps(form.labels, ensure_ascii=False)}`."
     if record.rule is not None:

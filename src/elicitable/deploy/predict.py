@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ class Predictor:
 
     def __init__(self, model: Model, adaptation: Adaptation, record: Record, max_answer: int | None = None) -> None:
         self.model, self.adaptation, self.record = model, adaptation, record
+        self.limit = max_answer
         self.most = max_answer or answer_limit(model, record.longest_answer)
 
     def __call__(self, rows: Iterable[Any]) -> Iterator[Prediction]:
@@ -137,7 +138,7 @@ class Predictor:
     def _written(self, items: list[Item], reading: Reading) -> list[Prediction]:
         rows = self._rows(items, reading)
         if reading.marker:
-            found = answers(self.model, items, None, reading)
+            found = answers(self.model, items, None, replace(reading, longest=self.limit or reading.longest))
         else:
             found = generate(self.model, rows, reading.layout, self.most, reading.batch)
         has_end = self.model.tokenizer is not None

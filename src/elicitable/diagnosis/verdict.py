@@ -89,7 +89,7 @@ class Evidence:
     def decide(self, margin: float) -> Decision:
         """Decide at ``margin``, how much worse still counts as good enough, in units of the score."""
         best = self.best
-        compared = () if best is None else tuple(self._compare(best, one, margin) for one in self.gaps)
+        compared = () if best is None else tuple(_stand(best, one, self.solver, margin) for one in self.gaps)
         first = self._first(compared, margin)
         reasons = (words.sentence(first.reason, first.about), *words.of_all(self, compared, first.about, margin))
         answer = first.about.method if first.is_answer and first.about is not None else ""
@@ -102,15 +102,6 @@ class Evidence:
         if is_near_the_floor(self.best, self.floor, margin):
             return self._out_of_reach(self.best)
         return self._climb(compared, self.best, margin)
-
-    def _compare(self, best: ArmResult, one: Gap, margin: float) -> Comparison:
-        arm, solver = one.arm, self.solver
-        standing: Standing = "enough" if one.high <= margin else "worse" if one.low > margin else "open"
-        had_its_share = solver is not None and arm.steps >= SHARE * solver.steps
-        if standing == "worse" and not had_its_share and (could_catch_up(arm, best, margin) or is_barely_tried(arm)):
-            standing = "open"
-        outpaced_by = solver if had_its_share and is_rising(arm) else None
-        return Comparison(arm, one.mean, one.low, one.high, standing, outpaced_by)
 
     def _climb(self, compared: tuple[Comparison, ...], best: ArmResult, margin: float) -> _First:
         """Climb the ladder to the first rung that is not worse than the best."""
@@ -149,6 +140,43 @@ class _First:
     is_answer: bool = False
 
 
+@dataclass(frozen=True)
+class Terms:
+    """Hold what a comparison rests on besides the arms.
+
+    ``outcome`` gives what the intervals draw from; items of one of the ``groups`` are drawn together.
+    ``level`` is that of the intervals, so that all looks at one comparison keep 95 % together
+    (:mod:`elicitable.diagnosis.looks`).
+    """
+
+    seed: int
+    outcome: Callable[[ArmResult], Arm] = right_or_wrong
+    groups: Groups = ()
+    level: float = LEVEL
+
+
+def compare(best: ArmResult, arm: ArmResult, margin: float, terms: Terms) -> Comparison:
+    """Compare ``arm`` with ``best``, in pairs over items, and say where that leaves it at ``margin``."""
+    return _stand(best, _behind(best, arm, terms), None, margin)
+
+
+def _behind(best: ArmResult, arm: ArmResult, terms: Terms) -> Gap:
+    if arm is best:
+        return Gap(arm, 0.0, 0.0, 0.0)
+    return Gap(arm, *gap(terms.outcome(best), terms.outcome(arm), terms.seed, terms.groups, terms.level))
+
+
+def _stand(best: ArmResult, one: Gap, solver: ArmResult | None, margin: float) -> Comparison:
+    """Say where a gap leaves its arm. Whoever had twice the steps of the ``solver`` had a fair share."""
+    arm = one.arm
+    standing: Standing = "enough" if one.high <= margin else "worse" if one.low > margin else "open"
+    had_its_share = solver is not None and arm.steps >= SHARE * solver.steps
+    if standing == "worse" and not had_its_share and (could_catch_up(arm, best, margin) or is_barely_tried(arm)):
+        standing = "open"
+    outpaced_by = solver if had_its_share and is_rising(arm) else None
+    return Comparison(arm, one.mean, one.low, one.high, standing, outpaced_by)
+
+
 def gather(
     arms: Sequence[ArmResult],
     *,
@@ -176,9 +204,8 @@ def gather(
     solver = min((arm for arm in judged if arm.stopped == "solved"), key=lambda arm: arm.steps, default=None)
 
     def behind(arm: ArmResult) -> Gap:
-        if best is None or arm is best:
-            return Gap(arm, 0.0, 0.0, 0.0)
-        return Gap(arm, *gap(outcome(best), outcome(arm), seed, groups, level))
+        assert best is not None
+        return _behind(best, arm, Terms(seed, outcome, groups, level))
 
     controls = [arm for arm in scored if arm.is_control and best is not None]
     gaps = tuple(map(behind, judged))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -180,12 +180,16 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Sized:
-    """The size at which a method meets a budget. Full fine-tuning is bound by none, and says so."""
+    """The size at which a method meets a budget. Full fine-tuning is bound by none, and says so.
+
+    ``options`` are settings of :meth:`Method.build` other than those that it starts from.
+    """
 
     method: Method
     size: int
     numbers: int
     budget: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def mismatch(self) -> float:
@@ -215,6 +219,8 @@ class Method(ABC):
         options: settings that :meth:`build` takes besides size and seed.
         searched: settings that :meth:`candidates` and :meth:`search` take.
         peft_types: values of ``peft_type`` in an adapter folder that :meth:`read` understands.
+        probe: what it tells of a task, where it is there to find out why a context falls short
+            (:data:`elicitable.diagnosis.causes.Kind`); empty otherwise.
     """
 
     name: str
@@ -230,6 +236,7 @@ class Method(ABC):
     options: tuple[str, ...] = ()
     searched: tuple[str, ...] = ()
     peft_types: tuple[str, ...] = ()
+    probe: str = ""
 
     @property
     def is_trained(self) -> bool:

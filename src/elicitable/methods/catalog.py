@@ -16,6 +16,7 @@ from elicitable.methods.lora import LoRA
 from elicitable.methods.nearest import Nearest
 from elicitable.methods.peft_method import MARK, peft_method
 from elicitable.methods.prompt import Prompt
+from elicitable.methods.random_subspace import RandomSubspace
 from elicitable.methods.soft_prompt import SoftPrompt
 from elicitable.methods.some_weights import FeedForward, QueriesAndKeys, ValuesAndOutput
 from elicitable.methods.steering import Steering
@@ -45,6 +46,7 @@ PROBES: tuple[Method, ...] = (
     FeedForward(),
     FrozenAttention(),
     UnboundedContext(),
+    RandomSubspace(),
 )
 CONTEXTS = tuple(method.name for method in METHODS if method.is_context)
 TUNED = KVPrefix.name  # what is tuned where nobody says what

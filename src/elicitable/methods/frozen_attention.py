@@ -26,7 +26,7 @@ from elicitable.methods import rungs
 from elicitable.methods.base import Method, Schedule
 from elicitable.methods.some_weights import SomeWeights, all_but, queries_and_keys
 from elicitable.models.attend import Call, Slot, combine
-from elicitable.models.caches import Shadow
+from elicitable.models.caches import Shadow, cache_of
 from elicitable.models.inject import installed
 from elicitable.models.restoring import swapped
 
@@ -91,14 +91,17 @@ class _Replay:
         self.seen: dict[int, tuple[Tensor, Tensor]] = {}
         self.is_reading = False
 
-    def read(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Let the base model read what ``module`` is about to."""
+    def read(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Let the base model read what ``module`` is about to; a cache that it would begin is begun here."""
         if self.is_reading:
-            return
+            return None
         inputs = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         inputs = {**inputs.pop("kwargs", {}), **inputs}
         given = {name: inputs[name] for name in _INPUTS if inputs.get(name) is not None}
         cache = inputs.get("past_key_values")
+        if cache is None and inputs.get("use_cache"):  # what the model makes itself could not be followed
+            cache = cache_of(self.base.hf.config, ())
+            kwargs = {**kwargs, "past_key_values": cache}
         if not self.shadow.knows(cache):
             raise InputError(
                 "attention cannot be replayed beside a cache that was filled before: start with an empty one."
@@ -109,6 +112,7 @@ class _Replay:
         reading = swapped(self, is_reading=True), swapped(self.slot, watchers=[self.keep])
         with reading[0], reading[1], self.base.in_place(), torch.no_grad():
             self.base.hf(**given, use_cache=cache is not None, logits_to_keep=1)
+        return args, kwargs
 
     def keep(self, call: Call) -> None:
         """Keep what the base model attends with."""
@@ -129,7 +133,7 @@ class FrozenAttention(Method):
     rung = rungs.CONTROL
     summary = "control: everything is trained, attention's patterns stay the base model's"
     deployment = "A control: it shows whether a task needs new attention patterns. It runs two models at once."
-    turn, is_bound, has_size, keeps_state = 96, False, False, False
+    turn, is_bound, has_size, keeps_state, probe = 96, False, False, False, "frozen-patterns"
     options = ("layers",)
     schedule = Schedule(learning_rates=(3e-5, 1e-4, 3e-4, 1e-3), weight_decay=0.1)
 

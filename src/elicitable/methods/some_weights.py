@@ -205,7 +205,7 @@ def _rows_moved(parameter: nn.Parameter, module: nn.Module, gradient: Tensor | N
 class _Subset(Method):
     rung = rungs.WEIGHTS
     deployment = "Any server, with a whole copy of the model for every task."
-    turn, is_bound, has_size, keeps_state = 85, False, False, False
+    turn, is_bound, has_size, keeps_state, probe = 85, False, False, False, "weights"
     schedule = Schedule(learning_rates=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3))
 
     def chosen(self, model: Model) -> Chosen:

@@ -197,7 +197,7 @@ class UnboundedContext(Method):
     rung = rungs.CONTROL
     summary = "control: a mass and a bias for every query, more than any context of any length"
     deployment = "A control: it shows what no context could go beyond. No server runs it."
-    turn, is_bound = 95, False
+    turn, is_bound, probe = 95, False, "unbounded"
     options = ("positions", "shift")
     schedule = Schedule(learning_rates=(1e-3, 3e-3, 1e-2, 3e-2))
 

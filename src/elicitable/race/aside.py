@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import replacing_file, write_tensors
+from elicitable.errors import InputError, StoreError
 from elicitable.records.store import Record, Store, identity
+from elicitable.untrusted import read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,11 +32,18 @@ def set_aside(store: Store, spec: Record, state: dict[str, Tensor]) -> None:
 
 
 def set_aside_of(store: Store, spec: Record) -> dict[str, Tensor]:
-    """Return what was set aside for ``spec``; nothing where nothing was."""
-    from safetensors.torch import load_file
+    """Return what was set aside for ``spec``; nothing where nothing was.
 
+    Raises:
+        StoreError: it cannot be read.
+    """
     path = _place(store, spec)
-    return dict(load_file(path)) if path is not None and path.is_file() else {}
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return read_tensors(path)
+    except InputError as error:
+        raise StoreError(f"{error} The weights that were set aside are lost.") from error
 
 
 def clear_aside(store: Store) -> None:

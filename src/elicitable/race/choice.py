@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from elicitable.race.entry import Entry, Race
-from elicitable.race.timing import CHOICE_SHARE
+from elicitable.race.timing import CHOICE_SHARE, is_there
 from elicitable.race.trial import Trial, run
 from elicitable.records.trial import TrialRecord, keep_trial
 from elicitable.training.loop import Plan
@@ -27,11 +27,11 @@ def choose(race: Race, entry: Entry, nth: int, arms: int, seed: int = 0) -> None
     options, marking = race.options_of(entry.method), race.marking
     trial = Trial(entry.method, 2, plan, race.seed + seed, pace.test_items, options, None, race.layouts, marking)
     trial = replace(trial, passes=race.search_passes)
-    whole = race.store.get(trial.spec(race.model, race.task))
-    if whole is None:  # what was tried to the end counts under any limit
+    if not is_there(race, trial):  # what was tried to the end counts under any limit
         trial = replace(trial, time_limit=race.time_limit)
     record = run(trial, race.model, race.task, race.store, race.reporter.point)
-    if trial.time_limit is not None and plan.seconds and _searching(record) < 0.8 * plan.seconds:
+    is_whole = record.status != "failed" and bool(plan.seconds) and _searching(record) < 0.8 * (plan.seconds or 0.0)
+    if trial.time_limit is not None and is_whole:
         state = race.store.state(trial.spec(race.model, race.task))
         trial = replace(trial, time_limit=None)
         keep_trial(race.store, trial.spec(race.model, race.task), record, state)

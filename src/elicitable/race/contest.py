@@ -17,6 +17,7 @@ from elicitable.methods.instructions import proposing
 from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.processor import kind
+from elicitable.race.causes.why import find_why
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
 from elicitable.race.keeping import check_keep, keep_winner
@@ -69,6 +70,7 @@ def verdict(
     rule: str = AUTO,
     keep: Sequence[str] = (),
     rows_curve: bool = False,
+    why: bool = False,
     out: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
@@ -108,6 +110,8 @@ def verdict(
         rule: how labels are decided between: "auto" takes the rule that does best on validation, for every arm alike;
             "sum" is the plain likelihood (:mod:`elicitable.training.decision_rules` has the others).
         rows_curve: train the best context and the best of the weights on 16, 64, 256 … rows as well.
+        why: run experiments that tell why each context that falls short does (:mod:`elicitable.race.causes`); they
+            take as long again as the time limit, at most.
         keep: methods whose results are kept beside the winner's, by name.
         out: a folder that keeps every trial and, in ``winner/`` and ``kept/METHOD/``, what :func:`elicitable.read`
             reads; the same arguments resume there, and do nothing when complete.
@@ -164,9 +168,15 @@ def verdict(
     if race.was_interrupted:
         raise StoppedRace(answer)
     card = keep_winner(race, entries, answer, keep)
+    told = [*warnings_of(race.task), *race.warnings]  # and what could not be written
+    answer = replace(answer, provenance={**answer.provenance, "warnings": told})
     rows = grown_with_rows(race, entries) if rows_curve else None
+    causes = find_why(race, entries, time_limit) if why else None
     inside, classes = _inside(race, entries, answer), _classes(race, answer)
-    return replace(answer, inspection=inside, classes=classes, card=card, rows=rows)
+    answer = replace(answer, inspection=inside, classes=classes, card=card, rows=rows, why=causes)
+    if race.was_interrupted:
+        raise StoppedRace(answer)
+    return answer
 
 
 def _classes(race: Race, answer: Verdict) -> ClassResults | None:

@@ -16,6 +16,8 @@ from elicitable.deploy.forms.form import Winner
 from elicitable.deploy.record import Record, Serving
 from elicitable.models.inject import differs_by_item, room_in, use
 from elicitable.models.rows import Row, rows_of
+from elicitable.training.evaluate import answers
+from elicitable.training.loop import prepared
 from elicitable.values import ArmResult, DeploymentCard
 
 if TYPE_CHECKING:
@@ -63,12 +65,21 @@ def serving_of(
     room = room_in(model, reading.max_tokens, adaptation.keys_per_layer())
     plain, asked = items[:ITEMS], reading.items(model, items[:ITEMS])
     rows, own = (rows_of(model, some, reading.layout, held=reading.held, limit=room) for some in (plain, asked))
+    thought = _thought(model, adaptation, reading, plain[:TIMED]) if reading.marker else ()
     return Serving(
         forms=forms_of(Winner(model, adaptation, record)),
-        row_tokens=statistics.fmean(len(row.content) for row in rows),
-        answer_tokens=statistics.fmean(len(row.answer) for row in rows),
+        row_tokens=statistics.fmean(len(row.content) for row in (rows if differs_by_item(adaptation) else own)),
+        answer_tokens=statistics.fmean(thought or [len(row.answer) for row in rows]),
         **timed(model, adaptation, rows[:TIMED], own[:TIMED]),
     )
+
+
+@torch.no_grad()
+def _thought(model: Model, adaptation: Adaptation, reading: Reading, items: Sequence[Item]) -> list[int]:
+    """Count the tokens that are written before and with each answer where the model thinks first."""
+    with prepared(model, adaptation) as refresh:
+        refresh()
+        return [len(answer.ids) for answer in answers(model, items, None, reading)]
 
 
 @torch.no_grad()

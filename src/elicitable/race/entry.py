@@ -123,7 +123,7 @@ def reserve(limit: float) -> float:
 class Entry:
     """One arm while the race runs.
 
-    ``line`` is its run of the first seed at the rate that was chosen, and ``others`` are those of later seeds.
+    ``line`` is its run of the first seed at the rate that was chosen.
     ``records`` are the tested ones, one a seed.
     """
 
@@ -131,7 +131,6 @@ class Entry:
     records: list[TrialRecord] = field(default_factory=list)
     swept: dict[float, dict[str, Any]] = field(default_factory=dict)
     line: Line | None = None
-    others: list[Line] = field(default_factory=list)
     refusal: str = ""
     last: TrialRecord | None = None  # of the first look, where every rate diverged
     trial: Trial | None = None  # the first of ``records``

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import replacing_folder
-from elicitable.deploy.artefact import KEPT, WINNER, folder_name, kept_in, write_artefact
+from elicitable.deploy.artefact import KEPT, WINNER, Artefact, folder_name, kept_in, write_artefact
 from elicitable.deploy.making import base_of, completed
 from elicitable.deploy.record import Form, Record, Result, Role
 from elicitable.errors import StoreError, UnknownNameError
@@ -17,9 +17,9 @@ from elicitable.race.aside import clear_aside
 from elicitable.race.deploying import deployment_card, serving_of
 from elicitable.race.inside import again
 from elicitable.records.store import identity
-from elicitable.training.decision_rules import RULES, DecisionRule
+from elicitable.training.decision_rules import DecisionRule
 from elicitable.training.loop import reading_of
-from elicitable.values import ArmResult, DeploymentCard, Verdict
+from elicitable.values import ArmResult, Budget, DeploymentCard, Verdict
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
@@ -46,7 +46,7 @@ def keep_winner(
     folder, and nothing anew where the same trial was written before. Returns what deploying the first of them takes.
 
     Raises:
-        StoreError: the folder cannot be written to, or the weights of ``keep`` were not kept.
+        StoreError: the folder cannot be written to.
     """
     folder, card = race.store.folder, None
     if folder is None:
@@ -103,17 +103,27 @@ def _keep(race: Race, entry: Entry, arm: ArmResult, role: Role, label: str, plac
     try:
         adaptation = again(trial, own, race.model, race.task, race.store)
     except StoreError as error:
-        race.warnings.append(f"{arm.method} is not written to {place}: {error}")
-        return None
+        former = _in(place)
+        if former is None or former.record is None or former.record.identity != record.identity:
+            race.warnings.append(f"{arm.method} is not written to {place}: {error}")
+            shutil.rmtree(place, ignore_errors=True)  # it is of another trial than the verdict speaks of
+            return None
+        adaptation = former.adaptation(race.model, [trial.method])  # bit for bit what the trial ended with
     return _write(race, entry, record, adaptation, place)
+
+
+def _in(place: Path) -> Artefact | None:
+    """Return the artefact in ``place``; None where there is none that can be read."""
+    try:
+        return next(kept_in(place), None) if place.is_dir() else None
+    except StoreError:
+        return None
 
 
 def _there(place: Path, record: Record) -> Record | None:
     """Return the record of the artefact in ``place`` where that is of the same trial with the same result."""
-    try:
-        known = next((one.record for one in kept_in(place)), None) if place.is_dir() else None
-    except StoreError:
-        return None
+    former = _in(place)
+    known = None if former is None else former.record
     return known if known is not None and known.serving is not None and known.is_of(record) else None
 
 
@@ -129,11 +139,9 @@ def _write(race: Race, entry: Entry, record: Record, adaptation: Adaptation, pla
 
 
 def tuned_record(tuning: Tuning, plan: Plan, adaptation: Adaptation, measured: Mapping[str, Any]) -> Record:
-    """Return the record of an artefact that was trained alone; labels are decided by their plain likelihood."""
+    """Return the record of an artefact that was trained alone, with what ``measured`` says of it."""
     model, task, recipe = tuning.model, tuning.task, tuning.recipe
-    labels = task.labels()
     mean, low, high = (float(measured[name]) for name in ("mean", "low", "high"))
-    name = "exact-match" if labels is None else "accuracy"
     record = Record(
         method=recipe.name,
         role="tuned",
@@ -144,10 +152,10 @@ def tuned_record(tuning: Tuning, plan: Plan, adaptation: Adaptation, measured: M
         seed=tuning.seed,
         setting={**tuning.options, **adaptation.setting},
         form=Form.of(task, model.tokenizer is not None),
-        rule=DecisionRule(RULES[0], (1.0,) * len(labels), (0.0,) * len(labels)) if labels else None,
+        rule=DecisionRule.of_record(measured["rule"]) if measured["rule"] else None,
         base=base_of(model),
-        result=Result(name, mean, low, high, int(measured["items"])),
-        budget=adaptation.budget(),
+        result=Result(str(measured["score"]), mean, low, high, int(measured["items"])),
+        budget=Budget(*(int(measured[name]) for name in ("numbers_trained", "bytes_stored", "keys_per_layer"))),
         task=task.name,
         data_hash=task.fingerprint(),
         batch=max(16, plan.batch),

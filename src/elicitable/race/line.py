@@ -42,6 +42,10 @@ class Shelf:
             return self._ends.get(name)
         return self._file(name).read()
 
+    def has(self, name: str) -> bool:
+        """Say whether the end of the leg called ``name`` is kept."""
+        return name in self._ends or (self.folder is not None and self._file(name).path.exists())
+
     def keep(self, name: str, end: Frozen, is_lasting: bool, largest: int = LARGEST_STATE) -> None:
         """Keep ``end``, unless it is larger; in the folder, where there is one, if ``is_lasting``.
 
@@ -133,7 +137,7 @@ def advance(race: Race, line: Line, steps: int) -> TrialRecord:
     known = line.legs[-1][0] if line.legs else None
     record = _run(race, line, trial)
     line.legs.append((trial, record))
-    if known is not None and record.is_ok and race.shelf.find(_name(race, trial)) is not None:
+    if known is not None and record.is_ok and race.shelf.has(_name(race, trial)):
         race.shelf.drop(_name(race, known))
     return record
 
@@ -189,7 +193,8 @@ def _name(race: Race, trial: Trial) -> str:
 
 def _trial(race: Race, line: Line, plan: Plan) -> Trial:
     method = line.sized.method
-    return Trial(method, line.sized.size, plan, race.seed + line.seed, options=race.options_of(method))
+    options = race.options_of(method) | dict(line.sized.options)
+    return Trial(method, line.sized.size, plan, race.seed + line.seed, options=options)
 
 
 def _plan(race: Race, line: Line) -> Plan:

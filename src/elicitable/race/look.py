@@ -28,15 +28,16 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
     while True:
         for line in racing:
             _go(race, entry, line, steps, nth, len(entries))
-        ranked = sorted((line for line in racing if line.is_fine), key=_worth, reverse=True)
+        ranked = sorted((line for line in racing if line.is_fine), key=worth, reverse=True)
         racing, out = ranked[: max(1, len(ranked) // 2)], ranked[max(1, len(ranked) // 2) :]
         for line in out:
             leave(race, line)
         if len(racing) <= 1:
             break
         steps = min(2 * steps, longest(race))
-    entry.line = racing[0] if racing else None
-    entry.last = None if racing else next(line.latest for line in lines.values() if line.legs)
+    fine = racing or sorted((line for line in lines.values() if line.is_fine), key=worth, reverse=True)
+    entry.line = fine[0] if fine else None  # where all that were left are lost, the best of those that were dropped
+    entry.last = None if fine else next(line.latest for line in lines.values() if line.legs)
 
 
 def _within_the_limit(
@@ -79,8 +80,8 @@ def _of_look(record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _worth(line: Line) -> tuple[float, float]:
-    """Best validation score, then lowest loss. A score of a few lucky items counts as none: the loss says more."""
+def worth(line: Line) -> tuple[float, float]:
+    """Return the validation score, then −loss. A score of a few lucky items counts as none: the loss says more."""
     record = line.latest
     assert record is not None
     score = record.validation or 0.0

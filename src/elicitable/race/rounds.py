@@ -53,7 +53,8 @@ def run_rounds(race: Race, sizes: Sequence[Sized]) -> list[Entry]:
 def _open(race: Race, entries: list[Entry]) -> None:
     """Measure the speed, say the price, and against the clock cut test and validation items to what it pays for."""
     sizes = [entry.sized for entry in entries]
-    said = race.kept(f"opening of {len(sizes)} arms at {race.pace.test_items} test items", lambda: opening(race, sizes))
+    named = ", ".join(size.method.identity for size in sizes)
+    said = race.kept(f"opening of {named} at {race.pace.test_items} test items", lambda: opening(race, sizes))
     race.item_seconds, race.price = said["item_seconds"], said["price"]
     race.pace = replace(race.pace, test_items=said["test"])
     if race.time_limit is not None:  # every trial hangs on it, so it holds for longer limits too
@@ -201,7 +202,7 @@ def bring_down(race: Race, entry: Entry, entries: Sequence[Entry], is_bare: bool
     race.looks += bool(entry.records)  # its items have been looked at before
     entry.trial, record = finish(race, line, cooldown)
     entry.seconds += record.timing.seconds
-    entry.records, entry.tested_at, entry.others = [record], line.steps, []
+    entry.records, entry.tested_at = [record], line.steps
     race.reporter.end(arm_result(race, entry))
 
 

@@ -141,7 +141,7 @@ def _record(race: Race, entry: Entry, task: FewRows) -> TrialRecord:
     if entry.line is not None:
         cooldown = max(1, trial.plan.steps // 3)
         plan = replace(trial.plan, cooldown=cooldown / trial.plan.steps, evaluate_every=max(1, trial.plan.steps // 8))
-        trial = replace(ending_of(race, entry.line, 0), plan=plan)
+        trial = replace(ending_of(race, entry.line, 0), plan=plan, is_first=False)  # it is not deployed
     few: Any = task
     return run(trial, race.model, few, race.store, race.reporter.point)
 

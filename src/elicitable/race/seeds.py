@@ -22,13 +22,14 @@ def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
         decision = decision_of(race, [arm_result(race, entry) for entry in entries])
         rivals = [entry for entry in _rivals(decision, entries) if len(entry.records) < race.seeds + EXTRA]
         lagging = [entry for entry in rivals if len(entry.records) < race.seeds]
-        if not lagging:
+        is_another_look = not lagging
+        if is_another_look:
             if not _is_in_doubt(decision) or len(rivals) < 2:
                 return
-            race.looks += 1
             fewest = min(len(entry.records) for entry in rivals)
             lagging = [entry for entry in rivals if len(entry.records) == fewest]
         ran = [_one_more(race, entry, entries) for entry in lagging]
+        race.looks += is_another_look and any(ran)
         if not all(ran):
             return
 
@@ -61,7 +62,6 @@ def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
         return False
     race.reporter.begin(entry.method.name, f"seed {seed + 1}", len(entries) - 1, len(entries))
     line = Line(entry.sized, entry.line.rate, seed)
-    entry.others.append(line)
     record: TrialRecord = advance(race, line, steps)
     entry.seconds += record.timing.seconds
     if record.is_ok:

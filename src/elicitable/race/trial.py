@@ -117,6 +117,8 @@ def run(
     state: dict[str, Any] | None = None
     try:
         record, state = _execute(trial, model, task, progress, trained)
+    except StoreError as error:  # the disk or a file is at fault, not the method: it is tried again
+        record = TrialRecord("failed", str(error), Times(0.0))
     except ElicitableError as error:
         record = TrialRecord("skipped", str(error), Times(0.0))
     except AssertionError:  # a promise of this package's own is broken, whatever the arm

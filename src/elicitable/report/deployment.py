@@ -101,24 +101,26 @@ def break_even(card: DeploymentCard, prices: Prices) -> int | None:
     return -int(-(card.training_seconds / HOUR * prices.hour) // saved)
 
 
-def commands(card: DeploymentCard) -> tuple[str, ...]:
+def commands(card: DeploymentCard, own: str | None = None) -> tuple[str, ...]:
     """Return the commands that answer new rows with the arm, and that export it.
+
+    ``own`` is how a method of a person's own was typed, which only they can name again.
 
     >>> card = DeploymentCard("lora", "my run", ("peft", "merged"), 10.0, 1.0, 0, 0, 1.0)
     >>> commands(card)[1]
     "elicitable export 'my run' --to peft --out 'my run/peft'"
     """
-    run = shlex.quote(card.run)
+    run = shlex.quote(card.run) + (f" --method {shlex.quote(own)}" if own else "")
     exports = (f"elicitable export {run} --to {form} --out {shlex.quote(f'{card.run}/{form}')}" for form in card.forms)
     return (f"elicitable predict {run} --input rows.csv", *exports)
 
 
-def deployment_section(card: DeploymentCard, prices: Prices, more: tuple[str, ...] = ()) -> Section:
-    """Return the part of the report that says what deploying takes; ``more`` are further commands."""
+def deployment_section(card: DeploymentCard, prices: Prices, typed: tuple[str, ...]) -> Section:
+    """Return the part of the report that says what deploying takes, and what is typed next."""
     rows = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in facts(card, prices)
     )
-    lines = "\n".join((*commands(card), *more))
+    lines = "\n".join(typed)
     return Section(
         f"Deploying {card.method}",
         f'<div class="table-scroll"><table>{rows}</table></div>'

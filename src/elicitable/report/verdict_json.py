@@ -38,6 +38,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "items": plain_json(verdict.items),
         "card": None if verdict.card is None else plain_json(asdict(verdict.card)),
         "margins": [plain_json(asdict(one)) for one in verdict.margins],
+        "why": plain_json(verdict.why if isinstance(verdict.why, Mapping | None) else asdict(verdict.why)),
     }
 
 
@@ -66,6 +67,7 @@ def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
         items=fields.take("items", _many(_pair)),
         card=fields.take("card", _optional(_card_from_json)),
         margins=fields.take("margins", _many(_stretch_from_json)),
+        why=fields.take("why", _optional(_mapping)),
     )
     fields.finish()
     return verdict

@@ -21,7 +21,8 @@ def read_delimited(source: str, text: str, delimiter: str) -> Table:
     """Read a first row of column names, then rows of the same length; empty lines are skipped.
 
     Semicolons are taken for delimiters where the first line has them and not the delimiter that was expected.
-    Raises :class:`InputError` for a ragged row, a quote that does not close, and columns without a name.
+    A row of another length is broken, and kept as such. Raises :class:`InputError` for a quote that does not close, and
+    for columns without a name.
     """
     first_line = text.lstrip().partition("\n")[0]
     if delimiter not in first_line and ";" in first_line:
@@ -30,16 +31,18 @@ def read_delimited(source: str, text: str, delimiter: str) -> Table:
     columns = tuple(name.strip() for name in records[0][1]) if records else ()
     if not columns:
         raise InputError(f"{source} has no rows")
-    rows, places = [], []
+    rows, places, broken = [], [], []
     for line, record in records[1:]:
         if len(record) != len(columns):
-            raise InputError(
-                f"{source}, line {line}: {len(record)} fields, but the first row names {len(columns)} columns "
-                f"({', '.join(columns)}); put quotes around a text that contains {delimiter!r} or a line break"
+            why = (
+                f"{len(record)} fields, but the first row names {len(columns)} columns ({', '.join(columns)}); put "
+                f"quotes around a text that contains {delimiter!r} or a line break"
             )
+            broken.append((f"line {line}", why))
+            continue
         rows.append(tuple(record))
         places.append(f"line {line}")
-    return without_index(Table(source, columns, tuple(rows), tuple(places)))
+    return without_index(Table(source, columns, tuple(rows), tuple(places), broken=tuple(broken)))
 
 
 def _records(source: str, text: str, delimiter: str) -> list[tuple[int, list[str]]]:

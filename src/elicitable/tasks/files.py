@@ -70,9 +70,14 @@ def read_table(path: str | os.PathLike[str], encoding: str | None = None) -> Tab
 
 
 def _checked(path: Path, table: Table, text: str = " -", notes: tuple[str, ...] = ()) -> Table:
+    if not table.rows and table.broken:
+        place, why = table.broken[0]
+        raise InputError(f"{path}, {place}: {why} (no row of the file can be read)")
     if not table.rows:
         raise InputError(f"{path} has no rows, only {'the column names' if text.strip() else 'white space'}")
-    return Table(table.source, table.columns, table.rows, table.places, table.left_out, (*table.notes, *notes))
+    return Table(
+        table.source, table.columns, table.rows, table.places, table.left_out, (*table.notes, *notes), table.broken
+    )
 
 
 def _check_file(path: Path) -> None:

@@ -83,6 +83,7 @@ class HarnessTask:
         self._bare = self.kind == "generation" and self._is_refused_with_delimiter()
         self._units = units_of([row for rows in self._splits.values() for row in rows])
         self._asked: list[Any] = []  # prompts of evaluated documents, in the order in which examples were drawn
+        self._fingerprint: str | None = None
         self.warnings = (*self._told, *self._other_metrics())
 
     def labels(self) -> tuple[str, ...] | None:
@@ -125,6 +126,11 @@ class HarnessTask:
 
     def fingerprint(self) -> str:
         """Hash of all documents' texts and answers, of the task's settings and of how it is shown."""
+        if self._fingerprint is None:
+            self._fingerprint = self._hashed()
+        return self._fingerprint
+
+    def _hashed(self) -> str:
         settings = {k: v for k, v in self.harness.dump_config().items() if k not in ("dataset_kwargs", "metadata")}
         shown = json.dumps(settings, sort_keys=True, default=lambda x: getattr(x, "__qualname__", type(x).__name__))
         rows = [row for split in SPLITS for row in self._splits[split]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from elicitable.errors import InputError
@@ -17,14 +18,27 @@ def read_json(source: str, text: str) -> Table:
 
     A text that begins with ``[`` is one array. Otherwise every line is an object, empty lines are skipped; a text
     whose first line is not an object by itself may be one object that holds the rows: ``{"data": [...]}``, or columns
-    by name (``DataFrame.to_json``). Raises :class:`InputError` with the line or the row.
+    by name (``DataFrame.to_json``). A line that is no object is broken, and kept as such, unless none is one. Raises
+    :class:`InputError` with the line or the row.
     """
     if text.lstrip().startswith("["):
         return table_of_objects(source, _of_array(source, _whole(source, text), "row"))
     if (columns := _of_one_object(source, text)) is not None:
         return table_of_objects(source, columns)
-    lines = enumerate(text.split("\n"), start=1)
-    return table_of_objects(source, [(f"line {n}", _of_line(source, n, line)) for n, line in lines if line.strip()])
+    placed: Placed = []
+    faults: list[InputError] = []
+    broken: list[tuple[str, str]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            placed.append((f"line {number}", _of_line(source, number, line)))
+        except InputError as fault:
+            faults.append(fault)
+            broken.append((f"line {number}", str(fault).removeprefix(f"{source}, line {number}: ")))
+    if faults and not placed:
+        raise faults[0]
+    return replace(table_of_objects(source, placed), broken=tuple(broken))
 
 
 def _whole(source: str, text: str) -> Any:

@@ -31,7 +31,7 @@ class Table:
     """Hold rows of cells under named columns; ``places[i]`` names row i.
 
     ``left_out`` are the columns that were not taken over, each with the reason; ``notes`` are what a person should
-    know about the reading.
+    know about the reading. ``broken`` are rows that could not be read at all, each as its place and what is wrong.
     """
 
     source: str
@@ -40,6 +40,7 @@ class Table:
     places: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    broken: tuple[tuple[str, str], ...] = ()
 
     def cells(self, name: str) -> list[Cell]:
         """Return the cells of one column, white space at both ends of texts taken off.
@@ -80,6 +81,7 @@ def without_bad_rows(table: Table, fault: Callable[[tuple[Cell, ...]], str | Non
     """
     found = [(number, fault(row)) for number, row in enumerate(table.rows)]
     bad = {number: f"{table.places[number]}: {why}" for number, why in found if why}
+    bad |= {-number: f"{place}: {why}" for number, (place, why) in enumerate(table.broken, start=1)}
     if not bad:
         return table
     listed = "; ".join(list(bad.values())[:LISTED]) + (f"; and {len(bad) - LISTED:,} more" if len(bad) > LISTED else "")
@@ -91,9 +93,11 @@ def without_bad_rows(table: Table, fault: Callable[[tuple[Cell, ...]], str | Non
     kept = [number for number in range(len(table.rows)) if number not in bad]
     if not kept:
         raise InputError(f"{table.source}: no row is left without the bad ones: {listed}")
-    note = f"{table.source}: {len(bad):,} of {len(table.rows):,} rows are left out: {listed}"
+    whole = len(table.rows) + len(table.broken)
+    note = f"{table.source}: {len(bad):,} of {whole:,} rows are left out: {listed}"
     return replace(
         table,
+        broken=(),
         rows=tuple(table.rows[number] for number in kept),
         places=tuple(table.places[number] for number in kept),
         notes=(*table.notes, note),

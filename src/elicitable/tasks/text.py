@@ -102,6 +102,17 @@ class TextTask:
         numbers: dict[str, int] = {}
         return tuple(numbers.setdefault(self._units[row.text], len(numbers)) for row in self._first(split, n))
 
+    def with_template(self, template: str) -> TextTask:
+        """Return the task of the same rows, in the same order, shown by another template.
+
+        Raises:
+            InputError: the template shows none of the columns, or names another one.
+        """
+        names = self.template.names
+        other = Template.parse(template, self.kind, columns=names, main=names[0])
+        splits = {split: list(rows) for split, rows in self._splits.items()}
+        return TextTask(self.name, splits, other, classes=self._classes, reading=self.reading)
+
     def item(self, row: Row) -> Item:
         """Return the item of a row."""
         return self.template.item(row, self._ending)

@@ -64,6 +64,11 @@ def _marks(winner: Winner, layout: Layout) -> dict[str, str]:
 
 
 def _marked(winner: Winner, cells: dict[str, str]) -> Item:
+    """Return a row with ``cells`` in it, as it is asked: what a prompt puts behind every row too."""
+    return winner.adaptation.asked(winner.model, [_plain(winner, cells)])[0]
+
+
+def _plain(winner: Winner, cells: dict[str, str]) -> Item:
     form = winner.record.form
     target = form.labels[0] if form.labels else form.example
     if not form.literals:
@@ -114,7 +119,10 @@ def _cells(marks: dict[str, str]) -> dict[str, str]:
 
 def _usage(winner: Winner) -> str:
     labels = winner.record.form.labels
+    marker = winner.adaptation.marker
     free = "The answer is what the model writes until its end."
+    if marker:
+        free = f"The model thinks first: the answer is the first line behind the last `{marker}` that it writes."
     chosen = (
         "The race compared the labels by their likelihood, which a server gives as log-probabilities. A client that "
         "lets the model write gets its first words instead, which may be no label at all."

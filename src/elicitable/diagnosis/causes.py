@@ -1,0 +1,335 @@
+"""Say why a context falls short, from experiments that were measured as the arms of the race are.
+
+Each experiment changes one thing about a context, or about how the task is read, and is compared in pairs with the best
+arm. What closes the gap is the cause, and the least costly remedy is asked for first:
+
+    reading       another template, layout or rule lets contexts do it without any training
+    data          no way of changing the weights does better than always giving one answer either
+    optimisation  the same context, trained longer, at another rate, or from another start, is enough
+    capacity      a larger context of the same kind is enough
+    structure     none of these is, while weights at the same budget are; where even the unbounded context, which does
+                  more than any context of any length, falls short, no context will do
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from elicitable.diagnosis.verdict import Comparison
+from elicitable.values import ArmResult
+
+Cause = Literal["reading", "data", "optimisation", "capacity", "structure", "unknown"]
+Kind = Literal[
+    "reading",
+    "by-heart",
+    "context",
+    "rate",
+    "longer",
+    "start",
+    "size",
+    "unbounded",
+    "frozen-patterns",
+    "weights",
+    "subspace",
+]
+REMEDIES: dict[Kind, Cause] = {
+    "reading": "reading",
+    "rate": "optimisation",
+    "longer": "optimisation",
+    "start": "optimisation",
+    "size": "capacity",
+}
+CHEAPEST_FIRST: tuple[Cause, ...] = ("reading", "optimisation", "capacity")
+HALF = 0.5  # of the gap: what closes so much explains most of it
+BY_HEART = 0.9  # share of a few rows that is right after they were trained on
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Hold what one change led to.
+
+    ``of`` is the context that it is about; it is empty where it is about the task. ``behind`` is the mean of (best −
+    this) with its limits, in pairs over test items; it is empty where the experiment was scored on other items
+    (``by-heart``), and where it did not run: then ``reason`` says why. ``setting`` is what a person gives to get the
+    same; ``closed`` is the share of the context's gap that it closes.
+    """
+
+    of: str
+    kind: Kind
+    what: str
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+    behind: tuple[float, ...] = ()
+    is_enough: bool = False
+    is_worse: bool = False
+    closed: float | None = None
+    numbers_trained: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    setting: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Hold why one context falls short: the cause, how sure, what is seen, what it means, and what to do next.
+
+    ``remedy`` is the experiment that closes the gap, where one does.
+    """
+
+    of: str
+    cause: Cause
+    is_sure: bool
+    sentences: tuple[str, ...]
+    advice: str
+    remedy: Experiment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SizeCurve:
+    """Hold score over numbers trained as a logistic function of their logarithm: score = top / (1 + (half/n)^slope).
+
+    ``half`` is the number at which half of ``top``, the best arm's gain over the bare model, is there; None where the
+    points do not tell.
+    """
+
+    name: str
+    points: tuple[tuple[int, float], ...]
+    half: float | None
+    slope: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Hold the causes of a verdict and everything that they rest on."""
+
+    best: str
+    best_mean: float
+    diagnoses: tuple[Diagnosis, ...]
+    experiments: tuple[Experiment, ...]
+    curves: tuple[SizeCurve, ...] = ()
+    seconds: float = 0.0
+
+
+def experiment_of(of: str, kind: Kind, what: str, compared: Comparison, gap: float, **more: object) -> Experiment:
+    """Return the experiment whose arm was compared with the best; ``gap`` is that of the context it is about."""
+    arm = compared.arm
+    return Experiment(
+        of=of,
+        kind=kind,
+        what=what,
+        mean=arm.mean,
+        low=arm.low,
+        high=arm.high,
+        behind=(compared.mean, compared.low, compared.high),
+        is_enough=compared.standing == "enough",
+        is_worse=compared.low > 0 and compared.standing != "enough",
+        closed=(gap - compared.mean) / gap if gap > 0 else None,
+        numbers_trained=arm.budget.numbers_trained,
+        steps=arm.steps,
+        seconds=arm.seconds,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def explain(arm: ArmResult, best: ArmResult, found: Sequence[Experiment], *, margin: float, floor: float) -> Diagnosis:
+    """Name the cause for which ``arm`` falls short of ``best``, from what was ``found`` about it and the task."""
+    ran = [one for one in found if one.of in ("", arm.method) and not one.reason]
+    if not beats(best, floor, margin):
+        return _data(arm, best, ran, floor)
+    for cause in CHEAPEST_FIRST:
+        remedies = [one for one in ran if REMEDIES.get(one.kind) == cause]
+        closing = [one for one in remedies if _closes(one, margin)]
+        if closing:
+            return _remedied(arm, best, cause, max(closing, key=_worth))
+    another = next((one for one in ran if one.kind == "context"), None)
+    if another is not None:
+        return _another_context(arm, another, ran)
+    structure = _structure(arm, best, ran, margin)
+    if structure.cause == "structure" and structure.is_sure:
+        return structure
+    for cause in CHEAPEST_FIRST:
+        partly = [one for one in ran if REMEDIES.get(one.kind) == cause and (one.closed or 0.0) >= HALF]
+        if partly:
+            return _remedied(arm, best, cause, max(partly, key=_worth), is_sure=False)
+    return structure
+
+
+def beats(best: ArmResult, floor: float, margin: float) -> bool:
+    """Say whether the best arm is better than always giving one answer, as a verdict asks for."""
+    return (best.low or 0.0) > floor + margin or (best.mean or 0.0) > floor + 2 * margin
+
+
+def _closes(one: Experiment, margin: float) -> bool:
+    return one.is_enough or (bool(one.behind) and one.behind[0] <= margin)
+
+
+def _worth(one: Experiment) -> float:
+    return one.mean if one.mean is not None else -math.inf
+
+
+def _data(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], floor: float) -> Diagnosis:
+    learned = next((one for one in ran if one.kind == "by-heart" and one.mean is not None), None)
+    seen = (
+        f"Changing the weights does not help either: the best arm, {best.method}, scores {best.mean:.2f}, and always "
+        f"giving the most common answer {floor:.2f}."
+    )
+    if learned is None or learned.mean is None:
+        meant = "So what is missing is not a stronger method but something in the data that tells the answer."
+    elif learned.mean >= BY_HEART:
+        meant = (
+            f"It learns a few rows by heart ({learned.mean:.2f} of them right), and nothing of that holds for new "
+            "rows: the answers do not follow from what is read, or there are too few rows to see how."
+        )
+    else:
+        meant = (
+            f"Not even a few rows are learned by heart ({learned.mean:.2f} of them right), so the same text has "
+            "several answers, or this model is too small for the task."
+        )
+    advice = "Read twenty rows and answer them yourself; where you cannot, no method will. Then look for more rows."
+    return Diagnosis(arm.method, "data", learned is not None and learned.mean is not None, (seen, meant), advice)
+
+
+_MEANT: dict[Cause, str] = {
+    "reading": "So the model can do it, and was asked in a way that hides it: mend how the task is read before any "
+    "training.",
+    "optimisation": "So the context that is needed exists at this size, and the search for it stopped short of it.",
+    "capacity": "So a context does it, and this one has too few virtual tokens to hold what the task needs.",
+}
+_ADVICE: dict[Cause, str] = {
+    "reading": "Run the verdict again, read in that way.",
+    "optimisation": "Train it so; the budget can stay.",
+    "capacity": "Give it that many virtual tokens; every request then pays for as many keys more in each layer.",
+}
+
+
+def _remedied(arm: ArmResult, best: ArmResult, cause: Cause, by: Experiment, is_sure: bool = True) -> Diagnosis:
+    share = "" if by.closed is None else f", {min(1.0, max(0.0, by.closed)):.0%} of its gap to {best.method}"
+    closes = "closes" if is_sure else "is the largest part of what was found to close"
+    seen = (
+        f"{arm.method} scores {arm.mean:.2f}; {by.what}, it scores {by.mean:.2f}: that {closes}{share or ' the gap'}."
+        if by.of == arm.method
+        else f"{arm.method} scores {arm.mean:.2f}; {by.what} scores {by.mean:.2f}: that {closes}{share or ' the gap'}."
+    )
+    return Diagnosis(
+        arm.method, cause, is_sure, (seen.replace("closes, ", "closes "), _MEANT[cause]), _ADVICE[cause], by
+    )
+
+
+def _another_context(arm: ArmResult, another: Experiment, ran: Sequence[Experiment]) -> Diagnosis:
+    """Explain a context that falls short where another one, ``another``, does not."""
+    if arm.learning_rate is None:
+        none = f"of the {arm.effort.candidates} candidates that were tried, none" if arm.effort else "nothing tried"
+        seen = f"{arm.method} scores {arm.mean:.2f}: {none} opens what {another.what} ({another.mean:.2f}) opens."
+        meant = (
+            "The skill is there and a context reaches it, so what is missing is a text that says it, not a training."
+        )
+        advice = (
+            f"Use {another.what}, or let the search go on (--search-passes), or give a text of your own (--prompt)."
+        )
+        return Diagnosis(arm.method, "optimisation", False, (seen, meant), advice, another)
+    tried = [one for one in ran if one.of == arm.method and one.kind in REMEDIES]
+    top = max(tried, key=_worth, default=None)
+    at_most = "" if top is None else f" (at most {top.mean:.2f}: {top.what})"
+    seen = (
+        f"{arm.method} scores {arm.mean:.2f} and stays behind whatever was changed about it{at_most}; {another.what} "
+        f"scores {another.mean:.2f}."
+    )
+    meant = "Both are contexts; what this kind can put into the deeper layers is not enough here, or too hard to find."
+    return Diagnosis(arm.method, "structure", False, (seen, meant), f"Use {another.what}.", another)
+
+
+def _structure(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], margin: float) -> Diagnosis:
+    unbounded = next((one for one in ran if one.kind == "unbounded" and one.mean is not None), None)
+    tried = [one for one in ran if one.of == arm.method and one.kind in REMEDIES]
+    sentences = [_nothing_helped(arm, best, tried)]
+    if unbounded is not None and unbounded.mean is not None and unbounded.mean >= (arm.mean or 0.0) - margin:
+        if unbounded.is_worse and unbounded.behind[1] > margin:
+            sentences.append(
+                f"Even the unbounded context, which may do more than any context of any length, scores "
+                f"{unbounded.mean:.2f}: the task needs something that no context can give this model."
+            )
+            return _needs_weights(arm, best, ran, sentences, is_sure=True)
+        if _closes(unbounded, margin):
+            sentences.append(
+                f"The unbounded context scores {unbounded.mean:.2f}, so nothing in the form of a context rules the "
+                "task out; none that was trained here comes near it."
+            )
+            nearest = max(tried, key=_worth, default=None)
+            advice = "A context that is larger, or trained longer, may do it; the weights do it now."
+            return Diagnosis(arm.method, _grows(arm, tried), False, tuple(sentences), advice, nearest)
+    if best.rung.group in ("weights", "other") and (tried or unbounded is not None):
+        return _needs_weights(arm, best, ran, sentences, is_sure=False)
+    sentences.append("The experiments that ran do not tell more.")
+    return Diagnosis(arm.method, "unknown", False, tuple(sentences), "Give more time: what ran is kept.")
+
+
+def _grows(arm: ArmResult, tried: Sequence[Experiment]) -> Cause:
+    """Call it capacity where a larger context is better than the same one, else optimisation."""
+    sizes = [one.mean for one in tried if one.kind == "size" and one.mean is not None]
+    others = [one.mean for one in tried if one.kind != "size" and one.mean is not None]
+    return "capacity" if sizes and max(sizes) > max([arm.mean or 0.0, *others]) else "optimisation"
+
+
+def _nothing_helped(arm: ArmResult, best: ArmResult, tried: Sequence[Experiment]) -> str:
+    if not tried:
+        return f"{arm.method} scores {arm.mean:.2f}, {best.method} {best.mean:.2f}."
+    top = max(tried, key=_worth)
+    return (
+        f"{arm.method} scores {arm.mean:.2f}; whatever was changed about it, it stays below {best.method}'s "
+        f"{best.mean:.2f} (at most {top.mean:.2f}: {top.what})."
+    )
+
+
+def _needs_weights(
+    arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], sentences: list[str], is_sure: bool
+) -> Diagnosis:
+    sentences.append(_which_weights(best, ran))
+    advice = f"Change the weights: {best.method} does it."
+    return Diagnosis(arm.method, "structure", is_sure, tuple(one for one in sentences if one), advice)
+
+
+def _which_weights(best: ArmResult, ran: Sequence[Experiment]) -> str:
+    """Say which weights the task needs, and whether it needs new patterns of attention."""
+    parts = []
+    frozen = [one for one in ran if one.kind == "frozen-patterns" and one.mean is not None]
+    whole = next((one for one in frozen if not one.setting), None)
+    if whole is not None and whole.mean is not None:
+        needs = "needs no new patterns" if whole.is_enough else "needs new patterns"
+        halves = [one.what for one in frozen if one.setting and one.is_enough] if not whole.is_enough else []
+        where = f" ({' or '.join(halves)} are enough)" if halves else ""
+        parts.append(f"With attention as it is, training all else gives {whole.mean:.2f}: it {needs}{where}.")
+    enough = [one.what for one in ran if one.kind == "weights" and one.is_enough]
+    if enough:
+        parts.append(f"Training {' alone, or '.join(enough)} alone is enough.")
+    return " ".join(parts)
+
+
+def size_curve(name: str, points: Mapping[int, float], base: float, best: float) -> SizeCurve:
+    """Fit the share of the gain from ``base`` to ``best`` over the numbers trained: 1 / (1 + (half/n)^slope).
+
+    Least squares over a grid of slopes and of halves (log-spaced, from a hundredth of the fewest numbers to a hundred
+    times the most).
+
+    >>> curve = size_curve("a", {10: 0.25, 100: 0.5, 1000: 0.75}, base=0.0, best=1.0)
+    >>> 80 < curve.half < 120
+    True
+    """
+    import numpy as np
+
+    kept = tuple(sorted(points.items()))
+    if len(kept) < 2 or best <= base:
+        return SizeCurve(name, kept, None, None)
+    numbers = np.array([n for n, _ in kept], dtype=float)
+    gains = np.array([(score - base) / (best - base) for _, score in kept])
+    halves = np.geomspace(numbers[0] / 100, numbers[-1] * 100, 400)
+    slopes = np.geomspace(0.2, 8.0, 40)
+    shares = 1.0 / (1.0 + (halves[:, None, None] / numbers) ** slopes[None, :, None])
+    misses = ((shares - gains) ** 2).sum(axis=-1)
+    at, steep = np.unravel_index(int(misses.argmin()), misses.shape)
+    is_inside = numbers[0] / 50 < halves[at] < numbers[-1] * 50
+    return SizeCurve(name, kept, float(halves[at]) if is_inside else None, float(slopes[steep]) if is_inside else None)

@@ -1,0 +1,81 @@
+"""Is the context too small? Four and sixteen times the virtual tokens, and what numbers do wherever they are put."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from elicitable.diagnosis.causes import Experiment, SizeCurve, size_curve
+from elicitable.methods.base import Method
+from elicitable.race.causes.optimisation import better_rate
+from elicitable.race.causes.study import Study, resized
+from elicitable.race.entry import Entry
+from elicitable.race.results import arm_result
+from elicitable.values import ArmResult
+
+TIMES = (4, 16)
+MOST_TOKENS = 1_024  # virtual tokens, where a model's positions set no limit
+
+
+def larger(study: Study, entry: Entry, times: int, rate: float) -> Experiment | None:
+    """Give a context ``times`` the virtual tokens, or as many as the positions allow; None where that is no more."""
+    limit = study.race.model.anatomy.position_limit
+    most = MOST_TOKENS if limit is None else limit - _longest_item(study, limit)
+    size = min(times * entry.sized.size, most)
+    tried_already = [one.setting.get("--size") for one in study.found if one.of == entry.method.name]
+    if size <= entry.sized.size or str(size) in tried_already:
+        return None
+    name = entry.method.name
+    what = f"with {size} virtual tokens in the place of {entry.sized.size}"
+
+    def run() -> Experiment:
+        sized = resized(entry.method, study.race, size)
+        lines = [study.short(sized, float(f"{one:.3g}")) for one in (rate, rate / 3)]
+        line = study.best_of(lines) or lines[0]
+        tried = study.trained(line, study.steps(entry.tested_at))
+        setting = {"--learning-rate": f"{line.rate:g}", "--size": str(size)}
+        return study.measured(name, "size", what, tried, study.gap_of(arm_result(study.race, entry)), setting)
+
+    return study.ask(name, "size", what, run)
+
+
+def _longest_item(study: Study, limit: int) -> int:
+    """Return the positions that the items of the task take, at least; half of all where items are texts."""
+    items = study.race.test()
+    if any(item.is_text for item in items):
+        return limit // 2
+    return max(len(item.prompt) + len(item.target) for item in items)
+
+
+def in_subspaces(study: Study, method: Method, sizes: Sequence[int]) -> list[Experiment]:
+    """Train random subspaces of so many dimensions, the smallest first, until one is as good as the best arm."""
+    found: list[Experiment] = []
+    for size in sizes:
+        if found and found[-1].is_enough:
+            break
+        sized = resized(method, study.race, size)
+
+        def run(sized: object = sized, size: int = size) -> Experiment:
+            own = resized(method, study.race, size)
+            middle = own.method.schedule.learning_rates if own.method.schedule else (0.01,)
+            line = better_rate(study, own, study.short(own, middle[len(middle) // 2]))
+            return study.measured("", "subspace", f"{size:,} numbers anywhere", study.trained(line, study.steps()), 0.0)
+
+        found.append(study.ask("", "subspace", f"{size:,} numbers anywhere in the weights", run))
+    return found
+
+
+def curves(study: Study, arms: Sequence[ArmResult], base: float) -> tuple[SizeCurve, ...]:
+    """Fit how the score of each context, and of random subspaces, grows with the numbers trained."""
+    top, found = study.best.mean or 0.0, []
+    for arm in arms:
+        points = {arm.budget.numbers_trained: arm.mean or 0.0}
+        points |= {
+            one.numbers_trained: one.mean
+            for one in study.found
+            if one.of == arm.method and one.kind == "size" and one.mean is not None
+        }
+        found.append(size_curve(arm.method, points, base, top))
+    anywhere = {one.numbers_trained: one.mean for one in study.found if one.kind == "subspace" and one.mean is not None}
+    if anywhere:
+        found.append(size_curve("numbers anywhere", anywhere, base, top))
+    return tuple(one for one in found if len(one.points) > 1)

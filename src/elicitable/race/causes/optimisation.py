@@ -1,0 +1,123 @@
+"""Is the context that is needed there, and was only not found? Other rates, other starts, a longer run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from elicitable.diagnosis.causes import Experiment, Kind
+from elicitable.methods.base import Sized
+from elicitable.methods.initial import INITS
+from elicitable.race.causes.study import LONGER, Study
+from elicitable.race.entry import Entry
+from elicitable.race.line import Line
+from elicitable.race.look import worth
+from elicitable.race.results import arm_result
+
+STRIDE, FINE = 10.0, 10.0**0.5  # between rates that look for the right size, and around the best of those
+FURTHEST = 6  # strides away from the rate of the race
+
+
+def other_rates(study: Study, entry: Entry) -> Experiment:
+    """Look for a better rate, upwards and downwards while that helps, and train as long as the race did at the best."""
+    name, own = entry.method.name, _own_rate(entry)
+    what = f"at another learning rate than {own:g}"
+    return study.ask(name, "rate", what, lambda: _at_best_rate(study, entry, own, what))
+
+
+def _at_best_rate(study: Study, entry: Entry, own: float, what: str) -> Experiment:
+    arm, sized = arm_result(study.race, entry), entry.sized
+    base = study.short(sized, own)
+    line = better_rate(study, sized, base)
+    if line is base:
+        return Experiment(
+            arm.method, "rate", what, reason="no other rate did better after as many steps", seconds=base.seconds
+        )
+    rate = f"{line.rate:g}"
+    tried = study.trained(line, study.steps(entry.tested_at))
+    study.runs[arm.method] = line
+    what = f"at a learning rate of {rate} in the place of {own:g}"
+    return study.measured(arm.method, "rate", what, tried, study.gap_of(arm), {"--learning-rate": rate})
+
+
+def better_rate(study: Study, sized: Sized, base: Line) -> Line:
+    """Return the short run of the best rate that is found from that of ``base`` on; ``base`` where none is better."""
+    best = base
+    for stride in (STRIDE, 1 / STRIDE):
+        for _ in range(FURTHEST):
+            line = study.short(sized, _rounded(best.rate * stride))
+            if not line.is_fine or (best.is_fine and worth(line) <= worth(best)):
+                break
+            best = line
+        if best is not base:
+            break
+    for stride in (FINE, 1 / FINE):
+        line = study.short(sized, _rounded(best.rate * stride))
+        if line.is_fine and (not best.is_fine or worth(line) > worth(best)):
+            return line
+    return best
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")
+
+
+def _own_rate(entry: Entry) -> float:
+    """Return the rate of the race; where all of them diverged, the lowest that was tried."""
+    assert entry.method.schedule is not None
+    return entry.rate or min(entry.method.schedule.learning_rates)
+
+
+def longer(study: Study, entry: Entry) -> Experiment:
+    """Go on from the best run so far, that of the race or one at a better rate, to four times the steps."""
+    name, steps = entry.method.name, max(1, entry.tested_at)
+    own = study.runs.get(name) or entry.line
+    what = f"trained {LONGER} times as long ({LONGER * steps:,} steps)"
+    if own is None or not own.is_fine:
+        one = Experiment(name, "longer", what, reason="its run did not end")
+        study.found.append(one)
+        return one
+
+    def run() -> Experiment:
+        line = Line(own.sized, own.rate, own.seed, list(own.legs))
+        tried = study.trained(line, LONGER * steps, is_patient=True)
+        setting = {"--learning-rate": f"{line.rate:g}", "--steps": str(tried.trial.plan.steps if tried.trial else 0)}
+        said = what if line.rate == entry.rate else f"{what[:-1]}, at {line.rate:g})"
+        return study.measured(name, "longer", said, tried, study.gap_of(arm_result(study.race, entry)), setting)
+
+    return study.ask(name, "longer", what, run)
+
+
+def other_starts(study: Study, entry: Entry, rate: float) -> Experiment | None:
+    """Start it otherwise, at ``rate``; None for a context that has no other start."""
+    if "init" not in entry.method.options:
+        return None
+    name, own = entry.method.name, entry.records[0].setting.get("init") if entry.records else None
+    starts = [start for start in INITS if start not in ("text", own)]
+
+    def run() -> Experiment:
+        sizes = [
+            Sized(entry.method, entry.sized.size, entry.sized.numbers, study.race.budget, {"init": one})
+            for one in starts
+        ]
+        base, lines = study.short(entry.sized, rate), [study.short(sized, rate) for sized in sizes]
+        best = study.best_of(lines)
+        if best is None or (base.is_fine and worth(best) <= worth(base)):
+            return Experiment(name, "start", what, reason="no other start did better after as many steps")
+        start = str(best.sized.options["init"])
+        tried = study.trained(best, study.steps(entry.tested_at))
+        said = f"started from {_SAID[start]}"
+        setting = {"--learning-rate": f"{rate:g}", "--init": start}
+        return study.measured(name, "start", said, tried, study.gap_of(arm_result(study.race, entry)), setting)
+
+    what = f"started otherwise than from {_SAID.get(str(own), 'where it was')}"
+    return study.ask(name, "start", what, run)
+
+
+_SAID = {"random": "random numbers", "sink": "its first token", "vocabulary": "words of the vocabulary"}
+
+
+def rate_of(found: Sequence[Experiment], entry: Entry) -> float:
+    """Return the rate that did best so far for this context."""
+    kind: Kind = "rate"
+    known = [one for one in found if one.of == entry.method.name and one.kind == kind and not one.reason]
+    return float(known[-1].setting["--learning-rate"]) if known else _own_rate(entry)

@@ -1,0 +1,154 @@
+"""Run experiments as arms of a race that take no part in its verdict.
+
+An experiment is a run of a method at some size, rate and start, found in the race's folder where it is there and kept
+there otherwise, so a study that was stopped goes on where it was. It is trained as long as any arm is owed, but no
+longer than its curve leads somewhere, tested on the race's test items, and compared in pairs with the best arm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from elicitable.diagnosis.causes import Experiment, Kind, experiment_of
+from elicitable.diagnosis.looks import level_after
+from elicitable.diagnosis.verdict import SHARE, Terms, compare
+from elicitable.methods.base import Method, Sized
+from elicitable.race.entry import Entry, Race
+from elicitable.race.line import Line, advance, finish
+from elicitable.race.look import worth
+from elicitable.race.outlook import FEWEST, ceiling, is_flat, is_solved, longest, marks, owed
+from elicitable.race.results import arm_result
+from elicitable.race.timing import cooldown_of
+from elicitable.values import ArmResult
+
+SHORT = 64  # steps of a run that only compares rates or starts
+LONGER = 4  # times the steps of a run that asks whether more of them help
+
+
+@dataclass
+class Study:
+    """The race that is asked about, its best arm, and the experiments so far.
+
+    ``deadline`` is a reading of ``time.monotonic``; after it no experiment begins.
+    """
+
+    race: Race
+    entries: Sequence[Entry]
+    best: ArmResult
+    deadline: float | None = None
+    planned: int = 1
+    found: list[Experiment] = field(default_factory=list)
+    runs: dict[str, Line] = field(default_factory=dict)  # of contexts, at a better rate than the race's
+
+    @classmethod
+    def of(cls, race: Race, entries: Sequence[Entry], best: ArmResult, seconds: float | None) -> Study:
+        """Begin a study of ``race``, whose own clock does not bind it; it may take so many ``seconds``."""
+        pace = replace(race.pace, steps=LONGER * race.pace.steps)
+        own = replace(race, time_limit=None, pace=pace, seeds=1, warnings=[])
+        own.shelf = race.shelf
+        deadline = None if seconds is None else time.monotonic() + seconds
+        return cls(own, entries, best, deadline)
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Say whether no time is left for another experiment."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def ask(self, of: str, kind: Kind, what: str, run: Callable[[], Experiment]) -> Experiment:
+        """Run an experiment, unless no time is left, and take note of it."""
+        if self.is_out_of_time:
+            one = Experiment(of, kind, what, reason="no time was left for it")
+        else:
+            done = len(self.found)
+            self.race.reporter.begin(of or self.race.task.name, f"why: {what}", done, max(self.planned, done + 1))
+            one = run()
+        self.found.append(one)
+        return one
+
+    def measured(
+        self,
+        of: str,
+        kind: Kind,
+        what: str,
+        entry: Entry,
+        gap: float,
+        setting: Mapping[str, str] | None = None,
+    ) -> Experiment:
+        """Return the experiment of an arm that was run, compared in pairs with the best."""
+        arm = arm_result(self.race, entry)
+        if arm.status != "ok" or arm.mean is None:
+            return Experiment(of, kind, what, reason=arm.reason or arm.status, seconds=arm.seconds)
+        return self.compared(of, kind, what, arm, gap, setting)
+
+    def compared(
+        self, of: str, kind: Kind, what: str, arm: ArmResult, gap: float, setting: Mapping[str, str] | None = None
+    ) -> Experiment:
+        """Return the experiment that ``arm`` is, compared in pairs with the best."""
+        race = self.race
+        outcomes = {
+            one.method: race.marking.outcome(one.correct, one.answers, race.test())
+            for one in (arm, self.best)
+            if one is not arm
+        }
+        own = race.marking.outcome(arm.correct, arm.answers, race.test())
+        terms = Terms(
+            race.seed,
+            lambda one: own if one is arm else outcomes[one.method],
+            race.groups(),
+            level_after(race.looks),
+        )
+        compared = compare(self.best, arm, race.margin, terms)
+        return experiment_of(of, kind, what, compared, gap, setting=dict(setting or {}))
+
+    def gap_of(self, arm: ArmResult) -> float:
+        """Return how far ``arm`` is behind the best, mean over pairs."""
+        return arm.behind[0] if arm.behind else (self.best.mean or 0.0) - (arm.mean or 0.0)
+
+    def short(self, sized: Sized, rate: float, seed: int = 0) -> Line:
+        """Return a run of :data:`SHORT` steps."""
+        line = Line(sized, rate, seed)
+        advance(self.race, line, min(SHORT, longest(self.race)))
+        return line
+
+    def steps(self, at_least: int = 0) -> int:
+        """Return the steps at the constant rate that an experiment gets at most: twice those of the longest run."""
+        longest_run = max((entry.line.steps for entry in self.entries if entry.line is not None), default=0)
+        whole = min(owed(self.race), longest(self.race) // LONGER, SHARE * max(longest_run, FEWEST))
+        return max(at_least, whole)
+
+    def trained(self, line: Line, steps: int, is_patient: bool = False) -> Entry:
+        """Train ``line`` on to ``steps``, while it leads somewhere, bring it down, and test it.
+
+        One that ``is_patient`` goes all the way, unless it has solved the task.
+        """
+        race, entry = self.race, Entry(line.sized)
+        entry.line = line
+        everyone = [mark for other in self.entries for mark in marks(other)]
+        while line.is_fine and line.steps < steps and not is_solved(entry):
+            leads = ceiling(entry, race, everyone) >= (self.best.mean or 0.0) - race.margin
+            if not is_patient and (is_flat(entry, race) or not leads):
+                break
+            record = advance(race, line, min(2 * line.steps, steps))
+            if not record.is_ok:
+                line.legs.pop()
+                break
+        entry.stopped = "solved" if is_solved(entry) else "steps"
+        if line.is_fine:
+            entry.trial, record = finish(race, line, cooldown_of(race, line.steps))
+            entry.records, entry.tested_at = [record], line.steps
+        else:
+            entry.last = line.latest
+        entry.seconds = line.seconds + sum(one.timing.seconds for one in entry.records)
+        return entry
+
+    def best_of(self, lines: Sequence[Line]) -> Line | None:
+        """Return the best run by validation; None where none ran through."""
+        return max((line for line in lines if line.is_fine), key=worth, default=None)
+
+
+def resized(method: Method, race: Race, size: int, options: Mapping[str, Any] | None = None) -> Sized:
+    """Return a method at a size that no budget gave it."""
+    return Sized(method, size, method.numbers(race.model, size), race.budget, dict(options or {}))

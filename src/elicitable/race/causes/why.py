@@ -1,0 +1,154 @@
+"""Find out why each context of a race falls short of its best arm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from elicitable.diagnosis.causes import Diagnosis, Experiment, Why, beats, explain
+from elicitable.methods.catalog import PROBES
+from elicitable.race.causes.capacity import TIMES, curves, in_subspaces, larger
+from elicitable.race.causes.data import by_heart
+from elicitable.race.causes.optimisation import longer, other_rates, other_starts, rate_of
+from elicitable.race.causes.reading import read_otherwise
+from elicitable.race.causes.structure import halves, probed
+from elicitable.race.causes.study import Study
+from elicitable.race.entry import Entry, Race
+from elicitable.race.results import arm_result, decision_of
+from elicitable.values import ArmResult
+
+EXPERIMENTS = 16  # about so many, for the progress
+
+
+def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None) -> Why | None:
+    """Ask why contexts fall short of the best arm; None where none does.
+
+    Of the trained contexts the one that comes nearest is asked about first. What holds for whatever a context may do
+    (the unbounded context) then holds for the others too; a remedy is looked for in each.
+
+    Args:
+        race: that has run to its end. entries: its arms.
+        seconds: after so many no further experiment begins; None runs all that are needed.
+    """
+    started = time.monotonic()
+    arms = {entry.method.name: arm_result(race, entry) for entry in entries}
+    judged = [arm for arm in arms.values() if arm.status == "ok" and arm.mean is not None and not arm.is_control]
+    if not judged:
+        return None
+    best = max(judged, key=lambda arm: arm.mean or 0.0)
+    decision = decision_of(race, list(arms.values()))
+    behind = {one.arm.method: one.mean for one in decision.compared if one.standing != "enough"}
+    floor = race.marking.floor(race.test())
+    study = Study.of(race, entries, best, seconds)
+    study.planned = EXPERIMENTS
+    is_nothing_good = not beats(best, floor, race.margin)
+    short = [
+        entry
+        for entry in entries
+        if entry.method.is_context
+        and arms[entry.method.name] in judged
+        and (is_nothing_good or behind.get(entry.method.name, 0.0) > race.margin)
+    ]
+    if not short:
+        return None
+    short.sort(key=lambda entry: -(arms[entry.method.name].mean or 0.0))
+    try:
+        _run(study, entries, short, floor, is_nothing_good)
+    except KeyboardInterrupt:
+        race.was_interrupted = True
+    diagnoses = [_diagnosed(study, entry, entries, floor) for entry in short]
+    base = min((arm.mean or 0.0 for arm in judged if arm.rung.group == "nothing"), default=floor)
+    trained = [arms[entry.method.name] for entry in short if entry.method.is_trained]
+    return Why(
+        best=best.method,
+        best_mean=best.mean or 0.0,
+        diagnoses=tuple(diagnoses),
+        experiments=tuple(study.found),
+        curves=curves(study, trained, base),
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _run(study: Study, entries: Sequence[Entry], short: Sequence[Entry], floor: float, is_nothing_good: bool) -> None:
+    """Run the experiments, the cheapest remedies first, until what is asked about is explained."""
+    chosen = sorted((entry for entry in entries if not entry.method.is_trained), key=lambda entry: entry.method.turn)
+    gap = study.gap_of(arm_result(study.race, short[0]))
+    read_otherwise(study, [entry for entry in chosen if not entry.refusal][:2], gap)
+    if is_nothing_good:
+        weights = [entry for entry in entries if entry.method.rung.group == "weights" and entry.line is not None]
+        for entry in sorted(weights, key=lambda entry: -(arm_result(study.race, entry).mean or 0.0))[:1]:
+            by_heart(study, entry)
+        return
+    trained = [entry for entry in short if entry.method.is_trained and entry.line is not None]
+    is_possible = _a_context_suffices(study, entries, short)
+    for nth, entry in enumerate(trained):
+        if nth and not is_possible and _is_ruled_out(study):
+            break  # what no context of any length can do, this one cannot
+        if not _remedied(study, entry, floor) and nth == 0 and not is_possible:
+            _ask_for_structure(study, entry)
+
+
+def _remedied(study: Study, entry: Entry, floor: float) -> bool:
+    """Look for a remedy of one context, the one that costs a person least first; whether one was found."""
+    remedies = (
+        lambda: other_rates(study, entry),
+        lambda: longer(study, entry),
+        lambda: other_starts(study, entry, rate_of(study.found, entry)),
+        *(lambda times=times: larger(study, entry, times, rate_of(study.found, entry)) for times in TIMES),
+    )
+    arm = arm_result(study.race, entry)
+    for remedy in remedies:
+        remedy()
+        found = explain(arm, study.best, study.found, margin=study.race.margin, floor=floor)
+        if found.remedy is not None and found.is_sure:
+            return True
+    return False
+
+
+def _ask_for_structure(study: Study, entry: Entry) -> None:
+    """Ask what no context can do, which weights do it, and how many numbers do it wherever they are put."""
+    probes = {probe.probe: [one for one in PROBES if one.probe == probe.probe] for probe in PROBES}
+    probed(study, probes["unbounded"][0])
+    (frozen,) = probes["frozen-patterns"]
+    whole = probed(study, frozen)
+    for part in probes["weights"]:
+        probed(study, part)
+    if not whole.reason and not whole.is_enough:
+        halves(study, frozen)
+    numbers = entry.sized.numbers
+    in_subspaces(study, probes["subspace"][0], (numbers, *(times * numbers for times in TIMES)))
+
+
+def _a_context_suffices(study: Study, entries: Sequence[Entry], short: Sequence[Entry]) -> bool:
+    """Say whether some context of the race does not fall short."""
+    names = {entry.method.name for entry in short}
+    return any(
+        entry.method.is_context and entry.method.name not in names and arm_result(study.race, entry).status == "ok"
+        for entry in entries
+    )
+
+
+def _is_ruled_out(study: Study) -> bool:
+    return any(one.kind == "unbounded" and one.is_worse for one in study.found)
+
+
+def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: float) -> Diagnosis:
+    """Explain one context; for one that is chosen, what a context of the race does that was trained is a remedy."""
+    arm, found = arm_result(study.race, entry), list(study.found)
+    enough = _sufficient(study, entry, entries)
+    if enough is not None:
+        found.append(enough)
+    return explain(arm, study.best, found, margin=study.race.margin, floor=floor)
+
+
+def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experiment | None:
+    """Return the least invasive context of the race that does not fall short, seen from one that does."""
+    gap = study.gap_of(arm_result(study.race, entry))
+    arms: list[ArmResult] = [
+        arm_result(study.race, other) for other in entries if other.method.is_context and other is not entry
+    ]
+    for arm in sorted((one for one in arms if one.mean is not None), key=lambda one: one.rung.depth):
+        one = study.compared(entry.method.name, "context", arm.method, arm, gap)
+        if one.is_enough:
+            return one
+    return None

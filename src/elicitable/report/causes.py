@@ -1,0 +1,208 @@
+"""Show why contexts fall short: a cause for each in a few sentences and a picture, the experiments, what to type."""
+
+from __future__ import annotations
+
+import html
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from elicitable.report.html import Section
+from elicitable.report.verdict_json import plain_json
+from elicitable.untrusted import in_one_line
+
+if TYPE_CHECKING:
+    from elicitable.diagnosis.causes import Diagnosis, Experiment, SizeCurve, Why
+
+NAMES = {
+    "reading": "it is asked in the wrong way",
+    "data": "the data do not tell the answer",
+    "optimisation": "it was not trained to its end",
+    "capacity": "it is too small",
+    "structure": "no context of its kind can do it",
+    "unknown": "not known yet",
+}
+WIDTH, ROW, LEFT, RIGHT, TOP = 460, 24, 216, 44, 30
+LONGEST = 32  # characters of a row's name
+
+
+def why_json(why: Why) -> dict[str, Any]:
+    """Return the causes and their experiments as plain JSON."""
+    found: dict[str, Any] = plain_json(asdict(why))
+    return found
+
+
+def alike(why: Why) -> list[list[Diagnosis]]:
+    """Put together what was found for the same reason, in the order of the first of each."""
+    groups: dict[tuple[str, ...], list[Diagnosis]] = {}
+    for one in why.diagnoses:
+        groups.setdefault((one.cause, str(one.is_sure), *one.sentences[1:], one.advice), []).append(one)
+    return list(groups.values())
+
+
+def headline(group: Sequence[Diagnosis]) -> str:
+    """Say the cause in a line, with every context that falls short for it."""
+    first = group[0]
+    likely = "" if first.is_sure else " (likely)"
+    return f"{', '.join(one.of for one in group)}: {first.cause}, {NAMES[first.cause]}{likely}"
+
+
+def said(group: Sequence[Diagnosis]) -> list[str]:
+    """Say what was seen of each, then what it means and what to do."""
+    return [*(one.sentences[0] for one in group), *group[0].sentences[1:], group[0].advice]
+
+
+def print_why(why: Why, console: Console) -> None:
+    """Print for each context its cause, what was seen, what it means and what to do; then what did not run."""
+    console.print(Text("Why contexts fall short", style="bold"))
+    for group in alike(why):
+        console.print(Text(in_one_line(headline(group)), style="bold"))
+        for sentence in said(group):
+            console.print(Padding(Text(in_one_line(sentence)), (0, 0, 0, 2), expand=False))
+    lost = [f"{one.of or 'the task'}, {one.what} ({one.reason})" for one in why.experiments if one.reason]
+    for one in lost:
+        console.print(Padding(Text(in_one_line(f"No result: {one}"), style="dim"), (0, 0, 0, 2), expand=False))
+
+
+def why_commands(why: Why, base: Sequence[str], rate: float | None, best: str | None = None) -> tuple[str, ...]:
+    """Return the commands that act on the causes. ``base`` are the model and the task as they were typed.
+
+    ``rate`` is that of the best arm, or None where it was not trained; ``best`` is how it is typed.
+    """
+    found: list[str] = []
+    for one in why.diagnoses:
+        setting = dict(one.remedy.setting) if one.remedy is not None else {}
+        given = [part for pair in setting.items() for part in pair]
+        if one.cause == "reading":
+            found.append(shlex.join(["elicitable", "verdict", *_without(base, setting), *given]))
+        elif one.cause == "data":
+            found.append(shlex.join(["elicitable", "verdict", *base, "--rows-curve"]))
+        elif setting:
+            found.append(shlex.join(["elicitable", "tune", *base, "--method", one.of, *given]))
+        elif one.cause == "structure" and rate is not None:
+            line = ["elicitable", "tune", *base, "--method", best or why.best, "--learning-rate", f"{rate:g}"]
+            found.append(shlex.join(line))
+    return tuple(dict.fromkeys(found))
+
+
+def _without(base: Sequence[str], setting: dict[str, str]) -> list[str]:
+    """Leave out the options that are given anew."""
+    kept, skip = [], False
+    for part in base:
+        if skip:
+            skip = False
+        elif part in setting:
+            skip = True
+        else:
+            kept.append(part)
+    return kept
+
+
+def why_section(why: Why, typed: Sequence[str]) -> Section:
+    """Return the section of the report: a card for each cause, the curve over sizes, and all experiments."""
+    cards = "".join(_card(why, group) for group in alike(why))
+    lines = "\n".join(typed)
+    following = f'<p class="note">What to type next:</p><pre>{_safe(lines)}</pre>' if typed else ""
+    note = (
+        f'<p class="note">Each experiment changes one thing and is tested on the same items as the arms. The line is '
+        f"{_safe(why.best)}, the best arm ({why.best_mean:.2f}); bars are 95 % intervals.</p>"
+    )
+    return Section("Why contexts fall short", note + cards + _curves(why.curves) + following + _table(why.experiments))
+
+
+def _card(why: Why, group: Sequence[Diagnosis]) -> str:
+    names = {one.of for one in group}
+    own = [each for each in why.experiments if each.of in ("", *names) and each.mean is not None]
+    meant = f"<p>{_safe(' '.join((*group[0].sentences[1:], group[0].advice)))}</p>"
+    seen = f'<p class="note">{_safe(" ".join(one.sentences[0] for one in group))}</p>'
+    return f"<h3>{_safe(headline(group))}</h3>{meant}{_picture(why, own)}{seen}"
+
+
+def _picture(why: Why, own: Sequence[Experiment]) -> str:
+    """Return an SVG: a row for each experiment with its score and interval, and a line where the best arm is."""
+    if not own:
+        return ""
+    height = TOP + ROW * len(own) + 12
+
+    def x(score: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * min(1.0, max(0.0, score))
+
+    at = x(why.best_mean)
+    parts = [
+        f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 8}" y2="{height - 8}" stroke="var(--ink)" '
+        'stroke-dasharray="3 3"/>',
+        f'<text x="{at:.1f}" y="{TOP - 14}" text-anchor="middle" font-size="11" fill="var(--soft)">'
+        f"{_safe(why.best)}</text>",
+    ]
+    for nth, each in enumerate(own):
+        y = TOP + ROW * nth + ROW / 2
+        assert each.mean is not None
+        colour = "var(--accent)" if each.is_enough else "var(--soft)"
+        name = each.what if len(each.what) <= LONGEST else each.what[: LONGEST - 1] + "…"
+        parts.append(
+            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" font-size="11" fill="var(--ink)">'
+            f"<title>{_safe(each.what)}</title>{_safe(name)}</text>"
+        )
+        parts.append(
+            f'<line x1="{x(0):.1f}" x2="{x(1):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)" stroke-width="1"/>'
+        )
+        if each.low is not None and each.high is not None:
+            parts.append(
+                f'<line x1="{x(each.low):.1f}" x2="{x(each.high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}" '
+                'stroke-width="6" opacity="0.4"/>'
+            )
+        parts.append(f'<circle cx="{x(each.mean):.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
+        parts.append(
+            f'<text x="{WIDTH - RIGHT + 10}" y="{y + 4:.1f}" font-size="11" fill="var(--ink)">{each.mean:.2f}</text>'
+        )
+    label = _safe(f"Scores of the experiments beside {why.best}")
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}" width="100%" '
+        f'style="max-width:680px;display:block">{"".join(parts)}</svg>'
+    )
+
+
+def _curves(curves: Sequence[SizeCurve]) -> str:
+    """Say at how many numbers half of the gain is there, for contexts and for numbers put anywhere."""
+    told = [one for one in curves if one.half is not None]
+    if not told:
+        return ""
+    items = "".join(
+        f"<li>{_safe(one.name)}: half of the gain at about {one.half:,.0f} numbers</li>"
+        for one in told
+        if one.half is not None
+    )
+    return (
+        "<p>Score over the logarithm of the numbers trained, fitted by a logistic curve. A task that few numbers do, "
+        f"wherever they are put, is elicited and not taught.</p><ul>{items}</ul>"
+    )
+
+
+def _table(experiments: Sequence[Experiment]) -> str:
+    rows = "".join(
+        f"<tr><td>{_safe(one.of or 'the task')}</td><td>{_safe(one.what)}</td><td>{_score(one)}</td>"
+        f"<td>{one.numbers_trained:,}</td><td>{one.steps:,}</td><td>{one.seconds:.0f}</td></tr>"
+        for one in experiments
+    )
+    head = "".join(f"<th scope='col'>{name}</th>" for name in ("about", "experiment", "score", "numbers", "steps", "s"))
+    return (
+        "<details><summary>All experiments</summary><div class='table-scroll'><table><thead><tr>"
+        f"{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
+    )
+
+
+def _score(one: Experiment) -> str:
+    if one.mean is None:
+        return _safe(one.reason)
+    if one.low is None or one.high is None:
+        return f"{one.mean:.3f}"
+    return f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+def _safe(text: str) -> str:
+    return html.escape(in_one_line(text))

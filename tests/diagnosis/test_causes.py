@@ -1,0 +1,125 @@
+"""Why a context falls short, from experiments made by hand: every cause, and what must not be taken for one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from elicitable.diagnosis.causes import (
+    Cause,
+    Diagnosis,
+    Experiment,
+    Kind,
+    beats,
+    experiment_of,
+    explain,
+    size_curve,
+)
+from elicitable.diagnosis.verdict import Terms, compare
+
+from .test_verdict import arm
+
+BEST = arm("full", 950)
+SHORT = replace(arm("kv-prefix", 500), learning_rate=0.1)
+GAP = 0.45
+
+
+def tried(kind: Kind, right: int, of: str = "kv-prefix", what: str = "", **more: object) -> Experiment:
+    """An experiment that has so many of 1,000 items right, compared as the race compares."""
+    compared = compare(BEST, arm("kv-prefix", right), 0.02, Terms(0))
+    return experiment_of(of, kind, what or f"{kind} {right}", compared, GAP, **more)
+
+
+def why(*found: Experiment, floor: float = 0.1) -> Diagnosis:
+    return explain(SHORT, BEST, found, margin=0.02, floor=floor)
+
+
+@pytest.mark.parametrize(
+    ("kind", "of", "cause"),
+    [
+        ("reading", "", "reading"),
+        ("rate", "kv-prefix", "optimisation"),
+        ("longer", "kv-prefix", "optimisation"),
+        ("start", "kv-prefix", "optimisation"),
+        ("size", "kv-prefix", "capacity"),
+    ],
+)
+def test_what_closes_the_gap_is_the_cause(kind: Kind, of: str, cause: Cause) -> None:
+    found = why(tried(kind, 945, of), tried("unbounded", 940, ""))
+    assert (found.cause, found.is_sure) == (cause, True)
+    assert found.remedy is not None
+    assert found.remedy.kind == kind
+    assert why(tried(kind, 560, of)).cause != cause  # an eighth of the gap
+
+
+def test_the_remedy_that_costs_a_person_least_is_named() -> None:
+    everything = [tried("size", 950), tried("longer", 945), tried("reading", 946, "")]
+    assert why(*everything).cause == "reading"
+    assert why(*everything[:2]).cause == "optimisation"
+    assert why(*everything[:1]).cause == "capacity"
+
+
+def test_where_even_the_unbounded_context_falls_short_it_is_structure_for_sure() -> None:
+    found = why(
+        tried("rate", 510), tried("size", 520), tried("unbounded", 600, ""), tried("weights", 948, "", "the MLP")
+    )
+    assert (found.cause, found.is_sure) == ("structure", True)
+    assert "no context can give" in " ".join(found.sentences)
+    assert "the MLP alone is enough" in " ".join(found.sentences)
+
+
+def test_an_unbounded_context_that_is_worse_than_the_context_itself_was_not_trained_and_says_nothing() -> None:
+    found = why(tried("size", 520), tried("unbounded", 300, ""))
+    assert (found.cause, found.is_sure) == ("structure", False)
+    assert "no context can give" not in " ".join(found.sentences)
+
+
+def test_where_the_unbounded_context_does_it_the_context_is_too_small_or_not_found() -> None:
+    assert why(tried("size", 700), tried("longer", 510), tried("unbounded", 948, "")).cause == "capacity"
+    assert why(tried("size", 400), tried("longer", 510), tried("unbounded", 948, "")).cause == "optimisation"
+
+
+def test_most_of_a_gap_is_a_likely_cause() -> None:
+    found = why(tried("longer", 850), tried("size", 510))
+    assert (found.cause, found.is_sure) == ("optimisation", False)
+    assert "78%" in found.sentences[0]  # (0.45 − 0.10) / 0.45
+    assert found.remedy is not None
+    assert found.remedy.closed == pytest.approx((GAP - 0.1) / GAP)
+
+
+def test_where_nothing_beats_one_answer_it_is_the_data() -> None:
+    low = arm("full", 110)
+    assert not beats(low, 0.1, 0.02)
+    learned = Experiment("", "by-heart", "full on its rows", mean=1.0)
+    found = explain(arm("kv-prefix", 100), low, [learned, tried("size", 950)], margin=0.02, floor=0.1)
+    assert (found.cause, found.is_sure) == ("data", True)
+    assert "by heart" in found.sentences[1]
+    unlearned = explain(arm("kv-prefix", 100), low, [replace(learned, mean=0.2)], margin=0.02, floor=0.1)
+    assert "Not even a few rows" in unlearned.sentences[1]
+
+
+def test_another_context_that_suffices_explains_a_text_by_its_search_and_a_trained_one_by_its_kind() -> None:
+    another = tried("context", 945, "prompt", "kv-prefix")
+    text = explain(arm("prompt", 500), BEST, [another], margin=0.02, floor=0.1)
+    assert (text.cause, text.is_sure) == ("optimisation", False)
+    assert "--prompt" in text.advice
+    other = replace(another, of="soft-prompt")
+    trained = replace(arm("soft-prompt", 500), learning_rate=0.3)
+    assert explain(trained, BEST, [other], margin=0.02, floor=0.1).cause == "structure"
+
+
+def test_experiments_that_did_not_run_say_nothing() -> None:
+    lost = [replace(tried("size", 950), reason="no time"), replace(tried("unbounded", 600, ""), reason="no time")]
+    assert why(*lost).cause == "unknown"
+    assert why(tried("size", 950, of="soft-prompt")).cause == "unknown"  # it is about another context
+
+
+def test_half_of_a_gain_is_found_on_the_curve_it_came_from() -> None:
+    half, slope = 300.0, 1.7
+    points = {n: 0.1 + 0.8 / (1 + (half / n) ** slope) for n in (50, 200, 800, 3_200)}
+    found = size_curve("a", points, base=0.1, best=0.9)
+    assert found.half == pytest.approx(half, rel=0.05)
+    assert found.slope == pytest.approx(slope, rel=0.1)
+    assert size_curve("a", {10: 0.1, 40: 0.1}, base=0.1, best=0.9).half is None  # nowhere near
+    assert size_curve("a", {10: 0.5}, base=0.1, best=0.9).half is None

@@ -1,0 +1,180 @@
+"""Experiments about contexts that fall short: run as arms are, kept and found again, within their time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import tiny_gpt2
+from tests.race.test_rounds import counted
+from tests.reverse import Reverse
+
+import elicitable as el
+from elicitable.methods.base import Schedule
+from elicitable.methods.catalog import method_named
+from elicitable.methods.kv_prefix import KVPrefix
+from elicitable.models.model import Model
+from elicitable.race import contest, pace, trial
+from elicitable.race.causes.data import ByHeart
+from elicitable.race.causes.reading import other_readings
+from elicitable.race.contest import StoppedRace
+from elicitable.race.reporter import Silent
+from elicitable.rng import generator
+from elicitable.tasks.splitting import Row
+from elicitable.tasks.template import Template
+from elicitable.tasks.text import TextTask
+
+Build = Callable[..., Model]
+
+
+class Slow(KVPrefix):
+    """A prefix whose range of rates is far too low."""
+
+    name = "slow"
+    schedule = Schedule(learning_rates=(1e-6, 3e-6))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    """A race of seconds: little data, few steps; the side effects on the same few items."""
+    small = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, first_steps=4, finish=4, steps=48)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pace, "DIGITS", small)
+        patch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
+        trial._elsewhere_nats.cache_clear()
+        yield
+    trial._elsewhere_nats.cache_clear()
+
+
+Asked = tuple[Path, el.values.Verdict]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """A race that was asked why, and its folder."""
+    folder = tmp_path_factory.mktemp("why")
+    return folder, run(tiny_gpt2(8, torch.float32), folder)
+
+
+@pytest.fixture
+def raced(asked: Asked, tmp_path: Path) -> Path:
+    """A copy of that folder, so that nothing has to be trained."""
+    return Path(shutil.copytree(asked[0], tmp_path / "raced"))
+
+
+class Asks(Silent):
+    """Note what is asked, and interrupt at the first question that holds ``until``."""
+
+    def __init__(self, until: str = "nothing") -> None:
+        self.asked: list[str] = []
+        self.until = until
+
+    def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
+        if what.startswith("why"):
+            self.asked.append(what)
+            if self.until in what:
+                raise KeyboardInterrupt
+
+
+class Random:
+    """Two digits in, two digits out that hang on nothing."""
+
+    name = "random"
+
+    def labels(self) -> None:
+        return None
+
+    def _items(self, rng: np.random.Generator, n: int) -> list[el.values.Item]:
+        drawn = rng.integers(0, 8, (n, 4)).tolist()
+        return [el.values.Item((a, b), (c, d)) for a, b, c, d in drawn]
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[el.values.Item]:
+        return self._items(rng, n)
+
+    def held_out(self, split: str, n: int | None = None) -> list[el.values.Item]:
+        return self._items(generator(0, split), 64)[:n]
+
+    def fingerprint(self) -> str:
+        return "random"
+
+
+def run(model: Model, out: Path | None = None, task: Any = None, **options: Any) -> el.values.Verdict:
+    arms = ["zero-shot", Slow(), "full"]
+    given = {"seeds": 1, "budget": 500, "out": out, "methods": arms, "why": True, "margin": 0.3, "steps": 300}
+    return contest.verdict(model, task or Reverse(), **given | options)
+
+
+def test_a_range_of_rates_that_is_too_low_is_a_matter_of_optimisation(asked: Asked) -> None:
+    _, answer = asked
+    full = next(arm for arm in answer.arms if arm.method == "full")
+    (found,) = answer.why.diagnoses
+    assert (answer.label, found.of, found.cause) == ("weights", "slow", "optimisation")
+    assert found.remedy.kind in ("rate", "longer")
+    assert float(found.remedy.setting["--learning-rate"]) > 1e-2
+    for one in answer.why.experiments:  # compared in pairs with the best arm, on the race's own test items
+        if one.mean is not None:
+            assert one.behind[0] == pytest.approx((full.mean or 0) - one.mean, abs=1e-9)
+
+
+def test_a_second_run_trains_nothing_again(asked: Asked, raced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, first = asked
+    with counted(monkeypatch) as seen:
+        again = run(tiny_gpt2(8, torch.float32), raced)
+    assert not seen
+    assert [(one.of, one.cause) for one in again.why.diagnoses] == [(one.of, one.cause) for one in first.why.diagnoses]
+    assert [one.mean for one in again.why.experiments] == [one.mean for one in first.why.experiments]
+
+
+def test_an_interrupt_answers_with_the_verdict_and_what_was_found(raced: Path) -> None:
+    with pytest.raises(StoppedRace) as stopped:
+        run(tiny_gpt2(8, torch.float32), raced, reporter=Asks("another"))
+    assert stopped.value.answer.why.diagnoses
+    assert stopped.value.answer.arms
+
+
+def test_no_experiment_begins_after_the_time_is_up(raced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = contest.find_why
+    monkeypatch.setattr(contest, "find_why", lambda race, entries, seconds: find(race, entries, 0.0))
+    answer = run(tiny_gpt2(8, torch.float32), raced)
+    assert answer.why.experiments
+    assert {one.reason for one in answer.why.experiments} == {"no time was left for it"}
+    assert {one.cause for one in answer.why.diagnoses} == {"unknown"}
+
+
+def test_answers_that_hang_on_nothing_are_a_matter_of_the_data(digits_model: Build) -> None:
+    answer = run(digits_model(8, torch.float32), task=Random(), steps=32)
+    (learned,) = [one for one in answer.why.experiments if one.kind == "by-heart"]
+    assert learned.mean is not None
+    assert {one.cause for one in answer.why.diagnoses} == {"data"}
+
+
+def test_rows_by_heart_are_validated_on_themselves() -> None:
+    rows = Reverse().sample(40, np.random.default_rng(0))
+    task = ByHeart(Reverse(), rows, 32)  # type: ignore[arg-type]
+    assert task.held_out("validation") == rows[:32]
+    assert set(task.sample(100, np.random.default_rng(1))) <= set(rows[:32])
+
+
+def test_a_misleading_template_is_told_from_what_the_model_can_do(letters_model: Build) -> None:
+    splits = {split: [Row((f"ab{n}",), "xy"[n % 2]) for n in range(20)] for split in ("train", "validation", "test")}
+    task = TextTask("t", splits, Template.parse("{text} never", "classification"), classes=("x", "y"))
+    model = letters_model()
+    race: Any = type("", (), {"model": model, "task": task, "layouts": (el.models.layout.PLAIN,)})()
+    race.marking = type("", (), {"rule": "sum"})()
+    found = list(other_readings(race))
+    settings = [one.setting for one in found]
+    assert {"--rule": "auto"} in settings
+    assert {"--template": "{text}\nLabel:"} in settings
+    for one in found:
+        assert [item.target for item in one.task.held_out("test")] == [item.target for item in task.held_out("test")]
+
+
+def test_the_probes_are_found_by_what_they_tell() -> None:
+    assert method_named("unbounded-context").probe == "unbounded"
+    assert not [method for method in el.methods.catalog.METHODS if method.probe]

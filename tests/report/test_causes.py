@@ -1,0 +1,81 @@
+"""What a person sees of the causes: in a terminal of 80 columns, in the report, and as the next thing to type."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+from rich.console import Console
+
+from elicitable.diagnosis.causes import Diagnosis, Experiment, SizeCurve, Why
+from elicitable.report.causes import alike, print_why, why_commands, why_json, why_section
+
+HOSTILE = "<script>alert(1)</script>\x1b[31m"
+SIZE = Experiment(
+    "kv-prefix",
+    "size",
+    "with 24 virtual tokens in the place of 6",
+    0.9,
+    0.88,
+    0.92,
+    (0.05, 0.03, 0.07),
+    closed=0.9,
+    setting={"--learning-rate": "0.1", "--size": "24"},
+)
+LOST = Experiment("", "unbounded", "the unbounded context", reason=f"no time {HOSTILE}")
+STRUCTURE = Diagnosis(
+    "prompt", "structure", True, ("prompt scores 0.10.", "No context does it."), "Change the weights."
+)
+WHY = Why(
+    "full",
+    0.95,
+    (
+        STRUCTURE,
+        replace(STRUCTURE, of="examples", sentences=("examples scores 0.11.", "No context does it.")),
+        Diagnosis("kv-prefix", "capacity", True, (f"kv-prefix {HOSTILE}", "It is too small."), "Give it more.", SIZE),
+    ),
+    (SIZE, LOST),
+    (SizeCurve("kv-prefix", ((100, 0.1), (400, 0.9)), 200.0, 2.0),),
+)
+BASE = ("--model", "m", "--task", "my file.csv", "--template", "{text} no")
+
+
+def test_contexts_that_fall_short_for_the_same_reason_are_told_together_in_80_columns() -> None:
+    assert [[one.of for one in group] for group in alike(WHY)] == [["prompt", "examples"], ["kv-prefix"]]
+    out = io.StringIO()
+    print_why(WHY, Console(file=out, width=80))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("No context does it.") == 1
+    assert "prompt, examples: structure" in text
+    assert "\x1b" not in text
+    assert "no time" in text
+
+
+def test_the_report_shows_every_experiment_and_escapes_what_comes_from_outside() -> None:
+    html = why_section(WHY, ["elicitable tune"]).html
+    assert "<script>alert" not in html
+    assert "\x1b" not in html
+    assert html.count("<svg") == 1  # there is nothing to draw for a cause without experiments
+    assert 'aria-label="' in html
+    assert "half of the gain at about 200 numbers" in html
+
+
+def test_what_to_type_acts_on_the_cause() -> None:
+    size, weights = "--size 24", "--method full"
+    commands = why_commands(WHY, BASE, 0.001)
+    assert [one for one in commands if size in one and "tune" in one and "'my file.csv'" in one]
+    assert [one for one in commands if weights in one and "--learning-rate 0.001" in one]
+    assert len(commands) == 2  # what two contexts ask for alike is typed once
+    reading = replace(SIZE, kind="reading", setting={"--template": "{text}\nLabel:"})
+    asked = replace(WHY, diagnoses=(Diagnosis("prompt", "reading", True, ("a", "b"), "c", reading),))
+    (command,) = why_commands(asked, BASE, None)
+    assert command.count("--template") == 1
+    assert "{text} no" not in command
+
+
+def test_the_record_is_plain_json() -> None:
+    record = json.loads(json.dumps(why_json(WHY), allow_nan=False))
+    assert record["diagnoses"][2]["remedy"]["setting"]["--size"] == "24"
+    assert [one["reason"] for one in record["experiments"]] == ["", LOST.reason]
