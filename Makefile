@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-all docs format clean
+.PHONY: install demo test test-all docs changelog release-check format clean
 
 install: $(STAMP)
 
@@ -29,6 +29,14 @@ test-all: test
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "The site is site/index.html: open it in any browser."
+
+changelog:
+	@for kind in added changed fixed removed; do for one in changelog.d/*.$$kind.md; do \
+		[ -e "$$one" ] && printf '* ' && cat "$$one"; done; done; true
+
+# PYTHONS="python3.11 python3.12 python3.13" make release-check: the wheel in a clean environment of each
+release-check: install
+	$(BIN)/python -m tests.clean_install $(or $(PYTHONS),$(PYTHON))
 
 format: install
 	$(BIN)/ruff format .

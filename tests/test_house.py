@@ -13,12 +13,13 @@ import elicitable
 
 PACKAGE = Path(elicitable.__file__).parent
 
-GROUND = {"errors", "values", "rng", "untrusted", "cache", "own_code"}
+GROUND = {"errors", "glance", "values", "rng", "untrusted", "cache", "own_code"}
 SIBLINGS = {"models", "attention", "constructions", "tasks"}
 WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "compiling", "scores", "diagnosis", "records"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "values": {"errors"},
+    "glance": set(),
+    "values": {"errors", "glance"},
     "rng": {"errors"},
     "untrusted": {"errors"},
     "cache": {"errors", "untrusted"},
@@ -36,10 +37,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "experiments": {"errors", "values"},
     "race": WORKING | {"deploy", "testing"},
     "lab": WORKING | {"experiments"},
-    "report": {"errors", "values", "untrusted", "cache"},
+    "report": {"errors", "glance", "values", "untrusted", "cache"},
     "testing": GROUND | {"models", "methods", "training"},
     "cli": WORKING | {"experiments", "race", "lab", "report", "deploy", "__init__"},
     "__init__": {"errors"},
+    "__main__": {"cli"},
 }
 # A report names the types of the records that it draws, and a record those of its parts: for type checkers alone.
 MAY_NAME_TYPES: dict[str, set[str]] = {

@@ -32,7 +32,9 @@ EXPERIMENT = Experiment(
     title="Weights are not large",
     source="section 5.2",
     trials=(_TRIAL,),
-    claims=(Claim("none is above 100", Cell(_TRIAL.name, "largest"), None, Bound("at most", 100.0), ""),),
+    claims=(
+        Claim("none is above 100", Cell(_TRIAL.name, "largest"), None, Bound("at most", 100.0), "", refuted="one were"),
+    ),
     figures=(Figure("largest weight", (_TRIAL.name,), "The largest weight of every matrix."),),
 )
 '''

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tarfile
 import tomllib
 import zipfile
@@ -15,7 +16,7 @@ import elicitable
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NEEDED = ("py.typed", "report/templates/report.html.j2", "report/templates/report.css")
+NEEDED = ("py.typed", "report/templates/report.html.j2", "report/templates/report.css", "report/templates/glossary.md")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,18 @@ def test_there_is_one_version() -> None:
     newest = re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert newest is not None
     assert newest.group(1) in ("Unreleased", version)
+
+
+def test_fragments_of_the_changelog_are_named_and_written_as_they_are_read() -> None:
+    found = sorted((ROOT / "changelog.d").iterdir())
+    assert (ROOT / "changelog.d" / "README.md") in found
+    for path in found:
+        text = path.read_text(encoding="utf-8")
+        assert path.name == "README.md" or re.fullmatch(r"[a-z0-9-]+\.(added|changed|fixed|removed)\.md", path.name)
+        assert text.endswith(".\n"), path.name
+        assert path.name == "README.md" or not text.startswith(("*", "#", "-")), path.name
+    printed = subprocess.run(["make", "-s", "-C", str(ROOT), "changelog"], capture_output=True, text=True, check=True)
+    assert printed.stdout.count("* ") >= len(found) - 1
 
 
 def test_the_licence_of_every_dependency_is_listed() -> None:

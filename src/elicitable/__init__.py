@@ -14,14 +14,24 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_HOMES = {  # where a name stands, and what it is called there if it is called otherwise
     "check": "elicitable.race.check",
     "compile_context": "elicitable.compiling.compile",
+    "construct": "elicitable.constructions.catalog:build",
     "context": "elicitable.methods.catalog",
     "export": "elicitable.deploy.export",
+    "file_task": "elicitable.tasks.local_file",
+    "inspect": "elicitable.microscope.inspect",
+    "list_methods": "elicitable.methods.catalog:catalog",
+    "list_models": "elicitable.models.load:catalog",
+    "list_scores": "elicitable.scores.catalog:catalog",
+    "list_tasks": "elicitable.tasks.catalog:catalog",
     "load": "elicitable.models.load",
     "predictor": "elicitable.deploy.predict",
+    "pretrain": "elicitable.lab.pretrain",
+    "prune": "elicitable.race.pruning:prune_adapter",
     "read": "elicitable.deploy.artefact",
+    "reproduce": "elicitable.lab.reproduce",
     "tune": "elicitable.race.tune",
     "use": "elicitable.deploy.use",
     "verdict": "elicitable.race.contest",
@@ -32,12 +42,22 @@ __all__ = [
     "__version__",
     "check",
     "compile_context",
+    "construct",
     "context",
     "errors",
     "export",
+    "file_task",
+    "inspect",
+    "list_methods",
+    "list_models",
+    "list_scores",
+    "list_tasks",
     "load",
     "predictor",
+    "pretrain",
+    "prune",
     "read",
+    "reproduce",
     "tune",
     "use",
     "verdict",
@@ -52,7 +72,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("elicitable.errors")
     if name not in _HOMES:
         raise AttributeError(f"module 'elicitable' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home, _, there = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(home), there or name)
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from elicitable.glance import bars
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -270,6 +272,21 @@ class DeploymentCard:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Hold what a race decides at every margin from ``start`` on, up to the start of the next stretch.
+
+    ``label`` and ``answer`` are as in :class:`Verdict`, ``reason`` is the first one without the number of the margin,
+    and ``standings`` says of each arm that is judged whether it is ``enough``, ``worse`` or ``open``.
+    """
+
+    start: float
+    label: str
+    answer: str
+    reason: str
+    standings: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer of a race, and everything needed to judge it.
 
@@ -279,6 +296,7 @@ class Verdict:
     ``card`` says what deploying that arm takes, where the race wrote it to a folder.
     ``rows`` is how the contenders grow with the training rows, and ``why`` the causes for which contexts fall short
     (:class:`elicitable.diagnosis.causes.Why`), where that was asked for.
+    ``margins`` is what the same results decide at any other margin, from the smallest on.
     """
 
     label: str
@@ -294,12 +312,27 @@ class Verdict:
     items: tuple[tuple[str, str], ...] = ()  # prompt and target of every test item, as the report shows them
     card: DeploymentCard | None = None
     rows: Any = None
+    margins: tuple[Stretch, ...] = ()
     why: Any = None
 
     @property
     def scores(self) -> dict[str, float | None]:
         """Mean test score of each method, by name."""
         return {arm.method: arm.mean for arm in self.arms}
+
+    def __repr__(self) -> str:
+        """Return the verdict in a line."""
+        answer = next((f", {arm.method} {arm.mean:.3f}" for arm in self.arms if arm.method == self.answer), "")
+        return f"<Verdict {self.label}{answer}: {self.task} on {self.model}, {len(self.arms)} arms>"
+
+    def _repr_html_(self) -> str:
+        """Return a bar for every arm, for a notebook."""
+        rows = [
+            (arm.method, arm.mean, arm.low or 0.0, arm.high or 0.0, arm.method == self.answer)
+            for arm in self.arms
+            if arm.mean is not None
+        ]
+        return bars(repr(self).strip("<>"), rows)
 
 
 @dataclass(frozen=True, slots=True)

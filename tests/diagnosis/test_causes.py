@@ -27,7 +27,7 @@ GAP = 0.45
 
 def tried(kind: Kind, right: int, of: str = "kv-prefix", what: str = "", **more: object) -> Experiment:
     """An experiment that has so many of 1,000 items right, compared as the race compares."""
-    compared = compare(BEST, arm("kv-prefix", right), Terms(0.02, 0))
+    compared = compare(BEST, arm("kv-prefix", right), 0.02, Terms(0))
     return experiment_of(of, kind, what or f"{kind} {right}", compared, GAP, **more)
 
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.random_races import race
 
 from elicitable.diagnosis.intervals import interval
-from elicitable.diagnosis.verdict import OPEN_LABELS, could_catch_up, decide, is_rising, slope
+from elicitable.diagnosis.tried import could_catch_up, is_rising, slope
+from elicitable.diagnosis.verdict import OPEN_LABELS, decide
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.values import ArmResult, Budget, CurvePoint, Effort, Rung
 
@@ -183,9 +185,8 @@ def test_a_rival_that_was_cut_off_while_rising_is_named() -> None:
     rising = arm("lora", 600, stopped="time", steps=60, curves=(curve(0.1, 0.3, 0.5, 0.6),))
     decision = decide([arm("zero-shot", 400), arm("examples", 750), rising], margin=0.02, floor=0.1, seed=0)
     assert decision.label == "examples"
-    assert (
-        "lora was still improving when it was cut off after 60 steps; with more it may do better." in decision.reasons
-    )
+    (lora,) = (why for why in decision.reasons if why.startswith("lora"))
+    assert lora.endswith("It was still improving when it was cut off after 60 steps; with more it may do better.")
 
 
 def test_slope_is_the_rise_of_the_last_third_mean_over_seeds() -> None:
@@ -215,14 +216,14 @@ def test_out_of_reach_needs_a_weight_method_in_the_race() -> None:
     lost = replace(arm("full", 0), status="failed", reason="out of memory", correct=(), mean=None)
     decision = decide([arm("zero-shot", 50), arm("lora", 60), lost], margin=0.02, floor=0.1, seed=0)
     assert decision.label == "out-of-reach"
-    assert decision.reasons[1] == "full took no part: failed (out of memory)."
+    assert decision.reasons[2] == "full took no part: failed (out of memory)."
 
 
 def test_a_score_over_some_of_the_seeds_is_said_to_be_one() -> None:
     partial = replace(arm("lora", 950), reason="1 of 2 seeds diverged, the score is that of the rest")
     decision = decide([arm("zero-shot", 100), partial], margin=0.02, floor=0.1, seed=0)
     assert decision.label == "weights"
-    assert "lora: 1 of 2 seeds diverged, the score is that of the rest." in decision.reasons
+    assert decision.reasons[0].endswith(" 1 of 2 seeds diverged, the score is that of the rest.")
     assert decide([], margin=0.02, floor=0.1, seed=0).label == "inconclusive"
 
 
@@ -253,6 +254,44 @@ def test_an_arm_that_was_cut_off_within_its_warm_up_is_not_judged() -> None:
     nothing = decide([arm("zero-shot", 100), replace(early, method="lora")], margin=0.02, floor=0.1, seed=0)
     assert nothing.label == "inconclusive"
     assert "cut off too early to tell: lora (12 steps)" in nothing.reasons[0]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_arm_is_said_once(seed: int) -> None:
+    evidence = race(seed)
+    decision = evidence.decide(0.02)
+    about = [arm.method for arm in evidence.arms if not decision.reasons[0].startswith((f"{arm.method} ", "The best"))]
+    subjects = [why.removeprefix("The control, ").split()[0].rstrip(",") for why in decision.reasons[1:]]
+    assert len(subjects) == len(set(subjects))
+    assert set(about) <= set(subjects) | {evidence.best.method if evidence.best else ""}
+    assert len(decision.reasons) in (len(evidence.arms), len(evidence.arms) + 1)
+
+
+@pytest.mark.parametrize(
+    ("right", "says"),
+    [
+        (895, "needs little more than a push"),
+        (300, "60.0 points behind full: a push in one direction is not enough"),
+        (880, "whether a push in one direction is enough is not settled"),
+    ],
+)
+def test_the_control_says_how_much_of_the_task_is_a_push(right: int, says: str) -> None:
+    arms = [arm("zero-shot", 300), arm("full", 900), arm("value-bias", right, budget=Budget(1_024, 4_096, 0))]
+    (control,) = (
+        why for why in decide(arms, margin=0.02, floor=0.1, seed=0).reasons if why.startswith("The control, value-bias")
+    )
+    assert "is 1,024 numbers that attend to nothing, and does 0." in control
+    assert says in control
+
+
+def test_what_a_rule_between_labels_adds_is_said_with_its_arm() -> None:
+    ruled = arm("zero-shot", 880, rule="prior", raw_mean=0.7)
+    decision = decide([ruled, arm("full", 881)], margin=0.02, floor=0.1, seed=0)
+    assert decision.reasons[0].endswith(
+        "by the rule 'prior' (from validation) and has 0.880 right; by the plain likelihood it has 0.700."
+    )
+    same = replace(ruled, raw_mean=0.878)
+    assert "rule" not in decide([same, arm("full", 881)], margin=0.02, floor=0.1, seed=0).reasons[0]
 
 
 def effort(candidates: int, items: int, offered: int = 40) -> Effort:

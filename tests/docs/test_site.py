@@ -60,3 +60,13 @@ def test_both_notebooks_are_listed() -> None:
     page = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
     assert len(NOTEBOOKS) == 2
     assert all(f"notebooks/{notebook.name}" in page for notebook in NOTEBOOKS)
+
+
+def test_the_gallery_shows_six_small_pictures_each_above_its_command() -> None:
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    shown = re.findall(r"!\[[^\]]{20,}\]\((pictures/[\w.-]+)\)", page)
+    assert len(shown) == len(set(shown)) == 6
+    assert {f"pictures/{path.name}" for path in (ROOT / "docs" / "pictures").iterdir()} == set(shown)
+    assert all((ROOT / "docs" / name).stat().st_size < 60_000 for name in shown)
+    for part in page.split("\n## ")[1:-1]:
+        assert re.search(r"```console\nelicitable \w+", part), part.splitlines()[0]

@@ -39,7 +39,7 @@ def test_claims_and_figures_name_what_is_measured(experiment: Experiment) -> Non
 def test_what_the_source_reports_would_be_judged_reproduced(experiment: Experiment) -> None:
     for claim in experiment.claims:
         if claim.source is not None and claim.unit in ("%", "points"):
-            assert claim.outcome(claim.source) == "reproduced", claim.text
+            assert claim.outcome(claim.source, claim.source) == "reproduced", claim.text
 
 
 @EACH
@@ -92,6 +92,30 @@ def test_bounds() -> None:
     assert Bound("within", 2.0).holds(5.0, 7.0)
     with pytest.raises(InputError, match="needs a value in the source"):
         Bound("within", 2.0).holds(5.0, None)
+
+
+@pytest.mark.parametrize(
+    ("bound", "low", "high", "outcome"),
+    [
+        (Bound("at most", 10.0), 3.0, 10.0, "reproduced"),
+        (Bound("at most", 10.0), 3.3, 21.8, "not settled"),
+        (Bound("at most", 10.0), 10.1, 21.8, "differs"),
+        (Bound("at least", 50.0), 18.0, 36.0, "differs"),
+        (Bound("at least", 50.0), 49.9, 60.0, "not settled"),
+        (Bound("within", 2.0), 6.5, 8.5, "reproduced"),
+        (Bound("within", 2.0), 8.0, 12.0, "not settled"),
+        (Bound("within", 2.0), 1.0, 20.0, "not settled"),  # around it, and beyond it on both sides
+        (Bound("within", 2.0), 10.0, 12.0, "differs"),
+    ],
+)
+def test_an_outcome_is_that_of_the_whole_interval(bound: Bound, low: float, high: float, outcome: str) -> None:
+    assert bound.outcome(low, high, 7.0) == outcome
+
+
+@EACH
+def test_every_claim_says_what_would_refute_it(experiment: Experiment) -> None:
+    for claim in experiment.claims:
+        assert len(claim.refuted.split()) >= 4, claim.text
 
 
 def test_the_fields_of_a_training_are_those_of_a_plan() -> None:

@@ -43,10 +43,24 @@ TINY = Experiment(
     source="nowhere",
     trials=(BASE, PREFIX, LORA, FULL),
     claims=(
-        Claim("a tiny model learns nothing", Cell("base", "descending"), 0.0, Bound("at most", 10.0)),
-        Claim("and is said to learn all", Cell("prefix", "descending"), 99.0, Bound("at least", 90.0)),
         Claim(
-            "no gap", Cell("lora", "descending"), None, Bound("at most", 10.0), "points", Cell("prefix", "descending")
+            "a tiny model learns nothing", Cell("base", "descending"), 0.0, Bound("at most", 10.0), refuted="it knew"
+        ),
+        Claim(
+            "and is said to learn all",
+            Cell("prefix", "descending"),
+            99.0,
+            Bound("at least", 90.0),
+            refuted="it did not",
+        ),
+        Claim(
+            "no gap",
+            Cell("lora", "descending"),
+            None,
+            Bound("at most", 10.0),
+            "points",
+            Cell("prefix", "descending"),
+            refuted="there were one",
         ),
     ),
     figures=(Figure("learning curves", ("prefix", "lora"), "Curves."),),

@@ -44,7 +44,7 @@ def experiment(is_empty: bool = False) -> dict[str, Any]:
     claim = {
         "trial": "a <trial>", "text": "it $does$", "unit": "%", "source": 90.0, "mean": 95.0, "sd": None, "low": 93.0,
         "high": 97.0, "values": [95.0], "bound": {"relation": "at least", "value": 1.0}, "outcome": "reproduced",
-        "reason": "",
+        "refuted": "no", "reason": "",
     }  # fmt: skip
     sweep = [{"seed": 0, "rate": r, "restart": 0, "validation": r, "steps": 5, "stopped": "steps"} for r in (0.01, 0.1)]
     trial = {"name": "a <trial>", "sweep": [] if is_empty else sweep, "recorded": 2, "planned": 2}

@@ -15,8 +15,8 @@ import pytest
 import records
 from elicitable.errors import StoreError, UnknownNameError
 from elicitable.report import phrases
-from elicitable.report.explorer import SCRIPT
 from elicitable.report.html import Section, compared_answers, flat, report_html, setting_text, write_report
+from elicitable.report.script import SCRIPT
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 LOADS = {"src", "srcset", "href", "xlink:href", "data", "poster", "action", "background"}
@@ -109,8 +109,8 @@ def test_the_page_says_what_the_issue_asks_for(pages):
 
 def test_arms_without_a_score_say_why(pages):
     text = Page(pages["with failures"]).text
-    assert "diverged: the loss became NaN at step 50" in text
-    assert "skipped: the examples do not fit in 32 positions" in text
+    assert "took no part: diverged (the loss became NaN at step 50)" in text
+    assert "took no part: skipped (the examples do not fit in 32 positions)" in text
 
 
 def test_texts_from_files_stay_texts(pages):

@@ -160,13 +160,18 @@ def test_the_differences_that_decide_stand_beside_the_margin():
     assert "value-bias" not in rows
     assert (rows["full"].dot, rows["full"].text, rows["full"].standing) == (70.0, "the best", "")
     assert rows["kv-prefix"].dot == pytest.approx(62.5)  # -1.5 points
-    assert rows["kv-prefix"].interval == pytest.approx((58.0, 67.0))  # -2.4 to -0.6: crosses the edge of the band
-    assert rows["kv-prefix"].text == "-1.5 [-2.4, -0.6]"
-    assert rows["kv-prefix"].standing == "not settled"
+    assert rows["kv-prefix"].interval == pytest.approx((60.5, 64.5))  # -1.9 to -1.1: inside the band
+    assert rows["kv-prefix"].text == "-1.5 [-1.9, -1.1]"
+    assert rows["kv-prefix"].standing == "within the margin"
     assert rows["kv-prefix"].is_answer
     assert rows["lora"].standing == "within the margin"
     assert (rows["zero-shot"].dot, rows["zero-shot"].interval) == (None, (0.0, 0.0))
     assert rows["zero-shot"].standing == "behind by more"
+    few = {row.method: row for row in difference_chart(records.inconclusive()).rows}
+    assert few["kv-prefix"].standing == "not settled"
+    growing = {"stopped": "steps", "steps": 12}  # hardly trained, so its place says nothing yet
+    found = difference_chart(records.with_arm(records.verdict(), "layer-prefix", **growing))
+    assert {row.method: row for row in found.rows}["layer-prefix"].standing == "not settled"
 
 
 def test_there_are_no_differences_without_two_arms():

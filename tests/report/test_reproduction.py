@@ -14,6 +14,7 @@ def claim(outcome: str, **given: Any) -> dict[str, Any]:
         "source": 92.38,
         "bound": {"relation": "at least", "value": 75.0},
         "outcome": outcome,
+        "refuted": "it did not",
         "reason": "",
         "mean": 97.5,
         "sd": None,
@@ -48,9 +49,14 @@ def results() -> dict[str, Any]:
 def test_markdown_has_a_mark_a_claim_and_the_whole_sweep() -> None:
     page = reproduction_markdown(results())
     assert page.startswith("Preset quick, 1 seed, 1.5 min of trials on one core each: 1 reproduced, 1 differs, ")
-    assert "| ✓ reproduced | LoRA <does> \\| it | 97.50 % [95.00, 99.00] | 92.38 % | at least 75 |  |" in page
+    assert (
+        "| ✓ reproduced | LoRA <does> \\| it | 97.50 % [95.00, 99.00] | 92.38 % | at least 75 | it did not |  |" in page
+    )
     assert "| ✗ differs |" in page
-    assert "| – not testable here | LoRA <does> \\| it | — | in words | at least 75 | untestable: no model |" in page
+    assert (
+        "| – not testable here | LoRA <does> \\| it | — | in words | at least 75 | it did not | untestable: no model |"
+        in page
+    )
     assert "| rank-1 LoRA | 0.1 | 0 | 1 | 50.00 % | 1,200 | steps 1 |" in page
 
 
@@ -71,7 +77,7 @@ def test_html_escapes_every_text() -> None:
 
 def test_the_overview_counts_claims_and_recorded_trials() -> None:
     page = reproduction_markdown(results())
-    assert "| same-budget | 1 | 1 | 1 | 0 | 2 of 3 | 0 of 1 | 1.5 min | 7.8 h |" in page
+    assert "| same-budget | 1 | 1 | 0 | 1 | 0 | 2 of 3 | 0 of 1 | 1.5 min | 7.8 h |" in page
     assert "together" not in page
 
 
@@ -80,7 +86,7 @@ def test_the_overview_ends_with_the_sum_in_which_what_is_shared_counts_once() ->
     two["experiments"].append(
         two["experiments"][0] | {"name": "token-reach", "companion_seconds": None, "seeds_whole": 1}
     )
-    assert "| together | 2 | 2 | 2 | 0 | 3 of 5 | 0 of 1 | 1.5 min | 7.8 h |" in reproduction_markdown(two)
+    assert "| together | 2 | 2 | 0 | 2 | 0 | 3 of 5 | 0 of 1 | 1.5 min | 7.8 h |" in reproduction_markdown(two)
 
 
 def test_fewer_seeds_than_planned_are_said() -> None:

@@ -74,9 +74,9 @@ def test_an_ascii_stream_gets_ascii_bars():
 
 def test_arms_without_a_score_say_why():
     text = printed(records.with_failures())
-    assert "layer-prefix diverged: the loss became NaN at step 50" in text
-    assert "full failed: RuntimeError: out of memory at step 3" in text
-    assert "examples skipped: the examples do not fit in 32 positions" in text
+    assert "layer-prefix took no part: diverged (the loss became NaN at step 50)" in text
+    assert "full took no part: failed (RuntimeError: out of memory at step 3)" in text
+    assert "examples took no part: skipped (the examples do not fit in 32 positions)" in text
 
 
 def test_warnings_and_report_are_shown():

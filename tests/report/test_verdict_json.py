@@ -18,7 +18,9 @@ ARM_KEYS = {
     "learning_rate", "steps", "seconds", "side_effect_nats", "status", "reason", "stopped", "sweep", "curves",
     "prefix_mass", "samples", "behind", "correct", "rung", "deployment", "answers", "rule", "raw_mean", "effort",
 }  # fmt: skip
-TOP_KEYS = {"why", "items", "label", "reasons", "arms", "provenance", "model", "task", "margin", "answer", "card"}
+TOP_KEYS = {
+    "why", "items", "label", "reasons", "arms", "provenance", "model", "task", "margin", "answer", "card", "margins",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name in records.ALL if name != "with failures"])

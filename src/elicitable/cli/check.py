@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from elicitable.cli.options import Json, ModelOptions, Quiet
-from elicitable.cli.output import print_json, say, status
+from elicitable.cli.output import print_json, result_console, say, status
 
 
 def check(
@@ -27,6 +27,7 @@ def check(
     if as_json:
         print_json(checked.record())
     else:
-        say(as_text(checked))
+        console = result_console()
+        say(as_text(checked, console.width), console)
     if not checked.is_sound:
         raise typer.Exit(1)

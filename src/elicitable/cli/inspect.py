@@ -65,14 +65,17 @@ def inspect(
 
 
 def _keep(found: Inspection, model: str, folder: Path, as_json: bool) -> None:
+    from elicitable.report.conclusion import conclusion
     from elicitable.report.html import write_page
     from elicitable.report.microscope import (
         ablation_table,
+        details,
         inspection_table,
         inspection_to_json,
         microscope_section,
         write_figures,
     )
+    from elicitable.report.table import print_wrapped
 
     record = inspection_to_json(found)
     write_json(folder / "inspection.json", record)
@@ -81,9 +84,14 @@ def _keep(found: Inspection, model: str, folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(record)
         return
-    result_console().print(inspection_table(found))
+    console = result_console()
+    print_wrapped(conclusion(found), console)
+    console.print()
+    console.print(inspection_table(found))
     if found.ablations:
-        result_console().print(ablation_table(found))
+        console.print(ablation_table(found))
+    console.print()
+    print_wrapped(details(found), console)
     say(f"Report: {report}")
 
 

@@ -36,18 +36,17 @@ def tasks(as_json: Json = False) -> None:
 
 def methods(as_json: Json = False) -> None:
     """List the methods, least invasive first; behind them, those that a race runs only where it is asked to."""
-    from elicitable.methods.catalog import METHODS, PROBES
+    from elicitable.methods.catalog import catalog
 
-    listed = (*METHODS, *PROBES)
-    _print_cards("methods", [(method.name, method.summary, method.rung.label) for method in listed], as_json)
+    _print_cards("methods", [(method.name, method.summary, method.rung.label) for method in catalog()], as_json)
 
 
 def scores(as_json: Json = False) -> None:
     """List the scores that a verdict can rest on."""
-    from elicitable.scores.catalog import SCORES
+    from elicitable.scores.catalog import catalog
 
     cards: list[tuple[str, str, str]] = [
-        (f"{one.name}:{one.argument}" if one.argument else one.name, one.summary, one.kind) for one in SCORES
+        (f"{one.name}:{one.argument}" if one.argument else one.name, one.summary, one.kind) for one in catalog()
     ]
     _print_cards("scores", cards, as_json)
 

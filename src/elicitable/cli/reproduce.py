@@ -37,7 +37,7 @@ def reproduce(
     folder = out or RUNS / f"reproduce-{preset}"
     which: dict[str, Any] = {"preset": preset, "seeds": seeds, "first_seed": seed, "out": folder}
     if status:
-        _print_status(runs.status(name or (), **which), as_json)
+        _print_status(runs.status(name or (), **which), runs.tables(name or (), **which), as_json)
         return
     if tables:
         found = runs.tables(name or (), **which)
@@ -60,10 +60,13 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _print_status(lines: list[Any], as_json: bool) -> None:
+def _print_status(lines: list[Any], found: dict[str, Any], as_json: bool) -> None:
+    from elicitable.report.reproduction import in_a_line
+
     if as_json:
-        print_json({"trials": [_plain_line(line) for line in lines]})
+        print_json({"summary": in_a_line(found), "trials": [_plain_line(line) for line in lines]})
         return
+    say(in_a_line(found))
     for line in lines:
         note = f" ({line.reason})" if line.reason else ""
         say(f"{line.state:<11} {line.experiment}: {line.job.describe()}{note}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +20,7 @@ from elicitable.cli.options import (
     TaskOptions,
     TestItems,
 )
-from elicitable.cli.output import default_folder, output, print_json, progress_console, say
+from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, say
 from elicitable.cli.verdict import told_back
 
 
@@ -52,6 +52,7 @@ def tune(
     """Train one method and write an adapter folder that PEFT loads."""
     from elicitable.race.tune import tune as run_tune
     from elicitable.report.progress import LiveReporter
+    from elicitable.report.table import print_wrapped
 
     folder = out or default_folder(f"tune-{method}", about.model, asked.task)
     wanted = asked.read()
@@ -79,14 +80,17 @@ def tune(
     if as_json:
         print_json(tuned.record)
     else:
-        say(_summary(tuned.record, folder))
+        print_wrapped(_said(tuned.record), result_console())
+        say(f"adapter: {folder}")
 
 
-def _summary(record: dict[str, Any], folder: Path) -> str:
-    failed = [one for one in record.get("checks", ()) if one["status"] == "fail"]
-    warned = "".join(f"\nnot sound: {one['name']}: {one['found']}. {one['advice']}" for one in failed)
+def _said(record: dict[str, Any]) -> Iterator[str]:
+    """Say what was tuned, how it scored, and what is not sound about it."""
     scored = f"{record['score']} {record['mean']:.3f} [{record['low']:.3f}, {record['high']:.3f}]"
-    return (
+    yield (
         f"{record['method']} on {record['task']}: {scored} on {record['items']:,} test items; "
-        f"{record['numbers_trained']:,} numbers trained at {record['learning_rate']:g}.\nadapter: {folder}{warned}"
+        f"{record['numbers_trained']:,} numbers trained at {record['learning_rate']:g}."
     )
+    for one in record.get("checks", ()):
+        if one["status"] == "fail":
+            yield f"not sound: {one['name']}: {one['found']}. {one['advice']}"

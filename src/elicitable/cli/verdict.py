@@ -25,7 +25,7 @@ from elicitable.cli.options import (
     TestItems,
     seconds,
 )
-from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, say, write_json
+from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,7 @@ def verdict(
     from elicitable.report.progress import LiveReporter
     from elicitable.report.reading import reading_section
     from elicitable.report.rows import rows_json, rows_lines, rows_section
-    from elicitable.report.table import print_next, print_verdict
+    from elicitable.report.table import print_next, print_verdict, print_wrapped
     from elicitable.report.verdict_json import verdict_to_json
 
     prices = Prices(price_in, price_out, price_hour)
@@ -169,10 +169,10 @@ def verdict(
         print_verdict(answer, result_console(), report)
         if answer.card is not None:
             print_next(following, result_console())
-        for line in rows_lines(*curves) if answer.rows is not None else ():
-            say(line)
+        if answer.rows is not None:
+            print_wrapped(rows_lines(*curves), result_console())
         if answer.why is not None:
-            say("")
+            result_console().print()
             print_why(answer.why, result_console())
             print_next(remedies, result_console())
     if interrupt is not None:

@@ -15,6 +15,8 @@ The paper's tables rest on :func:`percentile_interval` and :func:`percentile_gap
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -132,6 +134,24 @@ def gap(best: Arm, other: Arm, seed: int, groups: Groups = (), level: float = LE
     width = both[0][0].highest - both[0][0].lowest
     low, high = (width * limit for limit in tango(0, 0, kish(groups, both[0][0].items), z_of(level)))
     return centre, centre + low, centre + high
+
+
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
+    """Compute Student's interval of a mean: x̄ ± t(n − 1) · s/√n, in the unit of the values.
+
+    Raises:
+        InputError: there are fewer than two values, which say nothing of their spread.
+
+    >>> tuple(round(end, 3) for end in mean_interval([1.0, 2.0, 3.0]))
+    (-0.484, 4.484)
+    """
+    from scipy.special import stdtrit
+
+    if len(values) < 2:
+        raise InputError("an interval of a mean needs at least two values.")
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * statistics.stdev(values) / math.sqrt(len(values))
+    middle = statistics.fmean(values)
+    return middle - half, middle + half
 
 
 def percentile_interval(outcomes: Outcomes, seed: int) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from elicitable.errors import InputError
 from elicitable.values import ToySpec
 
-Outcome = Literal["reproduced", "differs", "not testable here", "not run yet"]
+Outcome = Literal["reproduced", "differs", "not settled", "not testable here", "not run yet"]
 Relation = Literal["at most", "at least", "within"]
 Options = tuple[tuple[str, Any], ...]
 
@@ -120,6 +120,20 @@ class Bound:
             raise InputError("a bound 'within' needs a value in the source.")
         return abs(found - source) <= self.value
 
+    def outcome(self, low: float, high: float, source: float | None) -> Outcome:
+        """Return ``reproduced`` where all of an interval satisfies it, ``differs`` where nothing of it does.
+
+        >>> Bound("at most", 1.0).outcome(0.0, 0.9, None), Bound("at most", 1.0).outcome(0.5, 1.5, None)
+        ('reproduced', 'not settled')
+        >>> Bound("within", 2.0).outcome(4.0, 12.0, source=8.0)
+        'not settled'
+        """
+        ends = [self.holds(low, source), self.holds(high, source)]
+        if all(ends):
+            return "reproduced"
+        spans_it = self.relation == "within" and source is not None and low <= source <= high
+        return "not settled" if any(ends) or spans_it else "differs"
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -134,7 +148,8 @@ class Claim:
     """State what the source says about one cell (or about ``cell`` − ``minus``), and what would count as the same.
 
     ``source`` is the printed figure in ``unit``; None where the source says it in words only, or not at all.
-    ``beside`` is a cell worth looking at where the claim differs.
+    ``refuted`` says what would refute the paper's point: the claim differs where the 95 % interval is all of that, and
+    is reproduced where none of it is. ``beside`` is a cell worth looking at where the claim differs.
     """
 
     text: str
@@ -144,10 +159,11 @@ class Claim:
     unit: str = "%"
     minus: Cell | None = None
     beside: Cell | None = None
+    refuted: str = field(kw_only=True)
 
-    def outcome(self, found: float) -> Outcome:
-        """Return ``reproduced`` or ``differs``."""
-        return "reproduced" if self.bound.holds(found, self.source) else "differs"
+    def outcome(self, low: float, high: float) -> Outcome:
+        """Return the outcome for an interval of what was found; its ends are equal where there is one value."""
+        return self.bound.outcome(low, high, self.source)
 
 
 @dataclass(frozen=True, slots=True)

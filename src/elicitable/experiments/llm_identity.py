@@ -27,13 +27,15 @@ EXPERIMENT = Experiment(
             4.88e-4,
             Bound("at most", 1e-4),
             "",
+            refuted="a context turned attention over the content, by more than rounding, within one layer",
         ),
         Claim(
             "the output is only biased, in every layer",
             Cell(_TRIAL.name, "output residual"),
             9.16e-5,
-            Bound("at most", 1e-3),
+            Bound("at most", 1e-4),
             "",
+            refuted="a context did more to a head's output than rescale it and add a bias",
         ),
         Claim(
             "below a prefixed layer content attention does move",
@@ -41,6 +43,7 @@ EXPERIMENT = Experiment(
             None,
             Bound("at least", 0.05),
             "",
+            refuted="deeper layers attended to the content as before",
         ),
     ),
     figures=(

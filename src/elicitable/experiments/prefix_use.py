@@ -24,12 +24,19 @@ EXPERIMENT = Experiment(
     source="appendix B",
     trials=(_TRIAL,),
     claims=(
-        Claim("the prefix works at all", Cell(_TRIAL.name, "movie-reviews"), None, Bound("at least", 65.0)),
+        Claim(
+            "the prefix works at all",
+            Cell(_TRIAL.name, "movie-reviews"),
+            None,
+            Bound("at least", 65.0),
+            refuted="the prefix did little more than guess",
+        ),
         Claim(
             "two positions take most of a layer's mass",
             Cell(_TRIAL.name, "share of the two largest"),
             None,
             Bound("at least", 50.0),
+            refuted="most of the mass were spread over the other positions",
         ),
         Claim(
             "nearly whatever the input: layer 0",
@@ -37,6 +44,7 @@ EXPERIMENT = Experiment(
             0.016,
             Bound("at most", 0.1),
             "",
+            refuted="a position's share hung on the input, by a tenth of the mass and more",
         ),
         Claim(
             "nearly whatever the input: all layers",
@@ -44,6 +52,7 @@ EXPERIMENT = Experiment(
             0.174,
             Bound("at most", 0.2),
             "",
+            refuted="a position's share hung on the input, by a fifth of the mass and more",
         ),
     ),
     figures=(

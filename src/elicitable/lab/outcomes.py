@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from elicitable.diagnosis.intervals import percentile_gap, percentile_interval
+from elicitable.diagnosis.intervals import mean_interval, percentile_gap, percentile_interval
 from elicitable.experiments.experiment import Adapt, Cell, Claim, Experiment, Figure
 from elicitable.lab.jobs import Job
 from elicitable.records.schema import to_plain
@@ -95,6 +95,7 @@ def _claim(claim: Claim, chosen: Mapping[str, Chosen], runs: Runs) -> dict[str, 
         "unit": claim.unit,
         "source": claim.source,
         "bound": {"relation": claim.bound.relation, "value": claim.bound.value},
+        "refuted": claim.refuted,
     }
     ours = chosen[claim.cell.trial]
     if claim.minus is None:
@@ -104,8 +105,11 @@ def _claim(claim: Claim, chosen: Mapping[str, Chosen], runs: Runs) -> dict[str, 
     if found is None:
         cells = [claim.cell, *([claim.minus] if claim.minus else [])]
         return {**entry, **_empty(), **_missing([one for cell in cells for one in runs[cell.trial]])}
-    outcome = claim.outcome(found["mean"])
-    notes = [_evidence(claim, chosen)] if outcome == "differs" else []
+    has_interval = found["low"] is not None
+    outcome = claim.outcome(*(found[end] if has_interval else found["mean"] for end in ("low", "high")))
+    notes = [] if outcome == "reproduced" else [_evidence(claim, chosen)]
+    notes += ["the interval lies on both sides of the bound"] if outcome == "not settled" else []
+    notes += [] if has_interval else ["one value, and no interval"]
     failed = sum(record is not None and record.status == "failed" for _, record in runs[claim.cell.trial])
     notes += [f"{failed} of its runs failed"] if failed else []
     return {**entry, **found, "outcome": outcome, "reason": "; ".join(note for note in notes if note)}
@@ -160,32 +164,46 @@ def _outcomes(runs: Chosen, measurement: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _summary(runs: Chosen, cell: Cell) -> dict[str, Any] | None:
-    """Return mean and standard deviation over seeds; for a score also the bootstrap interval over items and seeds."""
+    """Return mean, standard deviation and interval over seeds.
+
+    A score's interval is the bootstrap's over items and seeds, in percent; any other's is Student's over seeds.
+    """
     values = _values(runs, cell.measurement)
     if not values:
         return None
     outcomes = _outcomes(runs, cell.measurement)
-    low, high = percentile_interval(outcomes, seed=0) if outcomes else (None, None)
-    return _spread(values, low, high)
+    return _spread(values, _in_percent(percentile_interval(outcomes, seed=0)) if outcomes else _over_seeds(values))
 
 
 def _difference(ours: Chosen, cell: Cell, others: Chosen, minus: Cell) -> dict[str, Any] | None:
-    """Return ``cell`` − ``minus`` over the seeds that both have, in pairs over test items."""
+    """Return ``cell`` − ``minus`` over the seeds that both have, in pairs over test items, or over seeds."""
     both = sorted(set(ours) & set(others))
     if not both:
         return None
     own, other = {seed: ours[seed] for seed in both}, {seed: others[seed] for seed in both}
     pairs = zip(_values(own, cell.measurement), _values(other, minus.measurement), strict=True)
-    _, low, high = percentile_gap(_outcomes(own, cell.measurement), _outcomes(other, minus.measurement), seed=0)
-    return _spread([a - b for a, b in pairs], low, high)
+    values = [a - b for a, b in pairs]
+    outcomes = _outcomes(own, cell.measurement), _outcomes(other, minus.measurement)
+    if not all(outcomes):
+        return _spread(values, _over_seeds(values))
+    _, *ends = percentile_gap(*outcomes, seed=0)
+    return _spread(values, _in_percent(ends))
 
 
-def _spread(values: list[float], low: float | None, high: float | None) -> dict[str, Any]:
+def _in_percent(ends: Sequence[float]) -> tuple[float, float]:
+    return 100.0 * ends[0], 100.0 * ends[1]
+
+
+def _over_seeds(values: Sequence[float]) -> tuple[float, float] | None:
+    return mean_interval(values) if len(values) > 1 else None
+
+
+def _spread(values: list[float], ends: tuple[float, float] | None) -> dict[str, Any]:
     return {
         "mean": _rounded(statistics.fmean(values)),
         "sd": _rounded(statistics.stdev(values)) if len(values) > 1 else None,
-        "low": None if low is None else _rounded(100.0 * low),
-        "high": None if high is None else _rounded(100.0 * high),
+        "low": None if ends is None else _rounded(ends[0]),
+        "high": None if ends is None else _rounded(ends[1]),
         "values": [_rounded(value) for value in values],
     }
 

@@ -52,6 +52,15 @@ CONTEXTS = tuple(method.name for method in METHODS if method.is_context)
 TUNED = KVPrefix.name  # what is tuned where nobody says what
 
 
+def catalog() -> tuple[Method, ...]:
+    """Return the methods, least invasive first; behind them, those that a race runs only where it is asked to.
+
+    >>> [method.name for method in catalog()][:2]
+    ['zero-shot', 'prompt']
+    """
+    return (*METHODS, *PROBES)
+
+
 def method_named(name: str | Method) -> Method:
     """Return the built-in method of that name, or your own: the object itself, or ``"my_method.py:MyMethod"``.
 
@@ -71,10 +80,10 @@ def method_named(name: str | Method) -> Method:
         return _own_method(name)
     if name.startswith(MARK):
         return peft_method(name)
-    for method in (*METHODS, *PROBES):
+    for method in catalog():
         if method.name == name:
             return method
-    raise UnknownNameError("method", name, [method.name for method in (*METHODS, *PROBES)])
+    raise UnknownNameError("method", name, [method.name for method in catalog()])
 
 
 def _own_method(name: str) -> Method:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elicitable.attention.patterns import content_pattern, joint_pattern
 from elicitable.errors import InputError, UnsupportedModelError
+from elicitable.microscope.patterns import Heatmap, Patterns, context_names, heatmap_of, patterns_of
 from elicitable.microscope.prune import Ablation
 from elicitable.microscope.scope import Scope
 from elicitable.microscope.shareability import Shared, shareability
 from elicitable.microscope.watch import changes_weights, watch
-from elicitable.microscope.words import says, token_name
+from elicitable.microscope.words import says
 from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model, as_model
 from elicitable.models.prefixes import prefix_length, row_count
@@ -77,24 +77,11 @@ class LayerFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Heatmap:
-    """Hold one head on one text: weights (query, key) with the context (its columns first), without it, and the content
-    columns of the first divided by 1 − α, which the second equals where nothing changed below."""
-
-    layer: int
-    head: int
-    tokens: tuple[str, ...]
-    prefix_tokens: tuple[str, ...]
-    with_context: tuple[tuple[float, ...], ...]
-    without: tuple[tuple[float, ...], ...]
-    rescaled: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Inspection:
     """Record everything that :func:`inspect` found.
 
-    ``prefix`` is the number of context tokens, which is the rank that theory allows.
+    ``prefix`` is the number of context tokens, which is the rank that theory allows; ``context_tokens`` are they, as
+    words where they are tokens of the vocabulary. ``patterns`` is the attention of every head on the first text.
 
     ``ablations`` are there where the score was measured without parts of the context, and ``shared`` says how far one
     change of weights does what the context does, layer by layer, where it is a context alone.
@@ -111,6 +98,8 @@ class Inspection:
     dead_positions: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     heatmap: Heatmap | None = None
+    context_tokens: tuple[str, ...] = ()
+    patterns: Patterns | None = None
     ablations: tuple[Ablation, ...] = ()
     shared: tuple[Shared, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -175,7 +164,9 @@ def inspect(
             for batch in _batches(model, sorted(rows, key=len), batch_size):
                 model.hf(**batch, use_cache=False, logits_to_keep=1)
         facts = _layer_facts(model, scope, top)
-        picture = None if heatmap is None else _heatmap(model, parts, rows[0], *heatmap)
+        names = context_names(model, parts, scope.prefix_length)
+        picture = None if heatmap is None else heatmap_of(model, parts, rows[0], names, *heatmap)
+        patterns = patterns_of(model, parts, rows[0], names) if scope.prefix_length else None
         shared = _shared(model, parts, rows, batch_size, scope) if shares and reference is None else ()
     return Inspection(
         model=model.name,
@@ -189,6 +180,8 @@ def inspect(
         dead_positions=_dead(facts),
         warnings=(*_warnings(model, parts, scope, drift), *scope.notes),
         heatmap=picture,
+        context_tokens=names,
+        patterns=patterns,
         shared=shared,
         provenance={"batch_size": batch_size, "max_tokens": max_tokens, "reference": reference is not None},
     )
@@ -274,30 +267,6 @@ def _layer_facts(model: Model, scope: Scope, top: int) -> tuple[LayerFacts, ...]
 def _dead(layers: Sequence[LayerFacts]) -> tuple[int, ...]:
     used = [layer.position_share for layer in layers if layer.position_share]
     return tuple(i for i in range(len(used[0])) if max(share[i] for share in used) < DEAD_SHARE) if used else ()
-
-
-def _heatmap(model: Model, parts: list[Any], row: list[int], layer: int, head: int) -> Heatmap:
-    with watch(model, parts, residuals=False, spectra=False, keep=[layer]) as scope:
-        for batch in _batches(model, [row], 1):
-            model.hf(**batch, use_cache=False, logits_to_keep=1)
-    operands, plain = scope.raw[layer][0]
-    without = content_pattern(operands if plain is None else plain)
-    joint = joint_pattern(operands)
-    rest = 1 - joint.prefix.sum(dim=-1, keepdim=True)
-    keys = operands.key.shape[2]  # a learned sink is not shown
-    return Heatmap(
-        layer=layer,
-        head=head,
-        tokens=tuple(token_name(model, token) for token in row),
-        prefix_tokens=tuple(f"[{i}]" for i in range(operands.prefix_length)),
-        with_context=_nested(torch.cat([joint.prefix, joint.content[..., :keys]], dim=-1), head),
-        without=_nested(without[..., :keys], head),
-        rescaled=_nested(joint.content[..., :keys] / rest.clamp(min=torch.finfo(rest.dtype).tiny), head),
-    )
-
-
-def _nested(weights: Tensor, head: int) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(row) for row in weights[0, head].tolist())
 
 
 def _warnings(model: Model, parts: list[Any], scope: Scope, drift: bool) -> Iterator[str]:

@@ -19,6 +19,7 @@ from elicitable.attention.residuals import Residuals
 from elicitable.attention.split import Parts, attend_content
 from elicitable.attention.subspace import Subspace, packed, second_moment, subspace, unpacked
 from elicitable.errors import InputError
+from elicitable.glance import heat
 from elicitable.microscope.tally import Tally
 
 if TYPE_CHECKING:
@@ -49,6 +50,16 @@ class Scope:
         self._spectra = spectra
         self._tallies: dict[int, Tally] = {}
         self._masses: dict[int, list[list[Tensor]]] = {}
+
+    def __repr__(self) -> str:
+        """Return the scope in a line: what was seen, and how much of the attention the context took."""
+        seen = f"{self.depth} layers, {self.queries:,} queries, {self.prefix_length} context tokens"
+        mass = f", mean prefix mass {float(self.mean_mass.nanmean()):.3f}" if self._tallies else ""
+        return f"<Scope {seen}{mass}>"
+
+    def _repr_html_(self) -> str:
+        """Return the prefix mass of every head as a map, for a notebook."""
+        return heat(repr(self).strip("<>"), self.mean_mass.tolist() if self._tallies else [])
 
     # --- what the watch feeds in -------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from elicitable.errors import InputError
 from elicitable.models.anatomy import Anatomy, anatomy_of
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Model:
     """A pretrained decoder, ready for contexts. Calls and attributes fall through to the transformers model.
 
@@ -32,6 +32,12 @@ class Model:
     source: str | None = None
     budget_tokens: int = 12
     _fingerprint: tuple[Any, str] | None = field(default=None, init=False, repr=False)
+
+    def __repr__(self) -> str:
+        """Return the model in a line: its kind, its size, its type and where it is."""
+        numbers = sum(weight.numel() for weight in self.hf.parameters())
+        kind, dtype = type(self.hf).__name__, str(self.dtype).removeprefix("torch.")
+        return f"<Model {self.name}: {kind}, {numbers:,} numbers, {dtype} on {self.device}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.hf(*args, **kwargs)

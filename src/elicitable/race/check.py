@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -335,17 +336,21 @@ SLOW: tuple[tuple[str, Check, str], ...] = (
 )
 
 
-def as_text(checked: Checked) -> str:
-    """Return a table: a line per check, and what to do where one failed.
+def as_text(checked: Checked, width: int = 10_000) -> str:
+    """Return a table: a line per check, and what to do where one failed; lines are broken at ``width``.
 
     >>> print(as_text(Checked("a", "m", (Finding("active", "pass", "logits change by up to 2"),))))
     pass  active  logits change by up to 2
     a is sound on m.
     """
-    width = max(len(one.name) for one in checked.findings)
-    lines = [f"{one.status:4}  {one.name:{width}}  {one.found}" for one in checked.findings]
+    names = max(len(one.name) for one in checked.findings)
+    lines = [(f"{one.status:4}  {one.name:{names}}  {one.found}", names + 8) for one in checked.findings]
     failed = [one for one in checked.findings if one.status == "fail"]
-    if not failed:
-        return "\n".join([*lines, f"{checked.adapter} is sound on {checked.model}."])
-    advice = [f"{one.name}: {one.advice}" for one in failed]
-    return "\n".join([*lines, f"{checked.adapter} is not sound on {checked.model}. What to do:", *advice])
+    is_or_not = "is not sound on" if failed else "is sound on"
+    told = f"{checked.adapter} {is_or_not} {checked.model}.{' What to do:' if failed else ''}"  # a path stays whole
+    advice = [(f"{one.name}: {one.advice}", 2) for one in failed]
+    return "\n".join([*(_filled(*line, width) for line in lines), told, *(_filled(*line, width) for line in advice)])
+
+
+def _filled(line: str, indent: int, width: int) -> str:
+    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from elicitable.diagnosis.margins import stretches
 from elicitable.errors import BudgetError, InputError
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
@@ -25,7 +26,7 @@ from elicitable.race.pace import check_count, pace_for
 from elicitable.race.questions import open_questions, said_to_be_open
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
-from elicitable.race.results import arm_result, cut_warning, decision_of
+from elicitable.race.results import arm_result, cut_warning, evidence_of
 from elicitable.race.rounds import run_rounds
 from elicitable.race.rows_curve import grown_with_rows
 from elicitable.race.trial import as_shown
@@ -35,7 +36,7 @@ from elicitable.records.store import Store
 from elicitable.scores.confusion import class_results
 from elicitable.tasks.base import stops_of, warnings_of
 from elicitable.tasks.catalog import task_from
-from elicitable.values import ArmResult, ClassResults, Verdict
+from elicitable.values import ClassResults, Verdict
 
 if TYPE_CHECKING:
     from elicitable.microscope.inspect import Inspection
@@ -245,13 +246,14 @@ def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
     place = {method.name: nth for nth, method in enumerate(METHODS)}  # methods of a person's own come last on a rung
     arms = tuple(sorted(results, key=lambda arm: (arm.rung.depth, place.get(arm.method, len(place)))))
     floor = race.marking.floor(race.test())
-    decision = decision_of(race, arms)
+    evidence = evidence_of(race, arms)
+    decision = evidence.decide(race.margin)
     questions = [] if decision.answer and not race.was_interrupted else open_questions(race, entries)
     bounds = said_to_be_open(arms, questions, decision)
     behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
     return Verdict(
         label=decision.label,
-        reasons=(*bounds, *decision.reasons, *_told_by_rules(arms)),
+        reasons=(*bounds, *decision.reasons),
         arms=tuple(replace(arm, behind=behind.get(arm.method, ())) for arm in arms),
         model=race.model.name,
         task=race.task.name,
@@ -259,6 +261,7 @@ def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
         answer=decision.answer,
         provenance=_provenance(race, floor) | {"open": questions},
         items=tuple((as_shown(item.prompt), as_shown(item.target)) for item in race.test()),
+        margins=stretches(evidence),
     )
 
 
@@ -273,18 +276,6 @@ def _inside(race: Race, entries: Sequence[Entry], answer: Verdict) -> Inspection
     assert entry.trial is not None
     race.reporter.begin(method, "looking inside", len(entries) - 1, len(entries))
     return look_inside(entry.trial, entry.records[0], race.model, race.task, race.store)
-
-
-def _told_by_rules(arms: Sequence[ArmResult]) -> list[str]:
-    """Say where a rule between labels makes a score other than the plain likelihood does."""
-    return [
-        f"{arm.method} decides between the labels by the rule {arm.rule!r} (from validation) and has {share:.3f} "
-        f"right; by the plain likelihood it has {arm.raw_mean:.3f}."
-        for arm in arms
-        if arm.raw_mean is not None
-        and arm.correct
-        and abs((share := sum(map(sum, arm.correct)) / sum(map(len, arm.correct))) - arm.raw_mean) >= 0.005
-    ]
 
 
 def _provenance(race: Race, floor: float) -> dict[str, Any]:

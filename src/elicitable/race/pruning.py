@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,12 @@ from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.kv_prefix import KVPrefixContext
 from elicitable.methods.pruned_prefix import PrunedPrefixContext
 from elicitable.microscope.prune import Pruned, pair_use, prune
+from elicitable.models.load import load
 from elicitable.models.prefixes import keep_tokens, prefix_length
 from elicitable.race.inside import score_with
 from elicitable.records.folder import RECORD, written_whole
 from elicitable.records.store import Store
+from elicitable.tasks.catalog import task_from
 from elicitable.training.batches import encode
 from elicitable.training.loop import Plan, train
 from elicitable.values import Item, PrefixKV
@@ -30,10 +33,10 @@ Left = PrunedPrefixContext | KVPrefixContext
 
 
 def prune_adapter(
-    model: Model,
-    adapter: Path,
-    task: Task,
-    out: Path,
+    model: Any,
+    adapter: str | os.PathLike[str],
+    task: Any,
+    out: str | os.PathLike[str],
     *,
     margin: float = 0.01,
     items: int = 1000,
@@ -50,9 +53,9 @@ def prune_adapter(
     each of which half of ``margin`` may be lost: the rest is kept back for texts that had no part in the choice.
 
     Args:
-        model: the adapter's model.
+        model: the adapter's model, as for :func:`elicitable.verdict`.
         adapter: the folder of a prefix.
-        task: whose validation split decides, and whose test split is reported.
+        task: as for :func:`elicitable.verdict`; whose validation split decides, and whose test split is reported.
         out: where the smaller adapter is written.
         margin: the most the score may lose.
         items: of the validation split.
@@ -68,6 +71,7 @@ def prune_adapter(
         InputError: the adapter holds no prefix.
         StoreError: ``out`` cannot be written to.
     """
+    model, task, adapter, out = load(model), task_from(task), Path(adapter), Path(out)
     whole = read_adapter(model, adapter)
     if not isinstance(whole, KVPrefixContext):
         raise InputError(f"{adapter} holds no prefix (it is {whole.kind}); only virtual tokens can be pruned.")

@@ -9,7 +9,7 @@ from functools import partial
 
 from elicitable.diagnosis.intervals import interval, point
 from elicitable.diagnosis.looks import level_after
-from elicitable.diagnosis.verdict import Decision, decide
+from elicitable.diagnosis.verdict import Decision, Evidence, gather
 from elicitable.race.entry import Entry, Race
 from elicitable.race.trial import outcomes_of
 from elicitable.records.trial import TrialRecord
@@ -28,14 +28,18 @@ def arm_result(race: Race, entry: Entry) -> ArmResult:
 
 def decision_of(race: Race, results: Sequence[ArmResult]) -> Decision:
     """Decide on what there is now, with the wider intervals that so many looks ask for."""
-    key = ("decision", race.looks, *(id(arm) for arm in results))
+    return evidence_of(race, results).decide(race.margin)
+
+
+def evidence_of(race: Race, results: Sequence[ArmResult]) -> Evidence:
+    """Gather what the decision rests on now; the same object while nothing has come to it."""
+    key = ("evidence", race.looks, *(id(arm) for arm in results))
     if key not in race.known:
         test = race.test()
         marking = race.marking
         outcomes = {arm.method: marking.outcome(arm.correct, arm.answers, test) for arm in results if arm.correct}
-        race.known[key] = decide(
+        race.known[key] = gather(
             results,
-            margin=race.margin,
             floor=marking.floor(test),
             seed=race.seed,
             outcome=lambda arm: outcomes[arm.method],
@@ -43,7 +47,7 @@ def decision_of(race: Race, results: Sequence[ArmResult]) -> Decision:
             highest=marking.scorer.highest,
             level=level_after(race.looks),
         )
-    found: Decision = race.known[key]
+    found: Evidence = race.known[key]
     return found
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from elicitable.diagnosis.verdict import LEFT
+from elicitable.diagnosis.tried import LEFT
 from elicitable.methods.base import Sized
 from elicitable.race.choice import choose
 from elicitable.race.entry import Entry, Race

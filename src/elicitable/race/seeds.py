@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from elicitable.diagnosis.verdict import Decision, is_rising
+from elicitable.diagnosis.tried import is_rising
+from elicitable.diagnosis.verdict import Decision
 from elicitable.race.choice import choose
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, advance, finish, leave

@@ -36,6 +36,7 @@ from elicitable.race.pace import Pace, check_count, pace_for
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
 from elicitable.race.trial import elsewhere_nats, take_over
+from elicitable.race.tuned import Tuned
 from elicitable.records.folder import CONFIGURATIONS, RECORD, written_whole
 from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
@@ -52,14 +53,6 @@ if TYPE_CHECKING:
     from elicitable.tasks.base import Task
 
 CHECKPOINT_SECONDS = 60.0
-
-
-@dataclass(frozen=True, eq=False)
-class Tuned:
-    """A trained adaptation, ready for :func:`elicitable.use`, and what was measured."""
-
-    adaptation: Adaptation
-    record: dict[str, Any]
 
 
 @alone_in_out

@@ -1,23 +1,18 @@
 """Set the arms side by side item by item: who was right where, and which items one arm won that another lost.
 
-The picture and the table stand without a script. The page's one script (``report.js``) lists the items behind a cell.
+The picture and the table stand without a script. The page's one script lists the items behind a cell.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from elicitable.report import standing
+from elicitable.report.script import script_data
 from elicitable.values import ArmResult, Verdict
 
-SCRIPT = (Path(__file__).parent / "templates" / "report.js").read_text(encoding="utf-8")
-SCRIPT_HASH = "sha256-" + base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
 LONGEST_TEXT = 600  # characters of a prompt, target or answer that the page holds
 
 
@@ -98,8 +93,7 @@ def _data(verdict: Verdict, arms: Sequence[ArmResult], right: Sequence[Sequence[
         "items": [[_cut(prompt), _cut(target)] for prompt, target in verdict.items],
         "answers": [[_cut(text) for text in arm.answers[0]] if arm.answers else [] for arm in arms],
     }
-    # "<" never stands as itself, so nothing in a text can end the element it is in
-    return json.dumps(record).replace("<", "\\u003c")
+    return script_data(record)
 
 
 def _cut(text: str) -> str:

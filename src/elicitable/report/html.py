@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import replace_file
 from elicitable.report import notation, phrases, standing
-from elicitable.report.explorer import SCRIPT, SCRIPT_HASH, explorer
+from elicitable.report.explorer import explorer
+from elicitable.report.glossary import entries, linked
+from elicitable.report.margins import margins
 from elicitable.report.pictures.axes import PANEL, TICKS, is_number
 from elicitable.report.pictures.cost import cost_plot
 from elicitable.report.pictures.curves import curve_panels
@@ -25,6 +27,7 @@ from elicitable.report.pictures.masses import heat_maps
 from elicitable.report.pictures.race import race_chart
 from elicitable.report.pictures.side_effects import side_effects
 from elicitable.report.pictures.sweeps import sweep_panels
+from elicitable.report.script import SCRIPT, SCRIPT_HASH
 from elicitable.report.table import warnings_of
 from elicitable.untrusted import visible
 from elicitable.values import ArmResult, Verdict
@@ -87,6 +90,7 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
     sweeps, rate_ticks = sweep_panels(verdict)
     maps, mass_top = heat_maps(verdict)
     effects, effect_zero = side_effects(verdict)
+    differences = difference_chart(verdict)
     arms = [arm for _, members in standing.grouped(verdict) for arm in members]
     return visible(
         _environment()
@@ -103,7 +107,8 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             panel=PANEL,
             ticks=TICKS,
             race=race_chart(verdict),
-            differences=difference_chart(verdict),
+            differences=differences,
+            margins=margins(verdict, differences),
             cost=cost_plot(verdict),
             curves=curves,
             loss_ticks=loss_ticks,
@@ -119,6 +124,8 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             effect_zero=effect_zero,
             command=verdict.provenance.get("command"),
             scored_by=scored_by(verdict),
+            why=linked([visible(reason) for reason in verdict.reasons]),
+            glossary=entries(),
             provenance=flat({key: value for key, value in verdict.provenance.items() if key not in SHOWN_APART}),
             sections=sections,
             explorer=explorer(verdict),

@@ -20,8 +20,10 @@ from rich.table import Table
 
 from elicitable.cache import replacing_file
 from elicitable.errors import InputError
+from elicitable.report.conclusion import conclusion
 from elicitable.report.html import ADVICE, Section
 from elicitable.report.notation import drawn, visible
+from elicitable.report.pictures.patterns import patterns_part
 from elicitable.report.shareability import shared_part, shared_summary
 from elicitable.report.verdict_json import plain_json
 
@@ -32,23 +34,24 @@ if TYPE_CHECKING:
 
 _INK = "#777777"  # readable on light and dark pages
 _LINES = ("#3b76c2", "#c2603b", "#4d9a57", "#8a63b5")
+_VARIABLES = ("--soft", "--context", "--weights", "--accent", "--open")  # the page's, in the same order
 _LONGEST_WORD = 16  # letters of a token in a table
 _MOST_TOKENS = 40  # names on a heatmap's axis; more cannot be read
 
 
 def mass_map(found: Inspection) -> Figure:
-    """Draw mean prefix mass α of every head, layer × head; colours from 0 to 1."""
-    grid = _grid(found, lambda head: head.prefix_mass)
+    """Draw mean prefix mass α of every head: layers from left to right, heads from top to bottom; from 0 to 1."""
+    grid = _transposed(_grid(found, lambda head: head.prefix_mass))
     figure, axis = _map_figure(len(grid))
-    image = axis.imshow(grid, vmin=0, vmax=1, aspect="auto", cmap="viridis", interpolation="nearest")
-    axis.set(xlabel="head", ylabel="layer", title="prefix mass α")
-    figure.colorbar(image, ax=axis, fraction=0.05)
+    image = axis.imshow(grid, vmin=0, vmax=1, aspect="auto", cmap=_heat(), interpolation="nearest")
+    axis.set(xlabel="layer", ylabel="head", title="prefix mass α")
+    _scale(figure, image, axis)
     return figure
 
 
 def drift_by_depth(found: Inspection) -> Figure:
     """Draw the drift of content attention by layer, its parts, and α beside it; means over heads, all in [0, 1]."""
-    figure, axis = _figure(5.2, 3.0)
+    figure, axis = _figure(4.0, 2.6)
     lines: tuple[tuple[str, Callable[[HeadFacts], float], str], ...] = (
         ("drift (total variation)", lambda head: head.drift, "-"),
         ("by changed queries", lambda head: head.drift_by_queries, "--"),
@@ -58,45 +61,44 @@ def drift_by_depth(found: Inspection) -> Figure:
     for (label, pick, style), colour in zip(lines, _LINES, strict=True):
         means = [_mean(row) for row in _grid(found, pick)]
         axis.plot(range(len(means)), means, style, color=colour, label=label, marker=".", markersize=4)
-    axis.set(xlabel="layer", ylim=(-0.02, 1.02), title="content attention, with against without the context")
+    axis.set(xlabel="layer", ylim=(-0.02, 1.02), title="how far attention over the text moves")
     axis.legend(frameon=False, fontsize=7, labelcolor=_INK)
     return figure
 
 
 def spectra(found: Inspection) -> Figure:
     """Draw the cumulative share of the bias's energy in its first directions, one line per layer, up to n."""
-    from matplotlib import colormaps
-
-    figure, axis = _figure(5.2, 3.0)
-    colours = colormaps["viridis"].resampled(max(len(found.layers), 2))
+    figure, axis = _figure(4.0, 2.6)
     for facts in found.layers:
         total, line = 0.0, []
         for share in facts.spectrum:
             total += share
             line.append(total)
-        axis.plot(range(1, len(line) + 1), line, color=colours(facts.layer), marker=".", linewidth=0.9)
+        depth = (facts.layer + 1) / max(one.layer + 1 for one in found.layers)
+        axis.plot(range(1, len(line) + 1), line, color=_LINES[0], alpha=0.2 + 0.8 * depth, marker=".", linewidth=0.9)
     axis.set(
         xlabel=f"directions (theory allows {found.prefix})",
         ylim=(0, 1.02),
-        title="energy of the bias, dark: first layer, bright: last",
+        title="energy of the bias, by layer",
     )
     return figure
 
 
 def position_use(found: Inspection) -> Figure:
-    """Draw mean attention on each context token, layer × position."""
-    rows = [list(facts.position_mass) for facts in found.layers]
+    """Draw mean attention on each context token: layers from left to right, tokens from top to bottom, as words."""
+    rows = _transposed([list(facts.position_mass) for facts in found.layers])
     figure, axis = _map_figure(len(rows))
-    image = axis.imshow(rows, vmin=0, aspect="auto", cmap="viridis", interpolation="nearest")
-    axis.set(xlabel="context token", ylabel="layer", title="mean attention on each context token")
-    figure.colorbar(image, ax=axis, fraction=0.05)
+    image = axis.imshow(rows, vmin=0, aspect="auto", cmap=_heat(), interpolation="nearest")
+    axis.set(xlabel="layer", ylabel="context token", title="mean attention on each context token")
+    _name_axis(axis.set_yticks, [_short(name) for name in found.context_tokens[: len(rows)]])
+    _scale(figure, image, axis)
     return figure
 
 
 def ablations(found: Inspection) -> Figure:
     """Draw points of score lost without each part of the context; bars to the left are gains."""
     parts = list(reversed(found.ablations))
-    figure, axis = _figure(5.2, max(2.6, 0.8 + 0.16 * len(parts)))
+    figure, axis = _figure(4.0, max(2.4, 0.8 + 0.16 * len(parts)))
     kinds = ("token", "layer", "head")
     colours = [_LINES[kinds.index(_kind(part.what))] for part in parts]
     axis.barh(range(len(parts)), [100 * part.lost for part in parts], color=colours)
@@ -133,7 +135,7 @@ def attention_heatmaps(found: Inspection) -> Figure:
     figure.patch.set_alpha(0)
     for axis, (title, weights, columns) in zip(figure.subplots(1, 3, width_ratios=widths), panels, strict=True):
         _style(axis)
-        axis.imshow(weights, vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+        axis.imshow(weights, vmin=0, vmax=1, cmap=_heat(), interpolation="nearest")
         axis.set_title(title, color=_INK, fontsize=9)
         _name_axis(axis.set_xticks, columns, rotation=90)
         _name_axis(axis.set_yticks, kept.tokens)
@@ -159,8 +161,9 @@ def microscope_section(found: Inspection) -> Section:
     panels = "".join(f'<div class="panel">{figure}</div>' for figure in figures.values())
     return Section(
         "Inside the model",
-        f"<p>{_summary(found)}</p>{_warnings(found)}"
-        f'<div class="panels">{panels}</div><div>{wide}</div>'
+        f"<p>{html.escape(' '.join(conclusion(found)))}</p>"
+        f'<p class="note">{_summary(found)}</p>{_warnings(found)}'
+        f'<div class="panels">{panels}</div>{patterns_part(found)}<div>{wide}</div>'
         f"<h3>What the bias says</h3>{_words_table(found)}"
         f"<h3>Heads the context governs most</h3>{_heads_table(found)}{shared_part(found)}",
     )
@@ -177,7 +180,7 @@ def inspection_to_json(found: Inspection) -> dict[str, Any]:
 
 def inspection_table(found: Inspection) -> RenderableType:
     """Make a table with one row per layer, means over its heads, that is readable at 80 columns."""
-    table = Table(box=None, pad_edge=False, caption=_plain_summary(found), caption_justify="left")
+    table = Table(box=None, pad_edge=False)
     for name in ("layer", "mass α", "drift", "bias norm", "bias cos.", "eff. rank", "attn. resid.", "out. resid."):
         table.add_column(name, justify="right")
     for layer in range(len(found.layers)):
@@ -210,9 +213,10 @@ def ablation_table(found: Inspection) -> RenderableType:
     return table
 
 
-def _plain_summary(found: Inspection) -> str:
+def details(found: Inspection) -> list[str]:
+    """Say in sentences what was looked at, how exact it is, what compiling could keep, and what to beware of."""
     said = [html.unescape(_summary(found)), *filter(None, [shared_summary(found)])]
-    return "\n".join([*said, *(f"warning: {text}" for text in found.warnings)])
+    return [*said, *(f"warning: {text}" for text in found.warnings)]
 
 
 def _figures(found: Inspection) -> Iterable[tuple[str, Callable[[Inspection], Figure]]]:
@@ -232,7 +236,8 @@ _SAID = {
     "mass-map": "How much of each head's attention the context takes, mean over queries.",
     "drift-by-depth": "How far attention over the text itself moved: 0 is not at all. Nothing lies below layer 0; "
     "deeper layers move because their queries or keys have changed. Means over heads.",
-    "spectra": "How few directions the context pushes a head's output in: a line that starts high uses one.",
+    "spectra": "How few directions the context pushes a head's output in: a line that starts "
+    "high uses one. Faint lines are the first layers, strong ones the last.",
     "position-use": "Which tokens of the context are attended to, mean over heads and queries.",
     "left-out": "Measured: the score on validation items with one part of the context gone, all else as it was.",
     "attention": "One head on the first text, queries down, keys across. Where nothing below has changed, the third "
@@ -303,13 +308,28 @@ def _grid(found: Inspection, pick: Callable[[HeadFacts], float]) -> list[list[fl
     return grid
 
 
+def _transposed(rows: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _heat() -> Any:
+    """Return the report's own scale: from the page's colour to the colour of contexts, so it fits light and dark."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    return LinearSegmentedColormap.from_list("heat", [to_rgba(_LINES[0], 0.0), to_rgba(_LINES[0], 1.0)])
+
+
+def _scale(figure: Figure, image: Any, axis: Any) -> None:
+    _style(figure.colorbar(image, ax=axis, fraction=0.05).ax)
+
+
 def _mean(row: Sequence[float]) -> float:
     present = [value for value in row if not math.isnan(value)]
     return sum(present) / len(present) if present else math.nan
 
 
 def _map_figure(rows: int) -> tuple[Figure, Any]:
-    figure, axis = _figure(5.2, max(2.6, 0.7 + 0.16 * rows))
+    figure, axis = _figure(4.0, max(2.4, 0.7 + 0.16 * rows))
     axis.yaxis.set_major_locator(_whole_numbers())
     return figure, axis
 
@@ -333,7 +353,7 @@ def _whole_numbers() -> Any:
 
 def _style(axis: Any) -> None:
     axis.patch.set_alpha(0)
-    axis.tick_params(colors=_INK, labelsize=7)
+    axis.tick_params(colors=_INK, labelsize=8)
     for text in (axis.title, axis.xaxis.label, axis.yaxis.label):
         text.set_color(_INK)
         text.set_fontsize(9)
@@ -352,23 +372,29 @@ def _short(word: str) -> str:
     return word if len(word) <= _LONGEST_WORD else word[: _LONGEST_WORD - 1] + "…"
 
 
-def _reproducible() -> Any:
+def _reproducible(is_text: bool = False) -> Any:
     from matplotlib import rc_context
 
-    return rc_context({"svg.hashsalt": "elicitable", "svg.fonttype": "path"})
+    return rc_context({"svg.hashsalt": "elicitable", "svg.fonttype": "none" if is_text else "path"})
 
 
-def figure_svg(figure: Figure) -> bytes:
-    """Return a figure as an SVG file; the same figure gives the same bytes."""
+def figure_svg(figure: Figure, is_text: bool = False) -> bytes:
+    """Return a figure as an SVG file, its letters as paths or as text; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    with _reproducible():
+    with _reproducible(is_text):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """Return the figure as inline SVG that fits its panel; its ids are made its own, since a page shares them."""
-    svg = figure_svg(figure).decode()
+    """Return the figure as inline SVG that fits its panel, in the page's colours and font.
+
+    Its ids are made its own, since a page shares them.
+    """
+    svg = figure_svg(figure, is_text=True).decode()
     svg = svg[svg.index("<svg") :]
+    for colour, variable in zip((_INK, *_LINES), _VARIABLES, strict=True):
+        svg = svg.replace(colour, f"var({variable}, {colour})")
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 style="width:100%;height:auto"', svg, count=1)

@@ -116,10 +116,3 @@ def origins(arm: ArmResult) -> str:
     """Say where the candidates of a search came from, how many were scored, and the best score; the best first."""
     pairs = sorted(arm.effort.origins.items(), key=lambda pair: -pair[1][1]) if arm.effort else []
     return "; ".join(f"{name}: {int(count)}, best {best:.2f}" for name, (count, best) in pairs)
-
-
-def trouble(arm: ArmResult) -> str:
-    """Say what went wrong in an arm, or nothing: ``diverged: the loss became NaN at step 40``."""
-    if arm.status == "ok":
-        return arm.reason
-    return f"{arm.status}: {arm.reason or 'no reason was recorded'}"

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from elicitable.report.table import print_hanging
 from elicitable.untrusted import in_one_line
 from elicitable.values import ArmResult, CurvePoint
 
@@ -62,27 +63,29 @@ class LiveReporter:
     def end(self, arm: ArmResult) -> None:
         """Leave one line behind for a finished arm."""
         score = f"{arm.mean:.3f} [{arm.low:.3f}, {arm.high:.3f}]" if arm.mean is not None else arm.status
-        line = (
-            f"{in_one_line(arm.method):<13} {score:<22} {arm.steps:>6} steps {arm.seconds:>7.1f} s  {self._note(arm)}"
-        )
-        self.console.print(line, highlight=False, markup=False, emoji=False)
+        line = f"{in_one_line(arm.method):<13} {score:<22} {arm.steps:>6} steps {arm.seconds:>7.1f} s"
+        note = arm.reason or ("" if arm.stopped == "all candidates tried" else arm.stopped)
+        print_hanging(f"{line}  {in_one_line(note)}".rstrip(), self.console)
 
     def say(self, text: str) -> None:
         """Leave a sentence behind."""
         self.console.print(text, highlight=False, markup=False)
 
-    def _note(self, arm: ArmResult) -> str:
-        note = arm.reason or ("" if arm.stopped == "all candidates tried" else arm.stopped)
-        return in_one_line(note)[: max(0, self.console.width - 62)]
-
     def line(self) -> str:
-        """Return the current state as one line."""
-        parts = [in_one_line(f"[{min(self._done + 1, self._arms)}/{self._arms}] {self._arm}: {self._what}")]
-        if self._last is not None:
-            parts.append(f"step {self._last.step} loss {self._last.loss_nats:.3f}")
+        """Return the current state as one line; where it is too long, what is done is shortened and never the time."""
+        doing = in_one_line(f"[{min(self._done + 1, self._arms)}/{self._arms}] {self._arm}: {self._what}")
+        parts = [self._time()]
         if self._validation is not None:
-            parts.append(f"validation {self._validation:.3f}")
-        return "  ".join([*parts, self._time()])
+            parts.insert(0, f"validation {self._validation:.3f}")
+        if self._last is not None:
+            parts.insert(0, f"step {self._last.step} loss {self._last.loss_nats:.3f}")
+        while len(parts) > 1 and len(doing) + len(rest := "".join(f"  {part}" for part in parts)) > self.console.width:
+            if len(rest) + 24 <= self.console.width:
+                break
+            parts.pop(0)
+        rest = "".join(f"  {part}" for part in parts)
+        room = max(8, self.console.width - len(rest))
+        return (doing if len(doing) <= room else f"{doing[: room - 1]}…") + rest
 
     def _time(self) -> str:
         spent = time.monotonic() - self.started

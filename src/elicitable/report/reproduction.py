@@ -21,7 +21,7 @@ from elicitable.report.microscope import figure_svg
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARKS = {"reproduced": "✓", "differs": "✗", "not testable here": "–", "not run yet": "…"}
+MARKS = {"reproduced": "✓", "differs": "✗", "not settled": "~", "not testable here": "–", "not run yet": "…"}
 TITLE = "The paper's experiments, reproduced"
 FIGURES = "figures"
 COMPANION = (
@@ -29,7 +29,7 @@ COMPANION = (
     "times what one was measured to take on a 2-core CPU."
 )
 Results = Mapping[str, Any]
-_HEADS = ("", "claim", "ours", "source", "reproduced if", "note")
+_HEADS = ("", "claim", "ours", "source", "reproduced if", "it would be refuted if", "note")
 
 
 def reproduction_markdown(results: Results, figures: str | None = None) -> str:
@@ -108,6 +108,18 @@ def summary(results: Results) -> str:
     processors = ", ".join(results.get("processors", ()))  # records made before this was kept do not say
     spent = f"{span(results['seconds'])} of trials on one core each{f' ({processors})' if processors else ''}"
     return f"Preset {results['preset']}, {seeds}, {spent}: {counted or 'no claims'}."
+
+
+def in_a_line(results: Results) -> str:
+    """Say in one line how much is run and how the claims came out, for whoever looks once.
+
+    >>> in_a_line({"trials": 8, "trials_recorded": 4, "outcomes": {"reproduced": 3, "differs": 1, "not run yet": 2}})
+    '4 of 8 trials are run; of 6 claims 3 reproduced, 1 differs, 2 not run yet.'
+    """
+    outcomes = results["outcomes"]
+    counted = ", ".join(f"{outcomes[name]} {name}" for name in MARKS if name in outcomes) or "none was looked at"
+    run = f"{results['trials_recorded']:,} of {results['trials']:,} trials are run"
+    return f"{run}; of {sum(outcomes.values())} claims {counted}."
 
 
 def reproduction_sections(results: Results) -> tuple[Section, ...]:
@@ -190,7 +202,15 @@ def _row(claim: Mapping[str, Any], results: Results) -> tuple[str, ...]:
     mark = f"{MARKS[claim['outcome']]} {claim['outcome']}"
     fewer = 0 < len(claim["values"]) < results["seeds"]
     ours = ours_text(claim) + (f" ({len(claim['values'])} of {results['seeds']} seeds)" if fewer else "")
-    return (mark, claim["text"], ours, _number(claim["source"], claim["unit"]), needed, claim["reason"])
+    return (
+        mark,
+        claim["text"],
+        ours,
+        _number(claim["source"], claim["unit"]),
+        needed,
+        claim["refuted"],
+        claim["reason"],
+    )
 
 
 def ours_text(claim: Mapping[str, Any]) -> str:

@@ -44,11 +44,10 @@ def rows_json(growths: Sequence[Growth], crossing: Crossing | None) -> dict[str,
 def rows_lines(growths: Sequence[Growth], crossing: Crossing | None) -> list[str]:
     """Return the scores by rows as a table in lines, then what more labels bring and where the two cross."""
     numbers = sorted({rows for one in growths for rows in one.scores})
-    wide = max(len(one.method) for one in growths) + 2
-    lines = ["rows".ljust(wide) + "".join(f"{rows:>20,}" for rows in numbers)]
-    for one in growths:
-        cells = [_shown(one.scores[rows]) if rows in one.scores else "" for rows in numbers]
-        lines.append(one.method.ljust(wide) + "".join(f"{cell:>20}" for cell in cells))
+    lines = ["rows".rjust(8) + "".join(f"  {one.method:>18}" for one in growths)]
+    for rows in numbers:
+        cells = [_shown(one.scores[rows]) if rows in one.scores else "" for one in growths]
+        lines.append(f"{rows:>8,}" + "".join(f"  {cell:>18}" for cell in cells))
     return [*lines, "", *said(growths, crossing)]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from elicitable.values import ArmResult, Group, Verdict
+from elicitable.values import ArmResult, Group, Stretch, Verdict
 
 GROUPS: Final[dict[Group, str]] = {
     "nothing": "Nothing added",
@@ -46,3 +46,8 @@ def highest(verdict: Verdict, *groups: Group) -> ArmResult | None:
 def winner(verdict: Verdict) -> ArmResult | None:
     """Return the arm that the label speaks of; None where it speaks of none (``out-of-reach``, ``inconclusive``)."""
     return next((arm for arm in verdict.arms if arm.method == verdict.answer), None)
+
+
+def at_margin(verdict: Verdict) -> Stretch | None:
+    """Return what is decided at the race's own margin, with the standing of each arm; None where no table was kept."""
+    return next((one for one in reversed(verdict.margins) if one.start <= verdict.margin), None)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from elicitable.report import notation, phrases, standing
-from elicitable.untrusted import in_one_line
+from elicitable.untrusted import in_one_line, visible
 from elicitable.values import ArmResult, Verdict
 
 GAP = 2
@@ -44,7 +44,7 @@ def verdict_table(verdict: Verdict) -> RenderableType:
 
 
 def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str] | None = None) -> None:
-    """Print the whole verdict: answer, table, what went wrong in arms, reasons, warnings, path of the report.
+    """Print the whole verdict: answer, table, reasons, warnings, path of the report.
 
     Args:
         verdict: what to print.
@@ -72,8 +72,6 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
         console.print(verdict_table(verdict))
         console.print(Text(_legend(verdict), style="dim"))
         console.print()
-    troubles = [f"{arm.method} {trouble}" for arm in verdict.arms if (trouble := phrases.trouble(arm))]
-    _print_list(console, "What went wrong", troubles)
     _print_list(console, "Why", verdict.reasons)
     tried = [f"{arm.method}: {words}." for arm in verdict.arms if (words := phrases.searched(arm))]
     _print_list(console, "Searched", tried)
@@ -103,6 +101,21 @@ def plain(text: str) -> str:
     two lines \u001b[31mred
     """
     return in_one_line(text)
+
+
+def print_wrapped(sentences: Iterable[str], console: Console) -> None:
+    """Print each sentence on lines of its own, broken between words at the console's width."""
+    for sentence in sentences:
+        for part in Text(visible(sentence)).wrap(console, max(console.width, 10)):
+            part.rstrip()
+            console.print(part)
+
+
+def print_hanging(line: str, console: Console, indent: str = "    ") -> None:
+    """Print one line, broken between words at the console's width; what follows is indented."""
+    for nth, part in enumerate(Text(visible(line)).wrap(console, max(console.width - len(indent), 10))):
+        part.rstrip()
+        console.print(Text(indent if nth else "") + part)
 
 
 def _print_list(console: Console, title: str, lines: Iterable[str], style: str = "bold") -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar, cast, get_args
 
 from elicitable.errors import StoreError
-from elicitable.values import ArmResult, Budget, CurvePoint, DeploymentCard, Effort, Group, Rung, Verdict
+from elicitable.values import ArmResult, Budget, CurvePoint, DeploymentCard, Effort, Group, Rung, Stretch, Verdict
 
 T = TypeVar("T")
 Read = Callable[[Any, str], T]
@@ -37,6 +37,7 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
         "provenance": plain_json(verdict.provenance),
         "items": plain_json(verdict.items),
         "card": None if verdict.card is None else plain_json(asdict(verdict.card)),
+        "margins": [plain_json(asdict(one)) for one in verdict.margins],
         "why": plain_json(verdict.why if isinstance(verdict.why, Mapping | None) else asdict(verdict.why)),
     }
 
@@ -65,6 +66,7 @@ def verdict_from_json(record: Mapping[str, Any]) -> Verdict:
         provenance=fields.take("provenance", _mapping),
         items=fields.take("items", _many(_pair)),
         card=fields.take("card", _optional(_card_from_json)),
+        margins=fields.take("margins", _many(_stretch_from_json)),
         why=fields.take("why", _optional(_mapping)),
     )
     fields.finish()
@@ -173,6 +175,19 @@ def _arm_from_json(record: Any, where: str) -> ArmResult:
     )
     fields.finish()
     return arm
+
+
+def _stretch_from_json(record: Any, where: str) -> Stretch:
+    fields = _Fields(record, where)
+    stretch = Stretch(
+        start=fields.take("start", _number),
+        label=fields.take("label", _text),
+        answer=fields.take("answer", _text),
+        reason=fields.take("reason", _text),
+        standings=fields.take("standings", _mapping),
+    )
+    fields.finish()
+    return stretch
 
 
 def _effort_from_json(record: Any, where: str) -> Effort:

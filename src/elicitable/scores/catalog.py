@@ -57,6 +57,15 @@ SCORES: tuple[Listed, ...] = (
 )
 
 
+def catalog() -> tuple[Listed, ...]:
+    """Return the scores that a verdict can rest on.
+
+    >>> [score.name for score in catalog()][:2]
+    ['accuracy', 'macro-f1']
+    """
+    return SCORES
+
+
 def score_from(choice: str | Scorer | Callable[..., Any] | None, labels: Labels | None = None) -> Scorer:
     """Make the score that a person chose.
 

@@ -95,14 +95,13 @@ class Study:
         }
         own = race.marking.outcome(arm.correct, arm.answers, race.test())
         terms = Terms(
-            race.margin,
             race.seed,
             lambda one: own if one is arm else outcomes[one.method],
             race.groups(),
-            race.marking.scorer.highest,
             level_after(race.looks),
         )
-        return experiment_of(of, kind, what, compare(self.best, arm, terms), gap, setting=dict(setting or {}))
+        compared = compare(self.best, arm, race.margin, terms)
+        return experiment_of(of, kind, what, compared, gap, setting=dict(setting or {}))
 
     def gap_of(self, arm: ArmResult) -> float:
         """Return how far ``arm`` is behind the best, mean over pairs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from elicitable.report import standing
 from elicitable.report.pictures.axes import Tick, percent
@@ -33,6 +34,7 @@ class Differences:
     best: str
 
 
+STANDINGS: Final = {"enough": "within the margin", "worse": "behind by more", "open": "not settled"}
 MARGINS_SHOWN = (-7, 3)  # the axis around the margin, in margins: what lies further left is worse without a doubt
 
 
@@ -42,13 +44,14 @@ def difference_chart(verdict: Verdict) -> Differences | None:
     best = next((arm for arm in arms if arm.behind == (0.0, 0.0, 0.0)), None)
     if best is None or len(arms) < 2:
         return None
-    chosen, margin = standing.winner(verdict), verdict.margin
+    chosen, margin, now = standing.winner(verdict), verdict.margin, standing.at_margin(verdict)
+    stands = {} if now is None else now.standings
     ticks = tuple(
         Tick(_around(step * margin, margin), _signed(step * margin).removesuffix(".0"))
         for step in (-6, -4, -2, -1, 0, 2)
     )
     return Differences(
-        rows=tuple(_difference(arm, margin, arm is best, arm is chosen) for arm in arms),
+        rows=tuple(_difference(arm, margin, arm is best, arm is chosen, stands.get(arm.method, "")) for arm in arms),
         band=(_around(-margin, margin), 100.0),
         zero=_around(0.0, margin),
         ticks=ticks,
@@ -56,10 +59,9 @@ def difference_chart(verdict: Verdict) -> Differences | None:
     )
 
 
-def _difference(arm: ArmResult, margin: float, is_best: bool, is_answer: bool) -> Difference:
+def _difference(arm: ArmResult, margin: float, is_best: bool, is_answer: bool, stands: str) -> Difference:
     mean, low, high = arm.behind
     left, right = _around(-high, margin), _around(-low, margin)
-    where = "within the margin" if high <= margin else "behind by more" if low > margin else "not settled"
     return Difference(
         method=arm.method,
         group=arm.rung.group,
@@ -67,7 +69,7 @@ def _difference(arm: ArmResult, margin: float, is_best: bool, is_answer: bool) -
         dot=_around(-mean, margin) if -mean >= MARGINS_SHOWN[0] * margin else None,
         interval=(left, right),
         text="the best" if is_best else f"{_signed(-mean)} [{_signed(-high)}, {_signed(-low)}]",
-        standing="" if is_best else where,
+        standing="" if is_best else STANDINGS.get(stands, ""),
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from elicitable.report import notation, phrases, standing
+from elicitable.report import notation, standing
 from elicitable.report.pictures.axes import percent
 from elicitable.values import ArmResult, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class RaceRow:
-    """Hold one arm of the race; positions in percent of the track."""
+    """Hold one arm of the race; positions in percent of the track. ``trouble`` is the status of one without a score."""
 
     method: str
     is_answer: bool
@@ -52,5 +52,5 @@ def _race_row(arm: ArmResult, is_answer: bool) -> RaceRow:
         mean=None if arm.mean is None else percent(arm.mean),
         interval=None if interval is None else (percent(interval[0]), percent(interval[1])),
         seeds=tuple(percent(sum(hits) / len(hits)) for hits in arm.correct if hits) if arm.seeds > 1 else (),
-        trouble=phrases.trouble(arm) if arm.mean is None else "",
+        trouble=arm.status if arm.mean is None else "",
     )

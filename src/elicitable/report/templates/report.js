@@ -48,3 +48,50 @@
     button.addEventListener("click", () => show(Number(button.dataset.won), Number(button.dataset.lost)));
   }
 })();
+
+// Looks up what was decided at another margin. The table was made with the report: nothing is decided here.
+(() => {
+  const source = document.getElementById("margin-data");
+  if (!source) return;
+  const at = (name) => document.getElementById(`margin-${name}`);
+  const data = JSON.parse(source.textContent);
+  const rows = [...document.querySelectorAll("#decides .row")]; // in the order of data.arms
+  const write = (name, text) => { if (at(name).textContent !== text) at(name).textContent = text; };
+  // Points become a share by moving the decimal point, so that 2.3 is the 0.023 of the command line.
+  const share = (points) => Number(/e/i.test(points) ? points / 100 : `${points}e-2`);
+  const stretchAt = (margin) => data.stretches.findLast((one) => one.from <= margin);
+  const show = (points) => {
+    const margin = share(points);
+    const found = margin > 0 && margin < 1 ? stretchAt(margin) : undefined;
+    at("points").setAttribute("aria-invalid", String(!found));
+    if (!found) return;
+    const chosen = found.answer === null ? undefined : rows[found.answer];
+    const said = Number((100 * margin).toPrecision(6));
+    write("shown", said === 1 ? "1 point" : `${said} points`);
+    write("label", found.label);
+    at("label").className = `badge ${chosen ? chosen.dataset.group : "open"}`;
+    write("answer", found.answer === null ? "" : data.arms[found.answer]);
+    write("reason", found.reason.endsWith(".") ? found.reason : `${found.reason}.`);
+    at("slide").setAttribute("aria-valuetext", `${at("shown").textContent}: ${found.label}`);
+    rows.forEach((row, nth) => {
+      row.classList.toggle("answer", row === chosen);
+      row.dataset.standing = found.standings[nth];
+      const words = row.querySelector(".standing");
+      if (words.textContent) words.textContent = data.words[found.standings[nth]];
+      const [first, last] = data.shown;
+      const left = Math.max(0, Math.min(100, (100 * (-margin / data.margin - first)) / (last - first)));
+      const band = row.querySelector(".band");
+      band.style.left = `${left}%`;
+      band.style.width = `${100 - left}%`;
+    });
+  };
+  const move = (points, ...inputs) => {
+    for (const input of inputs) input.value = points;
+    show(points);
+  };
+  at("slide").addEventListener("input", () => move(at("slide").value, at("points")));
+  at("points").addEventListener("input", () => move(at("points").value, at("slide")));
+  at("back").addEventListener("click", () => move(data.points, at("slide"), at("points")));
+  at("controls").hidden = false;
+  move(data.points, at("slide"), at("points"));
+})();

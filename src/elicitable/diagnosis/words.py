@@ -1,0 +1,206 @@
+"""Say a decision in sentences: first why it is this one, then every other arm once, from the least invasive on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from elicitable.diagnosis.tried import LEFT, is_barely_searched, is_barely_tried, is_rising
+from elicitable.values import ArmResult
+
+if TYPE_CHECKING:
+    from elicitable.diagnosis.verdict import Comparison, Evidence, Gap
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Hold a reason: its part that stays while the standings do, and what it says of the margin's own number."""
+
+    because: str
+    of_margin: str = ""
+
+
+def sentence(first: Reason, about: ArmResult | None) -> str:
+    """Return the first reason in full, with what else there is to say of the arm that it is ``about``."""
+    return f"{first.because}{first.of_margin}{'' if about is None else _notes(about)}"
+
+
+def of_all(
+    evidence: Evidence, compared: Sequence[Comparison], about: ArmResult | None, margin: float
+) -> tuple[str, ...]:
+    """Say of every arm but the one that the first reason is ``about`` where it stands, or why it took no part."""
+    found = {one.arm.method: one for one in compared}
+    controls = {one.arm.method: one for one in evidence.controls}
+    arms = sorted((arm for arm in evidence.arms if arm is not about), key=lambda arm: arm.rung.depth)
+    return tuple(_of_arm(arm, found.get(arm.method), controls.get(arm.method), evidence.best, margin) for arm in arms)
+
+
+def _of_arm(
+    arm: ArmResult, judged: Comparison | None, control: Gap | None, best: ArmResult | None, margin: float
+) -> str:
+    if judged is not None and best is not None:
+        return f"{_standing(judged, best, margin)}{_training(judged)}{_notes(arm)}"
+    if control is not None and best is not None:
+        return f"{_of_control(control, best, margin)}{_notes(arm)}"
+    return f"{arm.method} took no part: {arm.status}{f' ({arm.reason})' if arm.reason else ''}."
+
+
+def _standing(one: Comparison, best: ArmResult, margin: float) -> str:
+    arm = one.arm
+    if arm is best:
+        return f"{arm.method} scores {_shown(arm)}, the best of all arms."
+    if one.standing == "enough":
+        return (
+            f"{arm.method} scores {_shown(arm)}: within the margin, at most {_points(one.high)} behind {best.method}."
+        )
+    of_margin = ", which holds the margin" if one.low <= margin else ""
+    return (
+        f"{arm.method} scores {_shown(arm)}: {_points(one.mean)} behind {best.method} "
+        f"(95 % interval {_between(one)}{of_margin})."
+    )
+
+
+def _training(one: Comparison) -> str:
+    """Say how the training or the search of an arm ended, where that limits what its score says."""
+    arm, quick = one.arm, one.outpaced_by
+    if quick is not None:
+        return f" It was still improving after {arm.steps:,} steps; {quick.method} solved the task in {quick.steps:,}."
+    if arm.stopped == LEFT:
+        why = "its learning curve does not lead there" if one.standing == "worse" else "it could not change the label"
+        return f" It was left after {arm.steps:,} steps, since {why}."
+    if is_barely_searched(arm):
+        return f" It was hardly searched: {_come_to(arm)}."
+    if is_barely_tried(arm):
+        return f" It was cut off after {_come_to(arm)}, too few to tell."
+    if is_rising(arm):
+        return f" It was still improving when it was cut off after {arm.steps:,} steps; with more it may do better."
+    return ""
+
+
+def _notes(arm: ArmResult) -> str:
+    """Say what a score must not pass over: seeds that are missing from it, and what a rule between labels adds."""
+    seeds = f" {arm.reason[:1].upper()}{arm.reason[1:]}." if arm.reason else ""
+    if arm.raw_mean is None or not arm.correct:
+        return seeds
+    share = sum(map(sum, arm.correct)) / sum(map(len, arm.correct))
+    if abs(share - arm.raw_mean) < 0.005:
+        return seeds
+    return (
+        f"{seeds} It decides between the labels by the rule {arm.rule!r} (from validation) and has {share:.3f} right; "
+        f"by the plain likelihood it has {arm.raw_mean:.3f}."
+    )
+
+
+def _of_control(one: Gap, best: ArmResult, margin: float) -> str:
+    """Say what a control tells: how much of the task is a push that attends to nothing."""
+    arm = one.arm
+    numbers = f"{arm.budget.numbers_trained:,} numbers that attend to nothing"
+    does = f"The control, {arm.method}, is {numbers}, and does {_shown(arm)}"
+    if one.high <= margin:
+        return f"{does}, not worse than {best.method}: this task needs little more than a push in one direction."
+    if one.low > margin:
+        return f"{does}, {_points(one.mean)} behind {best.method}: a push in one direction is not enough."
+    return f"{does}: whether a push in one direction is enough is not settled."
+
+
+def no_chance(above: Sequence[ArmResult], winner: ArmResult) -> Reason:
+    """Say that the best so far had no rival among the weights that was trained long enough."""
+    cut = " and ".join(f"{arm.method} after {arm.steps} steps" for arm in above if arm.rung.group == "weights")
+    return Reason(
+        f"{winner.method} scores {_shown(winner)}, the best so far, but its rivals were cut off too early to tell: "
+        f"{cut}; more time would settle it."
+    )
+
+
+def won(winner: Comparison, best: ArmResult, margin: float) -> Reason:
+    """Say by what the answer's arm is good enough."""
+    arm = winner.arm
+    if arm is best:
+        return Reason(
+            f"{arm.method} scores {_shown(arm)}, the best of all arms, and nothing less invasive that was tried comes "
+            "close."
+        )
+    return Reason(
+        f"{arm.method} scores {_shown(arm)}; the best arm, {best.method}, is at most {_points(winner.high)} ahead "
+        "(95 % interval), within the margin",
+        f" of {_points(margin)}.",
+    )
+
+
+def left_open(closest: Comparison, best: ArmResult, margin: float) -> Reason:
+    """Say why an arm leaves the verdict open, and what would settle it."""
+    arm = closest.arm
+    if closest.low > margin and is_barely_tried(arm):
+        return Reason(
+            f"{arm.method} is {_points(closest.mean)} behind {best.method} but was cut off after {_come_to(arm)}, "
+            "too few to tell; more time (--time-limit or --steps) would settle it."
+        )
+    if closest.low > margin:
+        return Reason(
+            f"{arm.method} is {_points(closest.mean)} behind {best.method} but was still improving when its time was "
+            "up; more time (--time-limit or --steps) would settle it."
+        )
+    return Reason(
+        f"{arm.method} is {_points(closest.mean)} behind {best.method}, but the 95 % interval "
+        f"({_between(closest)}) holds the margin",
+        f" of {_points(margin)}; {_settle(closest, margin)} would settle it.",
+    )
+
+
+def _settle(closest: Comparison, margin: float) -> str:
+    """Count how many more test items or seeds would shrink the interval off the margin (width falls as 1/√n)."""
+    half = (closest.high - closest.low) / 2
+    distance = abs(margin - closest.mean)
+    if distance < 0.1 * half:
+        return "no reasonable number of items (the gap is the margin itself): another --margin"
+    factor = max(2, math.ceil((half / distance) ** 2))
+    more_items = f"about {factor * closest.arm.items:,} test items (now {closest.arm.items:,})"
+    return f"{more_items} or more seeds (now {closest.arm.seeds})"
+
+
+def nothing_yet(floor: float, rising: Sequence[ArmResult], short: Sequence[ArmResult]) -> Reason:
+    """Say that nothing beats the floor, and whether more time or a weight method may still do it."""
+    if rising:
+        return Reason(
+            f"Nothing beats always giving one answer ({floor:.2f}) yet, but {', '.join(arm.method for arm in rising)} "
+            "was still improving when its time was up; more time would settle it."
+        )
+    if short:
+        named = ", ".join(f"{arm.method} ({_come_to(arm)})" for arm in short)
+        return Reason(
+            f"Nothing beats always giving one answer ({floor:.2f}) yet, but some arms were cut off too early to tell: "
+            f"{named}; more time would settle it."
+        )
+    return Reason(
+        f"Nothing that was tried beats always giving one answer ({floor:.2f}), and no method that changes the "
+        "weights ran through; one would settle it."
+    )
+
+
+def out_of_reach(best: ArmResult, floor: float) -> Reason:
+    """Say that nothing beats the floor, weights included."""
+    return Reason(
+        f"The best arm, {best.method}, scores {_shown(best)}; always giving the most common answer scores "
+        f"{floor:.2f}. Neither context nor weights get this model there with these data and this budget."
+    )
+
+
+def _come_to(arm: ArmResult) -> str:
+    """Say how far an arm came that was cut off: its steps, or its candidates and the items of the best one."""
+    if arm.effort is None:
+        return f"{arm.steps} steps"
+    return f"{arm.effort.candidates} of {arm.effort.offered} candidates on {arm.effort.items} items"
+
+
+def _shown(arm: ArmResult) -> str:
+    return f"{arm.mean:.3f} [{arm.low:.3f}, {arm.high:.3f}]"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"
+
+
+def _between(one: Gap) -> str:
+    return f"{100 * one.low:.1f} to {_points(one.high)}"

@@ -1,0 +1,64 @@
+"""The table of margins is the decision, at every margin: at its edges to the last bit, and in between."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from tests.random_races import margins_of, race
+
+from elicitable.diagnosis.margins import LARGEST, SMALLEST, flip, stretches
+from elicitable.diagnosis.verdict import Evidence, gather
+from elicitable.values import Stretch
+
+
+def assert_equal(evidence: Evidence, table: tuple[Stretch, ...], margin: float) -> None:
+    found = max((one for one in table if one.start <= margin), key=lambda one: one.start)
+    decision = evidence.decide(margin)
+    standings = {one.arm.method: one.standing for one in decision.compared}
+    assert (found.label, found.answer, found.standings) == (decision.label, decision.answer, standings)
+    assert decision.reasons[0].startswith(found.reason)
+
+
+def test_the_table_is_the_decision_at_every_margin() -> None:
+    labels: Counter[str] = Counter()
+    for seed in range(120):
+        evidence = race(seed)
+        table = stretches(evidence)
+        for margin in margins_of(evidence, tuple(one.start for one in table), seed):
+            assert_equal(evidence, table, margin)
+        labels.update({one.label for one in table})
+    assert {"already-there", "prompt", "prefix", "weights", "out-of-reach", "inconclusive"} <= set(labels)
+
+
+def test_a_stretch_that_is_missing_is_seen() -> None:
+    evidence = race(3)
+    table = stretches(evidence)
+    assert len(table) > 2
+    with pytest.raises(AssertionError):
+        assert_equal(evidence, (table[0], *table[2:]), table[1].start)
+
+
+def test_neighbours_decide_otherwise_and_the_first_begins_at_the_smallest_margin() -> None:
+    table = stretches(race(4))
+    assert table[0].start == SMALLEST
+    for one, after in pairwise(table):
+        assert one.start < after.start
+        assert replace(one, start=after.start) != after
+
+
+def test_a_race_in_which_nothing_ran_decides_one_thing() -> None:
+    (only,) = stretches(gather([], floor=0.1, seed=0))
+    assert (only.start, only.label, only.standings) == (SMALLEST, "inconclusive", {})
+
+
+@pytest.mark.parametrize("edge", [0.02, 0.1, 1 / 3, SMALLEST * 7, LARGEST])
+def test_an_edge_is_found_to_the_last_bit(edge: float) -> None:
+    assert flip(lambda margin: margin >= edge) == edge
+    assert flip(lambda margin: margin < edge) == edge
+
+
+def test_a_question_that_never_flips_has_no_edge() -> None:
+    assert flip(lambda margin: margin > 2) is None

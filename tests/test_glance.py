@@ -1,0 +1,65 @@
+"""What an object looks like where a person types its name: a line, and a small picture in a notebook."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from tests.conftest import tiny_gpt2
+
+import elicitable as el
+from elicitable.glance import bars, heat
+from elicitable.race.tuned import Tuned
+from elicitable.values import ArmResult, Budget, Rung, Verdict
+
+RUNG = Rung(6.0, "weights", "weights")
+
+
+def arm(method: str, mean: float | None) -> ArmResult:
+    return ArmResult(method, RUNG, {}, Budget(0, 0, 0), "ok", mean=mean, low=mean, high=mean, correct=((1,) * 10_000,))
+
+
+def picture(shown: str) -> ElementTree.Element:
+    """The picture of what a notebook shows, which is well-formed."""
+    return ElementTree.fromstring(shown[shown.index("<svg") :])
+
+
+def test_a_model_is_a_line() -> None:
+    assert re.fullmatch(r"<Model tiny: GPT2LMHeadModel, [\d,]+ numbers, float64 on cpu>", repr(tiny_gpt2(10)))
+
+
+def test_a_verdict_is_a_line_and_a_bar_for_every_arm() -> None:
+    arms = (arm("zero-shot", 0.25), arm("lora", 0.875), arm("full", None))
+    verdict = Verdict("weights", (), arms, "a-model", "<task>", 0.02, answer="lora")
+    assert repr(verdict) == "<Verdict weights, lora 0.875: <task> on a-model, 3 arms>"
+    shown = verdict._repr_html_()
+    widths = [float(bar.get("width", "")) for bar in picture(shown).iter("{http://www.w3.org/2000/svg}rect")]
+    assert widths == pytest.approx([0.25 * 300, 0.875 * 300], abs=0.06)
+    assert "&lt;task&gt;" in shown
+    assert len(repr(Verdict("out-of-reach", (), (), "m", "t", 0.02))) < 80
+
+
+def test_a_scope_is_a_line_and_a_map_with_layers_from_left_to_right() -> None:
+    model = tiny_gpt2(10)
+    with el.watch(model, el.context("prompt", model, token_ids=[7, 2])) as scope:
+        model.hf(input_ids=torch.tensor([[3, 1, 2]]))
+    assert repr(scope).startswith("<Scope 2 layers, 3 queries, 2 context tokens, mean prefix mass 0.")
+    cells = list(picture(scope._repr_html_()).iter("{http://www.w3.org/2000/svg}rect"))
+    for cell in cells:
+        layer, head = int(cell.get("x", "")) // 14, int(cell.get("y", "")) // 14
+        assert float(cell.get("opacity", "")) == pytest.approx(float(scope.mean_mass[layer, head]), abs=6e-4)
+    assert len(cells) == 4
+
+
+def test_what_was_tuned_is_a_line_and_a_bar() -> None:
+    record = {"method": "lora", "task": "t", "score": "accuracy", "mean": 0.5, "low": 0.4, "high": 0.6}
+    tuned = Tuned(None, {**record, "numbers_trained": 1_234})  # type: ignore[arg-type]
+    assert repr(tuned) == "<Tuned lora on t: accuracy 0.500 [0.400, 0.600], 1,234 numbers trained>"
+    assert len(list(picture(tuned._repr_html_()).iter("{http://www.w3.org/2000/svg}rect"))) == 1
+
+
+def test_names_in_pictures_are_texts() -> None:
+    assert "<b>" not in bars("<b>", [("<b>", 2.0, -1.0, 3.0, False)])
+    assert heat("nothing", [[float("nan")]]).count("<rect") == 0
