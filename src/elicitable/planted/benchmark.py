@@ -217,7 +217,7 @@ def _share(count: int, of: int) -> dict[str, Any]:
     if of == 0:
         return {"count": 0, "of": 0}
     low, high = wilson(count / of, of)
-    return {"count": count, "of": of, "share": round(count / of, 4), "low": round(low, 4), "high": round(high, 4)}
+    return {"count": count, "of": of, "share": round(count / of, 6), "low": round(low, 6), "high": round(high, 6)}
 
 
 def _miss(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,7 +256,8 @@ def as_markdown(found: Mapping[str, Any]) -> str:
     if found["not_right"]:
         lines += ["", "| not right | planted | truth | verdict | first reason |", "|---|---|---|---|---|"]
     for miss in found["not_right"]:
-        lines.append(f"| {miss['case']} | {miss['state']} | {miss['truth']} | {miss['label']} | {miss['reason']} |")
+        reason = miss["reason"].replace("|", "\\|")
+        lines.append(f"| {miss['case']} | {miss['state']} | {miss['truth']} | {miss['label']} | {reason} |")
     return "\n".join(lines) + "\n"
 
 
