@@ -37,9 +37,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "experiments": {"errors", "values"},
     "race": WORKING | {"deploy", "testing"},
     "lab": WORKING | {"experiments"},
+    "planted": WORKING | {"race"},
     "report": {"errors", "glance", "values", "untrusted", "cache"},
     "testing": GROUND | {"models", "methods", "training"},
-    "cli": WORKING | {"experiments", "race", "lab", "report", "deploy", "__init__"},
+    "cli": WORKING | {"experiments", "race", "lab", "planted", "report", "deploy", "__init__"},
     "__init__": {"errors"},
     "__main__": {"cli"},
 }

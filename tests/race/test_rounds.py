@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import elicitable as el
 from elicitable.diagnosis.looks import ALPHA, level_after
 from elicitable.methods.catalog import method_named
 from elicitable.models.model import Model
-from elicitable.race import contest, line, look, outlook, pace, threads, timing, trial
+from elicitable.race import contest, line, look, outlook, pace, rounds, threads, timing, trial
 from elicitable.race.contest import StoppedRace
 from elicitable.race.line import Line
 from elicitable.race.outlook import Mark
@@ -191,6 +192,32 @@ def test_a_curve_that_is_short_may_lead_anywhere_and_a_long_one_leads_where_it_l
     assert 0.9 <= outlook.ceiling(rising, race, []) <= 0.99  # 0.5 + 2 · 0.2 and the interval of 128 items
     assert not outlook.is_flat(rising, race)
     assert outlook.is_flat(marked((256, 0.5, 0.6), (512, 0.505, 0.59)), race)
+
+
+def looked_at(method: str, *looks: tuple[int, float]) -> Any:
+    """An arm that was looked at after so many steps, with those scores."""
+    legs = [
+        (None, SimpleNamespace(is_ok=True, steps=steps, validation=score, validation_loss_nats=1.0))
+        for steps, score in looks
+    ]
+    return SimpleNamespace(method=method_named(method), line=SimpleNamespace(legs=legs), is_tested=False)
+
+
+def test_an_arm_that_lags_far_behind_the_leader_of_its_rung_is_trained_on_too() -> None:
+    """A slow riser led by one look at 32 steps and took 2,048, beside an arm that solved the task in 128."""
+    waiting, context = looked_at("full", (32, 0.0)), looked_at("kv-prefix", (32, 0.0))
+    for steps, wanted in ((128, ["lora", "kv-prefix"]), (256, ["lora", "kv-prefix", "full"])):
+        found = rounds._leaders([looked_at("lora", (steps, 0.2)), waiting, context])
+        assert sorted(entry.method.name for entry in found) == sorted(wanted)
+
+
+def test_the_last_arm_that_matters_is_not_done_while_its_curve_is_too_short_to_tell() -> None:
+    """Brought down at 64 steps with 6 % right, a prefix that solves the task in 128 left a verdict open."""
+    race: Any = SimpleNamespace(pace=SimpleNamespace(steps=12_000), margin=0.02)
+    scores = (0.01, 0.055, 0.0625)
+    assert not rounds.is_done_alone(race, looked_at("layer-prefix", *zip((16, 32, 64), scores, strict=True)))
+    assert rounds.is_done_alone(race, looked_at("layer-prefix", *zip((64, 128, 256), scores, strict=True)))
+    assert not rounds.is_done_alone(race, looked_at("layer-prefix", (64, 0.1), (128, 0.2), (256, 0.6)))
 
 
 def test_threads_are_those_that_are_quickest_and_the_change_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,12 +23,14 @@ from elicitable.race.choice import choose
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import advance, finish, leave
 from elicitable.race.look import first_look
-from elicitable.race.outlook import TELLING, Mark, ceiling, floor_of, is_flat, is_solved, longest, marks, owed
+from elicitable.race.outlook import EARLIEST, TELLING, Mark, ceiling, floor_of, is_flat, is_solved, longest, marks, owed
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.seeds import more_seeds
 from elicitable.race.threads import Threads
 from elicitable.race.timing import affords_cooldown, affords_leg, cooldown_of, opening, said_of
 from elicitable.values import Rung
+
+LAG = 8  # times its steps: what the leader of a rung may be ahead of an arm that waits
 
 
 def run_rounds(race: Race, sizes: Sequence[Sized]) -> list[Entry]:
@@ -129,7 +131,7 @@ def _urgency(race: Race, entry: Entry, entries: Sequence[Entry]) -> tuple[bool, 
 
 def _may_grow(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     """Say whether a tested arm holds the verdict open and longer training may still close it."""
-    if entry.is_spent or entry.stopped in ("plateau", "steps") or entry.line is None:
+    if entry.is_spent or entry.stopped == "plateau" or entry.line is None:
         return False
     if entry.line.steps >= owed(race) or entry.line.steps >= longest(race):
         return False
@@ -150,7 +152,9 @@ def is_ready(race: Race, entry: Entry) -> bool:
 def is_done_alone(race: Race, entry: Entry) -> bool:
     """Say whether the last arm that matters has come so far that twice its steps brought less than the margin."""
     own = marks(entry)
-    return not entry.is_tested and len(own) > 2 and TELLING < own[-1].score < own[-2].score + race.margin
+    if entry.is_tested or len(own) < 3 or own[-1].steps < min(EARLIEST, longest(race)):
+        return False
+    return TELLING < own[-1].score < own[-2].score + race.margin
 
 
 def _why(race: Race, entry: Entry) -> str:
@@ -224,11 +228,15 @@ def _cohort(race: Race, open_arms: Sequence[Entry]) -> list[Entry]:
 
 
 def _leaders(open_arms: Sequence[Entry]) -> list[Entry]:
-    """Return the best arm so far of every rung: the others of it wait, and matter only if that one does not suffice."""
+    """Return the best arm so far of every rung, and those that lag so far behind it in steps that nobody can compare.
+
+    The others of a rung wait, and matter only if its best one does not suffice.
+    """
     leaders: dict[Rung, Entry] = {}
     for entry in sorted(open_arms, key=lambda entry: _worth(marks(entry)[-1])):
         leaders[entry.method.rung] = entry
-    return list(leaders.values())
+    lagging = [one for one in open_arms if LAG * marks(one)[-1].steps <= marks(leaders[one.method.rung])[-1].steps]
+    return [*leaders.values(), *lagging]
 
 
 def _better_half(growing: Sequence[Entry]) -> set[str]:

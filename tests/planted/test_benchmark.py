@@ -1,0 +1,215 @@
+"""The races over the cases: counted rightly, gone on with after a stop, and the records that are in the repository."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elicitable.errors import InputError
+from elicitable.methods import rungs
+from elicitable.methods.catalog import METHODS
+from elicitable.planted import benchmark
+from elicitable.planted.benchmark import as_markdown, counted, group_of, is_of, path_of, records_in, run
+from elicitable.planted.cases import Case, cases
+from elicitable.race.contest import StoppedRace, verdict
+from elicitable.values import ArmResult, Budget, Verdict
+
+Call = Callable[..., tuple[int, str, str]]
+REPOSITORY = Path(__file__).parents[2]
+KEPT = REPOSITORY / "records" / "planted-truth"
+
+
+def record(state: str, truth: str, group: str, name: str = "copyist/copy") -> dict[str, Any]:
+    model, task = name.split("/")
+    return {
+        "case": name,
+        "model": model,
+        "task": task,
+        "family": "copying",
+        "state": state,
+        "truth": truth,
+        "group": group,
+        "label": group,
+        "answer": "",
+        "reasons": ["because | so"],
+        "arms": {"zero": {"mean": 0.5}},
+        "seconds": 30.0,
+        "cpu_seconds": 20.0,
+        "processor": "avx2",
+    }
+
+
+def test_the_confusion_matrix_counts_truths_against_verdicts() -> None:
+    records = [
+        *[record("present", "nothing", "nothing")] * 3,
+        *[record("locked", "context", "context")] * 4,
+        record("parts", "context", "weights", "mirror/copy"),
+        record("parts", "context", "inconclusive"),
+        *[record("absent", "weights", "weights")] * 2,
+        record("absent", "weights", "out-of-reach"),
+    ]
+    found = counted(records)
+    assert found["matrix"] == {
+        "nothing": {"nothing": 3, "context": 0, "weights": 0, "out-of-reach": 0, "inconclusive": 0},
+        "context": {"nothing": 0, "context": 4, "weights": 1, "out-of-reach": 0, "inconclusive": 1},
+        "weights": {"nothing": 0, "context": 0, "weights": 2, "out-of-reach": 1, "inconclusive": 0},
+    }
+    assert (found["cases"], found["models"], found["tasks"]) == (12, 2, 1)
+    wilson = {"count": 9, "of": 11, "share": 0.8182, "low": 0.5230, "high": 0.9486}
+    assert found["right"] == pytest.approx(wilson, abs=1e-4)
+    assert (found["inconclusive"]["count"], found["inconclusive"]["of"]) == (1, 12)
+    assert found["by_state"]["parts"]["right"]["count"] == 0
+    assert found["by_state"]["parts"]["right"]["of"] == 1
+    assert [miss["case"] for miss in found["not_right"]] == ["mirror/copy", "copyist/copy", "copyist/copy"]
+    assert found["cpu_seconds"] == 240.0
+
+
+def test_what_is_counted_is_written_out() -> None:
+    text = as_markdown(counted([record("present", "nothing", "nothing"), record("locked", "context", "inconclusive")]))
+    assert "| nothing | 1 | 0 | 0 | 0 | 0 |" in text
+    assert "| context | 0 | 0 | 0 | 0 | 1 |" in text
+    assert "Right among the decided: 1 of 1 (1.000 [0.207, 1.000])." in text
+    assert "Inconclusive: 1 of 2 (0.500 [0.095, 0.905])." in text
+    assert "because \\| so" in text
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_a_verdict_has_the_group_of_its_rung_and_steering_counts_as_weights(method: Any) -> None:
+    arm = ArmResult(method.name, method.rung, {}, Budget(0, 0, 0), "ok")
+    expected = {"nothing": "nothing", "context": "context", "other": "weights", "weights": "weights"}
+    if method.rung is not rungs.CONTROL:
+        answer = Verdict(method.rung.label, (), (arm,), "model", "task", 0.02)
+        assert group_of(answer) == expected[method.rung.group]
+    for label in ("inconclusive", "out-of-reach"):
+        assert group_of(Verdict(label, (), (arm,), "model", "task", 0.02)) == label
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Races of one arm that needs no training; the names of the tasks that were raced."""
+    raced: list[str] = []
+
+    def short(model: Any, task: Any, **options: Any) -> Verdict:
+        raced.append(task.name)
+        return verdict(model, task, **{**options, "methods": ["zero-shot"], "test_items": 20})
+
+    monkeypatch.setattr(benchmark, "verdict", short)
+    return raced
+
+
+def test_a_run_writes_a_record_a_case_and_a_rerun_does_nothing(tmp_path: Path, quick: list[str]) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def tell(case: Case, record: Mapping[str, Any], done: int, of: int, left: float) -> None:
+        told.append((case.name, done, of))
+
+    first = cases()[:3]
+    found = run(tmp_path, 3, tell)
+    assert told == [(case.name, nth, 3) for nth, case in enumerate(first, start=1)]
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", *(path_of(tmp_path, c).name for c in first)}
+    assert found == json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == counted(records_in(tmp_path))
+    for case, kept in zip(first, records_in(tmp_path), strict=True):
+        assert is_of(kept, case, case.load_model())
+        assert (kept["case"], kept["truth"], kept["planting"]["took"]) == (case.name, case.truth, True)
+        assert list(kept["arms"]) == ["zero-shot"]
+    quick.clear()
+    assert run(tmp_path, 3) == found
+    assert quick == []
+
+
+def test_a_record_of_another_model_or_setting_is_made_again(tmp_path: Path, quick: list[str]) -> None:
+    run(tmp_path, 2)
+    for case, other in zip(cases()[:2], ({"model_hash": "0" * 16}, {"test_items": 20}), strict=True):
+        path = path_of(tmp_path, case)
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | other), encoding="utf-8")
+    quick.clear()
+    run(tmp_path, 2)
+    assert quick == [case.task_name for case in cases()[:2]]
+
+
+def test_after_an_interrupt_the_same_call_goes_on(
+    tmp_path: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race = benchmark.verdict
+
+    def stopped(model: Any, task: Any, **options: Any) -> Verdict:
+        answer = race(model, task, **options)
+        if len(quick) == 2:
+            raise StoppedRace(answer)
+        return answer
+
+    monkeypatch.setattr(benchmark, "verdict", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, 3)
+    assert path_of(tmp_path, cases()[0]).is_file()
+    assert not path_of(tmp_path, cases()[1]).exists()
+    assert list((tmp_path / "races").iterdir()), "the race goes on from its own folder"
+    monkeypatch.setattr(benchmark, "verdict", race)
+    quick.clear()
+    assert run(tmp_path, 3)["cases"] == 3
+    assert quick == [case.task_name for case in cases()[1:3]]
+    assert not (tmp_path / "races").exists()
+
+
+@pytest.mark.parametrize("count", [0, -1, 10_000])
+def test_a_number_of_cases_that_there_are_not_is_refused(tmp_path: Path, count: int) -> None:
+    with pytest.raises(InputError, match="cases must be a whole number"):
+        run(tmp_path, count)
+
+
+def test_the_records_in_the_repository_are_of_the_cases_as_they_are() -> None:
+    models = {case.model: case.load_model() for case in cases()}
+    by_path = {path_of(KEPT, case): case for case in cases()}
+    there = {path for path in KEPT.glob("*.json") if path.name != "results.json"}
+    assert there
+    assert there <= set(by_path)
+    rung_of = {method.rung.label: method.rung.group for method in METHODS}
+    for path in there:
+        kept, case = json.loads(path.read_text(encoding="utf-8")), by_path[path]
+        assert is_of(kept, case, models[case.model]), path.name
+        group = rung_of.get(kept["label"], kept["label"])
+        assert kept["group"] == ("weights" if group == "other" else group)
+        assert set(kept["arms"]) == {method.name for method in METHODS}
+        assert not kept["answer"] or rung_of[kept["label"]] != "control"
+        assert (kept["state"], kept["family"], kept["truth"]) == (case.state, case.family, case.truth)
+
+
+def test_the_counts_in_the_repository_and_on_its_page_are_those_of_its_records() -> None:
+    found = counted(records_in(KEPT))
+    assert json.loads((KEPT / "results.json").read_text(encoding="utf-8")) == found
+    assert as_markdown(found).strip() in (REPOSITORY / "docs" / "planted-truth.md").read_text(encoding="utf-8")
+
+
+def test_the_command_counts_what_is_there(call: Call) -> None:
+    code, out, _ = call("reproduce", "planted-truth", "--tables", "--out", str(KEPT))
+    assert (code, out) == (0, as_markdown(counted(records_in(KEPT))))
+    code, out, _ = call("reproduce", "planted-truth", "--tables", "--out", str(KEPT), "--json")
+    assert (code, json.loads(out)["cases"]) == (0, len(records_in(KEPT)))
+
+
+def test_the_command_runs_cases_and_tells_of_each(call: Call, tmp_path: Path, quick: list[str]) -> None:
+    code, out, err = call("reproduce", "planted-truth", "--cases", "1", "--out", str(tmp_path))
+    assert code == 0, err
+    assert cases()[0].name in err
+    assert out == as_markdown(counted(records_in(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["planted-truth", "--cases", "0"],
+        ["planted-truth", "--status"],
+        ["planted-truth", "section-5-1"],
+        ["planted-truth", "--seeds", "3"],
+        ["--cases", "3"],
+    ],
+)
+def test_what_the_benchmark_does_not_take_is_refused(call: Call, tmp_path: Path, arguments: list[str]) -> None:
+    code, out, err = call("reproduce", *arguments, "--out", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert "planted-truth" in err or "cases must be" in err
+    assert "Traceback" not in err
