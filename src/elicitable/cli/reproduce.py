@@ -43,7 +43,7 @@ def reproduce(
         found = runs.tables(name or (), **which)
     else:
         from elicitable.cli.overview import Overview
-        from elicitable.lab.executors import cores
+        from elicitable.executors.processes import cores
 
         watcher = None if quiet else Overview(progress_console(), 1 if executor == "inline" else workers or cores())
         more: dict[str, Any] = {"executor": executor, "workers": workers, "address": address, "retry": retry}

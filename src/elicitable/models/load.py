@@ -10,8 +10,9 @@ import importlib.util
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -170,6 +171,46 @@ def home_of(model: Model) -> str | None:
     if noted and Path(noted).is_dir():
         return str(Path(noted).absolute())
     return noted if _is_hub_id(noted) else None
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Say how another process loads the same model: from where, in which type, to which device."""
+
+    source: str
+    name: str
+    dtype: str
+    device: str
+    budget_tokens: int
+    fingerprint: str
+
+    def load(self) -> Model:
+        """Load the model.
+
+        Raises:
+            InputError: what is loaded here has other weights, another configuration or another tokenizer.
+        """
+        model = load(self.source, device=self.device, dtype=self.dtype)
+        model.name, model.budget_tokens = self.name, self.budget_tokens
+        if model.fingerprint != self.fingerprint:
+            raise InputError(
+                f"{self.source} is another model here than where it was first loaded (or was changed since, or has "
+                "another tokenizer or a context in use); save it in a folder and name that."
+            )
+        return model
+
+
+@contextmanager
+def whereabouts(model: Model, folder: Path) -> Iterator[Whereabouts]:
+    """Tell where the model is found; one made in memory is kept in ``folder`` for the length of the ``with``."""
+    with ExitStack() as stack:
+        source = model.source
+        if source is None:
+            held = stack.enter_context(tempfile.TemporaryDirectory(prefix="model-", dir=folder))
+            save_model(model, Path(held))
+            source = held
+        dtype = str(model.dtype).removeprefix("torch.")
+        yield Whereabouts(source, model.name, dtype, model.device.type, model.budget_tokens, model.fingerprint)
 
 
 def _toy_folder(model: Model) -> str:

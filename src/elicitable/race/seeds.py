@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from elicitable.diagnosis.verdict import Decision, is_rising
-from elicitable.race.choice import choose
+from elicitable.race.choice import choose, chosen_piece
 from elicitable.race.entry import Entry, Race
-from elicitable.race.line import Line, advance, finish, leave
+from elicitable.race.line import Line, advance, finish, leave, piece_of
+from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.timing import affords_seed
 from elicitable.records.trial import TrialRecord
@@ -27,6 +29,7 @@ def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
             race.looks += 1
             fewest = min(len(entry.records) for entry in rivals)
             lagging = [entry for entry in rivals if len(entry.records) == fewest]
+        race.ahead(partial(_coming, race, rivals, lagging))
         ran = [_one_more(race, entry, entries) for entry in lagging]
         if not all(ran):
             return
@@ -45,6 +48,20 @@ def _is_in_doubt(decision: Decision) -> bool:
     if decision.label != "inconclusive":
         return False
     return any(one.standing == "open" and not is_rising(one.arm) for one in decision.compared)
+
+
+def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry]) -> list[Piece]:
+    """Return the next seed of each arm that lags, and then those that its rivals will have to run in any case."""
+    due = [(len(entry.records), entry) for entry in lagging]
+    later = [(seed, entry) for entry in rivals for seed in range(len(entry.records), race.seeds)]
+    found = []
+    for seed, entry in [*due, *sorted((one for one in later if one not in due), key=lambda one: one[0])]:
+        if entry.line is None:
+            found.append(chosen_piece(race, entry.method, seed))
+        elif entry.trial is not None:
+            cooldown = entry.trial.plan.steps - entry.tested_at
+            found.append(piece_of(race, Line(entry.sized, entry.line.rate, seed), entry.tested_at, cooldown))
+    return found
 
 
 def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
