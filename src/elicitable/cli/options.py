@@ -44,6 +44,8 @@ Rule = Annotated[
         "--rule", help="how labels are decided between: auto (the best on validation), sum, prior-corrected, …"
     ),
 ]
+Workers = Annotated[int | None, typer.Option("--workers", help="trials at once")]
+Address = Annotated[str | None, typer.Option("--address", help="of a Ray cluster")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 
 
@@ -61,6 +63,27 @@ class ModelOptions:
         from elicitable.models.load import load
 
         return load(self.model, device=self.device, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class ExecutorOptions:
+    """Where trials run."""
+
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            help="local, inline or ray: a thread a trial, equal records [default: inline, on the quickest threads]"
+        ),
+    ] = None
+    workers: Workers = None
+    address: Address = None
+    gpus: Annotated[
+        float | None, typer.Option(help="share of a GPU that each worker on a Ray cluster takes, such as 0.5")
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the options by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicitable.cli.options import Json, Quiet, Resumed
+from elicitable.cli.options import Address, Json, Quiet, Resumed, Workers
 from elicitable.cli.output import RUNS, print_json, progress_console, say
 from elicitable.untrusted import visible
 
@@ -18,8 +18,8 @@ def reproduce(
     seeds: Annotated[int | None, typer.Option(help="how many, instead of the preset's")] = None,
     seed: Annotated[int, typer.Option("--seed", help="the first; the others follow it")] = 0,
     executor: Annotated[str, typer.Option(help="local, inline or ray")] = "local",
-    workers: Annotated[int | None, typer.Option(help="trials at once")] = None,
-    address: Annotated[str | None, typer.Option(help="of a Ray cluster")] = None,
+    workers: Workers = None,
+    address: Address = None,
     status: Annotated[bool, typer.Option("--status", help="say what is done and run nothing")] = False,
     tables: Annotated[bool, typer.Option("--tables", help="tables and report of what is done; run nothing")] = False,
     export: Annotated[

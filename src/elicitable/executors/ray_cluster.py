@@ -63,8 +63,7 @@ class RayCluster(Executor):
             self._connect()
         if self._shared is not NOTHING and self._sent is None:
             self._sent = self._ray.put(packed(self._shared))
-        # max_calls: a worker that has loaded a model keeps it for the next item, on a GPU too
-        task = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=RETRIES, max_calls=0)(_called)
+        task = self._task.options(name=function.__name__)
         self._running[task.remote(function, item, self._sent)] = index
 
     def _connect(self) -> None:
@@ -76,6 +75,9 @@ class RayCluster(Executor):
             self._ray.init(**where, log_to_driver=False, runtime_env={"env_vars": threads})
         except (ConnectionError, ValueError) as error:
             raise InputError(f"no Ray cluster answers at {self._address}: {error}") from error
+        # max_calls: a worker that has loaded a model keeps it for the next item, on a GPU too
+        how = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": RETRIES, "max_calls": 0}
+        self._task = self._ray.remote(**how)(_called)
         self._is_ours = True
 
     def finished(self) -> tuple[int, Any]:

@@ -302,6 +302,8 @@ def _pretrained(where: str, dtype: torch.dtype, name: str) -> Model:
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")
 
+_OF_A_TOKENIZER = re.compile(r"token|vocab|merges|spiece|spm|sentencepiece|tekken")
+
 
 def _tokenizer(where: str) -> Any:
     """The tokenizer; None for a model of token ids, of which text tasks will say that they need a tokenizer.
@@ -309,6 +311,8 @@ def _tokenizer(where: str) -> Any:
     Raises:
         InputError: there are files of one, but it cannot be read.
     """
+    if Path(where).is_dir() and not any(_OF_A_TOKENIZER.search(one.name) for one in Path(where).iterdir()):
+        return None  # transformers would make an empty one of the model's kind
     try:
         return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except Exception as error:

@@ -167,6 +167,8 @@ def verdict(
     sizes = _sizes(race, methods)
     check_keep(keep, [sized.method.name for sized in sizes])
     with ExitStack() as stack:
+        if executor is None and (workers, address, gpus) != (None, None, None):
+            raise InputError("workers, address and gpus are for an executor (--executor local or ray); give one.")
         if executor is not None:
             stack.enter_context(one_thread())
             runs_on = executor_of(executor, workers, address, gpus, model)
