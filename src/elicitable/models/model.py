@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from elicitable.errors import InputError
 from elicitable.models.anatomy import Anatomy, anatomy_of
+from elicitable.models.dispatch import runs_on, state_of
 
 
 @dataclass(eq=False)
@@ -59,9 +60,8 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's input embeddings are."""
-        device: torch.device = self.hf.get_input_embeddings().weight.device
-        return device
+        """Where the model's input embeddings are computed, so where its input has to be."""
+        return runs_on(self.hf.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -122,7 +122,7 @@ class Model:
         stamp = (written, settings, self.tokenizer)
         if self._fingerprint is None or self._fingerprint[0] != stamp:
             texts = (settings, _reading(self.tokenizer), *map(str, self.start_ids()))
-            self._fingerprint = (stamp, _hash_of(texts, state))
+            self._fingerprint = (stamp, _hash_of(texts, state_of(self.hf)))
         return self._fingerprint[1]
 
 
@@ -161,7 +161,7 @@ def _context_in_use(hf: PreTrainedModel) -> list[tuple[str, Tensor]]:
     ]
 
 
-def _hash_of(texts: Iterable[str], tensors: list[tuple[str, Tensor]]) -> str:
+def _hash_of(texts: Iterable[str], tensors: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
     for text in texts:
         digest.update(f"{len(text)} {text}".encode())
