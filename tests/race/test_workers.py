@@ -21,8 +21,9 @@ import elicitable as el
 from elicitable.errors import ElicitableError, InputError
 from elicitable.executors.executor import Executor
 from elicitable.executors.packing import packed, unpacked
-from elicitable.models.load import load, whereabouts
+from elicitable.models.load import load
 from elicitable.models.model import Model
+from elicitable.models.whereabouts import whereabouts
 from elicitable.race import contest, pace, trial
 from elicitable.records.store import Store, identity
 

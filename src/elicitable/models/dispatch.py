@@ -7,14 +7,17 @@ device: where a module's input has to be is asked of the module, and the numbers
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import BitsAndBytesConfig
 
-from elicitable.errors import UnsupportedModelError
+from elicitable.errors import MissingPackageError, UnknownNameError, UnsupportedModelError
 
 META = "meta"
 
@@ -52,6 +55,29 @@ def state_of(hf: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, cast("Tensor", getattr(module, own)).detach()
 
 
+def ends_of(module: nn.Module) -> tuple[int, ...]:
+    """Return how many numbers go into a linear layer and come out, also where its weight is packed; else its shape."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return tuple(module.get_parameter("weight").shape)
+
+
+def is_spread(hf: nn.Module) -> bool:
+    """Say whether the model was spread, or its weights packed, when it was loaded, so that it must not be moved."""
+    return getattr(hf, "hf_device_map", None) is not None or getattr(hf, "is_quantized", False)
+
+
+def check_whole(hf: nn.Module, what: str) -> None:
+    """Raise UnsupportedModelError where ``what``, which trains the weights themselves, would find packed ones."""
+    check_all_here(hf, what)
+    packed = [name for name, weight in hf.named_parameters() if not weight.is_floating_point()]
+    if packed:
+        raise UnsupportedModelError(
+            f"{what} trains weights, and {len(packed)} of this model's are packed into few bits ({packed[0]}, …), "
+            "which have no gradient. Load it without --load-in, or take a method that leaves them as they are."
+        )
+
+
 def check_all_here(hf: nn.Module, what: str) -> None:
     """Raise UnsupportedModelError where ``what``, which changes weights, would find empty ones."""
     gone = [name for name, weight in hf.named_parameters() if weight.device.type == META]
@@ -61,3 +87,35 @@ def check_all_here(hf: nn.Module, what: str) -> None:
             "only while their module runs. Load it on devices that hold it (a --device-map without cpu and disk, or "
             "--load-in 8bit), or take a method that leaves the weights alone."
         )
+
+
+PACKED = ("8bit", "4bit")
+
+
+def asked_how(device_map: str | Mapping[str, str | int] | None, load_in: str | None) -> dict[str, Any]:
+    """Return how a model is to be spread and packed, by name; nothing for one that is neither.
+
+    Raises:
+        UnknownNameError: it cannot be packed so.
+        MissingPackageError: bitsandbytes, which packs, is not installed.
+    """
+    if load_in is None:
+        return {} if device_map is None else {"device_map": device_map}
+    if load_in not in PACKED:
+        raise UnknownNameError("kind of packed weights", load_in, PACKED)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingPackageError(
+            f"load_in={load_in!r} needs bitsandbytes, which is not installed; run: pip install bitsandbytes"
+        )
+    return {"load_in": load_in} | ({} if device_map is None else {"device_map": device_map})
+
+
+def told(how: Mapping[str, Any], cache: Path) -> dict[str, Any]:
+    """Return how a model is spread and packed, as transformers is told."""
+    told: dict[str, Any] = {}
+    if "device_map" in how:
+        told = {"device_map": how["device_map"], "offload_folder": str(cache / "offloaded")}
+    if "load_in" in how:
+        bits = {f"load_in_{how['load_in']}": True}
+        told["quantization_config"] = BitsAndBytesConfig(**bits)
+    return told

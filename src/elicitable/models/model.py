@@ -24,7 +24,7 @@ class Model:
 
     ``hf`` is the transformers model, ``tokenizer`` its tokenizer (None for the toys, whose vocabulary is the digits
     themselves), ``name`` what it was loaded as, ``source`` how to load it again. ``budget_tokens`` is how many residual
-    vectors per layer the default budget pays for.
+    vectors per layer the default budget pays for; ``how`` it was spread over devices, or packed, when it was loaded.
     """
 
     hf: PreTrainedModel
@@ -32,6 +32,7 @@ class Model:
     name: str = "in-memory"
     source: str | None = None
     budget_tokens: int = 12
+    how: dict[str, Any] = field(default_factory=dict)
     _fingerprint: tuple[Any, str] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from elicitable.errors import ElicitableError, StoreError
-from elicitable.models.load import Whereabouts
 from elicitable.models.speed.processor import one_thread
+from elicitable.models.whereabouts import Whereabouts
 from elicitable.own_code import vouch
 from elicitable.race.choice import chosen_trial
 from elicitable.race.line import Line, advance, ending_of, finish

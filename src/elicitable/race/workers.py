@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from elicitable.errors import InputError
 from elicitable.executors.executor import Executor
-from elicitable.models.load import whereabouts
+from elicitable.models.whereabouts import whereabouts
 from elicitable.own_code import digest_of
 from elicitable.race.reporter import Silent
 from elicitable.race.work import Briefing, do
