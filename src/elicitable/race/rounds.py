@@ -41,7 +41,8 @@ def run_rounds(race: Race, sizes: Sequence[Sized]) -> list[Entry]:
     with Threads.chosen(race) as threads:
         try:
             _open(race, entries)
-            for _, group in groupby(enumerate(entries), lambda one: _kind(one[1])):
+            begun = [(nth, entry) for nth, entry in enumerate(entries) if not entry.method.is_control]
+            for _, group in groupby(begun, lambda one: one[1].method.is_trained and len(race.layouts) > 1):
                 _begin_all(race, list(group), entries, threads)
             _train_on(race, entries, threads)
             more_seeds(race, entries)
@@ -69,25 +70,27 @@ def _open(race: Race, entries: list[Entry]) -> None:
         )
 
 
-def _kind(entry: Entry) -> tuple[bool, bool]:
-    return entry.method.is_control, entry.method.is_trained
-
-
 def _begin_all(race: Race, group: Sequence[tuple[int, Entry]], entries: Sequence[Entry], threads: Threads) -> None:
-    """Have the first look at neighbours in the order of turns that are all chosen, or all trained.
+    """Have the first look at neighbours in the order of turns, none of which hangs on another.
 
-    Those that are chosen tell in which layout those that are trained read, so they are heard in their order.
+    Where there are several layouts, arms that are chosen tell in which of them those that are trained read: then
+    neighbours are all of one kind, and those that are chosen are heard in their order.
     """
-    if group[0][1].method.is_control:
-        return
-    if group[0][1].method.is_trained:
-        together(race, [_look(race, entry, nth, entries) for nth, entry in group], threads.look_again)
+    looks = [(_look if one.method.is_trained else _choice)(race, one, nth, entries) for nth, one in group]
+    if len(race.layouts) == 1 or group[0][1].method.is_trained:
+        together(race, looks, threads.look_again)
         return
     race.ahead(lambda: [chosen_piece(race, entry.method) for _, entry in group])
-    for nth, entry in group:
-        choose(race, entry, nth, len(entries))
-        race.reporter.end(arm_result(race, entry))
-        threads.look_again()
+    for look in looks:
+        together(race, [look], threads.look_again)
+
+
+def _choice(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Iterator[list[Piece]]:
+    """Have the only look at an arm that is chosen: the choice among its candidates, and its test."""
+    if race.workers is not None:
+        yield [chosen_piece(race, entry.method)]
+    choose(race, entry, nth, len(entries))
+    race.reporter.end(arm_result(race, entry))
 
 
 def _look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Iterator[list[Piece]]:

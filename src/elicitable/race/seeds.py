@@ -29,7 +29,8 @@ def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
             race.looks += 1
             fewest = min(len(entry.records) for entry in rivals)
             lagging = [entry for entry in rivals if len(entry.records) == fewest]
-        race.ahead(partial(_coming, race, rivals, lagging))
+        most = race.seeds + (EXTRA if _is_in_doubt(decision) else 0)
+        race.ahead(partial(_coming, race, rivals, lagging, most))
         ran = [_one_more(race, entry, entries) for entry in lagging]
         if not all(ran):
             return
@@ -50,10 +51,10 @@ def _is_in_doubt(decision: Decision) -> bool:
     return any(one.standing == "open" and not is_rising(one.arm) for one in decision.compared)
 
 
-def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry]) -> list[Piece]:
-    """Return the next seed of each arm that lags, and then those that its rivals will have to run in any case."""
+def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry], most: int) -> list[Piece]:
+    """Return the next seed of each arm that lags, and then those of its rivals up to ``most``, which may be run."""
     due = [(len(entry.records), entry) for entry in lagging]
-    later = [(seed, entry) for entry in rivals for seed in range(len(entry.records), race.seeds)]
+    later = [(seed, entry) for entry in rivals for seed in range(len(entry.records), most)]
     found = []
     for seed, entry in [*due, *sorted((one for one in later if one not in due), key=lambda one: one[0])]:
         if entry.line is None:
