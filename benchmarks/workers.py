@@ -4,8 +4,10 @@
     python benchmarks/workers.py race --out FOLDER [--measured 1 2]
 
 ``jobs``: so many equal jobs of one core through one worker process and through two, in turns; the share of the ideal
-is seconds(1) / (2 · seconds(2)), with the workers there already and with their start counted in. The load of the
-machine is noted beside every pair, since other work takes cores away from one side or the other.
+is seconds(1) / (2 · seconds(2)), with the workers there already and with their start counted in. That holds on an idle
+machine alone, so the load is noted beside every pair, and two shares that other work does not change much: how busy the
+two workers are with jobs, Σ seconds of jobs / (2 · seconds(2)), times how much processor time a job takes alone against
+beside another.
 
 ``race``: a race is run inline, once, into FOLDER/inline. Then the same race runs again with a simulated executor: the
 race decides as it does, every piece takes as long as it took, and the clock is a virtual one that also counts what the
@@ -42,20 +44,20 @@ RACE: dict[str, Any] = {"steps": 192, "test_items": 256, "budget": 1_200}
 GAIN = 1.05
 
 
-def job(shared: str, seed: int) -> float:
-    """Read a task's items with the model again and again: some seconds of one core."""
+def job(shared: str, seed: int) -> tuple[float, float]:
+    """Read random ids with the model again and again; seconds of the processor and of the wall."""
     import torch
 
     from elicitable.models.speed.processor import one_thread
     from elicitable.rng import generator
 
     model = _model(shared)
-    started = time.process_time()
+    started, since = time.process_time(), time.monotonic()
     ids = torch.from_numpy(generator(seed, "workers").integers(10, size=(64, 32)))
     with one_thread(), torch.no_grad():
         for _ in range(JOB_READS):
             model.hf(input_ids=ids)
-    return time.process_time() - started
+    return time.process_time() - started, time.monotonic() - since
 
 
 JOB_READS = 12
@@ -79,23 +81,27 @@ def measure_jobs(jobs: int, tries: int) -> dict[str, Any]:
         for nth in range(tries):
             found: dict[str, Any] = {"load": round(os.getloadavg()[0], 2)}
             for count in (1, 2) if nth % 2 == 0 else (2, 1):
-                wall, cpu = _seconds(both[count], jobs)
+                wall, cpu, busy = _seconds(both[count], jobs)
                 found |= {f"wall_{count}": round(wall, 2), f"cpu_{count}": round(cpu, 2)}
+                found[f"busy_{count}"] = round(busy / (count * wall), 3)
             found["of_ideal"] = round(found["wall_1"] / (2 * found["wall_2"]), 3)
+            found["whatever_the_load"] = round(found["busy_2"] * found["cpu_1"] / found["cpu_2"], 3)
             pairs.append(found)
             print(json.dumps(found), file=sys.stderr, flush=True)
     return {
         "jobs": jobs,
         "pairs": pairs,
         "median_of_ideal": statistics.median(pair["of_ideal"] for pair in pairs),
+        "median_whatever_the_load": statistics.median(pair["whatever_the_load"] for pair in pairs),
         "with_start": round(cold[1] / (2 * cold[2]), 3),
     }
 
 
-def _seconds(executor: Executor, jobs: int) -> tuple[float, float]:
+def _seconds(executor: Executor, jobs: int) -> tuple[float, float, float]:
+    """Return the seconds of all jobs on the wall, on the processor, and summed over the jobs."""
     started = time.monotonic()
-    cpu = executor.run(job, list(range(jobs)))
-    return time.monotonic() - started, sum(cpu)
+    found = executor.run(job, list(range(jobs)))
+    return time.monotonic() - started, sum(cpu for cpu, _ in found), sum(wall for _, wall in found)
 
 
 class Simulated(Executor):

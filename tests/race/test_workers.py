@@ -133,6 +133,26 @@ def test_in_whatever_order_workers_end_the_records_are_those_of_one_process(
     assert not list(tmp_path.glob("model-*"))
 
 
+def test_arms_that_choose_a_layout_are_heard_in_their_order_before_those_that_are_trained(
+    letters_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "TEXT", replace(pace.TEXT, batch=4, steps=4, validation_items=8, first_steps=2, finish=2))
+    monkeypatch.setattr(trial, "_elsewhere", lambda model: [el.values.Item("abc ", "def")])
+    model = letters_model(has_start=True)
+    rows = [{"text": f"{a}{b}", "label": "yes" if a < b else "no"} for a in "abcdefgh" for b in "ijklabcd"]
+    given: dict[str, Any] = {"methods": ["zero-shot", "prompt", "value-bias"], "search_passes": 24, "seeds": 1}
+    found = []
+    for name, executor in (("inline", "inline"), ("workers", Scrambled(3))):
+        answer = contest.verdict(model, rows, out=tmp_path / name, executor=executor, test_items=8, **given)
+        found.append((told(answer), trials(tmp_path / name)))
+    (inline, here), (workers, there) = found
+    layouts = [str(one["spec"]["layouts"]) for one in here.values() if one["spec"]["layouts"]]
+    assert layouts
+    assert layouts[0].count("start") > 1  # there is a layout to choose
+    assert inline == workers
+    assert {one: there[one] for one in here} == here
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_race_that_is_complete_starts_no_worker(digits_model: Build, inline: tuple[Path, Any]) -> None:
     executor = Scrambled(4)
