@@ -171,9 +171,9 @@ def test_the_processors_of_the_page_on_architecture_are_those_that_are_told_apar
 
 
 def test_the_experiments_that_the_page_on_reproduction_lists_are_those_there_are() -> None:
+    from elicitable.executors.executor import EXECUTORS
     from elicitable.experiments.catalog import EXPERIMENTS
     from elicitable.experiments.experiment import PRESETS
-    from elicitable.lab.executors import EXECUTORS
     from elicitable.lab.jobs import CHECKPOINT_SECONDS
 
     rows = table_of("docs/reproduction.md", "experiment")

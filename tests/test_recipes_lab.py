@@ -10,10 +10,10 @@ import pytest
 
 import elicitable.experiments as room
 from elicitable.errors import UnknownNameError
+from elicitable.executors.executor import Inline
 from elicitable.experiments import catalog
 from elicitable.experiments.experiment import Experiment, Figure
 from elicitable.lab import measures
-from elicitable.lab.executors import Inline
 from elicitable.lab.reproduce import run_experiments
 from elicitable.report import experiment_figures
 from elicitable.report.reproduction import write_reproduction

@@ -54,7 +54,7 @@ def _asked() -> argparse.Namespace:
 
 def preload() -> None:
     """Import what the commands import, so that a process that is forked from this one begins at once."""
-    import elicitable.lab.executors
+    import elicitable.executors.processes
     import elicitable.lab.jobs
     import elicitable.lab.pretrain
     import elicitable.lab.reproduce

@@ -27,9 +27,9 @@ from tiny_experiment import SCRIPT, TINY, forget, records, run
 
 from elicitable import cli
 from elicitable.errors import StoreError
+from elicitable.executors.executor import executor_named
 from elicitable.experiments import catalog
 from elicitable.lab import jobs, reproduce
-from elicitable.lab.executors import executor_named
 from elicitable.records.lock import alone
 from elicitable.records.store import Store
 

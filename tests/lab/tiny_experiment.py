@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from elicitable.executors.executor import Inline, executor_named
 from elicitable.experiments.experiment import Adapt, Bound, Cell, Claim, Experiment, Figure, Pretrain, Training
-from elicitable.lab.executors import Inline, executor_named
 from elicitable.lab.reproduce import run_experiments
 from elicitable.values import ToySpec
 

@@ -27,7 +27,7 @@ def test_every_part_keeps_its_own_mode_and_its_own_wish_for_a_gradient() -> None
     both = nn.Sequential(nn.Linear(1, 1), nn.Dropout())
     both[1].eval()
     both[0].bias.requires_grad_(False)
-    with evaluating(both), without_gradients(both.parameters()):
+    with evaluating(both), without_gradients(both):
         assert not any(part.training for part in both.modules())
         assert not any(weight.requires_grad for weight in both.parameters())
     assert [part.training for part in both.modules()] == [True, True, False]

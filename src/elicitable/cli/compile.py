@@ -39,7 +39,6 @@ def compile_command(
         list[str] | None, typer.Option(help="a task on which to measure what the result does there; may be repeated")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="longer texts are cut")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float64, float32, bfloat16 or float16")] = "float32",
     seed: Seed = 0,
     out: Out = None,
     as_json: Json = False,
@@ -53,7 +52,7 @@ def compile_command(
     folder = out or RUNS / f"compile-{to}-{Path(about.model).stem}"
     lines = None if texts is None else _lines(texts)
     with output(folder), status("loading …", quiet) as shown:
-        model = about.load(dtype)
+        model = about.load("float32")
         found = compile_context(
             model,
             _context(model, context, prompt, task, examples, seed),

@@ -30,7 +30,6 @@ def inspect(
     texts: Annotated[int, typer.Option(help="how many of the task's test texts to look at")] = 64,
     max_tokens: Annotated[int, typer.Option(help="tokens of a text at most")] = 256,
     heatmap: Annotated[str | None, typer.Option(help="layer,head whose attention is drawn for the first text")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float64, float32, bfloat16 or float16")] = None,
     ablate: Annotated[
         int, typer.Option(min=0, help="validation items to measure on what the score loses without each part")
     ] = 0,
@@ -47,7 +46,7 @@ def inspect(
     check_context(context, prompt)
     with output(folder):
         wanted = asked.read()
-        loaded = about.load(dtype)
+        loaded = about.load()
         items = wanted.held_out("test", texts)
         parts = context_of(loaded, context, prompt)
         prefix = prefix_to_cut(loaded, parts) if ablate else None

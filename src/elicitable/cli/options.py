@@ -44,6 +44,8 @@ Rule = Annotated[
         "--rule", help="how labels are decided between: auto (the best on validation), sum, prior-corrected, …"
     ),
 ]
+Workers = Annotated[int | None, typer.Option("--workers", help="trials at once")]
+Address = Annotated[str | None, typer.Option("--address", help="of a Ray cluster")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 
 
@@ -55,12 +57,43 @@ class ModelOptions:
         str, typer.Option("--model", "-m", help="toy:mixed, toy:ascending, smollm2, a folder, a .gguf file or a hub id")
     ]
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps")] = "auto"
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float64, float32, bfloat16 or float16 [default: bfloat16 on cuda, float32 elsewhere]"),
+    ] = None
+    device_map: Annotated[
+        str | None,
+        typer.Option(help="auto, balanced or sequential: spread over all devices, memory and disk"),
+    ] = None
+    load_in: Annotated[str | None, typer.Option(help="8bit or 4bit: pack its matrices (needs bitsandbytes)")] = None
 
     def load(self, dtype: str | None = None) -> Model:
-        """The model, in ``dtype`` or in the one that suits the device."""
+        """The model, in the type that was asked for, in ``dtype``, or in the one that suits the device."""
         from elicitable.models.load import load
 
-        return load(self.model, device=self.device, dtype=dtype)
+        how = {"device_map": self.device_map, "load_in": self.load_in}
+        return load(self.model, device=self.device, dtype=self.dtype or dtype, **how)
+
+
+@dataclass(frozen=True)
+class ExecutorOptions:
+    """Where trials run."""
+
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            help="local, inline or ray: a thread a trial, equal records [default: inline, on the quickest threads]"
+        ),
+    ] = None
+    workers: Workers = None
+    address: Address = None
+    gpus: Annotated[
+        float | None, typer.Option(help="share of a GPU that each worker on a Ray cluster takes, such as 0.5")
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the options by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True)

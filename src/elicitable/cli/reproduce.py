@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicitable.cli.options import Json, Quiet, Resumed
+from elicitable.cli.options import Address, Json, Quiet, Resumed, Workers
 from elicitable.cli.output import RUNS, print_json, progress_console, say
 from elicitable.cli.planted import NAME, planted_truth
 from elicitable.errors import InputError
@@ -22,8 +22,8 @@ def reproduce(
     seeds: Annotated[int | None, typer.Option(help="how many, instead of the preset's")] = None,
     seed: Annotated[int, typer.Option("--seed", help="the first; the others follow it")] = 0,
     executor: Annotated[str, typer.Option(help="local, inline or ray")] = "local",
-    workers: Annotated[int | None, typer.Option(help="trials at once")] = None,
-    address: Annotated[str | None, typer.Option(help="of a Ray cluster")] = None,
+    workers: Workers = None,
+    address: Address = None,
     status: Annotated[bool, typer.Option("--status", help="say what is done and run nothing")] = False,
     tables: Annotated[bool, typer.Option("--tables", help="tables and report of what is done; run nothing")] = False,
     export: Annotated[
@@ -60,7 +60,7 @@ def reproduce(
         found = runs.tables(name or (), **which)
     else:
         from elicitable.cli.overview import Overview
-        from elicitable.lab.executors import cores
+        from elicitable.executors.processes import cores
 
         watcher = None if quiet else Overview(progress_console(), 1 if executor == "inline" else workers or cores())
         more: dict[str, Any] = {"executor": executor, "workers": workers, "address": address, "retry": retry}

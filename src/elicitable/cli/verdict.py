@@ -13,6 +13,7 @@ import typer
 from elicitable import cli
 from elicitable.cli.options import (
     Budget,
+    ExecutorOptions,
     Json,
     LayoutOptions,
     ModelOptions,
@@ -41,6 +42,7 @@ def verdict(
     about: ModelOptions,
     asked: TaskOptions,
     how: LayoutOptions,
+    where: ExecutorOptions,
     budget: Budget = None,
     method: Annotated[
         list[str] | None,
@@ -119,6 +121,7 @@ def verdict(
             seeds=seeds,
             seed=seed,
             **how.given(),
+            **where.given(),
             margin=margin,
             time_limit=limit,
             steps=steps,

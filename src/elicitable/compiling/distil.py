@@ -58,9 +58,7 @@ def distil(
     optimizer = torch.optim.AdamW(parameters, lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0)
     order, started, step = generator(plan.seed, "distil"), time.monotonic(), 0
     best, state = likeness(model, context, adaptation, held).kl_nats, adaptation.state()
-    trained = {id(parameter) for parameter in parameters}
-    others = [parameter for parameter in model.hf.parameters() if id(parameter) not in trained]
-    with evaluating(model.hf), without_gradients(others):
+    with evaluating(model.hf), without_gradients(model.hf, but=parameters):
         while step < plan.steps and not _is_late(plan, started):
             batch = batches[int(order.integers(len(batches)))]
             for group in optimizer.param_groups:

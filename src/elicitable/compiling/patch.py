@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from elicitable.errors import InputError
 from elicitable.methods.base import Adaptation
+from elicitable.models.dispatch import runs_on
 from elicitable.models.replay import changing
 from elicitable.models.restoring import swapped
 
@@ -38,7 +39,7 @@ class Patch(Adaptation):
 
     def put(self, model: Model, site: Site, change: Change) -> None:
         """Take over the change of one site."""
-        device = site.module.get_parameter("weight").device
+        device = runs_on(site.module)
         parts = {"down": change.down, "up": change.up, "bias": change.bias}
         own = {name: nn.Parameter(x.to(device, model.trainable_dtype)) for name, x in parts.items() if x is not None}
         self.numbers[site.name] = own

@@ -8,8 +8,6 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,11 +137,13 @@ def run_job(order: Order) -> TrialRecord:
         return known
     checkpoint = checkpoint_of(store, job, order.checkpoint_seconds)
     kept = checkpoint.read()
+    from elicitable.models.speed.processor import one_thread
+
     started = time.monotonic() - (kept.plain["seconds"] if kept else 0.0)
     beat = Heartbeat(heartbeat_path(Path(order.folder), job.identity), started)
     state: State = None
     try:
-        with _one_thread():
+        with one_thread():
             record, state = _execute(job, store, checkpoint, beat)
     except (StoreError, KeyboardInterrupt):
         raise
@@ -177,18 +177,6 @@ def checkpoint_of(store: Store, job: Job, every_seconds: float = CHECKPOINT_SECO
 
     assert store.folder is not None
     return Checkpoint(store.folder / "running" / f"{job.identity}.safetensors", job.identity, every_seconds)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _execute(job: Job, store: Store, checkpoint: Checkpoint, beat: Heartbeat) -> tuple[TrialRecord, State]:

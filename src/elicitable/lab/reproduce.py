@@ -22,9 +22,9 @@ from typing import Any
 
 from elicitable.cache import replace_file
 from elicitable.errors import InputError
+from elicitable.executors.executor import Executor, executor_named
 from elicitable.experiments.catalog import experiments_named, preset_named
 from elicitable.experiments.experiment import Adapt, Experiment, Pretrain
-from elicitable.lab.executors import Executor, executor_named
 from elicitable.lab.heartbeat import read_beat
 from elicitable.lab.jobs import CHECKPOINT_SECONDS, Job, Order, is_final, lacks_weights, run_job
 from elicitable.lab.outcomes import results_of

@@ -14,6 +14,7 @@ from elicitable.cache import filling_folder
 from elicitable.errors import InputError
 from elicitable.methods import folders, rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
+from elicitable.models.dispatch import check_whole
 from elicitable.models.load import load, save_model
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class FullWeights(Adaptation):
 
     def __init__(self, model: Model, **setting: Any) -> None:
         super().__init__(**setting)
+        check_whole(model.hf, self.kind)
         self.names = [name for name, _ in model.hf.named_parameters()]
         self.copies = [
             nn.Parameter(p.detach().clone().to(model.trainable_dtype) if p.is_floating_point() else p.detach().clone())

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.models.capture import sink_token
+from elicitable.models.dispatch import brought_in
 from elicitable.rng import torch_generator
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def embedding_spread(model: Model) -> float:
     The scale is read off the first tokens: ‖embedded‖ / ‖their rows of the table‖, which is exactly 1 where the module
     only looks up.
     """
-    table: Tensor = model.hf.get_input_embeddings().weight
+    embeddings = model.hf.get_input_embeddings()
+    with brought_in(embeddings):
+        table: Tensor = embeddings.weight.detach()
     rows = table[:256]
     embedded = model.embed(torch.arange(len(rows), device=table.device)[None])[0]
     scale = float(embedded.double().norm() / rows.double().norm()) if not torch.equal(embedded, rows) else 1.0

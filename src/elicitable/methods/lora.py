@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Method, Schedule
 from elicitable.methods.initial import check_length
 from elicitable.methods.peft_weights import PeftWeights
+from elicitable.models.dispatch import ends_of
 from elicitable.rng import torch_generator
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class LoRA(Method):
         """size · Σ (inputs + outputs) over the chosen linear layers."""
         wanted = tuple(modules or default_modules(model))
         return size * sum(
-            sum(_ends(module))
+            sum(ends_of(module))
             for block in model.anatomy.blocks
             for name, module in block.named_modules()
             if name.rsplit(".", 1)[-1] in wanted and hasattr(module, "weight") and module.weight.ndim == 2
@@ -111,8 +112,3 @@ class LoRA(Method):
         """Rank ``size`` on ``modules`` with α = 2·rank unless given."""
         check_length(size)
         return LoRAWeights(model, size, modules or default_modules(model), seed, alpha or 2.0 * size)
-
-
-def _ends(module: nn.Module) -> tuple[int, int]:
-    weight = cast("Tensor", module.weight)
-    return weight.shape[0], weight.shape[1]

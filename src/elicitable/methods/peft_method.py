@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from copy import copy
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -25,6 +25,7 @@ from elicitable.methods.initial import check_length
 from elicitable.methods.lora import default_modules
 from elicitable.methods.peft_config import weight_types
 from elicitable.methods.peft_weights import PeftWeights
+from elicitable.models.dispatch import ends_of
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -185,7 +186,7 @@ def _widths(model: Model, modules: list[str]) -> list[int]:
         size
         for name, module in model.hf.named_modules()
         if name.rsplit(".", 1)[-1] in modules and getattr(module, "weight", None) is not None
-        for size in cast("nn.Parameter", module.weight).shape
+        for size in ends_of(module)
     ]
 
 

@@ -20,6 +20,7 @@ from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.base import Adaptation
 from elicitable.methods.folders import read_config, read_tensors
 from elicitable.methods.peft_config import peft_config, peft_types
+from elicitable.models.dispatch import check_all_here
 from elicitable.models.graft import Graft
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class PeftWeights(Adaptation):
 
     def __init__(self, model: Model, config: Any, tensors: Mapping[str, Tensor] | None = None, **setting: Any) -> None:
         super().__init__(**setting)
+        check_all_here(model.hf, self.kind)
         self.home, self.config = model.hf, config
         self.keeps_embeddings = tensors is not None and bool(_tables(model.hf, tensors))
         largest = max((tensor.numel() for tensor in (tensors or {}).values()), default=0)

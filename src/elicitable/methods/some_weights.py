@@ -20,6 +20,7 @@ from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.full import places_of
 from elicitable.models.attend import Call
+from elicitable.models.dispatch import check_whole
 from elicitable.models.inject import installed
 from elicitable.models.restoring import evaluating
 from elicitable.rng import torch_generator
@@ -36,6 +37,7 @@ class SomeWeights(Adaptation):
 
     def __init__(self, model: Model, kind: str, chosen: Chosen, **setting: Any) -> None:
         super().__init__(**setting)
+        check_whole(model.hf, kind)
         if not chosen:
             raise InputError(f"{kind}: {model.name} has no weights of this kind.")
         self.kind = kind  # type: ignore[misc]
@@ -162,6 +164,7 @@ Reached = dict[nn.Parameter, Tensor]  # a mask of the weight's shape
 
 def _reach(model: Model) -> dict[int, tuple[Reached, Reached]]:
     """For each layer, which of its attention's weights move queries or keys, and which values; by one backward pass."""
+    check_whole(model.hf, "a choice among the weights")
     calls: list[Call] = []
     ids = torch.arange(6, device=model.device)[None] % model.anatomy.vocab
     with ExitStack() as stack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from elicitable.models.dispatch import brought_in, runs_on
 from elicitable.models.model import Model
 from elicitable.models.projections import output_projections
 
@@ -33,9 +34,10 @@ def says(
     unembedding = model.hf.get_output_embeddings()
     if projection is None or unembedding is None:
         return (), ()
-    flat = bias.reshape(1, 1, -1).to(model.device, next(projection.parameters()).dtype)
+    flat = bias.reshape(1, 1, -1).to(runs_on(projection), next(projection.parameters()).dtype)
     direction = projection(flat) - projection(torch.zeros_like(flat))  # without W_O's own constant
-    logits = nn.functional.linear(direction.to(unembedding.weight.dtype), unembedding.weight)[0, 0].float()
+    with brought_in(unembedding):
+        logits = nn.functional.linear(direction.to(unembedding.weight), unembedding.weight)[0, 0].float()
     best, worst = logits.topk(min(top, len(logits))), (-logits).topk(min(top, len(logits)))
     promoted = tuple(
         (token_name(model, i), v) for i, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from elicitable.errors import UnsupportedModelError
 from elicitable.models.adapters import attending, has_adapter, has_alibi
 from elicitable.models.attend import probing
+from elicitable.models.dispatch import runs_on
 from elicitable.models.restoring import evaluating
 
 
@@ -129,7 +130,7 @@ _Probed = tuple[nn.Module, Any, Any, Any, dict[str, Any]]
 
 @torch.no_grad()
 def _probe(hf: PreTrainedModel, name: str) -> list[_Probed]:
-    ids = torch.arange(3, device=hf.get_input_embeddings().weight.device)[None]
+    ids = torch.arange(3, device=runs_on(hf.get_input_embeddings()))[None]
     with evaluating(hf):
         with attending(hf), probing() as calls:
             ours = _logits(hf, ids)

@@ -282,7 +282,8 @@ def _prefix_visible(prefix: PrefixKV, slot: Slot, query: Tensor, window: int | N
     if window is not None and not prefix.pinned and prefix.positions is not None and slot.query_positions is not None:
         keys = prefix.positions.to(query.device)
         keys = (keys if keys.shape[0] == 1 else _spread(keys, query.shape[0]))[:, None, None, :]
-        inside = keys > slot.query_positions[:, None, -query.shape[2] :, None] - window
+        at = slot.query_positions.to(query.device)  # a model may stand on several devices
+        inside = keys > at[:, None, -query.shape[2] :, None] - window
         if not bool(inside.all()):
             visible = inside if visible is None else visible & inside
     return visible

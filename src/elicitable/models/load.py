@@ -10,11 +10,12 @@ import importlib.util
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from elicitable.errors import (
     UnknownNameError,
     UnsupportedModelError,
 )
+from elicitable.models.dispatch import asked_how, is_spread, told
 from elicitable.models.model import Model, as_model
 from elicitable.models.restoring import swapped
 from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
@@ -61,7 +63,13 @@ def catalog() -> tuple[ModelCard, ...]:
 
 
 def load(
-    name_or_model: Any, *, device: str = "auto", dtype: str | torch.dtype | None = None, tokenizer: Any = None
+    name_or_model: Any,
+    *,
+    device: str = "auto",
+    dtype: str | torch.dtype | None = None,
+    device_map: str | Mapping[str, str | int] | None = None,
+    load_in: str | None = None,
+    tokenizer: Any = None,
 ) -> Model:
     """A pretrained causal decoder, ready for contexts.
 
@@ -71,11 +79,15 @@ def load(
             wrapped as it is (its device and dtype are left alone unless given).
         device: ``"auto"`` takes cuda, then mps, then the cpu.
         dtype: default bfloat16 on cuda and float32 elsewhere.
+        device_map: how a model that no device holds is spread over several, and over the processor's memory and the
+            disk: ``"auto"``, ``"balanced"``, ``"sequential"``, or a device by module (accelerate). In the place of
+            ``device``.
+        load_in: ``"8bit"`` or ``"4bit"``: its matrices are packed into so many bits (bitsandbytes).
         tokenizer: of a model in memory, which carries none; or in the place of the one that is loaded.
 
     Raises:
         UnknownNameError: no such name, with near matches.
-        MissingPackageError: the package that ships the model is not installed; gives the one command.
+        MissingPackageError: the package that ships the model, or bitsandbytes, is not installed; gives the command.
         UnsupportedModelError: no causal decoder, or attention that a context cannot be injected into exactly.
         InputError: the files cannot be read, or an argument is out of range.
 
@@ -84,22 +96,39 @@ def load(
         >>> el.load("toy:mixed").anatomy.depth
         4
     """
+    how = asked_how(device_map, load_in)
     if isinstance(name_or_model, PreTrainedModel | Model):
         model = as_model(name_or_model)
+        if how:
+            raise InputError(
+                f"{' and '.join(how)} are for a model that is loaded by name; this one is in memory already."
+            )
+        if is_spread(model.hf) and (device != "auto" or dtype is not None):
+            raise InputError(
+                f"{model.name} is spread over devices, or packed, and cannot be moved; leave device and dtype."
+            )
         if device != "auto" or dtype is not None:
             model.hf.to(device=_device(device) if device != "auto" else model.device, dtype=_dtype(dtype, model.dtype))
     else:
         if not isinstance(name_or_model, str | os.PathLike):
             raise InputError(f"a model is a name, a path or a transformers model, got {type(name_or_model).__name__}.")
+        if device_map is not None and device != "auto":
+            raise InputError(f"give either device ({device!r}) or device_map ({device_map!r}), not both.")
         where = _device(device)
         kind = _dtype(dtype, torch.bfloat16 if where.type == "cuda" else torch.float32)
-        model = _named(os.fspath(name_or_model), kind)
-        model.hf.to(where)
+        model = _named(os.fspath(name_or_model), kind, how if device_map is not None or not how else how | _on(where))
+        model.how = how
+        if not is_spread(model.hf):
+            model.hf.to(where)
     if tokenizer is not None:
         model.tokenizer = tokenizer
     model.hf.eval()
     _ = model.anatomy  # read now, so that an unsupported architecture is refused here
     return model
+
+
+def _on(where: torch.device) -> dict[str, Any]:
+    return {"device_map": {"": str(where)}}
 
 
 def _device(name: str) -> torch.device:
@@ -124,21 +153,23 @@ def _dtype(given: str | torch.dtype | None, default: torch.dtype) -> torch.dtype
     return DTYPES[given]
 
 
-def _named(name: str, dtype: torch.dtype) -> Model:
+def _named(name: str, dtype: torch.dtype, how: Mapping[str, Any] = MappingProxyType({})) -> Model:
     if name.startswith("toy:"):
+        if how:
+            raise InputError(f"{name} is small: {' and '.join(how)} are for models that no device holds.")
         return _toy(name.removeprefix("toy:"), dtype)
     if name == "smollm2":
-        return _gguf(_shipped_gguf(), dtype, name, _SMOLLM2_SHA256)
+        return _gguf(_shipped_gguf(), dtype, name, how, _SMOLLM2_SHA256)
     path = Path(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise InputError(f"no such GGUF file: {name}.")
-        return _gguf(path, dtype, path.stem)
+        return _gguf(path, dtype, path.stem, how)
     if path.is_dir():
         check_seal(path, "Write it again, or take another folder.")
-        return _pretrained(str(path), dtype, path.name)
+        return _pretrained(str(path), dtype, path.name, how)
     if _is_hub_id(name):
-        return _pretrained(name, dtype, name)
+        return _pretrained(name, dtype, name, how)
     hint = "Or name a folder, a .gguf file or a hub id (owner/name)."
     raise UnknownNameError("model", name, [card.name for card in catalog()], hint)
 
@@ -205,7 +236,7 @@ def _shipped_gguf() -> Path:
     return Path(spec.origin).parent / file
 
 
-def _gguf(path: Path, dtype: torch.dtype, name: str, known: str = "") -> Model:
+def _gguf(path: Path, dtype: torch.dtype, name: str, how: Mapping[str, Any], known: str = "") -> Model:
     """A GGUF file, dequantised once and kept as safetensors in the cache, by the file's hash.
 
     The copy in the cache is compared with its seal; one that is damaged, or was altered, is made again.
@@ -216,7 +247,7 @@ def _gguf(path: Path, dtype: torch.dtype, name: str, known: str = "") -> Model:
     folder = cache_dir() / "models" / f"{path.stem}-{digest[:16]}"
     if not _is_whole(folder):
         _dequantise(path, folder)
-    model = _pretrained(str(folder), dtype, name)
+    model = _pretrained(str(folder), dtype, name, how)
     model.source = name if name == "smollm2" else str(path)
     return model
 
@@ -245,10 +276,15 @@ def _dequantise(path: Path, folder: Path) -> None:
         hf.config.save_pretrained(partial)
 
 
-def _pretrained(where: str, dtype: torch.dtype, name: str) -> Model:
+def _pretrained(where: str, dtype: torch.dtype, name: str, how: Mapping[str, Any]) -> Model:
     with quiet(), _readable(where):
         hf, found = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            where,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **told(how, cache_dir()),
         )
         if found["missing_keys"]:  # transformers would go on with random numbers in their place
             lacking = ", ".join(sorted(found["missing_keys"])[:5])
@@ -262,12 +298,17 @@ def _pretrained(where: str, dtype: torch.dtype, name: str) -> Model:
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")
 
 
+_OF_A_TOKENIZER = re.compile(r"token|vocab|merges|spiece|spm|sentencepiece|tekken")
+
+
 def _tokenizer(where: str) -> Any:
     """The tokenizer; None for a model of token ids, of which text tasks will say that they need a tokenizer.
 
     Raises:
         InputError: there are files of one, but it cannot be read.
     """
+    if Path(where).is_dir() and not any(_OF_A_TOKENIZER.search(one.name) for one in Path(where).iterdir()):
+        return None  # transformers would make an empty one of the model's kind
     try:
         return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except Exception as error:

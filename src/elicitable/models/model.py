@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from elicitable.errors import InputError
 from elicitable.models.anatomy import Anatomy, anatomy_of
+from elicitable.models.dispatch import runs_on, state_of
 
 
 @dataclass(eq=False, repr=False)
@@ -23,7 +24,7 @@ class Model:
 
     ``hf`` is the transformers model, ``tokenizer`` its tokenizer (None for the toys, whose vocabulary is the digits
     themselves), ``name`` what it was loaded as, ``source`` how to load it again. ``budget_tokens`` is how many residual
-    vectors per layer the default budget pays for.
+    vectors per layer the default budget pays for; ``how`` it was spread over devices, or packed, when it was loaded.
     """
 
     hf: PreTrainedModel
@@ -31,6 +32,7 @@ class Model:
     name: str = "in-memory"
     source: str | None = None
     budget_tokens: int = 12
+    how: dict[str, Any] = field(default_factory=dict)
     _fingerprint: tuple[Any, str] | None = field(default=None, init=False, repr=False)
 
     def __repr__(self) -> str:
@@ -65,9 +67,8 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's input embeddings are."""
-        device: torch.device = self.hf.get_input_embeddings().weight.device
-        return device
+        """Where the model's input embeddings are computed, so where its input has to be."""
+        return runs_on(self.hf.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -128,7 +129,7 @@ class Model:
         stamp = (written, settings, self.tokenizer)
         if self._fingerprint is None or self._fingerprint[0] != stamp:
             texts = (settings, _reading(self.tokenizer), *map(str, self.start_ids()))
-            self._fingerprint = (stamp, _hash_of(texts, state))
+            self._fingerprint = (stamp, _hash_of(texts, state_of(self.hf)))
         return self._fingerprint[1]
 
 
@@ -167,7 +168,7 @@ def _context_in_use(hf: PreTrainedModel) -> list[tuple[str, Tensor]]:
     ]
 
 
-def _hash_of(texts: Iterable[str], tensors: list[tuple[str, Tensor]]) -> str:
+def _hash_of(texts: Iterable[str], tensors: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
     for text in texts:
         digest.update(f"{len(text)} {text}".encode())

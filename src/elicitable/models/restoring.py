@@ -60,13 +60,26 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Compute no gradients for ``parameters`` inside; afterwards those that wanted one want it again."""
-    wanted = [parameter for parameter in parameters if parameter.requires_grad]
-    for parameter in wanted:
-        parameter.requires_grad_(False)
+def without_gradients(module: nn.Module, but: Iterable[nn.Parameter] = ()) -> Iterator[None]:
+    """Compute no gradients for the parameters of ``module`` inside, ``but`` these; afterwards those that wanted one do.
+
+    They are remembered by their places: where weights are offloaded, other parameters stand there after a run.
+    """
+    trained = {id(parameter) for parameter in but}
+    places = [(one, name) for one in module.modules() for name in one._parameters]
+    wanted = [
+        (one, name)
+        for one, name in places
+        if (own := one._parameters[name]) is not None and own.requires_grad and id(own) not in trained
+    ]
+    _want(wanted, False)
     try:
         yield
     finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
+        _want(wanted, True)
+
+
+def _want(places: Iterable[tuple[nn.Module, str]], gradient: bool) -> None:
+    for module, name in places:
+        if (parameter := module._parameters[name]) is not None:
+            parameter.requires_grad_(gradient)

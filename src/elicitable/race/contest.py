@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from elicitable.diagnosis.margins import stretches
 from elicitable.errors import BudgetError, InputError
+from elicitable.executors.executor import Executor, executor_named
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.methods.instructions import proposing
 from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import load
-from elicitable.models.speed.processor import kind
+from elicitable.models.speed.processor import kind, one_thread
 from elicitable.race.causes.why import find_why
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
@@ -30,6 +32,7 @@ from elicitable.race.results import arm_result, cut_warning, evidence_of
 from elicitable.race.rounds import run_rounds
 from elicitable.race.rows_curve import grown_with_rows
 from elicitable.race.trial import as_shown
+from elicitable.race.workers import staffed
 from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
@@ -40,6 +43,7 @@ from elicitable.values import ClassResults, Verdict
 
 if TYPE_CHECKING:
     from elicitable.microscope.inspect import Inspection
+    from elicitable.models.model import Model
 
 LONGEST_SECONDS = 366 * 86_400.0
 LONGEST = 64  # virtual tokens: every query pays for each of them in every layer, whatever the budget allows
@@ -72,6 +76,10 @@ def verdict(
     rows_curve: bool = False,
     why: bool = False,
     out: str | os.PathLike[str] | None = None,
+    executor: str | Executor | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    gpus: float | None = None,
     reporter: Reporter | None = None,
     started: float | None = None,
     **task_options: Any,
@@ -115,6 +123,9 @@ def verdict(
         keep: methods whose results are kept beside the winner's, by name.
         out: a folder that keeps every trial and, in ``winner/`` and ``kept/METHOD/``, what :func:`elicitable.read`
             reads; the same arguments resume there, and do nothing when complete.
+        executor: where trials run: "inline", "local" (processes on this machine) or "ray", each on one thread, so that
+            records are equal; default this process, on as many threads as are quickest. workers: how many at once.
+            address: of a Ray cluster. gpus: share of a GPU for each worker there; default 1 where the model is on one.
         task_options: which columns, template, label names, … (:class:`elicitable.tasks.options.TaskOptions`).
 
     Raises:
@@ -160,6 +171,18 @@ def verdict(
     check_reading(model, task, layout, max_tokens)  # a task that the model cannot read is no arm's failure
     sizes = _sizes(race, methods)
     check_keep(keep, [sized.method.name for sized in sizes])
+    with ExitStack() as stack:
+        if executor is None and (workers, address, gpus) != (None, None, None):
+            raise InputError("workers, address and gpus are for an executor (--executor local or ray); give one.")
+        if executor is not None:
+            stack.enter_context(one_thread())
+            runs_on = executor_of(executor, workers, address, gpus, model)
+            stack.enter_context(staffed(race, sizes, runs_on))
+        return _raced(race, sizes, keep, rows_curve, why)
+
+
+def _raced(race: Race, sizes: Sequence[Sized], keep: Sequence[str], rows_curve: bool, why: bool) -> Verdict:
+    """Run the race, judge it, keep its winner, and look at it."""
     entries = run_rounds(race, sizes)
     if race.was_interrupted and not any(entry.records or entry.line for entry in entries):
         raise KeyboardInterrupt  # there is nothing to answer with
@@ -171,12 +194,29 @@ def verdict(
     told = [*warnings_of(race.task), *race.warnings]  # and what could not be written
     answer = replace(answer, provenance={**answer.provenance, "warnings": told})
     rows = grown_with_rows(race, entries) if rows_curve else None
-    causes = find_why(race, entries, time_limit) if why else None
+    causes = find_why(race, entries, race.time_limit) if why else None
     inside, classes = _inside(race, entries, answer), _classes(race, answer)
     answer = replace(answer, inspection=inside, classes=classes, card=card, rows=rows, why=causes)
     if race.was_interrupted:
         raise StoppedRace(answer)
     return answer
+
+
+def executor_of(
+    executor: str | Executor, workers: int | None, address: str | None, gpus: float | None, model: Model
+) -> Executor:
+    """Return the executor that runs trials on ``model``.
+
+    Raises:
+        InputError: processes on this machine would all be on its one GPU.
+    """
+    if isinstance(executor, Executor):
+        return executor
+    is_on_gpu = model.device.type != "cpu"
+    if executor == "local" and is_on_gpu:
+        raise InputError("executor 'local' is for the processor (--device cpu); for GPUs give 'ray'.")
+    share = 1.0 if gpus is None and is_on_gpu and executor == "ray" else gpus
+    return executor_named(executor, workers, address, share)
 
 
 def _classes(race: Race, answer: Verdict) -> ClassResults | None:

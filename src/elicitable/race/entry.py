@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ from elicitable.models.layout import PLAIN, Layout
 from elicitable.race.line import Line, Shelf
 from elicitable.race.marking import Marking
 from elicitable.race.pace import Pace
+from elicitable.race.pieces import Piece
 from elicitable.race.reporter import Reporter
-from elicitable.race.trial import Trial
+from elicitable.race.trial import Trial, known_record
 from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord
 from elicitable.tasks.base import groups_of, identity_of
@@ -21,6 +22,7 @@ from elicitable.values import Item
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
+    from elicitable.race.workers import Workers
     from elicitable.tasks.base import Task
 
 
@@ -53,10 +55,12 @@ class Race:
     cohort: set[str] = field(default_factory=set)  # against the clock: the arms that are still trained
     warnings: list[str] = field(default_factory=list)
     was_interrupted: bool = False
+    workers: Workers | None = None  # that run its trials; None: this process does
+    is_on_a_worker: bool = False
 
     def __post_init__(self) -> None:
         """Put up the shelf for what goes on."""
-        self.shelf = Shelf(self.store.folder)
+        self.shelf = Shelf(self.store.folder, self.is_on_a_worker)
         self.known: dict[tuple[Any, ...], Any] = {}  # results and decisions that were computed already
 
     def options_of(self, method: Method) -> dict[str, Any]:
@@ -97,6 +101,29 @@ class Race:
         if self.time_limit is None:
             return None
         return self.time_limit - reserve(self.time_limit) - (time.monotonic() - self.started)
+
+    @property
+    def hands(self) -> int:
+        """How many trials can run at a time."""
+        return 1 if self.workers is None else self.workers.hands
+
+    def ahead(self, pieces: Callable[[], Sequence[Piece]]) -> None:
+        """Let workers begin what will be asked for, or may be, in that order; without workers nothing happens."""
+        if self.workers is not None:
+            self.workers.ahead(pieces())
+
+    def record(
+        self,
+        trial: Trial,
+        piece: Callable[[], Piece],
+        here: Callable[[], TrialRecord],
+        task: Task | None = None,
+    ) -> TrialRecord:
+        """Return the trial's record: from the store, from a worker that runs ``piece``, or by running it ``here``."""
+        if self.workers is None:
+            return here()
+        known = known_record(trial, self.model, task or self.task, self.store)
+        return self.workers.record(piece()) if known is None else known
 
     def kept(self, what: str, decide_now: Callable[[], Any], holds_for_all: bool = False) -> Any:
         """A decision that hangs on the clock, kept with the trials: the same arguments find the same trials again.

@@ -9,9 +9,11 @@ and none of a clock's readings is part of a trial.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elicitable.race.pieces import Piece
 from elicitable.race.trial import Trial, run
 from elicitable.records.store import identity
 from elicitable.training.checkpoint import Checkpoint, Frozen
@@ -30,10 +32,14 @@ WARMUP = 10
 
 
 class Shelf:
-    """Keep the ends of legs, so that their runs can go on: in memory, and in a folder where they are small."""
+    """Keep the ends of legs, so that their runs can go on: in memory, and in a folder where they are small.
 
-    def __init__(self, folder: Path | None) -> None:
+    A worker's shelf ``is_shared``: all is kept in the folder, for whoever goes on, and the race alone drops it.
+    """
+
+    def __init__(self, folder: Path | None, is_shared: bool = False) -> None:
         self.folder = None if folder is None else folder / "running"
+        self.is_shared = is_shared
         self._ends: dict[str, Frozen] = {}
 
     def find(self, name: str) -> Frozen | None:
@@ -54,13 +60,15 @@ class Shelf:
         """
         if sum(tensor.numel() * tensor.element_size() for tensor in end.tensors.values()) > largest:
             return
-        if is_lasting and self.folder is not None:
+        if (is_lasting or self.is_shared) and self.folder is not None:
             self._file(name).write(end)
         else:
             self._ends[name] = end
 
     def drop(self, name: str) -> None:
         """Forget the end of a leg from which nothing will go on."""
+        if self.is_shared:
+            return
         self._ends.pop(name, None)
         if self.folder is not None:
             self._file(name).remove()
@@ -122,20 +130,32 @@ def leg_of(race: Race, line: Line, steps: int) -> Trial:
     return _trial(race, line, plan)
 
 
-def ending_of(race: Race, line: Line, cooldown: int) -> Trial:
-    """Return the trial that brings ``line`` down over ``cooldown`` steps from where it is, and tests it."""
-    whole = line.steps + cooldown
+def ending_of(race: Race, line: Line, cooldown: int, steps: int | None = None) -> Trial:
+    """Return the trial that brings ``line`` down over ``cooldown`` steps, from where it is or from ``steps``."""
+    whole = (line.steps if steps is None else steps) + cooldown
     plan = replace(_plan(race, line), steps=whole, cooldown=cooldown / whole, evaluate_every=max(1, cooldown // 2))
     is_first = line.seed == 0 and race.store.folder is not None
     trial = replace(_trial(race, line, plan), test_items=race.pace.test_items, marking=race.marking)
     return replace(trial, is_first=is_first)
 
 
+def piece_of(race: Race, line: Line, steps: int | None = None, cooldown: int | None = None) -> Piece:
+    """Return what a worker does to take ``line`` on to ``steps``, and then to bring it down over ``cooldown``."""
+    legs, new = [trial.plan.steps for trial, _ in line.legs], []
+    if steps is not None:
+        legs.append(steps)
+        new.append(leg_of(race, line, steps))
+    if cooldown is not None:
+        new.append(ending_of(race, line, cooldown, steps))
+    names = tuple(_name(race, trial) for trial in new)
+    return Piece(line.sized.method.name, line.seed, race.layout, names, line.rate, tuple(legs), cooldown)
+
+
 def advance(race: Race, line: Line, steps: int) -> TrialRecord:
     """Train ``line`` on to ``steps`` steps; the record, from the store where it is there."""
     trial = leg_of(race, line, steps)
     known = line.legs[-1][0] if line.legs else None
-    record = _run(race, line, trial)
+    record = race.record(trial, lambda: piece_of(race, line, steps), lambda: _run(race, line, trial))
     line.legs.append((trial, record))
     if known is not None and record.is_ok and race.shelf.has(_name(race, trial)):
         race.shelf.drop(_name(race, known))
@@ -148,7 +168,9 @@ def finish(race: Race, line: Line, cooldown: int) -> tuple[Trial, TrialRecord]:
     A test on more items, or by another score, takes up the end of the way down and trains nothing.
     """
     trial = ending_of(race, line, cooldown)
-    return trial, _run(race, line, trial)
+    line.downs.append(_name(race, _untested(trial)))
+    piece = partial(piece_of, race, line, cooldown=cooldown)
+    return trial, race.record(trial, piece, lambda: _run(race, line, trial))
 
 
 def leave(race: Race, line: Line) -> None:
@@ -159,7 +181,7 @@ def leave(race: Race, line: Line) -> None:
 
 def _run(race: Race, line: Line, trial: Trial) -> TrialRecord:
     def trained(adaptation: Adaptation, progress: Progress | None) -> Fit:
-        name = _name(race, replace(trial, test_items=0, marking=None))
+        name = _name(race, _untested(trial))
         there = race.shelf.find(name) if trial.test_items else None
         if there is not None:
             return taken_up(adaptation, there)
@@ -168,7 +190,6 @@ def _run(race: Race, line: Line, trial: Trial) -> TrialRecord:
         if fit.end is not None:
             largest = LARGEST_DOWN if trial.test_items else LARGEST_STATE
             race.shelf.keep(name, fit.end, trial.method.keeps_state, largest)
-            line.downs += [name] if trial.test_items else []
         return fit
 
     return run(trial, race.model, race.task, race.store, race.reporter.point, trained)
@@ -185,6 +206,11 @@ def _end(race: Race, line: Line, nth: int) -> Frozen | None:
     adaptation = trial.method.build(race.model, trial.size, seed=trial.seed, **trial.options)
     start = _end(race, line, nth - 1)
     return train(race.model, adaptation, race.task, trial.plan, trial.seed, start=start, keeps_end=True).end
+
+
+def _untested(trial: Trial) -> Trial:
+    """Return the run of a trial without its test: under its name the end is kept, for other tests too."""
+    return replace(trial, test_items=0, marking=None)
 
 
 def _name(race: Race, trial: Trial) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from elicitable.race.entry import Entry, Race
-from elicitable.race.line import Line, advance, leave
+from elicitable.race.line import Line, advance, leave, piece_of
 from elicitable.race.outlook import TELLING, longest
+from elicitable.race.pieces import Piece
 from elicitable.race.timing import FEWEST_STEPS, LOOK_SHARE, owed_seconds, step_seconds, test_seconds
 from elicitable.records.trial import TrialRecord
 
 
-def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> None:
+def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Iterator[list[Piece]]:
     """Train a few steps at every rate, then the better half on to twice the steps, until one rate is left.
 
-    Against the clock it begins with one rate of the middle, whose first steps tell what the others would take.
+    Against the clock it begins with one rate of the middle, whose first steps tell what the others would take. Before
+    every round it yields what it is about to ask for, so that workers can run that, and looks at other arms beside it.
     """
     assert entry.method.schedule is not None
     rates, steps = list(entry.method.schedule.learning_rates), min(race.pace.first_steps, longest(race))
@@ -23,9 +25,10 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
     if entry.method.is_control:  # it only shows what it can do
         rates = rates[len(rates) // 2 - 1 : len(rates) // 2 + 1]
     if race.time_limit is not None:
-        rates, steps = _within_the_limit(race, entry, lines, nth, entries)
+        rates, steps = yield from _within_the_limit(race, entry, lines, nth, entries)
     racing = [lines[rate] for rate in rates]
     while True:
+        yield [piece_of(race, line, steps) for line in racing if _goes(line, steps)]
         for line in racing:
             _go(race, entry, line, steps, nth, len(entries))
         ranked = sorted((line for line in racing if line.is_fine), key=worth, reverse=True)
@@ -42,12 +45,14 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
 
 def _within_the_limit(
     race: Race, entry: Entry, lines: dict[float, Line], nth: int, entries: Sequence[Entry]
-) -> tuple[list[float], int]:
+) -> Generator[list[Piece], None, tuple[list[float], int]]:
     """Choose which rates the arm's part of the limit pays for, and how many steps; measuring is training already."""
     first = race.pace.first_steps
     outwards = sorted(lines, key=lambda rate: abs(list(lines).index(rate) - len(lines) / 2))
     middle = entry.line = lines[outwards[0]]
-    _go(race, entry, middle, min(FEWEST_STEPS, first, longest(race)), nth, len(entries))
+    fewest = min(FEWEST_STEPS, first, longest(race))
+    yield [piece_of(race, middle, fewest)] if _goes(middle, fewest) else []
+    _go(race, entry, middle, fewest, nth, len(entries))
     paid = race.kept(f"steps of the first look at {entry.method.identity}", lambda: _paid(race, entry, nth, entries))
     count = next((count for count in (4, 2) if paid >= first * (count + count // 2)), 1)
     steps = first if paid >= first else min(FEWEST_STEPS, first)
@@ -55,20 +60,27 @@ def _within_the_limit(
 
 
 def _paid(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> int:
-    """Return the steps that an even part of the time for first looks pays for."""
-    coming = [one for one in entries[nth:] if one.method.is_trained and one.sized.size and not one.method.is_control]
-    tests = owed_seconds(race, entries, entry) + len(coming) * test_seconds(race, entry)
-    part = LOOK_SHARE * max(0.0, (race.left() or 0.0) - tests) / max(1, len(coming))
+    """Return the steps that an even part of the time for first looks pays for; workers look at all arms at a time."""
+    others = entries[nth:] if race.workers is None else entries
+    coming = [one for one in others if one.method.is_trained and one.sized.size and not one.method.is_control]
+    tests = owed_seconds(race, entries, entry) + len(coming) * test_seconds(race, entry) / race.hands
+    hands = min(race.hands, len(coming) * len(entry.method.schedule.learning_rates) if entry.method.schedule else 1)
+    part = LOOK_SHARE * max(0.0, (race.left() or 0.0) - tests) / max(1, len(coming)) * hands
     return int(part / step_seconds(race, entry))
 
 
 def _go(race: Race, entry: Entry, line: Line, steps: int, nth: int, arms: int) -> None:
-    if line.steps >= steps or (line.legs and not line.is_fine):
+    if not _goes(line, steps):
         return
     race.reporter.begin(entry.method.name, f"first look at rate {line.rate:g}", nth, arms)
     record = advance(race, line, steps)
     entry.swept[line.rate] = {"learning_rate": line.rate, **_of_look(record)}
     entry.seconds += record.timing.seconds
+
+
+def _goes(line: Line, steps: int) -> bool:
+    """Say whether a line has not come so far, and can."""
+    return line.steps < steps and (not line.legs or line.is_fine)
 
 
 def _of_look(record: TrialRecord) -> dict[str, Any]:

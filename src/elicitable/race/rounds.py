@@ -14,20 +14,24 @@ steps; the best context and the best of the others are always among them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
 
 from elicitable.diagnosis.tried import LEFT
 from elicitable.methods.base import Sized
-from elicitable.race.choice import choose
+from elicitable.race.choice import choose, chosen_piece
 from elicitable.race.entry import Entry, Race
-from elicitable.race.line import advance, finish, leave
+from elicitable.race.line import advance, finish, leave, piece_of
 from elicitable.race.look import first_look
 from elicitable.race.outlook import EARLIEST, TELLING, Mark, ceiling, floor_of, is_flat, is_solved, longest, marks, owed
+from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.seeds import more_seeds
 from elicitable.race.threads import Threads
 from elicitable.race.timing import affords_cooldown, affords_leg, cooldown_of, opening, said_of
+from elicitable.race.workers import together
 from elicitable.values import Rung
 
 LAG = 8  # times its steps: what the leader of a rung may be ahead of an arm that waits
@@ -39,10 +43,9 @@ def run_rounds(race: Race, sizes: Sequence[Sized]) -> list[Entry]:
     with Threads.chosen(race) as threads:
         try:
             _open(race, entries)
-            for nth, entry in enumerate(entries):
-                if not entry.method.is_control:
-                    _begin(race, entry, nth, entries)
-                    threads.look_again()
+            begun = [(nth, entry) for nth, entry in enumerate(entries) if not entry.method.is_control]
+            for _, group in groupby(begun, lambda one: one[1].method.is_trained and len(race.layouts) > 1):
+                _begin_all(race, list(group), entries, threads)
             _train_on(race, entries, threads)
             more_seeds(race, entries)
             _end(race, entries)
@@ -70,19 +73,38 @@ def _open(race: Race, entries: list[Entry]) -> None:
         )
 
 
-def _begin(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> None:
-    """Have the first look at an arm: the choice among its candidates, or the first steps at its rates."""
-    method = entry.method
-    if not method.is_trained:
-        choose(race, entry, nth, len(entries))
-        race.reporter.end(arm_result(race, entry))
+def _begin_all(race: Race, group: Sequence[tuple[int, Entry]], entries: Sequence[Entry], threads: Threads) -> None:
+    """Have the first look at neighbours in the order of turns, none of which hangs on another.
+
+    Where there are several layouts, arms that are chosen tell in which of them those that are trained read: then
+    neighbours are all of one kind, and those that are chosen are heard in their order.
+    """
+    looks = [(_look if one.method.is_trained else _choice)(race, one, nth, entries) for nth, one in group]
+    if len(race.layouts) == 1 or group[0][1].method.is_trained:
+        together(race, looks, threads.look_again)
         return
+    race.ahead(lambda: [chosen_piece(race, entry.method) for _, entry in group])
+    for look in looks:
+        together(race, [look], threads.look_again)
+
+
+def _choice(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Iterator[list[Piece]]:
+    """Have the only look at an arm that is chosen: the choice among its candidates, and its test."""
+    if race.workers is not None:
+        yield [chosen_piece(race, entry.method)]
+    choose(race, entry, nth, len(entries))
+    race.reporter.end(arm_result(race, entry))
+
+
+def _look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Iterator[list[Piece]]:
+    """Have the first look at an arm that is trained: the first steps at its rates."""
+    method = entry.method
     if entry.sized.size == 0:
         entry.refusal = (
             f"a budget of {race.budget:,} is too small; size 1 trains {method.numbers(race.model, 1):,} numbers"
         )
     else:
-        first_look(race, entry, nth, entries)
+        yield from first_look(race, entry, nth, entries)
     if entry.line is None:
         race.reporter.end(arm_result(race, entry))
 
@@ -93,11 +115,29 @@ def _train_on(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
     while open_arms := [entry for entry in entries if can_matter(race, entry, entries)]:
         cohort = _cohort(race, open_arms)
         entry = min(cohort, key=lambda one: _urgency(race, one, entries))
-        if is_ready(race, entry) or (len(open_arms) == 1 and is_done_alone(race, entry)):
+        race.ahead(partial(_coming, race, cohort, open_arms, entries))
+        if _is_at_its_end(race, entry, open_arms):
             bring_down(race, entry, entries)
         else:
             grow(race, entry, entries)
         threads.look_again()
+
+
+def _is_at_its_end(race: Race, entry: Entry, open_arms: Sequence[Entry]) -> bool:
+    return is_ready(race, entry) or (len(open_arms) == 1 and is_done_alone(race, entry))
+
+
+def _coming(race: Race, cohort: Sequence[Entry], open_arms: Sequence[Entry], entries: Sequence[Entry]) -> list[Piece]:
+    """Return what each arm that is trained on will do at its turn, unless another arm's turn settles it before."""
+    found = []
+    for entry in sorted(cohort, key=lambda one: _urgency(race, one, entries)):
+        assert entry.line is not None
+        steps = next_mark(race, entry.line.steps)
+        if _is_at_its_end(race, entry, open_arms):
+            found.append(piece_of(race, entry.line, cooldown=_way_down(race, entry, entries)))
+        elif steps > entry.line.steps and affords_leg(race, entry, steps, entries):
+            found.append(piece_of(race, entry.line, steps))
+    return found
 
 
 def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
@@ -198,9 +238,7 @@ def bring_down(race: Race, entry: Entry, entries: Sequence[Entry], is_bare: bool
     """Bring an arm's run down and test it; only test it if ``is_bare``, or where no time is left for more."""
     line = entry.line
     assert line is not None
-    cooldown = 0 if is_bare else cooldown_of(race, line.steps)
-    while cooldown and not affords_cooldown(race, entry, line, cooldown, entries):
-        cooldown //= 2
+    cooldown = 0 if is_bare else _way_down(race, entry, entries)
     race.reporter.begin(entry.method.name, f"coming down from {line.steps} steps", _done(entries), len(entries))
     entry.stopped = entry.stopped if is_bare else _why(race, entry)
     race.looks += bool(entry.records)  # its items have been looked at before
@@ -208,6 +246,15 @@ def bring_down(race: Race, entry: Entry, entries: Sequence[Entry], is_bare: bool
     entry.seconds += record.timing.seconds
     entry.records, entry.tested_at = [record], line.steps
     race.reporter.end(arm_result(race, entry))
+
+
+def _way_down(race: Race, entry: Entry, entries: Sequence[Entry]) -> int:
+    """Return the steps of the way down that the limit pays for."""
+    assert entry.line is not None
+    cooldown = cooldown_of(race, entry.line.steps)
+    while cooldown and not affords_cooldown(race, entry, entry.line, cooldown, entries):
+        cooldown //= 2
+    return cooldown
 
 
 def _cohort(race: Race, open_arms: Sequence[Entry]) -> list[Entry]:
@@ -254,10 +301,11 @@ def _worth(mark: Mark) -> tuple[float, float]:
 
 def _end(race: Race, entries: Sequence[Entry]) -> None:
     """Test what was left as it is, then the control; forget what no longer race would need."""
-    for entry in entries:
-        if entry.is_racing and not entry.is_tested:
-            entry.stopped = "time" if entry.is_spent else LEFT
-            bring_down(race, entry, entries, is_bare=True)
+    left = [entry for entry in entries if entry.is_racing and not entry.is_tested]
+    race.ahead(lambda: [piece_of(race, entry.line, cooldown=0) for entry in left if entry.line is not None])
+    for entry in left:
+        entry.stopped = "time" if entry.is_spent else LEFT
+        bring_down(race, entry, entries, is_bare=True)
     for nth, entry in enumerate(entries):
         if entry.method.is_control:
             _control(race, entry, nth, entries)
@@ -271,7 +319,7 @@ def _end(race: Race, entries: Sequence[Entry]) -> None:
 
 def _control(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> None:
     """Give a control as many steps as the quickest solver had, or as the longest run; its first look comes before."""
-    _begin(race, entry, nth, entries)
+    together(race, [_look(race, entry, nth, entries)])
     if entry.line is None or not entry.line.is_fine:
         return
     steps = race.quickest or max((one.line.steps for one in entries if one.line and one is not entry), default=0)

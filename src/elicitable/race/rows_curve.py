@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from elicitable.diagnosis.rows import Crossing, Growth, crossing, grow
-from elicitable.race.line import ending_of
+from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result
 from elicitable.race.trial import Trial, outcomes_of, run
+from elicitable.records.store import identity
 from elicitable.rng import generator
 from elicitable.tasks.base import fingerprint_of, identity_of
 
@@ -67,7 +68,7 @@ class FewRows:
         return fingerprint_of([identity_of(self.task), *parts])
 
 
-def distinct_rows(task: Task, most: int, seed: int) -> list[Item]:
+def distinct_rows(task: Task, most: int = MOST, *, seed: int) -> list[Item]:
     """Draw up to ``most`` different training items; fewer where the task has no more."""
     rng, found = generator(seed, "rows", task.name), dict[tuple[Any, Any], "Item"]()
     while len(found) < most:
@@ -100,11 +101,12 @@ def numbers_of_rows(available: int) -> list[int]:
 def grown_with_rows(race: Race, entries: Sequence[Entry], most: int = MOST) -> RowsCurve | None:
     """Train and test the best context and the best of the weights at every number of rows; None if nothing grows."""
     contenders = _contenders(race, entries)
-    rows = distinct_rows(race.task, most, race.seed)
+    rows = distinct_rows(race.task, most, seed=race.seed)
     numbers = numbers_of_rows(len(rows))
     if not contenders or len(numbers) < 2:
         return None
     arms: dict[str, dict[int, Any]] = {}
+    race.ahead(lambda: [_piece(race, one, FewRows(race.task, rows, count)) for one in contenders for count in numbers])
     for entry in contenders:
         for nth, count in enumerate(numbers):
             race.reporter.begin(entry.method.name, f"on {count} rows", nth, len(numbers))
@@ -135,15 +137,35 @@ def _contenders(race: Race, entries: Sequence[Entry]) -> list[Entry]:
     return best
 
 
+def from_the_beginning(trial: Trial) -> Trial:
+    """Return the trial of an arm of the race as one run of as many steps, of which the last third is the way down."""
+    if not trial.method.is_trained:
+        return replace(trial, is_first=False)  # it is not deployed
+    steps = trial.plan.steps
+    plan = replace(trial.plan, cooldown=max(1, steps // 3) / steps, evaluate_every=max(1, steps // 8))
+    return replace(trial, plan=plan, is_first=False)
+
+
 def _record(race: Race, entry: Entry, task: FewRows) -> TrialRecord:
     assert entry.trial is not None
-    trial: Trial = entry.trial
-    if entry.line is not None:
-        cooldown = max(1, trial.plan.steps // 3)
-        plan = replace(trial.plan, cooldown=cooldown / trial.plan.steps, evaluate_every=max(1, trial.plan.steps // 8))
-        trial = replace(ending_of(race, entry.line, 0), plan=plan, is_first=False)  # it is not deployed
-    few: Any = task
-    return run(trial, race.model, few, race.store, race.reporter.point)
+    trial, few = from_the_beginning(entry.trial), cast("Task", task)
+    return race.record(
+        trial,
+        lambda: _piece(race, entry, task),
+        lambda: run(trial, race.model, few, race.store, race.reporter.point),
+        few,
+    )
+
+
+def _piece(race: Race, entry: Entry, task: FewRows) -> Piece:
+    """Return what a worker does for a point: the run of the race is told by its steps and its way down."""
+    assert entry.trial is not None
+    trial, steps = entry.trial, entry.tested_at
+    name = identity(from_the_beginning(trial).spec(race.model, cast("Task", task)))
+    whole = Piece(entry.method.name, 0, trial.plan.layout, (name,), rows=task.count)
+    if entry.line is None:
+        return whole
+    return replace(whole, rate=entry.line.rate, legs=(steps,), cooldown=trial.plan.steps - steps)
 
 
 def _outcome(race: Race, record: TrialRecord) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from elicitable.diagnosis.tried import is_rising
 from elicitable.diagnosis.verdict import Decision
-from elicitable.race.choice import choose
+from elicitable.race.choice import choose, chosen_piece
 from elicitable.race.entry import Entry, Race
-from elicitable.race.line import Line, advance, finish, leave
+from elicitable.race.line import Line, advance, finish, leave, piece_of
+from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.timing import affords_seed
 from elicitable.records.trial import TrialRecord
@@ -28,6 +30,8 @@ def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
                 return
             fewest = min(len(entry.records) for entry in rivals)
             lagging = [entry for entry in rivals if len(entry.records) == fewest]
+        most = race.seeds + (EXTRA if _is_in_doubt(decision) else 0)
+        race.ahead(partial(_coming, race, rivals, lagging, most))
         ran = [_one_more(race, entry, entries) for entry in lagging]
         race.looks += is_another_look and any(ran)
         if not all(ran):
@@ -47,6 +51,20 @@ def _is_in_doubt(decision: Decision) -> bool:
     if decision.label != "inconclusive":
         return False
     return any(one.standing == "open" and not is_rising(one.arm) for one in decision.compared)
+
+
+def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry], most: int) -> list[Piece]:
+    """Return the next seed of each arm that lags, and then those of its rivals up to ``most``, which may be run."""
+    due = [(len(entry.records), entry) for entry in lagging]
+    later = [(seed, entry) for entry in rivals for seed in range(len(entry.records), most)]
+    found = []
+    for seed, entry in [*due, *sorted((one for one in later if one not in due), key=lambda one: one[0])]:
+        if entry.line is None:
+            found.append(chosen_piece(race, entry.method, seed))
+        elif entry.trial is not None:
+            cooldown = entry.trial.plan.steps - entry.tested_at
+            found.append(piece_of(race, Line(entry.sized, entry.line.rate, seed), entry.tested_at, cooldown))
+    return found
 
 
 def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:

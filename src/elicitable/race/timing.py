@@ -195,13 +195,12 @@ def _affords(race: Race, trial: Trial, cost: float) -> bool:
 def owed_seconds(race: Race, entries: Sequence[Entry], but: Entry, is_bare: bool = False) -> float:
     """Return the seconds that the other arms still need to end where they stand; without ways down if ``is_bare``.
 
-    Controls are owed nothing.
+    Controls are owed nothing. Workers share what there is to do.
     """
     others = [entry for entry in entries if entry is not but and entry.is_racing and not entry.is_tested]
     tests = sum(test_seconds(race, entry) for entry in others)
     if is_bare:
-        return tests
+        return tests / race.hands
     down = [entry for entry in others if entry.method.name in race.cohort and entry.line is not None]
-    return tests + sum(
-        cooldown_of(race, entry.line.steps) * step_seconds(race, entry) for entry in down if entry.line is not None
-    )
+    ways = sum(cooldown_of(race, one.line.steps) * step_seconds(race, one) for one in down if one.line is not None)
+    return (tests + ways) / race.hands

@@ -110,9 +110,9 @@ def run(
     recorded with its traceback, does not stop the race, and is tried again the next time. An interrupt leaves none.
     """
     spec = trial.spec(model, task)
-    known = kept_trial(store, spec)
-    if known is not None and known.status != "failed":
-        return _fitting(known, trial, task, store.where(spec))
+    known = known_record(trial, model, task, store)
+    if known is not None:
+        return known
     started = time.monotonic()
     state: dict[str, Any] | None = None
     try:
@@ -132,6 +132,17 @@ def run(
     timing = replace(record.timing, seconds=round(time.monotonic() - started, 3))
     whole = replace(record, timing=timing, processor=record.processor or kind(), threads=torch.get_num_threads())
     return keep_trial(store, spec, whole, state)
+
+
+def known_record(trial: Trial, model: Model, task: Task, store: Store) -> TrialRecord | None:
+    """Return the trial's record from the store; None where there is none, or only one of a failure.
+
+    Raises:
+        StoreError: it is of another task or number of items.
+    """
+    spec = trial.spec(model, task)
+    known = kept_trial(store, spec)
+    return None if known is None or known.status == "failed" else _fitting(known, trial, task, store.where(spec))
 
 
 def _fitting(known: TrialRecord, trial: Trial, task: Task, where: str) -> TrialRecord:

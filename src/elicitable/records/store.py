@@ -143,6 +143,10 @@ class Store:
         except InputError as error:
             raise StoreError(f"{error}; move its folder away to run the trial again.") from error
 
+    def has(self, key: str) -> bool:
+        """Say whether there is a record of this identity; whether it can be read is left to :meth:`get`."""
+        return self._has(key)
+
     def sweep(self) -> None:
         """Remove what a killed run has left half-written; only for whoever has the folder to itself."""
         if self.folder is not None:

@@ -271,7 +271,7 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
         InputError: the context in use has a strength other than 1, which the adaptation inside it would share.
     """
     keep_freed_memory()
-    trained = {id(p) for p in adaptation.parameters()}
+    trained = adaptation.parameters()
     with ExitStack() as stack:
         for part in (*inside, adaptation):
             stack.enter_context(part.weights(model))
@@ -280,7 +280,8 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
         if around and slot.strength != 1.0:
             raise InputError(f"a context of strength {slot.strength:g} is in use; training inside it needs strength 1.")
         others = [p for part in (*around, *inside) if not isinstance(part, PrefixKV) for p in part.parameters()]
-        stack.enter_context(without_gradients(p for p in (*model.hf.parameters(), *others) if id(p) not in trained))
+        for frozen in (model.hf, nn.ParameterList(others)):
+            stack.enter_context(without_gradients(frozen, but=trained))
         stack.enter_context(frozen_casts(model))
         stack.enter_context(swapped(slot, prefix=slot.prefix, strength=1.0))
         # no dropout: the data are new at every step or few, and the frozen model is what is asked

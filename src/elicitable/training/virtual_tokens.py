@@ -123,7 +123,7 @@ def fit_virtual_tokens(
     def is_late() -> bool:
         return seconds is not None and time.monotonic() - began >= seconds
 
-    with without_gradients(model.hf.parameters()), evaluating(model.hf):
+    with without_gradients(model.hf), evaluating(model.hf):
         while taken < steps and len(batch.live) and not is_late():
             with frozen_casts(model), sdpa_kernel(SDPBackend.MATH):  # flash backward is slow on so few keys
                 for _ in range(min(ROUND, steps - taken)):

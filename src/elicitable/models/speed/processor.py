@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -26,6 +28,17 @@ _LIMITS = {
     "avx10": "avx512-bf16",
     "avx": "x86",
 }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread for the length of a ``with``: sums in another order would have other last digits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @cache

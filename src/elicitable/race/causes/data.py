@@ -32,7 +32,7 @@ class ByHeart(FewRows):
 
 def by_heart(study: Study, entry: Entry) -> Experiment:
     """Train ``entry``'s method on a few rows at the race's rate until they are right, and score it on them."""
-    rows = distinct_rows(study.race.task, FEW, study.race.seed)
+    rows = distinct_rows(study.race.task, FEW, seed=study.race.seed)
     what = f"{entry.method.name}, scored on the {len(rows)} rows that it is trained on"
 
     def run() -> Experiment:

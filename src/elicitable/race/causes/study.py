@@ -47,7 +47,7 @@ class Study:
     def of(cls, race: Race, entries: Sequence[Entry], best: ArmResult, seconds: float | None) -> Study:
         """Begin a study of ``race``, whose own clock does not bind it; it may take so many ``seconds``."""
         pace = replace(race.pace, steps=LONGER * race.pace.steps)
-        own = replace(race, time_limit=None, pace=pace, seeds=1, warnings=[])
+        own = replace(race, time_limit=None, pace=pace, seeds=1, warnings=[], workers=None)
         own.shelf = race.shelf
         deadline = None if seconds is None else time.monotonic() + seconds
         return cls(own, entries, best, deadline)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from elicitable.errors import ElicitableError, InputError, MissingPackageError, UnknownNameError
-from elicitable.lab.executors import Executor, Inline, LocalProcesses, executor_named
+from elicitable.executors.executor import Executor, Inline, executor_named
+from elicitable.executors.processes import LocalProcesses
 
 RAY = pytest.param(
     "ray",
@@ -145,9 +146,9 @@ def test_an_executor_lets_go_when_it_is_interrupted() -> None:
     stopped: list[str] = []
 
     class Watched(Inline):
-        def _stop(self) -> None:
+        def stop(self) -> None:
             stopped.append("now")
-            super()._stop()
+            super().stop()
 
     executor: Executor = Watched()
 

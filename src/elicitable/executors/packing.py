@@ -1,0 +1,36 @@
+"""Send objects of this process to the workers that it started, and nowhere else: nothing here reads a file."""
+
+from __future__ import annotations
+
+import pickle
+from functools import lru_cache
+from typing import Any
+
+from elicitable.errors import InputError
+from elicitable.own_code import loaded_modules
+
+
+def packed(thing: Any) -> bytes:
+    """Return ``thing`` as bytes for a worker; classes of a notebook or of a person's own file travel with it.
+
+    Raises:
+        InputError: a part of it cannot travel, such as an open file.
+    """
+    import cloudpickle
+
+    for module in loaded_modules():  # a worker has no such module to import
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        whole: bytes = cloudpickle.dumps(thing)
+    except (TypeError, AttributeError, ValueError, pickle.PicklingError) as error:
+        raise InputError(
+            f"what the workers need cannot be sent to them ({error}); name the model, the task and the methods, or run "
+            "with the executor inline."
+        ) from error
+    return whole
+
+
+@lru_cache(maxsize=1)
+def unpacked(whole: bytes) -> Any:
+    """Return what :func:`packed` was given; the same object again for the same bytes."""
+    return pickle.loads(whole)

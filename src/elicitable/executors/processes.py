@@ -1,0 +1,107 @@
+"""Run items in processes on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+from elicitable.errors import ElicitableError
+from elicitable.executors.executor import NOTHING, RETRIES, Executor
+from elicitable.executors.packing import packed, unpacked
+
+
+class LocalProcesses(Executor):
+    """Run processes on this machine, each pinned to one thread: on two cores two jobs take the time of one.
+
+    A worker that dies (killed, out of memory) is replaced and its item started again, at most :data:`RETRIES` times
+    without any item finishing in between.
+    """
+
+    name = "local"
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = self.at_once = workers or cores()
+        self._pool: ProcessPoolExecutor | None = None
+        self._running: dict[Future[Any], tuple[int, Callable[..., Any], Any]] = {}
+        self._deaths = 0
+
+    def start(self, index: int, function: Callable[..., Any], item: Any) -> None:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self.workers,
+                mp_context=get_context("spawn"),
+                initializer=_begin_worker,
+                initargs=(os.getpid(), None if self._shared is NOTHING else packed(self._shared)),
+            )
+        try:
+            self._running[self._pool.submit(_called, function, item)] = (index, function, item)
+        except BrokenProcessPool:
+            self._renew([(index, function, item)])
+
+    def finished(self) -> tuple[int, Any]:
+        while True:
+            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+            whole = [future for future in done if not isinstance(future.exception(), BrokenProcessPool)]
+            if whole:
+                self._deaths = 0
+                index, _, _ = self._running.pop(whole[0])
+                return index, whole[0].result()
+            self._renew([])
+
+    def _renew(self, more: list[tuple[int, Callable[..., Any], Any]]) -> None:
+        """Start a new pool for what was running when a worker died."""
+        self._deaths += 1
+        lost = [*self._running.values(), *more]
+        self.stop()
+        if self._deaths > RETRIES:
+            raise ElicitableError(
+                f"workers died {self._deaths} times in a row (out of memory?). What is finished is kept; run it again "
+                "with fewer --workers."
+            )
+        for index, function, item in sorted(lost, key=lambda one: one[0]):
+            self.start(index, function, item)
+
+    def stop(self) -> None:
+        if self._pool is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool, self._running = None, {}
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_given: dict[str, bytes | None] = {"shared": None}  # to this worker
+
+
+def _begin_worker(parent: int, shared: bytes | None) -> None:
+    """Pin to one thread before torch is imported, leave Ctrl-C to the parent, and do not outlive it."""
+    _given["shared"] = shared
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    """End this worker when its parent is gone: a rerun must not find two processes at one job."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _called(function: Callable[..., Any], item: Any) -> Any:
+    shared = _given["shared"]
+    return function(item) if shared is None else function(unpacked(shared), item)

@@ -1,0 +1,168 @@
+"""Models on several devices: what is offloaded answers, trains contexts and has its hash as in one place."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.conftest import tiny_gpt2
+from tests.reverse import Reverse
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import elicitable as el
+from elicitable.errors import InputError, MissingPackageError, UnknownNameError, UnsupportedModelError
+from elicitable.methods.catalog import PROBES, method_named
+from elicitable.models.load import load, save_model
+from elicitable.models.model import Model, as_model
+from elicitable.race import contest
+from elicitable.testing import check_method
+from elicitable.training.loop import Plan, train
+
+CONTEXTS = {
+    "zero-shot": {},
+    "prompt": {"token_ids": [1, 2, 3]},
+    "examples": {"items": [el.values.Item((1, 2), (3,)), el.values.Item((2, 4), (1,))]},
+    "soft-prompt": {},
+    "layer-prefix": {},
+    "kv-prefix": {},
+    "steering": {},
+    "value-bias": {},
+    "unbounded-context": {},
+}
+OF_WEIGHTS = ["lora", "full", *(method.name for method in PROBES if method.name != "unbounded-context")]
+MAP = {
+    "model.embed_tokens": "cpu",
+    "model.layers.0": "cpu",
+    "model.layers.1": "disk",
+    "model.norm": "cpu",
+    "model.rotary_emb": "cpu",
+    "lm_head": "disk",
+}
+
+
+def llama() -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config).double().eval()
+
+
+def dispatched(folder: Path) -> Model:
+    """A layer and the head on disk, the rest in memory, and a hook on every module."""
+    from accelerate import dispatch_model
+
+    return as_model(dispatch_model(llama(), dict(MAP), main_device="cpu", offload_dir=str(folder), force_hooks=True))
+
+
+def in_memory(folder: Path) -> Model:
+    from accelerate import cpu_offload
+
+    return as_model(cpu_offload(llama(), execution_device=torch.device("cpu")))
+
+
+def on_disk(folder: Path) -> Model:
+    from accelerate import disk_offload
+
+    return as_model(disk_offload(llama(), str(folder), execution_device=torch.device("cpu")))
+
+
+PLACES = [dispatched, in_memory, on_disk]
+
+
+@pytest.mark.parametrize("method", CONTEXTS)
+def test_contexts_keep_the_contract_on_a_model_that_is_dispatched(method: str, tmp_path: Path) -> None:
+    ran = check_method(method_named(method), dispatched(tmp_path), **CONTEXTS[method])  # type: ignore[arg-type]
+    assert len(ran) >= 12
+
+
+@pytest.mark.parametrize("place", PLACES[1:])
+def test_contexts_keep_the_contract_on_a_model_that_is_offloaded(
+    place: Callable[[Path], Model], tmp_path: Path
+) -> None:
+    assert len(check_method(method_named("kv-prefix"), place(tmp_path))) == 17
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("method", OF_WEIGHTS)
+def test_what_changes_weights_refuses_offloaded_ones_by_name(
+    method: str, place: Callable[[Path], Model], tmp_path: Path
+) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"are offloaded \(model\..*weight, …\).*--device-map"):
+        method_named(method).build(place(tmp_path), 1, 0)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_it_is_the_same_model_with_the_same_answers_and_gradients(
+    place: Callable[[Path], Model], tmp_path: Path
+) -> None:
+    whole, spread = as_model(llama()), place(tmp_path)
+    assert spread.device == torch.device("cpu")
+    assert spread.fingerprint == whole.fingerprint
+    ids = torch.arange(12)[None] % 8
+    states = []
+    for model in (whole, spread):
+        context = method_named("kv-prefix").build(model, 2, seed=1)
+        plan = Plan(0.1, 4, batch=4, warmup=1, evaluate_every=2, validation_items=8)
+        train(model, context, Reverse(), plan, seed=0)
+        with el.use(model, context), torch.no_grad():
+            states.append((context.state(), model(input_ids=ids).logits))
+        assert all(weight.requires_grad for weight in model.hf.parameters())
+    (plain, logits), (other, theirs) = states
+    assert torch.equal(logits, theirs)
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+
+
+def test_a_race_goes_on_without_the_arms_that_cannot_be(tmp_path: Path) -> None:
+    answer = contest.verdict(
+        dispatched(tmp_path), Reverse(), methods=["zero-shot", "kv-prefix", "lora"], budget=2_000, steps=4,
+        test_items=8, seeds=1,
+    )  # fmt: skip
+    found = {arm.method: (arm.status, arm.reason) for arm in answer.arms}
+    assert [found[name][0] for name in ("zero-shot", "kv-prefix", "lora")] == ["ok", "ok", "skipped"]
+    assert "lora changes weights, and 10 of this model's are offloaded" in found["lora"][1]
+
+
+def test_a_folder_is_spread_by_a_map(tmp_path: Path) -> None:
+    save_model(as_model(llama()), tmp_path / "model")
+    plain = load(tmp_path / "model", dtype="float64")
+    spread = load(tmp_path / "model", dtype="float64", device_map=dict(MAP))
+    assert spread.hf.hf_device_map["lm_head"] == "disk"
+    assert spread.fingerprint == plain.fingerprint
+    assert load(tmp_path / "model", device_map="auto", dtype="float64").fingerprint == plain.fingerprint
+    with pytest.raises(InputError, match="cannot be moved"):
+        load(spread, dtype="float32")
+
+
+def test_what_cannot_be_spread_or_packed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="device_map are for a model that is loaded by name"):
+        load(tiny_gpt2(8), device_map="auto")
+    with pytest.raises(InputError, match="toy:ascending is small"):
+        load("toy:ascending", device_map="auto")
+    with pytest.raises(InputError, match="give either device"):
+        load("toy:ascending", device="cpu", device_map="auto")
+    with pytest.raises(UnknownNameError, match="did you mean '4bit'"):
+        load("toy:ascending", load_in="4bits")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name))
+    with pytest.raises(MissingPackageError, match="run: pip install bitsandbytes"):
+        load("toy:ascending", load_in="4bit")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="runs where `pip install bitsandbytes`")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("load_in", ["8bit", "4bit"])
+def test_packed_weights_take_contexts_and_low_ranks_and_refuse_to_be_trained(load_in: str, tmp_path: Path) -> None:
+    config: Any = llama().config
+    config.hidden_size, config.intermediate_size = 64, 128
+    save_model(as_model(LlamaForCausalLM(config)), tmp_path)
+    model = load(tmp_path, dtype="float32", load_in=load_in)
+    for method in ("kv-prefix", "soft-prompt", "lora"):
+        assert len(check_method(method_named(method), model, tolerance=2e-2)) == 17
+    with pytest.raises(UnsupportedModelError, match="packed into few bits"):
+        method_named("full").build(model, 1, 0)
