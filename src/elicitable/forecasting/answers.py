@@ -1,4 +1,4 @@
-"""What the model answers before anything is trained: as it is, calibrated, behind worked examples, read linearly.
+"""What the model answers before anything is trained: as it is, calibrated, behind short prompts and worked examples.
 
 Likelihoods are told as nats per token of the right answer. Calibrated is the likelihood at the best temperature: one
 number, which is found on one half of the items and held to the other.
@@ -19,9 +19,7 @@ from elicitable.forecasting.gradients import common_share
 from elicitable.methods.base import Adaptation
 from elicitable.methods.examples import LONGEST, Examples, draw
 from elicitable.methods.prompt import Prompt, room_of
-from elicitable.microscope.ridge import Moments
 from elicitable.models.inject import room_in
-from elicitable.models.replay import seeing
 from elicitable.tasks.base import groups_of
 from elicitable.training.batches import IGNORED, Batch, Reading, encode
 from elicitable.training.decision_rules import choose
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from elicitable.values import Item, Score
 
 TEMPERATURES = tuple(2.0 ** (step / 2) for step in range(-6, 9))  # 1/8 … 16
-STRENGTH = 1e-2  # λ of the linear probe over the mean diagonal of HᵀH
 PART = 16  # items whose logits are held at once
 
 
@@ -83,7 +80,7 @@ def read_base(model: Model, task: Task, items: Sequence[Item], plan: Plan) -> Ba
     table = np.zeros((2, len(TEMPERATURES)))  # (half, temperature) nats of the right tokens
     tokens, hits, ranks = np.zeros(2), 0.0, 0.0
     for first in range(0, len(items), PART):
-        batch = _batch(model, items[first : first + PART], reading)
+        batch = batch_of(model, items[first : first + PART], reading)
         logits, counted = answer_logits(model, batch), batch.targets != IGNORED
         for half in range(2):
             own = counted & (torch.arange(len(batch), device=counted.device) % 2 == half)[:, None]
@@ -112,7 +109,8 @@ def _calibrated_score(model: Model, task: Task, items: Sequence[Item], reading: 
     return max(found.estimates.values())
 
 
-def _batch(model: Model, items: Sequence[Item], reading: Reading) -> Batch:
+def batch_of(model: Model, items: Sequence[Item], reading: Reading) -> Batch:
+    """Return ``items`` as one batch, read as ``reading`` says."""
     return encode(model, items, room_in(model, reading.max_tokens), reading.layout, reading.held)
 
 
@@ -213,7 +211,7 @@ def vector_signals(model: Model, items: Sequence[Item], context: Adaptation | No
         adaptation.fit(model, items)
         with prepared(model, adaptation) as refresh:
             refresh()
-            streams.append(_streams(model, _batch(model, items, reading_of(plan, adaptation))))
+            streams.append(_streams(model, batch_of(model, items, reading_of(plan, adaptation))))
     moved = streams[1] - streams[0]  # (layer, item, d_model)
     mask = torch.ones(moved.shape[1], 1)
     shares = [common_share(layer[:, None], mask) for layer in moved]
@@ -246,49 +244,6 @@ def _streams(model: Model, batch: Batch) -> Tensor:
         for hook in hooks:
             hook.remove()
     return torch.stack(found)
-
-
-@torch.no_grad()
-def linear_signals(
-    model: Model, task: Task, train: Sequence[Item], items: Sequence[Item], plan: Plan
-) -> dict[str, float]:
-    """Return how well a linear map reads the answer off the frozen model: a cheap stand-in for training it.
-
-    Ridge regression from what the output layer reads, at each token of the answer, to the token that comes next; of
-    those that occur in the answers to ``train``. ``linear_score`` is the share of whole answers to ``items`` that are
-    right, ``linear_token_score`` of tokens.
-    """
-    reading = reading_of(plan, Adaptation())
-    seen = [_read(model, part, reading) for part in (train, items)]
-    classes = sorted(set(seen[0][1].tolist()))
-    places = {token: nth for nth, token in enumerate(classes)}
-    states, right, _ = seen[0]
-    hot = torch.zeros(len(right), len(classes), dtype=torch.float64)
-    hot[torch.arange(len(right)), torch.tensor([places[token] for token in right.tolist()])] = 1.0
-    moments = Moments(states.shape[1], len(classes), states.device)
-    moments.add(states, hot)
-    change = moments.ridge(STRENGTH, has_bias=True)
-    assert change.bias is not None
-    states, right, owner = seen[1]
-    answered = torch.tensor(classes)[(states.double() @ change.matrix.T.double() + change.bias).argmax(dim=1)]
-    hits = answered == right
-    wrong = set(owner[~hits].tolist())
-    return {"linear_score": 1 - len(wrong) / len(items), "linear_token_score": float(hits.double().mean())}
-
-
-def _read(model: Model, items: Sequence[Item], reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (token, d_model) what the output layer reads at the answers' tokens, the tokens, and whose they are."""
-    head = model.hf.get_output_embeddings()
-    states, targets, owners = [], [], []
-    for first in range(0, len(items), PART):
-        batch = _batch(model, items[first : first + PART], reading)
-        with seeing(head) as seen:
-            answer_logits(model, batch)
-        counted = (batch.targets != IGNORED).cpu()
-        states.append(seen.input[:, -batch.targets.shape[1] :].cpu().double()[counted])
-        targets.append(batch.targets.cpu()[counted])
-        owners.append(first + counted.nonzero()[:, 0])
-    return torch.cat(states), torch.cat(targets), torch.cat(owners)
 
 
 def plan_for(layout: Layout, batch: int, max_tokens: int | None) -> Plan:

@@ -14,7 +14,7 @@ class Pace:
     """How much is looked at on one kind of model; part of a shipped forecast, which knows signals of its own pace only.
 
     ``validation_items`` are scored, ``gradient_items`` drawn from the training data for gradients, ``train_items`` for
-    the linear probe. ``prompts`` are tried on ``prompt_items``; ``examples`` are the numbers of worked examples. The
+    the linear probes. ``prompts`` are tried on ``prompt_items``; ``examples`` are the numbers of worked examples. The
     first steps have ``batch`` items each, at ``rates`` of each method's learning rates (those in the middle of its
     range), with a look after each of ``looks``.
     """
@@ -30,7 +30,7 @@ class Pace:
     looks: tuple[int, ...]
 
 
-DIGITS = Pace(128, 48, 256, 64, 32, (1, 2, 4, 8, 16), 16, 2, (8, 32, 100))
+DIGITS = Pace(128, 48, 512, 64, 32, (1, 2, 4, 8, 16), 16, 2, (8, 32, 100))
 TEXT = Pace(32, 8, 48, 4, 8, (1, 2, 4), 4, 1, (2, 4, 8))
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from elicitable.forecasting.answers import (
     best_prompt,
     example_signals,
-    linear_signals,
     plan_for,
     prompt_signals,
     read_base,
@@ -23,6 +22,7 @@ from elicitable.forecasting.answers import (
 from elicitable.forecasting.descriptors import model_signals, task_signals
 from elicitable.forecasting.gradients import gradients_of
 from elicitable.forecasting.pace import Pace, pace_for
+from elicitable.forecasting.reads import read_signals
 from elicitable.forecasting.steps import arms, first_steps, step_signals
 from elicitable.models.inject import room_in
 from elicitable.models.layout import PLAIN, Layout
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
 
-ANSWERS, PROMPTS, EXAMPLES, GRADIENTS, STEPS, LINEAR, TASK, MODEL = (
+ANSWERS, PROMPTS, EXAMPLES, GRADIENTS, STEPS, READ, TASK, MODEL = (
     "answers",
     "prompts",
     "worked examples",
     "gradients",
     "first steps",
-    "linear probe",
+    "linear probes",
     "task",
     "model",
 )
@@ -79,8 +79,14 @@ SIGNALS: Mapping[str, tuple[str, str]] = {
     "weights_score": (STEPS, "score after the first steps, weights"),
     "lead_gone": (STEPS, "loss gone, context less weights, third look"),
     "lead_score": (STEPS, "score, context less weights"),
-    "linear_score": (LINEAR, "answers that a linear probe reads off"),
-    "linear_token_score": (LINEAR, "answer tokens that it reads off"),
+    "linear_score": (READ, "answers read off the model's output state"),
+    "linear_token_score": (READ, "answer tokens read off it"),
+    "linear_worst_score": (READ, "the same at the worst step"),
+    "plain_score": (READ, "answers read by one linear map for all steps"),
+    "plain_token_score": (READ, "answer tokens read by it"),
+    "heads_score": (READ, "answers read off what the heads give"),
+    "heads_token_score": (READ, "answer tokens read off it"),
+    "heads_worst_score": (READ, "the same at the worst step"),
     "prompt_tokens": (TASK, "tokens of a prompt (log2)"),
     "answer_tokens": (TASK, "tokens of an answer (log2)"),
     "labels": (TASK, "labels (log2)"),
@@ -150,7 +156,7 @@ class _Measuring:
             runs = first_steps(model, task, method, pace.looks, pace.rates, steps, self.seed)
             self._note(STEPS, step_signals(arm, base.nats, runs, len(pace.looks)))
         self._note(STEPS, _leads(self.values, len(pace.looks)))
-        self._note(LINEAR, linear_signals(model, task, self.train, self.validation, plan))
+        self._note(READ, read_signals(model, self.train, self.validation, plan))
         self._note(TASK, task_signals(model, task, self.train, plan.layout))
         self._note(MODEL, model_signals(model))
         return Signals({name: float(self.values[name]) for name in SIGNALS}, self.seconds)
