@@ -35,15 +35,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy": GROUND | {"models", "tasks", "methods", "training", "microscope", "records"},
     "experiments": {"errors", "values"},
     "race": WORKING | {"deploy", "testing"},
+    "forecasting": GROUND | SIBLINGS - {"constructions"} | {"methods", "training", "microscope", "records", "race"},
     "lab": WORKING | {"experiments"},
     "report": {"errors", "values", "untrusted", "cache"},
     "testing": GROUND | {"models", "methods", "training"},
-    "cli": WORKING | {"experiments", "race", "lab", "report", "deploy", "__init__"},
+    "cli": WORKING | {"experiments", "race", "forecasting", "lab", "report", "deploy", "__init__"},
     "__init__": {"errors"},
 }
 # A report names the types of the records that it draws, and a record those of its parts: for type checkers alone.
 MAY_NAME_TYPES: dict[str, set[str]] = {
-    "report": {"constructions", "microscope", "tasks", "diagnosis", "records"},
+    "report": {"constructions", "microscope", "tasks", "diagnosis", "records", "forecasting"},
     "records": {"diagnosis"},
 }
 OWNERS = {
@@ -54,7 +55,7 @@ OWNERS = {
     "pyarrow": ("tasks/arrow.py",),
     "ray": ("lab/ray_executor.py",),
     "matplotlib": ("report/",),
-    "sklearn": ("scores/classification.py", "scores/confusion.py"),
+    "sklearn": ("scores/classification.py", "scores/confusion.py", "forecasting/train.py", "forecasting/evaluate.py"),
     "sacrebleu": ("scores/chrf.py",),
     "rouge_score": ("scores/rouge_l.py",),
     "scipy": ("diagnosis/intervals.py",),

@@ -88,7 +88,7 @@ def read_base(model: Model, task: Task, items: Sequence[Item], plan: Plan) -> Ba
             table[half] += [_nats(flat / one, right) for one in TEMPERATURES]
             tokens[half] += len(right)
             place = (flat > flat.gather(1, right[:, None])).sum(dim=1) + 1
-            hits, ranks = hits + float((place == 1).sum()), ranks + float((1 / place).sum())
+            hits, ranks = hits + float((place == 1).sum()), ranks + float((1 / place.double()).sum())
     other = [table[1 - half, int(table[half].argmin())] for half in range(2)]
     whole = max(1.0, float(tokens.sum()))
     calibrated = _calibrated_score(model, task, items, reading, score)

@@ -48,7 +48,7 @@ def calibrated(z: Floats, truth: NDArray[Any], groups: NDArray[Any]) -> Callable
     scales = np.where(scales > 0, scales, 1.0)
 
     def cut(x: Floats) -> Floats:
-        return np.clip((x - means) / scales, -FARTHEST, FARTHEST)
+        return np.asarray(np.clip((x - means) / scales, -FARTHEST, FARTHEST))
 
     line, slope, offset = fit_chance(cut(z), truth, groups)
     return lambda asked: 1 / (1 + np.exp(-(slope * (cut(asked) @ np.array(line.weights) + line.intercept) + offset)))
@@ -196,7 +196,7 @@ def foretold(known: Sequence[Known], groups: NDArray[Any]) -> Scores:
     inside, probability = np.zeros(len(known), dtype=bool), np.zeros(len(known))
     for others, own in left_out(groups):
         forecaster = train([one for one, is_known in zip(known, others, strict=True) if is_known])
-        for place in np.flatnonzero(own):
+        for place in np.flatnonzero(own).tolist():
             case = known[place]
             found = forecaster.predict(case.signals)
             inside[place], probability[place] = found.is_known, found.probability

@@ -118,7 +118,7 @@ def logistic(z: Floats, truth: NDArray[Any], strength: float) -> Line:
     if len(set(truth.tolist())) < 2:
         rate = (truth.sum() + 1) / (len(truth) + 2)
         return Line((0.0,) * z.shape[1], float(np.log(rate / (1 - rate))))
-    fitted = LogisticRegression(C=strength, max_iter=5_000, tol=1e-8).fit(z, truth)
+    fitted = LogisticRegression(C=strength, solver="newton-cholesky", max_iter=1_000, tol=1e-10).fit(z, truth)
     return Line(_tuple(fitted.coef_[0]), float(fitted.intercept_[0]))
 
 
@@ -143,7 +143,7 @@ def _logits(z: Floats, truth: NDArray[Any], groups: NDArray[Any], strength: floa
 
 def _platt(logits: Floats, truth: NDArray[Any]) -> tuple[float, float]:
     """Return slope and offset that make left-out ``logits`` likely; a slope below 0 would turn the answer round."""
-    fitted = LogisticRegression(C=1.0, max_iter=5_000, tol=1e-8).fit(logits[:, None], truth)
+    fitted = LogisticRegression(C=1.0, solver="newton-cholesky", tol=1e-10).fit(logits[:, None], truth)
     return max(0.05, float(fitted.coef_[0, 0])), float(fitted.intercept_[0])
 
 
@@ -252,7 +252,7 @@ def main(typed: Sequence[str] | None = None) -> None:
     given = parser.parse_args(typed)
     known = read_known(given.records)
     forecaster = train(known)
-    write(replace(forecaster, provenance=forecaster.provenance | {"trained": parser.prog}), given.out)
+    write(replace(forecaster, provenance={**forecaster.provenance, "trained": parser.prog}), given.out)
     print(f"{given.out}: {len(known)} cases, {len(forecaster.signals)} signals")
 
 
