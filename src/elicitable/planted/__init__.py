@@ -1,0 +1,1 @@
+"""Tasks and models of which it is known by construction whether a context can elicit the task."""
