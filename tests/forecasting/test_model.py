@@ -28,11 +28,11 @@ def known(count: int = 48, seed: int = 0) -> list[Known]:
         truth = ("nothing", "context", "weights")[nth % 3]
         signals = {name: float(x) for name, x in zip(SIGNALS, rng.normal(size=len(SIGNALS)), strict=True)}
         signals |= dict.fromkeys(CONSTANT, 0.0) | {"base_score": float(truth == "nothing")}
-        signals["context_score"] += 2.0 * (truth != "weights")
+        signals["context_score"] += 5.0 * (truth != "weights")
         level = 0.9 if truth != "weights" else 0.2
         by_rows = {n: (level - 4 / n, 0.95 - 8 / n) for n in (16, 128, 1_024)}
         family, model = f"family {nth % 8}", f"model {nth % 4}"
-        found.append(Known(f"case {nth}", model, family, truth, signals, {}, "x86", by_rows))
+        found.append(Known(f"case {nth}", model, family, truth, signals, 8.0, "x86", by_rows))
     return found
 
 
@@ -155,12 +155,13 @@ def test_a_file_that_holds_something_else_is_refused_by_name(
 
 
 def test_what_is_left_out_is_not_seen() -> None:
-    groups = np.array([one.family for one in known()])
+    groups = np.array([one.model for one in known()])
+    families = np.array([one.family for one in known()])
     x = np.array([[one.signals[name] for name in SIGNALS] for one in known()])
     truth = np.array([one.suffices for one in known()])
     ours = CONTENDERS[0]
     for others, own in left_out(groups):
-        alone = ours.fit(x[others], truth[others], groups[others])(x[own])
+        alone = ours.fit(x[others], truth[others], families[others])(x[own])
         assert said(known(), ours, groups)[own] == pytest.approx(alone, abs=1e-12)
         assert not set(groups[others]) & set(groups[own])
         break

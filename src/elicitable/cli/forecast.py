@@ -9,7 +9,6 @@ from elicitable.cli.output import (
     print_json,
     result_console,
     status,
-    write_json,
 )
 
 
@@ -25,18 +24,16 @@ def forecast(
     """Foretell whether a context will do, or say that it is not known; no test item is read."""
     from elicitable.forecasting.forecast import forecast as foretell
     from elicitable.forecasting.signals import SIGNALS
-    from elicitable.report.forecast import forecast_json, print_forecast
+    from elicitable.report.forecast import print_forecast
 
     folder = out or default_folder("forecast", about.model, asked.task)
     wanted = asked.read()
     with output(folder):
         loaded = about.load()
         with status("measuring …", quiet):
-            found = foretell(loaded, wanted, seed=seed, **how.given())
-        command = found.command(about.model, [asked.task, *asked.typed()])
-        record = forecast_json(found, command)
-        write_json(folder / "forecast.json", record)
+            found = foretell(loaded, wanted, seed=seed, **how.given(), out=folder)
+    command = found.command(about.model, [asked.task, *asked.typed()])
     if as_json:
-        print_json(record)
+        print_json(found.record() | {"next": command})
     else:
         print_forecast(found, {name: words for name, (_, words) in SIGNALS.items()}, command, result_console())

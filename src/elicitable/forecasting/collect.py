@@ -31,14 +31,14 @@ from elicitable.records.schema import to_plain
 from elicitable.training.loop import Plan, train
 
 ROWS = (16, 128, 1_024)
-STEPS, WARMUP, COOLDOWN, LOOKS = 200, 10, 0.3, 50
+STEPS, WARMUP, COOLDOWN, LOOKS = 100, 10, 0.3, 25
 ITEMS = 300  # of the test split
 ADVICE = "Free the place, or choose another --out."
 
 
 def measured(case: Case, model: Model, seed: int) -> Kept:
     """Measure the signals of one case."""
-    task = case.task()
+    task, used = case.task(), time.process_time()
     found = signals_of(model, task, seed=seed)
     return Kept(
         case=case.name,
@@ -47,6 +47,7 @@ def measured(case: Case, model: Model, seed: int) -> Kept:
         truth=case.truth,
         signals=found.values,
         seconds={group: round(seconds, 3) for group, seconds in found.seconds.items()},
+        cpu_seconds=round(time.process_time() - used, 3),
         seed=seed,
         processor=kind(),
         versions=versions(),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from elicitable.cache import replace_file
 from elicitable.forecasting.model import Prediction, shipped
 from elicitable.forecasting.signals import SIGNALS, signals_of
 from elicitable.forecasting.steps import arms
@@ -15,9 +18,12 @@ from elicitable.models.layout import layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.processor import kind
 from elicitable.records.provenance import versions
-from elicitable.tasks.base import stops_of
+from elicitable.records.schema import to_plain
+from elicitable.records.store import Store
+from elicitable.tasks.base import checked_count, stops_of
 from elicitable.tasks.catalog import task_from
 
+RECORD = "forecast.json"
 SURE = 0.9  # from which probability on one arm is worth training by itself
 
 
@@ -49,6 +55,28 @@ class Forecast:
             return f"{self.model} does {self.task} as it is, with probability {self.probability:.2f}."
         return f"A context will do {self.task} on {self.model} with probability {self.probability:.2f}."
 
+    def record(self) -> dict[str, Any]:
+        """Return it as plain lists and numbers, which is what ``forecast.json`` holds."""
+        said, growth = self.prediction, self.prediction.growth
+        return {
+            "answer": self.answer,
+            "model": self.model,
+            "task": self.task,
+            "probability": self.probability,
+            "is_known": self.is_known,
+            "reasons": list(self.reasons),
+            "distance": said.distance,
+            "threshold": said.threshold,
+            "signals": {
+                name: {"value": value, "push": said.pushes.get(name, 0.0)} for name, value in self.signals.items()
+            },
+            "scores": {"context": to_plain(growth.context), "weights": to_plain(growth.weights)},
+            "overtaken": growth.overtaken,
+            "crossing": list(growth.crossing),
+            "seconds": dict(self.seconds),
+            "provenance": dict(self.provenance),
+        }
+
     def command(self, model: str, task: Sequence[str]) -> str:
         """Return what to type next: one arm trained alone where the forecast is sure, else the race.
 
@@ -73,6 +101,7 @@ def forecast(
     stop: str | None = None,
     max_tokens: int | None = None,
     truncate: str = "left",
+    out: str | os.PathLike[str] | None = None,
     **task_options: Any,
 ) -> Forecast:
     """Foretell whether a context suffices, from a few steps and no item of the test split.
@@ -82,10 +111,11 @@ def forecast(
         task: as for :func:`elicitable.verdict`, with its ``task_options``.
         seed: of everything that is drawn.
         chat, system, stop, max_tokens, truncate: how items are read, as for :func:`elicitable.verdict`.
+        out: a folder for ``forecast.json``; nothing is written when None.
 
     Raises:
         InputError: an argument, the model or the task is not as expected; the message names it.
-        StoreError: the file of the shipped forecast was altered.
+        StoreError: the file of the shipped forecast was altered, or ``out`` cannot be written to.
 
     Example:
         >>> import elicitable as el
@@ -94,12 +124,14 @@ def forecast(
         (False, True)
     """
     began = time.monotonic()
-    forecaster = shipped()
+    if max_tokens is not None:
+        checked_count(max_tokens, "max tokens")
+    forecaster, store = shipped(), Store(out)
     model, task = load(model), task_from(task, **task_options)
     layout = layout_for(model, chat, system, stop, truncate, stops_of(task))
     measured = signals_of(model, task, seed=seed, layout=layout, max_tokens=max_tokens)
     found = forecaster.predict(measured.values)
-    return Forecast(
+    made = Forecast(
         model=model.name,
         task=task.name,
         probability=found.probability,
@@ -117,6 +149,10 @@ def forecast(
             "versions": versions(),
         },
     )
+    if store.folder is not None:
+        data = (json.dumps(made.record(), indent=1, allow_nan=False) + "\n").encode()
+        replace_file(store.folder / RECORD, data, "Free the place, or choose another --out.")
+    return made
 
 
 def in_words(constant: Mapping[str, float], name: str, value: float) -> str:

@@ -16,11 +16,15 @@ from elicitable.records.schema import from_plain
 from elicitable.untrusted import read_object
 
 SIGNALS_FOLDER, ROWS_FOLDER = "signals", "rows"
+RACES_FOLDER = "planted-truth"  # beside the forecast's own records
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Hold one case as ``signals/CASE.json`` does. ``truth`` is the planted one."""
+    """Hold one case as ``signals/CASE.json`` does.
+
+    ``truth`` is the planted one. ``seconds`` are those of each group of signals, ``cpu_seconds`` of all together.
+    """
 
     case: str
     model: str
@@ -28,6 +32,7 @@ class Kept:
     truth: str
     signals: Mapping[str, float]
     seconds: Mapping[str, float]
+    cpu_seconds: float
     seed: int
     processor: str
     versions: Mapping[str, str]
@@ -46,18 +51,27 @@ class Grown:
 
 
 @dataclass(frozen=True)
+class Race:
+    """Hold what a race of the case came to: the verdict's group, its processor seconds, the mean score of each arm."""
+
+    group: str
+    cpu_seconds: float
+    means: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Known:
-    """Hold all that is known of a case; ``raced`` are the verdict's label and seconds where it was raced."""
+    """Hold all that is known of a case; ``race`` is None where it was not raced."""
 
     case: str
     model: str
     family: str
     truth: str
     signals: Mapping[str, float]
-    seconds: Mapping[str, float]
+    cpu_seconds: float
     processor: str
     by_rows: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
-    raced: Mapping[str, Any] | None = None
+    race: Race | None = None
 
     @property
     def suffices(self) -> bool:
@@ -75,7 +89,7 @@ def file_name(case: str) -> str:
 
 
 def read_known(folder: Path) -> list[Known]:
-    """Read every case under ``folder``, in the order of their names.
+    """Read every case under ``folder``, in the order of their names; races from ``planted-truth`` beside it.
 
     Raises:
         InputError: there is none, or a file is no record; the message names it.
@@ -83,14 +97,35 @@ def read_known(folder: Path) -> list[Known]:
     paths = sorted((folder / SIGNALS_FOLDER).glob("*.json"))
     if not paths:
         raise InputError(f"{folder} holds no cases: run python -m elicitable.forecasting.collect --out {folder} first.")
-    return [_known(path, folder / ROWS_FOLDER / path.name) for path in paths]
+    races = races_in(folder.parent / RACES_FOLDER)
+    return [_known(path, folder / ROWS_FOLDER / path.name, races) for path in paths]
 
 
-def _known(path: Path, rows: Path) -> Known:
+def _known(path: Path, rows: Path, races: Mapping[str, Race]) -> Known:
     try:
         kept = from_plain(Kept, read_object(path))
         grown = from_plain(Grown, read_object(rows)) if rows.exists() else None
     except InputError as error:
         raise InputError(f"{path} is no record of a case ({error})") from error
-    by_rows = {int(n): pair for n, pair in grown.scores.items()} if grown else {}
-    return Known(kept.case, kept.model, kept.family, kept.truth, kept.signals, kept.seconds, kept.processor, by_rows)
+    return Known(
+        case=kept.case,
+        model=kept.model,
+        family=kept.family,
+        truth=kept.truth,
+        signals=kept.signals,
+        cpu_seconds=kept.cpu_seconds,
+        processor=kept.processor,
+        by_rows={int(n): pair for n, pair in grown.scores.items()} if grown else {},
+        race=races.get(kept.case),
+    )
+
+
+def races_in(folder: Path) -> dict[str, Race]:
+    """Read the races of the planted cases that are there, by the case's name."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        record: dict[str, Any] = read_object(path)
+        if "case" in record and "arms" in record:
+            means = {name: arm["mean"] for name, arm in record["arms"].items() if arm["mean"] is not None}
+            found[record["case"]] = Race(record["group"], record["cpu_seconds"], means)
+    return found

@@ -87,7 +87,7 @@ def train(known: Sequence[Known], names: Sequence[str] = tuple(SIGNALS)) -> Fore
             "families": sorted(set(families.tolist())),
             "models": sorted({one.model for one in known}),
             "kind": "synthetic tasks of token ids, planted in models of one layer",
-            "races": sum(one.raced is not None for one in known),
+            "races": sum(one.race is not None for one in known),
             "versions": versions(),
             "processor": sorted({one.processor for one in known} | {kind()}),
         },

@@ -1,9 +1,9 @@
-"""Show a forecast: in the terminal, and as JSON."""
+"""Print a forecast in a terminal of 80 columns or more."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -17,34 +17,6 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # signals, those that push the most
 LEAST = 0.05  # in logits, below which a signal pushes nowhere
-
-
-def forecast_json(found: Forecast, command: str) -> dict[str, Any]:
-    """Return a forecast as plain lists and numbers."""
-    growth = found.prediction.growth
-    return {
-        "answer": found.answer,
-        "model": found.model,
-        "task": found.task,
-        "probability": found.probability,
-        "is_known": found.is_known,
-        "reasons": list(found.reasons),
-        "distance": found.prediction.distance,
-        "threshold": found.prediction.threshold,
-        "signals": {
-            name: {"value": value, "push": found.prediction.pushes.get(name, 0.0)}
-            for name, value in found.signals.items()
-        },
-        "scores": {
-            arm: [{"rows": at.rows, "mean": at.mean, "low": at.low, "high": at.high} for at in expected]
-            for arm, expected in (("context", growth.context), ("weights", growth.weights))
-        },
-        "overtaken": growth.overtaken,
-        "crossing": list(growth.crossing),
-        "seconds": dict(found.seconds),
-        "next": command,
-        "provenance": dict(found.provenance),
-    }
 
 
 def print_forecast(found: Forecast, words: Mapping[str, str], command: str, console: Console) -> None:
