@@ -1,8 +1,8 @@
 """Measure the planted cases for the forecast: ``python -m elicitable.forecasting.collect --out records/forecast``.
 
 One file a case; what is there is not measured again, so the same command resumes. With ``--rows`` both arms are trained
-on 16, 128 and 1,024 rows of each case, and on fresh rows without end, and scored on test items: what the forecast's
-scores are fitted to. The signals themselves never read a test item.
+for 60 steps on 16 and on 1,024 rows of each case and scored on test items: what the forecast's scores are fitted to. The
+signals themselves never read a test item.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from elicitable.records.provenance import versions
 from elicitable.records.schema import to_plain
 from elicitable.training.loop import Plan, train
 
-ROWS = (16, 128, 1_024)
-STEPS, WARMUP, COOLDOWN, LOOKS = 100, 10, 0.3, 25
+ROWS = (16, 1_024)
+STEPS, WARMUP, COOLDOWN, LOOKS = 60, 10, 0.3, 20
 ITEMS = 300  # of the test split
 ADVICE = "Free the place, or choose another --out."
 
