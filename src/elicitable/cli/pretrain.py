@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,9 +10,11 @@ import typer
 from elicitable.cli.options import Json, Out, Quiet, Seed
 from elicitable.cli.output import RUNS, print_json, progress_console, say
 
+PLANTED = "planted:"
+
 
 def pretrain(
-    toy: Annotated[str, typer.Argument(help="ascending or mixed")],
+    toy: Annotated[str, typer.Argument(help="ascending, mixed, or planted:NAME")],
     steps: Annotated[int | None, typer.Option(help="default: as the shipped checkpoint")] = None,
     seed: Seed = 0,
     out: Out = None,
@@ -19,10 +22,14 @@ def pretrain(
     quiet: Quiet = False,
 ) -> None:
     """Train a toy transformer from fresh weights, as the shipped checkpoints were."""
-    from elicitable.lab.pretrain import pretrain as run_pretrain
     from elicitable.report.progress import LiveReporter
 
     folder = out or RUNS / "pretrain"
+    if toy.startswith(PLANTED):
+        _pretrain_planted(toy.removeprefix(PLANTED), folder, steps, seed, as_json, quiet)
+        return
+    from elicitable.lab.pretrain import pretrain as run_pretrain
+
     with LiveReporter(progress_console()) as live:
         if not quiet:
             live.begin(toy, f"pretraining, seed {seed}", 0, 1)
@@ -32,3 +39,17 @@ def pretrain(
     else:
         scores = ", ".join(f"{task} {outcomes.share:.3f}" for task, outcomes in record.scores.items())
         say(f"{folder / toy}.safetensors: {scores}")
+
+
+def _pretrain_planted(name: str, folder: Path, steps: int | None, seed: int, as_json: bool, quiet: bool) -> None:
+    from elicitable.planted.models import pretrain_mix
+    from elicitable.report.progress import LiveReporter
+
+    with LiveReporter(progress_console()) as live:
+        if not quiet:
+            live.begin(f"{PLANTED}{name}", f"pretraining, seed {seed}", 0, 1)
+        record = pretrain_mix(name, folder / name, seed=seed, steps=steps, progress=None if quiet else live.point)
+    if as_json:
+        print_json(record)
+    else:
+        say(f"{folder / name}: {record['validation']:.3f} of its mix; SHA-256 {record['sha256']}")

@@ -9,11 +9,15 @@ import typer
 
 from elicitable.cli.options import Json, Quiet, Resumed
 from elicitable.cli.output import RUNS, print_json, progress_console, say
+from elicitable.cli.planted import NAME, planted_truth
+from elicitable.errors import InputError
 from elicitable.untrusted import visible
 
 
 def reproduce(
-    name: Annotated[list[str] | None, typer.Argument(help="experiments; default all")] = None,
+    name: Annotated[
+        list[str] | None, typer.Argument(help="experiments, or planted-truth; default all experiments")
+    ] = None,
     preset: Annotated[str, typer.Option(help="quick (one seed) or paper (ten)")] = "quick",
     seeds: Annotated[int | None, typer.Option(help="how many, instead of the preset's")] = None,
     seed: Annotated[int, typer.Option("--seed", help="the first; the others follow it")] = 0,
@@ -26,11 +30,24 @@ def reproduce(
         Path | None, typer.Option(help="also write the records there, one JSON lines file an experiment")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="run failed trials again")] = False,
+    cases: Annotated[int | None, typer.Option(help="of planted-truth: so many, the first; default all")] = None,
     out: Resumed = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run the paper's experiments and put ours beside what the source reports."""
+    """Run the paper's experiments and put ours beside what the source reports.
+
+    planted-truth is another question: how often a verdict is right where the truth is known by construction.
+    """
+    if NAME in (name or ()):
+        if len(name or ()) > 1 or status or retry or seeds is not None or export is not None:
+            raise InputError(
+                f"{NAME} stands alone; of the options it takes --cases, --tables, --out, --json and --quiet."
+            )
+        planted_truth(out, cases, tables, as_json, quiet)
+        return
+    if cases is not None:
+        raise InputError(f"--cases is an option of {NAME}: elicitable reproduce {NAME} --cases {cases}.")
     from elicitable.lab import reproduce as runs
     from elicitable.report.reproduction import reproduction_markdown, write_reproduction
 

@@ -15,10 +15,10 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -199,8 +199,13 @@ def mix_named(name: str) -> Mix:
 
 
 def pretrain_mix(
-    name: str, out: str | os.PathLike[str], *, seed: int = 0, progress: Progress | None = None
-) -> dict[str, object]:
+    name: str,
+    out: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Pretrain a model on its mix, write it to ``out`` as a folder that ``--model`` takes; return its record.
 
     The weights are rounded to bfloat16, which takes half the bytes. ``pretraining.json`` beside them holds the mix, the
@@ -211,6 +216,7 @@ def pretrain_mix(
         StoreError: ``out`` cannot be written to, or holds a model.
     """
     mix = mix_named(name)
+    mix = replace(mix, steps=steps or mix.steps)
     began = time.monotonic()
     model = build_rotary_toy(
         name,

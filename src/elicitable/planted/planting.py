@@ -136,7 +136,7 @@ def _places(call: Call) -> list[int]:
 
 
 def blind_share(model: Model, rule: Rule) -> float:
-    """Return the share of validation inputs that are blind under ``rule``: no context can tell them from another input."""
+    """Return the share of validation inputs that are blind under ``rule``."""
     digits = held_out_digits("validation", BLIND_ITEMS)
     partners = _partners(digits)  # (partner, item, place)
     seen, sums = _seen(model, rule, digits)

@@ -275,6 +275,7 @@ class PlantedTask:
 
     def __init__(self, name: str, rule: Rule, cue: Sequence[int] = ()) -> None:
         self.name, self.rule, self.cue = name, rule, tuple(cue)
+        self._fingerprint: str | None = None
 
     def labels(self) -> None:
         """Return None: the whole answer is right or wrong."""
@@ -290,8 +291,10 @@ class PlantedTask:
 
     def fingerprint(self) -> str:
         """Hash the name, the default held-out items and the first 256 training items of a fixed stream."""
-        items = [*self.sample(256, np.random.default_rng(0)), *self.held_out("validation"), *self.held_out("test")]
-        return fingerprint_of([self.name, *(repr((item.prompt, item.target)) for item in items)])
+        if self._fingerprint is None:  # a race asks for it at every trial
+            items = [*self.sample(256, np.random.default_rng(0)), *self.held_out("validation"), *self.held_out("test")]
+            self._fingerprint = fingerprint_of([self.name, *(repr((item.prompt, item.target)) for item in items)])
+        return self._fingerprint
 
     def __repr__(self) -> str:
         return f"PlantedTask({self.name!r}, {self.rule!r})"

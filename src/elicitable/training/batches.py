@@ -88,19 +88,14 @@ def encode(
 
 def padded(model: Model, rows: Sequence[Row]) -> Batch:
     """``rows`` as one batch."""
-    answer = max(len(row.answer) for row in rows)
-    width = max(map(len, rows)) - 1
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    targets = torch.full((len(rows), answer), IGNORED)
-    for nth, row in enumerate(rows):
-        text = torch.tensor((row.content + row.answer)[:-1], dtype=torch.long)
-        ids[nth, width - len(text) :] = text
-        mask[nth, width - len(text) :] = 1
-        targets[nth, answer - len(row.answer) :] = torch.tensor(row.answer)
-    is_padded = bool((mask == 0).any())
-    device = model.device
-    return Batch(ids.to(device), mask.to(device) if is_padded else None, targets.to(device))
+    texts = [[*row.content, *row.answer][:-1] for row in rows]
+    answer, width = max(len(row.answer) for row in rows), max(map(len, texts))
+    ids = torch.tensor([[0] * (width - len(text)) + text for text in texts], dtype=torch.long)
+    targets = torch.tensor([[IGNORED] * (answer - len(row.answer)) + [*row.answer] for row in rows])
+    mask = None
+    if any(len(text) < width for text in texts):
+        mask = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in texts]).to(model.device)
+    return Batch(ids.to(model.device), mask, targets.to(model.device))
 
 
 def groups(model: Model, rows: Sequence[Row] | Sequence[LabelRow], batch: int) -> list[list[int]]:
