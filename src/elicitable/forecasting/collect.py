@@ -1,8 +1,8 @@
 """Measure the planted cases for the forecast: ``python -m elicitable.forecasting.collect --out records/forecast``.
 
-One file a case; what is there is not measured again, so the same command resumes. With ``--rows`` both arms are trained
-for 60 steps on 16 and on 1,024 rows of each case and scored on test items: what the forecast's scores are fitted to. The
-signals themselves never read a test item.
+One file a case; what is there, of the same weights and task, is not measured again, so the same command resumes. With
+``--rows`` both arms are trained for 60 steps on 16 and on 1,024 rows of each case and scored on test items: what the
+forecast's scores are fitted to. The signals themselves never read a test item.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from elicitable.race.rows_curve import FewRows, distinct_rows
 from elicitable.records.provenance import versions
 from elicitable.records.schema import to_plain
 from elicitable.training.loop import Plan, train
+from elicitable.untrusted import read_object
 
 ROWS = (16, 1_024)
 STEPS, WARMUP, COOLDOWN, LOOKS = 60, 10, 0.3, 20
@@ -51,8 +52,13 @@ def measured(case: Case, model: Model, seed: int) -> Kept:
         seed=seed,
         processor=kind(),
         versions=versions(),
-        fingerprints={"model": model.bare_fingerprint, "task": task.fingerprint()},
+        fingerprints=fingerprints(case, model),
     )
+
+
+def fingerprints(case: Case, model: Model) -> dict[str, str]:
+    """Return what a record is of: other weights or another task make it anew."""
+    return {"model": model.bare_fingerprint, "task": case.task().fingerprint()}
 
 
 def grown(case: Case, model: Model, seed: int) -> Grown:
@@ -72,7 +78,7 @@ def grown(case: Case, model: Model, seed: int) -> Grown:
     for count in ROWS:
         few: Any = FewRows(task, rows, count)
         scores[str(count)] = tuple(_trained(model, few, method, plan, seed, items) for method in arms().values())
-    return Grown(case.name, scores, STEPS, ITEMS, seed)
+    return Grown(case.name, scores, STEPS, ITEMS, seed, fingerprints(case, model))
 
 
 def _trained(model: Model, task: Any, method: Any, plan: Plan, seed: int, items: Sequence[Any]) -> float:
@@ -95,10 +101,10 @@ def main(typed: Sequence[str] | None = None) -> None:
     models: dict[str, Model] = {}
     for case in cases()[: given.first]:
         path = folder / file_name(case.name)
-        if path.exists():
+        model = models[case.model] = models.get(case.model) or case.load_model()
+        if path.exists() and read_object(path).get("fingerprints") == fingerprints(case, model):
             continue
         since = time.monotonic()
-        model = models.setdefault(case.model, case.load_model())
         found = (grown if given.rows else measured)(case, model, given.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, (json.dumps(to_plain(found), indent=1) + "\n").encode(), ADVICE)

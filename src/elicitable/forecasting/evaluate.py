@@ -21,8 +21,8 @@ from sklearn.ensemble import GradientBoostingClassifier
 from elicitable.errors import InputError
 from elicitable.forecasting.model import FARTHEST
 from elicitable.forecasting.records import Known, read_known
-from elicitable.forecasting.signals import EXAMPLES, MODEL, PROMPTS, SIGNALS, STEPS, TASK
-from elicitable.forecasting.train import RECORDS, fit_chance, left_out, train
+from elicitable.forecasting.signals import MODEL, SIGNALS, STEPS, TASK
+from elicitable.forecasting.train import READ_OFF, RECORDS, fit_chance, left_out, train
 from elicitable.rng import generator
 
 REPLICATES = 2_000
@@ -77,8 +77,9 @@ def of_groups(*groups: str) -> tuple[str, ...]:
 
 OURS = "forecast"
 CONTENDERS = (
-    Contender(OURS, calibrated, tuple(SIGNALS)),
-    Contender("the same signals, boosted trees", boosted, tuple(SIGNALS)),
+    Contender(OURS, calibrated, READ_OFF),
+    Contender("with prompts, examples and first steps", calibrated, tuple(SIGNALS)),
+    Contender("the same signals, boosted trees", boosted, READ_OFF),
     Contender("last value: context's score after the first steps", calibrated, ("context_score",)),
     Contender("last value: context's less weights'", calibrated, ("lead_score",)),
     Contender("majority", majority, ("base_score",)),
@@ -225,14 +226,24 @@ def foretold(known: Sequence[Known], groups: NDArray[Any]) -> Scores:
 def ablations() -> list[Contender]:
     """Return the forecast by each group of signals alone, and without it."""
     names = list(dict.fromkeys(group for group, _ in SIGNALS.values()))
-    ours = CONTENDERS[0]
+    ours, whole = CONTENDERS[0], CONTENDERS[1]
     alone = [replace(ours, name=f"{group} alone", signals=of_groups(group)) for group in names]
+    own = [group for group in names if set(of_groups(group)) <= set(READ_OFF)]
     without = [
-        replace(ours, name=f"without {group}", signals=tuple(n for n in SIGNALS if SIGNALS[n][0] != group))
-        for group in names
+        replace(ours, name=f"without {group}", signals=tuple(n for n in READ_OFF if SIGNALS[n][0] != group))
+        for group in own
     ]
-    quick = of_groups(*(group for group in names if group not in (STEPS, EXAMPLES, PROMPTS)))
-    return [ours, *alone, *without, replace(ours, name="nothing trained or shown", signals=quick)]
+    heads = tuple(name for name in SIGNALS if name.startswith("heads_"))
+    output = tuple(name for name in SIGNALS if name.startswith("linear_"))
+    first = of_groups(STEPS)
+    probes = [
+        replace(ours, name="what the heads give alone", signals=heads),
+        replace(ours, name="the output state, step by step, alone", signals=output),
+        replace(
+            ours, name="the first 8 steps alone", signals=tuple(name for name in first if name.endswith("_gone_1"))
+        ),
+    ]
+    return [ours, whole, *alone, *probes, *without]
 
 
 def table(rows: Sequence[Result]) -> str:

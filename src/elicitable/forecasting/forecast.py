@@ -33,7 +33,7 @@ class Forecast:
 
     ``probability`` is that a context suffices (the model as it is included), in [0, 1]; where ``is_known`` is False the
     case lies outside of what was trained on, for the ``reasons`` that are given in words, and the probability is worth
-    nothing. ``signals`` are all that was measured, in ``seconds``.
+    nothing. ``signals`` are what it rests on, measured in ``seconds``.
     """
 
     model: str
@@ -129,7 +129,8 @@ def forecast(
     forecaster, store = shipped(), Store(out)
     model, task = load(model), task_from(task, **task_options)
     layout = layout_for(model, chat, system, stop, truncate, stops_of(task))
-    measured = signals_of(model, task, seed=seed, layout=layout, max_tokens=max_tokens)
+    names = {*forecaster.signals, *forecaster.border.constant}
+    measured = signals_of(model, task, names=names, seed=seed, layout=layout, max_tokens=max_tokens)
     found = forecaster.predict(measured.values)
     made = Forecast(
         model=model.name,

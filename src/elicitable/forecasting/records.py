@@ -48,6 +48,7 @@ class Grown:
     steps: int
     items: int
     seed: int
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ Each signal has a name, belongs to a group, and says in plain words what it is. 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from elicitable.forecasting.answers import (
+    Base,
     best_prompt,
     example_signals,
     plan_for,
@@ -110,20 +111,27 @@ class Signals:
 
 
 def signals_of(
-    model: Model, task: Task, *, seed: int = 0, layout: Layout = PLAIN, max_tokens: int | None = None
+    model: Model,
+    task: Task,
+    *,
+    names: Iterable[str] = SIGNALS,
+    seed: int = 0,
+    layout: Layout = PLAIN,
+    max_tokens: int | None = None,
 ) -> Signals:
-    """Measure every signal of ``task`` on ``model``; the same seed gives the same numbers.
+    """Measure the signals of ``task`` on ``model`` that are called ``names``; the same seed gives the same numbers.
 
-    Only training and validation items are read. The model is as before afterwards.
+    A group of which no signal is asked for costs no time. Only training and validation items are read. The model is as
+    before afterwards.
 
     Example:
         >>> import elicitable as el
         >>> from elicitable.tasks.catalog import task_from
-        >>> found = signals_of(el.load("toy:ascending"), task_from("ascending"))
+        >>> found = signals_of(el.load("toy:ascending"), task_from("ascending"), names=["base_score"])
         >>> found.values["base_score"] > 0.9
         True
     """
-    return _Measuring(model, task, pace_for(model), seed, layout, max_tokens).run()
+    return _Measuring(model, task, pace_for(model), seed, layout, max_tokens).run(list(names))
 
 
 class _Measuring:
@@ -134,38 +142,59 @@ class _Measuring:
         self.plan = plan_for(layout, pace.batch, max_tokens)
         self.validation = task.held_out("validation", pace.validation_items)
         self.train = task.sample(pace.train_items, generator(seed, "forecast", task.name))
-        self.values: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
-        self.since = time.monotonic()
 
-    def run(self) -> Signals:
-        """Return everything."""
-        model, task, plan, pace = self.model, self.task, self.plan, self.pace
-        base = read_base(model, task, self.validation, plan)
-        self._note(ANSWERS, base.signals(model.anatomy.vocab))
-        prompt = best_prompt(model, task, self.validation, pace.prompts, pace.prompt_items, plan, self.seed)
-        self._note(PROMPTS, prompt_signals(base, prompt))
-        shown, context = with_examples(model, task, self.validation, pace.examples, plan, self.seed)
-        self._note(EXAMPLES, example_signals(base, shown))
-        self._note(EXAMPLES, vector_signals(model, self.validation[: pace.gradient_items], context, plan))
-        few = self.train[: pace.gradient_items]
-        batch = encode(model, few, room_in(model, plan.max_tokens), plan.layout)
-        self._note(GRADIENTS, gradients_of(model, batch).signals())
+    def run(self, names: Sequence[str]) -> Signals:
+        """Return the signals called ``names``."""
+        groups = [group for group, _ in SIGNALS.values()]
+        wanted = [group for group in dict.fromkeys(groups) if any(SIGNALS[name][0] == group for name in names)]
+        since = time.monotonic()
+        base = read_base(self.model, self.task, self.validation, self.plan)
+        self.seconds[ANSWERS] = time.monotonic() - since
+        measure: dict[str, Callable[[Base], Mapping[str, float]]] = {
+            ANSWERS: self._answers,
+            PROMPTS: self._prompts,
+            EXAMPLES: self._examples,
+            GRADIENTS: self._gradients,
+            STEPS: self._steps,
+            READ: lambda _: read_signals(self.model, self.train, self.validation, self.plan),
+            TASK: lambda _: task_signals(self.model, self.task, self.train, self.plan.layout),
+            MODEL: lambda _: model_signals(self.model),
+        }
+        values: dict[str, float] = {}
+        for group in wanted:
+            since = time.monotonic()
+            values |= measure[group](base)
+            self.seconds[group] = self.seconds.get(group, 0.0) + time.monotonic() - since
+        return Signals({name: float(values[name]) for name in SIGNALS if name in names}, self.seconds)
+
+    def _answers(self, base: Base) -> Mapping[str, float]:
+        return base.signals(self.model.anatomy.vocab)
+
+    def _prompts(self, base: Base) -> Mapping[str, float]:
+        pace = self.pace
+        found = best_prompt(
+            self.model, self.task, self.validation, pace.prompts, pace.prompt_items, self.plan, self.seed
+        )
+        return prompt_signals(base, found)
+
+    def _examples(self, base: Base) -> Mapping[str, float]:
+        shown, context = with_examples(self.model, self.task, self.validation, self.pace.examples, self.plan, self.seed)
+        few = self.validation[: self.pace.gradient_items]
+        return {**example_signals(base, shown), **vector_signals(self.model, few, context, self.plan)}
+
+    def _gradients(self, base: Base) -> Mapping[str, float]:
+        few = self.train[: self.pace.gradient_items]
+        batch = encode(self.model, few, room_in(self.model, self.plan.max_tokens), self.plan.layout)
+        return gradients_of(self.model, batch).signals()
+
+    def _steps(self, base: Base) -> Mapping[str, float]:
+        pace, values = self.pace, dict[str, float]()
+        plan = replace(self.plan, validation_items=pace.validation_items)
         for arm, method in arms().items():
-            steps = replace(plan, validation_items=pace.validation_items)
-            runs = first_steps(model, task, method, pace.looks, pace.rates, steps, self.seed)
-            self._note(STEPS, step_signals(arm, base.nats, runs, len(pace.looks)))
-        self._note(STEPS, _leads(self.values, len(pace.looks)))
-        self._note(READ, read_signals(model, self.train, self.validation, plan))
-        self._note(TASK, task_signals(model, task, self.train, plan.layout))
-        self._note(MODEL, model_signals(model))
-        return Signals({name: float(self.values[name]) for name in SIGNALS}, self.seconds)
-
-    def _note(self, group: str, values: Mapping[str, float]) -> None:
-        self.values |= values
-        now = time.monotonic()
-        self.seconds[group] = self.seconds.get(group, 0.0) + now - self.since
-        self.since = now
+            runs = first_steps(self.model, self.task, method, pace.looks, pace.rates, plan, self.seed)
+            values |= step_signals(arm, base.nats, runs, len(pace.looks))
+        return values | _leads(values, len(pace.looks))
 
 
 def _leads(values: Mapping[str, float], looks: int) -> dict[str, float]:

@@ -34,7 +34,7 @@ from elicitable.forecasting.model import (
     constants,
 )
 from elicitable.forecasting.records import Known, read_known
-from elicitable.forecasting.signals import SIGNALS
+from elicitable.forecasting.signals import ANSWERS, GRADIENTS, MODEL, READ, SIGNALS, TASK
 from elicitable.models.speed.processor import kind
 from elicitable.records.provenance import versions
 from elicitable.records.schema import to_plain
@@ -43,15 +43,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Floats = NDArray[np.float64]
-STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # C of the logistic regression
-PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # α of the ridge regressions
+STRENGTHS = (0.01, 0.03, 0.1, 0.3)  # C of the logistic regression
+PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)  # α of the ridge regressions
 INSIDE = 0.95  # of the cases of left-out families
 EDGE = 0.01  # scores are kept so far from 0 and 1, where their logit has no end
 RECORDS = Path("records/forecast")
+#: What is read off the model as it is. First steps, prompts and examples cost most of the time and add nothing on the
+#: planted cases (``python -m elicitable.forecasting.evaluate --ablations``).
+READ_OFF = tuple(name for name, (group, _) in SIGNALS.items() if group in (ANSWERS, GRADIENTS, READ, TASK, MODEL))
 
 
-def train(known: Sequence[Known], names: Sequence[str] = tuple(SIGNALS)) -> Forecaster:
+def train(known: Sequence[Known], names: Sequence[str] = READ_OFF) -> Forecaster:
     """Fit everything to ``known`` cases; families of tasks are left out wherever something is chosen or estimated.
+
+    ``names`` are the signals that it may use: by default those for which nothing has to be trained or shown.
 
     Raises:
         InputError: there are fewer than two families, or one kind of truth only.
