@@ -37,17 +37,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deploy": GROUND | {"models", "tasks", "methods", "training", "microscope", "records"},
     "experiments": {"errors", "values"},
     "race": WORKING | {"deploy", "testing", "executors"},
+    "forecasting": WORKING - {"constructions", "compiling"} | {"race", "planted"},
     "lab": WORKING | {"experiments", "executors"},
     "planted": WORKING | {"race"},
     "report": {"errors", "glance", "values", "untrusted", "cache"},
     "testing": GROUND | {"models", "methods", "training"},
-    "cli": WORKING | {"experiments", "executors", "race", "lab", "planted", "report", "deploy", "__init__"},
+    "cli": WORKING
+    | {"experiments", "executors", "race", "forecasting", "lab", "planted", "report", "deploy", "__init__"},
     "__init__": {"errors"},
     "__main__": {"cli"},
 }
 # A report names the types of the records that it draws, and a record those of its parts: for type checkers alone.
 MAY_NAME_TYPES: dict[str, set[str]] = {
-    "report": {"constructions", "microscope", "tasks", "diagnosis", "records"},
+    "report": {"constructions", "microscope", "tasks", "diagnosis", "records", "forecasting"},
     "records": {"diagnosis"},
 }
 OWNERS = {
@@ -59,7 +61,7 @@ OWNERS = {
     "ray": ("executors/ray_cluster.py",),
     "cloudpickle": ("executors/packing.py",),
     "matplotlib": ("report/",),
-    "sklearn": ("scores/classification.py", "scores/confusion.py"),
+    "sklearn": ("scores/classification.py", "scores/confusion.py", "forecasting/train.py", "forecasting/evaluate.py"),
     "sacrebleu": ("scores/chrf.py",),
     "rouge_score": ("scores/rouge_l.py",),
     "scipy": ("diagnosis/intervals.py",),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import elicitable as el
+from elicitable.cli import forecast as forecast_command
 from elicitable.cli import tune as tune_command
 from elicitable.cli import verdict as verdict_command
 from elicitable.cli.options import ModelOptions, spread
@@ -22,7 +23,11 @@ RENAMED = {"method": "methods", "prompt": "prompts"}  # options that may be repe
 
 @pytest.mark.parametrize(
     ("command", "function", "renamed"),
-    [(verdict_command.verdict, el.verdict, RENAMED), (tune_command.tune, el.tune, {"init_text": "text"})],
+    [
+        (verdict_command.verdict, el.verdict, RENAMED),
+        (tune_command.tune, el.tune, {"init_text": "text"}),
+        (forecast_command.forecast, el.forecast, {}),
+    ],
 )
 def test_python_takes_what_the_command_line_takes(
     command: Callable[..., None], function: Callable[..., Any], renamed: dict[str, str]

@@ -13,6 +13,7 @@ from elicitable.cli.check import check
 from elicitable.cli.compile import compile_command
 from elicitable.cli.construct.commands import CONSTRUCTIONS
 from elicitable.cli.export import export
+from elicitable.cli.forecast import forecast
 from elicitable.cli.inspect import inspect
 from elicitable.cli.lists import methods, models, scores, tasks
 from elicitable.cli.options import spread
@@ -27,6 +28,7 @@ from elicitable.errors import InputError, UnknownNameError
 #: In the order of the help.
 COMMANDS: tuple[Callable[..., None], ...] = (
     verdict,
+    forecast,
     tune,
     check,
     predict,

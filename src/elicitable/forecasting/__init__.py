@@ -1,0 +1,1 @@
+"""Foretell, before anything is trained at length, whether a context suffices; and say so where that is not known."""

@@ -1,0 +1,132 @@
+"""What is known of the cases that the forecast is trained on: their signals, the planted truth, and scores by rows.
+
+records/forecast/signals/CASE.json   what ``collect`` measured: signals, seconds, where
+records/forecast/rows/CASE.json      scores of both arms at a few numbers of rows (``collect --rows``)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from elicitable.errors import InputError
+from elicitable.records.schema import from_plain
+from elicitable.untrusted import read_object
+
+SIGNALS_FOLDER, ROWS_FOLDER = "signals", "rows"
+RACES_FOLDER = "planted-truth"  # beside the forecast's own records
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Hold one case as ``signals/CASE.json`` does.
+
+    ``truth`` is the planted one. ``seconds`` are those of each group of signals, ``cpu_seconds`` of all together.
+    """
+
+    case: str
+    model: str
+    family: str
+    truth: str
+    signals: Mapping[str, float]
+    seconds: Mapping[str, float]
+    cpu_seconds: float
+    seed: int
+    processor: str
+    versions: Mapping[str, str]
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Hold one case as ``rows/CASE.json`` does: at each number of rows the scores of the context and of the weights."""
+
+    case: str
+    scores: Mapping[str, tuple[float, ...]]
+    steps: int
+    items: int
+    seed: int
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Race:
+    """Hold what a race of the case came to: the verdict's group, its processor seconds, the mean score of each arm."""
+
+    group: str
+    cpu_seconds: float
+    means: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Known:
+    """Hold all that is known of a case; ``race`` is None where it was not raced."""
+
+    case: str
+    model: str
+    family: str
+    truth: str
+    signals: Mapping[str, float]
+    cpu_seconds: float
+    processor: str
+    by_rows: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    race: Race | None = None
+
+    @property
+    def suffices(self) -> bool:
+        """Say whether no weight has to change: a context does, or nothing is needed."""
+        return self.truth != "weights"
+
+
+def file_name(case: str) -> str:
+    """Return the file that holds ``case``.
+
+    >>> file_name("copyist/turn-1")
+    'copyist~turn-1.json'
+    """
+    return f"{case.replace('/', '~')}.json"
+
+
+def read_known(folder: Path) -> list[Known]:
+    """Read every case under ``folder``, in the order of their names; races from ``planted-truth`` beside it.
+
+    Raises:
+        InputError: there is none, or a file is no record; the message names it.
+    """
+    paths = sorted((folder / SIGNALS_FOLDER).glob("*.json"))
+    if not paths:
+        raise InputError(f"{folder} holds no cases: run python -m elicitable.forecasting.collect --out {folder} first.")
+    races = races_in(folder.parent / RACES_FOLDER)
+    return [_known(path, folder / ROWS_FOLDER / path.name, races) for path in paths]
+
+
+def _known(path: Path, rows: Path, races: Mapping[str, Race]) -> Known:
+    try:
+        kept = from_plain(Kept, read_object(path))
+        grown = from_plain(Grown, read_object(rows)) if rows.exists() else None
+    except InputError as error:
+        raise InputError(f"{path} is no record of a case ({error})") from error
+    return Known(
+        case=kept.case,
+        model=kept.model,
+        family=kept.family,
+        truth=kept.truth,
+        signals=kept.signals,
+        cpu_seconds=kept.cpu_seconds,
+        processor=kept.processor,
+        by_rows={int(n): pair for n, pair in grown.scores.items()} if grown else {},
+        race=races.get(kept.case),
+    )
+
+
+def races_in(folder: Path) -> dict[str, Race]:
+    """Read the races of the planted cases that are there, by the case's name."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        record: dict[str, Any] = read_object(path)
+        if "case" in record and "arms" in record:
+            means = {name: arm["mean"] for name, arm in record["arms"].items() if arm["mean"] is not None}
+            found[record["case"]] = Race(record["group"], record["cpu_seconds"], means)
+    return found

@@ -1,0 +1,79 @@
+"""Print a forecast in a terminal of 80 columns or more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from elicitable.report.table import plain, print_next
+
+if TYPE_CHECKING:
+    from elicitable.forecasting.forecast import Forecast
+    from elicitable.forecasting.model import ScoreGrowth
+
+SHOWN = 8  # signals, those that push the most
+LEAST = 0.05  # in logits, below which a signal pushes nowhere
+
+
+def print_forecast(found: Forecast, words: Mapping[str, str], command: str, console: Console) -> None:
+    """Print the answer, why it is not known where it is not, the signals that push most, the scores, the next command.
+
+    Args:
+        found: what to print.
+        words: what each signal is, in plain words.
+        command: what to type next.
+        console: where; at least 80 columns wide.
+    """
+    console.print(Text(plain(found.answer), style="bold"))
+    for reason in found.reasons:
+        console.print(Text(f"  {plain(reason)}"))
+    if not found.is_known:
+        unsure = f"The numbers below are what it would say all the same (probability {found.probability:.2f})."
+        console.print(Text(unsure + " Do not rely on them."))
+    console.print()
+    console.print(signal_table(found, words))
+    console.print()
+    for line in score_lines(found.prediction.growth):
+        console.print(Text(line))
+    console.print(Text(f"\nMeasured in {found.seconds['all']:.0f} s, without the test split."))
+    print_next([command], console)
+
+
+def signal_table(found: Forecast, words: Mapping[str, str]) -> Table:
+    """Return the signals that push the probability most, each with its value and the way it pushes."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("signal", overflow="fold")
+    table.add_column("here", justify="right")
+    table.add_column("pushes towards")
+    pushes = found.prediction.pushes
+    for name in sorted(pushes, key=lambda one: -abs(pushes[one]))[:SHOWN]:
+        table.add_row(words[name], f"{found.signals[name]:.2f}", pushed(pushes[name]))
+    return table
+
+
+def pushed(push: float) -> str:
+    """Say which way a push in logits goes, and how far.
+
+    >>> pushed(0.8), pushed(-0.8), pushed(0.01)
+    ('a context  +0.80', 'weights    -0.80', 'neither    +0.01')
+    """
+    towards = "neither" if abs(push) < LEAST else "a context" if push > 0 else "weights"
+    return f"{towards:<11}{push:+.2f}"
+
+
+def score_lines(growth: ScoreGrowth) -> list[str]:
+    """Return the expected scores by rows as lines of a table, and where the weights get ahead."""
+    lines = [f"{'rows':>8}  {'best context':<22}  {'low-rank weights':<22}"]
+    for context, weights in zip(growth.context, growth.weights, strict=True):
+        cells = [f"{one.mean:.2f} ({one.low:.2f} to {one.high:.2f})" for one in (context, weights)]
+        lines.append(f"{context.rows:>8,}  {cells[0]:<22}  {cells[1]:<22}")
+    lines.append("(expected scores, with 90 % intervals)")
+    if not growth.crossing:
+        return [*lines, "Weights are not expected to get ahead at any of these rows."]
+    middle, low, high = growth.crossing
+    between = f"{middle:,}" if low == high else f"{middle:,} ({low:,} to {high:,})"
+    return [*lines, f"Weights get ahead, at about {between} rows, in {growth.overtaken:.0%} of what is likely."]
