@@ -38,7 +38,7 @@ def main() -> None:
     for what, seconds in (("forecast", np.array(taken)), ("all signals", np.array([one.cpu_seconds for one in raced]))):
         low, middle, high = np.quantile(seconds / races, [0.25, 0.5, 0.75])
         print(
-            f"{what}: {np.median(seconds):.2f} s, {middle:.1%} of a race ({low:.1%} to {high:.1%}) in {len(raced)} cases"
+            f"{what}: {np.median(seconds):.2f} s, {middle:.1%} of a race ({low:.1%} to {high:.1%}), {len(raced)} cases"
         )
 
 

@@ -64,7 +64,7 @@ def fingerprints(case: Case, model: Model) -> dict[str, str]:
 def grown(case: Case, model: Model, seed: int) -> Grown:
     """Train both arms on a few numbers of rows, at the rate in the middle of each one's range, and score test items."""
     task, pace = case.task(), pace_for(model)
-    rows = distinct_rows(task, max(ROWS), seed)
+    rows = distinct_rows(task, max(ROWS), seed=seed)
     items = task.held_out("test", ITEMS)
     plan = replace(
         plan_for(PLAIN, pace.batch, None),
