@@ -22,7 +22,8 @@ class RayCluster(Executor):
     """Run items as Ray tasks of one processor each, pinned to one thread.
 
     Args:
-        address: of a running cluster (``auto``, ``host:port``, ``ray://…``); None starts one on this machine.
+        address: of a running cluster (``auto``, ``host:port``, ``ray://…``); None starts one on this machine, or takes
+            the one that this process is connected to.
         workers: processors of the cluster that is started; the machine's own number when None.
         gpus: share of a GPU that each item takes; Ray shows it that one alone.
 
@@ -45,6 +46,7 @@ class RayCluster(Executor):
         self.at_once = sys.maxsize if address else workers or cores()  # a cluster queues, and may grow
         self._is_ours = False
         self._running: dict[Any, int] = {}
+        self._task: Any = None
         self._sent: Any = None  # what is shared, where the cluster keeps it
 
     @property
@@ -63,6 +65,10 @@ class RayCluster(Executor):
             self._connect()
         if self._shared is not NOTHING and self._sent is None:
             self._sent = self._ray.put(packed(self._shared))
+        if self._task is None:
+            # max_calls: a worker that has loaded a model keeps it for the next item, on a GPU too
+            how = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": RETRIES, "max_calls": 0}
+            self._task = self._ray.remote(**how)(_called)
         task = self._task.options(name=function.__name__)
         self._running[task.remote(function, item, self._sent)] = index
 
@@ -75,9 +81,6 @@ class RayCluster(Executor):
             self._ray.init(**where, log_to_driver=False, runtime_env={"env_vars": threads})
         except (ConnectionError, ValueError) as error:
             raise InputError(f"no Ray cluster answers at {self._address}: {error}") from error
-        # max_calls: a worker that has loaded a model keeps it for the next item, on a GPU too
-        how = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": RETRIES, "max_calls": 0}
-        self._task = self._ray.remote(**how)(_called)
         self._is_ours = True
 
     def finished(self) -> tuple[int, Any]:
@@ -96,7 +99,7 @@ class RayCluster(Executor):
     def stop(self) -> None:
         for reference in self._running:
             self._ray.cancel(reference, force=True)
-        self._running, self._sent = {}, None
+        self._running, self._task, self._sent = {}, None, None
         if self._is_ours:
             self._ray.shutdown()
             self._is_ours = False
