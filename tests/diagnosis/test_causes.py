@@ -31,6 +31,11 @@ def tried(kind: Kind, right: int, of: str = "kv-prefix", what: str = "", **more:
     return experiment_of(of, kind, what or f"{kind} {right}", compared, GAP, **more)
 
 
+def ended(right: int, stopped: str = "plateau") -> Experiment:
+    """The unbounded context, trained until nothing got better."""
+    return replace(tried("unbounded", right, ""), stopped=stopped)
+
+
 def why(*found: Experiment, floor: float = 0.1) -> Diagnosis:
     return explain(SHORT, BEST, found, margin=0.02, floor=floor)
 
@@ -61,12 +66,16 @@ def test_the_remedy_that_costs_a_person_least_is_named() -> None:
 
 
 def test_where_even_the_unbounded_context_falls_short_it_is_structure_for_sure() -> None:
-    found = why(
-        tried("rate", 510), tried("size", 520), tried("unbounded", 600, ""), tried("weights", 948, "", "the MLP")
-    )
+    found = why(tried("rate", 510), tried("size", 520), ended(600), tried("weights", 948, "", "the MLP"))
     assert (found.cause, found.is_sure) == ("structure", True)
     assert "no context can give" in " ".join(found.sentences)
     assert "the MLP alone is enough" in " ".join(found.sentences)
+
+
+def test_an_unbounded_context_that_still_gets_better_makes_it_likely_and_no_more() -> None:
+    found = why(tried("size", 520), ended(600, "steps"))
+    assert (found.cause, found.is_sure) == ("structure", False)
+    assert "still gets better" in " ".join(found.sentences)
 
 
 def test_an_unbounded_context_that_is_worse_than_the_context_itself_was_not_trained_and_says_nothing() -> None:

@@ -54,7 +54,8 @@ class Experiment:
     ``of`` is the context that it is about; it is empty where it is about the task. ``behind`` is the mean of (best −
     this) with its limits, in pairs over test items; it is empty where the experiment was scored on other items
     (``by-heart``), and where it did not run: then ``reason`` says why. ``setting`` is what a person gives to get the
-    same; ``closed`` is the share of the context's gap that it closes.
+    same; ``closed`` is the share of the context's gap that it closes; ``stopped`` is why its training ended ("solved",
+    "plateau", "steps").
     """
 
     of: str
@@ -72,6 +73,7 @@ class Experiment:
     seconds: float = 0.0
     setting: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ def experiment_of(of: str, kind: Kind, what: str, compared: Comparison, gap: flo
         numbers_trained=arm.budget.numbers_trained,
         steps=arm.steps,
         seconds=arm.seconds,
+        stopped=arm.stopped,
         **more,  # type: ignore[arg-type]
     )
 
@@ -270,11 +273,17 @@ def _structure(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], margi
     sentences = [_nothing_helped(arm, best, tried)]
     if unbounded is not None and unbounded.mean is not None and unbounded.mean >= (arm.mean or 0.0) - margin:
         if unbounded.is_worse and unbounded.behind[1] > margin:
-            sentences.append(
+            has_come_to_its_end = unbounded.stopped == "plateau"
+            told = (
                 f"Even the unbounded context, which may do more than any context of any length, scores "
-                f"{unbounded.mean:.2f}: the task needs something that no context can give this model."
+                f"{unbounded.mean:.2f}"
             )
-            return _needs_weights(arm, best, ran, sentences, is_sure=True)
+            sentences.append(
+                f"{told}: the task needs something that no context can give this model."
+                if has_come_to_its_end
+                else f"{told} after {unbounded.steps:,} steps, and still gets better: most likely no context will do."
+            )
+            return _needs_weights(arm, best, ran, sentences, is_sure=has_come_to_its_end)
         if _closes(unbounded, margin):
             sentences.append(
                 f"The unbounded context scores {unbounded.mean:.2f}, so nothing in the form of a context rules the "

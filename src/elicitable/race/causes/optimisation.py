@@ -79,7 +79,7 @@ def longer(study: Study, entry: Entry) -> Experiment:
 
     def run() -> Experiment:
         line = Line(own.sized, own.rate, own.seed, list(own.legs))
-        tried = study.trained(line, LONGER * steps, is_patient=True)
+        tried = study.trained(line, LONGER * steps, until="the end")
         setting = {"--learning-rate": f"{line.rate:g}", "--steps": str(tried.trial.plan.steps if tried.trial else 0)}
         said = what if line.rate == entry.rate else f"{what[:-1]}, at {line.rate:g})"
         return study.measured(name, "longer", said, tried, study.gap_of(arm_result(study.race, entry)), setting)

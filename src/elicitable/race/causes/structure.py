@@ -7,7 +7,8 @@ from typing import Any
 
 from elicitable.diagnosis.causes import Experiment
 from elicitable.methods.base import Method
-from elicitable.race.causes.study import Study, resized
+from elicitable.race.causes.optimisation import better_rate
+from elicitable.race.causes.study import LONGER, Study, resized
 from elicitable.race.entry import Entry
 
 _WHAT: dict[str, str] = {
@@ -16,8 +17,13 @@ _WHAT: dict[str, str] = {
 }
 
 
-def probed(study: Study, method: Method, options: dict[str, Any] | None = None, said: str = "") -> Experiment:
-    """Train a probe as an arm of the race is trained: a first look at its rates, then as long as it leads somewhere."""
+def probed(
+    study: Study, method: Method, options: dict[str, Any] | None = None, said: str = "", is_patient: bool = False
+) -> Experiment:
+    """Train a probe: a first look at its rates and beyond them, then as long as it leads somewhere.
+
+    One that ``is_patient`` goes on for as long as it gets better, so that it can be said to have failed.
+    """
     kind: Any = method.probe
     what = said or _WHAT.get(kind) or method.summary.removeprefix("only ")
 
@@ -26,9 +32,12 @@ def probed(study: Study, method: Method, options: dict[str, Any] | None = None, 
         entry = Entry(resized(method, study.race, size, options))
         assert method.schedule is not None
         lines = [study.short(entry.sized, rate) for rate in _middle(method.schedule.learning_rates)]
-        line = study.best_of(lines) or lines[0]
+        line = better_rate(study, entry.sized, study.best_of(lines) or lines[0])
+        steps = study.steps() * (LONGER if is_patient else 1)
         setting = {name: str(value) for name, value in (options or {}).items()}
-        return study.measured("", kind, what, study.trained(line, study.steps()), 0.0, setting)
+        return study.measured(
+            "", kind, what, study.trained(line, steps, "flat" if is_patient else "hopeless"), 0.0, setting
+        )
 
     return study.ask("", kind, what, run)
 

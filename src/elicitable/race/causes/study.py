@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from elicitable.diagnosis.causes import Experiment, Kind, experiment_of
 from elicitable.diagnosis.looks import level_after
@@ -24,6 +24,7 @@ from elicitable.race.results import arm_result
 from elicitable.race.timing import cooldown_of
 from elicitable.values import ArmResult
 
+Until = Literal["hopeless", "flat", "the end"]
 SHORT = 64  # steps of a run that only compares rates or starts
 LONGER = 4  # times the steps of a run that asks whether more of them help
 
@@ -119,23 +120,24 @@ class Study:
         whole = min(owed(self.race), longest(self.race) // LONGER, SHARE * max(longest_run, FEWEST))
         return max(at_least, whole)
 
-    def trained(self, line: Line, steps: int, is_patient: bool = False) -> Entry:
-        """Train ``line`` on to ``steps``, while it leads somewhere, bring it down, and test it.
+    def trained(self, line: Line, steps: int, until: Until = "hopeless") -> Entry:
+        """Train ``line`` on to ``steps``, bring it down, and test it.
 
-        One that ``is_patient`` goes all the way, unless it has solved the task.
+        It stops before where it has solved the task; ``until`` it is "flat", or its curve no longer leads to the best
+        ("hopeless", or flat), or only then ("the end").
         """
         race, entry = self.race, Entry(line.sized)
         entry.line = line
         everyone = [mark for other in self.entries for mark in marks(other)]
         while line.is_fine and line.steps < steps and not is_solved(entry):
-            leads = ceiling(entry, race, everyone) >= (self.best.mean or 0.0) - race.margin
-            if not is_patient and (is_flat(entry, race) or not leads):
+            is_hopeless = ceiling(entry, race, everyone) < (self.best.mean or 0.0) - race.margin
+            if until != "the end" and (is_flat(entry, race) or (until == "hopeless" and is_hopeless)):
                 break
             record = advance(race, line, min(2 * line.steps, steps))
             if not record.is_ok:
                 line.legs.pop()
                 break
-        entry.stopped = "solved" if is_solved(entry) else "steps"
+        entry.stopped = "solved" if is_solved(entry) else "plateau" if is_flat(entry, race) else "steps"
         if line.is_fine:
             entry.trial, record = finish(race, line, cooldown_of(race, line.steps))
             entry.records, entry.tested_at = [record], line.steps

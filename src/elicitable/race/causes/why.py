@@ -109,7 +109,7 @@ def _remedied(study: Study, entry: Entry, floor: float) -> bool:
 def _ask_for_structure(study: Study, entry: Entry) -> None:
     """Ask what no context can do, which weights do it, and how many numbers do it wherever they are put."""
     probes = {probe.probe: [one for one in PROBES if one.probe == probe.probe] for probe in PROBES}
-    probed(study, probes["unbounded"][0])
+    probed(study, probes["unbounded"][0], is_patient=True)
     (frozen,) = probes["frozen-patterns"]
     whole = probed(study, frozen)
     for part in probes["weights"]:
