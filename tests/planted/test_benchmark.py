@@ -178,9 +178,8 @@ def test_the_records_in_the_repository_are_of_the_cases_as_they_are() -> None:
         assert (kept["state"], kept["family"], kept["truth"]) == (case.state, case.family, case.truth)
 
 
-def test_the_counts_in_the_repository_and_on_its_page_are_those_of_its_records() -> None:
+def test_the_counts_on_the_page_are_those_of_the_records() -> None:
     found = counted(records_in(KEPT))
-    assert json.loads((KEPT / "results.json").read_text(encoding="utf-8")) == found
     assert as_markdown(found).strip() in (REPOSITORY / "docs" / "planted-truth.md").read_text(encoding="utf-8")
 
 
