@@ -148,13 +148,11 @@ def test_the_rooms_that_the_page_on_architecture_lists_are_the_folders_there_are
 def test_the_rules_of_a_race_are_those_of_the_page_on_architecture() -> None:
     from elicitable.diagnosis.looks import ALPHA, level_after
     from elicitable.diagnosis.tried import FEWEST_STEPS
-    from elicitable.diagnosis.verdict import SHARE
-    from elicitable.race import outlook, seeds
+    from elicitable.diagnosis.verdict import OWED, SHARE
+    from elicitable.race import seeds
 
     page = text_of("docs/architecture.md")
-    assert (
-        f"every other arm is owed {['', 'once', 'twice'][SHARE]} as many steps, and at least {outlook.FEWEST}" in page
-    )
+    assert f"every other arm is owed {['', 'once', 'twice'][SHARE]} as many steps, and at least {OWED}" in page
     assert f"up to {['no', 'one', 'two', 'three'][seeds.EXTRA]} more where the interval" in page
     assert (
         f"share the {100 * ALPHA:.0f} % (`diagnosis/looks.py`): the first gets {100 * (1 - level_after(0)):.0f}" in page

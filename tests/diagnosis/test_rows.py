@@ -21,7 +21,8 @@ def test_a_curve_without_noise_is_found_again(limit: float, amount: float, power
     found = fitted(ROWS, scores[None])[0]
     ahead = np.array([4096.0])
     said = found[0] - found[1] * ahead ** -found[2]
-    assert said == pytest.approx(limit - amount * ahead**-power, abs=1e-9)
+    # squares of misses below 1e-8 are rounding, so two powers may fit a curve that flat equally well
+    assert said == pytest.approx(limit - amount * ahead**-power, abs=1e-7)
 
 
 def test_the_fit_is_scipys_where_that_one_is_free_to_choose_the_power() -> None:

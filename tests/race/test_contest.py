@@ -460,5 +460,5 @@ def test_a_few_lucky_items_do_not_choose_a_rate() -> None:
         return Line(None, 0.1, 0, [(None, record)])  # type: ignore[arg-type, list-item]
 
     lucky, learned, telling = looked(0.02, 1.2), looked(0.0, 1.0), looked(0.05, 2.0)
-    ordered = sorted([lucky, telling, learned], key=look._worth, reverse=True)
+    ordered = sorted([lucky, telling, learned], key=look.worth, reverse=True)
     assert [one is other for one, other in zip(ordered, (telling, learned, lucky), strict=True)] == [True] * 3

@@ -20,6 +20,7 @@ from elicitable.diagnosis.words import Reason
 from elicitable.values import ArmResult
 
 OPEN_LABELS = ("out-of-reach", "inconclusive")  # the verdicts that speak of no rung
+OWED = 256  # steps that every arm is owed, however quick another one was
 SHARE = 2  # times the steps of the arm that solved the task quickest: what every other arm is owed
 Standing = Literal["enough", "worse", "open"]
 
@@ -167,10 +168,10 @@ def _behind(best: ArmResult, arm: ArmResult, terms: Terms) -> Gap:
 
 
 def _stand(best: ArmResult, one: Gap, solver: ArmResult | None, margin: float) -> Comparison:
-    """Say where a gap leaves its arm. Whoever had twice the steps of the ``solver`` had a fair share."""
+    """Say where a gap leaves its arm. Whoever had what an arm is owed beside the ``solver`` had a fair share."""
     arm = one.arm
     standing: Standing = "enough" if one.high <= margin else "worse" if one.low > margin else "open"
-    had_its_share = solver is not None and arm.steps >= SHARE * solver.steps
+    had_its_share = solver is not None and arm.steps >= max(OWED, SHARE * solver.steps)
     if standing == "worse" and not had_its_share and (could_catch_up(arm, best, margin) or is_barely_tried(arm)):
         standing = "open"
     outpaced_by = solver if had_its_share and is_rising(arm) else None

@@ -286,6 +286,10 @@ class Method(ABC):
         """Return the options that :meth:`build` gets on this model where a person gives none."""
         return {}
 
+    def starts(self, model: Model) -> tuple[dict[str, Any], ...]:
+        """Return other options than :meth:`start`'s that a race tries for a few steps before one goes on."""
+        return ()
+
     def read(self, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Adaptation:
         """Build the adaptation of an adapter folder again; by default one that :meth:`Adaptation.folder_form` made.
 

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 INITS = ("random", "sink", "text", "vocabulary")
 
 
+def other_starts(own: str) -> tuple[dict[str, str], ...]:
+    """Return the starts that need no text, but for ``own``, as options.
+
+    >>> other_starts("random")
+    ({'init': 'sink'}, {'init': 'vocabulary'})
+    """
+    return tuple({"init": init} for init in INITS if init not in ("text", own))
+
+
 def check_init(init: str) -> None:
     """Raise UnknownNameError for a name that is none of :data:`INITS`."""
     if init not in INITS:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from elicitable.errors import InputError
 from elicitable.methods import folders, rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
-from elicitable.methods.initial import check_init, check_length, initial_ids
+from elicitable.methods.initial import check_init, check_length, initial_ids, other_starts
 from elicitable.models.capture import capture_tokens
 from elicitable.rng import torch_generator
 from elicitable.values import PrefixKV
@@ -79,6 +79,10 @@ class KVPrefix(Method):
     def start(self, model: Model) -> dict[str, Any]:
         """Start from the vocabulary; on a toy, whose few tokens say little, from random numbers."""
         return {"init": "random" if model.tokenizer is None else "vocabulary"}
+
+    def starts(self, model: Model) -> tuple[dict[str, Any], ...]:
+        """Start from the others that need no text."""
+        return other_starts(self.start(model)["init"])
 
     def build(
         self,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
-from elicitable.methods.initial import check_init, check_length, initial_ids
+from elicitable.methods.initial import check_init, check_length, initial_ids, other_starts
 from elicitable.methods.kv_prefix import peft_prefix_form
 from elicitable.models.capture import capture_residuals
 from elicitable.rng import torch_generator
@@ -72,6 +72,10 @@ class LayerPrefix(Method):
     def start(self, model: Model) -> dict[str, Any]:
         """Start from the vocabulary; on a toy, whose few tokens say little, from random numbers."""
         return {"init": "random" if model.tokenizer is None else "vocabulary"}
+
+    def starts(self, model: Model) -> tuple[dict[str, Any], ...]:
+        """Start from the others that need no text."""
+        return other_starts(self.start(model)["init"])
 
     def build(
         self, model: Model, size: int, seed: int = 0, init: str = "random", text: str | None = None, **options: Any

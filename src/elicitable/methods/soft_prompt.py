@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from elicitable.methods import folders, rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
-from elicitable.methods.initial import check_length, initial_embeddings
+from elicitable.methods.initial import check_length, initial_embeddings, other_starts
 from elicitable.models.capture import capture_embeddings
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ class SoftPrompt(Method):
     def numbers(self, model: Model, size: int) -> int:
         """size · d_model."""
         return size * model.anatomy.d_model
+
+    def starts(self, model: Model) -> tuple[dict[str, Any], ...]:
+        """Start from the others that need no text."""
+        return other_starts("vocabulary")
 
     def build(
         self,

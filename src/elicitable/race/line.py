@@ -148,7 +148,10 @@ def piece_of(race: Race, line: Line, steps: int | None = None, cooldown: int | N
     if cooldown is not None:
         new.append(ending_of(race, line, cooldown, steps))
     names = tuple(_name(race, trial) for trial in new)
-    return Piece(line.sized.method.name, line.seed, race.layout, names, line.rate, tuple(legs), cooldown)
+    options = tuple(line.sized.options.items())
+    return Piece(
+        line.sized.method.name, line.seed, race.layout, names, line.rate, tuple(legs), cooldown, options=options
+    )
 
 
 def advance(race: Race, line: Line, steps: int) -> TrialRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from elicitable.race.entry import Entry, Race
@@ -16,16 +17,18 @@ from elicitable.records.trial import TrialRecord
 def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Iterator[list[Piece]]:
     """Train a few steps at every rate, then the better half on to twice the steps, until one rate is left.
 
-    Against the clock it begins with one rate of the middle, whose first steps tell what the others would take. Before
-    every round it yields what it is about to ask for, so that workers can run that, and looks at other arms beside it.
+    Where the method has other starts, the one that is best after as many steps at that rate goes on. Against the clock
+    it begins with one rate of the middle, whose first steps tell what the others would take. Before every round it
+    yields what it is about to ask for, so that workers can run that, and looks at other arms beside it.
     """
     assert entry.method.schedule is not None
     rates, steps = list(entry.method.schedule.learning_rates), min(race.pace.first_steps, longest(race))
     lines = {rate: Line(entry.sized, rate, 0) for rate in rates}
     if entry.method.is_control:  # it only shows what it can do
         rates = rates[len(rates) // 2 - 1 : len(rates) // 2 + 1]
+    starts = entry.method.starts(race.model)
     if race.time_limit is not None:
-        rates, steps = yield from _within_the_limit(race, entry, lines, nth, entries)
+        rates, steps, starts = yield from _within_the_limit(race, entry, lines, nth, entries)
     racing = [lines[rate] for rate in rates]
     while True:
         yield [piece_of(race, line, steps) for line in racing if _goes(line, steps)]
@@ -41,12 +44,36 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
     fine = racing or sorted((line for line in lines.values() if line.is_fine), key=worth, reverse=True)
     entry.line = fine[0] if fine else None  # where all that were left are lost, the best of those that were dropped
     entry.last = None if fine else next(line.latest for line in lines.values() if line.legs)
+    if entry.line is not None and starts:
+        yield from _other_starts(race, entry, starts, nth, entries)
+
+
+def _other_starts(
+    race: Race, entry: Entry, starts: Sequence[dict[str, Any]], nth: int, entries: Sequence[Entry]
+) -> Iterator[list[Piece]]:
+    """Train as many steps from each of the other starts, and go on with the best."""
+    own = entry.line
+    assert own is not None
+    others = [Line(replace(entry.sized, options=start), own.rate, 0) for start in starts]
+    yield [piece_of(race, line, own.steps) for line in others]
+    for line in others:
+        said = ", ".join(map(str, line.sized.options.values()))
+        race.reporter.begin(entry.method.name, f"first look from another start ({said})", nth, len(entries))
+        entry.seconds += advance(race, line, own.steps).timing.seconds
+    best = max([own, *(line for line in others if line.is_fine)], key=worth)
+    for line in (own, *others):
+        if line is not best:
+            leave(race, line)
+    entry.line, entry.sized = best, best.sized
 
 
 def _within_the_limit(
     race: Race, entry: Entry, lines: dict[float, Line], nth: int, entries: Sequence[Entry]
-) -> Generator[list[Piece], None, tuple[list[float], int]]:
-    """Choose which rates the arm's part of the limit pays for, and how many steps; measuring is training already."""
+) -> Generator[list[Piece], None, tuple[list[float], int, tuple[dict[str, Any], ...]]]:
+    """Choose which rates and starts the arm's part of the limit pays for, and how many steps.
+
+    Measuring is training already.
+    """
     first = race.pace.first_steps
     outwards = sorted(lines, key=lambda rate: abs(list(lines).index(rate) - len(lines) / 2))
     middle = entry.line = lines[outwards[0]]
@@ -56,7 +83,9 @@ def _within_the_limit(
     paid = race.kept(f"steps of the first look at {entry.method.identity}", lambda: _paid(race, entry, nth, entries))
     count = next((count for count in (4, 2) if paid >= first * (count + count // 2)), 1)
     steps = first if paid >= first else min(FEWEST_STEPS, first)
-    return outwards[:count], min(steps, longest(race))
+    starts = entry.method.starts(race.model)
+    is_paid = paid >= first * (count + count // 2 + len(starts) * max(1, count // 2))
+    return outwards[:count], min(steps, longest(race)), starts if is_paid else ()
 
 
 def _paid(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> int:

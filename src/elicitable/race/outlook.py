@@ -13,14 +13,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from elicitable.diagnosis.shares import wilson
-from elicitable.diagnosis.verdict import SHARE
+from elicitable.diagnosis.verdict import OWED, SHARE
 
 if TYPE_CHECKING:
     from elicitable.race.entry import Entry, Race
 
 SOLVED = 0.98  # of the validation items
 EARLIEST = 128  # steps before which a curve says nothing of where it leads
-FEWEST = 256  # steps that every arm is owed, however quick another one was
 AHEAD = 2  # doublings of the steps
 TELLING = 0.05  # a validation score below it is a few lucky items
 FLAT_SCORE, FLAT_LOSS = 0.01, 0.95  # a doubling that brings less than a point and 5 % of the loss brings nothing
@@ -103,4 +102,4 @@ def owed(race: Race) -> int:
     """Return the steps at the constant rate that every arm is owed: twice those of the quickest that solved it."""
     if race.quickest is None:
         return longest(race)
-    return min(longest(race), max(FEWEST, SHARE * race.quickest))
+    return min(longest(race), max(OWED, SHARE * race.quickest))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from elicitable.models.layout import Layout
 
@@ -17,6 +18,7 @@ class Piece:
         rate: of a method that is trained; None for one that is chosen.
         legs: the steps at the end of every leg of its run; those that are in the store are not trained again.
         cooldown: steps over which it then comes down to be tested; None where it does not.
+        options: settings that it is built with, other than those it starts from in a race.
         rows: how many training rows there are; None for all.
         names: identities of the trials that are new, in their order. A worker compares them with its own, so that
             another model, task or version is no silent difference.
@@ -30,3 +32,4 @@ class Piece:
     legs: tuple[int, ...] = ()
     cooldown: int | None = None
     rows: int | None = None
+    options: tuple[tuple[str, Any], ...] = ()

@@ -165,7 +165,8 @@ def _piece(race: Race, entry: Entry, task: FewRows) -> Piece:
     whole = Piece(entry.method.name, 0, trial.plan.layout, (name,), rows=task.count)
     if entry.line is None:
         return whole
-    return replace(whole, rate=entry.line.rate, legs=(steps,), cooldown=trial.plan.steps - steps)
+    options = tuple(entry.sized.options.items())
+    return replace(whole, rate=entry.line.rate, legs=(steps,), cooldown=trial.plan.steps - steps, options=options)
 
 
 def _outcome(race: Race, record: TrialRecord) -> Any:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from elicitable.diagnosis.verdict import OWED
 from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
 from elicitable.race.line import ending_of, leg_of
-from elicitable.race.outlook import FEWEST
 from elicitable.training.batches import Reading
 from elicitable.training.evaluate import evaluate
 from elicitable.training.loop import prepared
@@ -66,7 +66,7 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
 def _price(race: Race, trained: int, arms: int, step: float, item: float, said: dict[str, Any]) -> dict[str, Any]:
     """Return what was said before the start: seconds that everything needs, a fair minimum, and what is paid for."""
     tests = arms * said["test"] * item
-    whole = min(race.pace.steps, 2 * FEWEST) + 6 * race.pace.first_steps
+    whole = min(race.pace.steps, 2 * OWED) + 6 * race.pace.first_steps
     everything = trained * whole * step + (race.seeds - 1) * 2 * whole * step + tests
     fair = (trained * FAIR_STEPS * step + tests + trained * 2 * said["validation"] * item) * 1.2 + 5.0
     price = {

@@ -67,7 +67,7 @@ def _race(briefing: Briefing) -> Race:
 
 def _run(race: Race, briefing: Briefing, piece: Piece) -> list[tuple[str, TrialRecord]]:
     """Choose; or take a line on, and bring it down. One that does not run through is the last."""
-    sized, found = briefing.arms[piece.method], []
+    sized, found = replace(briefing.arms[piece.method], options=dict(piece.options)), []
     if piece.rate is None:
         trial = chosen_trial(race, sized.method, piece.seed)
         found.append((trial, run(_same(race, trial, piece.names[-1]), race.model, race.task, race.store)))
@@ -90,7 +90,7 @@ def _run(race: Race, briefing: Briefing, piece: Piece) -> list[tuple[str, TrialR
 
 def _rows(race: Race, briefing: Briefing, piece: Piece) -> list[tuple[str, TrialRecord]]:
     """Run a point of the curve over rows."""
-    sized = briefing.arms[piece.method]
+    sized = replace(briefing.arms[piece.method], options=dict(piece.options))
     if piece.rate is None:
         trial = chosen_trial(race, sized.method)
     else:

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from elicitable.diagnosis.causes import Experiment, Kind, experiment_of
 from elicitable.diagnosis.looks import level_after
-from elicitable.diagnosis.verdict import SHARE, Terms, compare
+from elicitable.diagnosis.verdict import OWED, SHARE, Terms, compare
 from elicitable.methods.base import Method, Sized
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, advance, finish
 from elicitable.race.look import worth
-from elicitable.race.outlook import FEWEST, ceiling, is_flat, is_solved, longest, marks, owed
+from elicitable.race.outlook import ceiling, is_flat, is_solved, longest, marks, owed
 from elicitable.race.results import arm_result
 from elicitable.race.timing import cooldown_of
 from elicitable.values import ArmResult
@@ -117,7 +117,7 @@ class Study:
     def steps(self, at_least: int = 0) -> int:
         """Return the steps at the constant rate that an experiment gets at most: twice those of the longest run."""
         longest_run = max((entry.line.steps for entry in self.entries if entry.line is not None), default=0)
-        whole = min(owed(self.race), longest(self.race) // LONGER, SHARE * max(longest_run, FEWEST))
+        whole = min(owed(self.race), longest(self.race) // LONGER, SHARE * max(longest_run, OWED))
         return max(at_least, whole)
 
     def trained(self, line: Line, steps: int, until: Until = "hopeless") -> Entry:
