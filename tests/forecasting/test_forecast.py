@@ -17,8 +17,8 @@ from elicitable.errors import InputError, StoreError
 from elicitable.forecasting import forecast as asked
 from elicitable.forecasting.forecast import Forecast, in_words
 from elicitable.forecasting.model import read_forecaster, shipped
+from elicitable.forecasting.names import SIGNALS
 from elicitable.forecasting.pace import Pace
-from elicitable.forecasting.signals import SIGNALS
 from elicitable.models.model import Model
 from elicitable.report.forecast import print_forecast, pushed
 
