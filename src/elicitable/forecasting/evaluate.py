@@ -27,6 +27,7 @@ from elicitable.rng import generator
 
 REPLICATES = 1_000
 NOMINAL = 0.9
+FEWEST = 30  # cases with scores by rows, from which on their intervals are judged
 
 Floats = NDArray[np.float64]
 #: Fit on (case, signal) and truth and groups; give the probabilities of other cases.
@@ -256,9 +257,9 @@ def table(rows: Sequence[Result]) -> str:
 
 def _told(told: Scores, grown: int) -> str:
     return (
-        f"\nScores by rows, of {grown} cases: {_shown(told.coverage)} lie in their 90 % intervals, which are {told.width:.2f} wide; mean "
-        f"error {told.error:.3f}.\nSaid to be outside: {told.outside:.1%} of the cases; AUC on the others "
-        f"{told.inside_auc:.3f}."
+        f"\nScores by rows, of {grown} cases: {_shown(told.coverage)} lie in their 90 % intervals, which are "
+        f"{told.width:.2f} wide; mean error {told.error:.3f}.\n"
+        f"Said to be outside: {told.outside:.1%} of the cases; AUC on the others {told.inside_auc:.3f}."
     )
 
 
@@ -283,7 +284,11 @@ def main(typed: Sequence[str] | None = None) -> None:
             raise InputError(f"there is one {what} only: {names[0]}; measure more cases.")
         print(f"\n## Each {what} left out ({len(set(names))})\n")
         print(table(results(known, groups, CONTENDERS)))
-        print(_told(foretold(known, groups), sum(bool(one.by_rows) for one in known)))
+        grown = sum(bool(one.by_rows) for one in known)
+        if grown < FEWEST:
+            print(f"\nOnly {grown} cases have scores by rows; {FEWEST} are needed to judge those that are foretold.")
+        else:
+            print(_told(foretold(known, groups), grown))
         if given.ablations:
             print(f"\n### Signals, each {what} left out\n")
             print(table(results(known, groups, ablations())))

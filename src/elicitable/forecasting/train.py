@@ -163,8 +163,10 @@ def fit_growths(
 ) -> tuple[Growth, Growth, tuple[tuple[float, ...], ...], tuple[int, ...]]:
     """Fit both scores against signals and rows; the residuals are those of families that were left out."""
     places = [(nth, rows) for nth, one in enumerate(known) for rows in one.by_rows]
-    if not places:
-        raise InputError("no case has scores by rows: run python -m elicitable.forecasting.collect --rows first.")
+    if len({known[nth].family for nth, _ in places}) < 2:
+        raise InputError(
+            "cases of at least two families need scores by rows: run python -m elicitable.forecasting.collect --rows."
+        )
     x = np.array([_grown(z[nth], rows) for nth, rows in places])
     groups = families[[nth for nth, _ in places]]
     found, missed = [], []
