@@ -15,9 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
+from elicitable.forecasting.names import READ_OFF
 from elicitable.forecasting.records import read_known
 from elicitable.forecasting.signals import signals_of
-from elicitable.forecasting.train import READ_OFF
 from elicitable.planted.cases import case_named
 
 

@@ -13,9 +13,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from elicitable.errors import InputError, StoreError
 from elicitable.forecasting.evaluate import CONTENDERS, auc, results, said
 from elicitable.forecasting.model import FARTHEST, Forecaster, read_forecaster, shipped
+from elicitable.forecasting.names import READ_OFF, SIGNALS
 from elicitable.forecasting.records import Known
-from elicitable.forecasting.signals import SIGNALS
-from elicitable.forecasting.train import READ_OFF, fit_chance, left_out, logit, ridge, train, write
+from elicitable.forecasting.train import fit_chance, left_out, logit, ridge, train, write
 from elicitable.rng import generator
 
 CONSTANT = ("is_text", "labels")

@@ -12,9 +12,10 @@ import torch
 
 from elicitable.forecasting import steps
 from elicitable.forecasting.answers import batch_of, plan_for, read_base, vector_signals
+from elicitable.forecasting.names import SIGNALS
 from elicitable.forecasting.pace import Pace
 from elicitable.forecasting.reads import OUTPUT, States, read, read_plainly, states_of
-from elicitable.forecasting.signals import SIGNALS, signals_of
+from elicitable.forecasting.signals import signals_of
 from elicitable.forecasting.steps import Look, Run, arms, first_steps, size_of, step_signals
 from elicitable.methods.base import Adaptation
 from elicitable.models.inject import use

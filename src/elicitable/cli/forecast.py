@@ -23,7 +23,7 @@ def forecast(
 ) -> None:
     """Foretell whether a context will do, or say that it is not known; no test item is read."""
     from elicitable.forecasting.forecast import forecast as foretell
-    from elicitable.forecasting.signals import SIGNALS
+    from elicitable.forecasting.names import SIGNALS
     from elicitable.report.forecast import print_forecast
 
     folder = out or default_folder("forecast", about.model, asked.task)

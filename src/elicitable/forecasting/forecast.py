@@ -12,7 +12,8 @@ from typing import Any
 
 from elicitable.cache import replace_file
 from elicitable.forecasting.model import Prediction, shipped
-from elicitable.forecasting.signals import SIGNALS, signals_of
+from elicitable.forecasting.names import SIGNALS
+from elicitable.forecasting.signals import signals_of
 from elicitable.forecasting.steps import arms
 from elicitable.models.layout import layout_for
 from elicitable.models.load import load

@@ -118,7 +118,7 @@ def gradients_of(model: Model, batch: Batch) -> Gradients:
     """
     with ExitStack() as stack:
         stack.enter_context(evaluating(model.hf))
-        stack.enter_context(without_gradients(model.hf.parameters()))
+        stack.enter_context(without_gradients(model.hf))
         slot = stack.enter_context(installed(model))
         heads: dict[int, Tensor] = {}
         read: dict[str, tuple[Tensor, Tensor]] = {}

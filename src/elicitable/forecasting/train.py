@@ -33,9 +33,8 @@ from elicitable.forecasting.model import (
     Line,
     constants,
 )
+from elicitable.forecasting.names import READ_OFF
 from elicitable.forecasting.records import Known, read_known
-from elicitable.forecasting.signals import ANSWERS, GRADIENTS, MODEL, READ, SIGNALS, TASK
-from elicitable.models.speed.processor import kind
 from elicitable.records.provenance import versions
 from elicitable.records.schema import to_plain
 
@@ -48,9 +47,6 @@ PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0)  # α of the ridge regressions
 INSIDE = 0.95  # of the cases of left-out families
 EDGE = 0.01  # scores are kept so far from 0 and 1, where their logit has no end
 RECORDS = Path("records/forecast")
-#: What is read off the model as it is. First steps, prompts and examples cost most of the time and add nothing on the
-#: planted cases (``python -m elicitable.forecasting.evaluate --ablations``).
-READ_OFF = tuple(name for name, (group, _) in SIGNALS.items() if group in (ANSWERS, GRADIENTS, READ, TASK, MODEL))
 
 
 def train(known: Sequence[Known], names: Sequence[str] = READ_OFF) -> Forecaster:
@@ -94,7 +90,7 @@ def train(known: Sequence[Known], names: Sequence[str] = READ_OFF) -> Forecaster
             "kind": "synthetic tasks of token ids, planted in models of one layer",
             "races": sum(one.race is not None for one in known),
             "versions": versions(),
-            "processor": sorted({one.processor for one in known} | {kind()}),
+            "processor": sorted({one.processor for one in known}),
         },
     )
 
@@ -167,8 +163,10 @@ def fit_growths(
 ) -> tuple[Growth, Growth, tuple[tuple[float, ...], ...], tuple[int, ...]]:
     """Fit both scores against signals and rows; the residuals are those of families that were left out."""
     places = [(nth, rows) for nth, one in enumerate(known) for rows in one.by_rows]
-    if not places:
-        raise InputError("no case has scores by rows: run python -m elicitable.forecasting.collect --rows first.")
+    if len({known[nth].family for nth, _ in places}) < 2:
+        raise InputError(
+            "cases of at least two families need scores by rows: run python -m elicitable.forecasting.collect --rows."
+        )
     x = np.array([_grown(z[nth], rows) for nth, rows in places])
     groups = families[[nth for nth, _ in places]]
     found, missed = [], []
