@@ -323,3 +323,15 @@ def test_an_arm_that_was_hardly_searched_settles_nothing(tried: Effort | None, s
 def test_steps_are_not_asked_of_an_arm_that_is_chosen() -> None:
     searched = arm("prompt", 300, stopped="time", effort=effort(12, 64), steps=0)
     assert label(searched, arm("lora", 900)) == "weights"
+
+
+def test_what_is_settled_is_said_where_only_the_rung_is_open() -> None:
+    """A context is enough whatever the open one, less invasive, turns out to be; across groups nothing is settled."""
+    rising = curve(0.1, 0.3, 0.5, 0.6, 0.7, 0.85)
+    soft = arm("soft-prompt", 850, stopped="time", curves=(rising,), steps=60)
+    found = decide([soft, arm("kv-prefix", 900), arm("full", 905)], margin=0.02, floor=0.1, seed=0)
+    assert found.label == "inconclusive"
+    assert "That a context is enough is settled: kv-prefix is." in found.reasons[1]
+    apart = decide([soft, arm("full", 905)], margin=0.02, floor=0.1, seed=0)
+    assert apart.label == "inconclusive"
+    assert not any("settled" in reason for reason in apart.reasons)

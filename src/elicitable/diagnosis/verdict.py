@@ -92,7 +92,9 @@ class Evidence:
         best = self.best
         compared = () if best is None else tuple(_stand(best, one, self.solver, margin) for one in self.gaps)
         first = self._first(compared, margin)
-        reasons = (words.sentence(first.reason, first.about), *words.of_all(self, compared, first.about, margin))
+        settled = words.settled(compared, first.about) if first.label == "inconclusive" else ()
+        others = words.of_all(self, compared, first.about, margin)
+        reasons = (words.sentence(first.reason, first.about), *settled, *others)
         answer = first.about.method if first.is_answer and first.about is not None else ""
         return Decision(first.label, reasons, compared, answer, first.reason.because)
 
