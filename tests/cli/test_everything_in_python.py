@@ -36,7 +36,7 @@ def test_every_command_has_a_function(command: str) -> None:
 
 def test_all_commands_are_walked() -> None:
     assert {"verdict", "compile", "construct", "models"} <= set(COMMANDS)
-    assert len(COMMANDS) == 15
+    assert len(COMMANDS) == 16
 
 
 def test_the_lists_hold_what_the_commands_print(call) -> None:  # type: ignore[no-untyped-def]

@@ -191,7 +191,7 @@ def test_there_are_no_other_commands(call: Call) -> None:
     shown = call("--help")[1].partition("Commands:")[2]
     names = {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2] != " "}
     assert names == {*(command.__name__.removesuffix("_command") for command in commands.COMMANDS), "construct"}
-    assert len(names) == 15
+    assert len(names) == 16
 
 
 @pytest.mark.parametrize(("args", "near"), [(["verdit"], "verdict"), (["construct", "theorm-1"], "theorem-1")])
