@@ -49,7 +49,7 @@ def printed(found: Forecast, width: int = 80) -> str:
 
 def test_the_command_says_that_it_does_not_know_a_text_model(call: Call, small: Path, tmp_path: Path) -> None:
     rows = "text,label\n" + "".join(
-        f"thing {'a' * (n % 9)}{'bc'[n % 2]},{'yes' if n % 2 else 'no'}\n" for n in range(60)
+        f"thing {'a' * (n % 9)}{'bc'[n % 2]}{'d' * (n // 18)},{'yes' if n % 2 else 'no'}\n" for n in range(60)
     )
     (tmp_path / "rows.csv").write_text(rows, encoding="utf-8")
     out = tmp_path / "out"

@@ -24,6 +24,7 @@ from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.full import places_of
+from elicitable.models.dispatch import check_whole
 from elicitable.rng import torch_generator
 
 if TYPE_CHECKING:
@@ -37,17 +38,23 @@ class Subspace(Adaptation):
 
     def __init__(self, model: Model, size: int, seed: int, **setting: Any) -> None:
         super().__init__(seed=seed, **setting)
+        check_whole(model.hf, self.kind)
         self.z = nn.Parameter(torch.zeros(size, dtype=model.trainable_dtype, device=model.device))
-        generator = torch_generator(seed, self.kind)
-        own = {name: p for name, p in model.hf.named_parameters() if p.is_floating_point()}
+        self.shapes = {name: p.shape for name, p in model.hf.named_parameters() if p.is_floating_point()}
+        self.moves = self._drawn(seed)
+
+    def _drawn(self, seed: int) -> dict[str, _Moved]:
+        """Draw for every weight which coordinate moves it, and with which sign."""
+        size, generator = len(self.z), torch_generator(seed, self.kind)
         drawn = {
-            name: torch.randint(2 * size, p.shape, generator=generator, dtype=torch.int32) for name, p in own.items()
+            name: torch.randint(2 * size, shape, generator=generator, dtype=torch.int32)
+            for name, shape in self.shapes.items()
         }
         counts = torch.zeros(size, dtype=torch.int64)
-        for name in drawn:
-            counts += torch.bincount((drawn[name].long() // 2).flatten(), minlength=size)
-        scale = counts.clamp(min=1).double().rsqrt()
-        self.moves = {name: _Moved(places.to(model.device), scale.to(self.z), self.z) for name, places in drawn.items()}
+        for places in drawn.values():
+            counts += torch.bincount((places.long() // 2).flatten(), minlength=size)
+        scale = counts.clamp(min=1).double().rsqrt().to(self.z)
+        return {name: _Moved(places.to(self.z.device), scale, self.z) for name, places in drawn.items()}
 
     @contextmanager
     def weights(self, model: Model) -> Iterator[None]:
@@ -62,6 +69,18 @@ class Subspace(Adaptation):
     def parameters(self) -> list[nn.Parameter]:
         """The coordinates."""
         return [self.z]
+
+    def state(self) -> dict[str, Tensor]:
+        """The coordinates, and the seed that says what they move."""
+        return {"z": self.z.detach().clone(), "seed": torch.tensor(self.setting["seed"])}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over the coordinates and what they move."""
+        with torch.no_grad():
+            self.z.copy_(state["z"])
+        if int(state["seed"]) != self.setting["seed"]:
+            self.setting["seed"] = int(state["seed"])
+            self.moves = self._drawn(self.setting["seed"])
 
     def size(self) -> int:
         """Count the coordinates."""
@@ -102,7 +121,7 @@ class RandomSubspace(Method):
     summary = "control: all weights, moved within a random subspace of so many dimensions"
     deployment = "A control: it shows how many numbers a task needs, wherever they are put."
     turn, probe = 97, "subspace"
-    schedule = Schedule(learning_rates=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1))
+    schedule = Schedule(learning_rates=(1e-3, 3e-3, 1e-2, 3e-2))
 
     def numbers(self, model: Model, size: int) -> int:
         """Count the coordinates."""

@@ -24,7 +24,7 @@ META = "meta"
 
 def runs_on(module: nn.Module) -> torch.device:
     """Return the device on which ``module`` computes, wherever its weight lies meanwhile."""
-    weight = next(module.parameters(recurse=False))
+    weight = next(module.parameters())  # its own, or where a parametrization keeps it
     where = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
     if weight.device.type != META or where is None:
         return weight.device
