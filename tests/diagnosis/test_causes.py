@@ -11,12 +11,11 @@ from elicitable.diagnosis.causes import (
     Diagnosis,
     Experiment,
     Kind,
-    beats,
     experiment_of,
     explain,
     size_curve,
 )
-from elicitable.diagnosis.verdict import Terms, compare
+from elicitable.diagnosis.verdict import Terms, compare, is_near_the_floor
 
 from .test_verdict import arm
 
@@ -99,7 +98,7 @@ def test_most_of_a_gap_is_a_likely_cause() -> None:
 
 def test_where_nothing_beats_one_answer_it_is_the_data() -> None:
     low = arm("full", 110)
-    assert not beats(low, 0.1, 0.02)
+    assert is_near_the_floor(low, 0.1, 0.02)
     learned = Experiment("", "by-heart", "full on its rows", mean=1.0)
     found = explain(arm("kv-prefix", 100), low, [learned, tried("size", 950)], margin=0.02, floor=0.1)
     assert (found.cause, found.is_sure) == ("data", True)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from elicitable.diagnosis.verdict import Comparison
+from elicitable.diagnosis.verdict import Comparison, is_near_the_floor
 from elicitable.values import ArmResult
 
 Cause = Literal["reading", "data", "optimisation", "capacity", "structure", "unknown"]
@@ -154,7 +154,7 @@ def explain(
     ran through.
     """
     ran = [one for one in found if one.of in ("", arm.method) and not one.reason]
-    if not beats(best, floor, margin):
+    if is_near_the_floor(best, floor, margin):
         better = [one for one in ran if one.kind == "reading" and one.behind and one.behind[2] < -margin]
         if better:
             return _remedied(arm, best, "reading", max(better, key=_worth))
@@ -175,11 +175,6 @@ def explain(
         if partly:
             return _remedied(arm, best, cause, max(partly, key=_worth), is_sure=False)
     return structure
-
-
-def beats(best: ArmResult, floor: float, margin: float) -> bool:
-    """Say whether the best arm is better than always giving one answer, as a verdict asks for."""
-    return (best.low or 0.0) > floor + margin or (best.mean or 0.0) > floor + 2 * margin
 
 
 def _closes(one: Experiment, margin: float) -> bool:
@@ -232,16 +227,11 @@ _ADVICE: dict[Cause, str] = {
 
 
 def _remedied(arm: ArmResult, best: ArmResult, cause: Cause, by: Experiment, is_sure: bool = True) -> Diagnosis:
-    share = "" if by.closed is None else f", {min(1.0, max(0.0, by.closed)):.0%} of its gap to {best.method}"
-    closes = "closes" if is_sure else "is the largest part of what was found to close"
-    seen = (
-        f"{arm.method} scores {arm.mean:.2f}; {by.what}, it scores {by.mean:.2f}: that {closes}{share or ' the gap'}."
-        if by.of == arm.method
-        else f"{arm.method} scores {arm.mean:.2f}; {by.what} scores {by.mean:.2f}: that {closes}{share or ' the gap'}."
-    )
-    return Diagnosis(
-        arm.method, cause, is_sure, (seen.replace("closes, ", "closes "), _MEANT[cause]), _ADVICE[cause], by
-    )
+    share = "the gap" if by.closed is None else f"{min(1.0, max(0.0, by.closed)):.0%} of its gap to {best.method}"
+    closes = f"closes {share}" if is_sure else f"is the largest part of what was found to close, {share}"
+    changed = f"{by.what}, it" if by.of == arm.method else by.what
+    seen = f"{arm.method} scores {arm.mean:.2f}; {changed} scores {by.mean:.2f}: that {closes}."
+    return Diagnosis(arm.method, cause, is_sure, (seen, _MEANT[cause]), _ADVICE[cause], by)
 
 
 def _another_context(arm: ArmResult, another: Experiment, ran: Sequence[Experiment]) -> Diagnosis:
@@ -318,12 +308,12 @@ def _nothing_helped(arm: ArmResult, best: ArmResult, tried: Sequence[Experiment]
 def _needs_weights(
     arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], sentences: list[str], is_sure: bool
 ) -> Diagnosis:
-    sentences.append(_which_weights(best, ran))
+    sentences.append(_which_weights(ran))
     advice = f"Change the weights: {best.method} does it."
     return Diagnosis(arm.method, "structure", is_sure, tuple(one for one in sentences if one), advice)
 
 
-def _which_weights(best: ArmResult, ran: Sequence[Experiment]) -> str:
+def _which_weights(ran: Sequence[Experiment]) -> str:
     """Say which weights the task needs, and whether it needs new patterns of attention."""
     parts = []
     frozen = [one for one in ran if one.kind == "frozen-patterns" and one.mean is not None]

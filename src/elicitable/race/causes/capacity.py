@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from elicitable.diagnosis.causes import Experiment, SizeCurve, size_curve
 from elicitable.methods.base import Method
@@ -52,16 +53,16 @@ def in_subspaces(study: Study, method: Method, sizes: Sequence[int]) -> list[Exp
     for size in sizes:
         if found and found[-1].is_enough:
             break
-        sized = resized(method, study.race, size)
-
-        def run(sized: object = sized, size: int = size) -> Experiment:
-            own = resized(method, study.race, size)
-            middle = own.method.schedule.learning_rates if own.method.schedule else (0.01,)
-            line = better_rate(study, own, study.short(own, middle[len(middle) // 2]))
-            return study.measured("", "subspace", f"{size:,} numbers anywhere", study.trained(line, study.steps()), 0.0)
-
-        found.append(study.ask("", "subspace", f"{size:,} numbers anywhere in the weights", run))
+        what = f"{size:,} numbers anywhere in the weights"
+        found.append(study.ask("", "subspace", what, partial(_in_subspace, study, method, size, what)))
     return found
+
+
+def _in_subspace(study: Study, method: Method, size: int, what: str) -> Experiment:
+    assert method.schedule is not None
+    rates, sized = method.schedule.learning_rates, resized(method, study.race, size)
+    line = better_rate(study, sized, study.short(sized, rates[len(rates) // 2]))
+    return study.measured("", "subspace", what, study.trained(line, study.steps()), 0.0)
 
 
 def curves(study: Study, arms: Sequence[ArmResult], base: float) -> tuple[SizeCurve, ...]:

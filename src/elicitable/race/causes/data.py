@@ -52,7 +52,5 @@ def by_heart(study: Study, entry: Entry) -> Experiment:
         return Experiment("", "by-heart", what, mean=record.validation, steps=record.steps, seconds=line.seconds)
 
     if entry.rate is None or arm_result(study.race, entry).status != "ok":
-        one = Experiment("", "by-heart", what, reason=f"{entry.method.name} did not run through")
-        study.found.append(one)
-        return one
+        return study.lost("", "by-heart", what, f"{entry.method.name} did not run through")
     return study.ask("", "by-heart", what, run)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from elicitable.diagnosis.causes import Experiment, Kind
 from elicitable.methods.base import Sized
-from elicitable.methods.initial import INITS
 from elicitable.race.causes.study import LONGER, Study
 from elicitable.race.entry import Entry
 from elicitable.race.line import Line
@@ -73,9 +74,7 @@ def longer(study: Study, entry: Entry) -> Experiment:
     own = study.runs.get(name) or entry.line
     what = f"trained {LONGER} times as long ({LONGER * steps:,} steps)"
     if own is None or not own.is_fine:
-        one = Experiment(name, "longer", what, reason="its run did not end")
-        study.found.append(one)
-        return one
+        return study.lost(name, "longer", what, "its run did not end")
 
     def run() -> Experiment:
         line = Line(own.sized, own.rate, own.seed, list(own.legs))
@@ -89,31 +88,31 @@ def longer(study: Study, entry: Entry) -> Experiment:
 
 def other_starts(study: Study, entry: Entry, rate: float) -> Experiment | None:
     """Start it otherwise, at ``rate``; None for a context that has no other start."""
-    if "init" not in entry.method.options:
+    name, model = entry.method.name, study.race.model
+    own = {**entry.method.start(model), **entry.sized.options}
+    starts = [one for one in (entry.method.start(model), *entry.method.starts(model)) if one != own]
+    if not entry.method.starts(model):
         return None
-    name, own = entry.method.name, entry.records[0].setting.get("init") if entry.records else None
-    starts = [start for start in INITS if start not in ("text", own)]
+    what = f"started otherwise than {_said(own)}"
 
     def run() -> Experiment:
-        sizes = [
-            Sized(entry.method, entry.sized.size, entry.sized.numbers, study.race.budget, {"init": one})
-            for one in starts
-        ]
+        sizes = [replace(entry.sized, options=one) for one in starts]
         base, lines = study.short(entry.sized, rate), [study.short(sized, rate) for sized in sizes]
         best = study.best_of(lines)
         if best is None or (base.is_fine and worth(best) <= worth(base)):
             return Experiment(name, "start", what, reason="no other start did better after as many steps")
-        start = str(best.sized.options["init"])
         tried = study.trained(best, study.steps(entry.tested_at))
-        said = f"started from {_SAID[start]}"
-        setting = {"--learning-rate": f"{rate:g}", "--init": start}
-        return study.measured(name, "start", said, tried, study.gap_of(arm_result(study.race, entry)), setting)
+        options = {f"--{option}": str(value) for option, value in best.sized.options.items()}
+        setting = {"--learning-rate": f"{rate:g}", **options}
+        gap = study.gap_of(arm_result(study.race, entry))
+        return study.measured(name, "start", f"started {_said(best.sized.options)}", tried, gap, setting)
 
-    what = f"started otherwise than from {_SAID.get(str(own), 'where it was')}"
     return study.ask(name, "start", what, run)
 
 
-_SAID = {"random": "random numbers", "sink": "its first token", "vocabulary": "words of the vocabulary"}
+def _said(options: Mapping[str, Any]) -> str:
+    told = {"random": "from random numbers", "sink": "from its first token", "vocabulary": "from words"}
+    return told.get(str(options.get("init")), "as it does by itself")
 
 
 def rate_of(found: Sequence[Experiment], entry: Entry) -> float:

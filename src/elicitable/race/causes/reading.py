@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,15 +20,16 @@ from elicitable.diagnosis.intervals import interval
 from elicitable.errors import InputError
 from elicitable.models.layout import Layout, alternatives, layout_for
 from elicitable.race.causes.study import Study
+from elicitable.race.choice import chosen_trial
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import again
 from elicitable.race.marking import AUTO, text_of_target
 from elicitable.race.results import arm_result
-from elicitable.race.trial import Trial, run
+from elicitable.race.trial import run
 from elicitable.tasks.base import stops_of
 from elicitable.tasks.text import TextTask
 from elicitable.training.evaluate import answers
-from elicitable.training.loop import Plan, prepared, reading_of
+from elicitable.training.loop import prepared, reading_of
 
 if TYPE_CHECKING:
     from elicitable.tasks.base import Task
@@ -55,15 +56,14 @@ def other_readings(race: Race) -> Iterator[OtherReading]:
     task, rule = race.task, race.marking.rule
     if task.labels() is not None and rule != AUTO:
         yield OtherReading("the rule between labels chosen on validation", task, race.layouts, AUTO, {"--rule": AUTO})
-    known = {replace(layout, examples=()) for layout in race.layouts}
+    first = race.layouts[0]
     for chat in ("on", "off"):
         try:
-            layout = layout_for(race.model, chat, None, race.layouts[0].end, race.layouts[0].cut, stops_of(task))
+            system = first.system if chat == "on" else None
+            layout = layout_for(race.model, chat, system, first.end, first.cut, stops_of(task))
         except InputError:
             continue
-        further = tuple(
-            one for one in alternatives(race.model, layout, "on" if chat == "on" else "off") if one not in known
-        )
+        further = tuple(one for one in alternatives(race.model, layout, chat) if one not in race.layouts)
         if further:
             said = "asked by the chat template" if chat == "on" else "asked without the chat template"
             yield OtherReading(said, task, further, rule, {"--chat": chat})
@@ -85,7 +85,7 @@ def _other_templates(task: Task) -> Iterator[tuple[str, str, Task]]:
     for template in plain:
         other = task.with_template(template)
         if other.template.shown(tuple("\x01" for _ in task.template.names)) != shown:
-            yield f"the template {template!r}".replace("\\n", "\\n"), template, other
+            yield f"the template {template!r}", template, other
 
 
 def read_otherwise(study: Study, chosen: Sequence[Entry], gap: float) -> list[Experiment]:
@@ -105,7 +105,7 @@ def _asked_so(study: Study, reading: OtherReading, chosen: Sequence[Entry], gap:
     if [text_of_target(item) for item in reading.task.held_out("test", race.pace.test_items)] != targets:
         return Experiment("", "reading", reading.said, reason="the rows would be other ones")
     marking = replace(race.marking, rule=reading.rule)
-    other = replace(race, task=reading.task, layouts=reading.layouts, marking=marking)
+    other = replace(race, task=reading.task, layouts=reading.layouts, marking=marking, search_passes=PASSES)
     other.shelf = race.shelf
     best: tuple[float, Entry] | None = None
     for entry in chosen:
@@ -122,20 +122,8 @@ def _asked_so(study: Study, reading: OtherReading, chosen: Sequence[Entry], gap:
 
 
 def _chosen_in(race: Race, entry: Entry) -> Entry:
-    """Choose among the candidates of an arm as the race does, with fewer passes, and test the best."""
-    pace = race.pace
-    plan = Plan(
-        learning_rate=0.0,
-        steps=0,
-        batch=pace.batch,
-        validation_items=pace.validation_items,
-        max_tokens=pace.max_tokens,
-        layout=race.layouts[0],
-    )
-    options: dict[str, Any] = race.options_of(entry.method)
-    trial = Trial(
-        entry.method, 2, plan, race.seed, pace.test_items, options, None, race.layouts, race.marking, passes=PASSES
-    )
+    """Choose among the candidates of an arm as the race does, and test the best."""
+    trial = chosen_trial(race, entry.method)
     record = run(trial, race.model, race.task, race.store, race.reporter.point)
     return Entry(entry.sized, records=[record], trial=trial, seconds=record.timing.seconds)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from elicitable.diagnosis.causes import Experiment
@@ -31,7 +30,8 @@ def probed(
         size = 16 if method.has_size else 1
         entry = Entry(resized(method, study.race, size, options))
         assert method.schedule is not None
-        lines = [study.short(entry.sized, rate) for rate in _middle(method.schedule.learning_rates)]
+        rates = method.schedule.learning_rates[-3:]  # the lowest are for fine-tuning large models gently
+        lines = [study.short(entry.sized, rate) for rate in rates]
         line = better_rate(study, entry.sized, study.best_of(lines) or lines[0])
         steps = study.steps() * (LONGER if is_patient else 1)
         setting = {name: str(value) for name, value in (options or {}).items()}
@@ -40,11 +40,6 @@ def probed(
         )
 
     return study.ask("", kind, what, run)
-
-
-def _middle(rates: Sequence[float]) -> list[float]:
-    """Return the upper rates of a range: the lowest are for fine-tuning large models gently."""
-    return list(rates[-3:])
 
 
 def halves(study: Study, method: Method) -> list[Experiment]:

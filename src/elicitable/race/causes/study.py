@@ -26,6 +26,7 @@ from elicitable.values import ArmResult
 
 Until = Literal["hopeless", "flat", "the end"]
 SHORT = 64  # steps of a run that only compares rates or starts
+PLANNED = 16  # experiments, about, for the progress
 LONGER = 4  # times the steps of a run that asks whether more of them help
 
 
@@ -40,7 +41,6 @@ class Study:
     entries: Sequence[Entry]
     best: ArmResult
     deadline: float | None = None
-    planned: int = 1
     found: list[Experiment] = field(default_factory=list)
     runs: dict[str, Line] = field(default_factory=dict)  # of contexts, at a better rate than the race's
 
@@ -61,13 +61,16 @@ class Study:
     def ask(self, of: str, kind: Kind, what: str, run: Callable[[], Experiment]) -> Experiment:
         """Run an experiment, unless no time is left, and take note of it."""
         if self.is_out_of_time:
-            one = Experiment(of, kind, what, reason="no time was left for it")
-        else:
-            done = len(self.found)
-            self.race.reporter.begin(of or self.race.task.name, f"why: {what}", done, max(self.planned, done + 1))
-            one = run()
-        self.found.append(one)
-        return one
+            return self.lost(of, kind, what, "no time was left for it")
+        done = len(self.found)
+        self.race.reporter.begin(of or self.race.task.name, f"why: {what}", done, max(PLANNED, done + 1))
+        self.found.append(run())
+        return self.found[-1]
+
+    def lost(self, of: str, kind: Kind, what: str, reason: str) -> Experiment:
+        """Take note of an experiment that cannot be run."""
+        self.found.append(Experiment(of, kind, what, reason=reason))
+        return self.found[-1]
 
     def measured(
         self,
@@ -89,15 +92,9 @@ class Study:
     ) -> Experiment:
         """Return the experiment that ``arm`` is, compared in pairs with the best."""
         race = self.race
-        outcomes = {
-            one.method: race.marking.outcome(one.correct, one.answers, race.test())
-            for one in (arm, self.best)
-            if one is not arm
-        }
-        own = race.marking.outcome(arm.correct, arm.answers, race.test())
         terms = Terms(
             race.seed,
-            lambda one: own if one is arm else outcomes[one.method],
+            lambda one: race.marking.outcome(one.correct, one.answers, race.test()),
             race.groups(),
             level_after(race.looks),
         )
@@ -106,7 +103,7 @@ class Study:
 
     def gap_of(self, arm: ArmResult) -> float:
         """Return how far ``arm`` is behind the best, mean over pairs."""
-        return arm.behind[0] if arm.behind else (self.best.mean or 0.0) - (arm.mean or 0.0)
+        return (self.best.mean or 0.0) - (arm.mean or 0.0)
 
     def short(self, sized: Sized, rate: float, seed: int = 0) -> Line:
         """Return a run of :data:`SHORT` steps."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from elicitable.diagnosis.causes import Diagnosis, Experiment, Why, beats, explain
+from elicitable.diagnosis.causes import Diagnosis, Experiment, Why, explain
+from elicitable.diagnosis.verdict import is_near_the_floor
 from elicitable.methods.catalog import PROBES
 from elicitable.race.causes.capacity import TIMES, curves, in_subspaces, larger
 from elicitable.race.causes.data import by_heart
@@ -16,8 +17,6 @@ from elicitable.race.causes.study import Study
 from elicitable.race.entry import Entry, Race
 from elicitable.race.results import arm_result, decision_of
 from elicitable.values import ArmResult
-
-EXPERIMENTS = 16  # about so many, for the progress
 
 
 def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None) -> Why | None:
@@ -40,8 +39,7 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
     behind = {one.arm.method: one.mean for one in decision.compared if one.standing != "enough"}
     floor = race.marking.floor(race.test())
     study = Study.of(race, entries, best, seconds)
-    study.planned = EXPERIMENTS
-    is_nothing_good = not beats(best, floor, race.margin)
+    is_nothing_good = is_near_the_floor(best, floor, race.margin)
     short = [
         entry
         for entry in entries
@@ -83,10 +81,16 @@ def _run(study: Study, entries: Sequence[Entry], short: Sequence[Entry], floor: 
     trained = [entry for entry in short if entry.method.is_trained and entry.line is not None]
     is_possible = _a_context_suffices(study, entries, short)
     for nth, entry in enumerate(trained):
-        if nth and not is_possible and _is_ruled_out(study):
-            break  # what no context of any length can do, this one cannot
         if not _remedied(study, entry, floor) and nth == 0 and not is_possible:
             _ask_for_structure(study, entry)
+            found = _so_far(study, entry, floor)
+            if found.cause == "structure" and found.is_sure:
+                return  # what no context of any length can do, the others cannot
+
+
+def _so_far(study: Study, entry: Entry, floor: float) -> Diagnosis:
+    arm = arm_result(study.race, entry)
+    return explain(arm, study.best, study.found, margin=study.race.margin, floor=floor)
 
 
 def _remedied(study: Study, entry: Entry, floor: float) -> bool:
@@ -97,10 +101,9 @@ def _remedied(study: Study, entry: Entry, floor: float) -> bool:
         lambda: other_starts(study, entry, rate_of(study.found, entry)),
         *(lambda times=times: larger(study, entry, times, rate_of(study.found, entry)) for times in TIMES),
     )
-    arm = arm_result(study.race, entry)
     for remedy in remedies:
         remedy()
-        found = explain(arm, study.best, study.found, margin=study.race.margin, floor=floor)
+        found = _so_far(study, entry, floor)
         if found.remedy is not None and found.is_sure:
             return True
     return False
@@ -127,10 +130,6 @@ def _a_context_suffices(study: Study, entries: Sequence[Entry], short: Sequence[
         entry.method.is_context and entry.method.name not in names and arm_result(study.race, entry).status == "ok"
         for entry in entries
     )
-
-
-def _is_ruled_out(study: Study) -> bool:
-    return any(one.kind == "unbounded" and one.is_worse for one in study.found)
 
 
 def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: float) -> Diagnosis:
