@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import importlib.util
 import os
 import signal
 import time
@@ -11,22 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.clusters import LOCAL, RAY
 
 from elicitable.errors import ElicitableError, InputError, MissingPackageError, UnknownNameError
 from elicitable.executors.executor import Executor, Inline, executor_named
 from elicitable.executors.processes import LocalProcesses
 
-RAY = pytest.param(
-    "ray",
-    marks=[
-        pytest.mark.slow,
-        pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="runs where `pip install elicitable[ray]`"),
-        # Ray's own processes outlive the objects that started them until the interpreter collects those
-        pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
-        pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    ],
-)
-LOCAL = pytest.param("local", marks=pytest.mark.slow)
 ALL = ["inline", LOCAL, RAY]
 
 

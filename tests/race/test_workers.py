@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.clusters import LOCAL, RAY
 from tests.conftest import tiny_gpt2
 from tests.reverse import Reverse
 
@@ -28,16 +28,6 @@ from elicitable.race import contest, pace, trial
 from elicitable.records.store import Store, identity
 
 Build = Callable[..., Model]
-RAY = pytest.param(
-    "ray",
-    marks=[
-        pytest.mark.slow,
-        pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="runs where `pip install elicitable[ray]`"),
-        pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
-        pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    ],
-)
-LOCAL = pytest.param("local", marks=pytest.mark.slow)
 TIMES = {"timing", "seconds", "state_digest"}
 
 
