@@ -23,6 +23,10 @@ def double(number: int) -> int:
     return 2 * number
 
 
+def add(shared: int, number: int) -> int:
+    return shared + number
+
+
 def refuse(number: int) -> int:
     if number == 2:
         raise InputError("two is not wanted")
@@ -147,3 +151,11 @@ def test_an_executor_lets_go_when_it_is_interrupted() -> None:
     with pytest.raises(KeyboardInterrupt):
         executor.run(interrupt, [1, 2])
     assert stopped == ["now"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_shared_is_given_to_every_item_of_every_run(name: str) -> None:
+    with executor_named(name, 2).kept(10) as executor:
+        assert executor.run(add, [1, 2, 3]) == [11, 12, 13]
+        assert executor.run(add, [4]) == [14]
+    assert executor.run(double, [1]) == [2]  # nothing is shared any more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -34,3 +35,8 @@ def packed(thing: Any) -> bytes:
 def unpacked(whole: bytes) -> Any:
     """Return what :func:`packed` was given; the same object again for the same bytes."""
     return pickle.loads(whole)
+
+
+def called(function: Callable[..., Any], item: Any, shared: bytes | None) -> Any:
+    """Call ``function`` on a worker: with what is shared, where something is."""
+    return function(item) if shared is None else function(unpacked(shared), item)

@@ -15,7 +15,7 @@ from typing import Any
 
 from elicitable.errors import ElicitableError
 from elicitable.executors.executor import NOTHING, RETRIES, Executor
-from elicitable.executors.packing import packed, unpacked
+from elicitable.executors.packing import called, packed
 
 
 class LocalProcesses(Executor):
@@ -28,7 +28,7 @@ class LocalProcesses(Executor):
     name = "local"
 
     def __init__(self, workers: int | None = None) -> None:
-        self.workers = self.at_once = workers or cores()
+        self.at_once = workers or cores()
         self._pool: ProcessPoolExecutor | None = None
         self._running: dict[Future[Any], tuple[int, Callable[..., Any], Any]] = {}
         self._deaths = 0
@@ -36,7 +36,7 @@ class LocalProcesses(Executor):
     def start(self, index: int, function: Callable[..., Any], item: Any) -> None:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                self.workers,
+                self.at_once,
                 mp_context=get_context("spawn"),
                 initializer=_begin_worker,
                 initargs=(os.getpid(), None if self._shared is NOTHING else packed(self._shared)),
@@ -103,5 +103,4 @@ def _follow(parent: int) -> None:
 
 
 def _called(function: Callable[..., Any], item: Any) -> Any:
-    shared = _given["shared"]
-    return function(item) if shared is None else function(unpacked(shared), item)
+    return called(function, item, _given["shared"])

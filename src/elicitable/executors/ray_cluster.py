@@ -12,7 +12,7 @@ from typing import Any
 
 from elicitable.errors import ElicitableError, InputError, MissingPackageError
 from elicitable.executors.executor import NOTHING, RETRIES, Executor
-from elicitable.executors.packing import packed, unpacked
+from elicitable.executors.packing import called, packed
 from elicitable.executors.processes import cores
 
 COMMAND = "pip install 'elicitable[ray]'"
@@ -68,7 +68,7 @@ class RayCluster(Executor):
         if self._task is None:
             # max_calls: a worker that has loaded a model keeps it for the next item, on a GPU too
             how = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": RETRIES, "max_calls": 0}
-            self._task = self._ray.remote(**how)(_called)
+            self._task = self._ray.remote(**how)(called)
         task = self._task.options(name=function.__name__)
         self._running[task.remote(function, item, self._sent)] = index
 
@@ -103,7 +103,3 @@ class RayCluster(Executor):
         if self._is_ours:
             self._ray.shutdown()
             self._is_ours = False
-
-
-def _called(function: Callable[..., Any], item: Any, shared: bytes | None) -> Any:
-    return function(item) if shared is None else function(unpacked(shared), item)

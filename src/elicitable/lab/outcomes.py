@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from elicitable.diagnosis.intervals import mean_interval, percentile_gap, percentile_interval
@@ -22,6 +23,7 @@ Run = tuple[Job, TrialRecord]
 Asked = tuple[Job, TrialRecord | None]  # a job and its record, None where it was not run yet
 Runs = Mapping[str, Sequence[Asked]]  # by trial name, every job of an experiment
 Chosen = Mapping[int, Run]  # by seed, the run of a trial that counts
+_interval = lru_cache(maxsize=64)(percentile_interval)  # a claim, a table and a figure ask for the same cell
 
 
 def results_of(experiments: Sequence[tuple[Experiment, Runs]], preset: str, seeds: Sequence[int]) -> dict[str, Any]:
@@ -172,7 +174,7 @@ def _summary(runs: Chosen, cell: Cell) -> dict[str, Any] | None:
     if not values:
         return None
     outcomes = _outcomes(runs, cell.measurement)
-    return _spread(values, _in_percent(percentile_interval(outcomes, seed=0)) if outcomes else _over_seeds(values))
+    return _spread(values, _in_percent(_interval(outcomes, 0)) if outcomes else _over_seeds(values))
 
 
 def _difference(ours: Chosen, cell: Cell, others: Chosen, minus: Cell) -> dict[str, Any] | None:

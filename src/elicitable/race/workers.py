@@ -70,7 +70,7 @@ class Workers:
         """Take every run to its end, whichever has what it waits for."""
         waits: dict[int, list[Piece]] = {nth: [] for nth in range(len(runs))}
         while waits:
-            ready = [nth for nth, pieces in waits.items() if all(map(self._is_over, pieces))]
+            ready = [nth for nth, pieces in waits.items() if self._over.issuperset(pieces)]
             for nth in ready:
                 pieces = next(runs[nth], None)
                 if pieces is None:
@@ -92,13 +92,10 @@ class Workers:
     def _is_known(self, piece: Piece) -> bool:
         """Whether there is nothing to begin: it is done, it runs, or its records are in the store."""
         return (
-            self._is_over(piece)
+            piece in self._over
             or piece in self._running.values()
             or all(name in self._done or self._race.store.has(name) for name in piece.names)
         )
-
-    def _is_over(self, piece: Piece) -> bool:
-        return piece in self._over
 
     def _fill(self) -> None:
         """Begin what is queued while there are hands."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from elicitable.report.notation import visible
 
 if TYPE_CHECKING:
-    from elicitable.microscope.inspect import HeadFacts, Inspection
+    from elicitable.microscope.inspect import Inspection
 
 GOVERNED = 0.5  # share of its attention from which on a head is governed by the context
 STILL = 0.05  # total variation up to which attention over the text counts as left as it was
@@ -87,14 +87,10 @@ def _name(found: Inspection, place: int) -> str:
 def _by_layer(found: Inspection, field: str) -> dict[int, float]:
     values: dict[int, list[float]] = {}
     for head in found.heads:
-        value = _value(head, field)
+        value = float(getattr(head, field))
         if math.isfinite(value):
             values.setdefault(head.layer, []).append(value)
     return {layer: _mean(own) for layer, own in values.items()}
-
-
-def _value(head: HeadFacts, field: str) -> float:
-    return float(getattr(head, field))
 
 
 def _mean(values: Sequence[float]) -> float:

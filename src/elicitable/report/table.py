@@ -106,16 +106,14 @@ def plain(text: str) -> str:
 def print_wrapped(sentences: Iterable[str], console: Console) -> None:
     """Print each sentence on lines of its own, broken between words at the console's width."""
     for sentence in sentences:
-        for part in Text(visible(sentence)).wrap(console, max(console.width, 10)):
-            part.rstrip()
-            console.print(part)
+        print_hanging(sentence, console, indent="")
 
 
-def print_hanging(line: str, console: Console, indent: str = "    ") -> None:
-    """Print one line, broken between words at the console's width; what follows is indented."""
+def print_hanging(line: str, console: Console, indent: str = "    ", first: str = "") -> None:
+    """Print one line behind ``first``, broken between words at the console's width; what follows is indented."""
     for nth, part in enumerate(Text(visible(line)).wrap(console, max(console.width - len(indent), 10))):
         part.rstrip()
-        console.print(Text(indent if nth else "") + part)
+        console.print(Text(indent if nth else first) + part)
 
 
 def _print_list(console: Console, title: str, lines: Iterable[str], style: str = "bold") -> None:
@@ -125,9 +123,7 @@ def _print_list(console: Console, title: str, lines: Iterable[str], style: str =
         return
     console.print(Text(title, style=style))
     for line in lines:
-        for i, part in enumerate(Text(plain(line)).wrap(console, max(console.width - 4, 10))):
-            part.rstrip()
-            console.print(Text("    " if i else "  - ") + part)
+        print_hanging(plain(line), console, first="  - ")
 
 
 def _legend(verdict: Verdict) -> str:
