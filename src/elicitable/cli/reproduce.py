@@ -40,7 +40,8 @@ def reproduce(
     planted-truth is another question: how often a verdict is right where the truth is known by construction.
     """
     if NAME in (name or ()):
-        if len(name or ()) > 1 or status or retry or seeds is not None or export is not None:
+        others = (preset != "quick", seeds is not None, seed != 0, executor != "local", workers, address, status)
+        if len(name or ()) > 1 or any((*others, retry, export is not None)):
             raise InputError(
                 f"{NAME} stands alone; of the options it takes --cases, --tables, --out, --json and --quiet."
             )

@@ -68,8 +68,7 @@ def _training(one: Comparison) -> str:
     if quick is not None:
         return f" It was still improving after {arm.steps:,} steps; {quick.method} solved the task in {quick.steps:,}."
     if arm.stopped == LEFT:
-        why = "its learning curve does not lead there" if one.standing == "worse" else "it could not change the label"
-        return f" It was left after {arm.steps:,} steps, since {why}."
+        return f" It was left after {arm.steps:,} steps, since it could not change the label."
     if is_barely_searched(arm):
         return f" It was hardly searched: {_come_to(arm)}."
     if is_barely_tried(arm):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -248,4 +248,4 @@ def _streams(model: Model, batch: Batch) -> Tensor:
 
 def plan_for(layout: Layout, batch: int, max_tokens: int | None) -> Plan:
     """Return a plan that says how items are read; nothing is trained by it as it is."""
-    return replace(Plan(learning_rate=1.0, steps=1), batch=batch, layout=layout, max_tokens=max_tokens)
+    return Plan(learning_rate=1.0, steps=1, batch=batch, layout=layout, max_tokens=max_tokens)

@@ -22,7 +22,7 @@ from elicitable.errors import InputError
 from elicitable.forecasting.model import FARTHEST
 from elicitable.forecasting.names import MODEL, READ_OFF, SIGNALS, STEPS, TASK, of_groups
 from elicitable.forecasting.records import Known, read_known
-from elicitable.forecasting.train import RECORDS, fit_chance, left_out, train
+from elicitable.forecasting.train import EDGE, RECORDS, fit_chance, left_out, train
 from elicitable.rng import generator
 
 REPLICATES = 1_000
@@ -203,7 +203,8 @@ def foretold(known: Sequence[Known], groups: NDArray[Any]) -> Scores:
                     if rows not in by_rows:  # beyond what the others were trained on
                         continue
                     at, score = by_rows[rows], scores[arm]
-                    is_in = at.low - 0.01 <= score <= at.high + 0.01
+                    kept = min(max(score, EDGE), 1 - EDGE)  # as the fit saw it: a logit has no 0 and no 1
+                    is_in = at.low <= kept <= at.high
                     hits.append((str(groups[place]), is_in, at.high - at.low, abs(at.mean - score)))
     truth = np.array([one.suffices for one in known])
     of_group = {name: [hit for group, hit, _, _ in hits if group == name] for name, *_ in hits}

@@ -84,11 +84,6 @@ class Case:
         """Return the group of the right verdict."""
         return TRUTHS[self.state]
 
-    @property
-    def skill_state(self) -> State:
-        """Return what was planted; the same as ``state``."""
-        return self.state
-
     def load_model(self) -> Model:
         """Load the model."""
         return load_planted(self.model)

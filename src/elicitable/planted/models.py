@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from elicitable.cache import filling_folder, sha256_of, write_tensors
+from elicitable.cache import check_writable, filling_folder, sha256_of, write_tensors
 from elicitable.errors import UnknownNameError
 from elicitable.methods.full import FullWeights
 from elicitable.models.load import load
@@ -213,10 +213,11 @@ def pretrain_mix(
 
     Raises:
         UnknownNameError: no such mix.
-        StoreError: ``out`` cannot be written to, or holds a model.
+        StoreError: ``out`` cannot be written to.
     """
     mix = mix_named(name)
     mix = replace(mix, steps=steps or mix.steps)
+    check_writable(Path(out))  # said before minutes are spent
     began = time.monotonic()
     model = build_rotary_toy(
         name,

@@ -7,9 +7,11 @@ In the one layer of these models the content's keys get the same shares of a hea
 what a query sees of the content is, per head h, one mean of values oₕ and one log-sum-exp Lₕ, and the context adds to
 that what depends on the query alone. Let x and x' be two inputs whose right answers differ at a step s at which oₕ and
 Lₕ are the same in every head. Then every context answers step s of both alike, and one of the two wrong. An input x
-that has such a partner is called *blind*. Where a share b of all inputs is blind, no context is right about many more
-than 1 − b/2 of them. Equality is met up to a tolerance: what reaches the residual stream may differ by :data:`ALIKE` of
-what it differs by between two random inputs.
+that has such a partner is called *blind*. Where inputs are blind in pairs, no context is right about more than one of
+each. Partners are looked for in several families of changes, and an input counts once one of them has a partner for it,
+so the share of blind inputs is no bound by itself; it says how much of the task is out of sight. Equality is met up to
+a tolerance: what reaches the residual stream may differ by :data:`ALIKE` of what it differs by between two random
+inputs.
 """
 
 from __future__ import annotations
