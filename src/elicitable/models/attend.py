@@ -24,6 +24,7 @@ from transformers.masking_utils import sdpa_mask
 
 from elicitable.attention.operands import Operands
 from elicitable.errors import InputError, UnsupportedModelError
+from elicitable.models.speed.two_calls import in_two_calls
 from elicitable.models.speed.written_out import additive, is_short_training, joined, written_out
 from elicitable.values import PrefixKV
 
@@ -303,6 +304,9 @@ def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
     """Take one softmax over the context's and the content's keys together: (batch, head, query, d_value)."""
     key, value, mask = call.key, call.value, call.content_mask
     if call.prefix_key is not None and call.prefix_value is not None:
+        separate = in_two_calls(call, slot) if dropout == 0.0 else None
+        if separate is not None:
+            return separate
         mask = joint_mask(call, slot)
         is_laid_out = call.query.shape[1] == key.shape[1] and is_short_training(call.query, call.prefix_key, key)
         key, value = joined(call.prefix_key, key, is_laid_out), joined(call.prefix_value, value, is_laid_out)
