@@ -6,6 +6,7 @@ grid    two tasks × a prompt, 12 worked examples, a trained kv-prefix × three 
         (closed form alone), a LoRA of rank 32 (closed form, then distillation) and a short prefix, and set beside the
         context cut to its last keys, distillation alone for as long as the LoRA took, and the control.
 shares  16 contexts: the mean shareability over layers against what the closed form loses, and the same layer by layer.
+starts  distillation after the closed form and from no change: rates, ranks, and few and more texts.
 rates   one context: the rates of distillation, λ, the rank, how often the places that are asked at count, and whether
         a block is given the context's own input.
 
@@ -22,12 +23,12 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
-import torch
 
 import elicitable as el
 from elicitable.compiling.compile import Recipe, _Job
@@ -35,23 +36,26 @@ from elicitable.compiling.distil import Distilling, distil
 from elicitable.compiling.fidelity import NOTHING, _outcomes, elsewhere_scores, forgetting, likeness
 from elicitable.compiling.matching import fit_short_prefix
 from elicitable.compiling.pairs import bare
-from elicitable.compiling.patch import Patch
+from elicitable.compiling.patch import Patch, fresh
 from elicitable.compiling.static import Fitting, fit_patch
 from elicitable.diagnosis.intervals import gap
 from elicitable.methods.catalog import method_named
 from elicitable.methods.instructions import bank as instructions
-from elicitable.microscope.ridge import Change
 from elicitable.microscope.shareability import shareability
 from elicitable.models.model import Model
 from elicitable.models.prefixes import keep_tokens, prefix_length
 from elicitable.models.sites import sites_of
-from elicitable.rng import generator, torch_generator
+from elicitable.rng import generator
 from elicitable.tasks.catalog import task_from
 from elicitable.training.batches import Reading
 from elicitable.training.loop import Plan, train
 
 RIDGES = (1e-3, 1e-2, 1e-1)
 RANK, KEYS = 32, 16
+STARTS = (
+    ("closed", 32, 3e-4), ("closed", 32, 1e-3), ("nothing", 32, 1e-3), ("nothing", 32, 3e-3),
+    ("closed", None, 1e-5), ("nothing", 64, 1e-3), ("nothing", 128, 1e-3),
+)  # fmt: skip
 TOPICS = {
     "sport": ("the match", "our goalkeeper", "the second half", "the relay team", "a late penalty", "the coach"),
     "food": ("the soup", "our cook", "the second course", "fresh bread", "a late supper", "the baker"),
@@ -83,6 +87,8 @@ class Bench:
 
     def __init__(self, asked: argparse.Namespace) -> None:
         self.asked, self.out = asked, Path(asked.out)
+        self.judges: dict[tuple[str, str], _Scored] = {}
+        self.contexts_made: dict[tuple[str, str], Any] = {}
         self.out.parent.mkdir(parents=True, exist_ok=True)
         lines = self.out.read_text().splitlines() if self.out.exists() else []
         self.lines: list[dict[str, Any]] = [json.loads(line) for line in lines]
@@ -121,9 +127,9 @@ class Bench:
         train(self.model, built, own, plan, draw)
         return built
 
-    def job(self, task: str, context: Any, draw: int) -> _Job:
-        how = Recipe(batch=self.asked.batch, seed=draw)
-        return _Job.of(self.model, context, None, self.tasks[task], self.asked.texts, None, how, lambda line: None)
+    def job(self, task: str, context: Any, draw: int, texts: int | None = None) -> _Job:
+        how, count = Recipe(batch=self.asked.batch, seed=draw), texts or self.asked.texts
+        return _Job.of(self.model, context, None, self.tasks[task], count, None, how, lambda line: None)
 
     # --- the grid ------------------------------------------------------------------------------------------------
 
@@ -157,7 +163,7 @@ class Bench:
         seconds = time.monotonic() - started
         found["lora"] = {"seconds": seconds, "ridge": strength, "closed": closed} | self.said(job, patch, scored)
         found["lora"]["elsewhere"] = self.elsewhere(task, patch, draw)
-        alone = self.untrained(draw)
+        alone = fresh(self.model, self.sites, RANK, draw)
         long = Distilling(10_000, 1e-3, seconds=seconds, seed=draw)
         steps = distil(self.model, job.prefix, alone, job.fitted, job.held, long)
         found["distilled alone"] = {"seconds": seconds, "steps": steps} | self.said(job, alone, scored)
@@ -191,16 +197,6 @@ class Bench:
         strength = min(kl, key=lambda one: kl[one])
         return strength, tried[strength]
 
-    def untrained(self, draw: int) -> Patch:
-        """A LoRA at the same places that starts as LoRA does: A drawn, B zero."""
-        places = [site for block in self.sites for site in block.all()]
-        patch = Patch(places, RANK)
-        for site in places:
-            outputs, inputs = site.shape
-            noise = torch.randn(RANK, inputs, generator=torch_generator(draw, "alone", site.name)) / inputs**0.5
-            patch.put(self.model, site, Change(noise, torch.zeros(outputs, RANK)))
-        return patch
-
     def said(self, job: _Job, what: Any, scored: _Scored) -> dict[str, Any]:
         """Likeness, forgetting and score of one thing."""
         return asdict(likeness(self.model, job.prefix, what, job.reported)) | {
@@ -211,6 +207,31 @@ class Bench:
     def elsewhere(self, task: str, patch: Patch, draw: int) -> dict[str, Any]:
         other = next(name for name in self.tasks if name != task)
         return elsewhere_scores(self.model, self.tasks[other], patch, self.asked.test_items, draw)
+
+    # --- starts ---------------------------------------------------------------------------------------------------
+
+    def starts(self) -> None:
+        """Distillation after the closed form and from no change, at several rates, on few and on more texts."""
+        for task, kind, texts in product(self.tasks, self.asked.kinds.split(","), (140, self.asked.more_texts)):
+            for start, rank, rate in STARTS:
+                id_ = ["starts", task, kind, texts, start, rank, rate]
+                self.keep(id_, lambda t=task, k=kind, n=texts, s=start, r=rank, x=rate: self.started(t, k, n, s, r, x))
+
+    def started(self, task: str, kind: str, texts: int, start: str, rank: int | None, rate: float) -> dict[str, Any]:
+        """One distillation: what it leaves, costs and forgets."""
+        context = self.cached(task, kind)
+        job, scored = self.job(task, context, 0, texts), self.judges[task, kind]
+        began = time.monotonic()
+        patch = self.best(job, rank)[1] if start == "closed" else fresh(self.model, self.sites, rank or 64, 0)
+        steps = distil(self.model, job.prefix, patch, job.fitted, job.held, Distilling(self.asked.steps, rate))
+        return {"seconds": time.monotonic() - began, "steps": steps} | self.said(job, patch, scored)
+
+    def cached(self, task: str, kind: str) -> Any:
+        """The first draw of a context, and its test split, once."""
+        if (task, kind) not in self.judges:
+            self.contexts_made[task, kind] = context = self.context(task, kind, 0)
+            self.judges[task, kind] = _Scored(self, task, context, 0)
+        return self.contexts_made[task, kind]
 
     # --- shareability --------------------------------------------------------------------------------------------
 
@@ -329,6 +350,8 @@ def summary(lines: list[dict[str, Any]]) -> None:
             print("  " + _form(form, [line[form] for line in own]))
     correlations([line for line in lines if line["id"][0] == "shares"])
     for line in lines:
+        if line["id"][0] == "starts":
+            print("  " + _form(" ".join(map(str, line["id"][1:])), [line]))
         if line["id"][0] == "rates":
             print(
                 line["id"][1:], f"{line['kl_nats']:.4f}", f"(before {line['before']:.4f})" if "before" in line else ""
@@ -398,6 +421,10 @@ def main() -> None:
     parser.add_argument("--match-steps", type=int, default=100, help="of attention matching, a layer")
     parser.add_argument("--prefix-steps", type=int, default=60, help="of training the kv-prefix that is compiled")
     parser.add_argument("--count-asked", type=float, default=1.0, help="how often a token that is asked at counts")
+    parser.add_argument(
+        "--kinds", default="prompt,kv-prefix,examples", help="of the contexts whose starts are compared"
+    )
+    parser.add_argument("--more-texts", type=int, default=700)
     parser.add_argument("--summary", action="store_true")
     bench = Bench(parser.parse_args())
     if not bench.asked.summary:

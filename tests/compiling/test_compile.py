@@ -14,6 +14,7 @@ import torch
 import elicitable as el
 from elicitable.compiling.fidelity import NOTHING, last_logits
 from elicitable.compiling.pairs import Side
+from elicitable.compiling.patch import fresh, multiplied_out
 from elicitable.compiling.report import compiled_table
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.methods.adapter import read_adapter, write_adapter
@@ -21,6 +22,7 @@ from elicitable.methods.kv_prefix import KVPrefixContext
 from elicitable.models.architectures import tiny_model
 from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model
+from elicitable.models.sites import sites_of
 from elicitable.rng import torch_generator
 
 IDS = torch.tensor([[12, 40, 5, 6, 33, 9]])
@@ -149,6 +151,38 @@ def test_training_on_takes_a_patch_nearer_and_never_further() -> None:
     ).record
     assert found["compiled"]["kl_nats"] < found["untrained"]["kl_nats"]
     assert any("step 30" in line for line in told)
+
+
+@pytest.mark.parametrize("to", ["lora", "weights"])
+def test_of_two_starts_the_one_that_is_nearer_on_held_out_texts_is_taken(to: str) -> None:
+    model = el.load("toy:ascending")
+    context = el.context("prompt", model, token_ids=[7, 0, 3, 5])
+    found = el.compile_context(model, context, texts(8, 40, 8), to=to, rank=2, steps=12, control=False, ridges=(1e-2,))
+    starts = found.record["starts"]
+    assert set(starts) == {"closed form", "nothing"}
+    assert starts["closed form"] != starts["nothing"]
+    assert starts[found.record["start"]] == min(starts.values()) == found.record["held_nats"]
+    assert f"from {found.record['start']} was taken" in compiled_table(found.record)
+    rank = 2 if to == "lora" else None
+    assert found.adaptation.rank == rank  # whole matrices, also where the better start was of a rank
+
+
+def test_a_fresh_patch_changes_nothing_and_multiplied_out_it_is_the_same_change() -> None:
+    model = el.load("toy:ascending", dtype="float64")
+    ids = torch.tensor([[7, 0, 3, 5]])
+    patch = fresh(model, sites_of(model), rank=3)
+    with torch.no_grad():
+        plain = model(ids).logits
+        with el.use(model, patch):
+            assert torch.equal(model(ids).logits, plain)
+        for part in patch.parameters():
+            part += torch.randn(part.shape, generator=torch_generator(0, "moved"), dtype=part.dtype) / 10
+        with el.use(model, patch):
+            moved = model(ids).logits
+        with el.use(model, multiplied_out(model, patch)):
+            whole = model(ids).logits
+    assert (moved - plain).abs().max() > 0.01
+    torch.testing.assert_close(whole, moved, rtol=0, atol=1e-10)
 
 
 def test_a_task_is_scored_in_pairs_and_its_targets_are_never_read() -> None:

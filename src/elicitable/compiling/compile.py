@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from elicitable.compiling.distil import Distilling, distil
 from elicitable.compiling.fidelity import NOTHING, Forgetting, elsewhere_scores, forgetting, likeness, scores
 from elicitable.compiling.matching import fit_short_prefix
 from elicitable.compiling.pairs import Pair, PairBatch, batches_of, pairs_of_items, pairs_of_texts, parts_of
-from elicitable.compiling.patch import Patch
+from elicitable.compiling.patch import Patch, fresh, multiplied_out
 from elicitable.compiling.static import Fitting, fit_patch
 from elicitable.errors import InputError, UnknownNameError, UnsupportedModelError
 from elicitable.models.inject import prefix_of
@@ -31,6 +32,8 @@ FORMS = ("lora", "weights", "short-prefix")
 RIDGES = (1e-3, 1e-2, 1e-1)  # λ over the mean diagonal of H′ᵀH′; the one of least divergence on held-out texts is taken
 SHARES = (0.7, 0.15, 0.15)  # of the texts: fitted to, chosen by, reported on
 RATES = {"lora": 3e-4, "weights": 1e-5, "short-prefix": 1e-2}
+FRESH_RATE = 1e-3  # of a patch that begins with no change
+FRESH_RANK = 64  # of one that becomes whole matrices
 
 Told = Callable[[str], None]
 
@@ -52,9 +55,10 @@ class Recipe:
             some) or ``short-prefix`` (``keys`` keys and values a head).
         rank: of the LoRA.
         keys: of the short prefix.
-        steps: of distillation after the closed form; 0 trains nothing.
-        rate: its learning rate; by default that of the form.
-        seconds: of distillation at most.
+        steps: of distillation after the closed form, and for a patch also from no change at all, of which the better
+            one by held-out texts is taken; 0 trains nothing.
+        rate: its learning rate; by default that of the form and of its start.
+        seconds: of each distillation at most.
         ridges: what λ is chosen from, over the mean diagonal of H′ᵀH′.
         asked: how often a token at which the model is asked counts in the closed form; any other counts once.
         batch: texts at once.
@@ -86,10 +90,10 @@ class Recipe:
         if not self.ridges or not all(0 < one < float("inf") for one in self.ridges):
             raise InputError(f"ridges must be numbers above 0, got {self.ridges!r}.")
 
-    @property
-    def distilling(self) -> Distilling:
-        """Return how what is left is trained."""
-        return Distilling(self.steps, self.rate or RATES[self.to], self.seconds, seed=self.seed)
+    def distilling(self, is_fresh: bool = False) -> Distilling:
+        """Return how what is left is trained, or how a patch that changes nothing yet is."""
+        rate = self.rate or (FRESH_RATE if is_fresh else RATES[self.to])
+        return Distilling(self.steps, rate, self.seconds, seed=self.seed)
 
 
 def compile_context(
@@ -210,20 +214,25 @@ class _Job:
 
     def made(self) -> tuple[Adaptation, dict[str, Any]]:
         """Return what the context was compiled into, and what was chosen on the way."""
-        made: Adaptation
-        made, chosen = self._short() if self.how.to == "short-prefix" else self._patched(sites_of(self.model))
-        if self.how.steps:
-            steps = distil(
-                self.model,
-                self.prefix,
-                made,
-                self.fitted,
-                self.held,
-                self.how.distilling,
-                lambda step, nats: self.told(f"step {step} of {self.how.steps}: {nats:.4f} nats from the context …"),
-            )
-            chosen["steps"] = steps
-        return made, chosen
+        if self.how.to == "short-prefix":
+            made, chosen = self._short()
+            return made, chosen | (self._distilled(made, self.how.distilling()) if self.how.steps else {})
+        sites = sites_of(self.model)
+        patch, chosen = self._patched(sites)
+        if not self.how.steps:
+            return patch, chosen
+        starts = {"closed form": patch, "nothing": fresh(self.model, sites, self._rank or FRESH_RANK, self.how.seed)}
+        ends = {name: self._distilled(one, self.how.distilling(name == "nothing")) for name, one in starts.items()}
+        start = min(ends, key=lambda name: float(ends[name]["held_nats"]))
+        chosen |= {"start": start, "starts": {name: end["held_nats"] for name, end in ends.items()}, **ends[start]}
+        best = starts[start]
+        return (multiplied_out(self.model, best) if best.rank != self._rank else best), chosen
+
+    def _distilled(self, made: Adaptation, how: Distilling) -> dict[str, Any]:
+        """Train ``made`` towards the context; return the steps and what is left on held-out texts."""
+        told = partial(_tell_step, self.told, self.how.steps)
+        steps = distil(self.model, self.prefix, made, self.fitted, self.held, how, told)
+        return {"steps": steps, "held_nats": likeness(self.model, self.prefix, made, self.held).kl_nats}
 
     def _short(self) -> tuple[Adaptation, dict[str, Any]]:
         self.told(f"matching attention with {self.how.keys} keys …")
@@ -278,6 +287,10 @@ class _Job:
             "forgetting": _plain(forgetting(self.model, adaptation, size)),
             "forgetting_context": _plain(forgetting(self.model, self.prefix, size)),
         }
+
+
+def _tell_step(told: Told, steps: int, step: int, nats: float) -> None:
+    told(f"step {step} of {steps}: {nats:.4f} nats from the context …")
 
 
 def _plain(found: Forgetting | None) -> dict[str, Any] | None:

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from elicitable.errors import InputError
 from elicitable.methods.base import Adaptation
+from elicitable.microscope.ridge import Change
 from elicitable.models.dispatch import runs_on
 from elicitable.models.replay import changing
 from elicitable.models.restoring import swapped
+from elicitable.rng import torch_generator
 
 if TYPE_CHECKING:
-    from elicitable.microscope.ridge import Change
     from elicitable.models.model import Model
-    from elicitable.models.sites import Site
+    from elicitable.models.sites import Site, Sites
 
 
 class Patch(Adaptation):
@@ -116,6 +117,34 @@ class Patch(Adaptation):
                     stack.callback(module._parameters.__setitem__, name, module._parameters[name])
                     module._parameters[name] = nn.Parameter(value, requires_grad=False)
             yield
+
+
+def fresh(model: Model, sites: Sequence[Sites], rank: int, seed: int = 0) -> Patch:
+    """Return a patch that changes nothing yet, as LoRA starts: A drawn (variance 1/inputs), B zero.
+
+    Args:
+        model: whose sites they are.
+        sites: of its blocks.
+        rank: of every change.
+        seed: of what is drawn.
+    """
+    places = [site for block in sites for site in block.all()]
+    patch = Patch(places, rank)
+    for site in places:
+        outputs, inputs = site.shape
+        drawn = torch.randn(rank, inputs, generator=torch_generator(seed, "fresh", site.name)) / inputs**0.5
+        patch.put(model, site, Change(drawn, torch.zeros(outputs, rank)))
+    return patch
+
+
+def multiplied_out(model: Model, patch: Patch) -> Patch:
+    """Return the same change with every ΔW as one matrix, so that it is written as a whole model."""
+    whole = Patch(patch.sites, None)
+    with torch.no_grad():
+        for site in patch.sites:
+            own = patch.numbers[site.name]
+            whole.put(model, site, Change(own["up"] @ own["down"], bias=own.get("bias")))
+    return whole
 
 
 def _adding(own: Mapping[str, nn.Parameter]) -> Any:

@@ -48,7 +48,7 @@ def compiled_table(record: dict[str, Any]) -> str:
     lines = [f"{'':26}KL at answers   KL over texts   same first choice"]
     for name, found in rows:
         lines.append(f"{name:26}{found['kl_nats']:13.4f}{found['text_kl_nats']:16.4f}{found['agreement']:20.3f}")
-    lines += [_spent(record), *_scored(record), *_forgotten(record), *_left_alone(record)]
+    lines += [_spent(record), *_started(record), *_scored(record), *_forgotten(record), *_left_alone(record)]
     if "control" in record and record["control"]["kl_nats"] < LOSES * record["compiled"]["kl_nats"]:
         lines.append(NO_WORSE)
     return "\n".join([*lines, SHORT_LIMITS if record["to"] == "short-prefix" else LIMITS])
@@ -60,6 +60,13 @@ def _spent(record: dict[str, Any]) -> str:
         f"{record['context_keys']} keys a head became {record['numbers']:,} numbers in {record['seconds']:.0f} s: "
         f"fitted to {fitted} texts, chosen by {held}, reported on {reported}; KL in nats a token."
     )
+
+
+def _started(record: dict[str, Any]) -> list[str]:
+    if "start" not in record:
+        return []
+    said = ", ".join(f"{nats:.4f} from {name}" for name, nats in record["starts"].items())
+    return [f"Distilled from two starts, by held-out texts {said}: that from {record['start']} was taken."]
 
 
 def _scored(record: dict[str, Any]) -> list[str]:
