@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from elicitable.race.workers import Workers
     from elicitable.tasks.base import Task
 
+CLOSING_SHARE = 0.1  # of the limit, at most, kept back for the winner
+
 
 @dataclass
 class Race:
@@ -50,6 +52,8 @@ class Race:
     is_test_free: bool = True  # whether a race against the clock may cut the test items down
     quickest: int | None = None  # steps at the constant rate of the quickest arm that solved the task
     item_seconds: float = 0.0  # of one item read by the bare model, as it was measured before the start
+    closing_seconds: float = 0.0  # of keeping the winner and looking at it, about
+    tested: list[float] = field(default_factory=list)  # seconds of the tests of trained arms, the latest last
     looks: int = 0  # at the test items, after which more was added
     price: dict[str, Any] = field(default_factory=dict)  # what was said before the start
     cohort: set[str] = field(default_factory=set)  # against the clock: the arms that are still trained
@@ -97,10 +101,11 @@ class Race:
         return () if len(set(groups)) == len(groups) else groups
 
     def left(self) -> float | None:
-        """Seconds left of the time limit, without what the decision and the report will take."""
+        """Seconds left of the time limit, without what the decision, the winner and the report will take."""
         if self.time_limit is None:
             return None
-        return self.time_limit - reserve(self.time_limit) - (time.monotonic() - self.started)
+        kept_back = reserve(self.time_limit) + min(self.closing_seconds, CLOSING_SHARE * self.time_limit)
+        return self.time_limit - kept_back - (time.monotonic() - self.started)
 
     @property
     def hands(self) -> int:

@@ -59,8 +59,8 @@ def _open(race: Race, entries: list[Entry]) -> None:
     """Measure the speed, say the price, and against the clock cut test and validation items to what it pays for."""
     sizes = [entry.sized for entry in entries]
     named = ", ".join(size.method.identity for size in sizes)
-    said = race.kept(f"opening of {named} at {race.pace.test_items} test items", lambda: opening(race, sizes))
-    race.item_seconds, race.price = said["item_seconds"], said["price"]
+    said = race.kept(f"price of {named} at {race.pace.test_items} test items", lambda: opening(race, sizes))
+    race.item_seconds, race.price, race.closing_seconds = said["item_seconds"], said["price"], said["closing_seconds"]
     race.pace = replace(race.pace, test_items=said["test"])
     if race.time_limit is not None:  # every trial hangs on it, so it holds for longer limits too
         validation = race.kept("validation items", lambda: said["validation"], holds_for_all=True)
@@ -245,6 +245,7 @@ def bring_down(race: Race, entry: Entry, entries: Sequence[Entry], is_bare: bool
     entry.trial, record = finish(race, line, cooldown)
     entry.seconds += record.timing.seconds
     entry.records, entry.tested_at = [record], line.steps
+    race.tested.append(record.timing.test_seconds or 0.0)
     race.reporter.end(arm_result(race, entry))
 
 

@@ -18,8 +18,9 @@ from elicitable.diagnosis.verdict import OWED
 from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
 from elicitable.race.line import ending_of, leg_of
-from elicitable.training.batches import Reading
-from elicitable.training.evaluate import evaluate
+from elicitable.rng import generator
+from elicitable.training.batches import Reading, stream
+from elicitable.training.evaluate import answer_logits, evaluate
 from elicitable.training.loop import prepared
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ FEWEST_ITEMS = {"test": 32, "validation": 16}
 TEST_SHARE, VALIDATION_SHARE = 0.25, 0.2  # of the limit, at most
 CHOICE_SHARE = 0.05  # of the limit, for each arm that is chosen and not trained
 LOOK_SHARE = 0.3  # of what is left after them, for the first look at all arms
-STEP_READS = 3.5  # a step on an item costs about as much as reading so many
+STEP_PASSES = 3.0  # a step on a batch costs about as much as so many passes over it
+LOOKING_READS = 130  # items read, about, for what the report says of the context or of the winner's inside
+WRITTEN_A_SECOND = 5e7  # bytes of a winner that is a whole model: written, hashed and read back
+COOLDOWN_LOOKS = 3  # at the validation split, on the way down
 VALIDATIONS = 6  # looks at the validation split that an arm takes, about
 
 
@@ -44,11 +48,17 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
     Raises:
         BudgetError: the limit is too short for the first steps of all arms; said before anything is run.
     """
-    item = _item_seconds(race)
+    item, step = _item_seconds(race), STEP_PASSES * _pass_seconds(race)
+    race.closing_seconds = closing = _closing(race, sizes, item)
     arms, trained = len(sizes), [s for s in sizes if s.method.is_trained and s.size and not s.method.is_control]
     test = len(race.task.held_out("test", race.pace.test_items))
-    step = STEP_READS * race.pace.batch * item
-    said = {"item_seconds": item, "test": test, "of": test, "validation": race.pace.validation_items}
+    said = {
+        "item_seconds": item,
+        "closing_seconds": closing,
+        "test": test,
+        "of": test,
+        "validation": race.pace.validation_items,
+    }
     if race.time_limit is not None:
         fewest = min(FEWEST_ITEMS["test"], test) if race.is_test_free else test
         left = race.left() or 0.0
@@ -72,7 +82,7 @@ def _price(race: Race, trained: int, arms: int, step: float, item: float, said: 
     price = {
         "everything_seconds": round(everything, 1),
         "fair_minimum_seconds": round(fair, 1),
-        "step_seconds": round(step, 4),
+        "step_seconds": round(step, 7),
         "arms": arms,
         "test_items": said["test"],
     }
@@ -126,7 +136,7 @@ def _too_short(race: Race, sized: Sized, need: float, has: float, arms: int) -> 
 def _item_seconds(race: Race) -> float:
     """Measure the seconds that the bare model takes for an item."""
     items = race.task.held_out("validation", 16)
-    reading = Reading(max(16, race.pace.batch), race.pace.max_tokens, race.layouts[0])
+    reading = _reading(race)
     with torch.no_grad(), prepared(race.model, Adaptation()) as refresh:
         refresh()
         evaluate(race.model, items[:2], race.task.labels(), reading)  # what is set up at first use
@@ -135,16 +145,43 @@ def _item_seconds(race: Race) -> float:
     return max(1e-7, (time.monotonic() - started) / len(items))
 
 
+def _pass_seconds(race: Race) -> float:
+    """Measure the seconds of the bare model's pass over a batch that is trained on."""
+    drawn = stream(race.model, race.task, race.pace.batch, generator(race.seed, "price"), _reading(race))
+    parts = next(iter(drawn))
+    with torch.no_grad(), prepared(race.model, Adaptation()) as refresh:
+        refresh()
+        started = time.monotonic()
+        for part in parts:
+            answer_logits(race.model, part)
+    return max(1e-7, time.monotonic() - started)
+
+
+def _reading(race: Race) -> Reading:
+    return Reading(max(16, race.pace.batch), race.pace.max_tokens, race.layouts[0])
+
+
+def _closing(race: Race, sizes: Sequence[Sized], item: float) -> float:
+    """Return the seconds, about, of what comes after the race: the winner is kept and looked at."""
+    is_whole = any(size.method.keeps_state is False and size.method.is_trained for size in sizes)
+    weights = sum(weight.numel() * weight.element_size() for weight in race.model.hf.parameters())
+    written = weights / WRITTEN_A_SECOND if is_whole and race.store.folder is not None else 0.0
+    return LOOKING_READS * item + written
+
+
 def step_seconds(race: Race, entry: Entry) -> float:
-    """Return the seconds of one of the arm's steps: its own, or what the bare model's reading says."""
+    """Return the seconds of one of the arm's steps: its own, or what the bare model's passes say."""
     own = entry.line.step_seconds() if entry.line is not None else None
-    return own or STEP_READS * race.pace.batch * race.item_seconds
+    return own or float(race.price["step_seconds"])
 
 
 def test_seconds(race: Race, entry: Entry) -> float:
-    """Return the seconds of the arm's test."""
+    """Return the seconds of the arm's test: the longest of its own, the latest of another arm, and the bare model's.
+
+    The latest one tells how busy the machine is now.
+    """
     known = [record.timing.test_seconds or 0.0 for record in entry.records]
-    return max([race.item_seconds * race.pace.test_items, *known])
+    return max([race.item_seconds * race.pace.test_items, *race.tested[-1:], *known])
 
 
 def cooldown_of(race: Race, steps: int) -> int:
@@ -171,7 +208,8 @@ def affords_leg(race: Race, entry: Entry, steps: int, entries: Sequence[Entry]) 
 def affords_cooldown(race: Race, entry: Entry, line: Line, cooldown: int, entries: Sequence[Entry]) -> bool:
     """Say whether the limit pays for the way down and the test beside the tests of the others."""
     trial = ending_of(race, line, cooldown)
-    cost = cooldown * step_seconds(race, entry) + test_seconds(race, entry)
+    looks = COOLDOWN_LOOKS * race.pace.validation_items * race.item_seconds if cooldown else 0.0
+    cost = cooldown * step_seconds(race, entry) + looks + test_seconds(race, entry)
     return _affords(race, trial, cost + owed_seconds(race, entries, entry, is_bare=True))
 
 
