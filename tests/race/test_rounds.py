@@ -96,6 +96,31 @@ def test_a_context_goes_on_from_the_start_that_is_best_after_as_many_steps(
     assert {kind for kind, *_ in seen} == {"kv-prefix random", "kv-prefix sink", "kv-prefix vocabulary"}
 
 
+def test_the_latest_test_tells_what_a_test_costs_now() -> None:
+    race: Any = SimpleNamespace(item_seconds=0.1, pace=SimpleNamespace(test_items=50), tested=[])
+    entry: Any = SimpleNamespace(records=[])
+    assert timing.test_seconds(race, entry) == 5.0
+    race.tested += [9.0, 13.0]  # other work came
+    assert timing.test_seconds(race, entry) == 13.0
+    race.tested.append(6.0)  # and went
+    assert timing.test_seconds(race, entry) == 6.0
+
+
+def test_what_comes_after_a_race_is_set_aside(digits_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The winner and the look inside have their time, a tenth of the limit at most."""
+    races: list[Any] = []
+
+    def watched(race: Any, sizes: Any) -> Any:
+        races.append(race)
+        return timing.opening(race, sizes)
+
+    monkeypatch.setattr(rounds, "opening", watched)
+    monkeypatch.setattr(timing, "LOOKING_READS", 10**9)
+    run(digits_model(8), time_limit=60.0, methods=["zero-shot", "prompt"])
+    assert races[0].closing_seconds > 6.0
+    assert 0 < (races[0].left() or 0.0) <= 60.0 - 6.0
+
+
 def test_killed_and_given_twice_the_time_thrice_trains_nothing_again(
     digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
