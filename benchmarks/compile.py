@@ -52,9 +52,9 @@ from elicitable.training.loop import Plan, train
 
 RIDGES = (1e-3, 1e-2, 1e-1)
 RANK, KEYS = 32, 16
-STARTS = (
-    ("closed", 32, 3e-4), ("closed", 32, 1e-3), ("nothing", 32, 1e-3), ("nothing", 32, 3e-3),
-    ("closed", None, 1e-5), ("nothing", 64, 1e-3), ("nothing", 128, 1e-3),
+STARTS = (  # start, rank, rate, texts
+    ("closed", 32, 3e-4, 140), ("nothing", 32, 1e-3, 140), ("nothing", 32, 1e-3, 700), ("nothing", 32, 3e-3, 700),
+    ("nothing", 64, 1e-3, 700), ("closed", None, 1e-5, 140), ("nothing", 32, 3e-4, 700), ("closed", 32, 3e-4, 700),
 )  # fmt: skip
 TOPICS = {
     "sport": ("the match", "our goalkeeper", "the second half", "the relay team", "a late penalty", "the coach"),
@@ -212,12 +212,10 @@ class Bench:
 
     def starts(self) -> None:
         """Distillation after the closed form and from no change, at several rates, on few and on more texts."""
-        for task, kind, texts in product(self.tasks, self.asked.kinds.split(","), (140, self.asked.more_texts)):
-            for start, rank, rate in STARTS:
-                id_ = ["starts", task, kind, texts, start, rank, rate]
-                self.keep(id_, lambda t=task, k=kind, n=texts, s=start, r=rank, x=rate: self.started(t, k, n, s, r, x))
+        for task, kind, made in product(self.asked.tasks.split(","), self.asked.kinds.split(","), STARTS):
+            self.keep(["starts", task, kind, *made], lambda t=task, k=kind, m=made: self.started(t, k, *m))
 
-    def started(self, task: str, kind: str, texts: int, start: str, rank: int | None, rate: float) -> dict[str, Any]:
+    def started(self, task: str, kind: str, start: str, rank: int | None, rate: float, texts: int) -> dict[str, Any]:
         """One distillation: what it leaves, costs and forgets."""
         context = self.cached(task, kind)
         job, scored = self.job(task, context, 0, texts), self.judges[task, kind]
@@ -424,7 +422,7 @@ def main() -> None:
     parser.add_argument(
         "--kinds", default="prompt,kv-prefix,examples", help="of the contexts whose starts are compared"
     )
-    parser.add_argument("--more-texts", type=int, default=700)
+    parser.add_argument("--tasks", default="movie-reviews,topics", help="on which they are")
     parser.add_argument("--summary", action="store_true")
     bench = Bench(parser.parse_args())
     if not bench.asked.summary:

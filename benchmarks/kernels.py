@@ -1,19 +1,26 @@
-"""Two choices that the toys' training step rests on, measured: attention written out, and ReLU instead of GELU.
+"""Kernels, measured: attention written out and ReLU instead of GELU on a CPU, a context in a call of its own on a GPU.
 
-    python benchmarks/kernels.py
+    python benchmarks/kernels.py                    # two choices that the toys' training step rests on
+    python benchmarks/kernels.py --device cuda      # context and content as one call and as two, bfloat16
 
-One thread, one process; alternating runs, medians of forward + backward in milliseconds, and ratios.
+One thread, one process; alternating runs, medians of forward + backward in milliseconds, and ratios. On a GPU also the
+most memory of a forward and backward, and a single query behind a cache.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from elicitable.models.attend import Call, Slot, combine
+from elicitable.models.speed import two_calls
 
 REPEATS = 15
 SHAPES = ((64, 19, 6), (16, 96, 6), (16, 256, 16), (16, 384, 16))  # batch, content, prefix; 4 heads of 64
@@ -39,6 +46,8 @@ def medians(runs: dict[str, Callable[[], Tensor]]) -> dict[str, float]:
         for name, run in runs.items():
             begun = time.perf_counter()
             run().sum().backward()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             taken[name].append(1e3 * (time.perf_counter() - begun))
     return {name: statistics.median(each) for name, each in taken.items()}
 
@@ -50,8 +59,45 @@ def show(title: str, found: dict[str, float]) -> None:
     print(f"{title:<34}{'  '.join(parts)}")
 
 
+def on_gpu() -> None:
+    """Print one call against two, for contents of several lengths behind a prefix of 16."""
+    for batch, queries, content in ((16, 256, 256), (8, 1024, 1024), (4, 4096, 4096), (64, 1, 4096)):
+        shapes = {"query": queries, "key": content, "value": content, "prefix_key": 16, "prefix_value": 16}
+        operands = {
+            name: torch.randn(batch, 16, n, 64, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+            for name, n in shapes.items()
+        }
+        call = Call(layer=0, module=torch.nn.Identity(), scaling=0.125, **operands)
+        runs = {"two calls": partial(combine, call, Slot()), "one call": partial(together, call)}
+        most = {name: peak(run) for name, run in runs.items()}
+        show(f"attention bfloat16 {batch}x{queries} on {content}+16", medians(runs))
+        print(" " * 34 + "  ".join(f"{name} {bytes_ / 2**20:.0f} MiB" for name, bytes_ in most.items()))
+
+
+def together(call: Call) -> Tensor:
+    """One call over context and content, as where a device has no kernels that return their log-sum-exp."""
+    devices, two_calls.DEVICES = two_calls.DEVICES, set()
+    try:
+        return combine(call, Slot())
+    finally:
+        two_calls.DEVICES = devices
+
+
+def peak(run: Callable[[], Tensor]) -> int:
+    """Bytes that a forward and backward takes at most beyond its operands."""
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run().sum().backward()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables of the device."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    if parser.parse_args().device == "cuda":
+        on_gpu()
+        return
     torch.set_num_threads(1)
     for dtype in (torch.float32, torch.bfloat16):
         for batch, content, prefix in SHAPES:
