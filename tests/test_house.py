@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "race": WORKING | {"deploy", "testing", "executors"},
     "forecasting": WORKING - {"constructions", "compiling"} | {"race", "planted"},
     "lab": WORKING | {"experiments", "executors"},
-    "planted": WORKING | {"race"},
+    "planted": WORKING | {"race", "executors"},
     "report": {"errors", "glance", "values", "untrusted", "cache"},
     "testing": GROUND | {"models", "methods", "training"},
     "cli": WORKING

@@ -14,13 +14,15 @@ from elicitable.methods import rungs
 from elicitable.methods.catalog import METHODS
 from elicitable.planted import benchmark
 from elicitable.planted.benchmark import as_markdown, counted, group_of, is_of, path_of, records_in, run
-from elicitable.planted.cases import Case, cases
+from elicitable.planted.cases import cases
+from elicitable.planted.parts import AnyCase, part_named
 from elicitable.race.contest import StoppedRace, verdict
 from elicitable.values import ArmResult, Budget, Verdict
 
 Call = Callable[..., tuple[int, str, str]]
 REPOSITORY = Path(__file__).parents[2]
 KEPT = REPOSITORY / "records" / "planted-truth"
+PART = part_named("one-layer")
 
 
 def record(state: str, truth: str, group: str, name: str = "copyist/copy") -> dict[str, Any]:
@@ -40,6 +42,7 @@ def record(state: str, truth: str, group: str, name: str = "copyist/copy") -> di
         "seconds": 30.0,
         "cpu_seconds": 20.0,
         "processor": "avx2",
+        "planting": {"took": True},
     }
 
 
@@ -52,7 +55,7 @@ def test_the_confusion_matrix_counts_truths_against_verdicts() -> None:
         *[record("absent", "weights", "weights")] * 2,
         record("absent", "weights", "out-of-reach"),
     ]
-    found = counted(records)
+    found = counted(records, PART)
     assert found["matrix"] == {
         "nothing": {"nothing": 3, "context": 0, "weights": 0, "out-of-reach": 0, "inconclusive": 0},
         "context": {"nothing": 0, "context": 4, "weights": 1, "out-of-reach": 0, "inconclusive": 1},
@@ -69,7 +72,8 @@ def test_the_confusion_matrix_counts_truths_against_verdicts() -> None:
 
 
 def test_what_is_counted_is_written_out() -> None:
-    text = as_markdown(counted([record("present", "nothing", "nothing"), record("locked", "context", "inconclusive")]))
+    records = [record("present", "nothing", "nothing"), record("locked", "context", "inconclusive")]
+    text = as_markdown(counted(records, PART))
     assert "| nothing | 1 | 0 | 0 | 0 | 0 |" in text
     assert "| context | 0 | 0 | 0 | 0 | 1 |" in text
     assert "Right among the decided: 1 of 1 (1.000 [0.207, 1.000])." in text
@@ -104,16 +108,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_run_writes_a_record_a_case_and_a_rerun_does_nothing(tmp_path: Path, quick: list[str]) -> None:
     told: list[tuple[str, int, int]] = []
 
-    def tell(case: Case, record: Mapping[str, Any], done: int, of: int, left: float) -> None:
+    def tell(case: AnyCase, record: Mapping[str, Any], done: int, of: int, left: float) -> None:
         told.append((case.name, done, of))
 
     first = cases()[:3]
     found = run(tmp_path, 3, tell)
     assert told == [(case.name, nth, 3) for nth, case in enumerate(first, start=1)]
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", *(path_of(tmp_path, c).name for c in first)}
-    assert found == json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == counted(records_in(tmp_path))
-    for case, kept in zip(first, records_in(tmp_path), strict=True):
-        assert is_of(kept, case, case.load_model())
+    assert (
+        found
+        == json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+        == counted(records_in(tmp_path, PART), PART)
+    )
+    for case, kept in zip(first, records_in(tmp_path, PART), strict=True):
+        assert is_of(kept, case, case.load_model(), PART.asked)
         assert (kept["case"], kept["truth"], kept["planting"]["took"]) == (case.name, case.truth, True)
         assert list(kept["arms"]) == ["zero-shot"]
     quick.clear()
@@ -170,7 +178,7 @@ def test_the_records_in_the_repository_are_of_the_cases_as_they_are() -> None:
     rung_of = {method.rung.label: method.rung.group for method in METHODS}
     for path in there:
         kept, case = json.loads(path.read_text(encoding="utf-8")), by_path[path]
-        assert is_of(kept, case, models[case.model]), path.name
+        assert is_of(kept, case, models[case.model], PART.asked), path.name
         group = rung_of.get(kept["label"], kept["label"])
         assert kept["group"] == ("weights" if group == "other" else group)
         assert set(kept["arms"]) == {method.name for method in METHODS}
@@ -179,22 +187,22 @@ def test_the_records_in_the_repository_are_of_the_cases_as_they_are() -> None:
 
 
 def test_the_counts_on_the_page_are_those_of_the_records() -> None:
-    found = counted(records_in(KEPT))
+    found = counted(records_in(KEPT, PART), PART)
     assert as_markdown(found).strip() in (REPOSITORY / "docs" / "planted-truth.md").read_text(encoding="utf-8")
 
 
 def test_the_command_counts_what_is_there(call: Call) -> None:
     code, out, _ = call("reproduce", "planted-truth", "--tables", "--out", str(KEPT))
-    assert (code, out) == (0, as_markdown(counted(records_in(KEPT))))
+    assert (code, out) == (0, as_markdown(counted(records_in(KEPT, PART), PART)))
     code, out, _ = call("reproduce", "planted-truth", "--tables", "--out", str(KEPT), "--json")
-    assert (code, json.loads(out)["cases"]) == (0, len(records_in(KEPT)))
+    assert (code, json.loads(out)["cases"]) == (0, len(records_in(KEPT, PART)))
 
 
 def test_the_command_runs_cases_and_tells_of_each(call: Call, tmp_path: Path, quick: list[str]) -> None:
     code, out, err = call("reproduce", "planted-truth", "--cases", "1", "--out", str(tmp_path))
     assert code == 0, err
     assert cases()[0].name in err
-    assert out == as_markdown(counted(records_in(tmp_path)))
+    assert out == as_markdown(counted(records_in(tmp_path, PART), PART))
 
 
 @pytest.mark.parametrize(
@@ -204,11 +212,27 @@ def test_the_command_runs_cases_and_tells_of_each(call: Call, tmp_path: Path, qu
         ["planted-truth", "--status"],
         ["planted-truth", "section-5-1"],
         ["planted-truth", "--seeds", "3"],
+        ["planted-truth", "--part", "two-layer"],
+        ["planted-truth", "--cases", "1", "--device", "cuda"],
+        ["planted-truth", "--time-limit", "soon"],
         ["--cases", "3"],
+        ["--part", "smollm2"],
+        ["--time-limit", "3m"],
     ],
 )
 def test_what_the_benchmark_does_not_take_is_refused(call: Call, tmp_path: Path, arguments: list[str]) -> None:
     code, out, err = call("reproduce", *arguments, "--out", str(tmp_path))
     assert (code, out) == (2, "")
-    assert "planted-truth" in err or "cases must be" in err
+    assert any(
+        word in err for word in ("planted-truth", "cases must be", "part of planted truth", "processor", "limit")
+    )
     assert "Traceback" not in err
+
+
+def test_workers_find_what_is_done(tmp_path: Path) -> None:
+    for case in cases()[:2]:
+        path_of(tmp_path, case).write_bytes(path_of(KEPT, case).read_bytes())
+    told: list[str] = []
+    found = run(tmp_path, 2, lambda case, *_: told.append(case.name), workers=1)
+    assert (found["cases"], told) == (2, [])
+    assert not (tmp_path / "races").exists()

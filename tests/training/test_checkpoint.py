@@ -168,3 +168,16 @@ def test_a_run_that_goes_on_comes_down_from_where_it_was(digits_model: Build) ->
     down = train(model, kv.build(model, 2, 0), Successor(), plan, 1, keeps_end=True)
     with pytest.raises(InputError, match="come down along the cosine cannot go on"):
         train(model, kv.build(model, 2, 0), Successor(), replace(plan, steps=60), 1, start=down.end)
+
+
+def test_a_state_that_is_on_the_host_already_is_shared_and_not_copied() -> None:
+    state = Frozen({"adaptation/0": torch.ones(3)}, {"steps": 2})
+    host = state.on_host()
+    assert host.plain is state.plain
+    assert host.tensors["adaptation/0"].data_ptr() == state.tensors["adaptation/0"].data_ptr()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_state_on_a_gpu_is_kept_in_the_processors_memory() -> None:
+    state = Frozen({"adaptation/0": torch.ones(3, device="cuda")}, {"steps": 2})
+    assert state.on_host().tensors["adaptation/0"].device.type == "cpu"

@@ -12,26 +12,35 @@ from elicitable.cli.output import RUNS, print_json, progress_console
 from elicitable.untrusted import visible
 
 if TYPE_CHECKING:
-    from elicitable.planted.cases import Case
+    from elicitable.planted.parts import AnyCase
 
 NAME = "planted-truth"
+PART = "one-layer"
 
 
-def planted_truth(out: Path | None, cases: int | None, only_tables: bool, as_json: bool, quiet: bool) -> None:
-    """Race what has no record in ``out`` (the first ``cases`` of all), unless ``only_tables``; print the counts."""
+def planted_truth(
+    part: str, out: Path | None, *, only_tables: bool, as_json: bool, is_quiet: bool, **options: Any
+) -> None:
+    """Race the cases of a part that have no record in ``out``, unless ``only_tables``; print the counts."""
     from elicitable.planted.benchmark import as_markdown, counted, records_in, run
+    from elicitable.planted.parts import part_named
 
-    folder = out or RUNS / NAME
+    which = part_named(part)
+    folder = out or RUNS / (NAME if part == PART else f"{NAME}-{part}")
     console = progress_console()
 
-    def told(case: Case, record: Mapping[str, Any], done: int, of: int, left: float) -> None:
-        mark = "right" if record["group"] == record["truth"] else f"not right, the truth is {record['truth']}"
-        console.print(
-            f"{done} of {of}: {case.name} is {record['label']} ({mark}) after {record['seconds']:.0f} s; about "
-            f"{left / 60:.0f} min left."
-        )
+    def told(case: AnyCase, record: Mapping[str, Any], done: int, of: int, left: float) -> None:
+        if "label" in record:
+            mark = "right" if record["group"] == record["truth"] else f"not right, the truth is {record['truth']}"
+            said = f"is {record['label']} ({mark}) after {record['seconds']:.0f} s"
+        else:
+            said = f"is no case, as its planting did not take: {record['planting']}"
+        console.print(f"{done} of {of}: {case.name} {said}; about {left / 60:.0f} min left.")
 
-    found = counted(records_in(folder)) if only_tables else run(folder, cases, None if quiet else told)
+    if only_tables:
+        found = counted(records_in(folder, which), which)
+    else:
+        found = run(folder, told=None if is_quiet else told, part=part, **options)
     if as_json:
         print_json(found)
     else:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from elicitable.cli.options import Address, Json, Quiet, Resumed, Workers
+from elicitable.cli.options import Address, Json, Quiet, Resumed, Workers, seconds
 from elicitable.cli.output import RUNS, print_json, progress_console, say
-from elicitable.cli.planted import NAME, planted_truth
+from elicitable.cli.planted import NAME, PART, planted_truth
 from elicitable.errors import InputError
 from elicitable.untrusted import visible
 
@@ -31,6 +31,9 @@ def reproduce(
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="run failed trials again")] = False,
     cases: Annotated[int | None, typer.Option(help="of planted-truth: so many, the first; default all")] = None,
+    part: Annotated[str | None, typer.Option(help="of planted-truth: one-layer (default) or smollm2")] = None,
+    device: Annotated[str | None, typer.Option(help="of planted-truth: auto, cpu, cuda or mps")] = None,
+    time_limit: Annotated[str | None, typer.Option(help="of planted-truth: for each race, such as 90s or 3m")] = None,
     out: Resumed = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -40,15 +43,27 @@ def reproduce(
     planted-truth is another question: how often a verdict is right where the truth is known by construction.
     """
     if NAME in (name or ()):
-        others = (preset != "quick", seeds is not None, seed != 0, executor != "local", workers, address, status)
+        others = (preset != "quick", seeds is not None, seed != 0, executor != "local", address, status)
         if len(name or ()) > 1 or any((*others, retry, export is not None)):
             raise InputError(
-                f"{NAME} stands alone; of the options it takes --cases, --tables, --out, --json and --quiet."
+                f"{NAME} stands alone; of the options it takes --part, --cases, --device, --time-limit, --workers, "
+                "--tables, --out, --json and --quiet."
             )
-        planted_truth(out, cases, tables, as_json, quiet)
+        planted_truth(
+            part or PART,
+            out,
+            only_tables=tables,
+            as_json=as_json,
+            is_quiet=quiet,
+            count=cases,
+            device=device or "auto",
+            time_limit=seconds(time_limit),
+            workers=workers,
+        )
         return
-    if cases is not None:
-        raise InputError(f"--cases is an option of {NAME}: elicitable reproduce {NAME} --cases {cases}.")
+    for flag, given in (("cases", cases), ("part", part), ("device", device), ("time-limit", time_limit)):
+        if given is not None:
+            raise InputError(f"--{flag} is an option of {NAME}: elicitable reproduce {NAME} --{flag} {given}.")
     from elicitable.lab import reproduce as runs
     from elicitable.report.reproduction import reproduction_markdown, write_reproduction
 

@@ -3,10 +3,12 @@
     out/
       MODEL-TASK.json   what one race came to, beside the truth; written whole when the race has ended
       results.json      the counts, from all records that are there
-      races/            trials of the race that is under way; gone when its record is written
+      models/           models that are made before they are raced, where the part has such
+      races/            trials of the races that are under way; gone when their records are written
 
 Killed at any moment, the same command goes on: finished cases are found, and a race goes on from its own folder. A
-record of another model, task or setting than today's is made again.
+record of another model, task or setting than today's is made again. A case whose planting turns out not to have taken
+has a record that says so, and no verdict.
 """
 
 from __future__ import annotations
@@ -16,16 +18,20 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from elicitable.cache import replace_file
 from elicitable.diagnosis.shares import wilson
 from elicitable.diagnosis.verdict import OPEN_LABELS
-from elicitable.errors import InputError
+from elicitable.executors.executor import executor_named
 from elicitable.models.model import Model
-from elicitable.planted.cases import STATES, TRUTHS, Case, cases, planned, plantings
+from elicitable.planted.cases import STATES, TRUTHS
+from elicitable.planted.parts import AnyCase, Part, part_named
 from elicitable.race.contest import verdict
 from elicitable.records.lock import alone
 from elicitable.untrusted import read_object
@@ -34,94 +40,144 @@ from elicitable.values import Verdict
 NAME: Final = "planted-truth"
 RESULTS: Final = "results.json"
 RACES: Final = "races"
-SEEDS: Final = 2
-TEST_ITEMS: Final = 500
+MODELS: Final = "models"
+DEFAULT: Final = "one-layer"
 GROUPS: Final = ("nothing", "context", "weights", *OPEN_LABELS)
 ADVICE: Final = "Free the place and run it again."
 
-Told = Callable[[Case, Mapping[str, Any], int, int, float], None]  # case, record, done, of, seconds left
+Record = dict[str, Any]
+Told = Callable[[AnyCase, Mapping[str, Any], int, int, float], None]  # case, record, done, of, seconds left
 
 
-def run(out: str | os.PathLike[str], count: int | None = None, told: Told | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Job:
+    """Say what to do, as plain data that can travel to a worker: make a model, or race one of its cases."""
+
+    part: str
+    folder: str
+    model: str
+    case: int = 0  # its place among the cases of the part
+    device: str = "auto"
+    asked: tuple[tuple[str, Any], ...] = ()
+
+
+def run(
+    out: str | os.PathLike[str],
+    count: int | None = None,
+    told: Told | None = None,
+    *,
+    part: str = DEFAULT,
+    device: str = "auto",
+    time_limit: float | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
     """Race the first ``count`` cases (all where None) that have no record in ``out``; return the counts of all records.
 
     The order mixes states and models, so the first cases are a fair sample. ``told`` hears of every new record.
+    ``time_limit`` is that of each race, in the place of the part's own; ``workers`` so many races at once, each in a
+    process of its own on one thread.
 
     Raises:
-        InputError: ``count`` is no number of cases.
+        UnknownNameError: no such part.
+        InputError: ``count`` is no number of cases, or the part does not run on ``device``.
         StoreError: ``out`` cannot be written to or is in use.
         KeyboardInterrupt: of a race that was stopped; the same call goes on from there.
     """
-    folder, chosen = Path(out), _first(count)
-    with alone(folder):
-        todo = [(case, model) for case, model in _with_models(chosen) if not _is_done(folder, case, model)]
-        began = time.monotonic()
-        for nth, (case, model) in enumerate(todo, start=1):
-            record = _raced(folder, case, model)
-            if told is not None:
-                left = (time.monotonic() - began) / nth * (len(todo) - nth)
-                told(case, record, len(chosen) - len(todo) + nth, len(chosen), left)
-        found = counted(records_in(folder))
+    folder, which = Path(out), part_named(part)
+    chosen = which.first(count)
+    asked = {**which.asked, **({} if time_limit is None else {"time_limit": time_limit})}
+    jobs = [Job(part, str(folder), case.model, nth, device, tuple(asked.items())) for nth, case in enumerate(chosen)]
+    runner = executor_named("inline") if workers is None else executor_named("local", workers)
+    done, began = 0, time.monotonic()
+
+    def heard(index: int, result: tuple[Record, bool]) -> None:
+        nonlocal done
+        (record, is_new), done = result, done + 1
+        if is_new and told is not None:
+            told(chosen[index], record, done, len(chosen), (time.monotonic() - began) / done * (len(chosen) - done))
+
+    with alone(folder), runner.kept():
+        runner.run(make, list({job.model: job for job in jobs}.values()))
+        runner.run(race, jobs, told=heard)
+        found = counted(records_in(folder, which), which)
         replace_file(folder / RESULTS, (json.dumps(found, indent=1) + "\n").encode(), ADVICE)
     return found
 
 
-def _first(count: int | None) -> tuple[Case, ...]:
-    every = cases()
-    if count is None:
-        return every
-    if not 1 <= count <= len(every):
-        raise InputError(f"cases must be a whole number from 1 to {len(every)}, got {count}.")
-    return every[:count]
+def make(job: Job) -> None:
+    """Make the model of a job, where the part's models are made."""
+    part_named(job.part).make(job.model, Path(job.folder) / MODELS, job.device)
 
 
-def _with_models(chosen: Sequence[Case]) -> Iterator[tuple[Case, Model]]:
-    """Yield every case with its model, each loaded once."""
-    models: dict[str, Model] = {}
-    for case in chosen:
-        if case.model not in models:
-            models[case.model] = case.load_model()
-        yield case, models[case.model]
+def race(job: Job) -> tuple[Record, bool]:
+    """Return the record of a job's case, and whether it is new."""
+    part, folder, asked = part_named(job.part), Path(job.folder), dict(job.asked)
+    case, model = part.cases()[job.case], _model(job.part, job.folder, job.model, job.device)
+    path = path_of(folder, case)
+    if path.is_file() and is_of(known := read_object(path), case, model, asked):
+        return known, False
+    record = _raced(folder, case, model, _planting(folder, part, case, model), asked)
+    replace_file(path, (json.dumps(record, indent=1) + "\n").encode(), ADVICE)
+    shutil.rmtree(folder / RACES / path.stem, ignore_errors=True)
+    with suppress(OSError):  # others are under way
+        (folder / RACES).rmdir()
+    return record, True
 
 
-def path_of(folder: Path, case: Case) -> Path:
+@lru_cache(maxsize=8)
+def _model(part: str, folder: str, name: str, device: str) -> Model:
+    return part_named(part).load(name, Path(folder) / MODELS, device)
+
+
+def path_of(folder: Path, case: AnyCase) -> Path:
     """Return where the record of ``case`` is kept."""
     return folder / f"{case.name.replace('/', '-')}.json"
 
 
-def _is_done(folder: Path, case: Case, model: Model) -> bool:
-    path = path_of(folder, case)
-    return path.is_file() and is_of(read_object(path), case, model)
-
-
-def is_of(record: Mapping[str, Any], case: Case, model: Model) -> bool:
+def is_of(record: Mapping[str, Any], case: AnyCase, model: Model, asked: Mapping[str, Any]) -> bool:
     """Say whether a record is of this case as it is today: same model, same data, same truth, same setting."""
-    asked = {"seeds": SEEDS, "test_items": TEST_ITEMS}
-    now = {"model_hash": model.fingerprint, "data_hash": case.task().fingerprint(), "truth": case.truth} | asked
+    now = {"model_hash": model.fingerprint, "data_hash": case.task().fingerprint(), "truth": case.truth, **asked}
     return all(record.get(name) == value for name, value in now.items())
 
 
-def _raced(folder: Path, case: Case, model: Model) -> dict[str, Any]:
-    races = folder / RACES / path_of(folder, case).stem
-    began, used = time.monotonic(), time.process_time()
-    answer = verdict(model, case.task(), seeds=SEEDS, test_items=TEST_ITEMS, out=races)
-    seconds = {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(time.process_time() - used, 1)}
-    record = record_of(case, answer) | seconds
-    replace_file(path_of(folder, case), (json.dumps(record, indent=1) + "\n").encode(), ADVICE)
-    shutil.rmtree(folder / RACES, ignore_errors=True)
-    return record
+def _planting(folder: Path, part: Part, case: AnyCase, model: Model) -> dict[str, Any]:
+    """Return what the part knows of the planting; what it measures is kept until the race has ended."""
+    path = folder / RACES / path_of(folder, case).stem / "planting.json"
+    if path.is_file() and (kept := read_object(path)).get("model_hash") == model.fingerprint:
+        return dict(kept["planting"])
+    found = part.planting(case, model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {"model_hash": model.fingerprint, "planting": found}
+    replace_file(path, (json.dumps(kept, indent=1) + "\n").encode(), ADVICE)
+    return found
 
 
-def record_of(case: Case, answer: Verdict) -> dict[str, Any]:
-    """Return what is kept of a race: the truth and the verdict, its reasons, and every arm's mean and interval."""
-    told = answer.provenance
-    return {
+def _raced(folder: Path, case: AnyCase, model: Model, planting: Mapping[str, Any], asked: Mapping[str, Any]) -> Record:
+    known = {
         "case": case.name,
         "model": case.model,
         "task": case.task_name,
         "family": case.family,
         "state": case.state,
         "truth": case.truth,
+        "planting": dict(planting),
+        **asked,
+        "model_hash": model.fingerprint,
+        "data_hash": case.task().fingerprint(),
+    }
+    if not planting["took"]:
+        return known
+    races = folder / RACES / path_of(folder, case).stem / "race"
+    began, used = time.monotonic(), time.process_time()
+    answer = verdict(model, case.task(), **asked, out=races)
+    seconds = {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(time.process_time() - used, 1)}
+    return known | kept_of(answer) | seconds
+
+
+def kept_of(answer: Verdict) -> Record:
+    """Return what is kept of a verdict: its group and label, its reasons, and every arm's mean and interval."""
+    told = answer.provenance
+    return {
         "group": group_of(answer),
         "label": answer.label,
         "answer": answer.answer,
@@ -139,12 +195,9 @@ def record_of(case: Case, answer: Verdict) -> dict[str, Any]:
             }
             for arm in answer.arms
         },
-        "planting": plantings()[case.name],
-        "seeds": SEEDS,
-        "test_items": TEST_ITEMS,
-        "model_hash": told["model_hash"],
-        "data_hash": told["data_hash"],
+        "items": len(answer.items),
         "processor": told["processor"],
+        "device": told["device"],
         "versions": told["versions"],
     }
 
@@ -161,27 +214,28 @@ def group_of(answer: Verdict) -> str:
     return "weights" if group == "other" else group
 
 
-def records_in(folder: Path) -> list[dict[str, Any]]:
-    """Read the records of a folder, in the order of the cases.
+def records_in(folder: Path, part: Part) -> list[Record]:
+    """Read the records of a folder, in the order of the part's cases.
 
     Raises:
         InputError: a record cannot be read.
     """
-    return [read_object(path) for case in cases() if (path := path_of(folder, case)).is_file()]
+    return [read_object(path) for case in part.cases() if (path := path_of(folder, case)).is_file()]
 
 
-def counted(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def counted(every: Sequence[Mapping[str, Any]], part: Part) -> dict[str, Any]:
     """Count verdicts against truths, and say of each share its Wilson interval.
 
     ``matrix[truth][group]`` are cases. *Decided* is what is not inconclusive; ``right`` is the share of decided cases
     whose group is the truth, ``inconclusive`` that of all cases. The same by state, model and family; every case that
     is not right with its reasons; and how many plantings did not take.
     """
+    records = [record for record in every if record["planting"]["took"]]
     pairs = Counter((record["truth"], record["group"]) for record in records)
-    lost = [case for case in planned() if case.name in plantings() and not plantings()[case.name]["took"]]
+    lost = Counter(part.lost(every))
     return {
         "cases": len(records),
-        "of": len(cases()),
+        "of": len(part.cases()),
         "models": len({record["model"] for record in records}),
         "tasks": len({record["task"] for record in records}),
         "matrix": {truth: {group: pairs[truth, group] for group in GROUPS} for truth in dict.fromkeys(TRUTHS.values())},
@@ -190,11 +244,12 @@ def counted(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "by_model": _by(records, "model"),
         "by_family": _by(records, "family"),
         "not_right": [_miss(record) for record in records if record["group"] != record["truth"]],
-        "plantings_lost": {state: sum(case.state == state for case in lost) for state in STATES},
-        "planned": len(planned()),
+        "plantings_lost": {state: lost[state] for state in STATES},
+        "planned": len(part.planned()),
         "seconds": round(sum(record["seconds"] for record in records), 1),
         "cpu_seconds": round(sum(record["cpu_seconds"] for record in records), 1),
         "processors": sorted({record["processor"] for record in records}),
+        "devices": sorted({record.get("device", "cpu") for record in records}),  # the first records do not say
     }
 
 
@@ -229,15 +284,16 @@ def _miss(record: Mapping[str, Any]) -> dict[str, Any]:
 def as_markdown(found: Mapping[str, Any]) -> str:
     """Write the counts as Markdown: the confusion matrix, the shares, and what is not right.
 
-    >>> print(as_markdown(counted([])).splitlines()[0])
-    0 of 0 cases: no models, no tasks.
+    >>> print(as_markdown(counted([], part_named("smollm2"))).splitlines()[0])
+    0 of 12 cases: no models, no tasks.
     """
     if not found["cases"]:
         return f"{found['cases']} of {found['of']} cases: no models, no tasks.\n"
-    lost = sum(found["plantings_lost"].values())
+    lost, others = sum(found["plantings_lost"].values()), [one for one in found["devices"] if one != "cpu"]
+    where = ", ".join([*found["processors"], *others])
     lines = [
         f"{found['cases']} of {found['of']} cases: {found['models']} models, {found['tasks']} tasks; "
-        f"{found['cpu_seconds'] / 60:.1f} min of processor time ({', '.join(found['processors'])}). Of "
+        f"{found['cpu_seconds'] / 60:.1f} min of processor time ({where}). Of "
         f"{found['planned']} planned cases {lost} were dropped before any race, as their planting did not take.",
         "",
         f"| truth | {' | '.join(GROUPS)} |",

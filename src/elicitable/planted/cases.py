@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from elicitable.errors import UnknownNameError
 from elicitable.models.model import Model
@@ -37,6 +37,7 @@ from elicitable.planted.rules import FAMILY_OF, RULES
 from elicitable.planted.tasks import LENGTH, PlantedTask, Rule, Splice
 from elicitable.values import PrefixKV
 
+T = TypeVar("T")
 State = Literal["present", "locked", "parts", "absent"]
 Truth = Literal["nothing", "context", "weights"]
 TRUTHS: Final[Mapping[State, Truth]] = {
@@ -110,7 +111,7 @@ def planned() -> tuple[Case, ...]:
     by_model = [[*_present(name), *_locked(name), *_parts(name), *_absent(name)] for name in MIXES]
     every = [case for cases_of in by_model for case in cases_of]
     queues = {state: _in_turn([case for case in every if case.state == state]) for state in STATES}
-    return tuple(_spread(queues))
+    return tuple(in_proportion(queues))
 
 
 def _in_turn(of_a_state: list[Case]) -> list[Case]:
@@ -120,7 +121,7 @@ def _in_turn(of_a_state: list[Case]) -> list[Case]:
     return [queue[nth] for nth in range(longest) for queue in queues if nth < len(queue)]
 
 
-def _spread(queues: Mapping[State, list[Case]]) -> list[Case]:
+def in_proportion(queues: Mapping[State, list[T]]) -> list[T]:
     """Mix the states so that at any place each has come up in proportion to its number."""
     placed = [
         ((nth + 0.5) / len(queue), STATES.index(state), case)
@@ -213,4 +214,4 @@ def measured(case: Case, model: Model) -> dict[str, Any]:
     return found | {"took": found["witness"] >= DOES and found["bare"] < DOES_NOT}
 
 
-__all__ = ["STATES", "TRUTHS", "Case", "case_named", "cases", "measured", "planned", "plantings"]
+__all__ = ["STATES", "TRUTHS", "Case", "case_named", "cases", "in_proportion", "measured", "planned", "plantings"]

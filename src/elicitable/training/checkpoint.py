@@ -36,6 +36,10 @@ class Frozen:
         """Return the tensors under ``name``, without it."""
         return {key[len(name) + 1 :]: t for key, t in self.tensors.items() if key.startswith(f"{name}/")}
 
+    def on_host(self) -> Frozen:
+        """Return the same state in the processor's memory, where a GPU's is scarce; what is there already is shared."""
+        return Frozen({name: tensor.cpu() for name, tensor in self.tensors.items()}, self.plain)
+
 
 class Checkpoint:
     """Keep one run in a file, every so often. ``owner`` is the identity of the trial that is running."""
