@@ -154,6 +154,9 @@ class MemoryEfficient(Kernel):
         seed, offset, rows = kept
         padded = torch.nn.functional.pad(lse, (0, rows - lse.shape[2]), value=torch.inf)
         bias = _aligned(keys.bias, query, keys.key)
+        output = (
+            output.transpose(1, 2).contiguous().transpose(1, 2)
+        )  # half precision reads it as (batch, query, head, d)
         d_query, d_key, d_value, _ = _aten._scaled_dot_product_efficient_attention_backward(
             gradient, query, keys.key, keys.value, bias, output, padded, seed, offset, 0.0,
             [True, True, True, False], keys.is_causal, scale=scaling,

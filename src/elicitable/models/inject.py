@@ -58,6 +58,8 @@ def installed(model: Model) -> Iterator[Slot]:
     with ExitStack() as stack:
         stack.enter_context(anatomy.decoder.register_forward_pre_hook(fix, with_kwargs=True))
         stack.enter_context(attending(model.hf))
+        # beside a static cache on a GPU generate would compile the forward pass, and anew for every text and context
+        stack.enter_context(swapped(model.hf, _valid_auto_compile_criteria=lambda *given: False))
         for layer, attention in enumerate(anatomy.attentions):
             stack.enter_context(swapped(attention, _elicitable_seat=Seat(slot, layer)))
         yield slot

@@ -34,7 +34,7 @@ def build_toy(spec: ToySpec, seed: int) -> Model:
         n_embd=spec.d_model,
         n_layer=spec.layers,
         n_head=spec.heads,
-        activation_function="relu",  # on a CPU, GELU alone took a third of a training step (benchmarks/kernels.py)
+        activation_function="relu",  # on a CPU, GELU alone took a third of a training step (benchmarks/attention.py)
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 def is_short_training(query: Tensor, *keys: Tensor) -> bool:
     """Whether attention to all of ``keys`` is better written out: the fused kernel's backward pass is slow when short.
 
-    Measured on one core, bfloat16, forward + backward (benchmarks/kernels.py): 256 heads of 19 queries and 25 keys 4.5
+    Measured on one core, bfloat16, there and back (benchmarks/attention.py): 256 heads of 19 queries and 25 keys 4.5
     against 18.8 ms; 64 heads of 256 queries and 272 keys 48 against 68 ms, and of 384 and 400 163 against 129 ms.
     """
     is_trained = torch.is_grad_enabled() and any(x.requires_grad for x in (query, *keys))

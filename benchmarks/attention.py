@@ -1,7 +1,7 @@
 """Kernels, measured: attention written out and ReLU instead of GELU on a CPU, a context in a call of its own on a GPU.
 
-    python benchmarks/kernels.py                    # two choices that the toys' training step rests on
-    python benchmarks/kernels.py --device cuda      # context and content as one call and as two, bfloat16
+    python benchmarks/attention.py                    # two choices that the toys' training step rests on
+    python benchmarks/attention.py --device cuda      # context and content as one call and as two, bfloat16
 
 One thread, one process; alternating runs, medians of forward + backward in milliseconds, and ratios. On a GPU also the
 most memory of a forward and backward, and a single query behind a cache.
