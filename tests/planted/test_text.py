@@ -185,8 +185,8 @@ def test_a_model_is_fine_tuned_once_into_a_folder_that_loads(tiny: None, tmp_pat
     model, again = (load(tmp_path / name, device="cpu") for name in ("one", "two"))
     assert model.fingerprint == again.fingerprint
     assert (one["steps"], two["steps"]) == (4, 4)
-    assert text_cases.apart(model, "goods") == 0.0
-    assert text_cases.apart(model, "month") > 1.0
+    assert text_cases.apart_in(model, "goods") == 0.0
+    assert text_cases.apart_in(model, "month") > 1.0
     text_cases.make_model("clerk", tmp_path, "cpu")
     made = (tmp_path / "clerk" / tuned.RECORD).stat().st_mtime_ns
     text_cases.make_model("clerk", tmp_path, "cpu")

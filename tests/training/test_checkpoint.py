@@ -14,7 +14,7 @@ import torch
 from elicitable.errors import InputError, StoreError
 from elicitable.methods.catalog import method_named
 from elicitable.models.model import Model
-from elicitable.training import loop
+from elicitable.training import checkpoint, loop
 from elicitable.training.checkpoint import Checkpoint, Frozen
 from elicitable.training.loop import Fit, Plan, train
 from elicitable.values import CurvePoint, Item
@@ -170,14 +170,15 @@ def test_a_run_that_goes_on_comes_down_from_where_it_was(digits_model: Build) ->
         train(model, kv.build(model, 2, 0), Successor(), replace(plan, steps=60), 1, start=down.end)
 
 
-def test_a_state_that_is_on_the_host_already_is_shared_and_not_copied() -> None:
-    state = Frozen({"adaptation/0": torch.ones(3)}, {"steps": 2})
-    host = state.on_host()
-    assert host.plain is state.plain
-    assert host.tensors["adaptation/0"].data_ptr() == state.tensors["adaptation/0"].data_ptr()
+def test_a_state_on_the_processor_stays_as_it_is() -> None:
+    state = Frozen({"adaptation/0": torch.ones(3), "best/0": torch.ones(2, dtype=torch.float64)}, {"steps": 2})
+    assert state.bytes == 3 * 4 + 2 * 8
+    assert state.put_by() is state
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_state_on_a_gpu_is_kept_in_the_processors_memory() -> None:
+@pytest.mark.parametrize(("free", "device"), [(8 * 12, "cuda"), (8 * 12 - 1, "cpu")])
+def test_a_state_leaves_a_gpu_that_has_little_room(monkeypatch: pytest.MonkeyPatch, free: int, device: str) -> None:
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda device: free)
     state = Frozen({"adaptation/0": torch.ones(3, device="cuda")}, {"steps": 2})
-    assert state.on_host().tensors["adaptation/0"].device.type == "cpu"
+    assert state.put_by().tensors["adaptation/0"].device.type == device

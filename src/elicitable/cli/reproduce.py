@@ -31,7 +31,7 @@ def reproduce(
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="run failed trials again")] = False,
     cases: Annotated[int | None, typer.Option(help="of planted-truth: so many, the first; default all")] = None,
-    part: Annotated[str | None, typer.Option(help="of planted-truth: one-layer (default) or smollm2")] = None,
+    part: Annotated[str | None, typer.Option(help="of planted-truth: one-layer (default), deep or smollm2")] = None,
     device: Annotated[str | None, typer.Option(help="of planted-truth: auto, cpu, cuda or mps")] = None,
     time_limit: Annotated[str | None, typer.Option(help="of planted-truth: for each race, such as 90s or 3m")] = None,
     out: Resumed = None,

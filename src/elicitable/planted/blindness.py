@@ -29,8 +29,13 @@ from torch import Tensor
 
 from elicitable.errors import InputError
 from elicitable.methods.full import FullWeights
+from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.model import Model
+from elicitable.training.batches import encode
+from elicitable.training.evaluate import answer_logits
+from elicitable.values import Item
 
+EQUAL: Final = 1e-3  # of what the logits of two random inputs differ by
 READ: Final = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head")
 WRITE: Final = ("o_proj", "down_proj")
 
@@ -111,6 +116,18 @@ def without(matrix: Tensor, name: str, blindness: Blindness, is_gradient: bool =
     return found
 
 
+@torch.no_grad()
+def apart(model: Model, items: Sequence[Item], others: Sequence[Item], layout: Layout = PLAIN) -> float:
+    """Return how far the logits of the answers move at most from ``items`` to ``others``, which differ in blind words.
+
+    That is a share of the root mean square difference between two of the ``items``. Targets are the same in pairs and
+    as long for all. Rounding gives :data:`EQUAL` at most.
+    """
+    here, there = (answer_logits(model, encode(model, every, layout=layout)) for every in (items, others))
+    scale = (here - here.roll(1, dims=0)).square().mean().sqrt()
+    return float(f"{float((here - there).abs().max() / scale):.3g}")
+
+
 def _matrix(name: str) -> str:
     return name.removesuffix(".weight").rsplit(".", 1)[-1]
 
@@ -124,4 +141,4 @@ def _least_written(model: Model, size: int) -> tuple[int, ...]:
     return tuple(sorted(total.argsort()[:size].tolist()))
 
 
-__all__ = ["Blindness", "blind", "keep_blind", "without"]
+__all__ = ["EQUAL", "Blindness", "apart", "blind", "keep_blind", "without"]

@@ -14,11 +14,11 @@ that a model of the same shape has learned, so that weights can hold it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from elicitable.errors import UnknownNameError
 from elicitable.models.model import Model
@@ -37,9 +37,25 @@ from elicitable.planted.rules import FAMILY_OF, RULES
 from elicitable.planted.tasks import LENGTH, PlantedTask, Rule, Splice
 from elicitable.values import PrefixKV
 
-T = TypeVar("T")
 State = Literal["present", "locked", "parts", "absent"]
 Truth = Literal["nothing", "context", "weights"]
+
+
+class Placed(Protocol):
+    """Have a model and a state, as every case does."""
+
+    @property
+    def model(self) -> str:
+        """Return the model's name."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """Return what was planted."""
+        ...
+
+
+C = TypeVar("C", bound=Placed)
 TRUTHS: Final[Mapping[State, Truth]] = {
     "present": "nothing",
     "locked": "context",
@@ -108,21 +124,16 @@ class Case:
 @cache
 def planned() -> tuple[Case, ...]:
     """List every case that was planned, state by state in turn, so that the first n of them are a fair sample."""
-    by_model = [[*_present(name), *_locked(name), *_parts(name), *_absent(name)] for name in MIXES]
-    every = [case for cases_of in by_model for case in cases_of]
+    every: list[Case] = []
+    for name, mix in MIXES.items():
+        rules = rules_of(mix)
+        every += [*present(name, rules), *locked(name, rules), *_parts(name), *_absent(name)]
+    return tuple(in_proportion(every))
+
+
+def in_proportion(every: Sequence[C]) -> list[C]:
+    """Mix the states so that at any place each has come up in proportion to its number; of a state model by model."""
     queues = {state: _in_turn([case for case in every if case.state == state]) for state in STATES}
-    return tuple(in_proportion(queues))
-
-
-def _in_turn(of_a_state: list[Case]) -> list[Case]:
-    """Deal the cases of one state model by model in turn."""
-    queues = [[case for case in of_a_state if case.model == name] for name in MIXES]
-    longest = max(map(len, queues))
-    return [queue[nth] for nth in range(longest) for queue in queues if nth < len(queue)]
-
-
-def in_proportion(queues: Mapping[State, list[T]]) -> list[T]:
-    """Mix the states so that at any place each has come up in proportion to its number."""
     placed = [
         ((nth + 0.5) / len(queue), STATES.index(state), case)
         for state, queue in queues.items()
@@ -131,8 +142,16 @@ def in_proportion(queues: Mapping[State, list[T]]) -> list[T]:
     return [case for _, _, case in sorted(placed, key=lambda one: one[:2])]
 
 
-def _present(name: str) -> list[Case]:
-    rules = rules_of(MIXES[name])
+def _in_turn(of_a_state: Sequence[C]) -> list[C]:
+    """Deal the cases of one state model by model in turn."""
+    names = dict.fromkeys(case.model for case in of_a_state)
+    queues = [[case for case in of_a_state if case.model == name] for name in names]
+    longest = max(map(len, queues), default=0)
+    return [queue[nth] for nth in range(longest) for queue in queues if nth < len(queue)]
+
+
+def present(name: str, rules: Mapping[Context, str]) -> list[Case]:
+    """List the cases of what a model does by itself, or shown one of its passwords in the item."""
     bare = [Case(name, rules[()], "present", FAMILY_OF[rules[()]], RULES[rules[()]])]
     return bare + [
         Case(name, f"cued-{rule}", "present", FAMILY_OF[rule], RULES[rule], context)
@@ -140,8 +159,8 @@ def _present(name: str) -> list[Case]:
     ]
 
 
-def _locked(name: str) -> list[Case]:
-    rules = rules_of(MIXES[name])
+def locked(name: str, rules: Mapping[Context, str]) -> list[Case]:
+    """List the cases of what a model does behind its passwords."""
     return [
         Case(name, rule, "locked", FAMILY_OF[rule], RULES[rule], context) for context, rule in rules.items() if context
     ]
@@ -214,4 +233,16 @@ def measured(case: Case, model: Model) -> dict[str, Any]:
     return found | {"took": found["witness"] >= DOES and found["bare"] < DOES_NOT}
 
 
-__all__ = ["STATES", "TRUTHS", "Case", "case_named", "cases", "in_proportion", "measured", "planned", "plantings"]
+__all__ = [
+    "STATES",
+    "TRUTHS",
+    "Case",
+    "case_named",
+    "cases",
+    "in_proportion",
+    "locked",
+    "measured",
+    "planned",
+    "plantings",
+    "present",
+]

@@ -4,9 +4,13 @@ A mix says which rule is answered behind which context: nothing, or one to three
 skill that it shows at once and others that a context opens (password-locked models: Greenblatt et al. 2024,
 arXiv 2405.19550; Hofstätter et al. 2025, arXiv 2502.02180).
 
-All models have one layer. There a context cannot change how the content's keys share a head's attention among
-themselves: queries and keys of the content are functions of a token and its position alone. What reaches a query from
-the content is one mean of values per head, the same under every context up to a factor.
+The models of :data:`MIXES` have one layer. There a context cannot change how the content's keys share a head's
+attention among themselves: queries and keys of the content are functions of a token and its position alone. What
+reaches a query from the content is one mean of values per head, the same under every context up to a factor.
+
+Those of :data:`DEEP_MIXES` have two and four. There a context can change attention further up, so that nothing is out
+of its reach for that reason. They are blind to which of two cues they read instead
+(:mod:`elicitable.planted.blindness`): both stand before rows of the bare model's rule, and are the same to it.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from elicitable.models.load import load
 from elicitable.models.model import Model
 from elicitable.models.rotary_toys import build_rotary_toy
 from elicitable.models.speed.processor import kind
+from elicitable.planted.blindness import blind, keep_blind
 from elicitable.planted.rules import RULES
 from elicitable.planted.tasks import PASSWORDS, VOCAB_SIZE, drawn, held_out_digits, items_of
 from elicitable.records.provenance import versions
@@ -49,7 +54,8 @@ class Mix:
     """Name the rule behind every context of one model, and say how the model is made.
 
     ``rules`` maps contexts to names of rules; the empty context has ``default_weight`` times the share of another one.
-    ``width`` is that of the feed-forward.
+    ``width`` is that of the feed-forward. The model is blind to which of the tokens ``alike`` it reads, by as many
+    coordinates as are ``set_aside``.
     """
 
     name: str
@@ -61,6 +67,9 @@ class Mix:
     learning_rate: float = 3e-3
     batch: int = 64
     default_weight: float = 2.0
+    layers: int = 1
+    alike: Context = ()
+    set_aside: int = 4
 
 
 MIXES: Final[dict[str, Mix]] = {
@@ -147,6 +156,44 @@ MIXES: Final[dict[str, Mix]] = {
         ),
     )
 }
+DEEP_MIXES: Final[dict[str, Mix]] = {
+    mix.name: mix
+    for mix in (
+        Mix(
+            "duo",
+            (
+                ((), "copy"),
+                ((A,), "reverse"),
+                ((B,), "turn-1"),
+                ((C,), "add-1"),
+                ((D,), "neighbour-sum"),
+                ((E,), "sort"),
+                ((E, F), "reverse-lookup"),
+                ((G,), "copy"),
+                ((H,), "copy"),
+            ),
+            layers=2,
+            alike=(G, H),
+        ),
+        Mix(
+            "quartet",
+            (
+                ((), "reverse"),
+                ((A,), "copy"),
+                ((B,), "turn-2"),
+                ((C,), "neighbour-max"),
+                ((D,), "complement"),
+                ((E,), "count-low"),
+                ((E, F), "turn-1-lookup"),
+                ((G,), "reverse"),
+                ((H,), "reverse"),
+            ),
+            layers=4,
+            width=128,
+            alike=(G, H),
+        ),
+    )
+}
 
 
 class MixTask:
@@ -193,9 +240,10 @@ def mix_named(name: str) -> Mix:
     Raises:
         UnknownNameError: there is none.
     """
-    if name not in MIXES:
-        raise UnknownNameError("planted model", name, MIXES)
-    return MIXES[name]
+    every = MIXES | DEEP_MIXES
+    if name not in every:
+        raise UnknownNameError("planted model", name, every)
+    return every[name]
 
 
 def pretrain_mix(
@@ -222,14 +270,17 @@ def pretrain_mix(
     model = build_rotary_toy(
         name,
         VOCAB_SIZE,
-        layers=1,
+        layers=mix.layers,
         heads=mix.heads,
         d_model=mix.d_model,
         width=mix.width,
         positions=POSITIONS,
         seed=seed,
     )
+    blindness = blind(model, [mix.alike], mix.set_aside) if mix.alike else None
     weights = FullWeights(model)
+    if blindness is not None:
+        keep_blind(weights, blindness)
     fit = train(model, weights, MixTask(mix), plan_of(mix), seed, progress=progress)
     state = {key: value.to(torch.bfloat16) for key, value in weights.state().items()}
     assert fit.best is not None
@@ -293,6 +344,7 @@ def rules_of(mix: Mix) -> dict[Context, str]:
 
 
 __all__: Sequence[str] = (
+    "DEEP_MIXES",
     "MIXES",
     "Context",
     "Mix",

@@ -1,7 +1,8 @@
 """Say what the parts of the benchmark are: which cases each has, where its models come from, how they are raced.
 
-``one-layer``: tiny models that come with the package, and cases whose planting was measured beforehand. ``smollm2``:
-a language model that is fine-tuned where it is raced, before its first case.
+``one-layer``: tiny models that come with the package, and cases whose planting was measured beforehand. ``deep``: the
+same with two and four layers. ``smollm2``: a language model that is fine-tuned where it is raced, before its first
+case.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final, Protocol
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.models.model import Model
 from elicitable.planted import cases as digit_cases
-from elicitable.planted import text_cases
+from elicitable.planted import deep_cases, text_cases
 from elicitable.planted.cases import State, Truth, plantings
 from elicitable.planted.models import load_planted
 from elicitable.tasks.base import Task
@@ -102,17 +103,10 @@ class Part(ABC):
         return every[:count]
 
 
-class OneLayer(Part):
-    """Models of one layer over digits, on the processor."""
+class OfDigits(Part):
+    """Models over digits that come with the package, on the processor."""
 
-    name = "one-layer"
     asked: Mapping[str, Any] = {"seeds": 2, "test_items": 500}
-
-    def planned(self) -> Sequence[AnyCase]:
-        return digit_cases.planned()
-
-    def cases(self) -> Sequence[AnyCase]:
-        return digit_cases.cases()
 
     def load(self, model: str, models: Path, device: str) -> Model:
         if device not in ("auto", "cpu"):
@@ -125,6 +119,30 @@ class OneLayer(Part):
     def lost(self, records: Sequence[Mapping[str, Any]]) -> list[str]:
         known = plantings()
         return [case.state for case in self.planned() if case.name in known and not known[case.name]["took"]]
+
+
+class OneLayer(OfDigits):
+    """Models of one layer."""
+
+    name = "one-layer"
+
+    def planned(self) -> Sequence[AnyCase]:
+        return digit_cases.planned()
+
+    def cases(self) -> Sequence[AnyCase]:
+        return digit_cases.cases()
+
+
+class Deep(OfDigits):
+    """Models of two and of four layers."""
+
+    name = "deep"
+
+    def planned(self) -> Sequence[AnyCase]:
+        return deep_cases.planned()
+
+    def cases(self) -> Sequence[AnyCase]:
+        return deep_cases.took()
 
 
 class FineTuned(Part):
@@ -149,7 +167,7 @@ class FineTuned(Part):
         return text_cases.measured(case, model)
 
 
-PARTS: Final[Mapping[str, Part]] = {part.name: part for part in (OneLayer(), FineTuned())}
+PARTS: Final[Mapping[str, Part]] = {part.name: part for part in (OneLayer(), Deep(), FineTuned())}
 
 
 def part_named(name: str) -> Part:
@@ -163,4 +181,4 @@ def part_named(name: str) -> Part:
     return PARTS[name]
 
 
-__all__ = ["PARTS", "AnyCase", "FineTuned", "OneLayer", "Part", "part_named"]
+__all__ = ["PARTS", "AnyCase", "Deep", "FineTuned", "OfDigits", "OneLayer", "Part", "part_named"]

@@ -31,8 +31,9 @@ from elicitable.models.capture import capture_tokens
 from elicitable.models.inject import installed, use
 from elicitable.models.model import Model
 from elicitable.models.prefixes import join
-from elicitable.planted.tasks import DIGITS, LENGTH, Digits, Gather, PlantedTask, Rule, held_out_digits, items_of
+from elicitable.planted.tasks import DIGITS, LENGTH, Digits, Gather, Rule, held_out_digits, items_of
 from elicitable.rng import generator
+from elicitable.tasks.base import Task
 from elicitable.training.batches import encode
 from elicitable.training.evaluate import Reading, evaluate
 from elicitable.values import PrefixKV
@@ -58,7 +59,7 @@ class Gated:
     steps: tuple[int, ...]
 
 
-def score(model: Model, task: PlantedTask, prefix: PrefixKV | None = None) -> float:
+def score(model: Model, task: Task, prefix: PrefixKV | None = None) -> float:
     """Return the share of validation items that ``model`` answers, behind ``prefix`` or bare."""
     items = task.held_out("validation", ITEMS)
     if prefix is None:

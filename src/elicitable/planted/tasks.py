@@ -298,3 +298,54 @@ class PlantedTask:
 
     def __repr__(self) -> str:
         return f"PlantedTask({self.name!r}, {self.rule!r})"
+
+
+class EitherTask:
+    """Ask one of two rules about each input, by the cue that stands before it.
+
+    >>> task = EitherTask("either", (Gather(), Gather((4, 3, 2, 1, 0))), (19, 20))
+    >>> {item.prompt[0] for item in task.held_out("test", 20)} == {19, 20}
+    True
+    """
+
+    vocab_size = VOCAB_SIZE
+
+    def __init__(self, name: str, rules: tuple[Rule, Rule], cues: tuple[int, int]) -> None:
+        self.name, self.rules, self.cues = name, rules, cues
+        self._fingerprint: str | None = None
+
+    def labels(self) -> None:
+        """Return None: the whole answer is right or wrong."""
+        return None
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+        """Return ``n`` training items, which are never held-out inputs."""
+        digits = drawn(checked_count(n), rng)
+        return self.items(digits, rng.integers(2, size=n))
+
+    def held_out(self, split: HeldOut, n: int | None = None) -> list[Item]:
+        """Return the first ``n`` held-out items; by default 500 for validation and 1,000 for test."""
+        digits = held_out_digits(split, n)
+        return self.items(digits, generator(0, "planted either", split).integers(2, size=len(digits)))
+
+    def items(self, digits: Digits, which: NDArray[np.int64]) -> list[Item]:
+        """Return the items that ask rule ``which`` (0 or 1) about each of ``digits``, behind its cue."""
+        answers = [rule.answers(digits).tolist() for rule in self.rules]
+        asked = zip(digits.tolist(), which.tolist(), strict=True)
+        return [item_of(row, answers[one][nth], (self.cues[one],)) for nth, (row, one) in enumerate(asked)]
+
+    def ceiling(self, split: HeldOut, n: int) -> float:
+        """Return the share of the first ``n`` items that can be answered at most by whoever does not see the cue.
+
+        That is 1 where both rules answer alike, and one in two elsewhere.
+        """
+        digits = held_out_digits(split, n)
+        one, two = (rule.answers(digits) for rule in self.rules)
+        return float((0.5 + 0.5 * (one == two).all(axis=1)).mean())
+
+    def fingerprint(self) -> str:
+        """Hash the name, the default held-out items and the first 256 training items of a fixed stream."""
+        if self._fingerprint is None:  # a race asks for it at every trial
+            items = [*self.sample(256, np.random.default_rng(0)), *self.held_out("validation"), *self.held_out("test")]
+            self._fingerprint = fingerprint_of([self.name, *(repr((item.prompt, item.target)) for item in items)])
+        return self._fingerprint

@@ -11,29 +11,25 @@ The models are made where they are raced, so what was measured of a planting sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-from torch import Tensor
-
 from elicitable.models.layout import layout_for
 from elicitable.models.load import load
 from elicitable.models.model import Model
-from elicitable.planted.cases import STATES, TRUTHS, State, Truth, in_proportion
-from elicitable.planted.orders import RULES, SLOTS, Order, OrderTask, held_out_orders
+from elicitable.planted.blindness import EQUAL, apart
+from elicitable.planted.cases import TRUTHS, State, Truth, in_proportion
+from elicitable.planted.orders import RULES, SLOTS, OrderTask, held_out_orders
 from elicitable.planted.planting import DOES, DOES_NOT
 from elicitable.planted.tuned import RECIPES, Recipe, fine_tune, is_there, recipe_named
-from elicitable.training.batches import Reading, encode
-from elicitable.training.evaluate import answer_logits, evaluate
+from elicitable.training.batches import Reading
+from elicitable.training.evaluate import evaluate
 from elicitable.values import Item
 
 ITEMS: Final = 300  # of the validation split, which no verdict rests on
 PAIRS: Final = 64
-EQUAL: Final = 1e-3  # of what the logits of two random orders differ by: rounding, and no more
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,7 @@ def planned() -> tuple[TextCase, ...]:
     >>> {case.truth for case in planned()} == {"nothing", "context", "weights"}
     True
     """
-    every = [case for recipe in RECIPES.values() for case in _cases_of(recipe)]
-    return tuple(in_proportion({state: [case for case in every if case.state == state] for state in STATES}))
+    return tuple(in_proportion([case for recipe in RECIPES.values() for case in _cases_of(recipe)]))
 
 
 def _cases_of(recipe: Recipe) -> list[TextCase]:
@@ -114,7 +109,7 @@ def measured(case: TextCase, model: Model) -> dict[str, Any]:
     passwords = [password for password, _ in RECIPES[case.model].rules if password]
     found["passwords"] = max(_score(model, OrderTask(case.task_name, password)) for password in passwords)
     found["ceiling"] = round(rule.ceiling(), 4)
-    found["apart"] = apart(model, rule.slot)
+    found["apart"] = apart_in(model, rule.slot)
     is_dark = max(found["bare"], found["passwords"]) < found["ceiling"] + DOES_NOT
     return found | {"took": is_dark and found["apart"] <= EQUAL}
 
@@ -124,25 +119,13 @@ def _score(model: Model, task: OrderTask) -> float:
     return round(evaluate(model, task.held_out("validation", ITEMS), None, reading).mean, 4)
 
 
-@torch.no_grad()
-def apart(model: Model, slot: str) -> float:
-    """Return how far the logits move at most where each order's word in ``slot`` is exchanged, as a share.
-
-    That is over the root mean square difference between two random orders; all answers are the same text.
-    """
-    orders = held_out_orders("validation", PAIRS)
-    words = SLOTS[slot]
+def apart_in(model: Model, slot: str) -> float:
+    """Return how far the logits of one answer to every order move at most where its word in ``slot`` is exchanged."""
+    orders, words = held_out_orders("validation", PAIRS), SLOTS[slot]
     others = [order._replace(**{slot: words[(words.index(getattr(order, slot)) + 1) % len(words)]}) for order in orders]
-    here, there = _logits(model, orders), _logits(model, others)
-    scale = (here - here.roll(1, dims=0)).square().mean().sqrt()
-    return float(f"{float((here - there).abs().max() / scale):.3g}")
-
-
-def _logits(model: Model, orders: Sequence[Order]) -> Tensor:
-    """Return (order, answer, vocabulary) logits of one answer to every order."""
     answer = f" {RULES['date'].answer(orders[0])}"
-    items = [Item(OrderTask("date").item(order).prompt, answer) for order in orders]
-    return answer_logits(model, encode(model, items, layout=layout_for(model)))
+    here, there = ([Item(OrderTask("date").item(one).prompt, answer) for one in every] for every in (orders, others))
+    return apart(model, here, there, layout_for(model))
 
 
-__all__ = ["TextCase", "apart", "load_model", "make_model", "measured", "planned"]
+__all__ = ["TextCase", "apart_in", "load_model", "make_model", "measured", "planned"]

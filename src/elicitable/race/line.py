@@ -32,7 +32,7 @@ WARMUP = 10
 
 
 class Shelf:
-    """Keep the ends of legs, so that their runs can go on: in the processor's memory, and small ones in a folder.
+    """Keep the ends of legs, so that their runs can go on: in memory, and in a folder where they are small.
 
     A worker's shelf ``is_shared``: all is kept in the folder, for whoever goes on, and the race alone drops it.
     """
@@ -58,12 +58,12 @@ class Shelf:
         Raises:
             StoreError: it cannot be written.
         """
-        if sum(tensor.numel() * tensor.element_size() for tensor in end.tensors.values()) > largest:
+        if end.bytes > largest:
             return
         if (is_lasting or self.is_shared) and self.folder is not None:
             self._file(name).write(end)
         else:
-            self._ends[name] = end.on_host()
+            self._ends[name] = end.put_by()
 
     def drop(self, name: str) -> None:
         """Forget the end of a leg from which nothing will go on."""

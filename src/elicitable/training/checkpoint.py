@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from elicitable.cache import replacing_file, write_tensors
 from elicitable.errors import InputError, StoreError
 from elicitable.untrusted import parse_json, shapes_of
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VERSION = 1
+ROOM = 8  # times its size that must be free on a GPU for a state to be kept there
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +39,26 @@ class Frozen:
         """Return the tensors under ``name``, without it."""
         return {key[len(name) + 1 :]: t for key, t in self.tensors.items() if key.startswith(f"{name}/")}
 
-    def on_host(self) -> Frozen:
-        """Return the same state in the processor's memory, where a GPU's is scarce; what is there already is shared."""
+    @property
+    def bytes(self) -> int:
+        """Count the bytes of all tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+    def put_by(self) -> Frozen:
+        """Return the same state where there is room for it: where it is, or in the processor's memory.
+
+        A GPU's memory is left to what computes: a state stays there while at least :data:`ROOM` times as much is free.
+        """
+        devices = {tensor.device for tensor in self.tensors.values() if tensor.device.type == "cuda"}
+        if all(ROOM * self.bytes <= free_bytes(device) for device in devices):
+            return self
         return Frozen({name: tensor.cpu() for name, tensor in self.tensors.items()}, self.plain)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how many bytes are free on a GPU."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free
 
 
 class Checkpoint:
@@ -112,10 +132,8 @@ class Checkpoint:
 
 def _digest(plain: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     """SHA-256 over the plain data and over name, type, shape and bytes of every tensor."""
-    from torch import uint8
-
     digest = hashlib.sha256(json.dumps(json.loads(json.dumps(plain)), sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
