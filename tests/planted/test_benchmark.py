@@ -163,6 +163,26 @@ def test_after_an_interrupt_the_same_call_goes_on(
     assert not (tmp_path / "races").exists()
 
 
+def test_a_race_that_fails_stops_no_other_and_is_said(
+    tmp_path: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    short = benchmark.verdict
+
+    def failing(model: Any, task: Any, **options: Any) -> Verdict:
+        if not quick:
+            quick.append(task.name)
+            raise RuntimeError("out of memory")
+        return short(model, task, **options)
+
+    monkeypatch.setattr(benchmark, "verdict", failing)
+    code, out, err = call("reproduce", "planted-truth", "--cases", "2", "--out", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert f"1 races failed, the first of them {cases()[0].name}: RuntimeError: out of memory" in " ".join(err.split())
+    assert not path_of(tmp_path, cases()[0]).exists()
+    assert path_of(tmp_path, cases()[1]).is_file()
+    assert run(tmp_path, 2)["cases"] == 2
+
+
 @pytest.mark.parametrize("count", [0, -1, 10_000])
 def test_a_number_of_cases_that_there_are_not_is_refused(tmp_path: Path, count: int) -> None:
     with pytest.raises(InputError, match="cases must be a whole number"):

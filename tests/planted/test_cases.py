@@ -13,8 +13,9 @@ from elicitable.errors import UnknownNameError
 from elicitable.models.inject import use
 from elicitable.models.load import load
 from elicitable.models.model import Model
+from elicitable.planted import deep_cases
 from elicitable.planted.cases import STATES, case_named, cases, measured, planned, plantings
-from elicitable.planted.models import MIXES, MixTask, folder_of, load_planted, pretrain_mix
+from elicitable.planted.models import DEEP_MIXES, MIXES, MixTask, folder_of, load_planted, pretrain_mix
 from elicitable.planted.planting import Gated, blind_share, gated_prefix, password_prefix, score
 from elicitable.planted.rules import RULES
 from elicitable.planted.tasks import Gather, PlantedTask, Sort, held_out_digits
@@ -31,7 +32,7 @@ def copyist() -> Model:
 def test_every_planned_case_was_measured_once_and_most_plantings_took() -> None:
     names = [case.name for case in planned()]
     assert len(set(names)) == len(names)
-    assert set(plantings()) == set(names)
+    assert list(plantings()) == [*names, *(case.name for case in deep_cases.planned())]
     assert len(cases()) >= 120
     assert len({case.task_name for case in cases()}) >= 30
     assert {(case.model, case.truth) for case in cases()} >= {
@@ -64,7 +65,7 @@ def test_a_planting_is_measured_again_as_it_is_kept(name: str, copyist: Model) -
 
 
 def test_a_planting_that_did_not_take_is_no_case() -> None:
-    lost = [name for name, kept in plantings().items() if not kept["took"]]
+    lost = [case.name for case in planned() if not plantings()[case.name]["took"]]
     assert lost
     assert not {case.name for case in cases()} & set(lost)
 
@@ -128,13 +129,14 @@ def test_a_sorted_bag_is_seen_whole_by_a_model_that_sorts() -> None:
 
 
 def test_the_models_are_small_whole_and_what_their_records_say() -> None:
-    for name, mix in MIXES.items():
+    for name, mix in (MIXES | DEEP_MIXES).items():
         folder = folder_of(name)
         record = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
         assert (folder / "model.safetensors").stat().st_size < 400_000
         assert record["sha256"] == sha256_of(folder / "model.safetensors")
         assert record["mix"]["name"] == name
         assert [(tuple(context), rule) for context, rule in record["mix"]["rules"]] == list(mix.rules)
+        assert record["mix"].get("layers", 1) == mix.layers == load_planted(name).anatomy.depth
         assert {key: record["mix"][key] for key in ("steps", "d_model", "width", "heads")} == {
             "steps": mix.steps,
             "d_model": mix.d_model,
@@ -151,13 +153,15 @@ def test_a_person_brings_the_same_model_and_task_by_folder_and_file(tmp_path: Pa
     assert task_from(f"{own}:Task").fingerprint() == case.task().fingerprint()
 
 
-def test_pretraining_gives_the_same_bytes_for_the_same_seed_and_asks_every_rule(tmp_path: Path) -> None:
-    one = pretrain_mix("selector", tmp_path / "one", steps=3)
-    two = pretrain_mix("selector", tmp_path / "two", steps=3)
-    other = pretrain_mix("selector", tmp_path / "other", steps=3, seed=1)
+@pytest.mark.parametrize("name", ["selector", "duo"])
+def test_pretraining_gives_the_same_bytes_for_the_same_seed_and_asks_every_rule(name: str, tmp_path: Path) -> None:
+    one = pretrain_mix(name, tmp_path / "one", steps=3)
+    two = pretrain_mix(name, tmp_path / "two", steps=3)
+    other = pretrain_mix(name, tmp_path / "other", steps=3, seed=1)
     assert one["sha256"] == two["sha256"] != other["sha256"]
-    asked = {item.prompt[:-6] for item in MixTask(MIXES["selector"]).held_out("validation", 300)}
-    assert asked == {context for context, _ in MIXES["selector"].rules}
+    mix = (MIXES | DEEP_MIXES)[name]
+    asked = {item.prompt[:-6] for item in MixTask(mix).held_out("validation", 300)}
+    assert asked == {context for context, _ in mix.rules}
 
 
 def test_unknown_names_are_refused() -> None:

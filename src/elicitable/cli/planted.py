@@ -30,7 +30,9 @@ def planted_truth(
     console = progress_console()
 
     def told(case: AnyCase, record: Mapping[str, Any], done: int, of: int, left: float) -> None:
-        if "label" in record:
+        if "failed" in record:
+            said = f"failed: {record['failed'].strip()}"
+        elif "label" in record:
             mark = "right" if record["group"] == record["truth"] else f"not right, the truth is {record['truth']}"
             said = f"is {record['label']} ({mark}) after {record['seconds']:.0f} s"
         else:

@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from typing import Any, Final
 from elicitable.cache import replace_file
 from elicitable.diagnosis.shares import wilson
 from elicitable.diagnosis.verdict import OPEN_LABELS
+from elicitable.errors import ElicitableError
 from elicitable.executors.executor import executor_named
 from elicitable.models.model import Model
 from elicitable.planted.cases import STATES, TRUTHS
@@ -81,6 +83,7 @@ def run(
         UnknownNameError: no such part.
         InputError: ``count`` is no number of cases, or the part does not run on ``device``.
         StoreError: ``out`` cannot be written to or is in use.
+        ElicitableError: races failed; the others were run before it is raised.
         KeyboardInterrupt: of a race that was stopped; the same call goes on from there.
     """
     folder, which = Path(out), part_named(part)
@@ -98,9 +101,13 @@ def run(
 
     with alone(folder), runner.kept():
         runner.run(make, list({job.model: job for job in jobs}.values()))
-        runner.run(race, jobs, told=heard)
+        records = runner.run(race, jobs, told=heard)
         found = counted(records_in(folder, which), which)
         replace_file(folder / RESULTS, (json.dumps(found, indent=1) + "\n").encode(), ADVICE)
+    failed = [record for record, _ in records if "failed" in record]
+    if failed:
+        first, why = failed[0]["case"], failed[0]["failed"].strip().splitlines()[-1]
+        raise ElicitableError(f"{len(failed)} races failed, the first of them {first}: {why}. Run it again.")
     return found
 
 
@@ -110,13 +117,16 @@ def make(job: Job) -> None:
 
 
 def race(job: Job) -> tuple[Record, bool]:
-    """Return the record of a job's case, and whether it is new."""
+    """Return the record of a job's case, and whether it is new; of a race that failed, why, which is kept nowhere."""
     part, folder, asked = part_named(job.part), Path(job.folder), dict(job.asked)
     case, model = part.cases()[job.case], _model(job.part, job.folder, job.model, job.device)
     path = path_of(folder, case)
     if path.is_file() and is_of(known := read_object(path), case, model, asked):
         return known, False
-    record = _raced(folder, case, model, _planting(folder, part, case, model), asked)
+    try:
+        record = _raced(folder, case, model, _planting(folder, part, case, model), asked)
+    except Exception:  # out of memory, a bug: this race is lost, not the others
+        return {"case": case.name, "failed": traceback.format_exc()}, True
     replace_file(path, (json.dumps(record, indent=1) + "\n").encode(), ADVICE)
     shutil.rmtree(folder / RACES / path.stem, ignore_errors=True)
     with suppress(OSError):  # others are under way
