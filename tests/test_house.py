@@ -347,3 +347,12 @@ def test_a_long_file_without_a_reason_is_seen_and_so_is_a_reason_without_need(tm
     assert long_files(tmp_path, "") == ["long.py has 401 lines"]
     page = "* `long.py` is long because it is.\n* `short.py` is long because it was."
     assert long_files(tmp_path, page) == ["short.py has 400 lines"]
+
+
+def test_no_benchmark_stands_in_for_a_library() -> None:
+    """A script's own folder comes first where it looks for modules: transformers took one for an optional package."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import elicitable, transformers; transformers.PreTrainedModel"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parents[1] / "benchmarks")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

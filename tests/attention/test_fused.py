@@ -82,6 +82,7 @@ def test_two_calls_are_the_joint_softmax_in_float64(case: str, monkeypatch: pyte
     joint = found(call, combine(call, Slot()))
     monkeypatch.setattr(two_calls, "kernel_for", lambda query, keys: OnCPU())
     monkeypatch.setattr(two_calls, "DEVICES", {"cpu"})
+    monkeypatch.setattr(two_calls, "LONG", 0)
     output = two_calls.in_two_calls(call, Slot())
     assert output is not None
     for a, b in zip(found(call, output), joint, strict=True):
@@ -93,6 +94,7 @@ def test_a_strength_is_a_shift_of_the_contexts_log_sum_exp(monkeypatch: pytest.M
     call = drawn("plain", torch.float64)
     monkeypatch.setattr(two_calls, "kernel_for", lambda query, keys: OnCPU())
     monkeypatch.setattr(two_calls, "DEVICES", {"cpu"})
+    monkeypatch.setattr(two_calls, "LONG", 0)
     alone = combine(call.without_context(), Slot())
     weak = two_calls.in_two_calls(Call(**{**vars(call), "log_strength": -60.0}), Slot())
     full = two_calls.in_two_calls(call, Slot())
@@ -108,13 +110,19 @@ def test_what_a_kernel_cannot_do_is_one_call(odd: str, monkeypatch: pytest.Monke
     given = {"softcap": 5.0, "sink": torch.zeros(HEADS), "content_bias": torch.zeros(1, 1, 1, 7)}[odd]
     monkeypatch.setattr(two_calls, "kernel_for", lambda query, keys: OnCPU())
     monkeypatch.setattr(two_calls, "DEVICES", {"cpu"})
+    monkeypatch.setattr(two_calls, "LONG", 0)
     assert two_calls.in_two_calls(Call(**{**vars(call), odd: given}), Slot()) is None
 
 
-def test_a_cpu_keeps_its_one_call() -> None:
-    call = drawn("plain", torch.float32)
+def test_a_cpu_keeps_its_one_call_and_so_does_a_short_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = drawn("plain", torch.float64)
     assert kernel_for(call.query, Keys(call.key, call.value)) is None
     assert two_calls.in_two_calls(call, Slot()) is None
+    monkeypatch.setattr(two_calls, "kernel_for", lambda query, keys: OnCPU())
+    monkeypatch.setattr(two_calls, "DEVICES", {"cpu"})
+    assert two_calls.in_two_calls(call, Slot()) is None
+    monkeypatch.setattr(two_calls, "LONG", 7)
+    assert two_calls.in_two_calls(call, Slot()) is not None
 
 
 @pytest.mark.parametrize("is_trained", [True, False])
@@ -127,6 +135,7 @@ def test_a_model_behind_a_prefix_is_the_same_by_two_calls(is_trained: bool, monk
     results = []
     for devices in ((), ("cpu",)):
         monkeypatch.setattr(two_calls, "DEVICES", set(devices))
+        monkeypatch.setattr(two_calls, "LONG", 0)
         monkeypatch.setattr(two_calls, "kernel_for", lambda query, keys: OnCPU())
         with torch.set_grad_enabled(is_trained), el.use(model, [prefix]):
             logits = model.hf(input_ids=ids, attention_mask=seen).logits[:, -1]
@@ -140,11 +149,12 @@ def test_a_model_behind_a_prefix_is_the_same_by_two_calls(is_trained: bool, monk
 @WITH_GPU
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("case", CASES)
-def test_a_gpus_kernels_are_the_joint_softmax(case: str, dtype: torch.dtype) -> None:
+def test_a_gpus_kernels_are_the_joint_softmax(case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """As near to float64's numbers as the joint call of the same type, twice over: each part is rounded once more."""
     exact = found(call := drawn(case, torch.float64, queries=70, width=64), combine(call, Slot()))
     call = drawn(case, dtype, "cuda", queries=70, width=64)
     assert kernel_for(call.query, Keys(call.key, call.value)) is not None
+    monkeypatch.setattr(two_calls, "LONG", 0)
     output = two_calls.in_two_calls(call, Slot())
     assert output is not None
     mask = attend.joint_mask(call, Slot())

@@ -212,8 +212,10 @@ class _Merged(torch.autograd.Function):
         shifted = torch.stack([lse + keys.shift for (_, lse, _), keys in zip(calls, seen, strict=True)])
         joint = torch.logsumexp(shifted, dim=0)
         shares = torch.exp(shifted - joint)[..., None]
-        outputs = torch.stack([output for output, _, _ in calls])
-        output = (shares * outputs.to(shares.dtype)).sum(dim=0).to(query.dtype)
+        whole = shares[0] * calls[0][0]
+        for share, (output, _, _) in zip(shares[1:], calls[1:], strict=True):
+            whole += share * output
+        output = whole.to(query.dtype)
         ctx.save_for_backward(query, output, joint, *tensors)
         ctx.parts, ctx.kernels, ctx.scaling, ctx.kept = parts, kernels, scaling, [kept for _, _, kept in calls]
         return output

@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     from elicitable.models.attend import Slot
 
 DEVICES = {"cuda"}  # where one call over both would need a mask over both, and a copy of the content's keys
+LONG = 2048  # keys of the content: 0.7 times one call's time at 4,096, and 1.4 times at 1,024 (benchmarks/attention.py)
 
 
 def in_two_calls(call: Operands, slot: Slot) -> Tensor | None:
     """Attend in a fused call over the context and one over the content (:mod:`elicitable.attention.fused`).
 
     Returns:
-        (batch, head, query, d_value), or None where the two have to be one call: on a CPU, in float64, and where a
-        model caps its logits, adds to them, or has a sink.
+        (batch, head, query, d_value), or None where one call is quicker (a CPU, a content shorter than :data:`LONG`) or
+        has to be: in float64, and where a model caps its logits, adds to them, or has a sink.
     """
     assert call.prefix_key is not None
     assert call.prefix_value is not None
-    if call.query.device.type not in DEVICES:
+    if call.query.device.type not in DEVICES or call.key.shape[2] < LONG:
         return None
     if call.softcap is not None or call.sink is not None or call.content_bias is not None:
         return None
