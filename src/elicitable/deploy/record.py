@@ -57,6 +57,7 @@ class Laid:
     end: str | None = None
     stops: tuple[str, ...] = ()
     cut: Side = "left"
+    turns: bool = False
 
     @classmethod
     def of(cls, layout: Layout) -> Laid:
@@ -71,6 +72,7 @@ class Laid:
             layout.end,
             layout.stops,
             layout.cut,
+            layout.turns,
         )
 
     def layout(self) -> Layout:
@@ -89,6 +91,7 @@ class Laid:
             self.end,
             self.stops,
             self.cut,
+            self.turns,
         )
 
 

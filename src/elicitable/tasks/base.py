@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from elicitable.errors import InputError
 from elicitable.own_code import digest_of
-from elicitable.values import Item, Split
+from elicitable.values import Item, Message, Split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,6 +103,17 @@ def metric_of(task: Task, name: str | None) -> TaskMetric | None:
     own = getattr(task, "metric", None)
     found: TaskMetric | None = own(name) if callable(own) else None
     return found
+
+
+def has_turns(task: Task) -> bool:
+    """Say whether the items of a task are conversations.
+
+    >>> from elicitable.tasks.catalog import task_from
+    >>> has_turns(task_from("add-1"))
+    False
+    """
+    prompt = task.held_out("validation", 1)[0].prompt
+    return bool(prompt) and isinstance(prompt[0], Message)
 
 
 def most_of(task: Task) -> int | None:
@@ -198,6 +209,7 @@ __all__ = [
     "checked_split",
     "fingerprint_of",
     "groups_of",
+    "has_turns",
     "identity_of",
     "metric_of",
     "most_of",

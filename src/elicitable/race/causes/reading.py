@@ -60,7 +60,7 @@ def other_readings(race: Race) -> Iterator[OtherReading]:
     for chat in ("on", "off"):
         try:
             system = first.system if chat == "on" else None
-            layout = layout_for(race.model, chat, system, first.end, first.cut, stops_of(task))
+            layout = layout_for(race.model, chat, system, first.end, first.cut, stops_of(task), first.turns)
         except InputError:
             continue
         further = tuple(one for one in alternatives(race.model, layout, chat) if one not in race.layouts)
