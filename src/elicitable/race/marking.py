@@ -18,6 +18,7 @@ import numpy as np
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.own_code import digest_of, is_own_code, load_own
 from elicitable.records.trial import Outcomes
+from elicitable.scores.best_of import best_of
 from elicitable.scores.catalog import score_from
 from elicitable.scores.classification import MCC, Accuracy, SecondF1
 from elicitable.scores.exact_match import ExactMatch
@@ -77,10 +78,13 @@ class Marking:
         if metric is not None and model.tokenizer is not None:
             return cls(_scorer_of(metric, task), _rule_of(metric, task, rule), metric.code, metric)
         chosen = load_own(score, "my_score.py:function") if is_own_code(score) else score
-        scorer = score_from(chosen, _bare(task.labels()))
+        scorer, known = score_from(chosen, _bare(task.labels())), task.held_out("validation")
+        if any(item.accepted for item in known) and not scorer.takes_several:
+            scorer = best_of(scorer)
+        marking = cls(scorer, rule, digest_of(chosen) or "" if callable(chosen) else "")
         if model.tokenizer is not None:
-            scorer.check([text_of_target(item) for item in task.held_out("validation")])
-        return cls(scorer, rule, digest_of(chosen) or "" if callable(chosen) else "")
+            scorer.check(marking.targets(known))
+        return marking
 
     def setting(self) -> dict[str, str]:
         """Return what a trial's identity holds of it."""
@@ -130,8 +134,12 @@ class Marking:
         return Counter(item.target for item in items).most_common(1)[0][1] / len(items)
 
     def targets(self, items: Sequence[Item]) -> list[Any]:
-        """Return what the score compares answers with: the targets' texts, or the items' references."""
-        return [item.reference if self.scorer.reads_references else text_of_target(item) for item in items]
+        """Return what the score compares answers with: targets' texts, all right answers, or items' references."""
+        if self.scorer.reads_references:
+            return [item.reference for item in items]
+        if self.scorer.takes_several:
+            return [tuple(text.strip() for text in item.accepted) or (text_of_target(item),) for item in items]
+        return [text_of_target(item) for item in items]
 
     def _between_labels(
         self,

@@ -88,6 +88,8 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
             )
         shown = reading.template.replace("\n", "\\n") or _TURNS
         found.append(("shown as", shown))
+        if reading.several:
+            found.append(("answers", reading.several))
     found.append(("splits", ", ".join(_size(summary, split) for split in summary.sizes)))
     return [*found, *((what, _length(summary, what)) for what in ("prompt", "target"))]
 

@@ -31,7 +31,8 @@ class Scorer(ABC):
     ``kind`` is "classification" where an answer must be one of the labels, else "generation". The score lies between
     ``lowest`` and ``highest``. ``is_share`` says that it is the mean of outcomes that are 0 or 1, ``is_exact`` that an
     outcome is 1 exactly where the answer is the target, and ``reads_references`` that an item's reference stands in
-    the place of its target, and answers are given with the blanks around them.
+    the place of its target, and answers are given with the blanks around them. ``takes_several`` says that a target is
+    all right answers of an item.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Scorer(ABC):
     is_share: bool = False
     is_exact: bool = False
     reads_references: bool = False
+    takes_several: bool = False
 
     @abstractmethod
     def statistics(self, targets: Sequence[Any], answers: Sequence[str]) -> np.ndarray:

@@ -178,7 +178,8 @@ class HarnessTask:
         if isinstance(prompt, str):
             prompt = prompt.removesuffix(self._blank(row))
         target = self._blank(row) + self._delimiter() + row.answer
-        return Item(prompt, target, choices=self._targets(row), reference=(row.origin, row.place))
+        choices, place = self._targets(row), (row.origin, row.place)
+        return Item(prompt, target, choices=choices, accepted=row.accepted, reference=place)
 
     def _shown(self, row: _Document) -> Any:
         """The harness's prompt for a document; those that it evaluates draw their examples one after the other."""
@@ -252,7 +253,8 @@ class HarnessTask:
     def _rows(self, origin: Split) -> Iterator[_Document]:
         for place, doc in enumerate(self._documents[origin]):
             answer = self._answer(doc, origin, place)
-            yield _Document((str(self.harness.doc_to_text(doc)),), answer, "", origin, place)
+            text = str(self.harness.doc_to_text(doc))
+            yield _Document((text,), answer, accepted=self._accepted(doc), origin=origin, place=place)
 
     def _answer(self, doc: Any, origin: Split, place: int) -> str:
         """The right answer of a document without its delimiter; its choices are kept."""
@@ -268,6 +270,11 @@ class HarnessTask:
                 "right one; elicitable needs one right choice per document."
             )
         return choices[at]
+
+    def _accepted(self, doc: Any) -> tuple[str, ...]:
+        """All right answers of a document, where the harness takes several."""
+        gold = self.harness.doc_to_target(doc) if self.kind == "generation" else None
+        return tuple(map(str, gold)) if isinstance(gold, list) and self.harness.config.doc_to_choice is None else ()
 
     def _is_refused_with_delimiter(self) -> bool:
         """Whether the harness's metrics give the bare target more than the one behind its delimiter."""
