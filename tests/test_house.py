@@ -62,7 +62,7 @@ OWNERS = {
     "cloudpickle": ("executors/packing.py",),
     "matplotlib": ("report/",),
     "sklearn": ("scores/classification.py", "scores/confusion.py", "forecasting/train.py", "forecasting/evaluate.py"),
-    "sacrebleu": ("scores/chrf.py",),
+    "sacrebleu": ("scores/chrf.py", "scores/of_task.py"),
     "rouge_score": ("scores/rouge_l.py",),
     "scipy": ("diagnosis/intervals.py",),
 }

@@ -41,7 +41,8 @@ class Item:
     and ``target`` is the text of the next message. In a classification task ``target`` is one of the task's labels.
     ``spans`` (first, end) are the parts of a text ``prompt`` that may be shortened where the model's positions do not
     reach; none: any part of it. ``choices`` are the item's own possible targets, where they differ from item to item.
-    ``shown`` are worked examples of its own, which stand before it.
+    ``shown`` are worked examples of its own, which stand before it. ``accepted`` are all right answers where there
+    are several, of which the target is the first. ``reference`` is what a task's own score judges an answer by.
     """
 
     prompt: Text | Messages
@@ -49,6 +50,8 @@ class Item:
     spans: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
     choices: tuple[str, ...] = field(default=(), repr=False)
     shown: tuple[Item, ...] = field(default=(), repr=False)
+    accepted: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    reference: Any = field(default=None, repr=False, compare=False)
 
     @property
     def is_text(self) -> bool:

@@ -163,9 +163,9 @@ def test_a_template_and_a_start_are_tried_where_nobody_asked() -> None:
     assert alternatives(model, briefly) == (briefly,)
 
 
-def test_a_conversation_needs_a_template_and_one_that_takes_it() -> None:
+def test_a_conversation_needs_a_layout_with_turns_and_a_template_that_takes_it() -> None:
     talk = Item((Message("user", "a"),), "b")
-    with pytest.raises(InputError, match="an item is a conversation, which needs a chat template"):
+    with pytest.raises(InputError, match=r"an item is a conversation, and .* in a layout without turns"):
         rows_of(reader("byte-level BPE"), [talk])
     model = chatting("trims")
     model.tokenizer.chat_template = "{{ raise_exception('Conversation roles must alternate') }}"

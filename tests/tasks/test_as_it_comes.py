@@ -161,7 +161,7 @@ def test_conversations_can_be_labelled(tmp_path: Path) -> None:
         ([{"role": "assistant", "content": "Hi"}], "begins with the assistant's only message"),
         ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " "}], "ends with an empty message"),
         ([{"role": "user", "content": None}, {"role": "assistant", "content": "x"}], "is missing, null"),
-        ([], "is missing, null"),
+        ([], "is empty"),
     ],
 )
 def test_broken_conversations_are_named_by_line(tmp_path: Path, messages: list[Any], why: str) -> None:

@@ -310,7 +310,9 @@ def test_without_pyarrow_the_one_command_is_given(tmp_path: Path, monkeypatch: p
     [
         ('"b"', None),
         ("null", "is missing, null or not a single value"),
-        ('["x"]', "is missing, null or not a single value"),
+        ('["x"]', None),
+        ('[["x"]]', "is missing, null or not a single value"),
+        ("[]", "is empty"),
         ("NaN", "is missing, null or not a single value"),
         ('"  "', "is empty"),
         ('"\\ud800"', "holds half a surrogate pair"),

@@ -179,13 +179,17 @@ def model() -> Model:
 
 def referee(path: str, **asked: Any) -> list[dict[str, Any]]:
     """What the harness itself finds, one record per document in the order of the data."""
+    (samples,) = evaluated(path, **asked)["samples"].values()
+    return sorted(samples, key=lambda one: one["doc_id"])
+
+
+def evaluated(path: str, **asked: Any) -> Any:
+    """All that the harness itself says of the model."""
     lm = HFLM(pretrained=model().hf, tokenizer=model().tokenizer, batch_size=8, max_length=768)
     manager = TaskManager(include_defaults=False)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(evaluator, "add_env_info", lambda results: None)  # a list of all installed packages: seconds
-        found = evaluator.simple_evaluate(lm, tasks=[path], task_manager=manager, bootstrap_iters=0, **asked)
-    (samples,) = found["samples"].values()
-    return sorted(samples, key=lambda one: one["doc_id"])
+        return evaluator.simple_evaluate(lm, tasks=[path], task_manager=manager, bootstrap_iters=0, **asked)
 
 
 def reading(task: HarnessTask) -> Reading:
@@ -340,7 +344,7 @@ def test_items_with_choices_of_their_own_are_raced(rule: str, tmp_path: Path) ->
     assert next(bank(task))
     methods = ["zero-shot", "kv-prefix"] if rule == "sum" else ["zero-shot"]
     given: dict[str, Any] = {"methods": methods, "seeds": 1, "steps": 2, "test_items": 20, "chat": "off"}
-    answer = el.verdict(model(), task, rule=rule, **given)
+    answer = el.verdict(model(), task, rule=rule, score="exact-match", **given)
     assert all(arm.status == "ok" for arm in answer.arms), [arm.reason for arm in answer.arms]
     plain = next(arm for arm in answer.arms if arm.method == "zero-shot")
     score = evaluate(model(), task.held_out("test", 20), (), Reading(layout=layout_for(model(), "off")))
@@ -352,7 +356,7 @@ def test_items_with_choices_of_their_own_are_raced(rule: str, tmp_path: Path) ->
     assert list(plain.correct[0]) == [int(one[metric]) for one in theirs]
     assert plain.rule == rule
     with pytest.raises(InputError, match="give one of sum, per token, per character, per byte"):
-        el.verdict(model(), task, rule="fitted", **given)
+        el.verdict(model(), task, rule="fitted", score="exact-match", **given)
 
 
 def test_a_free_task_is_raced_with_its_own_stop_strings(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from elicitable.deploy.record import Form
 from elicitable.errors import InputError
 from elicitable.tasks.messages import ANSWERER, conversation, messages_from
+from elicitable.tasks.nested import flat
 from elicitable.tasks.splitting import Row
-from elicitable.tasks.tables import Cell, cell_of, fault_of
+from elicitable.tasks.tables import Cell, cell_of, fault_of, said_in, shown_cell
 from elicitable.values import Item, Messages
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def item_of(form: Form, values: Any, model: Model) -> Item:
     """
     if not isinstance(values, Mapping):
         values = {form.main: values}
+    if not set(form.columns) <= set(values):
+        values = flat(values)
     if form.ids:
         ids = _ids(form.main, values.get(form.main), model)
         return Item(ids, (0,))
@@ -47,8 +50,8 @@ def _shown(form: Form, values: Mapping[str, Any]) -> Item:
         if fault is not None and (name == form.main or fault != "is empty"):
             raise InputError(f"column {name!r} {fault if name in values else 'is not there'}")
     if form.raw and not isinstance(cells[form.main], str):
-        return Item(cells[form.main] or (), "")
-    texts = tuple(cell if isinstance(cell, str) else "" for cell in cells.values())
+        return Item(said_in(cells[form.main]), "")
+    texts = tuple(map(shown_cell, cells.values()))
     return form.template().item(Row(texts, ""))
 
 
@@ -64,12 +67,13 @@ def _talk(form: Form, values: Mapping[str, Any]) -> Messages:
         raise InputError(f"column {form.main!r} {fault}")
     is_whole = form.answer == form.main
     answer = None if is_whole else messages_from(values.get(form.answer))
-    if answer or (is_whole and isinstance(cell, tuple) and cell[-1].role == ANSWERER):
-        found = conversation(cell or "", answer)
+    read = said_in(cell)
+    if answer or (is_whole and not isinstance(read, str) and read[-1].role == ANSWERER):
+        found = conversation(read, answer)
         if isinstance(found, str):
             raise InputError(f"column {form.main!r} {found}")
         return found[0]
-    found = conversation(cell or "", "")
+    found = conversation(read, "")
     return () if isinstance(found, str) else found[0]
 
 

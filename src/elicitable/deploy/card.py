@@ -92,7 +92,8 @@ def _reading_lines(record: Record) -> Iterator[str]:
         yield f"  `{json.dumps(form.separator)}`."
     else:
         yield f"* The column `{form.main}` holds the messages of a conversation."
-    yield f"* Chat template: {'yes' if layout.chat else 'no'}. Start tokens: {layout.start}."
+    template = "yes" if layout.chat else "no, a transcript" if layout.turns else "no"
+    yield f"* Chat template: {template}. Start tokens: {layout.start}."
     if layout.system is not None:
         yield f"* System message: `{json.dumps(layout.system, ensure_ascii=False)}`."
     if tail := record.setting.get("tail"):

@@ -63,7 +63,7 @@ class Predictor:
     def __init__(self, model: Model, adaptation: Adaptation, record: Record, max_answer: int | None = None) -> None:
         self.model, self.adaptation, self.record = model, adaptation, record
         self.limit = max_answer
-        self.most = max_answer or answer_limit(model, record.longest_answer)
+        self.most = max_answer or record.most_answer or answer_limit(model, record.longest_answer)
 
     def __call__(self, rows: Iterable[Any]) -> Iterator[Prediction]:
         """Yield the prediction of every row, in their order, a chunk of rows at a time.

@@ -57,6 +57,7 @@ class Laid:
     end: str | None = None
     stops: tuple[str, ...] = ()
     cut: Side = "left"
+    turns: bool = False
 
     @classmethod
     def of(cls, layout: Layout) -> Laid:
@@ -71,6 +72,7 @@ class Laid:
             layout.end,
             layout.stops,
             layout.cut,
+            layout.turns,
         )
 
     def layout(self) -> Layout:
@@ -89,6 +91,7 @@ class Laid:
             self.end,
             self.stops,
             self.cut,
+            self.turns,
         )
 
 
@@ -203,7 +206,8 @@ class Record:
         form: how a row becomes what is laid out.
         rule: what decides between labels; ``slope`` turns its costs into calibrated probabilities
             (:mod:`elicitable.training.calibration`).
-        longest_answer: tokens of the longest right answer that the test had; a new one may have twice as many.
+        longest_answer: tokens of the longest right answer that the test had; a new one may have twice as many, or
+            ``most_answer`` where the task said how many.
         result, budget: score and interval, and the three budgets.
         serving: what a request takes, where it was measured.
         base, task, data_hash: the model and the data. ``versions``: of the packages.
@@ -233,6 +237,7 @@ class Record:
     rule: DecisionRule | None = None
     slope: float | None = None
     longest_answer: int = 0
+    most_answer: int | None = None
     serving: Serving | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     form_version: int = FORM

@@ -21,7 +21,7 @@ from elicitable.models.speed.processor import kind
 from elicitable.records.provenance import versions
 from elicitable.records.schema import to_plain
 from elicitable.records.store import Store
-from elicitable.tasks.base import checked_count, stops_of
+from elicitable.tasks.base import checked_count, has_turns, stops_of
 from elicitable.tasks.catalog import task_from
 
 RECORD = "forecast.json"
@@ -129,7 +129,7 @@ def forecast(
         checked_count(max_tokens, "max tokens")
     forecaster, store = shipped(), Store(out)
     model, task = load(model), task_from(task, **task_options)
-    layout = layout_for(model, chat, system, stop, truncate, stops_of(task))
+    layout = layout_for(model, chat, system, stop, truncate, stops_of(task), has_turns(task))
     names = {*forecaster.signals, *forecaster.border.constant}
     measured = signals_of(model, task, names=names, seed=seed, layout=layout, max_tokens=max_tokens)
     found = forecaster.predict(measured.values)

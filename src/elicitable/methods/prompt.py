@@ -279,7 +279,7 @@ def readable(task: Task, layouts: Sequence[Layout]) -> list[Layout]:
     """Those of ``layouts`` (the plain one where there is none) that the task's items can stand in."""
     item = task.held_out("validation", 1)[0]
     is_conversation = item.is_text and not isinstance(item.prompt, str)
-    return [layout for layout in layouts or (PLAIN,) if layout.chat or not is_conversation]
+    return [layout for layout in layouts or (PLAIN,) if layout.is_talk or not is_conversation]
 
 
 def room_of(model: Model) -> int:

@@ -1,7 +1,8 @@
 """How an item becomes a text: what stands before its prompt, between prompt and answer, and at the answer's end.
 
 A row is ``start + head + examples + prompt + answer + end``. With a chat template the same parts are turns of a
-conversation, and the template says what stands between them.
+conversation, and the template says what stands between them. Where the items are conversations and there is no
+template, they are written as a transcript, whose template is :func:`transcript`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from elicitable.errors import InputError
 from elicitable.models.tokens import common_beginning
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Side = Literal["left", "right"]
 Start = Literal["own", "none", "bos"]
+NEXT_TURN: Final = "\nUser:"  # what ends an answer in a transcript
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Layout:
     as turns of their own). ``end`` ends every answer: None is the tokenizer's end of text or the template's end of
     turn, a text is a stop string, and "" is nothing. ``stops`` are texts that end an answer wherever the model writes
     them; without a template and an ``end``, answers end with the first of them. ``cut`` is the side on which a text
-    loses tokens that are too many.
+    loses tokens that are too many. ``turns`` says that the items are conversations, which are written as a transcript
+    where they are not rendered by the template.
     """
 
     start: Start = "own"
@@ -45,6 +48,18 @@ class Layout:
     end: str | None = None
     stops: tuple[str, ...] = ()
     cut: Side = "left"
+    turns: bool = False
+
+    @property
+    def is_talk(self) -> bool:
+        """Whether rows are written as turns, by the chat template or as a transcript."""
+        return self.chat or self.turns
+
+    @property
+    def all_stops(self) -> tuple[str, ...]:
+        """The texts that end an answer wherever they stand: ``stops``, and a transcript's next turn of the user."""
+        is_transcript = self.turns and not self.chat and self.end is None
+        return (*self.stops, NEXT_TURN) if is_transcript else self.stops
 
     def setting(self) -> dict[str, Any]:
         """Return what a record keeps of it: the start, the template and the system message, where they are not plain.
@@ -74,17 +89,17 @@ def written(model: Model, item: Item, layout: Layout, has_end: bool = True) -> W
     The tokenizer's own end of text is an id and no part of the text (see :func:`end_id`).
 
     Raises:
-        InputError: a conversation without a chat template, or one that the template does not take.
+        InputError: a conversation in a layout that has no turns, or one that the template does not take.
     """
     end = end_of(model, layout) if has_end else ""
     if item.shown:
         layout = replace(layout, examples=(*layout.examples, *item.shown))
-    if layout.chat:
-        return _as_chat(model, item, layout, end)
+    if layout.is_talk:
+        return _as_turns(model, item, layout, end)
     if not isinstance(item.prompt, str):
         raise InputError(
-            f"an item is a conversation, which needs a chat template, and {model.name} is read without one; give a "
-            "model whose tokenizer has one (chat='on'), or prompt and target as texts."
+            f"an item is a conversation, and {model.name} is read in a layout without turns; give one for "
+            "conversations (layout_for(model, turns=True)), or prompt and target as texts."
         )
     before = before_content(model, layout)
     answer = len(before) + len(item.prompt)
@@ -104,12 +119,12 @@ def end_of(model: Model, layout: Layout) -> str:
         return layout.end
     if layout.chat:
         return answer_turn(model.tokenizer).end
-    return layout.stops[0] if layout.stops else ""
+    return next(iter(layout.all_stops), "")
 
 
 def end_id(model: Model, layout: Layout) -> int | None:
     """The id that ends an answer: the tokenizer's end of text, where neither a template nor a stop string does."""
-    if layout.chat or layout.end is not None or layout.stops:
+    if layout.chat or layout.end is not None or layout.all_stops:
         return None
     found: int | None = getattr(model.tokenizer, "eos_token_id", None)
     return found
@@ -149,10 +164,11 @@ def layout_for(
     stop: str | None = None,
     cut: str = "left",
     stops: tuple[str, ...] = (),
+    turns: bool = False,
 ) -> Layout:
     """Return the layout that a person asks for: ``chat`` is "auto" (where there is a template), "on" or "off".
 
-    ``stops`` are the task's, which a person's ``stop`` replaces.
+    ``stops`` are the task's, which a person's ``stop`` replaces; ``turns`` says that its items are conversations.
 
     Raises:
         InputError: a setting is unknown, or a template is asked for (or a system message given) and there is none.
@@ -166,33 +182,34 @@ def layout_for(
     if chat == "on" and not has_template(model):
         raise InputError(f"{model.name} has no chat template; leave chat at 'auto', or give a tokenizer that has one.")
     is_chat = chat == "on" or (chat == "auto" and has_template(model))
-    if system is not None and not is_chat:
+    if system is not None and not is_chat and not turns:
         raise InputError(f"a system message needs the chat template, and {model.name} is read without one.")
-    ends = stops if stop is None else ()
-    return Layout(chat=is_chat, system=system, end=stop, stops=ends, cut="left" if cut == "left" else "right")
+    ends: tuple[str, ...] = stops if stop is None else ()
+    side: Side = "left" if cut == "left" else "right"
+    return Layout(chat=is_chat, system=system, end=stop, stops=ends, cut=side, turns=turns)
 
 
-def _as_chat(model: Model, item: Item, layout: Layout, end: str) -> Written:
-    messages = messages_of(item, layout)
-    before = render(model.tokenizer, messages)
+def _as_turns(model: Model, item: Item, layout: Layout, end: str) -> Written:
+    before = said(model, messages_of(item, layout), layout)
     answer = _answer(model, item, layout, str(item.target))
-    return Written(before + answer + end, len(before), _own_spans(model.tokenizer, item, layout, before), end)
+    return Written(before + answer + end, len(before), _own_spans(model, item, layout, before), end)
 
 
 def _answer(model: Model, item: Item, layout: Layout, target: str) -> str:
     """Return an answer as it stands in the row, without its end."""
-    if not layout.chat:
+    if not layout.is_talk:
         return target
-    turn = answer_turn(model.tokenizer)
+    turn = turn_in(model, layout)
     return turn.lead + (target.strip() if turn.strips or isinstance(item.prompt, str) else target)
 
 
-def _own_spans(tokenizer: Any, item: Item, layout: Layout, before: str) -> tuple[tuple[int, int], ...]:
+def _own_spans(model: Model, item: Item, layout: Layout, before: str) -> tuple[tuple[int, int], ...]:
     """Where the contents of the item's own turns stand in ``before``; templates may strip the space around them."""
     messages = messages_of(item, layout)
     own = sum(turn.role != "system" for turn in turns_of(item))
     others, own_turns = messages[: len(messages) - own], messages[len(messages) - own :]
-    at = _place(tokenizer, others, own_turns[0].role, own_turns[1:]) if own_turns else 0
+    template = model.tokenizer if layout.chat else None
+    at = _place(template, others, own_turns[0].role, own_turns[1:]) if own_turns else 0
     spans = []
     for nth, turn in enumerate(own_turns):
         content = turn.content.strip()
@@ -210,16 +227,20 @@ def _own_spans(tokenizer: Any, item: Item, layout: Layout, before: str) -> tuple
 
 def before_content(model: Model, layout: Layout) -> str:
     """The text that stands before an item's own, whatever the item: up to there a context can hold it."""
-    if not layout.chat:
+    if not layout.is_talk:
         return layout.head + "".join(f"{e.prompt}{e.target}{layout.separator}" for e in layout.examples)
-    one, other = (render(model.tokenizer, messages_of(Item(mark, ""), layout)) for mark in ("a", "b"))
+    one, other = (said(model, messages_of(Item(mark, ""), layout), layout) for mark in ("a", "b"))
     return one[: common_beginning([one, other])]
 
 
 @lru_cache(maxsize=256)
 def _place(tokenizer: Any, others: tuple[Message, ...], role: str, later: tuple[Message, ...]) -> int:
-    """Where a turn's content begins in the rendered text: up to there it is the same whatever the content."""
-    texts = [render(tokenizer, (*others, Message(role, mark), *later)) for mark in ("a", "b")]
+    """Where a turn's content begins in the rendered text: up to there it is the same whatever the content.
+
+    Without a ``tokenizer`` the text is a transcript.
+    """
+    every = [(*others, Message(role, mark), *later) for mark in ("a", "b")]
+    texts = [transcript(turns) if tokenizer is None else render(tokenizer, turns) for turns in every]
     return common_beginning(texts)
 
 
@@ -248,6 +269,22 @@ def messages_of(item: Item, layout: Layout) -> tuple[Message, ...]:
     return (*system, *shown)
 
 
+def said(model: Model, messages: Sequence[Message], layout: Layout) -> str:
+    """The text of a conversation up to where the assistant's next turn begins: by the template, or as a transcript."""
+    return render(model.tokenizer, messages) if layout.chat else transcript(messages)
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """The text of a conversation in plain words: what the system says in front, then who says what.
+
+    >>> transcript([Message("system", "Be brief."), Message("user", "Where is Bath?")])
+    'Be brief.\\n\\nUser: Where is Bath?\\nAssistant:'
+    """
+    rules = "".join(f"{turn.content.strip()}\n\n" for turn in messages if turn.role == "system")
+    turns = [turn for turn in messages if turn.role != "system"]
+    return rules + "".join(f"{turn.role.capitalize()}: {turn.content.strip()}\n" for turn in turns) + "Assistant:"
+
+
 def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) -> str:
     """The text of a conversation by the chat template, up to where the assistant's next turn begins.
 
@@ -270,6 +307,11 @@ class Turn:
     lead: str
     end: str
     strips: bool
+
+
+def turn_in(model: Model, layout: Layout) -> Turn:
+    """What stands around an answer in a conversation: by the template, or in a transcript."""
+    return answer_turn(model.tokenizer) if layout.chat else Turn(" ", NEXT_TURN, True)
 
 
 @lru_cache(maxsize=8)

@@ -37,7 +37,7 @@ from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
 from elicitable.scores.confusion import class_results
-from elicitable.tasks.base import stops_of, warnings_of
+from elicitable.tasks.base import has_turns, stops_of, warnings_of
 from elicitable.tasks.catalog import task_from
 from elicitable.values import ClassResults, Verdict
 
@@ -148,7 +148,7 @@ def verdict(
         raise InputError(f"a budget is a whole number of trained numbers, got {budget!r}.")
     model, task = load(model), task_from(task, **task_options)
     pace = pace_for(model, steps, test_items, max_tokens)
-    layout = layout_for(model, chat, system, stop, truncate, stops_of(task))
+    layout = layout_for(model, chat, system, stop, truncate, stops_of(task), has_turns(task))
     race = Race(
         model=model,
         task=task,

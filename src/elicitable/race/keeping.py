@@ -17,6 +17,7 @@ from elicitable.race.aside import clear_aside
 from elicitable.race.deploying import deployment_card, serving_of
 from elicitable.race.inside import again
 from elicitable.records.store import identity
+from elicitable.tasks.base import most_of
 from elicitable.training.decision_rules import DecisionRule
 from elicitable.training.loop import reading_of
 from elicitable.values import ArmResult, Budget, DeploymentCard, Verdict
@@ -95,6 +96,7 @@ def _keep(race: Race, entry: Entry, arm: ArmResult, role: Role, label: str, plac
         budget=own.budget,
         task=race.task.name,
         data_hash=race.task.fingerprint(),
+        most_answer=most_of(race.task),
         batch=max(16, trial.plan.batch),
         max_tokens=trial.plan.max_tokens,
     )
@@ -158,6 +160,7 @@ def tuned_record(tuning: Tuning, plan: Plan, adaptation: Adaptation, measured: M
         budget=Budget(*(int(measured[name]) for name in ("numbers_trained", "bytes_stored", "keys_per_layer"))),
         task=task.name,
         data_hash=task.fingerprint(),
+        most_answer=most_of(task),
         batch=max(16, plan.batch),
         max_tokens=plan.max_tokens,
     )

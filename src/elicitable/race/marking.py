@@ -18,9 +18,13 @@ import numpy as np
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.own_code import digest_of, is_own_code, load_own
 from elicitable.records.trial import Outcomes
+from elicitable.scores.best_of import best_of
 from elicitable.scores.catalog import score_from
+from elicitable.scores.classification import MCC, Accuracy, SecondF1
+from elicitable.scores.exact_match import ExactMatch
+from elicitable.scores.of_task import TaskScore, scale_of
 from elicitable.scores.scorer import Scorer, floor
-from elicitable.tasks.base import groups_of
+from elicitable.tasks.base import TaskMetric, groups_of, metric_of, most_of
 from elicitable.training.decision_rules import BY_LENGTH, RULES, SUM, DecisionRule, candidates, choose
 from elicitable.training.evaluate import LabelCosts, Reading, answers, evaluate, read_labels, truth_of
 from elicitable.values import Budget, Item, Score
@@ -30,15 +34,21 @@ if TYPE_CHECKING:
     from elicitable.tasks.base import Task
 
 AUTO = "auto"
+LOOKED_AT = 50  # validation items on which a score of the task's own is tried
+OVER_LABELS: dict[str, type[SecondF1 | MCC]] = {"f1": SecondF1, "mcc": MCC}
 
 
 @dataclass(frozen=True, eq=False)
 class Marking:
-    """What a race scores by. ``rule`` is a name of :data:`RULES`, or "auto": the best one on validation."""
+    """What a race scores by. ``rule`` is a name of :data:`RULES`, or "auto": the best one on validation.
+
+    ``metric`` is the task's own score where that is what is scored by; then ``rule`` is its rule.
+    """
 
     scorer: Scorer
     rule: str = AUTO
     identity: str = ""  # of a score that is code from outside
+    metric: TaskMetric | None = None
 
     @classmethod
     def of(cls, model: Model, task: Task, score: Any = None, rule: str = AUTO) -> Marking:
@@ -47,7 +57,8 @@ class Marking:
         Args:
             model: whose answers are marked; without a tokenizer there is exact match alone.
             task: whose targets are compared.
-            score: a name, ``my_score.py:function``, a function or a Scorer; None for accuracy or exact match.
+            score: a name, ``my_score.py:function``, a function or a Scorer; None for the task's own score, where it
+                has one, else for accuracy or exact match. A name that the task has a score of its own for is that one.
             rule: how labels are decided between.
 
         Raises:
@@ -63,11 +74,17 @@ class Marking:
             )
         if model.tokenizer is None and score not in (None, "exact-match"):
             raise InputError(f"{model.name} has no tokenizer: its answers are digits, which exact match alone scores.")
+        metric = metric_of(task, score) if score is None or isinstance(score, str) else None
+        if metric is not None and model.tokenizer is not None:
+            return cls(_scorer_of(metric, task), _rule_of(metric, task, rule), metric.code, metric)
         chosen = load_own(score, "my_score.py:function") if is_own_code(score) else score
-        scorer = score_from(chosen, _bare(task.labels()))
+        scorer, known = score_from(chosen, _bare(task.labels())), task.held_out("validation")
+        if any(item.accepted for item in known) and not scorer.takes_several:
+            scorer = best_of(scorer)
+        marking = cls(scorer, rule, digest_of(chosen) or "" if callable(chosen) else "")
         if model.tokenizer is not None:
-            scorer.check([text_of_target(item) for item in task.held_out("validation")])
-        return cls(scorer, rule, digest_of(chosen) or "" if callable(chosen) else "")
+            scorer.check(marking.targets(known))
+        return marking
 
     def setting(self) -> dict[str, str]:
         """Return what a trial's identity holds of it."""
@@ -79,9 +96,10 @@ class Marking:
         if labels is not None:
             return self._between_labels(model, task, items, known, reading, labels)
         score = evaluate(model, items, labels, reading)
-        if model.tokenizer is None or self.scorer.name == "exact-match":
+        if model.tokenizer is None or self.scorer.is_exact:
             return Marked(score, Outcomes.of_items(score.correct))
-        written = tuple(answer.text.strip() for answer in answers(model, items, labels, reading))
+        texts = [answer.text for answer in answers(model, items, labels, replace(reading, most=most_of(task)))]
+        written = tuple(texts if self.scorer.reads_references else [text.strip() for text in texts])
         return self._marked(score, items, written)
 
     def estimate(self, model: Model, task: Task, known: Sequence[Item], reading: Reading) -> float:
@@ -106,14 +124,22 @@ class Marking:
         """Return the answers of all seeds as the intervals take them: right or wrong per item, or statistics."""
         if self.scorer.is_share or not all(written):
             return tuple(correct)
-        targets = [text_of_target(item) for item in items]
-        return [self.scorer.scored(targets, own) for own in written]
+        return [self.scorer.scored(self.targets(items), own) for own in written]
 
     def floor(self, items: Sequence[Item]) -> float:
         """Return what always giving one answer scores, in the same score."""
         if isinstance(items[0].target, str):
-            return floor(self.scorer, [text_of_target(item) for item in items]).value
+            offered = [str(item.target) if self.scorer.reads_references else text_of_target(item) for item in items]
+            return floor(self.scorer, self.targets(items), offered).value
         return Counter(item.target for item in items).most_common(1)[0][1] / len(items)
+
+    def targets(self, items: Sequence[Item]) -> list[Any]:
+        """Return what the score compares answers with: targets' texts, all right answers, or items' references."""
+        if self.scorer.reads_references:
+            return [item.reference for item in items]
+        if self.scorer.takes_several:
+            return [tuple(text.strip() for text in item.accepted) or (text_of_target(item),) for item in items]
+        return [text_of_target(item) for item in items]
 
     def _between_labels(
         self,
@@ -173,7 +199,7 @@ class Marking:
     def _marked(self, score: Score, items: Sequence[Item], written: tuple[str, ...]) -> Marked:
         correct = score.correct
         if self.scorer.is_share:
-            statistics = self.scorer.statistics([text_of_target(item) for item in items], written)
+            statistics = self.scorer.statistics(self.targets(items), written)
             correct = tuple(int(value) for value in statistics[:, 0])
         return Marked(replace(score, correct=correct), Outcomes.of_items(correct), written)
 
@@ -191,6 +217,38 @@ class Marked:
     def counted(self, budget: Budget) -> Budget:
         """Return ``budget`` with the numbers that the rule took from validation: trained numbers like any others."""
         return replace(budget, numbers_trained=budget.numbers_trained + self.rule.numbers) if self.rule else budget
+
+
+def _scorer_of(metric: TaskMetric, task: Task) -> Scorer:
+    """Return what scores as the task's own metric does; looked at on the validation split before anything is trained.
+
+    Raises:
+        InputError: its library cannot compute it, or its values are no score of a race.
+    """
+    labels = _bare(task.labels())
+    if metric.values is None or metric.aggregate is None:
+        if labels and metric.name in OVER_LABELS:
+            return OVER_LABELS[metric.name](labels, metric.name, metric.summary)
+        return Accuracy(labels, metric.name, metric.summary) if labels else ExactMatch(metric.name, metric.summary)
+    known = task.held_out("validation")[:LOOKED_AT]
+    references, right = [item.reference for item in known], [str(item.target) for item in known]
+    scale = scale_of(metric.values(references, right))
+    named = (metric.name, metric.summary, metric.values, metric.aggregate, metric.aggregation)
+    scorer = TaskScore(*named, scale, metric.is_share)
+    scorer.check(references)
+    scorer.statistics(references, right)
+    scorer.point(references, right)
+    return scorer
+
+
+def _rule_of(metric: TaskMetric, task: Task, asked: str) -> str:
+    """Return the rule that a task's metric decides by; raises InputError where another one was asked for."""
+    if not metric.rule or asked in (AUTO, metric.rule):
+        return metric.rule or asked
+    raise InputError(
+        f"the score {metric.name} of {task.name} decides between choices by the rule {metric.rule!r}, and not by "
+        f"{asked!r}; to choose a rule, give a score of elicitable's: {'accuracy' if task.labels() else 'exact-match'}."
+    )
 
 
 def text_of_target(item: Item) -> str:

@@ -24,7 +24,7 @@ from elicitable.race.search import FINALISTS, Choosing, Purse, passes_for
 from elicitable.records.store import Store
 from elicitable.records.trial import Outcomes, Times, TrialRecord, keep_trial, kept_trial, record_of_fit
 from elicitable.rng import generator
-from elicitable.tasks.base import identity_of
+from elicitable.tasks.base import identity_of, most_of
 from elicitable.tasks.passages import FINGERPRINT, ITEMS
 from elicitable.training.batches import Reading, encode
 from elicitable.training.evaluate import answers, evaluate
@@ -319,7 +319,7 @@ def _shown(model: Model, items: Sequence[Item], task: Task, reading: Reading, ma
     """What a person sees of the answers: the label that was decided for, or what was really written."""
     if task.labels() is not None:
         return list(marked.written[: len(items)])
-    return [_said(model, answer) for answer in answers(model, items, None, reading)]
+    return [_said(model, answer) for answer in answers(model, items, None, replace(reading, most=most_of(task)))]
 
 
 def elsewhere_nats(model: Model) -> float:

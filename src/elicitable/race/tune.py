@@ -42,7 +42,7 @@ from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.store import Record, Store, identity
 from elicitable.records.trial import TrialRecord, keep_trial, kept_trial, record_of_fit
-from elicitable.tasks.base import groups_of, identity_of, stops_of
+from elicitable.tasks.base import groups_of, has_turns, identity_of, stops_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.checkpoint import Checkpoint
 from elicitable.training.loop import Plan, prepared, reading_of, train
@@ -111,7 +111,7 @@ def tune(
     check_count("max tokens", max_tokens)
     store = Store(out)  # an unwritable folder is said before minutes are spent
     model, task = load(model), task_from(task, **task_options)
-    layout = layout_for(model, chat, system, stop, truncate, stops_of(task))
+    layout = layout_for(model, chat, system, stop, truncate, stops_of(task), has_turns(task))
     check_reading(model, task, layout, max_tokens)
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
     options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}

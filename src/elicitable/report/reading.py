@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 INDENT = 12
 LABELS_SHOWN = 12
 EXAMPLE_SHOWN = 600  # characters in the terminal, from both ends
+_TURNS = (
+    "the messages of a conversation, in the model's chat template; where it has none, or with --chat off, as a "
+    "transcript: what the system says, then User: … and Assistant: … line by line; the answer ends at \\nUser:"
+)
 _UNITS = ("tokens", "characters", "words")
 
 
@@ -82,8 +86,10 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
             found.append(
                 ("not used", "; ".join(f"{name or '(no name)'}{why and f' ({why})'}" for name, why in reading.unused))
             )
-        shown = reading.template.replace("\n", "\\n") or "the messages of a conversation, in the model's chat template"
+        shown = reading.template.replace("\n", "\\n") or _TURNS
         found.append(("shown as", shown))
+        if reading.several:
+            found.append(("answers", reading.several))
     found.append(("splits", ", ".join(_size(summary, split) for split in summary.sizes)))
     return [*found, *((what, _length(summary, what)) for what in ("prompt", "target"))]
 

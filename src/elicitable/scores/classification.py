@@ -25,9 +25,9 @@ class Accuracy(MeanScorer):
     """Score by the share of answers that are the target."""
 
     labels: tuple[str, ...]
-    name = "accuracy"
+    name: str = "accuracy"
+    summary: str = "share of answers that are right"
     kind = "classification"
-    summary = "share of answers that are right"
     is_share = True
 
     def check(self, targets: Sequence[str]) -> None:
@@ -132,6 +132,28 @@ class MacroF1(_OverClasses):
 
 
 @dataclass(frozen=True)
+class SecondF1(_OverClasses):
+    """Score by the F1 of the second of two labels, 2 h_1 / (a_1 + t_1); 0 where it is neither target nor answer.
+
+    It is what lm-evaluation-harness calls ``f1`` of choices.
+    """
+
+    labels: tuple[str, ...]
+    name: str = "f1"
+    summary: str = "harmonic mean of precision and recall of the second label"
+
+    def of_classes(self, hits: np.ndarray, answered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Compute 2 h_1 / (a_1 + t_1)"""
+        return _mean_of_ratios(2 * hits[..., 1:2], (answered + wanted)[..., 1:2])
+
+    def by_library(self, wanted: np.ndarray, given: np.ndarray) -> float:
+        """Return ``sklearn.metrics.f1_score`` of the second label, with ``zero_division=0``."""
+        from sklearn.metrics import f1_score
+
+        return float(f1_score(wanted, given, labels=[1], average="macro", zero_division=0.0))
+
+
+@dataclass(frozen=True)
 class MCC(_OverClasses):
     """Compute Matthews' correlation coefficient for K classes: 1 all right, 0 no better than chance, down to −1.
 
@@ -140,8 +162,8 @@ class MCC(_OverClasses):
     """
 
     labels: tuple[str, ...]
-    name = "mcc"
-    summary = "Matthews' correlation of answers and targets"
+    name: str = "mcc"
+    summary: str = "Matthews' correlation of answers and targets"
     lowest = -1.0
 
     def of_classes(self, hits: np.ndarray, answered: np.ndarray, wanted: np.ndarray) -> np.ndarray:

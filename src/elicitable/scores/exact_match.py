@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from elicitable.scores.scorer import MeanScorer
 
 
+@dataclass(frozen=True)
 class ExactMatch(MeanScorer):
     """Score by the share of answers that are the target, letter for letter, but for blanks around both."""
 
-    name = "exact-match"
+    name: str = "exact-match"
+    summary: str = "share of answers that are the target, letter for letter"
     kind = "generation"
-    summary = "share of answers that are the target, letter for letter"
     is_share = True
+    is_exact = True
 
     def item(self, target: str, answer: str) -> float:
         """Return 1 where the two texts are equal without what is blank around them."""

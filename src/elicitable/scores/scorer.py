@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from elicitable.errors import InputError
 from elicitable.values import Scored
@@ -29,7 +29,10 @@ class Scorer(ABC):
     """Score answers against targets in one way; higher is better for every one of them.
 
     ``kind`` is "classification" where an answer must be one of the labels, else "generation". The score lies between
-    ``lowest`` and ``highest``. ``is_share`` says that it is the mean of outcomes that are 0 or 1.
+    ``lowest`` and ``highest``. ``is_share`` says that it is the mean of outcomes that are 0 or 1, ``is_exact`` that an
+    outcome is 1 exactly where the answer is the target, and ``reads_references`` that an item's reference stands in
+    the place of its target, and answers are given with the blanks around them. ``takes_several`` says that a target is
+    all right answers of an item.
     """
 
     name: str
@@ -38,9 +41,12 @@ class Scorer(ABC):
     lowest: float = 0.0
     highest: float = 1.0
     is_share: bool = False
+    is_exact: bool = False
+    reads_references: bool = False
+    takes_several: bool = False
 
     @abstractmethod
-    def statistics(self, targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+    def statistics(self, targets: Sequence[Any], answers: Sequence[str]) -> np.ndarray:
         """Return (item, number) what each item adds to the sums that :meth:`value` reads."""
 
     @abstractmethod
@@ -48,17 +54,17 @@ class Scorer(ABC):
         """Turn (…, number) sums over items into (…) scores, for all replicates at once."""
 
     @abstractmethod
-    def point(self, targets: Sequence[str], answers: Sequence[str]) -> float:
+    def point(self, targets: Sequence[Any], answers: Sequence[str]) -> float:
         """Return the score of these answers, as the library that defines it computes it."""
 
-    def check(self, targets: Sequence[str]) -> None:  # noqa: B027 (most scores take any text)
+    def check(self, targets: Sequence[Any]) -> None:  # noqa: B027 (most scores take any text)
         """Look at the targets before anything is trained.
 
         Raises:
             InputError: a target cannot be scored (no number for ``numeric``, no label for ``accuracy``, …).
         """
 
-    def scored(self, targets: Sequence[str], answers: Sequence[str]) -> Scored:
+    def scored(self, targets: Sequence[Any], answers: Sequence[str]) -> Scored:
         """Hold these answers as the intervals need them: their score under any number of draws per item.
 
         Raises:
@@ -75,7 +81,7 @@ class MeanScorer(Scorer):
     def item(self, target: str, answer: str) -> float:
         """Return the score of one answer."""
 
-    def statistics(self, targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+    def statistics(self, targets: Sequence[Any], answers: Sequence[str]) -> np.ndarray:
         """Return (item, 2): the item's score, and 1."""
         import numpy as np
 
@@ -88,7 +94,7 @@ class MeanScorer(Scorer):
         mean: np.ndarray = sums[..., 0] / sums[..., 1]
         return mean
 
-    def point(self, targets: Sequence[str], answers: Sequence[str]) -> float:
+    def point(self, targets: Sequence[Any], answers: Sequence[str]) -> float:
         """Return the mean over items."""
         same_number(targets, answers)
         return float(self.statistics(targets, answers)[:, 0].mean())
@@ -123,11 +129,11 @@ class Floor:
     answer: str
 
 
-def floor(scorer: Scorer, targets: Sequence[str], known: Sequence[str] | None = None) -> Floor:
+def floor(scorer: Scorer, targets: Sequence[Any], offered: Sequence[str] | None = None) -> Floor:
     """Say what always giving the same answer scores, in the same score.
 
-    The answer is chosen on ``known`` (the training targets; ``targets`` themselves if there are none) among its ten
-    most common ones, ties in the order of the alphabet, and scored on ``targets``.
+    The answer is the best one of the ten most common texts among ``offered`` (the targets themselves by default), ties
+    in the order of the alphabet.
 
     Raises:
         InputError: there are no targets, or one cannot be scored.
@@ -136,14 +142,15 @@ def floor(scorer: Scorer, targets: Sequence[str], known: Sequence[str] | None = 
     >>> floor(MacroF1(("no", "yes")), ["yes", "yes", "yes", "no"])
     Floor(value=0.42857142857142855, answer='yes')
     """
-    known = targets if known is None else known
     scorer.check(targets)
-    common = sorted(Counter(known).items(), key=lambda one: (-one[1], one[0]))[:CONSTANTS]
-    best = max(common, key=lambda one: scorer.point(known, [one[0]] * len(known)), default=("", 0))[0]
-    return Floor(scorer.point(targets, [best] * len(targets)), best)
+    counts = Counter(targets if offered is None else offered)
+    common = [text for text, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:CONSTANTS]]
+    values = [scorer.point(targets, [text] * len(targets)) for text in common or [""]]
+    best = max(values)
+    return Floor(best, (common or [""])[values.index(best)])
 
 
-def same_number(targets: Sequence[str], answers: Sequence[str]) -> None:
+def same_number(targets: Sequence[Any], answers: Sequence[str]) -> None:
     """Refuse to score nothing, and answers that do not stand beside targets."""
     if not targets or len(targets) != len(answers):
         raise InputError(

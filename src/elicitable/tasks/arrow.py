@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from elicitable.errors import ElicitableError, InputError, MissingPackageError
-from elicitable.tasks.tables import Cell, Table, cell_of, without_index
+from elicitable.tasks.tables import Table, table_of_columns
 
 PARQUET: Final = (".parquet", ".pq")
 SUFFIXES: Final = (*PARQUET, ".arrow", ".feather", ".ipc")
@@ -65,16 +65,25 @@ def table_of_batches(source: str, schema: Any, batches: Iterator[Any], max_bytes
     """Return the table of record batches of ``schema``."""
     names = [field.name for field in schema if _is_read(field.type)]
     dropped = [(f.name, f"no texts or numbers, but {f.type}"[:80]) for f in schema if not _is_read(f.type)]
-    rows: list[tuple[Cell, ...]] = []
-    size = 0
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    size = count = 0
     for batch in batches:
-        columns = [[cell_of(value) for value in batch.column(name).to_pylist()] for name in names]
-        size += sum(_CELL_BYTES + (len(cell) if cell else 0) for column in columns for cell in column)
+        count += batch.num_rows
+        for name, own in columns.items():
+            values = batch.column(name).to_pylist()
+            size += sum(map(_size, values))
+            own += values
         if size > max_bytes:
             raise InputError(f"{source} unpacks to more than {max_bytes:,} bytes, which is the most that is read")
-        rows += zip(*columns, strict=True)
-    places = tuple(f"row {number}" for number in range(1, len(rows) + 1))
-    return without_index(Table(source, tuple(names), tuple(rows), places, tuple(dropped)))
+    places = tuple(f"row {number}" for number in range(1, count + 1))
+    return table_of_columns(source, columns.items(), places, tuple(dropped))
+
+
+def _size(value: Any) -> int:
+    """Return about how many bytes a value takes."""
+    if isinstance(value, dict | list):
+        return _CELL_BYTES + sum(map(_size, value.values() if isinstance(value, dict) else value))
+    return _CELL_BYTES + (len(value) if isinstance(value, str) else 0)
 
 
 def _table(path: Path, opened: tuple[Any, Iterator[Any]], max_bytes: int) -> Table:
@@ -114,22 +123,23 @@ def _slices(batch: Any) -> Iterator[Any]:
     yield from (batch.slice(start, _ROWS) for start in range(0, batch.num_rows, _ROWS))
 
 
-def _is_read(kind: Any) -> bool:
-    """Say whether values of an Arrow type can be cells: texts, numbers, truth values, dates, and lists of messages."""
+def _is_read(kind: Any, is_inside: bool = False) -> bool:
+    """Say whether values of an Arrow type can be cells: texts, numbers, truth values, dates, lists of texts or objects.
+
+    Lists of numbers are read inside of objects alone: elsewhere they are vectors.
+    """
     from pyarrow import types
 
     if types.is_dictionary(kind):
         return _is_read(kind.value_type)
+    if types.is_struct(kind):
+        return all(_is_read(kind.field(index).type, True) for index in range(kind.num_fields))
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
     if types.is_list(kind) or types.is_large_list(kind):
         held = kind.value_type
         names = {held.field(index).name for index in range(held.num_fields)} if types.is_struct(held) else set()
-        return bool({"role", "content"} <= names or {"from", "value"} <= names)
-    tests = (
-        types.is_string,
-        types.is_large_string,
-        types.is_string_view,
-        types.is_integer,
-        types.is_floating,
-        types.is_boolean,
-    )
-    return any(is_kind(kind) for is_kind in (*tests, types.is_date, types.is_timestamp, types.is_decimal))
+        is_talk = {"role", "content"} <= names or {"from", "value"} <= names
+        is_plain = is_inside or types.is_struct(held) or any(is_text(held) for is_text in texts)
+        return is_talk or (is_plain and not types.is_list(held) and _is_read(held, True))
+    numbers = (types.is_integer, types.is_floating, types.is_boolean)
+    return any(is_kind(kind) for is_kind in (*texts, *numbers, types.is_date, types.is_timestamp, types.is_decimal))

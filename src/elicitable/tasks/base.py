@@ -7,13 +7,13 @@ through these four methods and never ask which task they hold.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from elicitable.errors import InputError
 from elicitable.own_code import digest_of
-from elicitable.values import Item, Split
+from elicitable.values import Item, Message, Split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,8 @@ class Task(Protocol):
     Optional: ``warnings: tuple[str, ...]``, what a person should know about the data (see :func:`warnings_of`);
     ``groups(split, n)``, which items of ``held_out(split, n)`` are one piece of evidence (see :func:`groups_of`);
     ``stops: tuple[str, ...]``, texts that end an answer (see :func:`stops_of`);
+    ``most_tokens: int``, which an answer may have (see :func:`most_of`);
+    ``metric(name)``, a score of its own (see :func:`metric_of`);
     and, for tasks of token ids, ``vocab_size: int``.
 
     >>> class Echo:
@@ -71,6 +73,53 @@ class TaskCard:
     description: str
     kind: Kind
     source: str
+
+
+@dataclass(frozen=True, eq=False)
+class TaskMetric:
+    """Hold a score that a task brings of its own, under the name that its library gives it.
+
+    Of choices it is ``name`` under the decision rule ``rule``. Of free answers ``values`` are the library's values of
+    answers to items with such references, and ``aggregate`` its ``aggregation`` of them; without them it is the share
+    of answers that are the target. ``is_share`` says that values are 0 or 1. ``code`` says whose code it is.
+    """
+
+    name: str
+    summary: str
+    rule: str = ""
+    values: Callable[[Sequence[Any], Sequence[str]], list[Any]] | None = None
+    aggregate: Callable[[list[Any]], float] | None = None
+    aggregation: str = "mean"
+    is_share: bool = False
+    code: str = ""
+
+
+def metric_of(task: Task, name: str | None) -> TaskMetric | None:
+    """Return the task's own score of that name, by default the first that it has; None where it has none such.
+
+    Raises:
+        InputError: it has a metric of that name, which cannot be the score of a race; the message says why.
+    """
+    own = getattr(task, "metric", None)
+    found: TaskMetric | None = own(name) if callable(own) else None
+    return found
+
+
+def has_turns(task: Task) -> bool:
+    """Say whether the items of a task are conversations.
+
+    >>> from elicitable.tasks.catalog import task_from
+    >>> has_turns(task_from("add-1"))
+    False
+    """
+    prompt = task.held_out("validation", 1)[0].prompt
+    return bool(prompt) and isinstance(prompt[0], Message)
+
+
+def most_of(task: Task) -> int | None:
+    """Return how many tokens an answer to this task may have; None where the task does not say."""
+    found: int | None = getattr(task, "most_tokens", None)
+    return found
 
 
 def warnings_of(task: Task) -> tuple[str, ...]:
@@ -155,11 +204,15 @@ __all__ = [
     "Split",
     "Task",
     "TaskCard",
+    "TaskMetric",
     "checked_count",
     "checked_split",
     "fingerprint_of",
     "groups_of",
+    "has_turns",
     "identity_of",
+    "metric_of",
+    "most_of",
     "stops_of",
     "warnings_of",
 ]

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from elicitable.errors import InputError
 from elicitable.rng import generator
-from elicitable.tasks.base import HeldOut, checked_count, checked_split, fingerprint_of
+from elicitable.tasks.base import HeldOut, TaskMetric, checked_count, checked_split, fingerprint_of
+from elicitable.tasks.harness_metrics import choice_metric, free_metric, names_of, refusal
 from elicitable.tasks.harness_source import PREFIX, judged, kind_of, loaded
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.reading import Reading
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SEED: Final = 1234  # from which the harness draws worked examples
+MOST_TOKENS: Final = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 DOCUMENTS: Final = 10_000  # of the training split at most
 DEFAULT_ITEMS: Final = {"validation": 500, "test": 1_000}
 
@@ -84,7 +86,8 @@ class HarnessTask:
         self._units = units_of([row for rows in self._splits.values() for row in rows])
         self._asked: list[Any] = []  # prompts of evaluated documents, in the order in which examples were drawn
         self._fingerprint: str | None = None
-        self.warnings = (*self._told, *self._other_metrics())
+        self.most_tokens = _most_tokens(harness)
+        self.warnings = (*self._told, *self._doubts())
 
     def labels(self) -> tuple[str, ...] | None:
         """The choices with their delimiter where they are the same for all items; empty where each has its own."""
@@ -124,6 +127,37 @@ class HarnessTask:
         docs = [self._documents[row.origin][row.place] for row in rows]
         return judged(self.harness, docs, answers)
 
+    def metric(self, name: str | None = None) -> TaskMetric | None:
+        """Return the harness's metric of that name ("metric" or "metric,filter") as the score of a race.
+
+        Without a name it is the first of the task's metrics that can be one. None where there is none such.
+
+        Raises:
+            InputError: the task has such a metric, which cannot be the score of a race.
+        """
+        reasons = self._refusals()
+        if name is None:
+            name = next((one for one, why in reasons.items() if not why), None)
+        if name is None or name not in reasons:
+            return None
+        if reasons[name]:
+            fit = "; ".join(one for one, why in reasons.items() if not why) or "none of them"
+            raise InputError(
+                f"{self.name}: lm-eval's metric {name} cannot be the score of a race: {reasons[name]}. Of this task's "
+                f"metrics these can: {fit}; or give a score of elicitable's (elicitable scores)."
+            )
+        if self.harness.OUTPUT_TYPE == "generate_until":
+            return free_metric(self.name, self.harness, name, self._document)
+        return choice_metric(self.harness, name)
+
+    def _refusals(self) -> dict[str, str]:
+        labels = self.labels() if self.kind == "classification" else None
+        return {name: refusal(self.harness, name, labels) for name in names_of(self.harness)}
+
+    def _document(self, reference: tuple[Split, int]) -> Any:
+        origin, place = reference
+        return self._documents[origin][place]
+
     def fingerprint(self) -> str:
         """Hash of all documents' texts and answers, of the task's settings and of how it is shown."""
         if self._fingerprint is None:
@@ -144,7 +178,8 @@ class HarnessTask:
         if isinstance(prompt, str):
             prompt = prompt.removesuffix(self._blank(row))
         target = self._blank(row) + self._delimiter() + row.answer
-        return Item(prompt, target, choices=self._targets(row))
+        choices, place = self._targets(row), (row.origin, row.place)
+        return Item(prompt, target, choices=choices, accepted=row.accepted, reference=place)
 
     def _shown(self, row: _Document) -> Any:
         """The harness's prompt for a document; those that it evaluates draw their examples one after the other."""
@@ -218,7 +253,8 @@ class HarnessTask:
     def _rows(self, origin: Split) -> Iterator[_Document]:
         for place, doc in enumerate(self._documents[origin]):
             answer = self._answer(doc, origin, place)
-            yield _Document((str(self.harness.doc_to_text(doc)),), answer, "", origin, place)
+            text = str(self.harness.doc_to_text(doc))
+            yield _Document((text,), answer, accepted=self._accepted(doc), origin=origin, place=place)
 
     def _answer(self, doc: Any, origin: Split, place: int) -> str:
         """The right answer of a document without its delimiter; its choices are kept."""
@@ -235,26 +271,41 @@ class HarnessTask:
             )
         return choices[at]
 
+    def _accepted(self, doc: Any) -> tuple[str, ...]:
+        """All right answers of a document, where the harness takes several."""
+        gold = self.harness.doc_to_target(doc) if self.kind == "generation" else None
+        return tuple(map(str, gold)) if isinstance(gold, list) and self.harness.config.doc_to_choice is None else ()
+
     def _is_refused_with_delimiter(self) -> bool:
         """Whether the harness's metrics give the bare target more than the one behind its delimiter."""
         row = self._splits["test"][0]
         docs = [self._documents[row.origin][row.place]] * 2
         if self.harness.OUTPUT_TYPE != "generate_until" or self.turns:
             return False
-        bare, delimited = judged(self.harness, docs, [row.answer, self._delimiter() + row.answer])
-        return sum(bare.values()) > sum(delimited.values())
+        try:
+            found = judged(self.harness, docs, [row.answer, self._delimiter() + row.answer])
+        except Exception:  # a metric is a program, which raises whatever it likes; where it is the score, that is said
+            return False
+        bare, delimited = (sum(x for x in one.values() if isinstance(x, int | float)) for one in found)
+        return bool(bare > delimited)
 
-    def _other_metrics(self) -> list[str]:
-        """What the harness scores in another way than likelihood and exact match, in words."""
-        told = []
-        if self.harness.config.process_results is not None:
-            told.append(
-                "the harness scores this task by a function of its own; here answers are scored as right or wrong"
-            )
+    def _doubts(self) -> list[str]:
+        """What is scored, trained or decoded in another way than by the harness, in words."""
+        told, reasons = [], self._refusals()
+        scored = next((name for name, why in reasons.items() if not why), None)
+        first = next(iter(reasons), None)
+        if first != scored:
+            instead = f"{scored} is, unless --score names another" if scored else "answers are scored as right or wrong"
+            told.append(f"lm-eval's metric {first} cannot be the score of a race: {reasons[str(first)]}; {instead}")
+        generation = self.harness.config.generation_kwargs or {}
+        if self.kind == "generation" and generation.get("do_sample"):
+            told.append("the harness draws its answers at random; here the likeliest one is written")
+        if self.kind == "generation" and (self.harness.config.repeats or 1) > 1:
+            told.append(f"the harness asks {self.harness.config.repeats} times for an answer; here it is asked once")
         if self.kind == "generation" and any(self._stopped(row) for row in self._splits["test"]):
             told.append("some answers contain a stop string, so the harness never sees them whole")
         if self.kind == "generation" and isinstance(self.harness.doc_to_target(self._documents["test"][0]), list):
-            told.append("the harness accepts several answers; here the first of them is the right one")
+            told.append("the harness accepts several answers; the first of them is what is trained on")
         return told
 
     def _stopped(self, row: _Document) -> bool:
@@ -292,6 +343,14 @@ def _stops(harness: Any) -> tuple[str, ...]:
         return ()
     until = harness.config.generation_kwargs.get("until") or []
     return tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop)
+
+
+def _most_tokens(harness: Any) -> int | None:
+    """How many tokens of a free answer the harness reads: its names for it in their order, by default 256."""
+    if harness.OUTPUT_TYPE != "generate_until":
+        return None
+    given = harness.config.generation_kwargs or {}
+    return int(next((given[name] for name in MOST_TOKENS if given.get(name) is not None), 256))
 
 
 def _documents(harness: Any, told: list[str]) -> dict[Split, Any]:

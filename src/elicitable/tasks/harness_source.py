@@ -101,6 +101,15 @@ def kind_of(name: str, harness: Any, turns: bool) -> Kind:
     return KINDS[harness.OUTPUT_TYPE]
 
 
+def aggregation_of(harness: Any, metric: str) -> str:
+    """Return the name under which the harness knows the aggregation of a metric; of a person's own the function's."""
+    from lm_eval.api.registry import AGGREGATION_REGISTRY
+
+    function = harness.aggregation()[metric]
+    known = {name: AGGREGATION_REGISTRY[name] for name in AGGREGATION_REGISTRY}
+    return next((name for name, one in known.items() if one is function), getattr(function, "__name__", "its own"))
+
+
 def judged(harness: Any, docs: Sequence[Any], answers: Sequence[str]) -> list[dict[str, float]]:
     """Return the harness's own metrics of free answers, by "metric,filter"."""
     from lm_eval.api.instance import Instance

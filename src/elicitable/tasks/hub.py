@@ -111,12 +111,21 @@ def table_of_part(source: str, split: Split, part: Any, warnings: list[str]) -> 
     return Table(source, table.columns, table.rows, table.places, (*table.left_out, *left_out), table.notes)
 
 
-def _is_read(feature: Any) -> bool:
-    """Say whether a column holds texts, numbers, classes or messages; images and sounds are not even decoded."""
+def _is_read(feature: Any, is_inside: bool = False) -> bool:
+    """Say whether a column holds texts, numbers, classes, messages, or lists and objects of them.
+
+    Images and sounds are not even decoded. Lists of numbers are read inside of objects alone: elsewhere they are
+    vectors.
+    """
     if type(feature).__name__ in ("Value", "ClassLabel"):
         return True
+    if isinstance(feature, Mapping):
+        return all(_is_read(one, True) for one in feature.values())
     held = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
-    return isinstance(held, Mapping) and ({"role", "content"} <= set(held) or {"from", "value"} <= set(held))
+    if isinstance(held, Mapping):
+        return {"role", "content"} <= set(held) or {"from", "value"} <= set(held) or _is_read(held, True)
+    dtype = getattr(held, "dtype", None)
+    return type(held).__name__ == "Value" and (is_inside or dtype in ("string", "large_string"))
 
 
 def _class_names(part: Any) -> dict[str, list[str]]:

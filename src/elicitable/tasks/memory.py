@@ -14,7 +14,7 @@ from elicitable.tasks.arrow import table_of_batches
 from elicitable.tasks.files import MAX_BYTES, read_table
 from elicitable.tasks.hub import split_parts, table_of_part, task_of_parts, unused_parts
 from elicitable.tasks.options import TaskOptions
-from elicitable.tasks.tables import Table, cell_of, table_of_objects, without_index
+from elicitable.tasks.tables import Table, table_of_columns, table_of_objects
 from elicitable.tasks.tabular import task_of_tables
 from elicitable.tasks.text import TextTask
 from elicitable.values import Split
@@ -74,9 +74,8 @@ def _table(split: Split, part: Any, warnings: list[str]) -> Table:
 
 
 def _of_columns(source: str, names: list[Any], values: list[list[Any]]) -> Table:
-    rows = tuple(zip(*([cell_of(value) for value in column] for column in values), strict=True))
-    places = tuple(f"row {number}" for number in range(len(rows)))
-    return without_index(Table(source, tuple(map(str, names)), rows, places))
+    places = tuple(f"row {number}" for number in range(len(values[0]) if values else 0))
+    return table_of_columns(source, zip(map(str, names), values, strict=True), places)
 
 
 def _filled(table: Table) -> Table:

@@ -15,7 +15,7 @@ from elicitable.errors import InputError
 from elicitable.tasks.base import Kind, Task, warnings_of
 from elicitable.tasks.columns import Columns
 from elicitable.tasks.splitting import SPLITS
-from elicitable.tasks.tables import Table
+from elicitable.tasks.tables import Table, texts_of_cell
 from elicitable.tasks.template import Template
 from elicitable.values import Item, Message, Messages, Split, Text
 
@@ -29,13 +29,15 @@ HELD_OUT: Final = ("validation", "test")
 class Reading:
     """Say where rows came from: ``used`` are columns and what each is, ``unused`` the others and why, "" for no reason.
 
-    ``template`` is how a row is shown; empty for conversations.
+    ``template`` is how a row is shown; empty for conversations. ``several`` says how lists of right answers are used;
+    empty where there are none.
     """
 
     source: str
     used: tuple[tuple[str, str], ...]
     unused: tuple[tuple[str, str], ...]
     template: str
+    several: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,18 @@ def reading_of(tables: Mapping[Split, Table], columns: Columns, template: Templa
         roles[group] = f"{roles[group]}, group" if group in roles else "group"
     unused = tuple((name, "") for name in train.columns if name not in roles)
     source = ", ".join(table.source for table in tables.values())
-    return Reading(source, tuple(roles.items()), (*unused, *train.left_out), _template(template))
+    read = (source, tuple(roles.items()), (*unused, *train.left_out), _template(template))
+    return Reading(*read, _several(train, columns))
+
+
+def _several(table: Table, columns: Columns) -> str:
+    if columns.kind == "classification" or not table.holds_lists(columns.answer):
+        return ""
+    counts = [len(texts_of_cell(cell)) for cell in table.cells(columns.answer)]
+    return (
+        f"a list a row, {sum(counts) / max(1, len(counts)):.1f} on average, {max(counts)} at most: the first is "
+        "trained on, and what is written is scored against the best of all"
+    )
 
 
 def _template(template: Template) -> str:

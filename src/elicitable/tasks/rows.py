@@ -10,7 +10,7 @@ from typing import Final
 from elicitable.tasks.columns import Columns
 from elicitable.tasks.messages import conversation
 from elicitable.tasks.splitting import Row, Splits
-from elicitable.tasks.tables import Cell, Table, fault_of
+from elicitable.tasks.tables import Cell, Table, Texts, fault_of, said_in, shown_cell, text_of_cell, texts_of_cell
 from elicitable.tasks.template import Template
 from elicitable.values import Messages
 
@@ -24,12 +24,19 @@ def rows_of(table: Table, columns: Columns, template: Template, group: str | Non
     if not template.literals:
         return _conversations(table, columns, group)
     shown = [table.cells(name) for name in template.names]
-    groups = _texts(table, group)
-    answers = _texts(table, columns.answer)
+    groups, accepted = _texts(table, group), _accepted(table, columns)
+    answers = [text_of_cell(cell) for cell in table.cells(columns.answer)]
     return [
-        Row(tuple(_text(cell) for cell in cells), answer, one)
-        for cells, answer, one in zip(zip(*shown, strict=True), answers, groups, strict=True)
+        Row(tuple(shown_cell(cell) for cell in cells), answer, one, several)
+        for cells, answer, one, several in zip(zip(*shown, strict=True), answers, groups, accepted, strict=True)
     ]
+
+
+def _accepted(table: Table, columns: Columns) -> list[Texts]:
+    """Return all right answers of every row, where the answers are lists; else nothing."""
+    if columns.kind == "classification" or not table.holds_lists(columns.answer):
+        return [()] * len(table.rows)
+    return [texts_of_cell(cell) for cell in table.cells(columns.answer)]
 
 
 def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tuple[Cell, ...]], str | None]:
@@ -45,6 +52,8 @@ def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tu
         for name, index in wanted:
             if why := fault_of(row[index]):
                 return f"column {name!r} {why}"
+        if columns.kind == "classification" and len(texts_of_cell(row[wanted[-1][1]])) > 1:
+            return f"column {columns.answer!r} is a list of several values, and a label is one"
         for name, index in others:
             if row[index] and (why := fault_of(row[index])) and why != "is empty":
                 return f"column {name!r} {why}"
@@ -75,18 +84,12 @@ def _conversations(table: Table, columns: Columns, group: str | None) -> list[Ro
 
 
 def _talk(row: tuple[Cell, ...], table: Table, columns: Columns) -> tuple[Messages, str] | str:
-    read, answer = row[table.columns.index(columns.text)], row[table.columns.index(columns.answer)]
-    if isinstance(answer, str):
-        answer = answer.strip()
-    return conversation(read or "", None if columns.text == columns.answer else answer)
+    read, answer = (said_in(row[table.columns.index(name)]) for name in (columns.text, columns.answer))
+    return conversation(read, None if columns.text == columns.answer else answer)
 
 
 def _texts(table: Table, name: str | None) -> list[str]:
-    return [""] * len(table.rows) if name is None else [_text(cell) for cell in table.cells(name)]
-
-
-def _text(cell: Cell) -> str:
-    return cell if isinstance(cell, str) else ""
+    return [""] * len(table.rows) if name is None else [shown_cell(cell) for cell in table.cells(name)]
 
 
 def _contradictions(splits: Splits, columns: Columns) -> list[str]:

@@ -36,6 +36,8 @@ _SLACK: Final = 20  # a share may be off by one in so many
 class Row:
     """Hold one row: the cells that are read (or a conversation's messages), the answer, and the group if there is one.
 
+    ``accepted`` are all right answers, where there are several.
+
     >>> Row(("a title", "a body"), "sports").text
     'a title\\x1fa body'
     """
@@ -43,6 +45,7 @@ class Row:
     cells: tuple[str, ...] | Messages
     answer: str
     group: str = ""
+    accepted: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:

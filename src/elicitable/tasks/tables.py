@@ -1,7 +1,8 @@
 """Hold rows from every source in one form: named columns of cells.
 
-A cell is a text, the messages of a conversation, or None if there is nothing that can be read. What was left out on the
-way (a column of numbers that only counts the rows, a column of pictures) is kept by name, so that it can be said back.
+A cell is a text, several texts, the messages of a conversation, or None if there is nothing that can be read. What was
+left out on the way (a column of numbers that only counts the rows, a column of pictures) is kept by name, so that it
+can be said back.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import decimal
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from elicitable.errors import InputError
 from elicitable.tasks.messages import messages_from
-from elicitable.values import Messages
+from elicitable.tasks.nested import MOST, laid_out
+from elicitable.values import Message, Messages
 
-Cell = str | Messages | None
+Texts = tuple[str, ...]
+Cell = str | Texts | Messages | None
 LISTED: Final = 20  # bad rows that a message names one by one
 
 _UNNAMED: Final = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
@@ -52,12 +55,47 @@ class Table:
         return [cell.strip() if isinstance(cell := row[index], str) else cell for row in self.rows]
 
     def distinct(self, name: str) -> set[str]:
-        """Return the distinct texts of one column, empty and missing ones left out."""
-        return {cell for cell in self.cells(name) if isinstance(cell, str) and cell}
+        """Return the distinct texts of one column, of several texts the first; empty and missing ones left out."""
+        return {text for cell in self.cells(name) if (text := text_of_cell(cell))}
 
     def holds_messages(self, name: str) -> bool:
         """Say whether a column holds conversations."""
-        return any(isinstance(cell, tuple) for cell in self.cells(name))
+        return any(is_messages(cell) for cell in self.cells(name))
+
+    def holds_lists(self, name: str) -> bool:
+        """Say whether a column holds lists of texts."""
+        return any(isinstance(cell, tuple) and not is_messages(cell) for cell in self.cells(name))
+
+
+def is_messages(cell: Cell) -> bool:
+    """Say whether a cell holds a conversation."""
+    return isinstance(cell, tuple) and bool(cell) and isinstance(cell[0], Message)
+
+
+def texts_of_cell(cell: Cell) -> Texts:
+    """Return the different texts of a cell that are not empty, in their order; none of a conversation.
+
+    >>> texts_of_cell("a"), texts_of_cell(("b", " ", "a ", "b"))
+    (('a',), ('b', 'a'))
+    """
+    found = (cell,) if isinstance(cell, str) else tuple(one for one in cell or () if isinstance(one, str))
+    return tuple(dict.fromkeys(text.strip() for text in found if text.strip()))
+
+
+def text_of_cell(cell: Cell) -> str:
+    """Return the first text of a cell, "" where it has none."""
+    return next(iter(texts_of_cell(cell)), "")
+
+
+def shown_cell(cell: Cell) -> str:
+    """Return a cell as a template shows it: of several texts all of them, with commas between."""
+    return cell if isinstance(cell, str) else ", ".join(texts_of_cell(cell))
+
+
+def said_in(cell: Cell) -> str | Messages:
+    """Return the messages of a cell, else its first text."""
+    messages = tuple(one for one in cell or () if isinstance(one, Message))
+    return messages if is_messages(cell) else text_of_cell(cell)
 
 
 def fault_of(cell: Cell) -> str | None:
@@ -68,8 +106,10 @@ def fault_of(cell: Cell) -> str | None:
     """
     if cell is None:
         return "is missing, null or not a single value"
-    texts = [cell] if isinstance(cell, str) else [part for turn in cell for part in (turn.role, turn.content)]
-    if isinstance(cell, str) and not cell.strip():
+    texts: list[str] = []
+    for part in (cell,) if isinstance(cell, str) else cell:
+        texts += [part.role, part.content] if isinstance(part, Message) else [part]
+    if not is_messages(cell) and not text_of_cell(cell):
         return "is empty"
     return None if all(map(is_unicode, texts)) else "holds half a surrogate pair"
 
@@ -145,23 +185,45 @@ def _is_numbering(table: Table, name: str) -> bool:
 
 
 def table_of_objects(source: str, objects: Iterable[tuple[str, Mapping[Any, Any]]]) -> Table:
-    """Make a table of (place, object) pairs; a value that is neither text, number, truth value nor messages is missing.
+    """Make a table of (place, object) pairs, objects within objects as columns of dotted names.
+
+    A value that is neither text, number, truth value, messages nor a list of such values is missing.
 
     >>> table_of_objects("x", [("line 1", {"text": "a", "label": 1}), ("line 2", {"text": "b"})]).rows
     (('a', '1'), ('b', None))
     """
     objects = list(objects)
     keys = list(dict.fromkeys(key for _, found in objects for key in found))
-    rows = tuple(tuple(cell_of(found.get(key)) for key in keys) for _, found in objects)
-    return without_index(Table(source, tuple(map(str, keys)), rows, tuple(place for place, _ in objects)))
+    columns = [(str(key), [found.get(key) for _, found in objects]) for key in keys]
+    return table_of_columns(source, columns, tuple(place for place, _ in objects))
+
+
+def table_of_columns(
+    source: str, columns: Iterable[tuple[str, Sequence[Any]]], places: Texts, left_out: tuple[tuple[str, str], ...] = ()
+) -> Table:
+    """Make a table of named columns of values, one for each of ``places``."""
+    names: list[str] = []
+    cells: list[list[Cell]] = []
+    dropped = list(left_out)
+    for name, values in columns:
+        inner = laid_out(name, values)
+        if inner is not None and not inner:
+            dropped.append((name, f"objects of more than {MOST} different keys"))
+        for path, own in (inner if inner is not None else {name: values}).items():
+            names.append(path)
+            cells.append([cell_of(value) for value in own])
+    rows = tuple(zip(*cells, strict=True)) if cells else ((),) * len(places)
+    return without_index(Table(source, tuple(names), rows, places, tuple(dropped)))
 
 
 def cell_of(value: Any) -> Cell:
     """Return a value as a cell: whole numbers without a point, truth values as JSON writes them; None for all others.
 
-    >>> [cell_of(value) for value in ("a", 1, 1.0, 0.5, True, None)]
-    ['a', '1', '1', '0.5', 'true', None]
+    >>> [cell_of(value) for value in ("a", 1, 1.0, 0.5, True, None, ["a", 1])]
+    ['a', '1', '1', '0.5', 'true', None, ('a', '1')]
     """
+    if getattr(value, "ndim", 0) == 1 and hasattr(value, "tolist"):
+        value = value.tolist()  # an array of numpy's
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()  # a number of numpy's
     if value is None or isinstance(value, str):
@@ -172,7 +234,15 @@ def cell_of(value: Any) -> Cell:
         return _number(value)
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat() if value == value else None  # pandas' NaT equals nothing
-    return messages_from(value)
+    return messages_from(value) or _texts(value)
+
+
+def _texts(value: Any) -> Texts | None:
+    """Return the values of a list as texts; None where one of them is none."""
+    if not isinstance(value, list | tuple) or any(isinstance(one, list | tuple | Mapping) for one in value):
+        return None
+    found = [cell_of(one) for one in value if one is not None]
+    return tuple(one for one in found if isinstance(one, str)) if all(isinstance(one, str) for one in found) else None
 
 
 def _number(value: float | decimal.Decimal) -> str | None:

@@ -74,8 +74,8 @@ def _template(table: Table, columns: Columns, options: TaskOptions) -> Template:
     if table.holds_messages(columns.text) or table.holds_messages(columns.answer):
         if options.template is not None or options.separator is not None:
             raise InputError(
-                f"{table.source}: column {columns.text!r} holds messages, which the model's chat template shows; "
-                "leave out the template and the separator"
+                f"{table.source}: column {columns.text!r} holds messages, which the model's chat template or a "
+                "transcript shows; leave out the template and the separator"
             )
         return Template((), (), (columns.text,), "")
     default = TEMPLATES[columns.kind]

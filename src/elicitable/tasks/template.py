@@ -73,13 +73,13 @@ class Template:
         """Make the item that asks for the row's answer; ``ending`` stands after every answer."""
         target = self.target(row.answer, ending)
         if not self.literals:
-            return Item(row.messages, target)
+            return Item(row.messages, target, accepted=row.accepted)
         text, spans = "", []
         for piece, is_cell in self._pieces(tuple(map(str, row.cells))):
             if is_cell and piece:
                 spans.append((len(text), len(text) + len(piece)))
             text += piece
-        return Item(text, target, tuple(spans))
+        return Item(text, target, tuple(spans), accepted=row.accepted)
 
     def target(self, answer: str, ending: str = "") -> str:
         """Write what is to be written for ``answer``."""
@@ -109,5 +109,5 @@ def _check(template: str, kind: Kind, names: Sequence[str], literals: Sequence[s
     if not names or len(set(names)) < len(names):
         raise InputError(f"template {template!r} must contain {SLOTS[kind]} exactly once{others}")
     if columns:
-        for name in re.findall(r"\{(\w+)\}", "".join(literals)):
+        for name in re.findall(r"\{(\w+(?:\.[^\W\d]\w*)*)\}", "".join(literals)):
             raise UnknownNameError(f"column in the template {template!r}", name, columns)

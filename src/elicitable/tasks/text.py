@@ -123,7 +123,12 @@ class TextTask:
             several = [str(len(self.template.literals))] if len(self.template.literals) != 2 else []
             shape = [*several, *self.template.literals, self.template.separator + self._ending]
             sizes = [str(size) for size in self.sizes.values()]
-            rows = [field for rows in self._splits.values() for row in rows for field in (row.text, row.answer)]
+            rows = [
+                field
+                for rows in self._splits.values()
+                for row in rows
+                for field in (row.text, row.answer, *row.accepted)
+            ]
             self._fingerprint = fingerprint_of(["text", self.kind, *shape, *sizes, *(self._classes or ()), *rows])
         return self._fingerprint
 

@@ -55,7 +55,8 @@ class Reading:
     ``batch`` rows at once; texts in batches of ``batch`` · :data:`TOKENS_A_ROW` tokens at most. A text longer than
     ``max_tokens``, or than the model's positions reach behind the context in use, is cut. ``asked`` says what is read
     in the place of the items, where a context differs from item to item. With a ``marker`` an answer is written out,
-    ``longest`` tokens at most, and what stands behind the last marker is the answer.
+    ``longest`` tokens at most, and what stands behind the last marker is the answer. ``most`` tokens are written where
+    the task says how many an answer may have.
     """
 
     batch: int = 64
@@ -65,6 +66,7 @@ class Reading:
     asked: Asked | None = None
     marker: str = ""
     longest: int = 256
+    most: int | None = None
 
     def items(self, model: Model, items: Sequence[Item]) -> Sequence[Item]:
         """Return what is read in the place of ``items``."""

@@ -223,9 +223,9 @@ def _rows(model: Model, items: Sequence[Item], reading: Reading) -> list[Row]:
 def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> list[Answer]:
     """What the model answers to each item: the best label, or what it writes until it ends its answer.
 
-    Free-running answers stop at twice the length of the longest of the items' own, and 32 tokens at least
-    (:func:`answer_limit`); then ``has_ended`` is False. Without a tokenizer nothing ends an answer, and it is as long
-    as the item's own.
+    Free-running answers stop at ``reading.most`` tokens, by default at twice the length of the longest of the items'
+    own, and 32 tokens at least (:func:`answer_limit`); then ``has_ended`` is False. Without a tokenizer nothing ends
+    an answer, and it is as long as the item's own.
     """
     if labels is not None:
         best = read_labels(model, items, labels, reading, (SUM,)).decide(SUM).tolist()
@@ -237,7 +237,7 @@ def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None,
     if model.tokenizer is None:
         return generate(model, rows, reading.layout, [len(row.answer) for row in rows], reading.batch)
     longest = max(len(row.answer) for row in rows)
-    return generate(model, rows, reading.layout, answer_limit(model, longest), reading.batch)
+    return generate(model, rows, reading.layout, reading.most or answer_limit(model, longest), reading.batch)
 
 
 def longest_answer(model: Model, items: Sequence[Item], reading: Reading) -> int:

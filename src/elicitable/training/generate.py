@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elicitable.models.inject import installed, room_in
-from elicitable.models.layout import Layout, answer_turn, end_of
+from elicitable.models.layout import Layout, end_of, turn_in
 from elicitable.models.rows import Row
 from elicitable.models.speed.precision import autocast
 from elicitable.training.batches import groups
@@ -38,10 +38,10 @@ class Stop:
         ids = set() if eos is None else {int(eos)}
         text = end_of(model, layout)
         end = model.ids(text).flatten().tolist() if text else []
-        lead = answer_turn(model.tokenizer).lead if layout.chat else ""
-        if len(end) == 1 and layout.end is None and text not in layout.stops:
+        lead = turn_in(model, layout).lead if layout.is_talk else ""
+        if len(end) == 1 and layout.end is None and text not in layout.all_stops:
             ids, text = {*ids, end[0]}, ""
-        return cls(frozenset(ids), tuple(dict.fromkeys(one for one in (text, *layout.stops) if one)), lead)
+        return cls(frozenset(ids), tuple(dict.fromkeys(one for one in (text, *layout.all_stops) if one)), lead)
 
     def at(self, text: str) -> int | None:
         """Where the first of ``texts`` begins in an answer; None where it has none of them."""

@@ -9,7 +9,7 @@ from typing import Any
 from elicitable.deploy.forms.form import Form, Winner, dumped
 from elicitable.errors import InputError
 from elicitable.models.inject import differs_by_item
-from elicitable.models.layout import Layout, before_content, has_template, messages_of, render, written
+from elicitable.models.layout import Layout, before_content, has_template, messages_of, said, written
 from elicitable.tasks.splitting import Row
 from elicitable.values import Item, Message
 
@@ -104,11 +104,11 @@ def _checked_messages(winner: Winner, folder: Path, layout: Layout, marks: dict[
     wanted = messages_of(_marked(winner, cells), layout)
     if tuple(turns) != wanted:
         raise InputError(f"the self-test failed: {MESSAGES} with a row filled in is not what the race reads.")
-    if layout.chat and has_template(winner.model):
-        same = render(winner.model.tokenizer, turns) == _text(winner, _marked(winner, cells), layout)
-        if not same:
-            raise InputError(f"the self-test failed: {MESSAGES} in the chat template is not what the race reads.")
-        return f"{MESSAGES} in the chat template is the text that the race reads, character by character"
+    if layout.is_talk and (has_template(winner.model) or not layout.chat):
+        how = "in the chat template" if layout.chat else "as a transcript"
+        if said(winner.model, turns, layout) != _text(winner, _marked(winner, cells), layout):
+            raise InputError(f"the self-test failed: {MESSAGES} {how} is not what the race reads.")
+        return f"{MESSAGES} {how} is the text that the race reads, character by character"
     return f"{MESSAGES} with a row filled in has the turns of the race"
 
 
@@ -130,7 +130,19 @@ def _usage(winner: Winner) -> str:
     return (
         f"`{TEXT}` is the whole text before the answer, and `{MESSAGES}` the same as turns for a chat client. Put a "
         f"row's cells in the place of the `placeholders`. `{IDS}` are the ids that stand before every row. "
-        f"{free if labels is None else chosen}"
+        f"{free if labels is None else chosen}{_of_turns(winner)}"
+    )
+
+
+def _of_turns(winner: Winner) -> str:
+    """Say how a conversation of several turns is put into the text, where that is a transcript."""
+    layout = winner.record.layout.layout()
+    if not layout.turns or layout.chat:
+        return ""
+    return (
+        f" A conversation of several turns stands in `{TEXT}` from its first user turn to its last, each turn on a "
+        f"line of its own behind `User: ` or `Assistant: `, and what its system message says in front of all. The "
+        f"answer ends where the model writes {layout.end if layout.end is not None else layout.all_stops[0]!r}."
     )
 
 

@@ -26,7 +26,7 @@ from elicitable.race.inside import again
 from elicitable.race.marking import AUTO, text_of_target
 from elicitable.race.results import arm_result
 from elicitable.race.trial import run
-from elicitable.tasks.base import stops_of
+from elicitable.tasks.base import most_of, stops_of
 from elicitable.tasks.text import TextTask
 from elicitable.training.evaluate import answers
 from elicitable.training.loop import prepared, reading_of
@@ -34,7 +34,6 @@ from elicitable.training.loop import prepared, reading_of
 if TYPE_CHECKING:
     from elicitable.tasks.base import Task
 
-EXACT = "exact-match"
 PASSES = 512  # of a search in another reading
 
 
@@ -55,12 +54,13 @@ def other_readings(race: Race) -> Iterator[OtherReading]:
         return
     task, rule = race.task, race.marking.rule
     if task.labels() is not None and rule != AUTO:
-        yield OtherReading("the rule between labels chosen on validation", task, race.layouts, AUTO, {"--rule": AUTO})
+        freed = {"--score": "accuracy" if task.labels() else "exact-match"} if race.marking.metric else {"--rule": AUTO}
+        yield OtherReading("the rule between labels chosen on validation", task, race.layouts, AUTO, freed)
     first = race.layouts[0]
     for chat in ("on", "off"):
         try:
             system = first.system if chat == "on" else None
-            layout = layout_for(race.model, chat, system, first.end, first.cut, stops_of(task))
+            layout = layout_for(race.model, chat, system, first.end, first.cut, stops_of(task), first.turns)
         except InputError:
             continue
         further = tuple(one for one in alternatives(race.model, layout, chat) if one not in race.layouts)
@@ -136,7 +136,7 @@ def judged_kindly(study: Study, chosen: Sequence[Entry], gap: float) -> list[Exp
     """
     race = study.race
     tested = [entry for entry in chosen if entry.records and entry.records[0].is_ok and entry.trial is not None]
-    is_free = race.model.tokenizer is not None and race.task.labels() is None and race.marking.scorer.name == EXACT
+    is_free = race.model.tokenizer is not None and race.task.labels() is None and race.marking.scorer.is_exact
     if not tested or not is_free:
         return []
     best = max(tested, key=lambda entry: arm_result(race, entry).mean or 0.0)
@@ -161,7 +161,8 @@ def _written(race: Race, entry: Entry) -> list[str]:
     adaptation.fit(race.model, race.test())
     with torch.no_grad(), prepared(race.model, adaptation) as refresh:
         refresh()
-        found = answers(race.model, race.test(), None, reading_of(entry.trial.plan, adaptation))
+        reading = replace(reading_of(entry.trial.plan, adaptation), most=most_of(race.task))
+        found = answers(race.model, race.test(), None, reading)
     return [answer.text for answer in found]
 
 

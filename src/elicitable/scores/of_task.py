@@ -1,0 +1,130 @@
+"""Score by what a task brings of its own: a value per item that its library computes, and its library's aggregation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from elicitable.errors import InputError
+from elicitable.scores.scorer import Scorer, same_number
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CORPUS: Final = ("bleu", "chrf", "chrf++")
+PERCENT: Final = 100.0  # the scale of sacrebleu's scores
+_SLACK: Final = 1e-9  # of a value that was summed in floating point
+
+
+@dataclass(frozen=True, eq=False)
+class TaskScore(Scorer):
+    """Score free answers by a task's own functions, which are given each item's reference and its answer verbatim.
+
+    ``values`` returns the library's value of every answer. Where ``aggregation`` is "mean" they are numbers from 0 to
+    ``scale``, and the score is Σ value / (scale · items). Where it is one of :data:`CORPUS` they are pairs of the
+    references and the answer, and the score is sacrebleu's of them all, over 100. ``aggregate`` is the library's own
+    aggregation of the values.
+    """
+
+    name: str
+    summary: str
+    values: Callable[[Sequence[Any], Sequence[str]], list[Any]]
+    aggregate: Callable[[list[Any]], float]
+    aggregation: str = "mean"
+    scale: float = 1.0
+    is_share: bool = False
+    kind = "generation"
+    reads_references = True
+
+    def statistics(self, targets: Sequence[Any], answers: Sequence[str]) -> np.ndarray:
+        """Return (item, 2): the item's value over ``scale``, and 1; (item, number) sacrebleu's statistics of a corpus.
+
+        Raises:
+            InputError: the library cannot compute a value, or it is no number from 0 to ``scale``.
+        """
+        import numpy as np
+
+        same_number(targets, answers)
+        values = self.values(targets, answers)
+        if self.aggregation in CORPUS:
+            return self._of_corpus(values)
+        scores = [self._number(value) for value in values]
+        return np.stack([np.array(scores), np.ones(len(scores))], axis=1)
+
+    def value(self, sums: np.ndarray) -> np.ndarray:
+        """Compute Σ value / Σ 1, or sacrebleu's score of summed statistics."""
+        import numpy as np
+
+        if self.aggregation not in CORPUS:
+            mean: np.ndarray = sums[..., 0] / sums[..., 1]
+            return mean
+        metric = _sacrebleu(self.aggregation)
+        rows = [metric._compute_score_from_stats(row.tolist()).score for row in sums.reshape(-1, sums.shape[-1])]
+        return np.minimum(np.array(rows).reshape(sums.shape[:-1]) / PERCENT, 1.0)
+
+    def point(self, targets: Sequence[Any], answers: Sequence[str]) -> float:
+        """Return what the library's own aggregation makes of the values.
+
+        Raises:
+            InputError: it cannot.
+        """
+        same_number(targets, answers)
+        values = self.values(targets, answers)
+        scale = PERCENT if self.aggregation in CORPUS else self.scale
+        try:
+            return min(1.0, float(self.aggregate(values)) / scale)
+        except Exception as error:  # an aggregation is a program, which raises whatever it likes
+            raise InputError(f"the score {self.name} cannot be aggregated: {type(error).__name__}: {error}") from error
+
+    def check(self, targets: Sequence[Any]) -> None:
+        """Raise where an answer that says nothing cannot be scored."""
+        self.statistics(targets, [""] * len(targets))
+
+    def _number(self, value: Any) -> float:
+        number = number_of(value) / self.scale
+        if not -_SLACK <= number <= 1 + _SLACK:
+            raise InputError(
+                f"the score {self.name} gave an answer {value!r}, and a score of a race lies between 0 and "
+                f"{self.scale:g}; give another one (--score)."
+            )
+        return min(max(number, 0.0), 1.0)
+
+    def _of_corpus(self, values: Sequence[Any]) -> np.ndarray:
+        import numpy as np
+
+        try:
+            given = [one[0] if isinstance(one[0], list | tuple) else [one[0]] for one in values]
+            answers = [one[1] if isinstance(one[1], str) else one[1][0] for one in values]
+            streams = list(zip(*given, strict=True))
+            rows = _sacrebleu(self.aggregation)._extract_corpus_statistics(answers, streams)
+        except (TypeError, ValueError, LookupError) as error:
+            raise InputError(
+                f"the score {self.name} needs a pair of references and an answer from every item, as many references "
+                f"for each: {error}"
+            ) from error
+        return np.array(rows, dtype=float)
+
+
+def scale_of(values: Sequence[Any]) -> float:
+    """Say whether values of right answers count up to 1 or up to 100.
+
+    >>> scale_of([0.5, 1.0]), scale_of([73.0, 100.0])
+    (1.0, 100.0)
+    """
+    best = max((number for number in map(number_of, values) if not math.isnan(number)), default=0.0)
+    return PERCENT if best > 1 + _SLACK else 1.0
+
+
+def number_of(value: Any) -> float:
+    """Return a number, or one of numpy's, as a float; not-a-number for anything else."""
+    is_number = isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "size", 1) == 1)
+    return float(value) if is_number else math.nan
+
+
+def _sacrebleu(aggregation: str) -> Any:
+    """Return sacrebleu's metric of that name, with its defaults."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    return {"bleu": BLEU, "chrf": CHRF, "chrf++": lambda: CHRF(word_order=2)}[aggregation]()
