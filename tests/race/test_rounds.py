@@ -19,7 +19,7 @@ import elicitable as el
 from elicitable.diagnosis.looks import ALPHA, level_after
 from elicitable.methods.catalog import method_named
 from elicitable.models.model import Model
-from elicitable.race import contest, line, look, outlook, pace, rounds, threads, timing, trial
+from elicitable.race import contest, line, look, outlook, pace, rounds, seeds, threads, timing, trial
 from elicitable.race.contest import StoppedRace
 from elicitable.race.line import Line
 from elicitable.race.outlook import Mark
@@ -164,6 +164,33 @@ def test_more_seeds_and_more_arms_go_on_from_what_is_there(
         run(model, tmp_path, seeds=2, methods=["zero-shot", "kv-prefix", "lora", "layer-prefix"])
     assert not set(first) & set(second)
     assert {kind.split()[0] for kind, *_ in second} >= {"layer-prefix"}
+
+
+@pytest.mark.parametrize("solves_after", [1, 2, 3, 9])
+def test_where_the_first_seed_solved_the_task_another_is_trained_until_it_does(
+    solves_after: int, digits_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Legs of the second seed say that it solves the task at their end, from the one of that number on."""
+
+    def told(race: Any, one: Line, steps: int) -> TrialRecord:
+        record = advance(race, one, steps)
+        score = 1.0 if len(one.legs) >= solves_after else 0.2
+        one.legs[-1] = (one.legs[-1][0], replace(record, validation=score))
+        return one.legs[-1][1]
+
+    advance = seeds.advance
+    monkeypatch.setattr(seeds, "advance", told)
+    monkeypatch.setattr(seeds, "is_solved", lambda entry: True)
+    monkeypatch.setattr(seeds, "longest", lambda race: 10_000)
+    with counted(monkeypatch) as seen:
+        [arm] = run(digits_model(8), methods=["kv-prefix"], seeds=2, steps=24).arms
+    own = [(first, last) for _, _, seed, first, last in seen if seed == 1]
+    steps = own[0][1]
+    expected = [(0, steps), (steps, 2 * steps), (2 * steps, 4 * steps)][: min(solves_after, 3)]
+    assert own[: len(expected)] == expected
+    assert own[len(expected)][0] == expected[-1][1]  # then the way down
+    assert len(own) == len(expected) + 1
+    assert arm.seeds == 2
 
 
 def test_an_interrupted_race_answers_with_bounds_and_the_price(digits_model: Build, tmp_path: Path) -> None:

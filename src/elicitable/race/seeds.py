@@ -10,11 +10,13 @@ from elicitable.diagnosis.verdict import Decision
 from elicitable.race.choice import choose, chosen_piece
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, advance, finish, leave, piece_of
+from elicitable.race.outlook import SOLVED, is_solved, longest
 from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.timing import affords_seed
 from elicitable.records.trial import TrialRecord
 
+PATIENCE = 4  # times the steps in which the first seed solved the task: what another may need
 EXTRA = 3  # seeds at most, beyond those asked for, where the interval holds the margin
 
 
@@ -68,7 +70,7 @@ def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry], most:
 
 
 def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
-    """Run the next seed of an arm just as its first one; False where the limit does not pay for it."""
+    """Run the next seed of an arm as its first one; False where the limit does not pay for it."""
     seed = len(entry.records)
     if entry.line is None:
         choose(race, entry, len(entries) - 1, len(entries), seed)
@@ -80,8 +82,7 @@ def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
         return False
     race.reporter.begin(entry.method.name, f"seed {seed + 1}", len(entries) - 1, len(entries))
     line = Line(entry.sized, entry.line.rate, seed)
-    record: TrialRecord = advance(race, line, steps)
-    entry.seconds += record.timing.seconds
+    record = _trained(race, entry, line, cooldown, entries)
     if record.is_ok:
         _, record = finish(race, line, cooldown)
         entry.seconds += record.timing.seconds
@@ -90,3 +91,20 @@ def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     entry.records.append(record)
     race.reporter.end(arm_result(race, entry))
     return True
+
+
+def _trained(race: Race, entry: Entry, line: Line, cooldown: int, entries: Sequence[Entry]) -> TrialRecord:
+    """Take as many steps as the first seed, and more where that one solved the task and this one has not yet.
+
+    What is compared are arms that were trained until they solve the task, not one lucky number of steps.
+    """
+    record = advance(race, line, entry.tested_at)
+    entry.seconds += record.timing.seconds
+    most = min(PATIENCE * entry.tested_at, longest(race)) if is_solved(entry) else 0
+    while record.is_ok and (record.validation or 0.0) < SOLVED and line.steps < most:
+        steps = min(2 * line.steps, most)
+        if not affords_seed(race, entry, steps, cooldown, line.seed, entries, taken=line.steps):
+            break
+        record = advance(race, line, steps)
+        entry.seconds += record.timing.seconds
+    return record

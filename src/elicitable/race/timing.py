@@ -213,11 +213,13 @@ def affords_cooldown(race: Race, entry: Entry, line: Line, cooldown: int, entrie
     return _affords(race, trial, cost + owed_seconds(race, entries, entry, is_bare=True))
 
 
-def affords_seed(race: Race, entry: Entry, steps: int, cooldown: int, seed: int, entries: Sequence[Entry]) -> bool:
-    """Say whether the limit pays for one more seed of an arm."""
+def affords_seed(
+    race: Race, entry: Entry, steps: int, cooldown: int, seed: int, entries: Sequence[Entry], taken: int = 0
+) -> bool:
+    """Say whether the limit pays for one more seed of an arm up to ``steps`` steps, of which it has ``taken`` some."""
     if race.time_limit is None:
         return True
-    cost = (steps + cooldown) * step_seconds(race, entry) + test_seconds(race, entry)
+    cost = (steps - taken + cooldown) * step_seconds(race, entry) + test_seconds(race, entry)
     what = f"time for seed {seed} of {entry.method.identity} at {steps}"
     return bool(race.kept(what, lambda: cost + owed_seconds(race, entries, entry) <= (race.left() or 0.0)))
 
