@@ -20,7 +20,7 @@ LEAST = 0.05  # in logits, below which a signal pushes nowhere
 
 
 def print_forecast(found: Forecast, words: Mapping[str, str], command: str, console: Console) -> None:
-    """Print the answer, why it is not known where it is not, the signals that push most, the scores, the next command.
+    """Print the answer, the signals that push most, the scores, and the next command; where it is not known, why.
 
     Args:
         found: what to print.
@@ -32,26 +32,28 @@ def print_forecast(found: Forecast, words: Mapping[str, str], command: str, cons
     for reason in found.reasons:
         console.print(Text(f"  {plain(reason)}"))
     if not found.is_known:
-        unsure = f"The numbers below are what it would say all the same (probability {found.probability:.2f})."
-        console.print(Text(unsure + " Do not rely on them."))
+        console.print(Text("So no score is foretold. What was measured:"))
     console.print()
     console.print(signal_table(found, words))
-    console.print()
-    for line in score_lines(found.prediction.growth):
-        console.print(Text(line))
+    if found.is_known:
+        console.print()
+        for line in score_lines(found.prediction.growth):
+            console.print(Text(line))
     console.print(Text(f"\nMeasured in {found.seconds['all']:.0f} s, without the test split."))
     print_next([command], console)
 
 
 def signal_table(found: Forecast, words: Mapping[str, str]) -> Table:
-    """Return the signals that push the probability most, each with its value and the way it pushes."""
+    """Return the signals that push most, each with its value and, where a probability is known, the way it pushes."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("signal", overflow="fold")
     table.add_column("here", justify="right")
-    table.add_column("pushes towards")
+    if found.is_known:
+        table.add_column("pushes towards")
     pushes = found.prediction.pushes
     for name in sorted(pushes, key=lambda one: -abs(pushes[one]))[:SHOWN]:
-        table.add_row(words[name], f"{found.signals[name]:.2f}", pushed(pushes[name]))
+        push = [pushed(pushes[name])] if found.is_known else []
+        table.add_row(words[name], f"{found.signals[name]:.2f}", *push)
     return table
 
 
