@@ -17,7 +17,9 @@ from tests.reverse import Reverse
 
 import elicitable as el
 from elicitable.diagnosis.looks import ALPHA, level_after
+from elicitable.methods.base import Schedule
 from elicitable.methods.catalog import method_named
+from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.models.model import Model
 from elicitable.race import contest, line, look, outlook, pace, rounds, seeds, threads, timing, trial
 from elicitable.race.contest import StoppedRace
@@ -164,6 +166,19 @@ def test_more_seeds_and_more_arms_go_on_from_what_is_there(
         run(model, tmp_path, seeds=2, methods=["zero-shot", "kv-prefix", "lora", "layer-prefix"])
     assert not set(first) & set(second)
     assert {kind.split()[0] for kind, *_ in second} >= {"layer-prefix"}
+
+
+class TimidPrefix(KVPrefix):
+    """A prefix whose range of rates ends far too low."""
+
+    name, schedule = "timid-prefix", Schedule((1e-4, 3e-4))
+
+
+def test_a_best_rate_at_the_edge_is_compared_with_those_beyond_it(digits_model: Build) -> None:
+    [arm] = run(digits_model(8), methods=[TimidPrefix()]).arms
+    tried = {one["learning_rate"]: one["loss_nats"] for one in arm.sweep}
+    assert sorted(tried) == pytest.approx([1e-4, 3e-4, 9e-4, 2.7e-3, 8.1e-3])
+    assert arm.learning_rate == min(tried, key=lambda rate: tried[rate]) == max(tried)
 
 
 @pytest.mark.parametrize("solves_after", [1, 2, 3, 9])

@@ -17,18 +17,19 @@ from elicitable.records.trial import TrialRecord
 def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Iterator[list[Piece]]:
     """Train a few steps at every rate, then the better half on to twice the steps, until one rate is left.
 
-    Where the method has other starts, the one that is best after as many steps at that rate goes on. Against the clock
-    it begins with one rate of the middle, whose first steps tell what the others would take. Before every round it
-    yields what it is about to ask for, so that workers can run that, and looks at other arms beside it.
+    A best rate at the edge of the range is compared with those beyond it, and where the method has other starts, the
+    one that is best after as many steps goes on. Against the clock it begins with one rate of the middle, whose first
+    steps tell what the others would take. Before every round it yields what it is about to ask for, so that workers can
+    run that, and looks at other arms beside it.
     """
     assert entry.method.schedule is not None
     rates, steps = list(entry.method.schedule.learning_rates), min(race.pace.first_steps, longest(race))
     lines = {rate: Line(entry.sized, rate, 0) for rate in rates}
     if entry.method.is_control:  # it only shows what it can do
         rates = rates[len(rates) // 2 - 1 : len(rates) // 2 + 1]
-    starts = entry.method.starts(race.model)
+    starts, is_paid = entry.method.starts(race.model), True
     if race.time_limit is not None:
-        rates, steps, starts = yield from _within_the_limit(race, entry, lines, nth, entries)
+        rates, steps, is_paid = yield from _within_the_limit(race, entry, lines, nth, entries)
     racing = [lines[rate] for rate in rates]
     while True:
         yield [piece_of(race, line, steps) for line in racing if _goes(line, steps)]
@@ -44,8 +45,33 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
     fine = racing or sorted((line for line in lines.values() if line.is_fine), key=worth, reverse=True)
     entry.line = fine[0] if fine else None  # where all that were left are lost, the best of those that were dropped
     entry.last = None if fine else next(line.latest for line in lines.values() if line.legs)
-    if entry.line is not None and starts:
-        yield from _other_starts(race, entry, starts, nth, entries)
+    if entry.line is not None and is_paid and not entry.method.is_control:
+        yield from _rates_beyond(race, entry, lines, nth, entries)
+        if starts:
+            yield from _other_starts(race, entry, starts, nth, entries)
+
+
+def _rates_beyond(
+    race: Race, entry: Entry, lines: dict[float, Line], nth: int, entries: Sequence[Entry]
+) -> Iterator[list[Piece]]:
+    """Where the best rate is the lowest or the highest that was tried, take as many steps at the next one beyond it.
+
+    That goes on while it is better, up to :data:`~elicitable.methods.base.WIDEST` rates.
+    """
+    own, schedule = entry.line, entry.method.schedule
+    assert own is not None
+    assert schedule is not None
+    tried = [rate for rate, line in lines.items() if line.legs]
+    while (rate := schedule.wider(tried, own.rate)) is not None:
+        line = lines[rate] = Line(entry.sized, rate, 0)
+        tried.append(rate)
+        yield [piece_of(race, line, own.steps)]
+        _go(race, entry, line, own.steps, nth, len(entries))
+        if not line.is_fine or worth(line) <= worth(own):
+            leave(race, line)
+            return
+        leave(race, own)
+        own = entry.line = line
 
 
 def _other_starts(
@@ -69,8 +95,10 @@ def _other_starts(
 
 def _within_the_limit(
     race: Race, entry: Entry, lines: dict[float, Line], nth: int, entries: Sequence[Entry]
-) -> Generator[list[Piece], None, tuple[list[float], int, tuple[dict[str, Any], ...]]]:
-    """Choose which rates and starts the arm's part of the limit pays for, and how many steps.
+) -> Generator[list[Piece], None, tuple[list[float], int, bool]]:
+    """Choose which rates the arm's part of the limit pays for, how many steps, and whether it pays for more.
+
+    More are rates beyond the range and other starts.
 
     Measuring is training already.
     """
@@ -83,9 +111,9 @@ def _within_the_limit(
     paid = race.kept(f"steps of the first look at {entry.method.identity}", lambda: _paid(race, entry, nth, entries))
     count = next((count for count in (4, 2) if paid >= first * (count + count // 2)), 1)
     steps = first if paid >= first else min(FEWEST_STEPS, first)
-    starts = entry.method.starts(race.model)
-    is_paid = paid >= first * (count + count // 2 + len(starts) * max(1, count // 2))
-    return outwards[:count], min(steps, longest(race)), starts if is_paid else ()
+    more = max(1, len(entry.method.starts(race.model)))
+    is_paid = paid >= first * (count + count // 2 + more * max(1, count // 2))
+    return outwards[:count], min(steps, longest(race)), is_paid
 
 
 def _paid(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> int:
