@@ -20,6 +20,7 @@ from functools import partial
 from itertools import groupby
 
 from elicitable.diagnosis.tried import LEFT
+from elicitable.diagnosis.verdict import OWED
 from elicitable.methods.base import Sized
 from elicitable.race.choice import choose, chosen_piece
 from elicitable.race.entry import Entry, Race
@@ -319,11 +320,15 @@ def _end(race: Race, entries: Sequence[Entry]) -> None:
 
 
 def _control(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> None:
-    """Give a control as many steps as the quickest solver had, or as the longest run; its first look comes before."""
+    """Give a control as many steps as the quickest solver had, or as the longest run; its first look comes before.
+
+    It has no vote, so it gets twice what an arm is owed at most.
+    """
     together(race, [_look(race, entry, nth, entries)])
     if entry.line is None or not entry.line.is_fine:
         return
     steps = race.quickest or max((one.line.steps for one in entries if one.line and one is not entry), default=0)
+    steps = min(steps, 2 * OWED)
     while entry.line.steps < steps and not entry.is_spent:
         grow(race, entry, entries)
     if affords_cooldown(race, entry, entry.line, 0, entries):
