@@ -38,6 +38,7 @@ LOOK_SHARE = 0.3  # of what is left after them, for the first look at all arms
 STEP_PASSES = 3.0  # a step on a batch costs about as much as so many passes over it
 LOOKING_READS = 130  # items read, about, for what the report says of the context or of the winner's inside
 WRITTEN_A_SECOND = 5e7  # bytes of a winner that is a whole model: written, hashed and read back
+LEAST_DOWN = 0.5  # of a way down, which one arm's whole way down leaves to the others
 COOLDOWN_LOOKS = 3  # at the validation split, on the way down
 VALIDATIONS = 6  # looks at the validation split that an arm takes, about
 
@@ -210,7 +211,7 @@ def affords_cooldown(race: Race, entry: Entry, line: Line, cooldown: int, entrie
     trial = ending_of(race, line, cooldown)
     looks = COOLDOWN_LOOKS * race.pace.validation_items * race.item_seconds if cooldown else 0.0
     cost = cooldown * step_seconds(race, entry) + looks + test_seconds(race, entry)
-    return _affords(race, trial, cost + owed_seconds(race, entries, entry, is_bare=True))
+    return _affords(race, trial, cost + owed_seconds(race, entries, entry, share=LEAST_DOWN))
 
 
 def affords_seed(
@@ -232,15 +233,13 @@ def _affords(race: Race, trial: Trial, cost: float) -> bool:
     return bool(race.kept(what, lambda: cost <= (race.left() or 0.0)))
 
 
-def owed_seconds(race: Race, entries: Sequence[Entry], but: Entry, is_bare: bool = False) -> float:
-    """Return the seconds that the other arms still need to end where they stand; without ways down if ``is_bare``.
+def owed_seconds(race: Race, entries: Sequence[Entry], but: Entry, share: float = 1.0) -> float:
+    """Return the seconds that the other arms still need to end where they stand: ``share`` of a way down, and a test.
 
-    Controls are owed nothing. Workers share what there is to do.
+    That goes for arms that are no longer trained on, too: without its way down a run is worth far less than it could
+    be. Controls are owed nothing. Workers share what there is to do.
     """
     others = [entry for entry in entries if entry is not but and entry.is_racing and not entry.is_tested]
     tests = sum(test_seconds(race, entry) for entry in others)
-    if is_bare:
-        return tests / race.hands
-    down = [entry for entry in others if entry.method.name in race.cohort and entry.line is not None]
-    ways = sum(cooldown_of(race, one.line.steps) * step_seconds(race, one) for one in down if one.line is not None)
-    return (tests + ways) / race.hands
+    ways = sum(cooldown_of(race, one.line.steps) * step_seconds(race, one) for one in others if one.line is not None)
+    return (tests + share * ways) / race.hands
