@@ -32,7 +32,7 @@ from torch import Tensor
 from elicitable.errors import BudgetError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.base import Adaptation, Method
-from elicitable.models.dispatch import META, state_of
+from elicitable.models.dispatch import state_of
 from elicitable.models.inject import use
 from elicitable.models.model import Model, as_model
 from elicitable.rng import torch_generator
@@ -396,7 +396,7 @@ def trace(model: Model) -> dict[str, Any]:
         "attention": hf.config._attn_implementation,
         "config": hf.config.to_dict(),
         "modules": [(name, id(module)) for name, module in hf.named_modules()],
-        "parameters": [(name, id(p) * (p.device.type != META), p.requires_grad) for name, p in hf.named_parameters()],
+        "parameters": [(name, id(p) * (not p.is_meta), p.requires_grad) for name, p in hf.named_parameters()],
         "gradients": [name for name, p in hf.named_parameters() if p.grad is not None],
         "training modes": [module.training for module in hf.modules()],
         "attributes": [sorted(set(vars(module)) - {"_elicitable_model"}) for module in hf.modules()],

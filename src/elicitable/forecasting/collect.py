@@ -24,7 +24,8 @@ from elicitable.forecasting.steps import arms, size_of
 from elicitable.models.layout import PLAIN
 from elicitable.models.model import Model
 from elicitable.models.speed.processor import kind
-from elicitable.planted.cases import Case, cases
+from elicitable.planted.models import load_planted
+from elicitable.planted.parts import PARTS, AnyCase
 from elicitable.race.rows_curve import FewRows, distinct_rows
 from elicitable.records.provenance import versions
 from elicitable.records.schema import to_plain
@@ -37,7 +38,12 @@ ITEMS = 300  # of the test split
 ADVICE = "Free the place, or choose another --out."
 
 
-def measured(case: Case, model: Model, seed: int) -> Kept:
+def cases() -> list[AnyCase]:
+    """Return the cases of all models that come with the package."""
+    return [case for name in ("one-layer", "deep") for case in PARTS[name].cases()]
+
+
+def measured(case: AnyCase, model: Model, seed: int) -> Kept:
     """Measure the signals of one case."""
     task, used = case.task(), time.process_time()
     found = signals_of(model, task, seed=seed)
@@ -56,12 +62,12 @@ def measured(case: Case, model: Model, seed: int) -> Kept:
     )
 
 
-def fingerprints(case: Case, model: Model) -> dict[str, str]:
+def fingerprints(case: AnyCase, model: Model) -> dict[str, str]:
     """Return what a record is of: other weights or another task make it anew."""
     return {"model": model.bare_fingerprint, "task": case.task().fingerprint()}
 
 
-def grown(case: Case, model: Model, seed: int) -> Grown:
+def grown(case: AnyCase, model: Model, seed: int) -> Grown:
     """Train both arms on a few numbers of rows, at the rate in the middle of each one's range, and score test items."""
     task, pace = case.task(), pace_for(model)
     rows = distinct_rows(task, max(ROWS), seed=seed)
@@ -101,7 +107,7 @@ def main(typed: Sequence[str] | None = None) -> None:
     models: dict[str, Model] = {}
     for case in cases()[: given.first]:
         path = folder / file_name(case.name)
-        model = models[case.model] = models.get(case.model) or case.load_model()
+        model = models[case.model] = models.get(case.model) or load_planted(case.model)
         if path.exists() and read_object(path).get("fingerprints") == fingerprints(case, model):
             continue
         since = time.monotonic()

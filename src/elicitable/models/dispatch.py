@@ -19,14 +19,12 @@ from transformers import BitsAndBytesConfig
 
 from elicitable.errors import MissingPackageError, UnknownNameError, UnsupportedModelError
 
-META = "meta"
-
 
 def runs_on(module: nn.Module) -> torch.device:
     """Return the device on which ``module`` computes, wherever its weight lies meanwhile."""
     weight = next(module.parameters())  # its own, or where a parametrization keeps it
     where = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-    if weight.device.type != META or where is None:
+    if not weight.is_meta or where is None:
         return weight.device
     return torch.device(where) if isinstance(where, str | int | torch.device) else weight.device
 
@@ -34,7 +32,7 @@ def runs_on(module: nn.Module) -> torch.device:
 @contextmanager
 def brought_in(module: nn.Module) -> Iterator[None]:
     """Have the numbers of ``module``'s own weights there for the length of the ``with``."""
-    if not any(weight.device.type == META for weight in module.parameters(recurse=False)):
+    if not any(weight.is_meta for weight in module.parameters(recurse=False)):
         yield
         return
     from accelerate.utils import align_module_device
@@ -46,7 +44,7 @@ def brought_in(module: nn.Module) -> Iterator[None]:
 def state_of(hf: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield every tensor of the state by name, in the order of names, one at a time where it is offloaded."""
     for name, tensor in sorted(hf.state_dict().items()):
-        if tensor.device.type != META:
+        if not tensor.is_meta:
             yield name, tensor
             continue
         path, _, own = name.rpartition(".")
@@ -80,7 +78,7 @@ def check_whole(hf: nn.Module, what: str) -> None:
 
 def check_all_here(hf: nn.Module, what: str) -> None:
     """Raise UnsupportedModelError where ``what``, which changes weights, would find empty ones."""
-    gone = [name for name, weight in hf.named_parameters() if weight.device.type == META]
+    gone = [name for name, weight in hf.named_parameters() if weight.is_meta]
     if gone:
         raise UnsupportedModelError(
             f"{what} changes weights, and {len(gone)} of this model's are offloaded ({gone[0]}, …): they are there "

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from elicitable.models.attend import attend
-from elicitable.models.dispatch import META
 from elicitable.models.model import Model
 from elicitable.models.speed.processor import bias_adds_last, packs, rows_stand_alone
 from elicitable.models.speed.written_out import is_short, queries_stand_alone
@@ -144,7 +143,7 @@ def is_frozen_block(block: nn.Module) -> bool:
         and not hasattr(block, "crossattention")
         and all(isinstance(norm, nn.LayerNorm) for norm in (parts.ln_1, parts.ln_2))
         and all(type(part).__name__ == "Conv1D" and max(part.weight.shape) <= LARGEST for part in _products(parts))
-        and not any(weight.requires_grad or weight.device.type == META for weight in block.parameters())
+        and not any(weight.requires_grad or weight.is_meta for weight in block.parameters())
         and isinstance(parts.mlp.act, nn.ReLU)
     )
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from elicitable.models.dispatch import META
 from elicitable.models.speed.frozen import frozen_blocks
 from elicitable.models.speed.processor import has_fast_bfloat16
 
@@ -50,7 +49,7 @@ def _cast_frozen(model: Model, lowered: torch.dtype, stack: ExitStack) -> None:
     for module in model.hf.modules():
         weight = module._parameters.get("weight")
         is_matrix = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-        is_plain = weight is not None and weight.dtype == torch.float32 and weight.device.type != META
+        is_plain = weight is not None and weight.dtype == torch.float32 and not weight.is_meta
         if is_matrix and is_plain and not weight.requires_grad:
             stack.callback(module._parameters.__setitem__, "weight", weight)
             module._parameters["weight"] = nn.Parameter(weight.detach().to(lowered), requires_grad=False)
