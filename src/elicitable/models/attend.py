@@ -29,6 +29,7 @@ from elicitable.models.speed.written_out import additive, is_short_training, joi
 from elicitable.values import PrefixKV
 
 NAME = "elicitable"
+KEPT = 2**24  # bytes of masks that are kept for the next call of their shape; a larger one is kept alone
 _KNOWN = {
     "softcap",
     "s_aux",
@@ -105,7 +106,7 @@ class Slot:
         if mask is None or mask.device != device:
             mask = torch.ones(queries, prefix + keys, dtype=torch.bool, device=device)
             mask = mask.tril(diagonal=prefix + keys - queries)[None, None]
-            if len(self._masks) > 64:
+            if mask.numel() + sum(one.numel() for one in self._masks.values()) > KEPT:
                 self._masks.clear()
             self._masks[shape] = mask
         return mask

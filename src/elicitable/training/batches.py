@@ -1,7 +1,8 @@
 """Rows to tensors. The content is padded on the left, so that answers end together and few logits are computed.
 
-Texts of similar length share a batch, and a batch is bounded by its tokens, padding included: a few long texts among
-many short ones cost what they cost themselves, in time and in memory.
+Texts of similar length share a batch, and a batch is bounded by its tokens, padding included, and by its mask, which
+grows with the square of their length: a few long texts among many short ones cost what they cost themselves, in time
+and in memory.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ IGNORED = -100
 CHUNK = 32  # batches drawn at once, because drawing few items is what costs
 TOKENS_A_ROW = 256  # of a batch, on average and with padding: a batch of 16 holds 4,096 tokens at most
 LOGITS = 2**26  # logits of a batch at most: 256 MiB in float32
+ATTENDED = 2**24  # pairs of tokens in the masks of a batch at most, or those of one row: 80 MiB as bool and float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,7 @@ def padded(model: Model, rows: Sequence[Row]) -> Batch:
 
 
 def groups(model: Model, rows: Sequence[Row] | Sequence[LabelRow], batch: int) -> list[list[int]]:
-    """Places in ``rows`` that share a batch: short ones together, bounded in tokens and in logits.
+    """Places in ``rows`` that share a batch: short ones together, bounded in tokens, in masks and in logits.
 
     Rows of token ids (a model without a tokenizer) stay in their order, ``batch`` at a time.
     """
@@ -114,7 +116,8 @@ def groups(model: Model, rows: Sequence[Row] | Sequence[LabelRow], batch: int) -
         width, longest = len(rows[place]), _written(rows[place])
         answer = max(answer, longest)
         count = len(found[-1]) + 1 if found else 1
-        if not found or count * width > most or count * answer * vocab > LOGITS:
+        is_full = count * width > most or count * width**2 > ATTENDED or count * answer * vocab > LOGITS
+        if not found or is_full:
             found.append([])
             answer = longest
         found[-1].append(place)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 CONTENT_TOKENS = 4096  # of the contents that are read at once, padding included: their keys and values are kept
 NODE_TOKENS = 4096  # of the nodes that are kept at once behind them, padding included (or those of one item)
-LOGITS = 2**25  # numbers of a forward pass over nodes (128 MiB in float32): nodes · vocabulary
+LOGITS = 2**26  # numbers of a forward pass over nodes (256 MiB in float32): nodes · vocabulary
 ACCELERATED = 8  # times as much of all three on an accelerator
 NODES = 256  # of one item in one forward pass at most
 
@@ -218,7 +218,8 @@ def _go_on(reader: _Reader, searches: list[Search], content: _Content) -> None:
     content = content if len(live) == len(searches) else content.rows(live)
     width = max(len(following[row]) for row in live)
     kept = reader.times * NODE_TOKENS // (content.depths.shape[1] + width)
-    at_once = max(1, min(reader.nodes // width, kept))
+    parts = -(-len(live) // max(1, min(reader.nodes // width, kept)))
+    at_once = -(-len(live) // parts)  # parts of one size: a pass over a few items alone costs almost as much
     for first in range(0, len(live), at_once):
         part = live[first : first + at_once]
         some, nodes = [searches[row] for row in part], [following[row] for row in part]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from elicitable.training.label_trie import Numbers, Trie
 
 SLACK = 1e-3  # nats: a label that close to the best is priced whole, as passes over other rows differ in last digits
-FIRST, GROWTH = 8, 8  # nodes of the second round, and how many times as many in each round after it
+FIRST, GROWTH = 12, 8  # nodes of the first round, and how many times as many in each round after it
 Floats = NDArray[np.float64]
 
 
@@ -68,11 +68,12 @@ class Search:
         if self.wanted is None:
             return np.flatnonzero(self.places < 0)[:most]
         margins = self._margins(self.wanted)
+        likely = self._foreseen(self.wanted) if self._round == 1 else margins
         live = np.flatnonzero((self._left > 0) & ~(margins > 0))
         if not len(live):
             return live
         order = live[np.argsort(margins[live], kind="stable")]
-        return self._some(order.tolist(), self._firsts(self.wanted, order), most)
+        return self._some(order[~(likely[order] > 0)].tolist(), self._firsts(self.wanted, order), most)
 
     def result(self) -> Floats:
         """Return (label,) costs; infinity where a label was left, which no rule can then answer with."""
@@ -80,31 +81,43 @@ class Search:
 
     def _margins(self, wanted: Wanted) -> Floats:
         """Return (label,) how far each is above the best whole one, by the rule that favours it most."""
-        bounds = self.nats / wanted.divisors - wanted.offsets
+        bounds = self._bounds(wanted)
         best = bounds[:, self._left == 0].min(axis=1, initial=np.inf)
         slack = SLACK / wanted.divisors
         margins: Floats = (bounds - best[:, None] - slack).min(axis=0)
         margins[list(wanted.whole)] = -np.inf
         return margins
 
+    def _bounds(self, wanted: Wanted) -> Floats:
+        """Return (rule, label) the least that each can cost by each rule."""
+        bounds: Floats = self.nats / wanted.divisors - wanted.offsets
+        return bounds
+
+    def _foreseen(self, wanted: Wanted) -> Floats:
+        """Return (label,) how far each is above the best, were the others of a label's tokens as dear as its first.
+
+        It says only which nodes are worth running before the best label is known, so that there are fewer rounds.
+        """
+        whole = self.nats * (1 + self._left) / wanted.divisors - wanted.offsets
+        likely: Floats = (self._bounds(wanted) - whole.min(axis=1)[:, None]).min(axis=0)
+        return likely
+
     def _firsts(self, wanted: Wanted, order: Numbers) -> list[int]:
         """Return the labels to be priced whole at once: those asked for, and in the first round each rule's best."""
         found = [k for k in wanted.whole if self._left[k] > 0]
         if self._round == 1:
-            bounds = self.nats[order] / wanted.divisors[:, order] - wanted.offsets[:, order]
-            found += order[bounds.argmin(axis=1)].tolist()
+            found += order[self._bounds(wanted)[:, order].argmin(axis=1)].tolist()
         return found
 
     def _some(self, order: Sequence[int], firsts: Sequence[int], most: int) -> Numbers:
         nodes: dict[int, None] = {}
         for k in firsts:
             nodes.update(dict.fromkeys(self._rest(k)))
-        if self._round > 1:
-            width, reach = FIRST * GROWTH ** (self._round - 2), 2 ** max(0, self._round - 3)
-            for k in order:
-                if len(nodes) >= width:
-                    break
-                nodes.update(dict.fromkeys(self._rest(k)[:reach]))
+        width, reach = FIRST * GROWTH ** (self._round - 1), 2 ** max(0, self._round - 2)
+        for k in order:
+            if len(nodes) >= width:
+                break
+            nodes.update(dict.fromkeys(self._rest(k)[:reach]))
         return np.array(sorted(list(nodes)[:most]), dtype=np.int64)
 
     def _rest(self, label: int) -> list[int]:
