@@ -169,6 +169,7 @@ class Entry:
     tested_at: int = -1  # steps of ``line`` when it was brought down and tested
     stopped: str = ""  # why it was: solved, plateau, steps, time, settled
     seconds: float = 0.0  # of all its trials
+    stuck: int = 0  # other seeds that did not solve the task on validation where the first did, and were left
     is_spent: bool = False  # there is no time to train it further
 
     @property

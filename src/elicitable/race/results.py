@@ -85,7 +85,7 @@ def _gathered(race: Race, entry: Entry) -> ArmResult:
         setting=first.setting,
         budget=budget,
         status="ok",
-        reason=_lost_seeds(records),
+        reason=_lost_seeds(records, entry.stuck),
         stopped=entry.stopped or done[0].stopped,
         mean=point(outcome),
         low=low,
@@ -160,13 +160,12 @@ def _why_lost(entry: Entry, record: TrialRecord) -> str:
     return f"the loss or its gradient was no finite number any more, {where}"
 
 
-def _lost_seeds(records: list[TrialRecord]) -> str:
-    """What a score must not pass over: seeds that diverged or failed; nothing where every one ran through."""
-    lost = Counter(record.status for record in records if not record.is_ok)
-    if not lost:
-        return ""
-    named = " and ".join(f"{count} of {len(records)} seeds {status}" for status, count in sorted(lost.items()))
-    return f"{named}; the score is that of the rest"
+def _lost_seeds(records: list[TrialRecord], stuck: int) -> str:
+    """What a score must not pass over: seeds that diverged, failed or were left; nothing where all ran through."""
+    lost, of = Counter(record.status for record in records if not record.is_ok), len(records) + stuck
+    named = [f"{count} of {of} seeds {status}" for status, count in sorted(lost.items())]
+    named += [f"{stuck} of {of} seeds did not solve the task on validation, as the first did"] if stuck else []
+    return f"{' and '.join(named)}; the score is that of the rest" if named else ""
 
 
 def _side_effect(race: Race, records: list[TrialRecord]) -> float | None:

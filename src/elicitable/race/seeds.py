@@ -17,6 +17,7 @@ from elicitable.race.timing import affords_seed
 from elicitable.records.trial import TrialRecord
 
 PATIENCE = 4  # times the steps in which the first seed solved the task: what another may need
+RESTARTS = 2  # of an arm: other seeds in the place of those that do not get there
 EXTRA = 3  # seeds at most, beyond those asked for, where the interval holds the margin
 
 
@@ -57,8 +58,8 @@ def _is_in_doubt(decision: Decision) -> bool:
 
 def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry], most: int) -> list[Piece]:
     """Return the next seed of each arm that lags, and then those of its rivals up to ``most``, which may be run."""
-    due = [(len(entry.records), entry) for entry in lagging]
-    later = [(seed, entry) for entry in rivals for seed in range(len(entry.records), most)]
+    due = [(len(entry.records) + entry.stuck, entry) for entry in lagging]
+    later = [(seed + entry.stuck, entry) for entry in rivals for seed in range(len(entry.records), most)]
     found = []
     for seed, entry in [*due, *sorted((one for one in later if one not in due), key=lambda one: one[0])]:
         if entry.line is None:
@@ -70,8 +71,11 @@ def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry], most:
 
 
 def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
-    """Run the next seed of an arm as its first one; False where the limit does not pay for it."""
-    seed = len(entry.records)
+    """Run the next seed of an arm as its first one; False where the limit does not pay for it.
+
+    One that does not solve the task on validation, where the first one did, is left, and another takes its place.
+    """
+    seed = len(entry.records) + entry.stuck
     if entry.line is None:
         choose(race, entry, len(entries) - 1, len(entries), seed)
         return True
@@ -83,6 +87,10 @@ def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     race.reporter.begin(entry.method.name, f"seed {seed + 1}", len(entries) - 1, len(entries))
     line = Line(entry.sized, entry.line.rate, seed)
     record = _trained(race, entry, line, cooldown, entries)
+    if _is_stuck(entry, record) and entry.stuck < RESTARTS:
+        entry.stuck += 1
+        leave(race, line)
+        return True
     if record.is_ok:
         _, record = finish(race, line, cooldown)
         entry.seconds += record.timing.seconds
@@ -100,11 +108,16 @@ def _trained(race: Race, entry: Entry, line: Line, cooldown: int, entries: Seque
     """
     record = advance(race, line, entry.tested_at)
     entry.seconds += record.timing.seconds
-    most = min(PATIENCE * entry.tested_at, longest(race)) if is_solved(entry) else 0
-    while record.is_ok and (record.validation or 0.0) < SOLVED and line.steps < most:
+    most = min(PATIENCE * entry.tested_at, longest(race))
+    while _is_stuck(entry, record) and line.steps < most:
         steps = min(2 * line.steps, most)
         if not affords_seed(race, entry, steps, cooldown, line.seed, entries, taken=line.steps):
             break
         record = advance(race, line, steps)
         entry.seconds += record.timing.seconds
     return record
+
+
+def _is_stuck(entry: Entry, record: TrialRecord) -> bool:
+    """Say whether a seed does not solve the task on validation, although the first one of the arm did."""
+    return record.is_ok and is_solved(entry) and (record.validation or 0.0) < SOLVED
