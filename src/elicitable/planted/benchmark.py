@@ -6,7 +6,7 @@
       races/            trials of the race that is under way; gone when its record is written
 
 Killed at any moment, the same command goes on: finished cases are found, and a race goes on from its own folder. A
-record of another model, task or setting than today's is made again.
+record of another model, task or setting than today's is made again; one that was altered is refused by name.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from elicitable.cache import replace_file
 from elicitable.diagnosis.shares import wilson
 from elicitable.diagnosis.verdict import OPEN_LABELS
-from elicitable.errors import InputError
+from elicitable.errors import InputError, StoreError
 from elicitable.models.model import Model
-from elicitable.planted.cases import STATES, TRUTHS, Case, cases, planned, plantings
+from elicitable.planted.cases import STATES, TRUTHS, Case, State, Truth, cases, planned, plantings
 from elicitable.race.contest import verdict
+from elicitable.records.digested import read_digested, write_digested
 from elicitable.records.lock import alone
-from elicitable.untrusted import read_object
+from elicitable.records.schema import from_plain
 from elicitable.values import Verdict
 
 NAME: Final = "planted-truth"
@@ -38,6 +40,48 @@ SEEDS: Final = 2
 TEST_ITEMS: Final = 500
 GROUPS: Final = ("nothing", "context", "weights", *OPEN_LABELS)
 ADVICE: Final = "Free the place and run it again."
+AGAIN: Final = "Move it away to race the case again."
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Hold what an arm came to; ``mean``, ``low`` and ``high`` are None where it was not tested."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    status: str
+    stopped: str
+    steps: int
+    seeds: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Raced:
+    """Hold a case's record: the planted truth, the verdict, every arm, and what it was made of and with."""
+
+    case: str
+    model: str
+    task: str
+    family: str
+    state: State
+    truth: Truth
+    group: str
+    label: str
+    answer: str | None
+    reasons: tuple[str, ...]
+    arms: Mapping[str, Arm]
+    planting: Mapping[str, Any]
+    seeds: int
+    test_items: int
+    model_hash: str
+    data_hash: str
+    processor: str
+    versions: Mapping[str, str]
+    seconds: float
+    cpu_seconds: float
+
 
 Told = Callable[[Case, Mapping[str, Any], int, int, float], None]  # case, record, done, of, seconds left
 
@@ -91,7 +135,7 @@ def path_of(folder: Path, case: Case) -> Path:
 
 def _is_done(folder: Path, case: Case, model: Model) -> bool:
     path = path_of(folder, case)
-    return path.is_file() and is_of(read_object(path), case, model)
+    return path.is_file() and is_of(_read(path, case), case, model)
 
 
 def is_of(record: Mapping[str, Any], case: Case, model: Model) -> bool:
@@ -107,7 +151,7 @@ def _raced(folder: Path, case: Case, model: Model) -> dict[str, Any]:
     answer = verdict(model, case.task(), seeds=SEEDS, test_items=TEST_ITEMS, out=races)
     seconds = {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(time.process_time() - used, 1)}
     record = record_of(case, answer) | seconds
-    replace_file(path_of(folder, case), (json.dumps(record, indent=1) + "\n").encode(), ADVICE)
+    write_digested(path_of(folder, case), record, ADVICE)
     shutil.rmtree(folder / RACES, ignore_errors=True)
     return record
 
@@ -165,9 +209,20 @@ def records_in(folder: Path) -> list[dict[str, Any]]:
     """Read the records of a folder, in the order of the cases.
 
     Raises:
-        InputError: a record cannot be read.
+        StoreError: a record cannot be read, was altered, or is of another case; the message names it.
     """
-    return [read_object(path) for case in cases() if (path := path_of(folder, case)).is_file()]
+    return [_read(path, case) for case in cases() if (path := path_of(folder, case)).is_file()]
+
+
+def _read(path: Path, case: Case) -> dict[str, Any]:
+    record = read_digested(path, AGAIN)
+    try:
+        found = from_plain(Raced, record)
+    except InputError as error:
+        raise StoreError(f"{path} is no record of a case ({error}). {AGAIN}") from error
+    if found.case != case.name or found.group not in GROUPS or not found.reasons:
+        raise StoreError(f"{path} is no record of {case.name}. {AGAIN}")
+    return record
 
 
 def counted(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
