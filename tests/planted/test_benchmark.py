@@ -141,7 +141,7 @@ def test_a_record_that_was_altered_or_is_of_another_case_is_refused_by_name(tmp_
     for held in (altered, second.read_text(encoding="utf-8"), "{}"):
         first.write_text(held, encoding="utf-8")
         for ask in (lambda: records_in(tmp_path), lambda: run(tmp_path, 2)):
-            with pytest.raises(StoreError, match="altered, or is damaged|is no record of") as refusal:
+            with pytest.raises(StoreError, match=r"altered, or is damaged|is no record of") as refusal:
                 ask()
             assert str(first) in str(refusal.value)
             assert first.read_text(encoding="utf-8") == held
