@@ -223,7 +223,7 @@ def test_a_model_folder_whose_tokenizer_is_damaged_says_so(tmp_path: Path) -> No
         load(tmp_path)
 
 
-@pytest.mark.parametrize(("method", "name"), [("value-bias", "artefact.json"), ("steering", "state.safetensors")])
+@pytest.mark.parametrize(("method", "name"), [("zero-shot", "artefact.json"), ("layer-prefix", "state.safetensors")])
 def test_an_artefact_that_was_altered_is_refused_and_a_race_makes_it_again(
     tmp_path: Path, method: str, name: str
 ) -> None:
@@ -252,7 +252,7 @@ def test_a_score_that_ends_the_process_is_an_error_with_its_name(tmp_path: Path)
         sys.exit(0)
 
     for function in (score, lambda target, answer: 10**400):
-        with pytest.raises(InputError, match="the score .* (raised SystemExit|has to be a number)"):
+        with pytest.raises(InputError, match=r"the score .* (raised SystemExit|has to be a number)"):
             own_score(function).point(["a"], ["b"])
 
 
