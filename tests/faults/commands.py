@@ -16,6 +16,7 @@ from typing import Any
 
 OF_THE_CLOCK = {
     "price",
+    "cpu_seconds",
     "plain_seconds",
     "with_seconds",
     "overhead",
