@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -241,8 +241,10 @@ def sealed_files(folder: Path) -> dict[str, str] | None:
     return files
 
 
-def check_seal(folder: Path, advice: str) -> bool:
+def check_seal(folder: Path, advice: str, only: Collection[str] = ()) -> bool:
     """Compare every file of ``folder`` that its seal speaks of; False where there is no seal, so nothing to compare.
+
+    ``only`` names the files to compare, for a reader of a few; by default all of them.
 
     Raises:
         StoreError: a file is not what was written there, or is gone; the message names it and ends with ``advice``.
@@ -257,6 +259,8 @@ def check_seal(folder: Path, advice: str) -> bool:
     try:
         files = sealed_files(folder)
         for name, digest in (files or {}).items():
+            if only and name not in only:
+                continue
             if not _is_inside(name) or not (folder / name).is_file():
                 raise InputError(f"there is no file {name}")
             if sha256_of(folder / name) != digest:

@@ -91,6 +91,15 @@ def loaded_modules() -> list[ModuleType]:
     return [module for name, module in sys.modules.items() if name.startswith(_PREFIX)]
 
 
+def told_of(error: BaseException) -> str | None:
+    """Say what a person's own file raised, with the line; None where ``error`` did not come out of one."""
+    for module in loaded_modules():
+        path = Path(str(module.__file__))
+        if line := _line(error, path):
+            return f"{path}{line}: raised {_reason(error)}"
+    return None
+
+
 def vouch(thing: object, digest: str | None) -> None:
     """Take ``digest`` for what :func:`digest_of` says of ``thing``, which another process has read from its source."""
     if digest is not None:
@@ -161,8 +170,11 @@ def _errors_named(path: Path, what: str = "") -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        reason = traceback.format_exception_only(error)[-1].strip()
-        raise InputError(f"{path}{_line(error, path)}: {what}raised {reason}") from error
+        raise InputError(f"{path}{_line(error, path)}: {what}raised {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()
 
 
 def _line(error: BaseException, path: Path) -> str:

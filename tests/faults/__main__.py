@@ -6,7 +6,7 @@ Everything is drawn from ``--seed``. The exit code is 1 where anything was taken
 from __future__ import annotations
 
 import argparse
-import random
+import os
 import resource
 import sys
 import tempfile
@@ -22,19 +22,20 @@ def main() -> int:
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
+        os.environ["ELICITABLE_CACHE"] = str(place / "cache")
         if asked.kills:
             from tests.faults.kills import kill
 
-            wrong += _told("kills", *_timed(lambda: kill(asked.kills, place / "kills", random.Random(asked.seed))))
+            wrong += _told("kills", *_timed(lambda: kill(asked.kills, place / "kills", asked.seed, asked.only)))
         if asked.alterations:
             from tests.faults.alterations import alter
 
-            draw = random.Random(asked.seed)
-            wrong += _told("alterations", *_timed(lambda: alter(asked.alterations, place / "alterations", draw)))
+            count, here = asked.alterations, place / "alterations"
+            wrong += _told("alterations", *_timed(lambda: alter(count, here, asked.seed, asked.only)))
         if asked.fuzz:
             from tests.faults.fuzz import fuzz
 
-            wrong += _told("inputs", *_timed(lambda: fuzz(asked.fuzz, place / "fuzz", asked.seed, asked.reader)))
+            wrong += _told("inputs", *_timed(lambda: fuzz(asked.fuzz, place / "fuzz", asked.seed, asked.only)))
     own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(f"peak memory of one process: {max(own, children) / 1024:,.0f} MiB")
     for one in wrong:
@@ -47,20 +48,25 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="how often a command is killed")
     parser.add_argument("--alterations", type=int, default=0, metavar="N", help="how many files are altered")
     parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="how many inputs every reader is given")
-    parser.add_argument("--reader", action="append", help="only this reader (may be repeated)")
+    parser.add_argument("--only", action="append", metavar="NAME", help="of the tables only this (may be repeated)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 def preload() -> None:
     """Import what the commands import, so that a process that is forked from this one begins at once."""
+    import elicitable.compiling.report
+    import elicitable.deploy.export
     import elicitable.executors.processes
+    import elicitable.forecasting.forecast
     import elicitable.lab.jobs
     import elicitable.lab.pretrain
     import elicitable.lab.reproduce
     import elicitable.methods.adapter
     import elicitable.microscope.inspect
     import elicitable.models.load
+    import elicitable.planted.benchmark
+    import elicitable.race.causes
     import elicitable.race.contest
     import elicitable.race.tune
     import elicitable.report.html

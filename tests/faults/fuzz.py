@@ -21,12 +21,12 @@ LONGEST_SECONDS = 20
 MOST_MEBIBYTES = 1024
 
 
-def fuzz(count: int, place: Path, seed: int, names: list[str] | None = None) -> tuple[Counter[str], list[str]]:
-    """Give every reader (or those of ``names``) ``count`` inputs, each in a process of its own."""
+def fuzz(count: int, place: Path, seed: int, only: list[str] | None = None) -> tuple[Counter[str], list[str]]:
+    """Give every reader (or those of ``only``) ``count`` inputs, each in a process of its own."""
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     for reader in READERS:
-        if names is None or reader.name in names:
+        if only is None or reader.name in only:
             told, complaints = _in_a_process(reader, count, place / reader.name.replace(" ", "-"), seed)
             counts += told
             wrong += complaints

@@ -1,15 +1,8 @@
-"""Every reader of something from outside, with what it is given. One entry adds a reader.
-
-A reader may return, or raise an error of this package. It gets a folder of its own to write its input to.
-"""
+"""Every reader of something from outside, with what it is given. One entry adds a reader."""
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,16 +16,12 @@ from tests.faults.mutations import (
     altered_json_text,
     altered_tensors,
 )
-
-
-@dataclass(frozen=True)
-class Reader:
-    """What is read, the inputs that it is tried with, given a folder for what they are made of, and how."""
-
-    name: str
-    inputs: Callable[[Path], st.SearchStrategy[Any]]
-    read: Callable[[Path, Any], object]
-
+from tests.faults.reader import Reader
+from tests.faults.readers_code import CODE
+from tests.faults.readers_kept import KEPT
+from tests.faults.readers_peft import PEFT
+from tests.faults.readers_rows import ROWS, TABLES, as_csv, summed_up
+from tests.faults.readers_text import TEXTS
 
 # --- adapters -------------------------------------------------------------------------------------------------
 
@@ -216,75 +205,11 @@ def _read_seal(place: Path, data: bytes) -> object:
     return check_seal(place, "Write it again.")
 
 
-# --- tables and templates -------------------------------------------------------------------------------------
-
-_ROWS = [{"text": f"text {i}, café", "label": "yn"[i % 2], "n": i} for i in range(60)]
-
-
-def _as_parquet() -> bytes:
-    import pyarrow
-    from pyarrow import parquet
-
-    sink = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_pylist(_ROWS), sink)
-    return sink.getvalue()
-
-
-def _as_arrow() -> bytes:
-    import pyarrow
-
-    table, sink = pyarrow.Table.from_pylist(_ROWS), io.BytesIO()
-    with pyarrow.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
-def _as_csv() -> bytes:
-    lines = ["text,label,n", *(f'"{row["text"]}",{row["label"]},{row["n"]}' for row in _ROWS)]
-    return "\n".join(lines).encode()
-
-
-def _as_lines() -> bytes:
-    return "\n".join(json.dumps(row) for row in _ROWS).encode()
-
-
-_TABLES = {
-    "csv": _as_csv, "jsonl": _as_lines, "json": lambda: json.dumps(_ROWS).encode(), "parquet": _as_parquet,
-    "arrow": _as_arrow, "csv.gz": lambda: gzip.compress(_as_csv()),
-}  # fmt: skip
-
-
-def _table(suffix: str) -> Reader:
-    def inputs(place: Path) -> st.SearchStrategy[Any]:
-        good = _TABLES[suffix]()
-        more = [altered_json_text((_ROWS,))] if suffix == "json" else []
-        return st.one_of(altered_bytes((good,)), *more)
-
-    def read(place: Path, data: bytes) -> object:
-        path = place / f"rows.{suffix}"
-        path.write_bytes(data)
-        return _summed_up(str(path))
-
-    return Reader(suffix, inputs, read)
-
-
-def _summed_up(source: str, **options: Any) -> object:
-    from rich.console import Console
-
-    from elicitable.report.reading import print_reading, reading_section
-    from elicitable.tasks.catalog import task_from
-    from elicitable.tasks.reading import summary_of
-
-    summary = summary_of(task_from(source, **options))
-    shown = io.StringIO()
-    print_reading(summary, Console(file=shown, width=80))
-    for letter in "\x1b\x07\u202e\u200b":
-        assert letter not in shown.getvalue(), f"{letter!r} reaches the terminal"
-    return reading_section(summary)
+# --- templates -------------------------------------------------------------------------------------
 
 
 def _templates(place: Path) -> st.SearchStrategy[Any]:
-    (place / "rows.csv").write_bytes(_as_csv())
+    (place / "rows.csv").write_bytes(as_csv())
     good = (
         "{text}\nLabel: {label}",
         "{% for x in y %}",
@@ -299,7 +224,7 @@ def _templates(place: Path) -> st.SearchStrategy[Any]:
 
 
 def _read_template(place: Path, given: tuple[str, str]) -> object:
-    return _summed_up(given[0], template=given[1])
+    return summed_up(given[0], template=given[1])
 
 
 # --- models and code ------------------------------------------------------------------------------------------
@@ -349,31 +274,6 @@ def _read_model(place: Path, files: dict[str, bytes]) -> object:
     return load(place).fingerprint
 
 
-_CODE = b"""
-class Mine:
-    name = "mine"
-    def labels(self): return None
-    def sample(self, n, rng): return []
-    def held_out(self, split, n=None): return []
-    def fingerprint(self): return "1"
-def score(target, answer): return float(target == answer)
-"""
-
-
-def _read_code(place: Path, data: bytes) -> object:
-    import sys
-
-    from elicitable.own_code import load_own
-    from elicitable.scores.catalog import score_from
-    from elicitable.tasks.catalog import task_from
-
-    (place / "mine.py").write_bytes(data)
-    for module in [name for name in sys.modules if name.startswith("elicitable_own_code_")]:
-        del sys.modules[module]
-    score_from(load_own(f"{place}/mine.py:score", "mine.py:score"))
-    return task_from(f"{place}/mine.py:Mine")
-
-
 READERS = (
     Reader("adapter folder", _adapters, _read_adapter),
     Reader("tensors", _adapter_tensors, _read_tensors),
@@ -381,9 +281,13 @@ READERS = (
     Reader("record", _records, _read_record),
     Reader("archive", _archives, _read_archive),
     Reader("seal", _seals, _read_seal),
-    *(_table(suffix) for suffix in _TABLES),
+    *TABLES,
+    *ROWS,
     Reader("template", _templates, _read_template),
-    Reader("own code", lambda place: altered_bytes((_CODE,)), _read_code),
+    *TEXTS,
+    *CODE,
+    *KEPT,
+    *PEFT,
     Reader("model folder", _model_folders, _read_model),
     Reader("gguf", _ggufs, _read_gguf),
 )

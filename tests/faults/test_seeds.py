@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from tests.faults.models import letters_gguf, letters_model
 
+import elicitable as el
 from elicitable import cli
 from elicitable.cache import check_seal, replacing_folder, seal, sweep, write_tensors
 from elicitable.cli.options import seconds
@@ -21,7 +23,8 @@ from elicitable.methods import rungs
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.catalog import method_named
 from elicitable.methods.pruned_prefix import PrunedPrefixContext
-from elicitable.models.load import load
+from elicitable.models.load import home_of, load
+from elicitable.own_code import load_own
 from elicitable.race.contest import verdict
 from elicitable.records.lock import alone
 from elicitable.records.store import Store, identity
@@ -29,6 +32,7 @@ from elicitable.records.trial import Outcomes, TrialRecord, kept_trial
 from elicitable.report.html import Section, report_html, write_page
 from elicitable.report.progress import LiveReporter
 from elicitable.report.terminal import terminal
+from elicitable.scores.own import own_score
 from elicitable.tasks.files import read_table
 from elicitable.training.checkpoint import Checkpoint, Frozen
 from elicitable.untrusted import parse_json, read_tensors, shapes_of, visible
@@ -217,6 +221,62 @@ def test_a_model_folder_whose_tokenizer_is_damaged_says_so(tmp_path: Path) -> No
     (tmp_path / "tokenizer.json").write_bytes((tmp_path / "tokenizer.json").read_bytes()[:100])
     with pytest.raises(InputError, match=r"the tokenizer of .* cannot be read: .*tokenizer\.json"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(("method", "name"), [("zero-shot", "artefact.json"), ("layer-prefix", "state.safetensors")])
+def test_an_artefact_that_was_altered_is_refused_and_a_race_makes_it_again(
+    tmp_path: Path, method: str, name: str
+) -> None:
+    """The record says how answers are decided; what PEFT has no form for lies beside it. Both were read unseen."""
+
+    def race() -> None:
+        verdict("toy:ascending", "ascending", methods=[method], seeds=1, steps=3, test_items=4, out=tmp_path)
+
+    race()
+    path = next(tmp_path.glob(f"*/{name}"))
+    whole = path.read_bytes()
+    at = whole.index(b'"slope"') - 3 if b'"slope"' in whole else len(whole) - 2
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(StoreError, match=re.escape(f"{path} is not what was written there")):
+        el.read(tmp_path)
+    path.unlink()
+    with pytest.raises((StoreError, InputError), match=f"there is no file {name}|holds no artefact"):
+        el.read(tmp_path)
+    race()
+    assert path.read_bytes() == whole or name == "artefact.json"  # which holds timings
+    assert el.read(tmp_path).record is not None
+
+
+def test_a_score_that_ends_the_process_is_an_error_with_its_name(tmp_path: Path) -> None:
+    def score(target: str, answer: str) -> float:
+        sys.exit(0)
+
+    for function in (score, lambda target, answer: 10**400):
+        with pytest.raises(InputError, match=r"the score .* (raised SystemExit|has to be a number)"):
+            own_score(function).point(["a"], ["b"])
+
+
+def test_what_a_persons_own_file_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.py"
+    for raised in ("KeyError('x')", "SystemExit(0)"):
+        path.write_text(f"def score(target, answer): raise {raised}\n", encoding="utf-8")
+        function = load_own(f"{path}:score", "mine.py:score")
+        monkeypatch.setattr(cli, "_run", lambda function=function: function("a", "b"))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code == 2
+        assert f"error: {path}, line 1: raised {raised.split('(')[0]}" in capsys.readouterr().err
+
+
+def test_a_toy_in_the_cache_that_is_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELICITABLE_CACHE", str(tmp_path))
+    weights = Path(str(home_of(load("toy:ascending")))) / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert home_of(load("toy:ascending")) == str(weights.parent)
+    assert weights.read_bytes() == whole
 
 
 # --- tables ---------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def test_a_file_gives_back_what_was_written_and_the_same_records_the_same_bytes(
     [
         ('"slope": ', '"slope": 1', "altered"),
         ('"digest": "', '"digest": "0', "altered"),
-        ("{", "", "no forecast"),
+        ("{", "", "cannot be read"),
     ],
 )
 def test_an_altered_file_is_refused(forecaster: Forecaster, tmp_path: Path, old: str, new: str, words: str) -> None:

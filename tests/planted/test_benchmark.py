@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from elicitable.errors import InputError
+from elicitable.errors import InputError, StoreError
 from elicitable.methods import rungs
 from elicitable.methods.catalog import METHODS
 from elicitable.planted import benchmark
@@ -17,6 +17,7 @@ from elicitable.planted.benchmark import as_markdown, counted, group_of, is_of, 
 from elicitable.planted.cases import cases
 from elicitable.planted.parts import AnyCase, part_named
 from elicitable.race.contest import StoppedRace, verdict
+from elicitable.records.digested import read_digested, write_digested
 from elicitable.values import ArmResult, Budget, Verdict
 
 Call = Callable[..., tuple[int, str, str]]
@@ -133,10 +134,25 @@ def test_a_record_of_another_model_or_setting_is_made_again(tmp_path: Path, quic
     run(tmp_path, 2)
     for case, other in zip(cases()[:2], ({"model_hash": "0" * 16}, {"test_items": 20}), strict=True):
         path = path_of(tmp_path, case)
-        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | other), encoding="utf-8")
+        write_digested(path, read_digested(path, "") | other, "")
     quick.clear()
     run(tmp_path, 2)
     assert quick == [case.task_name for case in cases()[:2]]
+
+
+def test_a_record_that_was_altered_or_is_of_another_case_is_refused_by_name(tmp_path: Path, quick: list[str]) -> None:
+    run(tmp_path, 2)
+    first, second = (path_of(tmp_path, case) for case in cases()[:2])
+    whole = first.read_text(encoding="utf-8")
+    altered = whole.replace('"mean": 0', '"mean": 1')
+    assert altered != whole
+    for held in (altered, second.read_text(encoding="utf-8"), "{}"):
+        first.write_text(held, encoding="utf-8")
+        for ask in (lambda: records_in(tmp_path, PART), lambda: run(tmp_path, 2)):
+            with pytest.raises(StoreError, match=r"altered, or is damaged|is no record of") as refusal:
+                ask()
+            assert str(first) in str(refusal.value)
+            assert first.read_text(encoding="utf-8") == held
 
 
 def test_after_an_interrupt_the_same_call_goes_on(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from elicitable.planted.deep_cases import EitherCase, measured, planned, took
 from elicitable.planted.models import DEEP_MIXES, load_planted
 from elicitable.planted.rules import RULES
 from elicitable.planted.tasks import EitherTask, Gather, held_out_digits
+from elicitable.records.digested import read_digested, with_digest, write_digested
 from elicitable.tasks.base import Task
 from elicitable.values import Item
 
@@ -97,7 +97,7 @@ def test_no_context_moves_an_answer_when_the_cue_is_exchanged(name: str) -> None
 
 
 def test_the_measurements_that_are_shipped_are_as_the_command_writes_them() -> None:
-    assert measuring.as_text(plantings()) == measuring.SHIPPED.read_text(encoding="utf-8")
+    assert measuring.as_text(with_digest(plantings())) == measuring.SHIPPED.read_text(encoding="utf-8")
 
 
 def test_the_command_measures_a_part_and_leaves_the_others(
@@ -107,9 +107,9 @@ def test_the_command_measures_a_part_and_leaves_the_others(
     one: dict[str, Any] = {"deep": (lambda: planned()[:1], lambda case, model: shares)}
     monkeypatch.setattr(measuring, "MEASURES", measuring.MEASURES | one)
     path = tmp_path / "planting.json"
-    path.write_text(json.dumps({"copyist/copy": {"bare": 1.0, "took": True}, "none/such": {}}), encoding="utf-8")
+    write_digested(path, {"copyist/copy": {"bare": 1.0, "took": True}, "none/such": {}}, "")
     measuring.main(["--part", "deep", "--out", str(path)])
-    assert json.loads(path.read_text(encoding="utf-8")) == {
+    assert read_digested(path, "") == {
         "copyist/copy": {"bare": 1.0, "took": True},
         first.name: {"bare": 0.3333, "took": True},
     }

@@ -56,8 +56,9 @@ def main() -> NoReturn:
     """Run the command line and exit.
 
     The exit code is 0, or 1 where a check failed; 2 after bad input, with one line on standard error and never a
-    traceback, as after a machine that has run out of memory or disk; 128 plus the signal's number where a signal ended
-    it (130 for Ctrl-C, 143 for SIGTERM); 141 where whoever reads standard output has left.
+    traceback, as after what a person's own file raised and a machine that has run out of memory or disk; 128 plus the
+    signal's number where a signal ended it (130 for Ctrl-C, 143 for SIGTERM); 141 where whoever reads standard output
+    has left.
     """
     came: list[int] = []
     try:
@@ -76,6 +77,8 @@ def main() -> NoReturn:
             code = _refused(
                 "there is not enough memory. What is finished is kept; a smaller model or batch needs less."
             )
+        elif (told := _of_own_code(error)) is not None:
+            code = _refused(told)
         elif isinstance(error, OSError):
             code = _refused(f"{error}. What is finished is kept; the same command resumes.")
         else:
@@ -84,6 +87,12 @@ def main() -> NoReturn:
         print(_INTERRUPTED, file=sys.stderr)
         code = 128 + came[0] if came else code
     sys.exit(code)
+
+
+def _of_own_code(error: BaseException) -> str | None:
+    from elicitable.own_code import told_of
+
+    return told_of(error)
 
 
 def _refused(reason: str) -> int:

@@ -18,9 +18,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from elicitable.cache import write_tensors
+from elicitable.cache import check_seal, write_tensors
 from elicitable.deploy.record import FORM, Record
 from elicitable.errors import InputError, StoreError, UnknownNameError
 from elicitable.methods.adapter import read_adapter
@@ -30,6 +30,7 @@ from elicitable.methods.folders import CONFIG as ADAPTER
 from elicitable.methods.full import read_weights
 from elicitable.methods.peft_method import MARK, peft_method
 from elicitable.records.schema import from_plain, to_plain
+from elicitable.untrusted import read_json, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 ARTEFACT, STATE, MODEL = "artefact.json", "state.safetensors", "config.json"
 WINNER, KEPT = "winner", "kept"
+AGAIN = "Write the artefact again."
 Named = str | os.PathLike[str]
 
 
@@ -99,7 +101,7 @@ def read(folder: Named, method: str | None = None) -> Artefact:
     Raises:
         InputError: there is no such folder (near names are listed), or it holds no artefact and no adapter.
         UnknownNameError: the run did not keep ``method``.
-        StoreError: the record is damaged, or a newer version wrote it.
+        StoreError: the record is damaged or was altered, or a newer version wrote it.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -187,24 +189,23 @@ def _method_of(name: str, methods: Sequence[Method]) -> Method:
 
 
 def _state_in(folder: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = folder / STATE
     if not path.is_file():
         return {}
     try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); write the artefact again.") from error
+        return read_tensors(path)
+    except InputError as error:
+        raise StoreError(f"{error}. {AGAIN}") from error
 
 
 def _record_in(folder: Path) -> Record:
+    """Read the record of an artefact; it and the tensors beside it have to be what was written there."""
     path = folder / ARTEFACT
+    check_seal(folder, AGAIN, only=(ARTEFACT, STATE))
     try:
-        plain: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); write the artefact again.") from error
+        plain = read_json(path)
+    except InputError as error:
+        raise StoreError(f"{error}. {AGAIN}") from error
     version = plain.get("form_version", FORM) if isinstance(plain, dict) else FORM
     if isinstance(version, int) and version > FORM:
         raise StoreError(
@@ -213,7 +214,7 @@ def _record_in(folder: Path) -> Record:
     try:
         return from_plain(Record, plain)
     except InputError as error:
-        raise StoreError(f"{path} is no record of an artefact ({error}); write it again.") from error
+        raise StoreError(f"{path} is no record of an artefact ({error}). {AGAIN}") from error
 
 
 def _no_folder(path: Path) -> str:

@@ -8,17 +8,15 @@ forecast's scores are fitted to. The signals themselves never read a test item.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elicitable.cache import replace_file
 from elicitable.forecasting.answers import plan_for, scored
 from elicitable.forecasting.pace import pace_for
-from elicitable.forecasting.records import ROWS_FOLDER, SIGNALS_FOLDER, Grown, Kept, file_name
+from elicitable.forecasting.records import AGAIN, ROWS_FOLDER, SIGNALS_FOLDER, Grown, Kept, file_name
 from elicitable.forecasting.signals import signals_of
 from elicitable.forecasting.steps import arms, size_of
 from elicitable.models.layout import PLAIN
@@ -27,10 +25,10 @@ from elicitable.models.speed.processor import kind
 from elicitable.planted.models import load_planted
 from elicitable.planted.parts import PARTS, AnyCase
 from elicitable.race.rows_curve import FewRows, distinct_rows
+from elicitable.records.digested import read_digested, write_digested
 from elicitable.records.provenance import versions
 from elicitable.records.schema import to_plain
 from elicitable.training.loop import Plan, train
-from elicitable.untrusted import read_object
 
 ROWS = (16, 1_024)
 STEPS, WARMUP, COOLDOWN, LOOKS = 60, 10, 0.3, 20
@@ -108,12 +106,12 @@ def main(typed: Sequence[str] | None = None) -> None:
     for case in cases()[: given.first]:
         path = folder / file_name(case.name)
         model = models[case.model] = models.get(case.model) or load_planted(case.model)
-        if path.exists() and read_object(path).get("fingerprints") == fingerprints(case, model):
+        if path.exists() and read_digested(path, AGAIN).get("fingerprints") == fingerprints(case, model):
             continue
         since = time.monotonic()
         found = (grown if given.rows else measured)(case, model, given.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, (json.dumps(to_plain(found), indent=1) + "\n").encode(), ADVICE)
+        write_digested(path, to_plain(found), ADVICE)
         print(f"{case.name}: {time.monotonic() - since:.1f} s", flush=True)
 
 

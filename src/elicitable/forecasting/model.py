@@ -23,10 +23,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.cache import digest_of_json
 from elicitable.errors import InputError, StoreError
+from elicitable.records.digested import read_digested
 from elicitable.records.schema import from_plain
-from elicitable.untrusted import read_object
 
 if TYPE_CHECKING:
     import numpy as np
@@ -242,15 +241,11 @@ def read_forecaster(path: Path = SHIPPED) -> Forecaster:
     Raises:
         StoreError: the file is not there, was altered, or is no forecast; the message names it.
     """
-    advice = "install the package again, or train it anew: python -m elicitable.forecasting.train"
+    advice = "Install the package again, or train it anew: python -m elicitable.forecasting.train."
     try:
-        plain = read_object(path)
-        digest = plain.pop("digest", None)
-        if digest != digest_of_json(plain):
-            raise StoreError(f"{path} was altered: it is not what its digest says; {advice}.")
-        return from_plain(Forecaster, plain)
+        return from_plain(Forecaster, read_digested(path, advice))
     except InputError as error:
-        raise StoreError(f"{path} is no forecast ({error}); {advice}.") from error
+        raise StoreError(f"{path} is no forecast ({error}). {advice}") from error
 
 
 @cache

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from elicitable.errors import InputError
+from elicitable.records.digested import read_digested
 from elicitable.records.schema import from_plain
-from elicitable.untrusted import read_object
 
+AGAIN = "Move it away to measure the case again."
 SIGNALS_FOLDER, ROWS_FOLDER = "signals", "rows"
-RACES_FOLDER = "planted-truth"  # beside the forecast's own records
+RACES_FOLDER, DEEP = "planted-truth", "deep"  # beside the forecast's own records; in it the part with more layers
+RESULTS = "results.json"  # the counts beside the races
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,19 @@ class Grown:
     items: int
     seed: int
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that scores stand at numbers of rows.
+
+        Raises:
+            InputError: one does not.
+        """
+        for name in self.scores:
+            if not (name.isascii() and name.isdecimal() and len(name) <= 12):
+                raise InputError(f"scores stand at numbers of rows, not at {name!r}")
+
+
+Case = TypeVar("Case", Kept, Grown)
 
 
 @dataclass(frozen=True)
@@ -93,21 +108,28 @@ def read_known(folder: Path) -> list[Known]:
     """Read every case under ``folder``, in the order of their names; races from ``planted-truth`` beside it.
 
     Raises:
-        InputError: there is none, or a file is no record; the message names it.
+        InputError: there is none, or a file is no record of its case; the message names it.
+        StoreError: a file was altered.
     """
     paths = sorted((folder / SIGNALS_FOLDER).glob("*.json"))
     if not paths:
         raise InputError(f"{folder} holds no cases: run python -m elicitable.forecasting.collect --out {folder} first.")
+    _check_pairs(folder, [path.name for path in paths])
     races = races_in(folder.parent / RACES_FOLDER)
     return [_known(path, folder / ROWS_FOLDER / path.name, races) for path in paths]
 
 
+def _check_pairs(folder: Path, names: list[str]) -> None:
+    """Refuse a folder in which one of the two files of a case is gone; there may be no scores by rows at all."""
+    rows = [path.name for path in sorted((folder / ROWS_FOLDER).glob("*.json"))]
+    if rows and (lacking := sorted({*rows} ^ {*names})):
+        part = SIGNALS_FOLDER if lacking[0] in rows else ROWS_FOLDER
+        raise InputError(f"{folder / part / lacking[0]} is not there: measure the case again (collect).")
+
+
 def _known(path: Path, rows: Path, races: Mapping[str, Race]) -> Known:
-    try:
-        kept = from_plain(Kept, read_object(path))
-        grown = from_plain(Grown, read_object(rows)) if rows.exists() else None
-    except InputError as error:
-        raise InputError(f"{path} is no record of a case ({error})") from error
+    kept = _of_case(Kept, path)
+    grown = _of_case(Grown, rows) if rows.exists() else None
     return Known(
         case=kept.case,
         model=kept.model,
@@ -121,11 +143,25 @@ def _known(path: Path, rows: Path, races: Mapping[str, Race]) -> Known:
     )
 
 
+def _of_case(kind: type[Case], path: Path) -> Case:
+    try:
+        found = from_plain(kind, read_digested(path, AGAIN))
+    except InputError as error:
+        raise InputError(f"{path} is no record of a case ({error}). {AGAIN}") from error
+    if file_name(found.case) != path.name:
+        raise InputError(f"{path} is the record of another case, {found.case}. {AGAIN}")
+    return found
+
+
 def races_in(folder: Path) -> dict[str, Race]:
-    """Read the races of the planted cases that are there, by the case's name."""
+    """Read the races of the planted cases that are there, by the case's name.
+
+    Raises:
+        StoreError: a record cannot be read or was altered.
+    """
     found = {}
-    for path in sorted(folder.glob("*.json")):
-        record: dict[str, Any] = read_object(path)
+    for path in sorted([*folder.glob("*.json"), *(folder / DEEP).glob("*.json")]):
+        record = read_digested(path, AGAIN) if path.name != RESULTS else {}
         if "case" in record and "arms" in record:
             means = {name: arm["mean"] for name, arm in record["arms"].items() if arm["mean"] is not None}
             found[record["case"]] = Race(record["group"], record["cpu_seconds"], means)

@@ -8,7 +8,6 @@ what is known. scikit-learn fits; what is written is numbers.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from elicitable.cache import digest_of_json, replace_file
 from elicitable.errors import InputError
 from elicitable.forecasting.model import (
     FARTHEST,
@@ -35,6 +33,7 @@ from elicitable.forecasting.model import (
 )
 from elicitable.forecasting.names import READ_OFF
 from elicitable.forecasting.records import Known, read_known
+from elicitable.records.digested import write_digested
 from elicitable.records.provenance import versions
 from elicitable.records.schema import to_plain
 
@@ -242,9 +241,7 @@ def _tuple(numbers: Any) -> tuple[float, ...]:
 
 def write(forecaster: Forecaster, path: Path) -> None:
     """Write a forecast's file, with its digest, whole or not at all."""
-    plain = to_plain(forecaster)
-    data = json.dumps(plain | {"digest": digest_of_json(plain)}, indent=1) + "\n"
-    replace_file(path, data.encode(), "Free the place, or choose another --out.")
+    write_digested(path, to_plain(forecaster), "Free the place, or choose another --out.")
 
 
 def main(typed: Sequence[str] | None = None) -> None:

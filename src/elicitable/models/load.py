@@ -205,7 +205,7 @@ def home_of(model: Model) -> str | None:
 
 def _toy_folder(model: Model) -> str:
     folder = cache_dir() / "models" / f"{model.name.replace(':', '-')}-{model.bare_fingerprint}"
-    if not (folder / "config.json").is_file():
+    if not _is_whole(folder):
         with replacing_folder(folder) as partial:
             save_model(model, partial)
     return str(folder)

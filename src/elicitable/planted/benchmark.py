@@ -7,8 +7,8 @@
       races/            trials of the races that are under way; gone when their records are written
 
 Killed at any moment, the same command goes on: finished cases are found, and a race goes on from its own folder. A
-record of another model, task or setting than today's is made again. A case whose planting turns out not to have taken
-has a record that says so, and no verdict.
+record of another model, task or setting than today's is made again; one that was altered is refused by name. A case
+whose planting turns out not to have taken has a record that says so, and no verdict.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -29,14 +29,15 @@ from typing import Any, Final
 from elicitable.cache import replace_file
 from elicitable.diagnosis.shares import wilson
 from elicitable.diagnosis.verdict import OPEN_LABELS
-from elicitable.errors import ElicitableError
+from elicitable.errors import ElicitableError, InputError, StoreError
 from elicitable.executors.executor import executor_named
 from elicitable.models.model import Model
-from elicitable.planted.cases import STATES, TRUTHS
+from elicitable.planted.cases import STATES, TRUTHS, State, Truth
 from elicitable.planted.parts import AnyCase, Part, part_named
 from elicitable.race.contest import verdict
+from elicitable.records.digested import read_digested, write_digested
 from elicitable.records.lock import alone
-from elicitable.untrusted import read_object
+from elicitable.records.schema import from_plain
 from elicitable.values import Verdict
 
 NAME: Final = "planted-truth"
@@ -46,6 +47,51 @@ MODELS: Final = "models"
 DEFAULT: Final = "one-layer"
 GROUPS: Final = ("nothing", "context", "weights", *OPEN_LABELS)
 ADVICE: Final = "Free the place and run it again."
+AGAIN: Final = "Move it away to race the case again."
+
+
+@dataclass(frozen=True)
+class ArmKept:
+    """Hold what an arm came to; ``mean``, ``low`` and ``high`` are None where it was not tested."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    status: str
+    stopped: str
+    steps: int
+    seeds: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Hold a case's record: the planted truth, the verdict where the planting took, and what it was made with."""
+
+    case: str
+    model: str
+    task: str
+    family: str
+    state: State
+    truth: Truth
+    planting: Mapping[str, Any]
+    seeds: int
+    model_hash: str
+    data_hash: str
+    test_items: int | None = None
+    time_limit: float | None = None
+    group: str = ""
+    label: str = ""
+    answer: str | None = None
+    reasons: tuple[str, ...] = ()
+    arms: Mapping[str, ArmKept] = field(default_factory=dict)
+    items: int = 0
+    processor: str = ""
+    device: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
 
 Record = dict[str, Any]
 Told = Callable[[AnyCase, Mapping[str, Any], int, int, float], None]  # case, record, done, of, seconds left
@@ -121,13 +167,13 @@ def race(job: Job) -> tuple[Record, bool]:
     part, folder, asked = part_named(job.part), Path(job.folder), dict(job.asked)
     case, model = part.cases()[job.case], _model(job.part, job.folder, job.model, job.device)
     path = path_of(folder, case)
-    if path.is_file() and is_of(known := read_object(path), case, model, asked):
+    if path.is_file() and is_of(known := _read(path, case), case, model, asked):
         return known, False
     try:
         record = _raced(folder, case, model, _planting(folder, part, case, model), asked)
     except Exception:  # out of memory, a bug: this race is lost, not the others
         return {"case": case.name, "failed": traceback.format_exc()}, True
-    replace_file(path, (json.dumps(record, indent=1) + "\n").encode(), ADVICE)
+    write_digested(path, record, ADVICE)
     shutil.rmtree(folder / RACES / path.stem, ignore_errors=True)
     with suppress(OSError):  # others are under way
         (folder / RACES).rmdir()
@@ -153,12 +199,11 @@ def is_of(record: Mapping[str, Any], case: AnyCase, model: Model, asked: Mapping
 def _planting(folder: Path, part: Part, case: AnyCase, model: Model) -> dict[str, Any]:
     """Return what the part knows of the planting; what it measures is kept until the race has ended."""
     path = folder / RACES / path_of(folder, case).stem / "planting.json"
-    if path.is_file() and (kept := read_object(path)).get("model_hash") == model.fingerprint:
+    if path.is_file() and (kept := read_digested(path, AGAIN)).get("model_hash") == model.fingerprint:
         return dict(kept["planting"])
     found = part.planting(case, model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {"model_hash": model.fingerprint, "planting": found}
-    replace_file(path, (json.dumps(kept, indent=1) + "\n").encode(), ADVICE)
+    write_digested(path, {"model_hash": model.fingerprint, "planting": found}, ADVICE)
     return found
 
 
@@ -228,9 +273,22 @@ def records_in(folder: Path, part: Part) -> list[Record]:
     """Read the records of a folder, in the order of the part's cases.
 
     Raises:
-        InputError: a record cannot be read.
+        StoreError: a record cannot be read, was altered, or is of another case; the message names it.
     """
-    return [read_object(path) for case in part.cases() if (path := path_of(folder, case)).is_file()]
+    return [_read(path, case) for case in part.cases() if (path := path_of(folder, case)).is_file()]
+
+
+def _read(path: Path, case: AnyCase) -> Record:
+    record = read_digested(path, AGAIN)
+    try:
+        kept = from_plain(Kept, record)
+    except InputError as error:
+        raise StoreError(f"{path} is no record of a case ({error}). {AGAIN}") from error
+    took = kept.planting.get("took")
+    is_raced = kept.group in GROUPS and bool(kept.reasons)
+    if kept.case != case.name or not isinstance(took, bool) or (took and not is_raced):
+        raise StoreError(f"{path} is no record of {case.name}. {AGAIN}")
+    return record
 
 
 def counted(every: Sequence[Mapping[str, Any]], part: Part) -> dict[str, Any]:

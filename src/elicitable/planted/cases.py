@@ -13,11 +13,11 @@ that a model of the same shape has learned, so that weights can hold it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from elicitable.errors import UnknownNameError
@@ -35,6 +35,7 @@ from elicitable.planted.planting import (
 )
 from elicitable.planted.rules import FAMILY_OF, RULES
 from elicitable.planted.tasks import LENGTH, PlantedTask, Rule, Splice
+from elicitable.records.digested import read_digested
 from elicitable.values import PrefixKV
 
 State = Literal["present", "locked", "parts", "absent"]
@@ -207,9 +208,7 @@ def case_named(name: str) -> Case:
 @cache
 def plantings() -> dict[str, dict[str, Any]]:
     """Return what was measured of every planned case, by name; see :func:`measured`."""
-    text = (files("elicitable.planted") / "planting.json").read_text(encoding="utf-8")
-    found: dict[str, dict[str, Any]] = json.loads(text)
-    return found
+    return read_digested(Path(str(files("elicitable.planted") / "planting.json")), "Install the package again.")
 
 
 def measured(case: Case, model: Model) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from elicitable.cache import replace_file
 from elicitable.models.model import Model
 from elicitable.planted import cases, deep_cases
 from elicitable.planted.models import load_planted
-from elicitable.untrusted import read_object
+from elicitable.records.digested import read_digested, with_digest
 
 MEASURES: Final = {"one-layer": (cases.planned, cases.measured), "deep": (deep_cases.planned, deep_cases.measured)}
 SHIPPED: Final = Path(str(files("elicitable.planted") / "planting.json"))
@@ -57,11 +57,13 @@ def main(typed: Sequence[str] | None = None) -> None:
     parser.add_argument("--part", choices=tuple(MEASURES), action="append", help="may be repeated; default all")
     parser.add_argument("--out", type=Path, default=SHIPPED, help="the file; default the one in the package")
     given = parser.parse_args(typed)
-    known = read_object(given.out) if given.out.is_file() else {}
+    known = read_digested(given.out, "Move it away to measure everything.") if given.out.is_file() else {}
     for part in given.part or MEASURES:
         known |= measured(part)
     names = [case.name for planned, _ in MEASURES.values() for case in planned()]  # type: ignore[operator]
-    replace_file(given.out, as_text({name: known[name] for name in names if name in known}).encode(), ADVICE)
+    replace_file(
+        given.out, as_text(with_digest({name: known[name] for name in names if name in known})).encode(), ADVICE
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.cache import replacing_folder
+from elicitable.cache import check_seal, replacing_folder
 from elicitable.deploy.artefact import KEPT, WINNER, Artefact, folder_name, kept_in, write_artefact
 from elicitable.deploy.making import base_of, completed
 from elicitable.deploy.record import Form, Record, Result, Role
@@ -115,9 +115,9 @@ def _keep(race: Race, entry: Entry, arm: ArmResult, role: Role, label: str, plac
 
 
 def _in(place: Path) -> Artefact | None:
-    """Return the artefact in ``place``; None where there is none that can be read."""
+    """Return the artefact in ``place``; None where there is none, whole and as it was written."""
     try:
-        return next(kept_in(place), None) if place.is_dir() else None
+        return next(kept_in(place), None) if place.is_dir() and check_seal(place, ADVICE) else None
     except StoreError:
         return None
 

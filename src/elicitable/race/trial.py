@@ -123,7 +123,7 @@ def run(
         record = TrialRecord("skipped", str(error), Times(0.0))
     except AssertionError:  # a promise of this package's own is broken, whatever the arm
         raise
-    except Exception as error:  # out of memory or disk too: the arm is lost, not the race
+    except (Exception, SystemExit) as error:  # out of memory or disk too: the arm is lost, not the race
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         record = TrialRecord("failed", reason, Times(0.0), traceback=traceback.format_exc())
     if state and not trial.method.keeps_state:

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import (
     check_writable,
-    digest_of_json,
     replace_file,
     replacing_folder,
     seal,
@@ -35,6 +34,7 @@ from elicitable.cache import (
     write_tensors,
 )
 from elicitable.errors import InputError, StoreError
+from elicitable.records.digested import DIGEST, is_whole, with_digest
 from elicitable.records.form_1 import first_form
 from elicitable.untrusted import parse_json, read_json, read_tensors
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 VERSION = 1
 RECORD = "record.json"
 STATE = "state.safetensors"
-DIGEST, STATE_DIGEST = "digest", "state_digest"  # keys that stand in a file and not in what is read from it
+STATE_DIGEST = "state_digest"  # of the tensors; stands in a file and not in what is read from it
 ADVICE = "move it away to run the trial again."
 Record = dict[str, Any]
 
@@ -178,13 +178,9 @@ def _write(folder: Path, record: Record, state: dict[str, Tensor] | None) -> Non
         write_tensors(folder / STATE, state)
         more[STATE_DIGEST] = sha256_of(folder / STATE)
     with (folder / RECORD).open("w", encoding="utf-8") as file:
-        json.dump(_with_digest({**record, **more}), file, indent=1, allow_nan=False)
+        json.dump(with_digest({**record, **more}), file, indent=1, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _with_digest(record: Record) -> Record:
-    return {**record, DIGEST: digest_of_json(record)}
 
 
 def _whole(place: Path, key: str) -> Record:
@@ -232,11 +228,10 @@ def _checked(record: Record, where: str, key: str, is_vouched_for: bool = False)
         )
     if identity(record.get("spec", {})) != key:
         raise StoreError(f"{where} is not the record of its own spec (edited or corrupt); {ADVICE}")
-    content = {name: held for name, held in record.items() if name != DIGEST}
-    if record.get(DIGEST) != digest_of_json(content) and not (is_vouched_for and DIGEST not in record):
+    if not is_whole(record) and not (is_vouched_for and DIGEST not in record):
         lacks = "carries no digest" if DIGEST not in record else "was edited, or is damaged: its digest is another"
         raise StoreError(f"{where} {lacks}; {ADVICE}")
-    return content
+    return {name: held for name, held in record.items() if name != DIGEST}
 
 
 def _archived(folder: Path) -> Iterator[tuple[str, tuple[str, Record]]]:
@@ -280,9 +275,7 @@ def write_archive(records: Iterable[Record], path: Path) -> None:
     Raises:
         StoreError: ``path`` cannot be written.
     """
-    lines = "".join(
-        json.dumps(_with_digest(record), sort_keys=True, separators=(",", ":")) + "\n" for record in records
-    )
+    lines = "".join(json.dumps(with_digest(record), sort_keys=True, separators=(",", ":")) + "\n" for record in records)
     replace_file(path, lines.encode(), "Free the place or choose another folder.")
     sealed = sealed_files(path.parent) or {}
     if path.name in sealed:  # it spoke of the archive that was there

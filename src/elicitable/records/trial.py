@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from elicitable.errors import InputError, StoreError
+from elicitable.records.digested import DIGEST
 from elicitable.records.schema import from_plain, to_plain
-from elicitable.records.store import DIGEST, STATE_DIGEST, Store
+from elicitable.records.store import STATE_DIGEST, Store
 from elicitable.values import Budget, CurvePoint, Effort, Score
 
 if TYPE_CHECKING:

@@ -114,11 +114,11 @@ def _called(scorer: OwnItemScore | OwnScore, arguments: tuple[Any, Any]) -> floa
     function: Callable[..., Any] = scorer.function
     try:
         result = function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"the score {scorer.name} raised {type(error).__name__}{given}: {error}.") from error
     try:
         number = float(result)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(result, str) or not 0 <= number <= 1:
         raise InputError(f"the score {scorer.name} has to be a number from 0 to 1, got {result!r}{given}.")

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.own_code import is_own_code, load_own
+from elicitable.rng import generator
 from elicitable.tasks import digit_rules
 from elicitable.tasks.base import Task, TaskCard
 from elicitable.tasks.options import TaskOptions
+from elicitable.values import Item
 
 #: The text tasks. The task ``my-reviews`` is what the function ``my_reviews`` in ``tasks/my_reviews.py`` returns; it
 #: takes the option ``template``, which is only passed on when a person gives one.
@@ -66,7 +69,9 @@ def task_from(task: Any, **options: Any) -> Task:
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"a task is a name or a path, not {name!r}")
     if is_own_code(name):
-        return _own_task(load_own(name, "my_task.py:MyTask"), given)
+        own = _own_task(load_own(name, "my_task.py:MyTask"), given)
+        _check_kinds(name, own)
+        return own
     kind = _kind_of(name, is_path=not isinstance(task, str))
     return _MAKERS[kind](name, TaskOptions.checked(name, kind, given))
 
@@ -102,6 +107,23 @@ def _own_task(task: Any, given: dict[str, Any]) -> Task:
     if given:
         raise InputError(f"task {task.name!r} is given ready-made and takes no options: {', '.join(given)}")
     return task
+
+
+def _check_kinds(name: str, task: Task) -> None:
+    """Ask a task of a person's own for a little of everything; raise InputError where it gives something else."""
+    labels, first = task.labels(), generator(0, "a look at a task")
+    is_list = isinstance(labels, tuple | list) and all(isinstance(one, str) for one in labels)
+    told: list[tuple[str, object, bool, str]] = [
+        ("name", task.name, isinstance(task.name, str), "a text"),
+        ("labels()", labels, labels is None or is_list, "None or texts"),
+        ("fingerprint()", found := task.fingerprint(), isinstance(found, str), "a text"),
+    ]
+    for what, items in (("held_out", task.held_out("validation", 1)), ("sample", task.sample(1, first))):
+        are_items = isinstance(items, tuple | list) and all(isinstance(one, Item) for one in items)
+        told.append((f"{what}(…)", items, are_items, "a list of items"))
+    for what, given, is_so, wanted in told:
+        if not is_so:
+            raise InputError(f"{name}: {what} has to be {wanted}, and is {reprlib.repr(given)}.")
 
 
 def _digits(name: str, options: TaskOptions) -> Task:

@@ -78,7 +78,11 @@ class HarnessTask:
         self.reading = _reading(harness, self.fewshot)
         self.stops = _stops(harness)
         self._told: list[str] = []
-        self._documents = _documents(harness, self._told)
+        try:
+            self._documents = _documents(harness, self._told)
+        except Exception as error:  # of the task's own splits and code
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{self.name}: lm-eval cannot read the documents of its splits: {reason}") from error
         self._choices: dict[tuple[Split, int], tuple[str, ...]] = {}
         self._bare = False
         self._splits = self._split()
