@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import elicitable as el
+from elicitable.cache import seal, sealed_files
 from elicitable.deploy.artefact import ARTEFACT, KEPT, WINNER, kept_in
 from elicitable.errors import InputError, StoreError, UnknownNameError
 from elicitable.methods.catalog import METHODS
@@ -213,6 +214,7 @@ def test_a_record_is_held_to_its_form(key: str, value: Any, said: str, digits_ru
     run = digits_run("descending", methods=["zero-shot"])[1]
     path = run / WINNER / ARTEFACT
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    seal(path.parent, sealed_files(path.parent) or ())  # by whoever wrote it
     with pytest.raises(StoreError, match=said):
         el.read(run)
 

@@ -121,7 +121,7 @@ def context_of(model: Any, context: Path | None, prompt: str | None) -> Any:
     assert prompt is not None
     if model.tokenizer is not None:
         return make(Prompt(), model, text=prompt)
-    if not re.fullmatch(r"\s*\d+([\s,]+\d+)*\s*", prompt):
+    if not re.fullmatch(r"\s*\d{1,9}([\s,]+\d{1,9})*\s*", prompt):
         raise InputError(f"{model.name} has no tokenizer: give token ids such as --prompt '3 1 2', or a folder.")
     return make(Prompt(), model, token_ids=[int(number) for number in re.findall(r"\d+", prompt)])
 
@@ -129,7 +129,7 @@ def context_of(model: Any, context: Path | None, prompt: str | None) -> Any:
 def _layer_and_head(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)[,:](\d+)", text)
+    match = re.fullmatch(r"(\d{1,9})[,:](\d{1,9})", text)
     if match is None:
         raise InputError(f"a heat map is named by layer,head (0,3), got {text!r}.")
     return int(match[1]), int(match[2])

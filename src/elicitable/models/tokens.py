@@ -86,9 +86,11 @@ def tokenize(model: Model, texts: Sequence[str]) -> list[Tokens]:
     """The tokens of each whole text, without what the tokenizer puts around it.
 
     Raises:
-        InputError: the model has no tokenizer.
+        InputError: the model has no tokenizer, or a text holds half of a surrogate pair, which is no character.
     """
     tokenizer = model.tokenizer
+    for text in texts:
+        _check_characters(text)
     if tokenizer is None:
         raise InputError(
             f"{model.name} has no tokenizer, so it cannot read a text task; give it one (el.load(model, tokenizer=…)) "
@@ -100,6 +102,18 @@ def tokenize(model: Model, texts: Sequence[str]) -> list[Tokens]:
         return [Tokens(text, own, None, tokenizer) for text, own in zip(texts, ids, strict=True)]
     found = bare.encode_batch(list(texts), add_special_tokens=False)
     return [Tokens(text, one.ids, one.offsets, tokenizer) for text, one in zip(texts, found, strict=True)]
+
+
+def _check_characters(text: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"a text holds U+{ord(text[error.start]):04X}, half of a surrogate pair, which is no character: "
+            f"{text[max(0, error.start - 20) : error.start]!r} stands before it; leave it out."
+        ) from error
 
 
 def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
