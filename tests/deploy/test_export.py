@@ -104,7 +104,8 @@ def test_plain_transformers_and_plain_peft_give_the_same_logits(written_run: Any
         plain = model(input_ids=ids).logits
     for folder, logits in wanted.items():
         assert (logits - plain).abs().max() > 1e-3
-        assert (found[folder] - logits).abs().max() <= 1e-6 * logits.abs().max(), folder
+        # two float32 computations, one of rounded sums W + ΔW; 1.3e-6 was seen with two threads (float64: see below)
+        assert (found[folder] - logits).abs().max() <= 2e-6 * logits.abs().max(), folder
 
 
 def test_a_merge_in_float64_is_exact_to_the_last_digits(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_a_misleading_template_is_told_from_what_the_model_can_do(letters_model:
     task = TextTask("t", splits, Template.parse("{text} never", "classification"), classes=("x", "y"))
     model = letters_model()
     race: Any = type("", (), {"model": model, "task": task, "layouts": (el.models.layout.PLAIN,)})()
-    race.marking = type("", (), {"rule": "sum"})()
+    race.marking = type("", (), {"rule": "sum", "metric": None})()
     found = list(other_readings(race))
     settings = [one.setting for one in found]
     assert {"--rule": "auto"} in settings

@@ -102,7 +102,7 @@ def test_other_data_or_other_weights_run_again(digits_model: Build, tmp_path: Pa
     with torch.no_grad():
         model.hf.transformer.wte.weight.add_(0.1)  # the same object, trained on by its owner
     assert count(model) == 3 * one
-    assert count(digits_model(8, seed=1)) == 4 * one
+    assert count(digits_model(8, seed=1)) >= 3 * one + 5  # another model may have its best rate elsewhere
 
 
 def test_an_arm_that_diverges_is_recorded_and_the_race_goes_on(
@@ -276,7 +276,7 @@ def test_what_failed_is_tried_again_and_what_diverged_is_not(
     assert first.arms[1].status == "failed"
     again = run(model, tmp_path, methods=["zero-shot", "lora"])
     assert again.arms[1].status == "ok"
-    assert again.arms[0] == first.arms[0]
+    assert again.arms[0] == replace(first.arms[0], behind=again.arms[0].behind)  # the best arm may be another now
     plain = run(model, None, methods=["zero-shot", "lora"])
     assert again.arms[1].correct == plain.arms[1].correct
 

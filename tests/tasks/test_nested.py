@@ -146,7 +146,7 @@ def test_a_race_takes_any_right_answer_and_predicts_from_nested_rows(tmp_path: P
     """The first answer of no row is what the model writes, and the second is: the first alone would score nothing."""
     model = reader("byte-level BPE", 512)
     model = el.load(model.hf, tokenizer=model.tokenizer)
-    rows = [{"doc": {"text": f"word {n}"}, "answer": {"text": ["never written"]}} for n in range(90)]
+    rows = [{"doc": {"text": f"word {n}"}, "answer": {"text": ["never written", "nor this"]}} for n in range(90)]
     task = task_from(written(tmp_path, rows), prompt_column="doc.text", target_column="answer.text")
     given: dict[str, Any] = {"methods": ["zero-shot"], "seeds": 1, "test_items": 12, "stop": "\n"}
     first = el.verdict(model, task, out=tmp_path / "first", **given).arms[0]

@@ -112,8 +112,8 @@ def has_turns(task: Task) -> bool:
     >>> has_turns(task_from("add-1"))
     False
     """
-    prompt = task.held_out("validation", 1)[0].prompt
-    return bool(prompt) and isinstance(prompt[0], Message)
+    items = task.held_out("validation", 1)
+    return bool(items) and bool(items[0].prompt) and isinstance(items[0].prompt[0], Message)
 
 
 def most_of(task: Task) -> int | None:

@@ -172,7 +172,9 @@ class HarnessTask:
         settings = {k: v for k, v in self.harness.dump_config().items() if k not in ("dataset_kwargs", "metadata")}
         shown = json.dumps(settings, sort_keys=True, default=lambda x: getattr(x, "__qualname__", type(x).__name__))
         rows = [row for split in SPLITS for row in self._splits[split]]
-        texts = [part for row in rows for part in (row.origin, row.text, row.answer, *self._targets(row))]
+        texts = [
+            part for row in rows for part in (row.origin, row.text, row.answer, *row.accepted, *self._targets(row))
+        ]
         return fingerprint_of(["lm-eval", self.name, shown, str(self.fewshot), str(self.turns), *texts])
 
     def item(self, row: _Document) -> Item:

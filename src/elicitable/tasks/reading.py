@@ -87,6 +87,8 @@ def _several(table: Table, columns: Columns) -> str:
     if columns.kind == "classification" or not table.holds_lists(columns.answer):
         return ""
     counts = [len(texts_of_cell(cell)) for cell in table.cells(columns.answer)]
+    if max(counts, default=0) < 2:
+        return ""
     return (
         f"a list a row, {sum(counts) / max(1, len(counts)):.1f} on average, {max(counts)} at most: the first is "
         "trained on, and what is written is scored against the best of all"

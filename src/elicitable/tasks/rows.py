@@ -33,10 +33,11 @@ def rows_of(table: Table, columns: Columns, template: Template, group: str | Non
 
 
 def _accepted(table: Table, columns: Columns) -> list[Texts]:
-    """Return all right answers of every row, where the answers are lists; else nothing."""
+    """Return all right answers of every row, where any row has several; else nothing."""
     if columns.kind == "classification" or not table.holds_lists(columns.answer):
         return [()] * len(table.rows)
-    return [texts_of_cell(cell) for cell in table.cells(columns.answer)]
+    found = [texts_of_cell(cell) for cell in table.cells(columns.answer)]
+    return found if any(len(one) > 1 for one in found) else [()] * len(found)
 
 
 def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tuple[Cell, ...]], str | None]:
@@ -76,10 +77,10 @@ def row_warnings(splits: Splits, columns: Columns, template: Template, group: st
 
 def _conversations(table: Table, columns: Columns, group: str | None) -> list[Row]:
     rows = []
-    for row, one in zip(table.rows, _texts(table, group), strict=True):
+    for row, one, several in zip(table.rows, _texts(table, group), _accepted(table, columns), strict=True):
         talk = _talk(row, table, columns)
         assert not isinstance(talk, str)  # bad rows are gone
-        rows.append(Row(talk[0], talk[1], one))
+        rows.append(Row(talk[0], talk[1], one, several))
     return rows
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
+import numbers
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from elicitable.values import Message, Messages
 
 Texts = tuple[str, ...]
 Cell = str | Texts | Messages | None
+MOST_NUMBERS: Final = 32  # that a list may hold before it is a vector
 LISTED: Final = 20  # bad rows that a message names one by one
 
 _UNNAMED: Final = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
@@ -205,7 +207,8 @@ def table_of_columns(
     names: list[str] = []
     cells: list[list[Cell]] = []
     dropped = list(left_out)
-    for name, values in columns:
+    for name, given in columns:
+        values = [None if _is_vector(value) else value for value in given]
         inner = laid_out(name, values)
         if inner is not None and not inner:
             dropped.append((name, f"objects of more than {MOST} different keys"))
@@ -214,6 +217,12 @@ def table_of_columns(
             cells.append([cell_of(value) for value in own])
     rows = tuple(zip(*cells, strict=True)) if cells else ((),) * len(places)
     return without_index(Table(source, tuple(names), rows, places, tuple(dropped)))
+
+
+def _is_vector(value: Any) -> bool:
+    """Say whether a value is a long list of numbers, such as an embedding, which is no text and no list of answers."""
+    is_long = isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1
+    return is_long and len(value) > MOST_NUMBERS and isinstance(value[0], numbers.Number)
 
 
 def cell_of(value: Any) -> Cell:

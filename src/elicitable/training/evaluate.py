@@ -85,6 +85,10 @@ def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
         for place, is_right, row_hits, row_best in zip(part, hits.all(-1).long().tolist(), hits, best, strict=True):
             correct[place] = is_right or int(_is_spelt_otherwise(model, rows[place], row_hits, row_best, reading))
         nats, tokens = nats + float(token_losses(logits, batch.targets).sum()), tokens + int(counted.sum())
+    stops = [stop for stop in (*reading.layout.all_stops, reading.layout.end) if stop]
+    for place, item in enumerate(items if stops else ()):
+        if any(stop in str(item.target) for stop in stops):
+            correct[place] = 0  # what is written would end within it
     cut = [row.cut for row in rows if row.cut]
     return Score(tuple(correct), nats / max(tokens, 1), len(cut), sum(cut))
 
