@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 HIDDEN = -1e30  # kernels multiply logits by log₂ e, and the lowest float32 would become −∞ there
 LARGEST_HEAD = 256
+OLDEST = (8, 0)  # compute capability that half precision asks for
 Kept = tuple[Any, ...]
 _aten = torch.ops.aten
 
@@ -165,10 +166,12 @@ class MemoryEfficient(Kernel):
 
 
 def kernel_for(query: Tensor, keys: Keys) -> Kernel | None:
-    """Return the GPU kernel for this call, or None where none gives its log-sum-exp (a CPU, float64, odd widths)."""
+    """Return the GPU kernel for this call; None on a CPU or an old card, in float64, and for odd widths."""
     width, other = query.shape[3], keys.value.shape[3]
     is_half = query.dtype in (torch.float16, torch.bfloat16)
     if query.device.type != "cuda" or not (is_half or query.dtype == torch.float32):
+        return None
+    if torch.version.hip is not None or (is_half and torch.cuda.get_device_capability(query.device) < OLDEST):
         return None
     if width % 8 or other % 8 or max(width, other) > LARGEST_HEAD:
         return None

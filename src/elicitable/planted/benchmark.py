@@ -192,7 +192,8 @@ def path_of(folder: Path, case: AnyCase) -> Path:
 
 def is_of(record: Mapping[str, Any], case: AnyCase, model: Model, asked: Mapping[str, Any]) -> bool:
     """Say whether a record is of this case as it is today: same model, same data, same truth, same setting."""
-    now = {"model_hash": model.fingerprint, "data_hash": case.task().fingerprint(), "truth": case.truth, **asked}
+    now: dict[str, Any] = {"model_hash": model.fingerprint, "data_hash": case.task().fingerprint()}
+    now |= {"truth": case.truth, "time_limit": None, **asked}
     return all(record.get(name) == value for name, value in now.items())
 
 

@@ -167,7 +167,7 @@ def fine_tune(
 def is_there(recipe: Recipe, folder: Path) -> bool:
     """Say whether ``folder`` holds a model of this recipe."""
     path = folder / RECORD
-    return path.is_file() and read_object(path)["recipe"] == json.loads(json.dumps(asdict(recipe)))
+    return path.is_file() and read_object(path).get("recipe") == json.loads(json.dumps(asdict(recipe)))
 
 
 def plan_of(recipe: Recipe, model: Model) -> Plan:

@@ -176,6 +176,11 @@ def finish(race: Race, line: Line, cooldown: int) -> tuple[Trial, TrialRecord]:
     return trial, race.record(trial, piece, lambda: _run(race, line, trial))
 
 
+def name_of_end(race: Race, line: Line, cooldown: int, steps: int) -> str:
+    """Return the name under which the end of the way down from ``steps`` is kept."""
+    return _name(race, _untested(ending_of(race, line, cooldown, steps)))
+
+
 def leave(race: Race, line: Line) -> None:
     """Forget what ``line`` would go on from."""
     for name in (*(_name(race, trial) for trial, _ in line.legs), *line.downs):

@@ -9,7 +9,7 @@ from elicitable.diagnosis.tried import is_rising
 from elicitable.diagnosis.verdict import Decision
 from elicitable.race.choice import choose, chosen_piece
 from elicitable.race.entry import Entry, Race
-from elicitable.race.line import Line, advance, finish, leave, piece_of
+from elicitable.race.line import Line, advance, finish, leave, name_of_end, piece_of
 from elicitable.race.outlook import SOLVED, is_solved, longest
 from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
@@ -35,8 +35,9 @@ def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
             lagging = [entry for entry in rivals if len(entry.records) == fewest]
         most = race.seeds + (EXTRA if _is_in_doubt(decision) else 0)
         race.ahead(partial(_coming, race, rivals, lagging, most))
+        before = sum(len(entry.records) for entry in lagging)
         ran = [_one_more(race, entry, entries) for entry in lagging]
-        race.looks += is_another_look and any(ran)
+        race.looks += is_another_look and sum(len(entry.records) for entry in lagging) > before
         if not all(ran):
             return
 
@@ -87,7 +88,8 @@ def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     race.reporter.begin(entry.method.name, f"seed {seed + 1}", len(entries) - 1, len(entries))
     line = Line(entry.sized, entry.line.rate, seed)
     record = _trained(race, entry, line, cooldown, entries)
-    if _is_stuck(entry, record) and entry.stuck < RESTARTS:
+    if _is_stuck(entry, record) and line.steps >= _most(race, entry) and entry.stuck < RESTARTS:
+        line.downs.append(name_of_end(race, line, cooldown, entry.tested_at))  # a worker may have begun it
         entry.stuck += 1
         leave(race, line)
         return True
@@ -108,7 +110,7 @@ def _trained(race: Race, entry: Entry, line: Line, cooldown: int, entries: Seque
     """
     record = advance(race, line, entry.tested_at)
     entry.seconds += record.timing.seconds
-    most = min(PATIENCE * entry.tested_at, longest(race))
+    most = _most(race, entry)
     while _is_stuck(entry, record) and line.steps < most:
         steps = min(2 * line.steps, most)
         if not affords_seed(race, entry, steps, cooldown, line.seed, entries, taken=line.steps):
@@ -116,6 +118,11 @@ def _trained(race: Race, entry: Entry, line: Line, cooldown: int, entries: Seque
         record = advance(race, line, steps)
         entry.seconds += record.timing.seconds
     return record
+
+
+def _most(race: Race, entry: Entry) -> int:
+    """Return the steps after which a seed that has not solved the task is left; the clock alone leaves none."""
+    return min(PATIENCE * entry.tested_at, longest(race))
 
 
 def _is_stuck(entry: Entry, record: TrialRecord) -> bool:
