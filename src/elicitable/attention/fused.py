@@ -24,6 +24,7 @@ HIDDEN = -1e30  # kernels multiply logits by log₂ e, and the lowest float32 wo
 LARGEST_HEAD = 256
 OLDEST = (8, 0)  # compute capability that half precision asks for
 Kept = tuple[Any, ...]
+Gradients = tuple[Tensor, Tensor, Tensor]  # by query, key and value
 _aten = torch.ops.aten
 
 
@@ -42,6 +43,15 @@ class Keys:
     shift: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """What the backward pass of one part is given of both: ∂output, the output, and the log-sum-exp less the shift."""
+
+    gradient: Tensor
+    output: Tensor
+    lse: Tensor
+
+
 class Kernel:
     """A fused kernel that returns its log-sum-exp, and its backward pass."""
 
@@ -49,17 +59,8 @@ class Kernel:
         """Return the output (batch, head, query, d), the log-sum-exp (batch, head, query), and what backward needs."""
         raise NotImplementedError
 
-    def backward(
-        self,
-        gradient: Tensor,
-        query: Tensor,
-        keys: Keys,
-        output: Tensor,
-        lse: Tensor,
-        kept: tuple[Any, ...],
-        scaling: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients by query, key and value, of weights exp(s − ``lse``) and the joint ``output``."""
+    def backward(self, query: Tensor, keys: Keys, joint: Joint, kept: Kept, scaling: float) -> Gradients:
+        """Return the gradients of weights exp(s − lse) that make the joint output."""
         raise NotImplementedError
 
 
@@ -74,21 +75,13 @@ class OnCPU(Kernel):
         )
         return output, lse, ()
 
-    def backward(
-        self,
-        gradient: Tensor,
-        query: Tensor,
-        keys: Keys,
-        output: Tensor,
-        lse: Tensor,
-        kept: tuple[Any, ...],
-        scaling: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(self, query: Tensor, keys: Keys, joint: Joint, kept: Kept, scaling: float) -> Gradients:
         """See :class:`Kernel`."""
         bias = _whole(keys.bias, query, keys.key)
-        found: tuple[Tensor, Tensor, Tensor] = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            gradient, query, keys.key, keys.value, output, lse, 0.0, keys.is_causal, attn_mask=bias, scale=scaling
-        )
+        found: Gradients = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            joint.gradient, query, keys.key, keys.value, joint.output, joint.lse, 0.0, keys.is_causal,
+            attn_mask=bias, scale=scaling,
+        )  # fmt: skip
         return found
 
 
@@ -102,32 +95,13 @@ class Flash(Kernel):
         )
         return output, lse, tuple(kept[:6])
 
-    def backward(
-        self,
-        gradient: Tensor,
-        query: Tensor,
-        keys: Keys,
-        output: Tensor,
-        lse: Tensor,
-        kept: tuple[Any, ...],
-        scaling: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(self, query: Tensor, keys: Keys, joint: Joint, kept: Kept, scaling: float) -> Gradients:
         """See :class:`Kernel`."""
         *counts, seed, offset = kept
-        found: tuple[Tensor, Tensor, Tensor] = _aten._scaled_dot_product_flash_attention_backward(
-            gradient,
-            query,
-            keys.key,
-            keys.value,
-            output,
-            lse,
-            *counts,
-            0.0,
-            keys.is_causal,
-            seed,
-            offset,
-            scale=scaling,
-        )
+        found: Gradients = _aten._scaled_dot_product_flash_attention_backward(
+            joint.gradient, query, keys.key, keys.value, joint.output, joint.lse, *counts, 0.0, keys.is_causal,
+            seed, offset, scale=scaling,
+        )  # fmt: skip
         return found
 
 
@@ -141,25 +115,15 @@ class MemoryEfficient(Kernel):
         )
         return output, lse[..., : query.shape[2]], (seed, offset, lse.shape[2])
 
-    def backward(
-        self,
-        gradient: Tensor,
-        query: Tensor,
-        keys: Keys,
-        output: Tensor,
-        lse: Tensor,
-        kept: tuple[Any, ...],
-        scaling: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(self, query: Tensor, keys: Keys, joint: Joint, kept: Kept, scaling: float) -> Gradients:
         """See :class:`Kernel`."""
         seed, offset, rows = kept
-        padded = torch.nn.functional.pad(lse, (0, rows - lse.shape[2]), value=torch.inf)
+        padded = torch.nn.functional.pad(joint.lse, (0, rows - joint.lse.shape[2]), value=torch.inf)
         bias = _aligned(keys.bias, query, keys.key)
-        output = (
-            output.transpose(1, 2).contiguous().transpose(1, 2)
-        )  # half precision reads it as (batch, query, head, d)
+        # half precision reads it as (batch, query, head, d)
+        output = joint.output.transpose(1, 2).contiguous().transpose(1, 2)
         d_query, d_key, d_value, _ = _aten._scaled_dot_product_efficient_attention_backward(
-            gradient, query, keys.key, keys.value, bias, output, padded, seed, offset, 0.0,
+            joint.gradient, query, keys.key, keys.value, bias, output, padded, seed, offset, 0.0,
             [True, True, True, False], keys.is_causal, scale=scaling,
         )  # fmt: skip
         return d_query, d_key, d_value
@@ -226,10 +190,12 @@ class _Merged(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        query, output, joint, *tensors = ctx.saved_tensors
+        query, output, lse, *tensors = ctx.saved_tensors
+        gradient = gradient.contiguous()
         d_query, others = torch.zeros_like(query, dtype=torch.promote_types(query.dtype, torch.float32)), []
         for keys, kernel, kept in zip(_with(ctx.parts, tensors), ctx.kernels, ctx.kept, strict=True):
-            found = kernel.backward(gradient.contiguous(), query, keys, output, joint - keys.shift, kept, ctx.scaling)
+            joint = Joint(gradient, output, lse - keys.shift)
+            found = kernel.backward(query, keys, joint, kept, ctx.scaling)
             d_query += found[0]
             others += found[1:]
         return None, None, None, d_query.to(query.dtype), *others

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from elicitable.attention.fused import HIDDEN, Kernel, Keys, kernel_for, merged
 from elicitable.attention.operands import Operands
+from elicitable.models.speed.written_out import lowered
 
 if TYPE_CHECKING:
     from elicitable.models.attend import Slot
@@ -35,33 +36,18 @@ def in_two_calls(call: Operands, slot: Slot) -> Tensor | None:
     mask = call.content_mask
     if mask is None and 1 < queries != key.shape[2]:
         mask = slot.causal(queries, key.shape[2], 0, key.device)
-    parts = (
-        Keys(
-            _of_heads(before, heads),
-            _of_heads(values, heads),
-            _hiding(call.prefix_visible, query),
-            shift=call.log_strength,
-        ),
-        Keys(
-            _of_heads(key, heads), _of_heads(value, heads), _hiding(mask, query), is_causal=mask is None and queries > 1
-        ),
-    )
+    before, values = (_of_heads(rows, heads).contiguous() for rows in (before, values))  # few, shared by the batch
+    key, value = (_of_heads(rows, heads) for rows in (key, value))
+    is_causal = mask is None and queries > 1
+    context = Keys(before, values, _hiding(call.prefix_visible, query), shift=call.log_strength)
+    parts = (context, Keys(key, value, _hiding(mask, query), is_causal))
     kernels: list[Kernel] = [kernel for part in parts if (kernel := kernel_for(query, part)) is not None]
     return merged(query, parts, tuple(kernels), call.scaling) if len(kernels) == len(parts) else None
 
 
-def lowered(*operands: Tensor) -> tuple[Tensor, ...]:
-    """Lower single precision where autocast lowers what attention is given."""
-    kind = operands[0].device.type
-    if not torch.is_autocast_enabled(kind):
-        return operands
-    dtype = torch.get_autocast_dtype(kind)
-    return tuple(x.to(dtype) if x.dtype == torch.float32 else x for x in operands)
-
-
 def _of_heads(rows: Tensor, heads: int) -> Tensor:
     groups = heads // rows.shape[1]
-    return (rows if groups == 1 else rows.repeat_interleave(groups, dim=1)).contiguous()
+    return rows if groups == 1 else rows.repeat_interleave(groups, dim=1)
 
 
 def _hiding(mask: Tensor | None, query: Tensor) -> Tensor | None:

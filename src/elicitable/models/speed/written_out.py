@@ -38,13 +38,20 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, 
     Returns:
         (batch, head, query, d_value).
     """
-    if torch.is_autocast_enabled("cpu"):
-        lowered = torch.get_autocast_dtype("cpu")
-        query, key, value = (x.to(lowered) if x.dtype == torch.float32 else x for x in (query, key, value))
+    query, key, value = lowered(query, key, value)
     exact = torch.promote_types(query.dtype, torch.float32)
     added = None if mask is None else additive(mask, exact)
     output: Tensor = _WrittenOut.apply(query, key, value, added, scaling)
     return output
+
+
+def lowered(*operands: Tensor) -> tuple[Tensor, ...]:
+    """Lower single precision where autocast lowers what attention is given."""
+    kind = operands[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return operands
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(x.to(dtype) if x.dtype == torch.float32 else x for x in operands)
 
 
 def joined(prefix: Tensor, content: Tensor, is_laid_out: bool = True) -> Tensor:
