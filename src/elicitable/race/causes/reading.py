@@ -59,7 +59,7 @@ def other_readings(race: Race) -> Iterator[OtherReading]:
     first = race.layouts[0]
     for chat in ("on", "off"):
         try:
-            system = first.system if chat == "on" else None
+            system = first.system if chat == "on" or first.turns else None
             layout = layout_for(race.model, chat, system, first.end, first.cut, stops_of(task), first.turns)
         except InputError:
             continue
