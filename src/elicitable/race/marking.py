@@ -180,15 +180,16 @@ class Marking:
     def _valued(self, known: Sequence[Item], labels: tuple[str, ...]) -> tuple[Any, Callable[[Any, Any], float]]:
         """Return the places of the right labels, and what places that were answered are worth against them."""
         names = [label.strip() for label in labels]
+        rights: list[Any] = [(name,) for name in names] if self.scorer.takes_several else names
 
         def value(right: Any, given: Any) -> float:
-            return self.scorer.point([names[place] for place in right], [names[place] for place in given])
+            return self.scorer.point([rights[place] for place in right], [names[place] for place in given])
 
         return np.array(truth_of(known, labels)), value
 
     def _best_by_length(self, costs: LabelCosts, known: Sequence[Item]) -> DecisionRule:
         """Return the rule for items with choices of their own: the best on ``known``, of equals the simplest."""
-        targets = [text_of_target(item) for item in known]
+        targets = self.targets(known)
 
         def value(rule: DecisionRule) -> float:
             places = costs.decide(rule).tolist()
