@@ -17,6 +17,8 @@ from elicitable.errors import InputError, UnknownNameError
 from elicitable.models.model import Model
 from elicitable.race.marking import Marking, text_of_target
 from elicitable.report.html import report_html
+from elicitable.scores.best_of import best_of
+from elicitable.scores.exact_match import ExactMatch
 from elicitable.tasks.base import groups_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.decision_rules import DecisionRule
@@ -180,3 +182,12 @@ def test_tune_scores_as_a_verdict_does(model: Model, rows: Path, tmp_path: Path)
     assert tuned.record["raw_mean"] == marked.raw.share
     with pytest.raises(el.errors.StoreError, match="another marking"):
         el.tune(model, rows, score="mcc", rule="prior-corrected", **given)
+
+
+def test_rules_are_compared_by_all_right_answers() -> None:
+    """A score that takes several right answers is given them where rules are compared, not the letters of one text."""
+    marking = Marking(best_of(ExactMatch()), "sum", "")
+    right, value = marking._valued([el.values.Item("a", " yes"), el.values.Item("b", " no")], (" yes", " no"))
+    assert right.tolist() == [0, 1]
+    assert value([0, 1], [0, 1]) == 1.0
+    assert value([0, 1], [1, 1]) == 0.5
