@@ -10,13 +10,14 @@ from elicitable.diagnosis.verdict import Decision
 from elicitable.race.choice import choose, chosen_piece
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, advance, finish, leave, name_of_end, piece_of
-from elicitable.race.outlook import SOLVED, is_solved, longest
+from elicitable.race.outlook import is_solved, longest
 from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.timing import affords_seed
 from elicitable.records.trial import TrialRecord
 
 PATIENCE = 4  # times the steps in which the first seed solved the task: what another may need
+NEAR = 0.9  # of the validation items: a seed that has as many is tested as it is, where the first one has SOLVED
 RESTARTS = 2  # of an arm: other seeds in the place of those that do not get there
 EXTRA = 3  # seeds at most, beyond those asked for, where the interval holds the margin
 
@@ -74,7 +75,7 @@ def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry], most:
 def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     """Run the next seed of an arm as its first one; False where the limit does not pay for it.
 
-    One that does not solve the task on validation, where the first one did, is left, and another takes its place.
+    One that is not even near on validation, where the first one solved the task, is left, and another takes its place.
     """
     seed = len(entry.records) + entry.stuck
     if entry.line is None:
@@ -104,7 +105,7 @@ def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
 
 
 def _trained(race: Race, entry: Entry, line: Line, cooldown: int, entries: Sequence[Entry]) -> TrialRecord:
-    """Take as many steps as the first seed, and more where that one solved the task and this one has not yet.
+    """Take as many steps as the first seed, and more where that one solved the task and this one is not near yet.
 
     What is compared are arms that were trained until they solve the task, not one lucky number of steps.
     """
@@ -126,5 +127,5 @@ def _most(race: Race, entry: Entry) -> int:
 
 
 def _is_stuck(entry: Entry, record: TrialRecord) -> bool:
-    """Say whether a seed does not solve the task on validation, although the first one of the arm did."""
-    return record.is_ok and is_solved(entry) and (record.validation or 0.0) < SOLVED
+    """Say whether a seed is not even near on validation, although the first one of the arm solved the task."""
+    return record.is_ok and is_solved(entry) and (record.validation or 0.0) < NEAR
