@@ -181,6 +181,60 @@ def test_a_best_rate_at_the_edge_is_compared_with_those_beyond_it(digits_model: 
     assert arm.learning_rate == min(tried, key=lambda rate: tried[rate]) == max(tried)
 
 
+def test_where_the_limit_is_spent_nobody_looks_inside_and_that_is_said(
+    digits_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {"methods": ["zero-shot", "kv-prefix"], "time_limit": 60.0}
+    assert run(digits_model(8), **given).inspection is not None
+    monkeypatch.setattr(timing, "OVERDRAWN", 0.0)
+    late = run(digits_model(8), **given)
+    assert late.inspection is None
+    assert any("elicitable inspect" in told for told in late.provenance["warnings"])
+
+
+def test_the_limit_pays_for_another_choice_or_there_is_none(
+    digits_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The examples drawn by another seed take as long as the first ones did."""
+    given: dict[str, Any] = {"methods": ["zero-shot", "examples"], "time_limit": 120.0, "seeds": 2}
+    both = {arm.method: arm.seeds for arm in run(digits_model(8), **given).arms}
+    if both["examples"] == 2:
+        monkeypatch.setattr(seeds, "affords_choice", lambda *given: False)
+        one = {arm.method: arm.seeds for arm in run(digits_model(8), **given).arms}
+        assert one["examples"] == 1
+
+
+@pytest.mark.parametrize(("is_paid", "kept"), [(True, {"a", "b", "c"}), (False, {"a", "c"})])
+def test_against_the_clock_half_of_the_arms_go_on_or_the_best_context_and_the_best_of_the_others(
+    is_paid: bool, kept: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights a and b are best, then the contexts c and d."""
+    arms = []
+    for name, is_context, score in (("a", False, 0.9), ("b", False, 0.8), ("c", True, 0.5), ("d", True, 0.4)):
+        entry = marked((16, score, 1.0))
+        entry.sized = SimpleNamespace(method=SimpleNamespace(name=name, is_context=is_context))
+        arms.append(entry)
+    monkeypatch.setattr(rounds, "affords_legs", lambda *given: is_paid)
+    race: Any = SimpleNamespace(pace=Slow.pace, time_limit=60.0)
+    assert rounds._better(race, arms, arms) == kept
+
+
+@pytest.mark.parametrize(("steps", "owed"), [(4, 2), (16, 4), (24, 12), (64, 32)])
+def test_an_arm_of_the_first_round_is_owed_as_many_steps_as_tell_something(steps: int, owed: int) -> None:
+    race: Any = SimpleNamespace(pace=Slow.pace, time_limit=60.0)
+    assert timing._owed_way(race, steps) == owed
+
+
+@pytest.mark.parametrize(("lines", "beyond"), [(2, 0), (3, 0), (4, 1), (5, 2), (9, 3)])
+def test_under_a_limit_every_rate_beyond_the_range_is_paid_for_by_itself(
+    lines: int, beyond: int, digits_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rates cost two lines of four steps and half as many again; each rate beyond them costs one more."""
+    monkeypatch.setattr(look, "_paid", lambda *given: 4 * lines)
+    [arm] = run(digits_model(8), methods=[TimidPrefix()], time_limit=300.0).arms
+    assert len(arm.sweep) == (2 if lines > 2 else 1) + beyond
+
+
 @pytest.mark.parametrize("solves_after", [1, 2, 3, 9])
 def test_where_the_first_seed_solved_the_task_another_is_trained_until_it_does(
     solves_after: int, digits_model: Build, monkeypatch: pytest.MonkeyPatch

@@ -31,6 +31,7 @@ from elicitable.race.reporter import Reporter, Silent
 from elicitable.race.results import arm_result, cut_warning, evidence_of
 from elicitable.race.rounds import run_rounds
 from elicitable.race.rows_curve import grown_with_rows
+from elicitable.race.timing import is_too_late_to_look
 from elicitable.race.trial import as_shown
 from elicitable.race.workers import staffed
 from elicitable.records.lock import alone_in_out
@@ -158,7 +159,7 @@ def verdict(
         seeds=seeds,
         seed=seed,
         margin=margin,
-        time_limit=time_limit,
+        time_limit=None if time_limit is None else float(time_limit),  # 480 and 480.0 find the same decisions
         started=clock,
         reporter=reporter or Silent(),
         marking=Marking.of(model, task, score, rule),
@@ -191,11 +192,14 @@ def _raced(race: Race, sizes: Sequence[Sized], keep: Sequence[str], rows_curve: 
     if race.was_interrupted:
         raise StoppedRace(answer)
     card = keep_winner(race, entries, answer, keep)
-    told = [*warnings_of(race.task), *race.warnings]  # and what could not be written
-    answer = replace(answer, provenance={**answer.provenance, "warnings": told})
+    is_late = race.time_limit is not None and is_too_late_to_look(race)
     rows = grown_with_rows(race, entries) if rows_curve else None
     causes = find_why(race, entries, race.time_limit) if why else None
-    inside, classes = _inside(race, entries, answer), _classes(race, answer)
+    inside, classes = None if is_late else _inside(race, entries, answer), _classes(race, answer)
+    if is_late:
+        race.warnings.append("the time limit left nothing to look inside the model with; elicitable inspect does")
+    told = [*warnings_of(race.task), *race.warnings]  # and what could not be written
+    answer = replace(answer, provenance={**answer.provenance, "warnings": told})
     answer = replace(answer, inspection=inside, classes=classes, card=card, rows=rows, why=causes)
     if race.was_interrupted:
         raise StoppedRace(answer)

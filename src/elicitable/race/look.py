@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,9 +28,9 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
     lines = {rate: Line(entry.sized, rate, 0) for rate in rates}
     if entry.method.is_control:  # it only shows what it can do
         rates = rates[len(rates) // 2 - 1 : len(rates) // 2 + 1]
-    starts, is_paid = entry.method.starts(race.model), True
+    starts, spare = entry.method.starts(race.model), math.inf
     if race.time_limit is not None:
-        rates, steps, is_paid = yield from _within_the_limit(race, entry, lines, nth, entries)
+        rates, steps, spare = yield from _within_the_limit(race, entry, lines, nth, entries)
     racing = [lines[rate] for rate in rates]
     while True:
         yield [piece_of(race, line, steps) for line in racing if _goes(line, steps)]
@@ -45,33 +46,36 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
     fine = racing or sorted((line for line in lines.values() if line.is_fine), key=worth, reverse=True)
     entry.line = fine[0] if fine else None  # where all that were left are lost, the best of those that were dropped
     entry.last = None if fine else next(line.latest for line in lines.values() if line.legs)
-    if entry.line is not None and is_paid and not entry.method.is_control:
-        yield from _rates_beyond(race, entry, lines, nth, entries)
-        if starts:
+    if entry.line is not None and not entry.method.is_control:
+        spare = yield from _rates_beyond(race, entry, lines, spare, nth, entries)
+        if starts and spare >= len(starts) * entry.line.steps:
             yield from _other_starts(race, entry, starts, nth, entries)
 
 
 def _rates_beyond(
-    race: Race, entry: Entry, lines: dict[float, Line], nth: int, entries: Sequence[Entry]
-) -> Iterator[list[Piece]]:
+    race: Race, entry: Entry, lines: dict[float, Line], spare: float, nth: int, entries: Sequence[Entry]
+) -> Generator[list[Piece], None, float]:
     """Where the best rate is the lowest or the highest that was tried, take as many steps at the next one beyond it.
 
-    That goes on while it is better, up to :data:`~elicitable.methods.base.WIDEST` rates.
+    That goes on while it is better and ``spare`` steps pay for it, up to :data:`~elicitable.methods.base.WIDEST` rates.
+    It returns the steps that are left.
     """
     own, schedule = entry.line, entry.method.schedule
     assert own is not None
     assert schedule is not None
     tried = [rate for rate, line in lines.items() if line.legs]
-    while (rate := schedule.wider(tried, own.rate)) is not None:
+    while spare >= own.steps and (rate := schedule.wider(tried, own.rate)) is not None:
+        spare -= own.steps
         line = lines[rate] = Line(entry.sized, rate, 0)
         tried.append(rate)
         yield [piece_of(race, line, own.steps)]
         _go(race, entry, line, own.steps, nth, len(entries))
         if not line.is_fine or worth(line) <= worth(own):
             leave(race, line)
-            return
+            break
         leave(race, own)
         own = entry.line = line
+    return spare
 
 
 def _other_starts(
@@ -95,10 +99,10 @@ def _other_starts(
 
 def _within_the_limit(
     race: Race, entry: Entry, lines: dict[float, Line], nth: int, entries: Sequence[Entry]
-) -> Generator[list[Piece], None, tuple[list[float], int, bool]]:
-    """Choose which rates the arm's part of the limit pays for, how many steps, and whether it pays for more.
+) -> Generator[list[Piece], None, tuple[list[float], int, float]]:
+    """Choose which rates the arm's part of the limit pays for, how many steps, and the steps that it pays for beside.
 
-    More are rates beyond the range and other starts.
+    Those go to rates beyond the range and to other starts.
 
     Measuring is training already.
     """
@@ -111,9 +115,7 @@ def _within_the_limit(
     paid = race.kept(f"steps of the first look at {entry.method.identity}", lambda: _paid(race, entry, nth, entries))
     count = next((count for count in (4, 2) if paid >= first * (count + count // 2)), 1)
     steps = first if paid >= first else min(FEWEST_STEPS, first)
-    more = max(1, len(entry.method.starts(race.model)))
-    is_paid = paid >= first * (count + count // 2 + more * max(1, count // 2))
-    return outwards[:count], min(steps, longest(race)), is_paid
+    return outwards[:count], min(steps, longest(race)), max(0, paid - first * (count + count // 2))
 
 
 def _paid(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> int:

@@ -31,7 +31,7 @@ from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.seeds import more_seeds
 from elicitable.race.threads import Threads
-from elicitable.race.timing import affords_cooldown, affords_leg, cooldown_of, opening, said_of
+from elicitable.race.timing import affords_cooldown, affords_leg, affords_legs, cooldown_of, opening, said_of
 from elicitable.race.workers import together
 from elicitable.values import Rung
 
@@ -114,7 +114,7 @@ def _train_on(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
     """Train on whatever can still change the label, the arm with the fewest steps first."""
     race.cohort = {entry.method.name for entry in entries if entry.is_racing}
     while open_arms := [entry for entry in entries if can_matter(race, entry, entries)]:
-        cohort = _cohort(race, open_arms)
+        cohort = _cohort(race, open_arms, entries)
         entry = min(cohort, key=lambda one: _urgency(race, one, entries))
         race.ahead(partial(_coming, race, cohort, open_arms, entries))
         if _is_at_its_end(race, entry, open_arms):
@@ -259,7 +259,7 @@ def _way_down(race: Race, entry: Entry, entries: Sequence[Entry]) -> int:
     return cooldown
 
 
-def _cohort(race: Race, open_arms: Sequence[Entry]) -> list[Entry]:
+def _cohort(race: Race, open_arms: Sequence[Entry], entries: Sequence[Entry]) -> list[Entry]:
     """Return the arms that are trained on: all of them; against the clock ever fewer, while any of them can be."""
     if race.time_limit is None:
         return _leaders(open_arms)
@@ -271,7 +271,7 @@ def _cohort(race: Race, open_arms: Sequence[Entry]) -> list[Entry]:
         return cohort or list(open_arms)
     marks_reached = {entry.line.steps for entry in growing if entry.line}
     if len(growing) > 2 and len(marks_reached) == 1 and max(marks_reached) >= race.pace.first_steps:
-        race.cohort -= {entry.method.name for entry in growing} - _better_half(growing)
+        race.cohort -= {entry.method.name for entry in growing} - _better(race, growing, entries)
         growing = [entry for entry in growing if entry.method.name in race.cohort]
     return [*ready, *growing]
 
@@ -288,13 +288,18 @@ def _leaders(open_arms: Sequence[Entry]) -> list[Entry]:
     return [*leaders.values(), *lagging]
 
 
-def _better_half(growing: Sequence[Entry]) -> set[str]:
-    """Name the better half by validation, the best context and the best of the others among them."""
+def _better(race: Race, growing: Sequence[Entry], entries: Sequence[Entry]) -> set[str]:
+    """Name the better half by validation, the best context and the best of the others among them.
+
+    Where the limit does not pay for the next steps of all of those, it is these two alone.
+    """
     ranked = sorted(growing, key=lambda entry: _worth(marks(entry)[-1]), reverse=True)
-    kept = ranked[: (len(ranked) + 1) // 2]
+    half, two = ranked[: (len(ranked) + 1) // 2], []
     for is_context in (True, False):
-        kept += [entry for entry in ranked if entry.method.is_context is is_context][:1]
-    return {entry.method.name for entry in kept}
+        two += [entry for entry in ranked if entry.method.is_context is is_context][:1]
+    kept = [*half, *(entry for entry in two if entry not in half)]
+    coming = [(one, next_mark(race, one.line.steps)) for one in kept if one.line is not None]
+    return {entry.method.name for entry in (kept if affords_legs(race, coming, entries) else two)}
 
 
 def _worth(mark: Mark) -> tuple[float, float]:

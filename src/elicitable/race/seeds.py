@@ -13,7 +13,7 @@ from elicitable.race.line import Line, advance, finish, leave, name_of_end, piec
 from elicitable.race.outlook import is_solved, longest
 from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
-from elicitable.race.timing import affords_seed
+from elicitable.race.timing import affords_choice, affords_seed
 from elicitable.records.trial import TrialRecord
 
 PATIENCE = 4  # times the steps in which the first seed solved the task: what another may need
@@ -79,8 +79,9 @@ def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     """
     seed = len(entry.records) + entry.stuck
     if entry.line is None:
-        choose(race, entry, len(entries) - 1, len(entries), seed)
-        return True
+        if is_paid := affords_choice(race, entry, seed, entries):
+            choose(race, entry, len(entries) - 1, len(entries), seed)
+        return is_paid
     assert entry.trial is not None
     steps = entry.tested_at
     cooldown = entry.trial.plan.steps - steps

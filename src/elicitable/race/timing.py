@@ -8,12 +8,14 @@ among the things that cost time: a longer limit in the same folder goes on from 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from elicitable.diagnosis import tried
 from elicitable.diagnosis.verdict import OWED
 from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
@@ -36,8 +38,9 @@ TEST_SHARE, VALIDATION_SHARE = 0.25, 0.2  # of the limit, at most
 CHOICE_SHARE = 0.05  # of the limit, for each arm that is chosen and not trained
 LOOK_SHARE = 0.3  # of what is left after them, for the first look at all arms
 STEP_PASSES = 3.0  # a step on a batch costs about as much as so many passes over it
-LOOKING_READS = 130  # items read, about, for what the report says of the context or of the winner's inside
+LOOKING_READS = 200  # items read, about, for what the report says of the context or of the winner's inside
 WRITTEN_A_SECOND = 5e7  # bytes of a winner that is a whole model: written, hashed and read back
+OVERDRAWN = 1.05  # times the limit: when there is no look at the winner any more
 LEAST_DOWN = 0.5  # of a way down, which one arm's whole way down leaves to the others
 COOLDOWN_LOOKS = 3  # at the validation split, on the way down
 VALIDATIONS = 6  # looks at the validation split that an arm takes, about
@@ -171,6 +174,12 @@ def _closing(race: Race, sizes: Sequence[Sized], item: float) -> float:
     return LOOKING_READS * item + written
 
 
+def is_too_late_to_look(race: Race) -> bool:
+    """Say whether looking at the winner would take the race beyond its limit by more than a twentieth."""
+    spent = time.monotonic() - race.started
+    return spent + LOOKING_READS * race.item_seconds > OVERDRAWN * (race.time_limit or math.inf)
+
+
 def step_seconds(race: Race, entry: Entry) -> float:
     """Return the seconds of one of the arm's steps: its own, or what the bare model's passes say."""
     own = entry.line.step_seconds() if entry.line is not None else None
@@ -219,11 +228,27 @@ def affords_seed(
     race: Race, entry: Entry, steps: int, cooldown: int, seed: int, entries: Sequence[Entry], taken: int = 0
 ) -> bool:
     """Say whether the limit pays for one more seed of an arm up to ``steps`` steps, of which it has ``taken`` some."""
+    cost = (steps - taken + cooldown) * step_seconds(race, entry) + test_seconds(race, entry)
+    return _pays(race, f"time for seed {seed} of {entry.method.identity} at {steps}", cost, entries, entry)
+
+
+def affords_choice(race: Race, entry: Entry, seed: int, entries: Sequence[Entry]) -> bool:
+    """Say whether the limit pays for choosing once more, by another seed, and for the test: as long as the first."""
+    cost = max((record.timing.seconds for record in entry.records), default=0.0)
+    return _pays(race, f"time for seed {seed} of {entry.method.identity}", cost, entries, entry)
+
+
+def affords_legs(race: Race, growing: Sequence[tuple[Entry, int]], entries: Sequence[Entry]) -> bool:
+    """Say whether the limit pays for training each of some arms to its next mark, beside what all arms are owed."""
+    cost = sum((steps - one.line.steps) * step_seconds(race, one) for one, steps in growing if one.line is not None)
+    named = ", ".join(f"{one.method.identity} at {steps}" for one, steps in growing)
+    return _pays(race, f"time for {named}", cost, entries, None)
+
+
+def _pays(race: Race, what: str, cost: float, entries: Sequence[Entry], but: Entry | None) -> bool:
     if race.time_limit is None:
         return True
-    cost = (steps - taken + cooldown) * step_seconds(race, entry) + test_seconds(race, entry)
-    what = f"time for seed {seed} of {entry.method.identity} at {steps}"
-    return bool(race.kept(what, lambda: cost + owed_seconds(race, entries, entry) <= (race.left() or 0.0)))
+    return bool(race.kept(what, lambda: cost + owed_seconds(race, entries, but) <= (race.left() or 0.0)))
 
 
 def _affords(race: Race, trial: Trial, cost: float) -> bool:
@@ -234,7 +259,7 @@ def _affords(race: Race, trial: Trial, cost: float) -> bool:
     return bool(race.kept(what, lambda: cost <= (race.left() or 0.0)))
 
 
-def owed_seconds(race: Race, entries: Sequence[Entry], but: Entry, share: float = 1.0) -> float:
+def owed_seconds(race: Race, entries: Sequence[Entry], but: Entry | None, share: float = 1.0) -> float:
     """Return the seconds that the other arms still need to end where they stand: ``share`` of a way down, and a test.
 
     That goes for arms that are no longer trained on, too: without its way down a run is worth far less than it could
@@ -242,5 +267,15 @@ def owed_seconds(race: Race, entries: Sequence[Entry], but: Entry, share: float 
     """
     others = [entry for entry in entries if entry is not but and entry.is_racing and not entry.is_tested]
     tests = sum(test_seconds(race, entry) for entry in others)
-    ways = sum(cooldown_of(race, one.line.steps) * step_seconds(race, one) for one in others if one.line is not None)
+    ways = sum(_owed_way(race, one.line.steps) * step_seconds(race, one) for one in others if one.line is not None)
     return (tests + share * ways) / race.hands
+
+
+def _owed_way(race: Race, steps: int) -> int:
+    """Return the steps of the way down that an arm is owed.
+
+    Within the first round they are those that make it more than barely trained: what is left of the limit tells more
+    where the arms are trained on that may answer.
+    """
+    whole = cooldown_of(race, steps)
+    return whole if steps > race.pace.first_steps else min(whole, max(1, tried.FEWEST_STEPS - steps))
