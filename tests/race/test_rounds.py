@@ -21,7 +21,7 @@ from elicitable.methods.base import Schedule
 from elicitable.methods.catalog import method_named
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.models.model import Model
-from elicitable.race import contest, line, look, outlook, pace, rounds, seeds, threads, timing, trial
+from elicitable.race import contest, line, look, outlook, pace, questions, rounds, seeds, threads, timing, trial
 from elicitable.race.contest import StoppedRace
 from elicitable.race.line import Line
 from elicitable.race.outlook import Mark
@@ -196,12 +196,20 @@ def test_the_limit_pays_for_another_choice_or_there_is_none(
     digits_model: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The examples drawn by another seed take as long as the first ones did."""
-    given: dict[str, Any] = {"methods": ["zero-shot", "examples"], "time_limit": 120.0, "seeds": 2}
-    both = {arm.method: arm.seeds for arm in run(digits_model(8), **given).arms}
-    if both["examples"] == 2:
-        monkeypatch.setattr(seeds, "affords_choice", lambda *given: False)
-        one = {arm.method: arm.seeds for arm in run(digits_model(8), **given).arms}
-        assert one["examples"] == 1
+    given: dict[str, Any] = {"methods": ["examples"], "time_limit": 120.0, "seeds": 2}
+    [arm] = run(digits_model(8), **given).arms
+    assert arm.seeds == 2
+    monkeypatch.setattr(seeds, "affords_choice", lambda *given: False)
+    [arm] = run(digits_model(8), **given).arms
+    assert arm.seeds == 1
+
+
+@pytest.mark.parametrize(("steps", "high"), [(6, 1.0), (64, 0.3)])
+def test_an_arm_that_was_hardly_trained_may_reach_anything_whatever_its_test_says(steps: int, high: float) -> None:
+    race: Any = Slow()
+    result: Any = SimpleNamespace(mean=0.2, low=0.1, high=0.3, effort=None, stopped="time", steps=steps, curves=())
+    entry = marked((4, 0.2, 1.0))
+    assert questions._bounds(race, entry, [entry], result) == (0.1, high)
 
 
 @pytest.mark.parametrize(("is_paid", "kept"), [(True, {"a", "b", "c"}), (False, {"a", "c"})])

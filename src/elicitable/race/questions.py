@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from elicitable.diagnosis.tried import is_barely_tried, is_rising
 from elicitable.race.outlook import ceiling, longest, marks
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.rounds import can_matter
@@ -27,26 +28,39 @@ def open_questions(race: Race, entries: Sequence[Entry]) -> list[dict[str, Any]]
 
 def _question(race: Race, entry: Entry, entries: Sequence[Entry], decision: Decision) -> dict[str, Any] | None:
     result = arm_result(race, entry)
-    standing = next((one.standing for one in decision.compared if one.arm.method == entry.method.name), None)
-    if entry.refusal or result.status in ("diverged", "failed") or standing in ("enough", "worse"):
+    own = next((one for one in decision.compared if one.arm.method == entry.method.name), None)
+    best = max(decision.compared, key=lambda one: one.arm.mean or 0.0, default=None)
+    is_best_cut_off = own is not None and own is best and not decision.answer and _may_rise(result)
+    if entry.refusal or result.status in ("diverged", "failed") or (own and own.standing == "worse"):
         return None
-    if standing is None and result.status == "skipped" and entry.records:  # it cannot be done with this task
+    if own is not None and own.standing == "enough" and not is_best_cut_off:
+        return None
+    if own is None and result.status == "skipped" and entry.records:  # it cannot be done with this task
         return None
     if entry.is_racing and not entry.is_tested and not can_matter(race, entry, entries):
         return None
-    low, high = (result.low, result.high) if result.mean is not None else _bounds(race, entry, entries)
-    best = max((one.arm.mean or 0.0 for one in decision.compared), default=0.0)
-    asks = "suffice" if entry.method.is_context or result.mean is not None else "beat"
-    if high is not None and high < best - race.margin:
+    low, high = _bounds(race, entry, entries, result)
+    if high is not None and best is not None and high < (best.arm.mean or 0.0) - race.margin:
         return None
+    asks = "suffice" if entry.method.is_context or result.mean is not None else "beat"
+    asks = "reach" if is_best_cut_off else asks
     seconds = _seconds(race, entry)
     return {"method": entry.method.name, "asks": asks, "low": low, "high": high, "seconds": round(seconds, 1)}
 
 
-def _bounds(race: Race, entry: Entry, entries: Sequence[Entry]) -> tuple[float, float]:
-    """Return the bounds of an arm without a test: nothing is sure of it, and its curve may lead so far."""
+def _may_rise(result: ArmResult) -> bool:
+    """Say whether an arm was cut off so early, or rising so fast, that its test does not say what it can do."""
+    return is_barely_tried(result) or is_rising(result)
+
+
+def _bounds(race: Race, entry: Entry, entries: Sequence[Entry], result: ArmResult) -> tuple[float | None, float | None]:
+    """Return an arm's bounds: its interval; where it may still rise, or has no test, as far as its curve may lead."""
     everyone = [mark for other in entries for mark in marks(other)]
-    return 0.0, ceiling(entry, race, everyone)
+    if result.mean is None:
+        return 0.0, ceiling(entry, race, everyone)
+    if not _may_rise(result):
+        return result.low, result.high
+    return result.low, max(result.high or 0.0, ceiling(entry, race, everyone))
 
 
 def _seconds(race: Race, entry: Entry) -> float:
@@ -77,6 +91,8 @@ def _asked(question: dict[str, Any], known: ArmResult | None) -> str:
     name = question["method"]
     if known is None:
         return f"what does {name} reach"
+    if question["asks"] == "reach":
+        return f"how far does {name} get"
     return f"does {name} suffice" if question["asks"] == "suffice" else f"does {name} beat it"
 
 
