@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from elicitable.errors import InputError
+from elicitable.tasks.messages import is_said
 from elicitable.tasks.tables import Table, table_of_objects
 
 Placed = list[tuple[str, Mapping[str, Any]]]
@@ -68,7 +69,7 @@ def _of_one_object(source: str, text: str) -> Placed | None:
         return None
     values = list(whole.values()) if isinstance(whole, dict) else []
     lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if len(lists) == 1 and not any("role" in row or "from" in row for row in lists[0] if isinstance(row, dict)):
+    if len(lists) == 1 and not any(map(is_said, lists[0])):
         return _of_array(source, lists[0], "row")
     if values and all(isinstance(value, dict) for value in values):
         keys = dict.fromkeys(key for value in values for key in value)

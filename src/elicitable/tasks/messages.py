@@ -12,7 +12,17 @@ from typing import Any, Final
 from elicitable.values import Message, Messages
 
 ANSWERER: Final = "assistant"
+_FORMS: Final = ({"role", "content"}, {"from", "value"})
 _ROLES: Final = {"human": "user", "gpt": ANSWERER, "chatgpt": ANSWERER, "bot": ANSWERER, "model": ANSWERER}
+
+
+def is_said(value: Any) -> bool:
+    """Say whether a value is an object of the form of a message: who speaks, and what is said.
+
+    >>> is_said({"role": "user", "content": "Hi"}), is_said({"from": "Bath", "to": "York"})
+    (True, False)
+    """
+    return isinstance(value, Mapping) and any(form <= value.keys() for form in _FORMS)
 
 
 def messages_from(value: Any) -> Messages | None:

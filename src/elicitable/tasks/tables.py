@@ -19,10 +19,11 @@ from typing import Any, Final
 
 from elicitable.errors import InputError
 from elicitable.tasks.messages import messages_from
-from elicitable.tasks.nested import MOST, laid_out
+from elicitable.tasks.nested import laid_out, plain
 from elicitable.values import Message, Messages
 
 Texts = tuple[str, ...]
+LeftOut = tuple[tuple[str, str], ...]
 Cell = str | Texts | Messages | None
 MOST_NUMBERS: Final = 32  # that a list may hold before it is a vector
 LISTED: Final = 20  # bad rows that a message names one by one
@@ -43,7 +44,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     places: tuple[str, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
+    left_out: LeftOut = ()
     notes: tuple[str, ...] = ()
     broken: tuple[tuple[str, str], ...] = ()
 
@@ -201,18 +202,28 @@ def table_of_objects(source: str, objects: Iterable[tuple[str, Mapping[Any, Any]
 
 
 def table_of_columns(
-    source: str, columns: Iterable[tuple[str, Sequence[Any]]], places: Texts, left_out: tuple[tuple[str, str], ...] = ()
+    source: str, columns: Iterable[tuple[str, Sequence[Any]]], places: Texts, left_out: LeftOut = ()
 ) -> Table:
-    """Make a table of named columns of values, one for each of ``places``."""
+    """Make a table of named columns of values, one for each of ``places``.
+
+    A column of a dotted name comes before a key of objects that would have the same one.
+    """
+    given = [(name, [None if _is_vector(value) else plain(value) for value in values]) for name, values in columns]
+    laid = {place: laid_out(name, values) for place, (name, values) in enumerate(given)}
+    taken = {name for place, (name, _) in enumerate(given) if laid[place] is None}
     names: list[str] = []
     cells: list[list[Cell]] = []
     dropped = list(left_out)
-    for name, given in columns:
-        values = [None if _is_vector(value) else value for value in given]
-        inner = laid_out(name, values)
-        if inner is not None and not inner:
-            dropped.append((name, f"objects of more than {MOST} different keys"))
-        for path, own in (inner if inner is not None else {name: values}).items():
+    for place, (name, values) in enumerate(given):
+        inner = laid[place]
+        if isinstance(inner, str):
+            dropped.append((name, inner))
+            continue
+        for path, own in ({name: values} if inner is None else inner).items():
+            if inner is not None and path in taken:
+                dropped.append((name, f"of its keys one that is the column {path!r} too"))
+                continue
+            taken.add(path)
             names.append(path)
             cells.append([cell_of(value) for value in own])
     rows = tuple(zip(*cells, strict=True)) if cells else ((),) * len(places)
@@ -231,10 +242,6 @@ def cell_of(value: Any) -> Cell:
     >>> [cell_of(value) for value in ("a", 1, 1.0, 0.5, True, None, ["a", 1])]
     ['a', '1', '1', '0.5', 'true', None, ('a', '1')]
     """
-    if getattr(value, "ndim", 0) == 1 and hasattr(value, "tolist"):
-        value = value.tolist()  # an array of numpy's
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        value = value.item()  # a number of numpy's
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -242,7 +249,7 @@ def cell_of(value: Any) -> Cell:
     if isinstance(value, int | float | decimal.Decimal):
         return _number(value)
     if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat() if value == value else None  # pandas' NaT equals nothing
+        return value.isoformat()
     return messages_from(value) or _texts(value)
 
 
