@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.deploy.record import Form
 from elicitable.errors import InputError
-from elicitable.tasks.messages import ANSWERER, conversation, messages_from
+from elicitable.tasks.messages import ANSWERER, conversation, messages_from, written_out
 from elicitable.tasks.nested import flat, plain
 from elicitable.tasks.splitting import Row
 from elicitable.tasks.tables import Cell, cell_of, fault_of, said_in, shown_cell
@@ -65,6 +65,7 @@ def _cell(value: Any, is_raw: bool) -> Cell:
 def _talk(form: Form, values: Mapping[str, Any]) -> Messages:
     """Return the messages up to the answer that is asked for: all of them where the last one is not the assistant's."""
     cell = cell_of(values.get(form.main))
+    cell = (isinstance(cell, str) and written_out(cell)) or cell
     if (fault := fault_of(cell)) is not None:
         raise InputError(f"column {form.main!r} {fault}")
     is_whole = form.answer == form.main

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from elicitable.errors import InputError
-from elicitable.tasks.messages import messages_from
+from elicitable.tasks.messages import messages_from, written_out
 from elicitable.tasks.nested import laid_out, plain
 from elicitable.values import Message, Messages
 
@@ -26,6 +26,9 @@ Texts = tuple[str, ...]
 LeftOut = tuple[tuple[str, str], ...]
 Cell = str | Texts | Messages | None
 MOST_NUMBERS: Final = 32  # that a list may hold before it is a vector
+TALK: Final = (
+    'messages are like {"role": "user", "content": "a text"}; pictures, and calls of tools without a text, are not read'
+)
 LISTED: Final = 20  # bad rows that a message names one by one
 
 _UNNAMED: Final = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
@@ -83,6 +86,19 @@ def texts_of_cell(cell: Cell) -> Texts:
     """
     found = (cell,) if isinstance(cell, str) else tuple(one for one in cell or () if isinstance(one, str))
     return tuple(dict.fromkeys(text.strip() for text in found if text.strip()))
+
+
+def read_as_messages(table: Table) -> Table:
+    """Return ``table`` with the columns of which the first text is a conversation as JSON read as such."""
+    firsts = [next((row[place] for row in table.rows if row[place]), None) for place in range(len(table.columns))]
+    is_talk = [isinstance(first, str) and written_out(first) is not None for first in firsts]
+    if not any(is_talk):
+        return table
+
+    def read(cell: Cell, is_read: bool) -> Cell:
+        return written_out(cell) if is_read and isinstance(cell, str) else cell
+
+    return replace(table, rows=tuple(tuple(map(read, row, is_talk)) for row in table.rows))
 
 
 def text_of_cell(cell: Cell) -> str:
@@ -148,7 +164,7 @@ def without_bad_rows(table: Table, fault: Callable[[tuple[Cell, ...]], str | Non
 
 
 def without_index(table: Table) -> Table:
-    """Return ``table`` without columns that have no name and only count its rows, as pandas and R write them.
+    """Return ``table`` without columns that have no name and only count its rows, as pandas and R write, or are empty.
 
     Raises :class:`InputError` for a column without a name that holds something else, and for a name that comes twice.
 
@@ -156,8 +172,10 @@ def without_index(table: Table) -> Table:
     >>> without_index(table).columns, without_index(table).left_out
     (('text',), (('', 'it only numbers the rows'),))
     """
-    counts = {name for name in table.columns if _UNNAMED.fullmatch(name) and _is_numbering(table, name)}
-    kept = [index for index, name in enumerate(table.columns) if name not in counts]
+    nameless = [name for name in dict.fromkeys(table.columns) if _UNNAMED.fullmatch(name)]
+    reasons = {name: "it only numbers the rows" for name in nameless if _is_numbering(table, name)}
+    reasons |= {name: "it is empty" for name in nameless if not any(table.cells(name))}
+    kept = [index for index, name in enumerate(table.columns) if name not in reasons]
     for index in kept:
         if not table.columns[index]:
             raise InputError(
@@ -166,14 +184,13 @@ def without_index(table: Table) -> Table:
     twice = [name for name, count in Counter(table.columns[index] for index in kept).items() if count > 1]
     if twice:
         raise InputError(f"{table.source}: two columns have the name {twice[0]!r}")
-    if not counts:
+    if not reasons:
         return table
-    reasons = tuple((name, "it only numbers the rows") for name in table.columns if name in counts)
     return replace(
         table,
         columns=tuple(table.columns[index] for index in kept),
         rows=tuple(tuple(row[index] for index in kept) for row in table.rows),
-        left_out=(*table.left_out, *reasons),
+        left_out=(*table.left_out, *reasons.items()),
     )
 
 
