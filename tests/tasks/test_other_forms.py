@@ -44,6 +44,24 @@ def test_tables_of_other_dialects_are_the_same_rows(dialect: str, tmp_path: Path
         assert [one.values["text"] for one in found.rows] == [row["text"] for row in ROWS]
 
 
+def test_of_two_columns_without_a_name_each_is_looked_at(tmp_path: Path) -> None:
+    """The second one was left out because the first one numbers the rows."""
+    for last, is_refused in (("", False), ("a note", True)):
+        rows = "".join(f'{i},"{row["text"]}",{row["label"]},{last}\n' for i, row in enumerate(ROWS))
+        path = saved(tmp_path, f",text,label,\n{rows}")
+        if is_refused:
+            with pytest.raises(InputError, match="column 4 has no name"):
+                task_from(path)
+        else:
+            assert task_from(path).labels() == (" a", " b")
+
+
+def test_what_is_nested_without_end_is_not_read(tmp_path: Path) -> None:
+    deep = "[" * 900 + "]" * 900
+    rows = "".join(f'{{"text": "text {i}", "label": "{"ab"[i % 2]}", "more": {deep}}}\n' for i in range(60))
+    assert task_from(saved(tmp_path, rows, "t.jsonl")).labels() == (" a", " b")
+
+
 @pytest.mark.parametrize("form", ["split", "index", "by id"])
 def test_one_object_of_rows_is_read(form: str, tmp_path: Path) -> None:
     import pandas as pd

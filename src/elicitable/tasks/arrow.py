@@ -131,7 +131,8 @@ def _parquet(path: Path, file: Any, max_bytes: int) -> tuple[Any, Iterator[Any]]
 
     found = parquet.ParquetFile(file)
     leaves = [is_read for field in found.schema_arrow for is_read in _leaves(field.type, _is_read(field.type))]
-    kept = [place for place, is_read in enumerate(leaves) if is_read]
+    columns = found.metadata.num_columns
+    kept = [place for place in range(columns) if len(leaves) != columns or leaves[place]]
     groups = (found.metadata.row_group(index) for index in range(found.metadata.num_row_groups))
     stated = sum(group.column(place).total_uncompressed_size for group in groups for place in kept)
     if stated > max_bytes:

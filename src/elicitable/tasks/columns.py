@@ -18,7 +18,7 @@ from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
 from elicitable.tasks.messages import ANSWERER
 from elicitable.tasks.options import TaskOptions
-from elicitable.tasks.tables import TALK, Table, is_messages
+from elicitable.tasks.tables import TALK, Table
 
 TEXT_NAMES: Final = ("text", "sentence", "review", "content", "input", "question", "body", "message", "utterance")
 LABEL_NAMES: Final = ("label", "labels", "sentiment", "class", "category", "intent", "target")
@@ -118,7 +118,7 @@ def _conversations(table: Table) -> Columns | None:
             raise InputError(f"{table.source}: no cell of column {chat!r} is a conversation that can be read: {TALK}")
         return None
     label = _first(table, LABEL_NAMES, (chat,))
-    lasts = {cell[-1].role for cell in table.cells(chat) if is_messages(cell)}
+    lasts = {turns[-1].role for turns in table.conversations(chat)}
     if label is not None and ANSWERER not in lasts and looks_like_labels(table, label):
         return Columns("classification", chat, label)
     return Columns("generation", chat, chat)

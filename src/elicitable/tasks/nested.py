@@ -17,10 +17,10 @@ MOST: Final = 100  # paths of one column; with more of them the keys are data th
 _MISSING: Final = ("NAType", "NaTType")  # of pandas
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """Return a value with the arrays in it as lists, which is what a frame that was read from Parquet holds.
 
-    What a frame writes where there is no value is None.
+    What a frame writes where there is no value is None, and so is what is nested deeper than anything that is read.
 
     >>> import numpy as np
     >>> plain(np.array([{"text": np.array(["a", "b"]), "at": np.int64(3)}], dtype=object))
@@ -32,10 +32,12 @@ def plain(value: Any) -> Any:
         return value
     if hasattr(value, "tolist") and hasattr(value, "ndim"):
         value = value.tolist()  # an array or a number of numpy's
-    if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
+    if isinstance(value, Mapping | list | tuple):
+        if depth > 3 * DEEPEST:
+            return None
+        if isinstance(value, Mapping):
+            return {key: plain(inner, depth + 1) for key, inner in value.items()}
+        return [plain(inner, depth + 1) for inner in value]
     is_missing = type(value).__name__ in _MISSING or (isinstance(value, float) and math.isnan(value))
     return None if is_missing else value
 

@@ -15,7 +15,6 @@ from elicitable.tasks.tables import (
     Table,
     Texts,
     fault_of,
-    is_messages,
     said_in,
     shown_cell,
     text_of_cell,
@@ -96,8 +95,8 @@ def behind_answers(tables: Mapping[Split, Table], columns: Columns) -> list[str]
     """Say how many conversations do not end with the answer that is asked for."""
     if columns.text != columns.answer:
         return []
-    talks = [cell for table in tables.values() for cell in table.cells(columns.text) if is_messages(cell)]
-    count = sum(getattr(cell[-1], "role", "") != ANSWERER for cell in talks)
+    talks = [turns for table in tables.values() for turns in table.conversations(columns.text)]
+    count = sum(turns[-1].role != ANSWERER for turns in talks)
     said = "conversations that go on behind the assistant's last message, which is left out"
     return [f"{said}: {count:,}"] if count else []
 

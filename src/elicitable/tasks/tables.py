@@ -68,6 +68,10 @@ class Table:
         """Say whether a column holds conversations."""
         return any(is_messages(cell) for cell in self.cells(name))
 
+    def conversations(self, name: str) -> list[Messages]:
+        """Return the conversations of one column."""
+        return [found for cell in self.cells(name) if isinstance(found := said_in(cell), tuple)]
+
     def holds_lists(self, name: str) -> bool:
         """Say whether a column holds lists of texts."""
         return any(isinstance(cell, tuple) and not is_messages(cell) for cell in self.cells(name))
@@ -172,10 +176,9 @@ def without_index(table: Table) -> Table:
     >>> without_index(table).columns, without_index(table).left_out
     (('text',), (('', 'it only numbers the rows'),))
     """
-    nameless = [name for name in dict.fromkeys(table.columns) if _UNNAMED.fullmatch(name)]
-    reasons = {name: "it only numbers the rows" for name in nameless if _is_numbering(table, name)}
-    reasons |= {name: "it is empty" for name in nameless if not any(table.cells(name))}
-    kept = [index for index, name in enumerate(table.columns) if name not in reasons]
+    nameless = [index for index, name in enumerate(table.columns) if _UNNAMED.fullmatch(name)]
+    reasons = {index: why for index in nameless if (why := _why_useless([row[index] for row in table.rows]))}
+    kept = [index for index in range(len(table.columns)) if index not in reasons]
     for index in kept:
         if not table.columns[index]:
             raise InputError(
@@ -190,18 +193,17 @@ def without_index(table: Table) -> Table:
         table,
         columns=tuple(table.columns[index] for index in kept),
         rows=tuple(tuple(row[index] for index in kept) for row in table.rows),
-        left_out=(*table.left_out, *reasons.items()),
+        left_out=(*table.left_out, *((table.columns[index], why) for index, why in reasons.items())),
     )
 
 
-def _is_numbering(table: Table, name: str) -> bool:
-    """Say whether a column holds different whole numbers only, in whatever order."""
-    cells = table.cells(name)
-    return (
-        len(cells) > 1
-        and all(isinstance(cell, str) and _WHOLE.fullmatch(cell) for cell in cells)
-        and len(set(cells)) == len(cells)
-    )
+def _why_useless(cells: Sequence[Cell]) -> str:
+    """Say why a column without a name is not missed: it is empty, or holds different whole numbers in any order."""
+    texts = [cell.strip() for cell in cells if isinstance(cell, str)]
+    if not any(cells) or (len(texts) == len(cells) and not any(texts)):
+        return "it is empty"
+    is_numbering = len(texts) == len(cells) > 1 and len(set(texts)) == len(texts) and all(map(_WHOLE.fullmatch, texts))
+    return "it only numbers the rows" if is_numbering else ""
 
 
 def table_of_objects(source: str, objects: Iterable[tuple[str, Mapping[Any, Any]]]) -> Table:
