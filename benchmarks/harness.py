@@ -91,7 +91,7 @@ def compared(model: Model, name: str, folder: Path, items: int) -> list[tuple[st
     else:
         score = evaluate(model, asked, task.labels(), reading)
         nats = read_labels(model, asked, task.labels(), reading).nats
-        sizes = [Lengths.of(item.choices, [1] * len(item.choices)) for item in asked]
+        sizes = [Lengths.of(item.choices, [1] * len(item.choices), item.lead) for item in asked]
         truth = np.array([item.choices.index(item.target) for item in asked])
         found["acc"] = [bool(one) for one in score.correct]
         found["acc_norm"] = list(decide_by_length(nats, [one.characters for one in sizes]) == truth)

@@ -41,6 +41,7 @@ class Item:
     and ``target`` is the text of the next message. In a classification task ``target`` is one of the task's labels.
     ``spans`` (first, end) are the parts of a text ``prompt`` that may be shortened where the model's positions do not
     reach; none: any part of it. ``choices`` are the item's own possible targets, where they differ from item to item.
+    ``lead`` is what separates every possible target from the prompt; None: the white space that it begins with.
     ``shown`` are worked examples of its own, which stand before it. ``accepted`` are all right answers where there
     are several, of which the target is the first. ``reference`` is what a task's own score judges an answer by.
     """
@@ -49,6 +50,7 @@ class Item:
     target: Text
     spans: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)
     choices: tuple[str, ...] = field(default=(), repr=False)
+    lead: str | None = field(default=None, repr=False, compare=False)
     shown: tuple[Item, ...] = field(default=(), repr=False)
     accepted: tuple[str, ...] = field(default=(), repr=False, compare=False)
     reference: Any = field(default=None, repr=False, compare=False)

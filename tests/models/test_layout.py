@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from tests.families import CHAT, FAMILIES, reader
 
 from elicitable.errors import InputError
-from elicitable.models.layout import Layout, alternatives, answer_turn, has_template, layout_for, written
+from elicitable.models.layout import (
+    Layout,
+    alternatives,
+    answer_turn,
+    has_template,
+    layout_for,
+    transcript,
+    written,
+)
 from elicitable.models.model import Model
 from elicitable.models.rows import common_context, context_ids, label_rows, rows_of
 from elicitable.values import Item, Message
@@ -132,6 +140,34 @@ def test_long_turns_are_shortened_and_the_template_is_not() -> None:
             assert text.endswith("<|assistant|>\n")
             assert ("Film: " in text) == isinstance(item.prompt, str) * ("Film" in str(item.prompt))
     assert layout.chat
+
+
+@pytest.mark.parametrize("template", ["trims", "says who it is"])
+@pytest.mark.parametrize("system", [None, "Be kind."])
+def test_what_the_system_says_between_the_turns_stays_there(template: str, system: str | None) -> None:
+    """It went to the front, and the row was no longer the template's text."""
+    model = chatting(template)
+    said = [("user", "a"), ("assistant", "b"), ("system", "film now."), ("user", "fine"), ("assistant", "bad")]
+    for begin in ([], [("system", "Be brief.")]):
+        turns = [Message(*turn) for turn in (*begin, *said)]
+        layout = layout_for(model, "on", system=system)
+        asked = [*([Message("system", system)] if system and not begin else []), *turns[:-1]]
+        text = model.tokenizer.apply_chat_template(as_turns(*asked), tokenize=False, add_generation_prompt=True)
+        found = written(model, Item(tuple(turns[:-1]), "bad"), layout)
+        assert found.text[: found.answer] == text
+        own = [turn.content for turn in turns[len(begin) : -1]]
+        assert [found.text[first:last] for first, last in found.spans] == own
+    talk = transcript([Message(*turn) for turn in said[:-1]])
+    assert talk == "User: a\nAssistant: b\nSystem: film now.\nUser: fine\nAssistant:"
+
+
+@pytest.mark.parametrize("shown", ["{{ m.content | upper }}", "{% for part in m.content %}{{ part.text }}{% endfor %}"])
+def test_a_template_that_does_not_show_what_is_said_is_refused(shown: str) -> None:
+    """Some take a list of parts, and show nothing of a text; then rows held neither question nor answer."""
+    model = chatting("trims")
+    model.tokenizer.chat_template = f"{{% for m in messages %}}<|{{{{ m.role }}}}|>{shown}<|end|>{{% endfor %}}"
+    with pytest.raises(InputError, match=r"does not show what is said as it is said.*--chat off"):
+        rows_of(model, [Item("a", " b")], layout_for(model))
 
 
 def test_what_a_person_may_ask_for() -> None:

@@ -16,6 +16,7 @@ import elicitable as el
 from elicitable.deploy.artefact import read
 from elicitable.deploy.export import export
 from elicitable.deploy.predict import Predictor
+from elicitable.errors import InputError
 from elicitable.models.layout import NEXT_TURN, Layout, alternatives, layout_for, written
 from elicitable.models.model import Model
 from elicitable.models.rows import label_rows, rows_of
@@ -152,3 +153,15 @@ def test_where_there_is_a_template_a_transcript_is_tried_too_and_chat_off_asks_f
 def test_a_stop_of_a_persons_own_takes_the_place_of_the_next_turn(stop: str | None) -> None:
     layout = layout_for(model(), stop=stop, turns=True)
     assert written(model(), Item(TALK, "York."), layout).end == (stop or NEXT_TURN)
+
+
+def test_a_conversation_that_the_template_refuses_is_named_before_anything_is_trained() -> None:
+    """One of many was found when an arm came to it, and every arm was skipped."""
+    tokenizer = deepcopy(model().tokenizer)
+    refuses = "{% if messages[1:] and messages[1].role == 'user' %}{{ raise_exception('they alternate') }}{% endif %}"
+    tokenizer.chat_template = refuses + CHAT
+    strict = Model(model().hf, tokenizer=tokenizer, name="tiny, strict")
+    said = [[("user", f"{word} {n}") for word in WORDS[: 2 if n == 80 else 1]] for n in range(120)]
+    turns = [[{"role": role, "content": text} for role, text in (*one, ("assistant", "ok"))] for one in said]
+    with pytest.raises(InputError, match=r"the \w+ item 'dull 80': .*turns user, user: they alternate.*--chat off"):
+        el.verdict(strict, [{"messages": one} for one in turns], methods=["zero-shot"], seeds=1, test_items=4)

@@ -266,3 +266,15 @@ def test_a_thousand_labels_cost_three_thousand_sums() -> None:
     scored = score_from("macro-f1", labels).scored(labels, labels[1:] + labels[:1])
     assert scored.under(np.ones((1, 1000))) == 0.0
     assert score_from("macro-f1", labels).statistics(labels[:5], labels[:5]).shape == (5, 3003)
+
+
+def test_scores_of_words_are_refused_where_the_script_has_none_that_they_read() -> None:
+    """One digit in a target of another script was enough, and the digit was all that was scored."""
+    russian = [f"Ответ на вопрос номер {n}" for n in range(30)]
+    chinese = [f"这个问题的答案是第{n}号" for n in range(30)]
+    english = [f"the answer is {n}" for n in range(30)]
+    for name, targets in (("rouge-l", russian), ("rouge-l", chinese), ("token-f1", chinese)):
+        with pytest.raises(InputError, match="use chrf"):
+            score_from(name).check(targets)
+    for name, targets in (("rouge-l", english), ("token-f1", english), ("token-f1", russian), ("chrf", chinese)):
+        score_from(name).check([*targets, *chinese[:5]] if name == "token-f1" else targets)

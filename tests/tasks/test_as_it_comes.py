@@ -160,7 +160,10 @@ def test_conversations_can_be_labelled(tmp_path: Path) -> None:
         ([{"role": "user", "content": "Hi"}], "has no message of the assistant"),
         ([{"role": "assistant", "content": "Hi"}], "begins with the assistant's only message"),
         ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " "}], "ends with an empty message"),
-        ([{"role": "user", "content": None}, {"role": "assistant", "content": "x"}], "is missing, null"),
+        (
+            [{"role": "user", "content": None}, {"role": "assistant", "content": "x"}],
+            "is missing, or holds a message without",
+        ),
         ([], "is empty"),
     ],
 )

@@ -76,6 +76,12 @@ doc_to_text: "Review: {{{{text}}}}\\nSentiment:\\n"
 doc_to_target: label
 doc_to_choice: ["negative", "positive"]
 {MEANS}""",
+    "blanks around choices": f"""
+output_type: multiple_choice
+doc_to_text: "Review: {{{{text}}}}\\nSentiment:"
+doc_to_target: label
+doc_to_choice: ["  card lost", "balance"]
+{MEANS}""",
     "few-shot": f"""
 output_type: multiple_choice
 num_fewshot: 3
@@ -115,7 +121,7 @@ doc_to_text: "count {{text}}:"
 doc_to_target: " {{times}}"
 metric_list: [{metric: acc}]""",
 }
-CHOICES = ("two-way", "many-way", "own choices", "blank at the end", "few-shot")
+CHOICES = ("two-way", "many-way", "own choices", "blank at the end", "blanks around choices", "few-shot")
 FREE = ("generation", "few-shot generation", "regular expression")
 
 
@@ -208,12 +214,11 @@ def test_choices_are_right_where_the_harness_says_so(name: str, tmp_path: Path) 
     score = evaluate(model(), items, task.labels(), reading(task))
     assert list(score.correct) == [one["acc"] for one in theirs]
     assert 0 < sum(score.correct) < TEST
-    own = [Lengths.of(item.choices, [1] * len(item.choices)) for item in items]
     truth = np.array([item.choices.index(item.target) for item in items])
-    by_characters = decide_by_length(nats, [one.characters for one in own]) == truth
-    by_bytes = decide_by_length(nats, [one.bytes for one in own]) == truth
-    assert by_characters.tolist() == [bool(one["acc_norm"]) for one in theirs]
-    assert by_bytes.tolist() == [bool(one["acc_bytes"]) for one in theirs]
+    for rule, metric in (("per character", "acc_norm"), ("per byte", "acc_bytes")):
+        costs = read_labels(model(), items, task.labels(), reading(task), (DecisionRule(rule, (), ()),))
+        right = costs.decide(DecisionRule(rule, (), ())).numpy() == truth
+        assert right.tolist() == [bool(one[metric]) for one in theirs]
 
 
 def test_a_rule_per_character_is_acc_norm_where_labels_are_fixed(tmp_path: Path) -> None:
@@ -333,6 +338,33 @@ def test_the_fingerprint_tells_what_is_shown(tmp_path: Path) -> None:
     assert len(set(prints)) == 3
     Path(path).write_text(Path(path).read_text().replace("Sentiment:", "It is:"))
     assert task_from(f"lm-eval:{path}").fingerprint() not in prints
+
+
+def test_the_fingerprint_tells_what_a_metric_alone_reads(tmp_path: Path) -> None:
+    """Columns that no prompt and no answer shows, what a function calls, and whence worked examples are drawn."""
+    (tmp_path / "own.py").write_text(
+        "def credit(doc, words):\n    return float(doc['times'] in words)\n\n"
+        "def process_results(doc, results):\n    return {'share': credit(doc, results[0].split())}\n"
+    )
+    body = TASKS["generation"].replace("{{{{times}}}}", "").partition("metric_list")[0] + (
+        "metric_list: [{metric: share, aggregation: mean, higher_is_better: true}]\n"
+        "process_results: !function own.process_results\nnum_fewshot: 1\nfewshot_split: shown\n"
+    )
+    path = Path(write(tmp_path, "own", body.replace("{{times}}", "")))
+    path.write_text(path.read_text().replace("  data_files:\n", f"  data_files:\n    shown: {tmp_path}/shown.jsonl\n"))
+    shown = tmp_path / "shown.jsonl"
+    shown.write_text((tmp_path / "train.jsonl").read_text())
+    prints = [task_from(f"lm-eval:{path}").fingerprint() for _ in range(2)]
+    assert prints[0] == prints[1]
+    for changed, old, new in (
+        (tmp_path / "test.jsonl", '"times": 1', '"times": 3'),
+        (tmp_path / "own.py", "float(", "0.5 * float("),
+        (shown, '"written": "', '"written": "most '),
+    ):
+        assert old in changed.read_text()
+        changed.write_text(changed.read_text().replace(old, new))
+        prints.append(task_from(f"lm-eval:{path}").fingerprint())
+    assert len(set(prints)) == 4
 
 
 @pytest.mark.parametrize("rule", ["sum", "per character", "auto"])

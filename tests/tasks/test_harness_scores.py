@@ -127,6 +127,28 @@ def test_a_function_of_the_task_s_own_that_counts_to_a_hundred_is_scored_as_a_sh
     assert arm.low < arm.mean < arm.high
 
 
+@pytest.mark.parametrize(("full", "declared"), [(5, None), (10, None), (5, "5"), (20, "{share: 20}"), (0.5, "0.5")])
+def test_a_function_that_counts_to_another_number_is_scored_as_a_share_of_it(
+    full: float, declared: str | None, tmp_path: Path
+) -> None:
+    """A rating from 0 to 5 was taken for a percentage, and was worth a twentieth at most."""
+    (tmp_path / "own.py").write_text(FUNCTION.replace("100 *", f"{full} *"))
+    told = f"\nmetadata: {{scale: {declared}}}" if declared else ""
+    path = write(tmp_path, "generation", TASKS["generation"].replace(EXACT, SHARE + told))
+    arm, wanted = raced(path), theirs(path, "share,strip")
+    assert arm.mean == pytest.approx(wanted / full, abs=1e-12)
+    assert 0.01 < arm.mean < 1
+
+
+def test_a_scale_is_looked_at_before_it_is_used(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(FUNCTION)
+    for declared, why in (("-1", "above 0, got -1"), ("yes", "above 0, got True"), ("50", "between 0 and 50")):
+        told = f"\nmetadata: {{scale: {declared}}}"
+        path = write(tmp_path, "generation", TASKS["generation"].replace(EXACT, SHARE + told))
+        with pytest.raises(InputError, match=why):
+            raced(path)
+
+
 def test_several_right_answers_are_judged_by_the_harness(tmp_path: Path) -> None:
     several = TASKS["regular expression"].replace(
         "doc_to_target: times", "doc_to_target: \"{{ [times|string, '1'] }}\""

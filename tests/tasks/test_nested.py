@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from tests.families import reader
@@ -19,9 +20,12 @@ from elicitable.report.reading import print_reading
 from elicitable.scores.best_of import best_of
 from elicitable.scores.catalog import score_from
 from elicitable.scores.scorer import floor
+from elicitable.tasks import arrow
 from elicitable.tasks.catalog import task_from
+from elicitable.tasks.incoming import incoming
 from elicitable.tasks.nested import DEEPEST, MOST, flat, laid_out
 from elicitable.tasks.reading import summary_of
+from elicitable.tasks.tables import table_of_columns
 
 
 def squad(number: int) -> dict[str, Any]:
@@ -119,13 +123,117 @@ def test_a_list_of_objects_is_a_list_for_each_key_and_depth_has_an_end() -> None
     for _ in range(DEEPEST + 5):
         deep = {"k": deep}
     assert flat({"a": deep})[".".join(["a", *"k" * DEEPEST])] is None
-    assert laid_out("a", [{f"key {n}": n} for n in range(MOST + 1)]) == {}
+    assert laid_out("a", [{f"key {n}": n} for n in range(MOST + 1)]) == f"objects of more than {MOST} different keys"
+    assert laid_out("a", [[{"t": "x"}, None]]) == {"a.t": [["x", None]]}
+    assert laid_out("a", [[{"from": "Bath", "to": "York"}]]) == {"a.from": [["Bath"]], "a.to": [["York"]]}
 
 
 def test_objects_whose_keys_are_data_are_left_out_and_said() -> None:
     rows = [{"text": f"text {n}", "label": "yn"[n % 2], "seen": {f"user {n}": 1}} for n in range(MOST + 5)]
     task = task_from([*rows])
     assert ("seen", f"objects of more than {MOST} different keys") in task.reading.unused
+
+
+def test_objects_without_keys_are_left_out_for_that_reason() -> None:
+    rows = [{"text": f"text {n}", "label": "yn"[n % 2], "meta": {}, "more": [{}]} for n in range(60)]
+    task = task_from([*rows])
+    assert dict(task.reading.unused) == {"meta": "objects without keys", "more": "objects without keys"}
+
+
+def test_a_column_of_a_dotted_name_comes_before_the_key_of_an_object(tmp_path: Path) -> None:
+    rows = [{"m": {"a": "within", "b": f"b {n}"}, "m.a": f"text {n}", "label": "yn"[n % 2]} for n in range(60)]
+    for made in (rows, written(tmp_path, rows)):
+        task = task_from(made, text_column="m.a")
+        assert {str(item.prompt)[:5] for item in task.held_out("test")} == {"text "}
+        assert ("m", "of its keys one that is the column 'm.a' too") in task.reading.unused
+        assert "m.b" in dict(task.reading.unused)
+
+
+def test_what_can_be_read_of_an_object_is_read_and_the_rest_is_named(tmp_path: Path) -> None:
+    """One picture in an object hid all the texts beside it."""
+    import datasets
+    import pyarrow as pa
+    from pyarrow import feather, parquet
+
+    rows = [
+        {
+            "doc": {"text": f"text {n}", "pixels": b"x" * n, "deep": {"by": f"me {n}", "sound": b"y"}},
+            "says": [{"word": f"w{k}", "raw": b"z"} for k in range(n % 3)] if n % 7 else None,
+            "label": "yn"[n % 2],
+        }
+        for n in range(60)
+    ]
+    bare = [
+        {
+            "doc": {"text": row["doc"]["text"], "deep": {"by": row["doc"]["deep"]["by"]}},
+            "says": row["says"] and [{"word": one["word"]} for one in row["says"]],
+            "label": row["label"],
+        }
+        for row in rows
+    ]
+    table = pa.Table.from_pylist(rows)
+    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=25)
+    feather.write_feather(table, tmp_path / "t.arrow")
+    data = datasets.Dataset.from_list(rows)
+    given = {"text_column": "doc.text", "template": "{says.word}: {doc.text} by {doc.deep.by}\n"}
+    wanted = task_from(written(tmp_path, bare), **given)
+    for made in (tmp_path / "t.parquet", tmp_path / "t.arrow", table, table.slice(0), data, data.select(range(60))):
+        task = task_from(made, **given)
+        assert task.fingerprint() == wanted.fingerprint()
+        left = {name: why for name, why in task.reading.unused if "binary" in why}
+        assert set(left) == {"doc.pixels", "doc.deep.sound", "says.raw"}
+    part = task_from(table.slice(5), **given)
+    assert sum(part.sizes.values()) == 55
+    assert {str(item.prompt) for item in part.held_out("test")} <= {
+        f"{', '.join(one['word'] for one in row['says'] or ())}: {row['doc']['text']} by {row['doc']['deep']['by']}"
+        for row in rows
+    }
+    with incoming(str(tmp_path / "t.parquet")) as found:
+        assert [one.values for one in found.rows] == bare
+
+
+def test_a_file_of_pictures_counts_what_is_read_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    random = np.random.default_rng(0)
+    rows = [{"doc": {"text": f"text {n}", "pixels": random.bytes(50_000)}, "label": "yn"[n % 2]} for n in range(60)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    task = task_from(tmp_path / "t.parquet", text_column="doc.text")
+    monkeypatch.setattr(arrow, "ROWS", 7)
+    assert task_from(tmp_path / "t.parquet", text_column="doc.text").fingerprint() == task.fingerprint()
+    read = arrow.read_arrow(tmp_path / "t.parquet", ".parquet", 100_000)
+    assert read.columns == ("doc.text", "label")
+
+
+def test_a_frame_as_parquet_gives_it_reads_as_the_same_lines(tmp_path: Path) -> None:
+    """What pandas makes of lists are arrays: of texts, of objects, of messages, of arrays."""
+    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    talks = [
+        {"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": f"{n}"}], "id": n}
+        for n in range(60)
+    ]
+    parts = [{"type": "text", "text": "Hello"}, {"type": "text", "text": " you"}]
+    mixed = [{"messages": [{"role": "user", "content": parts}, *talk["messages"]]} for talk in talks]  # type: ignore[misc]
+    lists = [
+        {"question": f"who {n}", "answers": [{"text": f"a {n}"}, {"text": "b"}], "tags": ["x", "y"]} for n in range(60)
+    ]
+    for place, rows in enumerate((talks, lists, ROWS)):
+        parquet.write_table(pa.Table.from_pylist(rows), tmp_path / f"{place}.parquet")
+        frame = pd.read_parquet(tmp_path / f"{place}.parquet")
+        assert task_from(frame).fingerprint() == task_from(written(tmp_path, rows)).fingerprint()
+    deep = pd.DataFrame({"messages": [np.array([{**m} for m in row["messages"]], dtype=object) for row in mixed]})
+    assert task_from(deep).fingerprint() == task_from(written(tmp_path, mixed)).fingerprint()
+    gaps = pd.DataFrame({"question": ["who"], "answers": [np.array([{"text": "a"}], dtype=object)]})
+    gaps = pd.concat(
+        [gaps, *[pd.DataFrame({"question": [f"q {n}"], "answers": [v]}) for n, v in enumerate((None, np.nan, pd.NA))]]
+    )
+    table = table_of_columns("x", [(name, gaps[name].tolist()) for name in gaps], tuple("abcd"))
+    assert table.columns == ("question", "answers.text")
+    assert table.cells("answers.text") == [("a",), None, None, None]
 
 
 def test_the_best_of_all_right_answers_is_what_squad_s_own_script_computes() -> None:

@@ -15,6 +15,7 @@ from elicitable.training.decision_rules import (
     RULES,
     DecisionRule,
     Lengths,
+    by_length,
     candidates,
     choose,
     fitted,
@@ -177,6 +178,16 @@ def test_few_items_and_absent_labels_can_be_chosen_from() -> None:
 def test_costs_that_no_rule_can_be_made_from_are_refused(nats: object, truth: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         choose(nats, truth, LENGTHS)
+
+
+def test_a_label_of_no_characters_costs_more_than_any_other() -> None:
+    """As where lm-evaluation-harness divides by 0."""
+    lengths = Lengths.of((" ", " long", " no"), (1, 1, 1), lead=" ")
+    assert lengths.characters == (0, 4, 2)
+    for name in ("per character", "per byte"):
+        rule = by_length(name, lengths)
+        assert rule.decide([[0.1, 900.0, 800.0], [0.1, 900.0, 300.0]]).tolist() == [1, 2]
+    assert by_length("sum", lengths).decide([[0.1, 900.0, 800.0]]).tolist() == [0]
 
 
 def test_a_rule_for_other_labels_and_labels_without_a_length_are_refused() -> None:

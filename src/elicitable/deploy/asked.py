@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.deploy.record import Form
 from elicitable.errors import InputError
-from elicitable.tasks.messages import ANSWERER, conversation, messages_from
-from elicitable.tasks.nested import flat
+from elicitable.tasks.messages import ANSWERER, conversation, messages_from, written_out
+from elicitable.tasks.nested import flat, plain
 from elicitable.tasks.splitting import Row
 from elicitable.tasks.tables import Cell, cell_of, fault_of, said_in, shown_cell
 from elicitable.values import Item, Messages
@@ -30,6 +30,7 @@ def item_of(form: Form, values: Any, model: Model) -> Item:
     """
     if not isinstance(values, Mapping):
         values = {form.main: values}
+    values = plain(values)
     if not set(form.columns) <= set(values):
         values = flat(values)
     if form.ids:
@@ -40,7 +41,8 @@ def item_of(form: Form, values: Any, model: Model) -> Item:
     if not form.literals:
         return Item(_talk(form, values), target)
     item = _shown(form, values)
-    return Item(item.prompt, target, item.spans, choices)
+    is_led = form.lead is not None and all(one.startswith(form.lead) for one in choices)
+    return Item(item.prompt, target, item.spans, choices, form.lead if is_led else None)
 
 
 def _shown(form: Form, values: Mapping[str, Any]) -> Item:
@@ -63,6 +65,7 @@ def _cell(value: Any, is_raw: bool) -> Cell:
 def _talk(form: Form, values: Mapping[str, Any]) -> Messages:
     """Return the messages up to the answer that is asked for: all of them where the last one is not the assistant's."""
     cell = cell_of(values.get(form.main))
+    cell = (isinstance(cell, str) and written_out(cell)) or cell
     if (fault := fault_of(cell)) is not None:
         raise InputError(f"column {form.main!r} {fault}")
     is_whole = form.answer == form.main

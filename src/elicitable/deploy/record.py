@@ -7,7 +7,7 @@ One JSON object beside the adapter files (``artefact.json``), checked key by key
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from elicitable.errors import InputError
@@ -102,8 +102,9 @@ class Form:
     ``columns`` are the columns that are shown, ``main`` the one that must not be empty. They enter ``literals`` at
     ``slots`` (:class:`~elicitable.tasks.template.Template`); without literals the main column holds a conversation.
     ``labels`` are the possible answers, verbatim: None for free answers, empty where every row brings ``choices`` of
-    its own. ``answer`` is the column that the right answers had, and ``example`` one of them, verbatim. A ``raw`` row
-    is shown as it is; ``ids`` says that it is token ids.
+    its own. ``answer`` is the column that the right answers had, and ``example`` one of them, verbatim; ``lead`` is
+    what separates answers from the prompt, where the task says so. A ``raw`` row is shown as it is; ``ids`` says that
+    it is token ids.
     """
 
     kind: Kind
@@ -115,6 +116,7 @@ class Form:
     labels: tuple[str, ...] | None = None
     answer: str = ""
     example: str = ""
+    lead: str | None = None
     raw: bool = False
     ids: bool = False
 
@@ -124,9 +126,11 @@ class Form:
         labels = task.labels()
         kind: Kind = "generation" if labels is None else "classification"
         template = getattr(task, "template", None)
-        example = str(task.held_out("validation", 1)[0].target) if is_text else ""
+        first = task.held_out("validation", 1)[0]
+        example, lead = str(first.target) if is_text else "", first.lead
         if not isinstance(template, Template):
-            return cls(kind, (RAW,), RAW, ("", ""), labels=labels, example=example, raw=True, ids=not is_text)
+            shown = cls(kind, (RAW,), RAW, ("", ""), labels=labels, example=example, lead=lead)
+            return replace(shown, raw=True, ids=not is_text)
         used = dict(getattr(getattr(task, "reading", None), "used", ()))
         read = [name for name, role in used.items() if role.startswith("read") and name in template.names]
         return cls(

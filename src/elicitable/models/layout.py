@@ -206,7 +206,7 @@ def _answer(model: Model, item: Item, layout: Layout, target: str) -> str:
 def _own_spans(model: Model, item: Item, layout: Layout, before: str) -> tuple[tuple[int, int], ...]:
     """Where the contents of the item's own turns stand in ``before``; templates may strip the space around them."""
     messages = messages_of(item, layout)
-    own = sum(turn.role != "system" for turn in turns_of(item))
+    own = len(turns_of(item)) - rules_of(turns_of(item))
     others, own_turns = messages[: len(messages) - own], messages[len(messages) - own :]
     template = model.tokenizer if layout.chat else None
     at = _place(template, others, own_turns[0].role, own_turns[1:]) if own_turns else 0
@@ -251,18 +251,23 @@ def turns_of(item: Item) -> tuple[Message, ...]:
     return tuple(turn for turn in item.prompt if isinstance(turn, Message))
 
 
+def rules_of(turns: Sequence[Message]) -> int:
+    """Count the system messages that a conversation begins with; one between the turns stays where it is."""
+    return next((place for place, turn in enumerate(turns) if turn.role != "system"), len(turns))
+
+
 def messages_of(item: Item, layout: Layout) -> tuple[Message, ...]:
     """All turns before the answer: the system message, the worked examples, the item's own; ``head`` in the first."""
     turns = turns_of(item)
-    system = tuple(turn for turn in turns if turn.role == "system")
+    system, own = turns[: rules_of(turns)], turns[rules_of(turns) :]
     if not system and layout.system is not None:
         system = (Message("system", layout.system),)
     shown: list[Message] = []
     for example in layout.examples:
-        shown += [turn for turn in turns_of(example) if turn.role != "system"]
+        shown += turns_of(example)[rules_of(turns_of(example)) :]
         target = str(example.target)
         shown.append(Message("assistant", target.strip() if isinstance(example.prompt, str) else target))
-    shown += [turn for turn in turns if turn.role != "system"]
+    shown += own
     first = next((n for n, turn in enumerate(shown) if turn.role == "user"), None)
     if first is not None and layout.head:
         shown[first] = Message("user", layout.head + shown[first].content)
@@ -280,9 +285,10 @@ def transcript(messages: Sequence[Message]) -> str:
     >>> transcript([Message("system", "Be brief."), Message("user", "Where is Bath?")])
     'Be brief.\\n\\nUser: Where is Bath?\\nAssistant:'
     """
-    rules = "".join(f"{turn.content.strip()}\n\n" for turn in messages if turn.role == "system")
-    turns = [turn for turn in messages if turn.role != "system"]
-    return rules + "".join(f"{turn.role.capitalize()}: {turn.content.strip()}\n" for turn in turns) + "Assistant:"
+    first = rules_of(messages)
+    rules = "".join(f"{turn.content.strip()}\n\n" for turn in messages[:first])
+    turns = (f"{turn.role.capitalize()}: {turn.content.strip()}\n" for turn in messages[first:])
+    return rules + "".join(turns) + "Assistant:"
 
 
 def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) -> str:
@@ -296,7 +302,9 @@ def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) 
         text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
     except Exception as error:  # templates are programs: they raise whatever they like
         roles = ", ".join(turn.role for turn in messages)
-        raise InputError(f"the chat template does not take a conversation of the turns {roles}: {error}") from error
+        raise InputError(
+            f"the chat template does not take a conversation of the turns {roles}: {error}; without it: --chat off"
+        ) from error
     return text
 
 
@@ -324,6 +332,11 @@ def answer_turn(tokenizer: Any) -> Turn:
     mark, asked = "answer", [Message("user", "a")]
     before, whole = render(tokenizer, asked), render(tokenizer, [*asked, Message("assistant", mark)], answered=True)
     at = whole.rfind(mark)
+    if at < 0:
+        raise InputError(
+            "the chat template does not show what is said as it is said, so nobody can tell where an answer stands; "
+            "without it: --chat off"
+        )
     lead, behind = whole[len(before) : at] if whole[:at].startswith(before) else "", whole[at + len(mark) :]
     specials = {*map(str, tokenizer.all_special_tokens), *tokenizer.get_added_vocab()}
     ends = [behind.index(token) + len(token) for token in specials if token and token in behind]

@@ -76,7 +76,10 @@ class Marking:
             raise InputError(f"{model.name} has no tokenizer: its answers are digits, which exact match alone scores.")
         metric = metric_of(task, score) if score is None or isinstance(score, str) else None
         if metric is not None and model.tokenizer is not None:
-            return cls(_scorer_of(metric, task), _rule_of(metric, task, rule), metric.code, metric)
+            scorer = _scorer_of(metric, task)
+            scale = getattr(scorer, "scale", 1.0)
+            identity = metric.code if scale == 1 else f"{metric.code} over {scale!r}"
+            return cls(scorer, _rule_of(metric, task, rule), identity, metric)
         chosen = load_own(score, "my_score.py:function") if is_own_code(score) else score
         scorer, known = score_from(chosen, _bare(task.labels())), task.held_out("validation")
         if any(item.accepted for item in known) and not scorer.takes_several:
@@ -233,8 +236,9 @@ def _scorer_of(metric: TaskMetric, task: Task) -> Scorer:
         return Accuracy(labels, metric.name, metric.summary) if labels else ExactMatch(metric.name, metric.summary)
     known = task.held_out("validation")[:LOOKED_AT]
     references, right = [item.reference for item in known], [str(item.target) for item in known]
-    scale = scale_of(metric.values(references, right))
-    named = (metric.name, metric.summary, metric.values, metric.aggregate, metric.aggregation)
+    scale = metric.scale or scale_of(metric.values(references, right))
+    summary = metric.summary if scale == 1 else f"{metric.summary}, over {scale:g}"
+    named = (metric.name, summary, metric.values, metric.aggregate, metric.aggregation)
     scorer = TaskScore(*named, scale, metric.is_share)
     scorer.check(references)
     scorer.statistics(references, right)

@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from elicitable.errors import InputError
 from elicitable.models.inject import room_in
-from elicitable.models.layout import Layout
+from elicitable.models.layout import Layout, turns_of
 from elicitable.models.rows import label_rows, rows_of
+from elicitable.rng import generator
+from elicitable.tasks.base import has_turns
 from elicitable.training.generate import Stop
+from elicitable.untrusted import in_one_line
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
+    from elicitable.values import Item
+
+
+LOOKED_AT = 1_000  # conversations of each split
 
 
 def check_reading(model: Model, task: Task, layout: Layout, max_tokens: int | None = None) -> None:
-    """Read one item and all labels of ``task`` as the model will.
+    """Read an item and all labels of ``task``, of conversations every item, as the model will.
 
     Raises:
-        InputError: the items are not for this model, two labels are the same tokens to it, or free-form answers could
-            not end, because the tokenizer has no end of text and no stop string is given.
+        InputError: an item is not for this model (its chat template does not take a conversation, its text leaves no
+            room for an answer), two labels are the same tokens to it, or free-form answers could not end, because the
+            tokenizer has no end of text and no stop string is given.
     """
-    items, labels, limit = task.held_out("validation", 1), task.labels(), room_in(model, max_tokens)
-    rows_of(model, items, layout, limit=limit)
+    first, labels, limit = task.held_out("validation", 1), task.labels(), room_in(model, max_tokens)
+    rows_of(model, first, layout, limit=limit)
     if labels is not None:
-        label_rows(model, items, labels, layout, limit=limit)
-    elif model.tokenizer is not None and Stop.of(model, layout) == Stop():
+        label_rows(model, first, labels, layout, limit=limit)
+    if has_turns(task):  # which a template may refuse one by one
+        _check(model, task.sample(LOOKED_AT, generator(0, "reading")), layout, limit, "training")
+        _check(model, task.held_out("validation", LOOKED_AT), layout, limit, "validation")
+        _check(model, task.held_out("test", LOOKED_AT), layout, limit, "test")
+    if labels is None and model.tokenizer is not None and Stop.of(model, layout) == Stop():
         raise InputError(
             f"the tokenizer of {model.name} has no end of text, so an answer of {task.name} never ends; give a stop "
             "string (stop=, --stop), for instance a line break, or a tokenizer with an eos_token."
         )
+
+
+def _check(model: Model, items: Sequence[Item], layout: Layout, limit: int | None, split: str) -> None:
+    """Read ``items``; where that fails, find one of them that cannot be read, and name it."""
+    try:
+        rows_of(model, items, layout, limit=limit)
+    except InputError as error:
+        if len(items) > 1:
+            half = len(items) // 2
+            _check(model, items[:half], layout, limit, split)
+            _check(model, items[half:], layout, limit, split)
+        asked = in_one_line(turns_of(items[0])[-1].content[:40])
+        raise InputError(f"the {split} item {asked!r}: {error}") from error

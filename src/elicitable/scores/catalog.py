@@ -61,7 +61,7 @@ def catalog() -> tuple[Listed, ...]:
     """Return the scores that a verdict can rest on.
 
     >>> [score.name for score in catalog()][:2]
-    ['accuracy', 'macro-f1']
+    ['accuracy', 'balanced-accuracy']
     """
     return SCORES
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CORPUS: Final = ("bleu", "chrf", "chrf++")
 PERCENT: Final = 100.0  # the scale of sacrebleu's scores
+SCALES: Final = (5.0, 10.0, PERCENT, 1000.0)  # that are usual beside 1
 _SLACK: Final = 1e-9  # of a value that was summed in floating point
 
 
@@ -87,7 +88,8 @@ class TaskScore(Scorer):
         if not -_SLACK <= number <= 1 + _SLACK:
             raise InputError(
                 f"the score {self.name} gave an answer {value!r}, and a score of a race lies between 0 and "
-                f"{self.scale:g}; give another one (--score)."
+                f"{self.scale:g}, which right answers get; declare another scale (of a task of lm-eval: metadata: "
+                f"{{scale: 5}}), or give another score (--score)."
             )
         return min(max(number, 0.0), 1.0)
 
@@ -108,13 +110,21 @@ class TaskScore(Scorer):
 
 
 def scale_of(values: Sequence[Any]) -> float:
-    """Say whether values of right answers count up to 1 or up to 100.
+    """Say what the best answer gets, judging by the ``values`` of right answers, where nobody has declared it.
 
-    >>> scale_of([0.5, 1.0]), scale_of([73.0, 100.0])
-    (1.0, 100.0)
+    At most 1 is on the scale of 1. Otherwise the highest value is full marks where half of the right answers get it,
+    and elsewhere the least of :data:`SCALES` that holds them all.
+
+    >>> scale_of([0.5, 1.0]), scale_of([5, 5, 4]), scale_of([37.5, 73.0, 100.0])
+    (1.0, 5.0, 100.0)
     """
-    best = max((number for number in map(number_of, values) if not math.isnan(number)), default=0.0)
-    return PERCENT if best > 1 + _SLACK else 1.0
+    numbers = [number for number in map(number_of, values) if not math.isnan(number)]
+    best = max(numbers, default=0.0)
+    if best <= 1 + _SLACK:
+        return 1.0
+    if 2 * sum(number >= best * (1 - _SLACK) for number in numbers) >= len(numbers):
+        return best
+    return next((scale for scale in SCALES if best <= scale * (1 + _SLACK)), best)
 
 
 def number_of(value: Any) -> float:

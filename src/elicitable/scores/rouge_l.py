@@ -7,14 +7,15 @@ from functools import cache
 from typing import Any
 
 from elicitable.errors import InputError
-from elicitable.scores.scorer import MeanScorer
+from elicitable.scores.scorer import MANY, MeanScorer
 
 
 class RougeL(MeanScorer):
     """Score by the mean F-measure of the longest common subsequence of words, as ``rouge_scorer`` has it (no stemming).
 
     With a longest common subsequence of L words, P = L/|answer| and R = L/|target|, it is 2PR/(P+R). The package reads
-    runs of a–z and 0–9 as words and nothing else, so a target without any (another script) is refused. Lin, 2004.
+    runs of a–z and 0–9 as words and nothing else, so targets in another script are refused: one without any such word,
+    or all of them where most letters are not read. Lin, 2004.
     """
 
     name = "rouge-l"
@@ -30,6 +31,13 @@ class RougeL(MeanScorer):
             raise InputError(
                 f"rouge-l reads only the letters a to z and digits, and the target {unread!r} has none, so every "
                 "answer would score 0: use chrf, which reads any script."
+            )
+        letters = sum(letter.isalnum() for target in targets for letter in target)
+        read = sum(len(word) for target in targets for word in tokenize(target, stemmer=None))
+        if len(targets) >= MANY and 2 * read < letters:
+            raise InputError(
+                f"rouge-l reads only the letters a to z and digits, {read:,} of {letters:,} here: use chrf, which "
+                "reads any script."
             )
 
     def item(self, target: str, answer: str) -> float:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["classification", "generation"]
 REPLICATES = 4_000
+MANY = 20  # targets from which on a script that most of them are in is that of the task
 CONSTANTS = 10  # answers that the floor tries: the most common ones
 
 

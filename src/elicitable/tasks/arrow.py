@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from elicitable.errors import ElicitableError, InputError, MissingPackageError
-from elicitable.tasks.tables import Table, table_of_columns
+from elicitable.tasks.tables import LeftOut, Table, table_of_columns
 
 PARQUET: Final = (".parquet", ".pq")
 SUFFIXES: Final = (*PARQUET, ".arrow", ".feather", ".ipc")
-_ROWS: Final = 1_024
+ROWS: Final = 1_024
 _CELL_BYTES: Final = 8  # at least, so that a column of nothing is not free
 
 
 def read_arrow(path: Path, kind: str, max_bytes: int) -> Table:
-    """Return the table of a file of ``kind``; columns of pictures, vectors and the like are left out by name.
+    """Return the table of a file of ``kind``; pictures, vectors and the like are left out by name, also within objects.
 
     Raises :class:`InputError` where the file is damaged, or its cells take more than ``max_bytes`` unpacked: what a
     Parquet file states of itself is compared first, then the cells are counted batch by batch.
@@ -37,7 +38,7 @@ def read_arrow(path: Path, kind: str, max_bytes: int) -> Table:
 
 
 def rows_in(path: Path, kind: str) -> Generator[tuple[str, dict[str, Any]]]:
-    """Yield the rows of a file of ``kind``, each with its place; columns that are neither texts nor numbers left out.
+    """Yield the rows of a file of ``kind``, each with its place; what is neither texts nor numbers is left out.
 
     Raises :class:`InputError` where the file is damaged, and :class:`MissingPackageError` without pyarrow.
     """
@@ -48,12 +49,10 @@ def rows_in(path: Path, kind: str) -> Generator[tuple[str, dict[str, Any]]]:
     number = 0
     try:
         with path.open("rb") as file:
-            schema, batches = _parquet(path, file, sys.maxsize) if kind in PARQUET else _ipc(file)
-            names = [field.name for field in schema if _is_read(field.type)]
-            for batch in batches:
-                for row in batch.select(names).to_pylist():
-                    number += 1
-                    yield f"row {number}", row
+            _, batches = _parquet(path, file, sys.maxsize) if kind in PARQUET else _ipc(file)
+            for row in rows_of_batches(batches):
+                number += 1
+                yield f"row {number}", row
     except ElicitableError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
@@ -63,20 +62,57 @@ def rows_in(path: Path, kind: str) -> Generator[tuple[str, dict[str, Any]]]:
 
 def table_of_batches(source: str, schema: Any, batches: Iterator[Any], max_bytes: int) -> Table:
     """Return the table of record batches of ``schema``."""
-    names = [field.name for field in schema if _is_read(field.type)]
-    dropped = [(f.name, f"no texts or numbers, but {f.type}"[:80]) for f in schema if not _is_read(f.type)]
-    columns: dict[str, list[Any]] = {name: [] for name in names}
+    columns: dict[str, list[Any]] = {field.name: [] for field in schema if _is_read(field.type)}
     size = count = 0
     for batch in batches:
         count += batch.num_rows
-        for name, own in columns.items():
-            values = batch.column(name).to_pylist()
+        for name, values in _columns(batch).items():
             size += sum(map(_size, values))
-            own += values
+            columns[name] += values
         if size > max_bytes:
             raise InputError(f"{source} unpacks to more than {max_bytes:,} bytes, which is the most that is read")
     places = tuple(f"row {number}" for number in range(1, count + 1))
-    return table_of_columns(source, columns.items(), places, tuple(dropped))
+    return table_of_columns(source, columns.items(), places, left_out(schema))
+
+
+def rows_of_batches(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of record batches, without what is neither texts nor numbers."""
+    for batch in batches:
+        columns = _columns(batch)
+        for values in zip(*columns.values(), strict=True) if columns else [()] * batch.num_rows:
+            yield dict(zip(columns, values, strict=True))
+
+
+def left_out(schema: Any) -> LeftOut:
+    """Return what of a schema is not read, each by its dotted path and with the reason."""
+    found = (one for field in schema for one in _unread(field.name, field.type))
+    return tuple((path, f"no texts or numbers, but {kind}"[:80]) for path, kind in found)
+
+
+def _columns(batch: Any) -> dict[str, list[Any]]:
+    """Return the values of what is read of a batch, by column."""
+    return {
+        field.name: _values(batch.column(place), field.type)
+        for place, field in enumerate(batch.schema)
+        if _is_read(field.type)
+    }
+
+
+def _values(array: Any, kind: Any) -> list[Any]:
+    """Return the values of an array, objects without the keys that are not read."""
+    from pyarrow import compute, types
+
+    if types.is_struct(kind):
+        kept = {field.name: own for field, own in zip(kind, array.flatten(), strict=True) if _is_read(field.type, True)}
+        rows = zip(*(_values(own, own.type) for own in kept.values()), strict=True)
+        there = array.is_valid().to_pylist()
+        return [dict(zip(kept, row, strict=True)) if one else None for row, one in zip(rows, there, strict=True)]
+    if _is_list(kind) and types.is_struct(kind.value_type):
+        inner = iter(_values(array.flatten(), kind.value_type))
+        lengths = compute.list_value_length(array).to_pylist()
+        return [None if length is None else list(islice(inner, length)) for length in lengths]
+    values: list[Any] = array.to_pylist()
+    return values
 
 
 def _size(value: Any) -> int:
@@ -94,12 +130,15 @@ def _parquet(path: Path, file: Any, max_bytes: int) -> tuple[Any, Iterator[Any]]
     from pyarrow import parquet
 
     found = parquet.ParquetFile(file)
+    leaves = [is_read for field in found.schema_arrow for is_read in _leaves(field.type, _is_read(field.type))]
+    columns = found.metadata.num_columns
+    kept = [place for place in range(columns) if len(leaves) != columns or leaves[place]]
     groups = (found.metadata.row_group(index) for index in range(found.metadata.num_row_groups))
-    stated = sum(group.total_byte_size for group in groups)
+    stated = sum(group.column(place).total_uncompressed_size for group in groups for place in kept)
     if stated > max_bytes:
         raise InputError(f"{path} unpacks to {stated:,} bytes; at most {max_bytes:,} are read")
-    names = [field.name for field in found.schema_arrow if _is_read(field.type)]
-    return found.schema_arrow, found.iter_batches(batch_size=_ROWS, columns=names)
+    names = [found.schema.column(place).path for place in kept]
+    return found.schema_arrow, found.iter_batches(batch_size=ROWS, columns=names)
 
 
 def _ipc(file: Any) -> tuple[Any, Iterator[Any]]:
@@ -120,26 +159,69 @@ def _ipc(file: Any) -> tuple[Any, Iterator[Any]]:
 def _slices(batch: Any) -> Iterator[Any]:
     """Yield parts of a batch once its offsets are known to fit: Arrow itself takes a file's word for them."""
     batch.validate(full=True)
-    yield from (batch.slice(start, _ROWS) for start in range(0, batch.num_rows, _ROWS))
+    yield from (batch.slice(start, ROWS) for start in range(0, batch.num_rows, ROWS))
+
+
+def _leaves(kind: Any, is_read: bool) -> Iterator[bool]:
+    """Say of each of Parquet's columns that values of an Arrow type take whether it is read, in their order."""
+    from pyarrow import BaseExtensionType, types
+
+    if isinstance(kind, BaseExtensionType):
+        yield from _leaves(kind.storage_type, is_read)
+    elif types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(field.type, is_read and _is_read(field.type, True))
+    elif types.is_map(kind):
+        yield from (*_leaves(kind.key_type, is_read), *_leaves(kind.item_type, is_read))
+    elif _is_list(kind):
+        yield from _leaves(kind.value_type, is_read)
+    else:
+        yield is_read
+
+
+def _unread(path: str, kind: Any, is_inside: bool = False) -> Iterator[tuple[str, Any]]:
+    """Yield what values of an Arrow type hold that is not read, by its dotted path."""
+    from pyarrow import types
+
+    inner = kind.value_type if _is_list(kind) else kind
+    if not _is_read(kind, is_inside):
+        yield path, kind
+    elif types.is_struct(inner):
+        for field in inner:
+            yield from _unread(f"{path}.{field.name}", field.type, True)
 
 
 def _is_read(kind: Any, is_inside: bool = False) -> bool:
     """Say whether values of an Arrow type can be cells: texts, numbers, truth values, dates, lists of texts or objects.
 
-    Lists of numbers are read inside of objects alone: elsewhere they are vectors.
+    An object is read if anything in it is. Lists of numbers are read inside of objects alone: elsewhere they are
+    vectors. A file as ``datasets`` keeps it, bytes and a path, is a picture or a sound.
     """
     from pyarrow import types
 
     if types.is_dictionary(kind):
         return _is_read(kind.value_type)
     if types.is_struct(kind):
-        return all(_is_read(kind.field(index).type, True) for index in range(kind.num_fields))
-    texts = (types.is_string, types.is_large_string, types.is_string_view)
-    if types.is_list(kind) or types.is_large_list(kind):
+        fields = {field.name: field.type for field in kind}
+        is_file = fields.keys() == {"bytes", "path"} and types.is_binary(fields["bytes"])
+        return not is_file and any(_is_read(one, True) for one in fields.values())
+    if _is_list(kind):
         held = kind.value_type
-        names = {held.field(index).name for index in range(held.num_fields)} if types.is_struct(held) else set()
-        is_talk = {"role", "content"} <= names or {"from", "value"} <= names
-        is_plain = is_inside or types.is_struct(held) or any(is_text(held) for is_text in texts)
-        return is_talk or (is_plain and not types.is_list(held) and _is_read(held, True))
-    numbers = (types.is_integer, types.is_floating, types.is_boolean)
-    return any(is_kind(kind) for is_kind in (*texts, *numbers, types.is_date, types.is_timestamp, types.is_decimal))
+        is_plain = is_inside or types.is_struct(held) or _is_text(held)
+        return is_plain and not _is_list(held) and _is_read(held, True)
+    numbers = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
+    return _is_text(kind) or any(is_kind(kind) for is_kind in (*numbers, types.is_date, types.is_timestamp))
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))

@@ -81,7 +81,8 @@ class TaskMetric:
 
     Of choices it is ``name`` under the decision rule ``rule``. Of free answers ``values`` are the library's values of
     answers to items with such references, and ``aggregate`` its ``aggregation`` of them; without them it is the share
-    of answers that are the target. ``is_share`` says that values are 0 or 1. ``code`` says whose code it is.
+    of answers that are the target. ``is_share`` says that values are 0 or 1, ``scale`` what the best answer gets where
+    that is declared. ``code`` says whose code it is.
     """
 
     name: str
@@ -91,6 +92,7 @@ class TaskMetric:
     aggregate: Callable[[list[Any]], float] | None = None
     aggregation: str = "mean"
     is_share: bool = False
+    scale: float | None = None
     code: str = ""
 
 

@@ -16,8 +16,9 @@ from typing import Final
 
 from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
+from elicitable.tasks.messages import ANSWERER
 from elicitable.tasks.options import TaskOptions
-from elicitable.tasks.tables import Table
+from elicitable.tasks.tables import TALK, Table
 
 TEXT_NAMES: Final = ("text", "sentence", "review", "content", "input", "question", "body", "message", "utterance")
 LABEL_NAMES: Final = ("label", "labels", "sentiment", "class", "category", "intent", "target")
@@ -30,6 +31,7 @@ _NAMES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 }
 CHAT_NAMES: Final = ("messages", "conversations", "conversation")
 MAX_LABELS: Final = 1_000  # that are guessed; a column that is named as the label may have more
+LISTED: Final = 20  # columns that a message names
 LONGEST_LABEL: Final = 100  # characters of a value that is guessed to be a label
 
 _BODIES: Final = ("content", "text", "description", "body", "article", "abstract", "review", "message")
@@ -104,11 +106,22 @@ def _check_names(table: Table, wanted: TaskOptions) -> None:
 
 
 def _conversations(table: Table) -> Columns | None:
-    """Return a column of whole conversations, of which the last answer is asked for."""
+    """Return a column of conversations, of which the last answer is asked for; where none ends with one, a label.
+
+    Raises :class:`InputError` where not one of its conversations can be read.
+    """
     chat = _first(table, CHAT_NAMES, ())
-    if chat is not None and table.holds_messages(chat):
-        return Columns("generation", chat, chat)
-    return None
+    if chat is None:
+        return None
+    if not table.holds_messages(chat):
+        if not table.distinct(chat):
+            raise InputError(f"{table.source}: no cell of column {chat!r} is a conversation that can be read: {TALK}")
+        return None
+    label = _first(table, LABEL_NAMES, (chat,))
+    lasts = {turns[-1].role for turns in table.conversations(chat)}
+    if label is not None and ANSWERER not in lasts and looks_like_labels(table, label):
+        return Columns("classification", chat, label)
+    return Columns("generation", chat, chat)
 
 
 def _shown(table: Table, wanted: TaskOptions) -> tuple[str, ...]:
@@ -211,4 +224,6 @@ def _other(table: Table, taken: str | None) -> str | None:
 
 
 def _listed(table: Table) -> str:
-    return ("the columns " if len(table.columns) > 1 else "only the column ") + ", ".join(table.columns)
+    more = f" and {len(table.columns) - LISTED:,} more" if len(table.columns) > LISTED else ""
+    what = "the columns " if len(table.columns) > 1 else "only the column "
+    return what + ", ".join(table.columns[:LISTED]) + more

@@ -13,6 +13,7 @@ from elicitable.errors import InputError
 from elicitable.tasks.tables import Table, without_index
 
 DELIMITED: Final = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_OTHERS: Final = ";\t|"
 _LONGEST: Final = 2**31 - 1  # what a C long holds on every platform
 _LIMIT: Final = threading.Lock()  # csv's limit belongs to the whole process
 
@@ -20,13 +21,10 @@ _LIMIT: Final = threading.Lock()  # csv's limit belongs to the whole process
 def read_delimited(source: str, text: str, delimiter: str) -> Table:
     """Read a first row of column names, then rows of the same length; empty lines are skipped.
 
-    Semicolons are taken for delimiters where the first line has them and not the delimiter that was expected.
     A row of another length is broken, and kept as such. Raises :class:`InputError` for a quote that does not close, and
     for columns without a name.
     """
-    first_line = text.lstrip().partition("\n")[0]
-    if delimiter not in first_line and ";" in first_line:
-        delimiter = ";"  # what spreadsheets write where the comma is the decimal point
+    delimiter = delimiter_of(text.lstrip().partition("\n")[0], delimiter)
     records = _records(source, text, delimiter)
     columns = tuple(name.strip() for name in records[0][1]) if records else ()
     if not columns:
@@ -45,9 +43,20 @@ def read_delimited(source: str, text: str, delimiter: str) -> Table:
     return without_index(Table(source, columns, tuple(rows), tuple(places), broken=tuple(broken)))
 
 
+def delimiter_of(line: str, expected: str) -> str:
+    """Return the delimiter of a table's first line: what is ``expected``, or another one that alone it has.
+
+    Spreadsheets write semicolons where the comma is the decimal point, and tabs into what they call Unicode text.
+
+    >>> delimiter_of("text;label", ","), delimiter_of("text,label|x", ","), delimiter_of("text", ",")
+    (';', ',', ',')
+    """
+    return next((one for one in (expected, *_OTHERS) if one in line), expected)
+
+
 def _records(source: str, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
     """Return the line number and fields of each record that is not an empty line."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     found, start = [], 1
     try:
         with long_fields():

@@ -28,7 +28,7 @@ from elicitable.errors import InputError
 from elicitable.rng import generator
 from elicitable.tasks.base import HeldOut, TaskMetric, checked_count, checked_split, fingerprint_of
 from elicitable.tasks.harness_metrics import choice_metric, free_metric, names_of, refusal
-from elicitable.tasks.harness_source import PREFIX, judged, kind_of, loaded
+from elicitable.tasks.harness_source import PREFIX, files_of, judged, kind_of, loaded
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.reading import Reading
 from elicitable.tasks.splitting import SPLITS, Row, split_rows, units_of
@@ -163,7 +163,7 @@ class HarnessTask:
         return self._documents[origin][place]
 
     def fingerprint(self) -> str:
-        """Hash of all documents' texts and answers, of the task's settings and of how it is shown."""
+        """Hash of all documents, of the task's settings and its functions' files, and of how it is shown."""
         if self._fingerprint is None:
             self._fingerprint = self._hashed()
         return self._fingerprint
@@ -175,7 +175,11 @@ class HarnessTask:
         texts = [
             part for row in rows for part in (row.origin, row.text, row.answer, *row.accepted, *self._targets(row))
         ]
-        return fingerprint_of(["lm-eval", self.name, shown, str(self.fewshot), str(self.turns), *texts])
+        read = [self._document((row.origin, row.place)) for row in rows]  # also what a metric alone looks at
+        read += self.harness.fewshot_docs() if self.fewshot else ()
+        docs = [json.dumps(doc, sort_keys=True, default=str) for doc in read]
+        how = (shown, *files_of(self.harness), str(self.fewshot), str(self.turns))
+        return fingerprint_of(["lm-eval", self.name, *how, *texts, *docs])
 
     def item(self, row: _Document) -> Item:
         """The item of a document."""
@@ -183,9 +187,9 @@ class HarnessTask:
         prompt = tuple(Message(turn["role"], turn["content"]) for turn in shown) if self.turns else shown
         if isinstance(prompt, str):
             prompt = prompt.removesuffix(self._blank(row))
-        target = self._blank(row) + self._delimiter() + row.answer
+        lead = self._blank(row) + self._delimiter()
         choices, place = self._targets(row), (row.origin, row.place)
-        return Item(prompt, target, choices=choices, accepted=row.accepted, reference=place)
+        return Item(prompt, lead + row.answer, choices=choices, lead=lead, accepted=row.accepted, reference=place)
 
     def _shown(self, row: _Document) -> Any:
         """The harness's prompt for a document; those that it evaluates draw their examples one after the other."""

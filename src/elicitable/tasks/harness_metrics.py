@@ -9,7 +9,8 @@ own filters and functions, and the point value from its aggregation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -80,8 +81,21 @@ def free_metric(task: str, harness: Any, name: str, document: Callable[[Any], An
         aggregate=harness.aggregation()[own],
         aggregation=aggregation_of(harness, own),
         is_share=own == "exact_match" and harness.config.process_results is None,
+        scale=_declared_scale(task, harness, own),
         code=code(),
     )
+
+
+def _declared_scale(task: str, harness: Any, metric: str) -> float | None:
+    """Return what the best answer gets, where the task's ``metadata`` say it: ``scale: 5``, or ``scale: {name: 5}``."""
+    declared = (harness.config.metadata or {}).get("scale")
+    if isinstance(declared, Mapping):
+        declared = declared.get(metric)
+    if declared is None:
+        return None
+    if isinstance(declared, bool) or not isinstance(declared, int | float) or not 0 < declared < math.inf:
+        raise InputError(f"{task}: the scale of {metric} in metadata is a number above 0, got {declared!r}.")
+    return float(declared)
 
 
 def choice_metric(harness: Any, name: str) -> TaskMetric:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -99,6 +101,29 @@ def kind_of(name: str, harness: Any, turns: bool) -> Kind:
             known = ", ".join(KINDS)
             raise InputError(f"{name} needs {what}, which elicitable does not support; it takes {known}.")
     return KINDS[harness.OUTPUT_TYPE]
+
+
+def files_of(harness: Any) -> list[str]:
+    """Return the SHA-256 (hex) of each file that holds functions of the task's own, in the order of their paths."""
+    paths = {path for one in _functions(harness.config.to_dict(keep_callable=True)) if (path := _file(one))}
+    return [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in sorted(paths)]
+
+
+def _functions(part: Any) -> Iterator[Any]:
+    if isinstance(part, Mapping):
+        part = list(part.values())
+    if isinstance(part, list | tuple):
+        for inner in part:
+            yield from _functions(inner)
+    elif callable(part):
+        yield part
+
+
+def _file(function: Any) -> str | None:
+    try:
+        return inspect.getsourcefile(inspect.unwrap(getattr(function, "func", function)))
+    except TypeError:  # what is built in, or an object that is called
+        return None
 
 
 def aggregation_of(harness: Any, metric: str) -> str:

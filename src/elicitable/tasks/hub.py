@@ -8,10 +8,12 @@ labels come from the data set.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from elicitable.errors import InputError, MissingPackageError
 from elicitable.rng import generator
+from elicitable.tasks.arrow import ROWS, left_out, rows_of_batches
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Table, table_of_objects
 from elicitable.tasks.tabular import task_of_tables
@@ -97,35 +99,15 @@ def table_of_part(source: str, split: Split, part: Any, warnings: list[str]) -> 
         warnings.append(f"{MAX_ROWS:,} of {len(part):,} rows of the {split} split are used, chosen at random")
         chosen = generator(0, "hub", split).choice(len(part), MAX_ROWS, replace=False)
         part = part.select(sorted(chosen.tolist()))
-    dropped = [(name, f"no texts or numbers, but {feature}"[:80]) for name, feature in part.features.items()]
-    kept = [name for name, feature in part.features.items() if _is_read(feature)]
-    part = part.select_columns(kept).with_format(None)
     names = _class_names(part)
     objects = []
-    for index, row in enumerate(part):
+    batches = (batch for own in part.with_format("arrow").iter(ROWS) for batch in own.to_batches())
+    for index, row in enumerate(rows_of_batches(batches)):
         if all(row[column] is not None and row[column] >= 0 for column in names):
             named = {column: known[row[column]] for column, known in names.items()}
             objects.append((f"row {index}", {**row, **named}))
     table = table_of_objects(source, objects)
-    left_out = tuple((name, why) for name, why in dropped if name not in kept)
-    return Table(source, table.columns, table.rows, table.places, (*table.left_out, *left_out), table.notes)
-
-
-def _is_read(feature: Any, is_inside: bool = False) -> bool:
-    """Say whether a column holds texts, numbers, classes, messages, or lists and objects of them.
-
-    Images and sounds are not even decoded. Lists of numbers are read inside of objects alone: elsewhere they are
-    vectors.
-    """
-    if type(feature).__name__ in ("Value", "ClassLabel"):
-        return True
-    if isinstance(feature, Mapping):
-        return all(_is_read(one, True) for one in feature.values())
-    held = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
-    if isinstance(held, Mapping):
-        return {"role", "content"} <= set(held) or {"from", "value"} <= set(held) or _is_read(held, True)
-    dtype = getattr(held, "dtype", None)
-    return type(held).__name__ == "Value" and (is_inside or dtype in ("string", "large_string"))
+    return replace(table, left_out=(*table.left_out, *left_out(part.features.arrow_schema)))
 
 
 def _class_names(part: Any) -> dict[str, list[str]]:

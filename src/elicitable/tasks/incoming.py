@@ -21,7 +21,7 @@ from typing import IO, Any, Final
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks.arrow import SUFFIXES as ARROW
 from elicitable.tasks.arrow import rows_in
-from elicitable.tasks.delimited import DELIMITED, long_fields
+from elicitable.tasks.delimited import DELIMITED, delimiter_of, long_fields
 from elicitable.tasks.files import MARKS, PACKED, opened, suffix_of
 
 KINDS: Final = ("csv", "tsv", "jsonl", "json", "lines", "text")
@@ -194,19 +194,15 @@ def _kind_of(text: _Text, wanted: Sequence[str], is_file: bool) -> str:
     if line.lstrip()[:1] in ("[", "{"):
         return "json" if line.lstrip().startswith("[") else "jsonl"
     for kind, delimiter in _DELIMITERS.items():
-        columns = {cell.strip() for cell in next(csv.reader([line], delimiter=_delimiter(line, delimiter)), [])}
+        columns = {cell.strip() for cell in next(csv.reader([line], delimiter=delimiter_of(line, delimiter)), [])}
         if wanted and columns >= set(wanted) and (len(wanted) > 1 or len(columns) > 1 or kind == "csv"):
             return kind
     return "lines"
 
 
-def _delimiter(line: str, delimiter: str) -> str:
-    return ";" if delimiter not in line and ";" in line else delimiter
-
-
 def _table(name: str, kind: str, text: _Text, wanted: Sequence[str]) -> Rows:
     """Return the rows of a table; its first row names the columns."""
-    delimiter = _delimiter(text.peek(), _DELIMITERS[kind])
+    delimiter = delimiter_of(text.peek(), _DELIMITERS[kind])
     records = _records(text, delimiter)
     _, header, fault = next(records, (1, [], "it has no rows"))
     if fault:
@@ -235,7 +231,7 @@ def _row(columns: tuple[str, ...], delimiter: str, line: int, record: list[str],
 
 def _records(text: _Text, delimiter: str) -> Iterator[tuple[int, list[str], str]]:
     """Yield the line, the cells and the fault of each record that is not an empty line."""
-    reader = csv.reader(text.lines(), delimiter=delimiter, strict=True)
+    reader = csv.reader(text.lines(), delimiter=delimiter, strict=True, skipinitialspace=True)
     start = 1
     while True:
         fault: str = ""

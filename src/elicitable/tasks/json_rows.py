@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from elicitable.errors import InputError
+from elicitable.tasks.messages import is_said
 from elicitable.tasks.tables import Table, table_of_objects
 
 Placed = list[tuple[str, Mapping[str, Any]]]
@@ -68,10 +69,16 @@ def _of_one_object(source: str, text: str) -> Placed | None:
         return None
     values = list(whole.values()) if isinstance(whole, dict) else []
     lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if len(lists) == 1 and not any("role" in row or "from" in row for row in lists[0] if isinstance(row, dict)):
+    if len(lists) == 1 and not any(map(is_said, lists[0])):
         return _of_array(source, lists[0], "row")
+    if isinstance(names := whole.get("columns") if isinstance(whole, dict) else None, list):
+        rows = whole.get("data")
+        if isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(names) for row in rows):
+            return [(f"row {n}", dict(zip(map(str, names), row, strict=True))) for n, row in enumerate(rows, start=1)]
     if values and all(isinstance(value, dict) for value in values):
         keys = dict.fromkeys(key for value in values for key in value)
+        if len(values) > len(keys) and not all(key.isdigit() for key in keys):
+            return [(f"row {key}", row) for key, row in whole.items()]
         return [(f"row {key}", {name: column.get(key) for name, column in whole.items()}) for key in keys]
     if values and all(isinstance(value, list) and len(value) == len(values[0]) for value in values):
         plain = all(not isinstance(cell, dict) for value in values for cell in value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ NOTHING: Final = frozenset(
 )
 COMMON: Final = 0.8  # a share of one label from which on the floor is said
 LISTED: Final = 10
+LONGEST_NUMBER: Final = 16  # characters of a label that is compared as a number
+_JOINED: Final = re.compile(r"(?<=\w)-(?=\w)|_")
 _ENDS: Final = " \t.,;:!?\"'’”»"
 
 
@@ -42,7 +45,10 @@ def label_names(names: object) -> dict[str, str]:
     """Turn old and new names of labels into texts, so that ``{0: "negative"}`` means label ``"0"``."""
     if not isinstance(names, Mapping):
         raise InputError(f'label_names must map labels to names, like {{"0": "negative"}}, not {names!r}')
-    return {_plain(label): str(name) for label, name in names.items()}
+    found = {_plain(label): str(name).strip() for label, name in names.items()}
+    if empty := [label for label, name in found.items() if not name]:
+        raise InputError(f"label_names must give every label a name; {empty[0]!r} has none")
+    return found
 
 
 def _plain(label: Any) -> str:
@@ -87,7 +93,8 @@ def check_labels(table: Table, columns: Columns, classes: Sequence[str], is_name
 
 
 def near_equal(labels: Iterable[str], key: Any = None) -> list[tuple[str, ...]]:
-    """Find labels that differ only in case, white space, punctuation at the end or in how a character is composed.
+    """Find labels that differ only in case, white space, punctuation at the end, in how a character is composed, in
+    characters that are not seen, or in how a number is written.
 
     >>> near_equal(["Billing Question", "billing question", "app", "billing  question.", "+", "-"])
     [('Billing Question', 'billing question', 'billing  question.')]
@@ -103,8 +110,12 @@ def _same(label: str) -> str:
 
 
 def _near(label: str) -> str:
-    folded = " ".join(unicodedata.normalize("NFKC", label).casefold().replace("_", " ").replace("-", " ").split())
-    return folded.strip(_ENDS) or label
+    seen = "".join(one for one in unicodedata.normalize("NFKC", label) if unicodedata.category(one) != "Cf")
+    folded = " ".join(_JOINED.sub(" ", seen.casefold()).split()).strip(_ENDS)
+    try:
+        return f"{float(folded):g}" if len(folded) < LONGEST_NUMBER else folded
+    except ValueError:
+        return folded or label
 
 
 def label_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:

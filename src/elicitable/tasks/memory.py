@@ -66,6 +66,8 @@ def _table(split: Split, part: Any, warnings: list[str]) -> Table:
     if package == "pyarrow" and hasattr(part, "to_batches"):
         return _filled(table_of_batches(source, part.schema, iter(part.to_batches(max_chunksize=1_024)), MAX_BYTES))
     if package == "pandas" and hasattr(part, "iloc") and hasattr(part, "columns"):
+        index = [name for name in part.index.names if name is not None and name not in part.columns]
+        part = part.reset_index(level=index) if index else part
         cells = [part.iloc[:, index].tolist() for index in range(len(part.columns))]
         return _filled(_of_columns(source, list(part.columns), cells))
     if package == "polars" and hasattr(part, "get_columns"):

@@ -1,18 +1,29 @@
 """Read conversations: the forms in which people keep the messages of a chat.
 
 Read are OpenAI's and TRL's ``[{"role": "user", "content": "…"}, …]`` (a content may also be a list of texts,
-``[{"type": "text", "text": "…"}]``) and ShareGPT's ``[{"from": "human", "value": "…"}, …]``.
+``[{"type": "text", "text": "…"}]``) and ShareGPT's ``[{"from": "human", "value": "…"}, …]``, also as a text of JSON.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from elicitable.values import Message, Messages
 
 ANSWERER: Final = "assistant"
+_FORMS: Final = ({"role", "content"}, {"from", "value"})
 _ROLES: Final = {"human": "user", "gpt": ANSWERER, "chatgpt": ANSWERER, "bot": ANSWERER, "model": ANSWERER}
+
+
+def is_said(value: Any) -> bool:
+    """Say whether a value is an object of the form of a message: who speaks, and what is said.
+
+    >>> is_said({"role": "user", "content": "Hi"}), is_said({"from": "Bath", "to": "York"})
+    (True, False)
+    """
+    return isinstance(value, Mapping) and any(form <= value.keys() for form in _FORMS)
 
 
 def messages_from(value: Any) -> Messages | None:
@@ -28,6 +39,20 @@ def messages_from(value: Any) -> Messages | None:
     found = [_message(one) for one in value]
     messages = tuple(one for one in found if one is not None)
     return messages if len(messages) == len(found) else None
+
+
+def written_out(text: str) -> Messages | None:
+    """Return the messages that a text holds as JSON, which is how they stand in CSV; None where it holds none.
+
+    >>> written_out('[{"role": "user", "content": "Hi"}]')
+    (Message(role='user', content='Hi'),)
+    """
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        return messages_from(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _message(value: Any) -> Message | None:

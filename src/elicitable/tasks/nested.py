@@ -6,17 +6,46 @@ nested more than :data:`DEEPEST` objects deep, or has more than :data:`MOST` pat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from elicitable.tasks.messages import is_said
+
 DEEPEST: Final = 8
 MOST: Final = 100  # paths of one column; with more of them the keys are data themselves
+_MISSING: Final = ("NAType", "NaTType")  # of pandas
 
 
-def laid_out(name: str, values: Sequence[Any]) -> dict[str, list[Any]] | None:
+def plain(value: Any, depth: int = 0) -> Any:
+    """Return a value with the arrays in it as lists, which is what a frame that was read from Parquet holds.
+
+    What a frame writes where there is no value is None, and so is what is nested deeper than anything that is read.
+
+    >>> import numpy as np
+    >>> plain(np.array([{"text": np.array(["a", "b"]), "at": np.int64(3)}], dtype=object))
+    [{'text': ['a', 'b'], 'at': 3}]
+    >>> plain(float("nan")) is None
+    True
+    """
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "tolist") and hasattr(value, "ndim"):
+        value = value.tolist()  # an array or a number of numpy's
+    if isinstance(value, Mapping | list | tuple):
+        if depth > 3 * DEEPEST:
+            return None
+        if isinstance(value, Mapping):
+            return {key: plain(inner, depth + 1) for key, inner in value.items()}
+        return [plain(inner, depth + 1) for inner in value]
+    is_missing = type(value).__name__ in _MISSING or (isinstance(value, float) and math.isnan(value))
+    return None if is_missing else value
+
+
+def laid_out(name: str, values: Sequence[Any]) -> dict[str, list[Any]] | str | None:
     """Return the columns of a column of ``values`` by their dotted paths; None where nothing in it is nested.
 
-    Empty where there are too many paths.
+    Where there are too many paths, or none, say so in words.
 
     >>> laid_out("answers", [{"text": ["a", "b"], "at": 1}, None])
     {'answers.text': [['a', 'b'], None], 'answers.at': [1, None]}
@@ -28,7 +57,9 @@ def laid_out(name: str, values: Sequence[Any]) -> dict[str, list[Any]] | None:
     rows = [dict(_leaves(name, value, 0)) for value in values]
     paths = dict.fromkeys(path for row in rows for path, leaf in row.items() if path != name or leaf is not None)
     if len(paths) > MOST:
-        return {}
+        return f"objects of more than {MOST} different keys"
+    if not paths:
+        return "objects without keys"
     return {path: [row.get(path) for row in rows] for path in paths}
 
 
@@ -48,14 +79,15 @@ def _leaves(path: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
         for key, inner in value.items():
             yield from _leaves(f"{path}.{key}", inner, depth + 1)
     elif _is_objects(value):
-        for key in dict.fromkeys(key for one in value for key in one):
-            yield from _leaves(f"{path}.{key}", [one.get(key) for one in value], depth + 1)
+        rows = [one or {} for one in value]
+        for key in dict.fromkeys(key for one in rows for key in one):
+            yield from _leaves(f"{path}.{key}", [one.get(key) for one in rows], depth + 1)
     else:
         yield path, value
 
 
 def _is_objects(value: Any) -> bool:
-    """Say whether a value is a list of objects that are no messages."""
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(one, Mapping) for one in value):
+    """Say whether a value is a list of objects that are no messages; some of them may be missing."""
+    if not isinstance(value, list | tuple) or not any(isinstance(one, Mapping) for one in value):
         return False
-    return not any("role" in one or "from" in one for one in value)
+    return all(isinstance(one, Mapping) or one is None for one in value) and not any(map(is_said, value))

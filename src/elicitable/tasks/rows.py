@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from elicitable.tasks.columns import Columns
-from elicitable.tasks.messages import conversation
+from elicitable.tasks.messages import ANSWERER, conversation
 from elicitable.tasks.splitting import Row, Splits
-from elicitable.tasks.tables import Cell, Table, Texts, fault_of, said_in, shown_cell, text_of_cell, texts_of_cell
+from elicitable.tasks.tables import (
+    Cell,
+    Table,
+    Texts,
+    fault_of,
+    said_in,
+    shown_cell,
+    text_of_cell,
+    texts_of_cell,
+)
 from elicitable.tasks.template import Template
-from elicitable.values import Messages
+from elicitable.values import Messages, Split
 
 SHARED: Final = 2  # rows for one value of a column, on average, from which on the value is said to be shared
 LONG: Final = 40  # characters of a value that is more than a word or two
@@ -52,7 +61,8 @@ def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tu
     def fault(row: tuple[Cell, ...]) -> str | None:
         for name, index in wanted:
             if why := fault_of(row[index]):
-                return f"column {name!r} {why}"
+                is_talk = row[index] is None and table.holds_messages(name)
+                return f"column {name!r} {'is missing, or holds a message without a text' if is_talk else why}"
         if columns.kind == "classification" and len(texts_of_cell(row[wanted[-1][1]])) > 1:
             return f"column {columns.answer!r} is a list of several values, and a label is one"
         for name, index in others:
@@ -73,6 +83,22 @@ def row_warnings(splits: Splits, columns: Columns, template: Template, group: st
     if columns.kind == "generation":
         found += _few_answers(splits, columns)
     return found
+
+
+def alone(rows: Mapping[Split, Sequence[Row]], group: str | None) -> list[str]:
+    """Say how many rows have no value in the group column."""
+    count = sum(not row.group for some in rows.values() for row in some) if group else 0
+    return [f"rows without a value in column {group!r}, each on its own: {count:,}"] if count else []
+
+
+def behind_answers(tables: Mapping[Split, Table], columns: Columns) -> list[str]:
+    """Say how many conversations do not end with the answer that is asked for."""
+    if columns.text != columns.answer:
+        return []
+    talks = [turns for table in tables.values() for turns in table.conversations(columns.text)]
+    count = sum(turns[-1].role != ANSWERER for turns in talks)
+    said = "conversations that go on behind the assistant's last message, which is left out"
+    return [f"{said}: {count:,}"] if count else []
 
 
 def _conversations(table: Table, columns: Columns, group: str | None) -> list[Row]:

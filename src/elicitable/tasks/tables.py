@@ -18,13 +18,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from elicitable.errors import InputError
-from elicitable.tasks.messages import messages_from
-from elicitable.tasks.nested import MOST, laid_out
+from elicitable.tasks.messages import messages_from, written_out
+from elicitable.tasks.nested import laid_out, plain
 from elicitable.values import Message, Messages
 
 Texts = tuple[str, ...]
+LeftOut = tuple[tuple[str, str], ...]
 Cell = str | Texts | Messages | None
 MOST_NUMBERS: Final = 32  # that a list may hold before it is a vector
+TALK: Final = (
+    'messages are like {"role": "user", "content": "a text"}; pictures, and calls of tools without a text, are not read'
+)
 LISTED: Final = 20  # bad rows that a message names one by one
 
 _UNNAMED: Final = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
@@ -43,7 +47,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     places: tuple[str, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
+    left_out: LeftOut = ()
     notes: tuple[str, ...] = ()
     broken: tuple[tuple[str, str], ...] = ()
 
@@ -64,6 +68,10 @@ class Table:
         """Say whether a column holds conversations."""
         return any(is_messages(cell) for cell in self.cells(name))
 
+    def conversations(self, name: str) -> list[Messages]:
+        """Return the conversations of one column."""
+        return [found for cell in self.cells(name) if isinstance(found := said_in(cell), tuple)]
+
     def holds_lists(self, name: str) -> bool:
         """Say whether a column holds lists of texts."""
         return any(isinstance(cell, tuple) and not is_messages(cell) for cell in self.cells(name))
@@ -82,6 +90,19 @@ def texts_of_cell(cell: Cell) -> Texts:
     """
     found = (cell,) if isinstance(cell, str) else tuple(one for one in cell or () if isinstance(one, str))
     return tuple(dict.fromkeys(text.strip() for text in found if text.strip()))
+
+
+def read_as_messages(table: Table) -> Table:
+    """Return ``table`` with the columns of which the first text is a conversation as JSON read as such."""
+    firsts = [next((row[place] for row in table.rows if row[place]), None) for place in range(len(table.columns))]
+    is_talk = [isinstance(first, str) and written_out(first) is not None for first in firsts]
+    if not any(is_talk):
+        return table
+
+    def read(cell: Cell, is_read: bool) -> Cell:
+        return written_out(cell) if is_read and isinstance(cell, str) else cell
+
+    return replace(table, rows=tuple(tuple(map(read, row, is_talk)) for row in table.rows))
 
 
 def text_of_cell(cell: Cell) -> str:
@@ -147,7 +168,7 @@ def without_bad_rows(table: Table, fault: Callable[[tuple[Cell, ...]], str | Non
 
 
 def without_index(table: Table) -> Table:
-    """Return ``table`` without columns that have no name and only count its rows, as pandas and R write them.
+    """Return ``table`` without columns that have no name and only count its rows, as pandas and R write, or are empty.
 
     Raises :class:`InputError` for a column without a name that holds something else, and for a name that comes twice.
 
@@ -155,8 +176,9 @@ def without_index(table: Table) -> Table:
     >>> without_index(table).columns, without_index(table).left_out
     (('text',), (('', 'it only numbers the rows'),))
     """
-    counts = {name for name in table.columns if _UNNAMED.fullmatch(name) and _is_numbering(table, name)}
-    kept = [index for index, name in enumerate(table.columns) if name not in counts]
+    nameless = [index for index, name in enumerate(table.columns) if _UNNAMED.fullmatch(name)]
+    reasons = {index: why for index in nameless if (why := _why_useless([row[index] for row in table.rows]))}
+    kept = [index for index in range(len(table.columns)) if index not in reasons]
     for index in kept:
         if not table.columns[index]:
             raise InputError(
@@ -165,25 +187,23 @@ def without_index(table: Table) -> Table:
     twice = [name for name, count in Counter(table.columns[index] for index in kept).items() if count > 1]
     if twice:
         raise InputError(f"{table.source}: two columns have the name {twice[0]!r}")
-    if not counts:
+    if not reasons:
         return table
-    reasons = tuple((name, "it only numbers the rows") for name in table.columns if name in counts)
     return replace(
         table,
         columns=tuple(table.columns[index] for index in kept),
         rows=tuple(tuple(row[index] for index in kept) for row in table.rows),
-        left_out=(*table.left_out, *reasons),
+        left_out=(*table.left_out, *((table.columns[index], why) for index, why in reasons.items())),
     )
 
 
-def _is_numbering(table: Table, name: str) -> bool:
-    """Say whether a column holds different whole numbers only, in whatever order."""
-    cells = table.cells(name)
-    return (
-        len(cells) > 1
-        and all(isinstance(cell, str) and _WHOLE.fullmatch(cell) for cell in cells)
-        and len(set(cells)) == len(cells)
-    )
+def _why_useless(cells: Sequence[Cell]) -> str:
+    """Say why a column without a name is not missed: it is empty, or holds different whole numbers in any order."""
+    texts = [cell.strip() for cell in cells if isinstance(cell, str)]
+    if not any(cells) or (len(texts) == len(cells) and not any(texts)):
+        return "it is empty"
+    is_numbering = len(texts) == len(cells) > 1 and len(set(texts)) == len(texts) and all(map(_WHOLE.fullmatch, texts))
+    return "it only numbers the rows" if is_numbering else ""
 
 
 def table_of_objects(source: str, objects: Iterable[tuple[str, Mapping[Any, Any]]]) -> Table:
@@ -201,18 +221,28 @@ def table_of_objects(source: str, objects: Iterable[tuple[str, Mapping[Any, Any]
 
 
 def table_of_columns(
-    source: str, columns: Iterable[tuple[str, Sequence[Any]]], places: Texts, left_out: tuple[tuple[str, str], ...] = ()
+    source: str, columns: Iterable[tuple[str, Sequence[Any]]], places: Texts, left_out: LeftOut = ()
 ) -> Table:
-    """Make a table of named columns of values, one for each of ``places``."""
+    """Make a table of named columns of values, one for each of ``places``.
+
+    A column of a dotted name comes before a key of objects that would have the same one.
+    """
+    given = [(name, [None if _is_vector(value) else plain(value) for value in values]) for name, values in columns]
+    laid = {place: laid_out(name, values) for place, (name, values) in enumerate(given)}
+    taken = {name for place, (name, _) in enumerate(given) if laid[place] is None}
     names: list[str] = []
     cells: list[list[Cell]] = []
     dropped = list(left_out)
-    for name, given in columns:
-        values = [None if _is_vector(value) else value for value in given]
-        inner = laid_out(name, values)
-        if inner is not None and not inner:
-            dropped.append((name, f"objects of more than {MOST} different keys"))
-        for path, own in (inner if inner is not None else {name: values}).items():
+    for place, (name, values) in enumerate(given):
+        inner = laid[place]
+        if isinstance(inner, str):
+            dropped.append((name, inner))
+            continue
+        for path, own in ({name: values} if inner is None else inner).items():
+            if inner is not None and path in taken:
+                dropped.append((name, f"of its keys one that is the column {path!r} too"))
+                continue
+            taken.add(path)
             names.append(path)
             cells.append([cell_of(value) for value in own])
     rows = tuple(zip(*cells, strict=True)) if cells else ((),) * len(places)
@@ -231,10 +261,6 @@ def cell_of(value: Any) -> Cell:
     >>> [cell_of(value) for value in ("a", 1, 1.0, 0.5, True, None, ["a", 1])]
     ['a', '1', '1', '0.5', 'true', None, ('a', '1')]
     """
-    if getattr(value, "ndim", 0) == 1 and hasattr(value, "tolist"):
-        value = value.tolist()  # an array of numpy's
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        value = value.item()  # a number of numpy's
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -242,7 +268,7 @@ def cell_of(value: Any) -> Cell:
     if isinstance(value, int | float | decimal.Decimal):
         return _number(value)
     if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat() if value == value else None  # pandas' NaT equals nothing
+        return value.isoformat()
     return messages_from(value) or _texts(value)
 
 

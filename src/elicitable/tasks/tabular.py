@@ -14,9 +14,9 @@ from elicitable.tasks.columns import Columns, find_columns
 from elicitable.tasks.labels import check_labels, label_names, label_warnings, renamed
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.reading import Reading, reading_of
-from elicitable.tasks.rows import fault_in, row_warnings, rows_of
+from elicitable.tasks.rows import alone, behind_answers, fault_in, row_warnings, rows_of
 from elicitable.tasks.splitting import Row, split_rows
-from elicitable.tasks.tables import Table, without_bad_rows
+from elicitable.tasks.tables import Table, read_as_messages, without_bad_rows
 from elicitable.tasks.template import Template
 from elicitable.tasks.text import TextTask
 from elicitable.values import Split
@@ -43,6 +43,7 @@ def task_of_tables(
     >>> task_of_tables("t.csv", {"train": table}, TaskOptions(label_names={"y": "yes", "n": "no"})).labels()
     (' no', ' yes')
     """
+    tables = {split: read_as_messages(table) for split, table in tables.items()}
     train = tables["train"]
     columns = find_columns(train, options)
     if options.group_column == columns.answer:
@@ -62,10 +63,16 @@ def task_of_tables(
         raise InputError(
             f"{train.source}: every text is also in the validation or test data, so nothing is left to train on"
         )
+    if options.group_column and (empty := next((split for split, some in splits.items() if not some), None)):
+        raise InputError(
+            f"{train.source}: rows of the same {options.group_column!r} stay together, and so the {empty} split is "
+            "empty; group by a column of more values, or give a file of its own for it"
+        )
     reading = reading_of(tables, columns, template, options.group_column)
     notes = [*warnings, *(note for table in tables.values() for note in table.notes), *_unused_warning(reading)]
     notes += [*_overlap_warning(removed), *(label_warnings(splits, classes) if classes else ())]
     notes += row_warnings(splits, columns, template, options.group_column)
+    notes += [*alone(rows, options.group_column), *behind_answers(tables, columns)]
     return TextTask(name, splits, template, classes=classes, warnings=notes, reading=reading)
 
 

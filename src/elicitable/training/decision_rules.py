@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from elicitable.errors import InputError
 
 FOLDS = 5
+NO_LENGTH = 1e-300  # of a label that is its lead alone: it costs more than any other, as where one divides by 0
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Value = Callable[[Labels, Labels], float]
@@ -96,13 +97,17 @@ class Lengths:
     bytes: tuple[int, ...]
 
     @classmethod
-    def of(cls, labels: Sequence[str], tokens: Sequence[int]) -> Lengths:
-        """Measure ``labels``, whose white space at either end is not counted; ``tokens`` are counted by the caller.
+    def of(cls, labels: Sequence[str], tokens: Sequence[int], lead: str | None = None) -> Lengths:
+        """Measure ``labels`` behind the ``lead`` that all of them begin with; ``tokens`` are counted by the caller.
+
+        Where no lead is given, white space at either end is not counted.
 
         >>> Lengths.of((" no", " naïve"), (1, 2))
         Lengths(tokens=(1, 2), characters=(2, 5), bytes=(2, 6))
+        >>> Lengths.of((" no ", " naïve"), (1, 2), lead=" ").characters
+        (3, 5)
         """
-        bare = [label.strip() or label for label in labels]
+        bare = [label.strip() or label if lead is None else label.removeprefix(lead) for label in labels]
         for label, length in zip(labels, tokens, strict=True):
             if not label or length < 1:
                 raise InputError(f"the label {label!r} has no length ({length} tokens).")
@@ -118,7 +123,7 @@ def by_length(name: str, lengths: Lengths) -> DecisionRule:
         "per character": lengths.characters,
         "per byte": lengths.bytes,
     }
-    return DecisionRule(name, tuple(map(float, divisors[name])), (0.0,) * count)
+    return DecisionRule(name, tuple(float(length) or NO_LENGTH for length in divisors[name]), (0.0,) * count)
 
 
 @dataclass(frozen=True, slots=True)

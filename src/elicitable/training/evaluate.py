@@ -199,15 +199,15 @@ def read_labels(
     limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
     rows = label_rows(model, items, labels, reading.layout, held=reading.held, limit=limit)
     behind = [[LabelIds(tuple(ids), given) for ids, given in zip(row.labels, row.given, strict=True)] for row in rows]
-    lengths = tuple(_lengths(item.choices or labels, own) for item, own in zip(items, behind, strict=True))
+    lengths = tuple(_lengths(item, labels, own) for item, own in zip(items, behind, strict=True))
     wanted = None if rules is None else _wanted(rules, lengths, truth_of(items, labels))
     with autocast(model):
         nats = label_costs(model, [row.content for row in rows], behind, wanted)
     return LabelCosts(nats, lengths, tuple(row.cut for row in rows))
 
 
-def _lengths(labels: Sequence[str], behind: Sequence[LabelIds]) -> Lengths:
-    return Lengths.of(labels, [len(one.ids) - one.given for one in behind])
+def _lengths(item: Item, labels: Sequence[str], behind: Sequence[LabelIds]) -> Lengths:
+    return Lengths.of(item.choices or labels, [len(one.ids) - one.given for one in behind], item.lead)
 
 
 def _wanted(rules: Sequence[DecisionRule], lengths: Sequence[Lengths], truth: Sequence[int]) -> list[Wanted]:
