@@ -91,6 +91,8 @@ def prefix_to_cut(model: Model, context: Adaptation) -> PrefixKV:
     Raises:
         InputError: it has none.
     """
+    if len(context.parts) > 1:
+        raise InputError("this adapter changes weights too, and --ablate is for contexts alone.")
     prefix = prefix_of(model, [context])
     if prefix is None or prefix_length(prefix) == 0:
         raise InputError("this adapter has no keys and values that could be left out: --ablate is for contexts.")

@@ -132,6 +132,7 @@ def _there(place: Path, record: Record) -> Record | None:
 def _write(race: Race, entry: Entry, record: Record, adaptation: Adaptation, place: Path) -> Record:
     assert entry.trial is not None
     known = race.task.held_out("validation", entry.trial.plan.validation_items)
+    adaptation.fit(race.model, [*race.test(), *known])
     reading = reading_of(entry.trial.plan, adaptation)
     whole = completed(record, race.model, adaptation, reading, race.test(), known)
     whole = replace(whole, serving=serving_of(race.model, adaptation, whole, reading, race.test()))

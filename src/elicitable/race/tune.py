@@ -29,6 +29,7 @@ from elicitable.methods.catalog import METHODS, TUNED, check_options, method_nam
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import load
 from elicitable.race.check import check
+from elicitable.race.choice import chosen_alone
 from elicitable.race.in_the_way import other_than, record_in
 from elicitable.race.keeping import tuned_record
 from elicitable.race.marking import AUTO, Marking
@@ -114,21 +115,26 @@ def tune(
     layout = layout_for(model, chat, system, stop, truncate, stops_of(task), has_turns(task))
     check_reading(model, task, layout, max_tokens)
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
-    options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
+    options: dict[str, Any] = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
     check_options(recipe, options)
+    pace, marking = pace_for(model, steps, test_items, max_tokens), Marking.of(model, task, score, rule)
+    told = reporter or Silent()
+    if recipe.stands_on is not None:
+        base = chosen_alone(recipe.stands_on, model, task, pace, layout, marking, seed, store, told)
+        options |= recipe.standing_on(base)
     tuning = Tuning(
         model=model,
         task=task,
         recipe=recipe,
         size=size if size is not None else recipe.fitting(model, affordable).size,
         rates=recipe.schedule.learning_rates if learning_rate is None else (learning_rate,),  # type: ignore[union-attr]
-        pace=pace_for(model, steps, test_items, max_tokens),
+        pace=pace,
         layout=layout,
-        marking=Marking.of(model, task, score, rule),
+        marking=marking,
         seed=seed,
         options=options,
         store=store,
-        reporter=reporter or Silent(),
+        reporter=told,
     )
     return tuning.run()
 
@@ -317,6 +323,7 @@ class Tuning:
 
         items = self.task.held_out("test", self.pace.test_items)
         known = self.task.held_out("validation", self.pace.validation_items) if self.task.labels() is not None else []
+        adaptation.fit(self.model, [*items, *known])
         reading = reading_of(self._plan(self.rates[0]), adaptation)
         with torch.no_grad(), prepared(self.model, adaptation) as refresh:
             refresh()
