@@ -30,4 +30,4 @@ def test_the_command_ends_with_1_where_something_fails(tmp_path: Path, call: Cal
 def test_a_folder_without_an_adapter_is_bad_input(call: Call) -> None:
     code, out, err = call("check", "nothing", "--model", "toy:ascending")
     assert (code, out) == (2, "")
-    assert "nothing is no adapter folder" in err
+    assert "nothing: there is no such folder" in err

@@ -30,6 +30,7 @@ EVERY = [
     "kv-prefix",
     "steering",
     "lora",
+    "lora-behind-examples",
     "full",
     "value-bias",
 ]

@@ -28,6 +28,7 @@ CAN = {
     "layer-prefix": ("peft", "kv"),
     "kv-prefix": ("peft", "kv"),
     "lora": ("peft", "merged"),
+    "lora-behind-examples": ("peft", "merged"),
     "full": ("merged",),
     "nearest-examples": (),
     "steering": (),
@@ -106,6 +107,23 @@ def test_plain_transformers_and_plain_peft_give_the_same_logits(written_run: Any
         assert (logits - plain).abs().max() > 1e-3
         # two float32 computations, one of rounded sums W + ΔW; 1.3e-6 was seen with two threads (float64: see below)
         assert (found[folder] - logits).abs().max() <= 2e-6 * logits.abs().max(), folder
+
+
+def test_weights_behind_a_text_are_exported_with_the_text(written_run: Any, tmp_path: Path) -> None:
+    model = el.load(str(written_run.model))
+    artefact, ids = el.read(written_run.folder, "lora-behind-examples"), model.ids("say it now")
+    with el.use(model, artefact), torch.no_grad():
+        wanted = model(input_ids=ids).logits
+    folders = [el.export(artefact, form, tmp_path / form, model=model) for form in ("peft", "merged")]
+    for folder in folders:
+        assert "trained behind a text" in (folder / "README.md").read_text()
+        held = json.loads((folder / "token_ids.json").read_text())["token_ids"]
+        assert model.ids((folder / "prompt.txt").read_text())[0, : len(held)].tolist() == held
+    found = alone(folders, torch.cat([torch.tensor([held]), ids], dim=1), tmp_path)
+    for folder in folders:  # rotary angles in float32, at other positions
+        assert (found[str(folder)][:, len(held) :] - wanted).abs().max() <= 5e-5 * wanted.abs().max()
+    bare = alone(folders[:1], ids, tmp_path)[str(folders[0])]
+    assert (bare - wanted).abs().max() > 1e-3
 
 
 def test_a_merge_in_float64_is_exact_to_the_last_digits(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from elicitable.models.model import Model
 from elicitable.rng import torch_generator
 from elicitable.values import Item
 
-SIZE = {"lora": 2}  # everything else: 4 virtual tokens
+SIZE = {"lora": 2, "lora-behind-examples": 2}  # everything else: 4 virtual tokens
 GIVEN: dict[str, dict[str, Any]] = {
     "prompt": {"token_ids": [7, 9, 4, 11]},
     "examples": {"items": [Item((3, 5), (8,)), Item((13,), (21, 34))]},
+    "lora-behind-examples": {"items": [Item((3, 5), (8,)), Item((13,), (21, 34))]},
 }
 
 

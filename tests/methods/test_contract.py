@@ -15,7 +15,7 @@ from torch import Tensor
 
 import elicitable as el
 from elicitable.errors import InputError
-from elicitable.methods.catalog import CONTEXTS, METHODS, method_named
+from elicitable.methods.catalog import CONTEXTS, EXTRAS, METHODS, method_named
 from elicitable.models.model import Model
 from elicitable.testing import CHECKS, Subject, applies, trace
 from elicitable.training.batches import encode
@@ -41,9 +41,9 @@ NOISE = {
 MOVED = 2e-5
 MODELS = tuple(NOISE)
 BY_ITEM = ("nearest-examples",)  # differs from item to item: tests/methods/test_nearest.py
-NAMES = tuple(method.name for method in METHODS if method.name not in BY_ITEM)
-TRAINED = tuple(method.name for method in METHODS if method.schedule is not None)
-DRAWN = ("soft-prompt", "layer-prefix", "kv-prefix", "lora")
+NAMES = tuple(method.name for method in (*METHODS, *EXTRAS) if method.name not in BY_ITEM)
+TRAINED = tuple(method.name for method in (*METHODS, *EXTRAS) if method.schedule is not None)
+DRAWN = ("soft-prompt", "layer-prefix", "kv-prefix", "lora", "lora-behind-examples")
 WEIGHTS = ("lora", "full")
 INACTIVE = ("zero-shot",)
 IDS = torch.tensor([[12, 40, 5, 6, 33, 9], [8, 17, 3, 44, 20, 61]])

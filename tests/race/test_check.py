@@ -184,7 +184,7 @@ def test_a_truncated_file_and_one_with_more_in_it_are_found(method: str, tmp_pat
 
 
 def test_a_folder_without_an_adapter_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no adapter folder"):
+    with pytest.raises(InputError, match="holds no artefact and no adapter"):
         el.check(model_of(), tmp_path)
 
 

@@ -69,3 +69,51 @@ def test_what_is_no_prefix_is_named(model: Model, tmp_path: Path) -> None:
         prune_adapter(model, soft, task_from("descending"), tmp_path / "small")
     assert not (tmp_path / "small").exists()
     assert torch.is_tensor(read_adapter(model, soft).parameters()[0])
+
+
+def test_what_is_left_is_an_artefact_like_any_other(letters_model: Any, tmp_path: Path) -> None:
+    """It is read as its record says: in the layout of what was pruned, by a rule, with the score that was measured."""
+    from tests.deploy.conftest import save_letters, text_of, write_rows
+
+    folder = save_letters(tmp_path / "model")
+    rows = [{"text": text_of(n), "label": ("yes", "no way", "maybe")[(n * n + n // 3) % 3]} for n in range(160)]
+    train, test = write_rows(tmp_path / "train.csv", rows[:-40]), write_rows(tmp_path / "test.csv", rows[-40:])
+    data: dict[str, Any] = {"test": test, "template": "{text}:"}
+    given: dict[str, Any] = {"method": "kv-prefix", "size": 4, "learning_rate": 0.1, "steps": 8, "test_items": 40}
+    el.tune(str(folder), train, out=tmp_path / "run", stop="\n", **given, **data)
+    model, task = el.load(str(folder)), task_from(train, **data)
+    for peft, method, forms in ((False, "pruned-prefix", ()), (True, "kv-prefix", ("peft", "kv"))):
+        small = tmp_path / method
+        said = prune_adapter(model, tmp_path / "run", task, small, steps=0, peft=peft, items=16, test_items=40)
+        before, after = el.read(tmp_path / "run").record, el.read(small).record
+        assert before is not None
+        assert after is not None
+        assert (after.method, after.role, after.rung) == (method, "pruned", "prefix")
+        assert after.layout == before.layout
+        assert after.layout.end == "\n"
+        assert after.form == before.form
+        assert after.budget.keys_per_layer == len(said["kept"]) if peft else after.budget.keys_per_layer <= 4
+        right = [
+            one.answer == row["label"] for one, row in zip(el.predictor(small)(rows[-40:]), rows[-40:], strict=True)
+        ]
+        assert sum(right) / 40 == after.result.mean
+        assert el.check(model, small, quick=True).findings[0].status == "pass"
+        left = el.read(small).adaptation(model)
+        with el.use(model, small), torch.no_grad():
+            found = model(input_ids=model.ids("say it")).logits
+        with el.use(model, left), torch.no_grad():
+            assert torch.equal(model(input_ids=model.ids("say it")).logits, found)
+        for form in forms:
+            assert (el.export(small, form, tmp_path / f"{method}-{form}") / "README.md").is_file()
+        if peft:
+            continue
+        compiled = el.compile_context(model, left, task=task, texts_of_task=8, rank=1, steps=0, test_items=8)
+        assert compiled.adaptation.parameters()
+
+
+def test_a_run_is_pruned_by_its_winner_and_read_as_that_was(model: Model, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"methods": ["kv-prefix"], "seeds": 1, "steps": 3, "test_items": 20, "budget": 768}
+    el.verdict(model, "descending", out=tmp_path / "run", **given)
+    record = prune_adapter(model, tmp_path / "run", task_from("descending"), tmp_path / "small", steps=0, **FEW)
+    assert record["test_items"] == 20
+    assert el.read(tmp_path / "small").record is not None

@@ -12,7 +12,9 @@ from elicitable.cli.output import print_json, result_console, say, status
 
 
 def check(
-    adapter: Annotated[Path, typer.Argument(help="an adapter folder, from here or from PEFT")],
+    adapter: Annotated[
+        Path, typer.Argument(help="the folder of a run, of an artefact, or of an adapter, also of PEFT's")
+    ],
     about: ModelOptions,
     quick: Annotated[bool, typer.Option("--quick", help="only what a few short forward passes tell")] = False,
     as_json: Json = False,

@@ -38,8 +38,9 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Show what a context does inside a model, layer by layer and head by head."""
+    from elicitable.deploy.artefact import read
     from elicitable.microscope.inspect import inspect as look
-    from elicitable.race.inside import leave_out, prefix_to_cut
+    from elicitable.race.inside import laid_out, leave_out, prefix_to_cut, reading_with
 
     folder = out or default_folder("inspect", about.model, asked.task)
     drawn = _layer_and_head(heatmap)
@@ -49,16 +50,19 @@ def inspect(
         loaded = about.load()
         items = wanted.held_out("test", texts)
         parts = context_of(loaded, context, prompt)
+        parts.fit(loaded, [*items, *(wanted.held_out("validation", ablate) if ablate else ())])
+        reading = reading_with(loaded, parts, None if context is None else read(context).record, max_tokens)
+        rows = laid_out(loaded, parts, reading, items)
         prefix = prefix_to_cut(loaded, parts) if ablate else None
         with status(f"inspecting {len(items)} texts …", quiet) as shown:
-            found = look(loaded, parts, items, max_tokens=max_tokens, heatmap=drawn)
+            found = look(loaded, parts, rows, max_tokens=max_tokens, heatmap=drawn)
             if prefix is not None:
 
                 def told(done: int, whole: int) -> None:
                     if shown is not None:
                         shown.update(f"leaving out one part after another: {done} of {whole} measured …")
 
-                lost = leave_out(loaded, prefix, wanted, ablate, found, max_tokens, told)
+                lost = leave_out(loaded, prefix, wanted, ablate, found, reading, told)
                 found = replace(found, ablations=lost)
         _keep(found, about.model, folder, as_json)
 

@@ -163,6 +163,10 @@ def _one(model: Model, context: Any) -> Any:
     parts = list(context) if isinstance(context, list | tuple) else [context]
     if any(getattr(part, "asks_otherwise", False) for part in parts):
         raise InputError("what stands behind every item, or differs from item to item, is no context to compile.")
+    if any(len(getattr(part, "parts", ())) > 1 for part in parts):
+        raise InputError(
+            "a context whose weights are changed too is not compiled: merge them, and compile the context."
+        )
     if len(parts) == 1:
         return parts[0]
     if any(hasattr(part, "held") and part.held() for part in parts):

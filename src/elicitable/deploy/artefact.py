@@ -25,7 +25,7 @@ from elicitable.deploy.record import FORM, Record
 from elicitable.errors import InputError, StoreError, UnknownNameError
 from elicitable.methods.adapter import read_adapter
 from elicitable.methods.base import Adaptation, Method
-from elicitable.methods.catalog import METHODS, PROBES
+from elicitable.methods.catalog import catalog
 from elicitable.methods.folders import CONFIG as ADAPTER
 from elicitable.methods.full import read_weights
 from elicitable.methods.peft_method import MARK, peft_method
@@ -181,7 +181,7 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def _method_of(name: str, methods: Sequence[Method]) -> Method:
     if name.startswith(MARK):
         return peft_method(name)
-    known = {method.name: method for method in (*METHODS, *PROBES, *methods)}
+    known = {method.name: method for method in (*catalog(), *methods)}
     if name not in known:
         hint = "A method of your own is named with its file: --method my_method.py:MyMethod (methods=[MyMethod()])."
         raise UnknownNameError("method", name, known, hint)

@@ -19,6 +19,7 @@ ROLES = {
     "best": "The best arm of a race that named no winner; read its verdict before you rely on it.",
     "kept": "An arm of a race, kept beside its winner.",
     "tuned": "Trained alone, without a race against other methods.",
+    "pruned": "What is left of a context whose needless parts were dropped.",
 }
 
 

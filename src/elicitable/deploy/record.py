@@ -20,7 +20,7 @@ from elicitable.values import Budget, Item, Message
 FORM = 1  # of this record; raised when a key changes its meaning
 RAW = "prompt"  # the column of a task whose items come ready-made
 Kind = Literal["classification", "generation"]
-Role = Literal["winner", "best", "kept", "tuned"]
+Role = Literal["winner", "best", "kept", "tuned", "pruned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,8 @@ class Record:
 
     Attributes:
         method: what made it. ``rung`` is its place on the ladder, ``deployment`` what running it elsewhere takes.
-        role: ``winner`` of a race, the ``best`` arm where the race gave no winner, ``kept`` beside it, or ``tuned``.
+        role: ``winner`` of a race, the ``best`` arm where the race gave no winner, ``kept`` beside it, ``tuned``, or
+            ``pruned``.
         verdict: the label of the race; empty where there was none.
         identity: of the trial that made it.
         size, seed, setting: how it was built.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from elicitable.cache import check_seal
 from elicitable.errors import ElicitableError, InputError
 from elicitable.methods.base import Adaptation, Method
-from elicitable.methods.catalog import METHODS, PROBES
+from elicitable.methods.catalog import catalog
 from elicitable.methods.folders import OWN_TYPE, read_config, read_tensors
 from elicitable.methods.peft_config import REFUSED_TYPES, peft_types
 from elicitable.methods.peft_contexts import CONTEXT_TYPES, understood
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from elicitable.models.model import Model
 
-READERS: tuple[Method | PrunedPrefix, ...] = (*METHODS, *PROBES, PrunedPrefix())
+READERS: tuple[Method | PrunedPrefix, ...] = (*catalog(), PrunedPrefix())
 
 
 def write_adapter(model: Model, adaptation: Adaptation, folder: Path) -> Path:

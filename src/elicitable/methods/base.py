@@ -51,6 +51,11 @@ class Adaptation:
         """
         return None
 
+    @property
+    def parts(self) -> tuple[Adaptation, ...]:
+        """The adaptations that it is made of, used together; by default it is one."""
+        return (self,)
+
     def weights(self, model: Model) -> AbstractContextManager[None]:
         """Install changed weights for the length of a ``with``; the base weights are bit-equal afterwards."""
         return nullcontext()
@@ -221,6 +226,8 @@ class Method(ABC):
         peft_types: values of ``peft_type`` in an adapter folder that :meth:`read` understands.
         probe: what it tells of a task, where it is there to find out why a context falls short
             (:data:`elicitable.diagnosis.causes.Kind`); empty otherwise.
+        stands_on: a method that is chosen, where this one is trained behind what it chose (:meth:`standing_on`); it
+            takes part in every race that this one does.
     """
 
     name: str
@@ -237,6 +244,7 @@ class Method(ABC):
     searched: tuple[str, ...] = ()
     peft_types: tuple[str, ...] = ()
     probe: str = ""
+    stands_on: Method | None = None
 
     @property
     def is_trained(self) -> bool:
@@ -289,6 +297,10 @@ class Method(ABC):
     def starts(self, model: Model) -> tuple[dict[str, Any], ...]:
         """Return other options than :meth:`start`'s that a race tries for a few steps before one goes on."""
         return ()
+
+    def standing_on(self, chosen: Adaptation) -> dict[str, Any]:
+        """Return the options, as plain data, that :meth:`build` gets behind what :attr:`stands_on` chose."""
+        return {}
 
     def read(self, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Adaptation:
         """Build the adaptation of an adapter folder again; by default one that :meth:`Adaptation.folder_form` made.

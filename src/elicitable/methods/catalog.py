@@ -13,6 +13,7 @@ from elicitable.methods.full import Full
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.layer_prefix import LayerPrefix
 from elicitable.methods.lora import LoRA
+from elicitable.methods.lora_behind_examples import LoRABehindExamples
 from elicitable.methods.nearest import Nearest
 from elicitable.methods.peft_method import MARK, peft_method
 from elicitable.methods.prompt import Prompt
@@ -39,6 +40,8 @@ METHODS: tuple[Method, ...] = (
     Full(),
     ValueBias(),
 )
+# what a race runs only where it is asked to
+EXTRAS: tuple[Method, ...] = (LoRABehindExamples(),)
 # what finds out why a context falls short; no race runs them unless they are asked for
 PROBES: tuple[Method, ...] = (
     QueriesAndKeys(),
@@ -58,7 +61,7 @@ def catalog() -> tuple[Method, ...]:
     >>> [method.name for method in catalog()][:2]
     ['zero-shot', 'prompt']
     """
-    return (*METHODS, *PROBES)
+    return (*METHODS, *EXTRAS, *PROBES)
 
 
 def method_named(name: str | Method) -> Method:

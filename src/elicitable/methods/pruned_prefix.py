@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elicitable.errors import InputError
-from elicitable.methods import folders
+from elicitable.methods import folders, rungs
 from elicitable.methods.base import Adaptation
 from elicitable.models.prefixes import kept_places
 from elicitable.values import PrefixKV
@@ -110,6 +110,8 @@ class PrunedPrefix:
     """Reads the folder of a pruned prefix. It is no method: pruning makes it, and no race does."""
 
     name = PrunedPrefixContext.kind
+    rung = rungs.PREFIX
+    deployment = "This package alone: its heads keep different tokens, which no other layout can hold."
     peft_types: tuple[str, ...] = ()
 
     def read(self, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Adaptation:

@@ -83,4 +83,15 @@ WEIGHTS: Final = Rung(
         "Look at the side effects before shipping: changed weights also change what the model does elsewhere.",
     ),
 )
+BOTH: Final = Rung(
+    7.0,
+    "weights-and-context",
+    "weights",
+    "Neither a context nor a change of the weights alone elicits {task} from {model}; both together do.",
+    (
+        "Train the weights with the context before every text, and keep both: neither does it without the other.",
+        "Every request pays for the context and the weights have side effects: see first whether longer training does "
+        "without one of the two.",
+    ),
+)
 CONTROL: Final = Rung(99.0, "control", "control")

@@ -19,19 +19,22 @@ import torch
 from torch import Tensor
 
 from elicitable import testing
-from elicitable.errors import ElicitableError, InputError
+from elicitable.deploy.artefact import Artefact, read
+from elicitable.errors import ElicitableError, InputError, StoreError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.base import Adaptation
 from elicitable.methods.folders import CONFIG, base_of
 from elicitable.methods.peft_weights import peft_logits
 from elicitable.methods.zero_shot import ZeroShot
 from elicitable.models.caches import IMPLEMENTATIONS
-from elicitable.models.inject import use
+from elicitable.models.inject import differs_by_item, use
 from elicitable.models.load import load
 from elicitable.race.trial import elsewhere_nats
 
 if TYPE_CHECKING:
     import os
+
+    from elicitable.models.model import Model
 
 Status = Literal["pass", "fail", "n/a"]
 ENOUGH = 32  # tokens within which a text is expected to end
@@ -75,11 +78,11 @@ class NotApplicableError(Exception):
 class Adapter(testing.Subject):
     """An adaptation that is there already, as a subject of the checks of methods.
 
-    ``folder`` is what it was read from; None for one that was made in this process.
+    ``source`` is what it was read from; None for one that was made in this process.
     """
 
     adaptation: Adaptation = field(kw_only=True)
-    folder: Path | None = field(default=None, kw_only=True)
+    source: Artefact | None = field(default=None, kw_only=True)
 
     def build(self, seed: int = 0, size: int | None = None) -> Adaptation:
         """Return the adaptation itself."""
@@ -89,9 +92,9 @@ class Adapter(testing.Subject):
         """Return the adaptation itself, or its like for a copy of its model."""
         if getattr(self.adaptation, "home", self.model.hf) is self.model.hf:
             return self.adaptation
-        if self.folder is None:
+        if self.source is None:
             raise NotApplicableError("it was made in this process for this model object alone")
-        return read_adapter(self.model, self.folder)
+        return self.source.adaptation(self.model, any_base=True)
 
     def with_it(self, **given: Any) -> Tensor:
         """Return the logits of two short rows with the adapter in use."""
@@ -104,11 +107,12 @@ def check(model: Any, adapter: str | os.PathLike[str] | Adaptation, *, quick: bo
 
     Args:
         model: as for :func:`elicitable.verdict`; it is left as it is.
-        adapter: an adapter folder, or an adaptation. What cannot even be read fails the first check.
+        adapter: the folder of a run (its winner), of an artefact or of an adapter of PEFT's, or an adaptation. What
+            cannot even be read fails the first check.
         quick: only what a few short forward passes tell.
 
     Raises:
-        InputError: there is no adapter folder, or no model.
+        InputError: there is no such folder, or no model; or the context is another one for each item.
 
     Example:
         >>> import elicitable as el
@@ -117,19 +121,28 @@ def check(model: Any, adapter: str | os.PathLike[str] | Adaptation, *, quick: bo
         >>> checked.is_sound
         True
     """
-    model, folder = load(model), None if isinstance(adapter, Adaptation) else Path(adapter)
-    if folder is not None and not (folder / CONFIG).is_file():
-        raise InputError(f"{folder} is no adapter folder: it has no {CONFIG}.")
+    model, source = load(model), None
     try:
-        adaptation = adapter if isinstance(adapter, Adaptation) else read_adapter(model, Path(adapter))
+        source = None if isinstance(adapter, Adaptation) else read(adapter)
+    except StoreError as error:  # a record that was altered; that there is no folder is the caller's mistake
+        return _unread(adapter, model, error)
+    try:
+        adaptation = adapter if source is None else source.adaptation(model, any_base=True)
     except ElicitableError as error:
-        read = Finding("read", "fail", str(error), "Save the adapter again for this model, or give its own base model.")
-        return Checked(str(adapter), model.name, (read,))
-    subject = Adapter(ZeroShot(), model, adaptation=adaptation, folder=folder)
+        return _unread(adapter, model, error)
+    assert isinstance(adaptation, Adaptation)
+    if differs_by_item(adaptation):
+        raise InputError(f"{adapter} is another context for each item, so there is nothing to check apart from them.")
+    subject = Adapter(ZeroShot(), model, adaptation=adaptation, source=source)
     findings = [Finding("read", "pass", str(adaptation))]
     for name, run, advice in QUICK if quick else (*QUICK, *SLOW):
         findings.append(_finding(name, run, advice, subject))
     return Checked(str(adapter), model.name, tuple(findings))
+
+
+def _unread(adapter: Any, model: Model, error: ElicitableError) -> Checked:
+    advice = "Save the adapter again for this model, or give its own base model."
+    return Checked(str(adapter), model.name, (Finding("read", "fail", str(error), advice),))
 
 
 Check = Callable[[Adapter], str]
@@ -158,12 +171,19 @@ def _promise(check: Callable[[testing.Subject], None], found: str) -> Check:
 
 
 def _is_of_this_base(subject: Adapter) -> str:
-    wanted = None if subject.folder is None else base_of(subject.folder)
+    wanted = None if subject.source is None else _base_of(subject.source)
     if wanted is None:
         raise NotApplicableError("no hash of a base model was kept with it")
-    found = subject.model.fingerprint
-    assert wanted == found, f"made for the model {wanted}, this one is {found} (weights, their type, tokenizer)"
-    return f"the model it was made for ({found})"
+    model = subject.model
+    same = wanted in (model.fingerprint, model.bare_fingerprint)
+    assert same, f"made for the model {wanted}, this one is {model.fingerprint} (weights, their type, tokenizer)"
+    return f"the model it was made for ({wanted})"
+
+
+def _base_of(source: Artefact) -> str | None:
+    if source.record is not None:
+        return source.record.base.hash
+    return base_of(source.folder)
 
 
 def _is_active(subject: Adapter) -> str:
@@ -200,9 +220,9 @@ def _is_saved_whole(subject: Adapter) -> str:
 
 
 def _is_what_peft_makes_of_it(subject: Adapter) -> str:
-    if subject.folder is None:
-        raise NotApplicableError("it is in no folder")
-    theirs = peft_logits(subject.model, subject.folder, subject.ids)
+    if subject.source is None or not (subject.source.folder / CONFIG).is_file():
+        raise NotApplicableError("it is in no adapter folder")
+    theirs = peft_logits(subject.model, subject.source.folder, subject.ids)
     if theirs is None:
         raise NotApplicableError("PEFT has no such type")
     ours = subject.with_it()

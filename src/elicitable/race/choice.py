@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from elicitable.errors import InputError
 from elicitable.methods.base import Method
 from elicitable.race.entry import Entry, Race
 from elicitable.race.pieces import Piece
@@ -12,6 +15,16 @@ from elicitable.race.trial import Trial, run
 from elicitable.records.store import identity
 from elicitable.records.trial import TrialRecord, keep_trial
 from elicitable.training.loop import Plan
+
+if TYPE_CHECKING:
+    from elicitable.methods.base import Adaptation
+    from elicitable.models.layout import Layout
+    from elicitable.models.model import Model
+    from elicitable.race.marking import Marking
+    from elicitable.race.pace import Pace
+    from elicitable.race.reporter import Reporter
+    from elicitable.records.store import Store
+    from elicitable.tasks.base import Task
 
 
 def chosen_trial(race: Race, method: Method, seed: int = 0) -> Trial:
@@ -59,6 +72,45 @@ def choose(race: Race, entry: Entry, nth: int, arms: int, seed: int = 0) -> None
     entry.trial = entry.trial or trial
     if not seed:
         race.learn(record)
+
+
+def stood(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Let an arm that is trained behind another one's choice take it over; say whether there is what it needs."""
+    base = entry.method.stands_on
+    if base is None:
+        return True
+    record = next((one.records[0] for one in entries if one.method.name == base.name and one.records), None)
+    if record is None or not record.is_ok:
+        entry.refusal = f"it is trained behind what {base.name} chooses, and that arm has not chosen anything"
+        return False
+    chosen = base.from_setting(race.model, record.setting, race.layouts[0])
+    entry.sized = replace(entry.sized, options=entry.method.standing_on(chosen))
+    return True
+
+
+def chosen_alone(
+    method: Method,
+    model: Model,
+    task: Task,
+    pace: Pace,
+    layout: Layout,
+    marking: Marking,
+    seed: int,
+    store: Store,
+    reporter: Reporter,
+) -> Adaptation:
+    """Choose by ``method`` outside of a race, without a test; kept in the store as every trial is.
+
+    Raises:
+        InputError: nothing can be chosen for this model and task.
+    """
+    plan = Plan(0.0, 0, pace.batch, validation_items=pace.validation_items, max_tokens=pace.max_tokens, layout=layout)
+    trial = Trial(method, 2, plan, seed, options=method.start(model), layouts=(layout,), marking=marking)
+    reporter.begin(method.name, "choosing on validation", 0, 1)
+    record = run(trial, model, task, store, reporter.point)
+    if not record.is_ok:
+        raise InputError(f"there is nothing that {method.name} can choose to train behind: {record.stopped}")
+    return method.from_setting(model, record.setting, layout)
 
 
 def _searching(record: TrialRecord) -> float:

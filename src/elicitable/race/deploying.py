@@ -37,7 +37,7 @@ def deployment_card(run: str, record: Record, arm: ArmResult, arms: Sequence[Arm
     return DeploymentCard(
         method=arm.method,
         run=run,
-        context_tokens=arm.budget.keys_per_layer if _is_text(arm) else 0,
+        context_tokens=arm.budget.keys_per_layer if _is_text(arm) or arm.rung.group == "weights" else 0,
         keys_per_layer=arm.budget.keys_per_layer,
         training_seconds=arm.seconds,
         rival="" if rival is None else rival.method,

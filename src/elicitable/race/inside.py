@@ -20,14 +20,16 @@ from elicitable.race.trial import Trial, take_over
 from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord
 from elicitable.training.batches import Reading
-from elicitable.training.evaluate import evaluate
+from elicitable.training.evaluate import evaluate, read_labels
 from elicitable.training.loop import reading_of
 from elicitable.values import Item, PrefixKV
 
 if TYPE_CHECKING:
+    from elicitable.deploy.record import Record
     from elicitable.methods.base import Adaptation
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
+    from elicitable.training.decision_rules import DecisionRule
 
 TEXTS, MOST_TOKENS = 8, 96  # a few seconds on a small language model
 MOST_LEFT_OUT = 32  # context tokens left out one by one
@@ -42,10 +44,8 @@ def look_inside(trial: Trial, record: TrialRecord, model: Model, task: Task, sto
     adaptation = again(trial, record, model, task, store)
     items = task.held_out("test", min(TEXTS, trial.test_items))
     adaptation.fit(model, items)
-    reading = reading_of(trial.plan, adaptation)
-    room = room_in(model, reading.max_tokens, adaptation.keys_per_layer())
-    rows = rows_of(model, items, reading.layout, held=reading.held, limit=room)
-    return inspect(model, adaptation, [[*row.content, *row.answer] for row in rows], max_tokens=MOST_TOKENS)
+    rows = laid_out(model, adaptation, reading_of(trial.plan, adaptation), items)
+    return inspect(model, adaptation, rows, max_tokens=MOST_TOKENS)
 
 
 def again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: Store) -> Adaptation:
@@ -77,12 +77,38 @@ def again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: St
 
 @torch.no_grad()
 def score_with(
-    model: Model, prefix: PrefixKV, task: Task, items: Sequence[Item], max_tokens: int | None = None
+    model: Model,
+    prefix: PrefixKV,
+    task: Task,
+    items: Sequence[Item],
+    reading: Reading,
+    rule: DecisionRule | None = None,
 ) -> float:
-    """Score ``prefix`` alone: the share of ``items`` that the model gets right with it and nothing else in use."""
-    reading = Reading(batch=32 if model.tokenizer else 250, max_tokens=max_tokens)
+    """Score ``prefix`` alone: the share of ``items`` that the model gets right with it and nothing else in use.
+
+    Between labels ``rule`` decides, where one is given.
+    """
+    labels = task.labels()
     with installed(model) as slot, swapped(slot, prefix=prefix, strength=1.0):
-        return evaluate(model, items, task.labels(), reading).mean
+        if labels is None or rule is None:
+            return evaluate(model, items, labels, reading).mean
+        costs = read_labels(model, items, labels, reading, (rule,))
+        return costs.score(items, labels, costs.decide(rule)).mean
+
+
+def reading_with(model: Model, adaptation: Adaptation, record: Record | None, max_tokens: int | None = None) -> Reading:
+    """Say how items are read with ``adaptation``: in its own layout, or as ``record`` keeps it of its artefact."""
+    layout = adaptation.layout or (PLAIN if record is None else record.layout.layout())
+    most = max_tokens if max_tokens is not None or record is None else record.max_tokens
+    asked = adaptation.asked if adaptation.asks_otherwise else None
+    return Reading(32 if model.tokenizer else 250, most, layout, adaptation.held(), asked, adaptation.marker)
+
+
+def laid_out(model: Model, adaptation: Adaptation, reading: Reading, items: Sequence[Item]) -> list[list[int]]:
+    """Return the ids of every item, answer included, as they stand behind ``adaptation``."""
+    room = room_in(model, reading.max_tokens, adaptation.keys_per_layer())
+    rows = rows_of(model, reading.items(model, items), reading.layout, held=reading.held, limit=room)
+    return [[*row.content, *row.answer] for row in rows]
 
 
 def prefix_to_cut(model: Model, context: Adaptation) -> PrefixKV:
@@ -91,6 +117,8 @@ def prefix_to_cut(model: Model, context: Adaptation) -> PrefixKV:
     Raises:
         InputError: it has none.
     """
+    if len(context.parts) > 1:
+        raise InputError("this adapter changes weights too, and --ablate is for contexts alone.")
     prefix = prefix_of(model, [context])
     if prefix is None or prefix_length(prefix) == 0:
         raise InputError("this adapter has no keys and values that could be left out: --ablate is for contexts.")
@@ -103,7 +131,7 @@ def leave_out(
     task: Task,
     items: int,
     found: Inspection,
-    max_tokens: int | None = None,
+    reading: Reading,
     told: Callable[[int, int], None] = lambda done, whole: None,
 ) -> tuple[Ablation, ...]:
     """Measure what the score on ``items`` validation items loses without each part of ``prefix``, one at a time.
@@ -119,7 +147,7 @@ def leave_out(
 
     def score(candidate: PrefixKV) -> float:
         nonlocal done
-        value = score_with(model, candidate, task, held, max_tokens)
+        value = score_with(model, candidate, task, held, reading)
         done += 1
         told(done, whole)
         return value

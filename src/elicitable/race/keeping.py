@@ -24,8 +24,9 @@ from elicitable.values import ArmResult, Budget, DeploymentCard, Verdict
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
+    from elicitable.models.model import Model
     from elicitable.race.entry import Entry, Race
-    from elicitable.race.tune import Tuning
+    from elicitable.tasks.base import Task
     from elicitable.training.loop import Plan
 
 ADVICE = "Free the place, or choose another --out."
@@ -132,6 +133,7 @@ def _there(place: Path, record: Record) -> Record | None:
 def _write(race: Race, entry: Entry, record: Record, adaptation: Adaptation, place: Path) -> Record:
     assert entry.trial is not None
     known = race.task.held_out("validation", entry.trial.plan.validation_items)
+    adaptation.fit(race.model, [*race.test(), *known])
     reading = reading_of(entry.trial.plan, adaptation)
     whole = completed(record, race.model, adaptation, reading, race.test(), known)
     whole = replace(whole, serving=serving_of(race.model, adaptation, whole, reading, race.test()))
@@ -140,19 +142,16 @@ def _write(race: Race, entry: Entry, record: Record, adaptation: Adaptation, pla
     return whole
 
 
-def tuned_record(tuning: Tuning, plan: Plan, adaptation: Adaptation, measured: Mapping[str, Any]) -> Record:
-    """Return the record of an artefact that was trained alone, with what ``measured`` says of it."""
-    model, task, recipe = tuning.model, tuning.task, tuning.recipe
+def artefact_alone(
+    model: Model, task: Task, plan: Plan, adaptation: Adaptation, measured: Mapping[str, Any], **made: Any
+) -> Record:
+    """Return the record of an artefact that comes from no race.
+
+    ``measured`` says what it scored, of which ``items`` were tested. ``made`` are the record's fields that say what
+    made it and how it is built.
+    """
     mean, low, high = (float(measured[name]) for name in ("mean", "low", "high"))
     record = Record(
-        method=recipe.name,
-        role="tuned",
-        rung=recipe.rung.label,
-        deployment=recipe.deployment,
-        identity=identity(tuning.spec()),
-        size=tuning.size,
-        seed=tuning.seed,
-        setting={**tuning.options, **adaptation.setting},
         form=Form.of(task, model.tokenizer is not None),
         rule=DecisionRule.of_record(measured["rule"]) if measured["rule"] else None,
         base=base_of(model),
@@ -163,7 +162,8 @@ def tuned_record(tuning: Tuning, plan: Plan, adaptation: Adaptation, measured: M
         most_answer=most_of(task),
         batch=max(16, plan.batch),
         max_tokens=plan.max_tokens,
+        **made,
     )
-    known = task.held_out("validation", plan.validation_items)
-    items = task.held_out("test", tuning.pace.test_items)
+    known, items = task.held_out("validation", plan.validation_items), task.held_out("test", int(measured["items"]))
+    adaptation.fit(model, [*items, *known])
     return completed(record, model, adaptation, reading_of(plan, adaptation), items, known)

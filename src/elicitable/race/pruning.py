@@ -5,26 +5,36 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elicitable.deploy.artefact import read, write_artefact
 from elicitable.errors import InputError
-from elicitable.methods.adapter import read_adapter, write_adapter
-from elicitable.methods.kv_prefix import KVPrefixContext
-from elicitable.methods.pruned_prefix import PrunedPrefixContext
+from elicitable.methods.kv_prefix import KVPrefix, KVPrefixContext
+from elicitable.methods.pruned_prefix import PrunedPrefix, PrunedPrefixContext
 from elicitable.microscope.prune import Pruned, pair_use, prune
+from elicitable.models.inject import room_in
+from elicitable.models.layout import layout_for
 from elicitable.models.load import load
 from elicitable.models.prefixes import keep_tokens, prefix_length
-from elicitable.race.inside import score_with
+from elicitable.models.rows import rows_of
+from elicitable.race.inside import reading_with, score_with
+from elicitable.race.keeping import artefact_alone
+from elicitable.race.marking import Marking
+from elicitable.race.measuring import measured
 from elicitable.records.folder import RECORD, written_whole
-from elicitable.records.store import Store
+from elicitable.records.store import Store, identity
+from elicitable.scores.catalog import catalog as scores
+from elicitable.tasks.base import has_turns, identity_of, stops_of
 from elicitable.tasks.catalog import task_from
-from elicitable.training.batches import encode
+from elicitable.training.batches import padded
 from elicitable.training.loop import Plan, train
 from elicitable.values import Item, PrefixKV
 
 if TYPE_CHECKING:
+    from elicitable.deploy.artefact import Artefact as Read
+    from elicitable.deploy.record import Record
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
 
@@ -54,7 +64,8 @@ def prune_adapter(
 
     Args:
         model: the adapter's model, as for :func:`elicitable.verdict`.
-        adapter: the folder of a prefix.
+        adapter: the folder of a prefix: of a run, of an artefact, or of an adapter of PEFT's. Items are read as its
+            record says, where it has one.
         task: as for :func:`elicitable.verdict`; whose validation split decides, and whose test split is reported.
         out: where the smaller adapter is written.
         margin: the most the score may lose.
@@ -65,18 +76,20 @@ def prune_adapter(
         seed: of the training data.
 
     Returns:
-        The record that is written beside the adapter: what was kept, and the scores before and after.
+        The record that is written beside the adapter: what was kept, and the scores before and after. The folder is an
+        artefact like any other.
 
     Raises:
         InputError: the adapter holds no prefix.
         StoreError: ``out`` cannot be written to.
     """
     model, task, adapter, out = load(model), task_from(task), Path(adapter), Path(out)
-    whole = read_adapter(model, adapter)
+    artefact = read(adapter)
+    whole = artefact.adaptation(model)
     if not isinstance(whole, KVPrefixContext):
         raise InputError(f"{adapter} holds no prefix (it is {whole.kind}); only virtual tokens can be pruned.")
     Store(out)
-    pruning = _Pruning(model, task, items, peft, str(adapter))
+    pruning = _Pruning(model, task, items, whole, peft, artefact)
     prefix = whole.prefix(model)
     before, length = pruning.confirmed(prefix), prefix_length(prefix)
     chosen, trained = tuple(range(length)), 0
@@ -102,26 +115,33 @@ def prune_adapter(
         "margin": margin,
         "adapter": str(out),
     }
+    kept = pruning.artefact(left, test_items, seed, margin=margin, items=items, steps=steps, peft=peft)
     with written_whole(out) as folder:
-        write_adapter(model, left, folder)
+        write_artefact(model, left, kept, folder)
         (folder / RECORD).write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
     return record
 
 
 class _Pruning:
-    """Score, search and train a prefix for one model and task."""
+    """Score, search and train a prefix for one model and task, read as ``record`` says where there is one."""
 
-    def __init__(self, model: Model, task: Task, items: int, peft: bool, source: str) -> None:
+    def __init__(self, model: Model, task: Task, items: int, whole: KVPrefixContext, peft: bool, source: Read) -> None:
         self.model, self.task, self.peft, self.source = model, task, peft, source
         held = task.held_out("validation", items)
         self.seen, self.unseen = held[: len(held) // 2], held[len(held) // 2 :]
-        batch = encode(model, held[:64])
+        self.reading = reading_with(model, whole, source.record)
+        if source.record is None:
+            layout = layout_for(model, "off", stops=stops_of(task), turns=has_turns(task))
+            self.reading = replace(self.reading, layout=layout)
+        room = room_in(model, self.reading.max_tokens, whole.keys_per_layer())
+        batch = padded(model, rows_of(model, held[:64], self.reading.layout, limit=room))
         masked = {} if batch.attention_mask is None else {"attention_mask": batch.attention_mask}
         self.batches = [{"input_ids": batch.input_ids, **masked}]
 
     def score(self, prefix: PrefixKV, items: Sequence[Item]) -> float:
-        """Return the share of ``items`` that the model gets right with ``prefix``."""
-        return score_with(self.model, prefix, self.task, items)
+        """Return the share of ``items`` that the model gets right with ``prefix``, by the rule of its record."""
+        rule = None if self.source.record is None else self.source.record.rule
+        return score_with(self.model, prefix, self.task, items, self.reading, rule)
 
     def confirmed(self, prefix: PrefixKV) -> float:
         """Return the score on items that no search and no training has seen."""
@@ -148,17 +168,56 @@ class _Pruning:
     def trained(self, prefix: PrefixKV, rate: float, steps: int, seed: int) -> Left:
         """Train ``prefix`` as it stands; return its best state on items that the search has seen."""
         left = self.packed(prefix)
-        batch = 16 if self.model.tokenizer else 64
-        plan = Plan(rate, steps, batch, warmup=max(steps // 15, 1), evaluate_every=50, validation_items=len(self.seen))
-        train(self.model, left, self.task, plan, seed)
+        train(self.model, left, self.task, self._plan(rate, steps), seed)
         return left
+
+    def _plan(self, rate: float = 0.0, steps: int = 0) -> Plan:
+        return Plan(
+            rate,
+            steps,
+            16 if self.model.tokenizer else 64,
+            warmup=max(steps // 15, 1),
+            evaluate_every=50,
+            validation_items=len(self.seen),
+            max_tokens=self.reading.max_tokens,
+            layout=self.reading.layout,
+        )
 
     def packed(self, prefix: PrefixKV) -> Left:
         """Pack it as PEFT has it, or head by head."""
+        source = str(self.source.folder)
         if not self.peft:
-            return PrunedPrefixContext.of(prefix, pruned_from=self.source)
+            return PrunedPrefixContext.of(prefix, pruned_from=source)
         keys, values = ([x[0].detach().clone() for x in part if x is not None] for part in (prefix.keys, prefix.values))
-        return KVPrefixContext(keys, values, length=keys[0].shape[1], pruned_from=self.source)
+        return KVPrefixContext(keys, values, length=keys[0].shape[1], pruned_from=source)
+
+    def artefact(self, left: Left, test_items: int, seed: int, **asked: Any) -> Record:
+        """Measure what is left as what is tuned is measured, and return what is kept beside its tensors.
+
+        ``asked`` is what else the result hangs on.
+        """
+        model, task, before = self.model, self.task, self.source.record
+        known = before is not None and before.result.score in [one.name for one in scores()]
+        marking = Marking.of(model, task, before.result.score if before is not None and known else None)
+        plan = replace(self._plan(), validation_items=len(self.seen) + len(self.unseen))
+        found = measured(model, task, marking, plan, left, test_items, seed)
+        made = KVPrefix() if self.peft else PrunedPrefix()
+        of = {"pruned": before.identity if before else str(self.source.folder), "task": identity_of(task)}
+        return artefact_alone(
+            model,
+            task,
+            plan,
+            left,
+            found,
+            method=made.name,
+            role="pruned",
+            rung=made.rung.label,
+            deployment=made.deployment,
+            identity=identity(of | dict(asked) | {"model": model.fingerprint}),
+            size=left.size(),
+            seed=seed,
+            setting=left.setting,
+        )
 
 
 def _record(done: Pruned, chosen: tuple[int, ...], length: int, whole: KVPrefixContext, left: Left) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from itertools import groupby
 from elicitable.diagnosis.tried import LEFT
 from elicitable.diagnosis.verdict import OWED
 from elicitable.methods.base import Sized
-from elicitable.race.choice import choose, chosen_piece
+from elicitable.race.choice import choose, chosen_piece, stood
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import advance, finish, leave, piece_of
 from elicitable.race.look import first_look
@@ -45,7 +45,7 @@ def run_rounds(race: Race, sizes: Sequence[Sized]) -> list[Entry]:
         try:
             _open(race, entries)
             begun = [(nth, entry) for nth, entry in enumerate(entries) if not entry.method.is_control]
-            for _, group in groupby(begun, lambda one: one[1].method.is_trained and len(race.layouts) > 1):
+            for _, group in groupby(begun, lambda one: _is_after_choices(race, one[1])):
                 _begin_all(race, list(group), entries, threads)
             _train_on(race, entries, threads)
             more_seeds(race, entries)
@@ -72,6 +72,11 @@ def _open(race: Race, entries: list[Entry]) -> None:
             f"the time limit pays for {said['test']} of the {said['of']} test items; more time or --test-items gives "
             "narrower intervals"
         )
+
+
+def _is_after_choices(race: Race, entry: Entry) -> bool:
+    """Say whether the first look at an arm hangs on what others chose."""
+    return entry.method.is_trained and (len(race.layouts) > 1 or entry.method.stands_on is not None)
 
 
 def _begin_all(race: Race, group: Sequence[tuple[int, Entry]], entries: Sequence[Entry], threads: Threads) -> None:
@@ -104,7 +109,7 @@ def _look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Itera
         entry.refusal = (
             f"a budget of {race.budget:,} is too small; size 1 trains {method.numbers(race.model, 1):,} numbers"
         )
-    else:
+    elif stood(race, entry, entries):
         yield from first_look(race, entry, nth, entries)
     if entry.line is None:
         race.reporter.end(arm_result(race, entry))

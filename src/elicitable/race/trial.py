@@ -192,7 +192,7 @@ def _execute(
         else:
             fit = trained(adaptation, progress)
         record = record_of_fit(fit)
-    laid_out = trial.plan.layout.setting() if method.is_trained else {}
+    laid_out = trial.plan.layout.setting() if method.is_trained and adaptation.layout is None else {}
     record = replace(record, setting=adaptation.setting | laid_out, budget=adaptation.budget())
     if record.is_ok and trial.test_items:
         started = time.monotonic()

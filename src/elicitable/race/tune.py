@@ -21,33 +21,34 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import check_seal
 from elicitable.deploy.artefact import write_artefact
-from elicitable.diagnosis.intervals import interval, point
 from elicitable.errors import InputError, StoreError, TrainingDivergedError
 from elicitable.methods.base import Method
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import load
-from elicitable.race.check import check
+from elicitable.race.choice import chosen_alone
 from elicitable.race.in_the_way import other_than, record_in
-from elicitable.race.keeping import tuned_record
+from elicitable.race.keeping import artefact_alone
 from elicitable.race.marking import AUTO, Marking
+from elicitable.race.measuring import measured
 from elicitable.race.pace import Pace, check_count, pace_for
 from elicitable.race.reading import check_reading
 from elicitable.race.reporter import Reporter, Silent
-from elicitable.race.trial import elsewhere_nats, take_over
+from elicitable.race.trial import take_over
 from elicitable.race.tuned import Tuned
 from elicitable.records.folder import CONFIGURATIONS, RECORD, written_whole
 from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.store import Record, Store, identity
 from elicitable.records.trial import TrialRecord, keep_trial, kept_trial, record_of_fit
-from elicitable.tasks.base import groups_of, has_turns, identity_of, stops_of
+from elicitable.tasks.base import has_turns, identity_of, stops_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.checkpoint import Checkpoint
-from elicitable.training.loop import Plan, prepared, reading_of, train
+from elicitable.training.loop import Plan, train
 
 if TYPE_CHECKING:
+    from elicitable.deploy.record import Record as Artefact
     from elicitable.methods.base import Adaptation
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
@@ -114,21 +115,26 @@ def tune(
     layout = layout_for(model, chat, system, stop, truncate, stops_of(task), has_turns(task))
     check_reading(model, task, layout, max_tokens)
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
-    options = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
+    options: dict[str, Any] = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
     check_options(recipe, options)
+    pace, marking = pace_for(model, steps, test_items, max_tokens), Marking.of(model, task, score, rule)
+    told = reporter or Silent()
+    if recipe.stands_on is not None:
+        base = chosen_alone(recipe.stands_on, model, task, pace, layout, marking, seed, store, told)
+        options |= recipe.standing_on(base)
     tuning = Tuning(
         model=model,
         task=task,
         recipe=recipe,
         size=size if size is not None else recipe.fitting(model, affordable).size,
         rates=recipe.schedule.learning_rates if learning_rate is None else (learning_rate,),  # type: ignore[union-attr]
-        pace=pace_for(model, steps, test_items, max_tokens),
+        pace=pace,
         layout=layout,
-        marking=Marking.of(model, task, score, rule),
+        marking=marking,
         seed=seed,
         options=options,
         store=store,
-        reporter=reporter or Silent(),
+        reporter=told,
     )
     return tuning.run()
 
@@ -179,10 +185,12 @@ class Tuning:
         adaptation, fit = self._fitted(rate)
         if known is not None:
             return Tuned(adaptation, known)
-        record = self._measured(adaptation) | self._told(swept, rate, fit)
+        record = measured(
+            self.model, self.task, self.marking, self._plan(rate), adaptation, self.pace.test_items, self.seed
+        ) | self._told(swept, rate, fit)
         if self.store.folder is not None:
             with written_whole(self.store.folder) as folder:
-                write_artefact(self.model, adaptation, tuned_record(self, self._plan(rate), adaptation, record), folder)
+                write_artefact(self.model, adaptation, self._artefact(rate, adaptation, record), folder)
                 (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         return Tuned(adaptation, record)
 
@@ -311,37 +319,23 @@ class Tuning:
             layout=self.layout,
         )
 
-    def _measured(self, adaptation: Adaptation) -> Record:
-        """What is measured once, at the end, on the test split."""
-        import torch
-
-        items = self.task.held_out("test", self.pace.test_items)
-        known = self.task.held_out("validation", self.pace.validation_items) if self.task.labels() is not None else []
-        reading = reading_of(self._plan(self.rates[0]), adaptation)
-        with torch.no_grad(), prepared(self.model, adaptation) as refresh:
-            refresh()
-            marked = self.marking.mark(self.model, self.task, items, known, reading)
-        score, budget = marked.score, marked.counted(adaptation.budget())
-        outcome = self.marking.outcome((score.correct,), (marked.written,), items)
-        low, high = interval(outcome, self.seed, groups_of(self.task, "test", len(items)))
-        return {
-            "mean": point(outcome),
-            "score": self.marking.scorer.name,
-            "rule": marked.rule.record() if marked.rule else {},
-            "raw_mean": marked.raw.share if marked.raw else None,
-            "low": low,
-            "high": high,
-            "items": len(score.correct),
-            "loss_nats": score.loss_nats,
-            "cut_items": score.cut_items,
-            "cut_tokens": score.cut_tokens,
-            "numbers_trained": budget.numbers_trained,
-            "bytes_stored": budget.bytes_stored,
-            "keys_per_layer": budget.keys_per_layer,
-            "setting": adaptation.setting,
-            "base_elsewhere_nats": elsewhere_nats(self.model),
-            "checks": [asdict(one) for one in check(self.model, adaptation, quick=True).findings],
-        }
+    def _artefact(self, rate: float, adaptation: Adaptation, measured: Record) -> Artefact:
+        """What is kept beside the tensors, so that new rows are answered as the test was."""
+        return artefact_alone(
+            self.model,
+            self.task,
+            self._plan(rate),
+            adaptation,
+            measured,
+            method=self.recipe.name,
+            role="tuned",
+            rung=self.recipe.rung.label,
+            deployment=self.recipe.deployment,
+            identity=identity(self.spec()),
+            size=self.size,
+            seed=self.seed,
+            setting={**self.options, **adaptation.setting},
+        )
 
     def _told(self, swept: dict[float, tuple[float, float]], rate: float, fit: TrialRecord) -> Record:
         """What was run, and on what."""

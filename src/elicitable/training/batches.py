@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import torch
@@ -132,11 +133,12 @@ def stream(model: Model, task: Task, size: int, rng: np.random.Generator, readin
     """Training batches without end, each in as many parts as its tokens ask for.
 
     ``rng`` is drawn from once before every :data:`CHUNK` batches, not in between. Texts among them are put into batches
-    by their length, and the batches in random order.
+    by their length, and the batches in random order. In the place of an item that stands among the worked examples of
+    the layout, whose answer could be copied, is another of those drawn.
     """
     limit = room_in(model, reading.max_tokens)
     while True:
-        items = task.sample(size * CHUNK, rng)
+        items = _others(task.sample(size * CHUNK, rng), reading.layout.examples)
         rows = rows_of(model, items, reading.layout, held=reading.held, limit=limit)
         batches = [rows[first : first + size] for first in range(0, len(rows), size)]
         if items[0].is_text:
@@ -146,3 +148,12 @@ def stream(model: Model, task: Task, size: int, rng: np.random.Generator, readin
         for batch in batches:
             parts = groups(model, batch, size)
             yield [padded(model, [batch[place] for place in part]) for part in parts]
+
+
+def _others(items: list[Item], shown: Sequence[Item]) -> list[Item]:
+    """Return as many items, others of them in the place of those that are ``shown``; as they are where all are."""
+    if not shown:
+        return items
+    known = {(item.prompt, item.target) for item in shown}
+    others = cycle([item for item in items if (item.prompt, item.target) not in known] or items)
+    return [next(others) for _ in items]

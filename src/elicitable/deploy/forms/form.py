@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,21 @@ class Winner:
     model: Model
     adaptation: Adaptation
     record: Record
+
+    @property
+    def trained(self) -> Winner:
+        """What of it is trained, without a text that it is used behind."""
+        return self._part(lambda part: bool(part.parameters())) or self
+
+    @property
+    def text(self) -> Winner | None:
+        """The text that what is trained is used behind; None where there is none."""
+        return self._part(lambda part: not part.parameters()) if self.trained is not self else None
+
+    def _part(self, is_meant: Callable[[Adaptation], bool]) -> Winner | None:
+        parts = self.adaptation.parts
+        found = next((part for part in parts if is_meant(part)), None) if len(parts) > 1 else None
+        return None if found is None else replace(self, adaptation=found)
 
     def changes_weights(self) -> bool:
         """Say whether weights are all that it changes."""
@@ -110,6 +125,8 @@ def dumped(record: Mapping[str, Any]) -> str:
 
 def whole_or_none(winner: Winner) -> str | None:
     """Say why a winner's context is no plain set of keys and values that every head sees; None where it is."""
+    if winner.text is not None:
+        return "the weights that read its context are changed too"
     prefix = winner.prefix()
     if prefix is None:
         return "there are no keys and values: nothing stands before the content"

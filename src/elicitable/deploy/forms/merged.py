@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from elicitable.deploy.forms.form import Form, Winner
+from elicitable.deploy.forms.text import usage_beside, write_beside
 from elicitable.models.load import load, save_model
 from elicitable.models.model import Model
 
 
 def _refusal(winner: Winner) -> str | None:
+    winner = winner.trained
     if winner.changes_weights():
         return None if _stands_in_weights(winner) else "it is added to what a layer gives and stands in no weight"
     if not winner.adaptation.parameters() and winner.prefix() is None:
@@ -56,19 +58,21 @@ def _plain(layer: Any) -> nn.Module:
 
 
 def _write(winner: Winner, folder: Path) -> list[str]:
-    save_model(merged(winner), folder)
+    trained = winner.trained
+    save_model(merged(trained), folder)
     again = load(folder, device=str(winner.model.device), dtype=winner.model.dtype)
     ids = winner.sample()
     with torch.no_grad():
         found = again.hf(input_ids=ids, use_cache=False).logits
-    return [winner.check_close(found, winner.logits(ids), "the folder, loaded again,")]
+    tested = winner.check_close(found, trained.logits(ids), "the folder, loaded again,")
+    return [tested, *write_beside(winner, folder)]
 
 
 def _usage(winner: Winner) -> str:
     return (
         "```python\nfrom transformers import AutoModelForCausalLM\n\n"
         'model = AutoModelForCausalLM.from_pretrained("THIS FOLDER")\n```\n\n'
-        "Every server that serves the base model serves this one in its place."
+        f"Every server that serves the base model serves this one in its place.{usage_beside(winner)}"
     )
 
 

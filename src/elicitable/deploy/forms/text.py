@@ -46,6 +46,18 @@ def _write(winner: Winner, folder: Path) -> list[str]:
     return found
 
 
+def write_beside(winner: Winner, folder: Path) -> list[str]:
+    """Write the text that the winner's weights are used behind, where there is one; return what its self-test found."""
+    return [] if winner.text is None else _write(winner.text, folder)
+
+
+def usage_beside(winner: Winner) -> str:
+    """Return what a model card says of that text; empty where there is none."""
+    if winner.text is None:
+        return ""
+    return f"\n\nThe weights were trained behind a text and are used behind it. {_usage(winner.text)}"
+
+
 def _ids(winner: Winner) -> list[int]:
     state = winner.adaptation.state().get("token_ids")
     return [] if state is None else [int(one) for one in state.flatten().tolist()]
