@@ -257,42 +257,51 @@ def _another_context(arm: ArmResult, another: Experiment, ran: Sequence[Experime
     return Diagnosis(arm.method, "structure", False, (seen, meant), f"Use {another.what}.", another)
 
 
+def is_open_to_contexts(unbounded: Experiment, arm: ArmResult, best: ArmResult, margin: float) -> bool:
+    """Say whether the unbounded context rules nothing out: it is enough, or half-way there and still gets better."""
+    if unbounded.mean is None:
+        return False
+    share = (unbounded.mean - (arm.mean or 0.0)) / max((best.mean or 0.0) - (arm.mean or 0.0), 1e-9)
+    return _closes(unbounded, margin) or (share >= HALF and unbounded.stopped != "plateau")
+
+
 def _structure(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], margin: float) -> Diagnosis:
-    unbounded = next((one for one in ran if one.kind == "unbounded" and one.mean is not None), None)
+    tries = [one for one in ran if one.kind == "unbounded" and one.mean is not None]
+    unbounded = max(tries, key=_worth, default=None)
     tried = [one for one in ran if one.of == arm.method and one.kind in REMEDIES]
     sentences = [_nothing_helped(arm, best, tried)]
-    if unbounded is not None and unbounded.mean is not None and unbounded.mean >= (arm.mean or 0.0) - margin:
-        if unbounded.is_worse and unbounded.behind[1] > margin:
-            has_come_to_its_end = unbounded.stopped == "plateau"
-            told = (
-                f"Even the unbounded context, which may do more than any context of any length, scores "
-                f"{unbounded.mean:.2f}"
-            )
-            sentences.append(
-                f"{told}: the task needs something that no context can give this model."
-                if has_come_to_its_end
-                else f"{told} after {unbounded.steps:,} steps, and still gets better: most likely no context will do."
-            )
-            return _needs_weights(arm, best, ran, sentences, is_sure=has_come_to_its_end)
-        if _closes(unbounded, margin):
-            sentences.append(
-                f"The unbounded context scores {unbounded.mean:.2f}, so nothing in the form of a context rules the "
-                "task out; none that was trained here comes near it."
-            )
-            nearest = max(tried, key=_worth, default=None)
-            advice = "A context that is larger, or trained longer, may do it; the weights do it now."
-            return Diagnosis(arm.method, _grows(arm, tried), False, tuple(sentences), advice, nearest)
+    if unbounded is not None and is_open_to_contexts(unbounded, arm, best, margin):
+        rises = "" if _closes(unbounded, margin) else " and still gets better"
+        sentences.append(
+            f"The unbounded context scores {unbounded.mean:.2f}{rises}, so nothing in the form of a context rules the "
+            "task out; none that was trained here comes near it."
+        )
+        nearest = max(tried, key=_worth, default=None)
+        advice = "A context that is larger, or trained longer, may do it; the weights do it now."
+        return Diagnosis(arm.method, _grows(arm, tried, margin), False, tuple(sentences), advice, nearest)
+    was_trained = unbounded is not None and _worth(unbounded) >= (arm.mean or 0.0) - margin
+    if unbounded is not None and was_trained and unbounded.is_worse and unbounded.behind[1] > margin:
+        has_come_to_its_end = all(one.stopped == "plateau" for one in tries)
+        told = (
+            f"Even the unbounded context, which may do more than any context of any length, scores {unbounded.mean:.2f}"
+        )
+        sentences.append(
+            f"{told}: the task needs something that no context can give this model."
+            if has_come_to_its_end
+            else f"{told} after {unbounded.steps:,} steps, and still gets better: most likely no context will do."
+        )
+        return _needs_weights(arm, best, ran, sentences, is_sure=has_come_to_its_end)
     if best.rung.group in ("weights", "other") and (tried or unbounded is not None):
         return _needs_weights(arm, best, ran, sentences, is_sure=False)
     sentences.append("The experiments that ran do not tell more.")
     return Diagnosis(arm.method, "unknown", False, tuple(sentences), "Give more time: what ran is kept.")
 
 
-def _grows(arm: ArmResult, tried: Sequence[Experiment]) -> Cause:
+def _grows(arm: ArmResult, tried: Sequence[Experiment], margin: float) -> Cause:
     """Call it capacity where a larger context is better than the same one, else optimisation."""
     sizes = [one.mean for one in tried if one.kind == "size" and one.mean is not None]
     others = [one.mean for one in tried if one.kind != "size" and one.mean is not None]
-    return "capacity" if sizes and max(sizes) > max([arm.mean or 0.0, *others]) else "optimisation"
+    return "capacity" if sizes and max(sizes) > max([arm.mean or 0.0, *others]) + margin else "optimisation"
 
 
 def _nothing_helped(arm: ArmResult, best: ArmResult, tried: Sequence[Experiment]) -> str:

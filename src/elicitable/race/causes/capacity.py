@@ -7,7 +7,6 @@ from functools import partial
 
 from elicitable.diagnosis.causes import Experiment, SizeCurve, size_curve
 from elicitable.methods.base import Method
-from elicitable.race.causes.optimisation import better_rate
 from elicitable.race.causes.study import Study, resized
 from elicitable.race.entry import Entry
 from elicitable.race.results import arm_result
@@ -59,10 +58,8 @@ def in_subspaces(study: Study, method: Method, sizes: Sequence[int]) -> list[Exp
 
 
 def _in_subspace(study: Study, method: Method, size: int, what: str) -> Experiment:
-    assert method.schedule is not None
-    rates, sized = method.schedule.learning_rates, resized(method, study.race, size)
-    line = better_rate(study, sized, study.short(sized, rates[len(rates) // 2]))
-    return study.measured("", "subspace", what, study.trained(line, study.steps()), 0.0)
+    line = study.looked(resized(method, study.race, size))
+    return study.measured("", "subspace", what, study.trained(line, study.steps(times=1)), 0.0)
 
 
 def curves(study: Study, arms: Sequence[ArmResult], base: float) -> tuple[SizeCurve, ...]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
-from elicitable.diagnosis.causes import Diagnosis, Experiment, Why, explain
+from elicitable.diagnosis.causes import REMEDIES, Diagnosis, Experiment, Why, explain
 from elicitable.diagnosis.verdict import is_near_the_floor
 from elicitable.methods.catalog import PROBES
+from elicitable.methods.unbounded import UnboundedContext
 from elicitable.race.causes.capacity import TIMES, curves, in_subspaces, larger
 from elicitable.race.causes.data import by_heart
 from elicitable.race.causes.optimisation import longer, other_rates, other_starts, rate_of
 from elicitable.race.causes.reading import judged_kindly, read_otherwise
-from elicitable.race.causes.structure import halves, probed
+from elicitable.race.causes.structure import any_context, halves, probed
 from elicitable.race.causes.study import Study
 from elicitable.race.entry import Entry, Race
 from elicitable.race.results import arm_result, decision_of
@@ -110,10 +112,12 @@ def _remedied(study: Study, entry: Entry, floor: float) -> bool:
 
 
 def _ask_for_structure(study: Study, entry: Entry) -> None:
-    """Ask what no context can do, which weights do it, and how many numbers do it wherever they are put."""
+    """Ask whether no context can do it; then which weights do, and how many numbers do wherever they are put."""
     probes = {probe.probe: [one for one in PROBES if one.probe == probe.probe] for probe in PROBES}
-    probed(study, probes["unbounded"][0], is_patient=True)
-    (frozen,) = probes["frozen-patterns"]
+    (unbounded,), (frozen,) = probes["unbounded"], probes["frozen-patterns"]
+    assert isinstance(unbounded, UnboundedContext)
+    if any_context(study, entry, unbounded):
+        return  # so nothing about the weights is needed to say why
     whole = probed(study, frozen)
     for part in probes["weights"]:
         probed(study, part)
@@ -144,13 +148,18 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
 
 
 def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experiment | None:
-    """Return the least invasive context of the race that does not fall short, seen from one that does."""
+    """Return the least invasive context of the race that does not fall short, seen from one that does.
+
+    Where there is none, one that an experiment made enough.
+    """
+    own = entry.method.name
     gap = study.gap_of(arm_result(study.race, entry))
     arms: list[ArmResult] = [
         arm_result(study.race, other) for other in entries if other.method.is_context and other is not entry
     ]
     for arm in sorted((one for one in arms if one.mean is not None), key=lambda one: one.rung.depth):
-        one = study.compared(entry.method.name, "context", arm.method, arm, gap)
+        one = study.compared(own, "context", arm.method, arm, gap)
         if one.is_enough:
             return one
-    return None
+    mended = [one for one in study.found if one.of not in ("", own) and one.kind in REMEDIES and one.is_enough]
+    return replace(mended[0], of=own, kind="context", what=f"{mended[0].of}, {mended[0].what}") if mended else None
