@@ -257,7 +257,7 @@ def _sizes(race: Race, methods: Sequence[str | Method] | None) -> list[Sized]:
     if methods is not None and (isinstance(methods, str | Method) or not methods):
         raise InputError(f"methods must be a list of at least one name, got {methods!r}; leave it out to try all.")
     chosen = {method.name: method for method in map(method_named, methods or METHODS)}
-    longest = min(LONGEST, (race.model.anatomy.position_limit or 2 * LONGEST) // 2)
+    longest = min(LONGEST, (race.model.anatomy.trained_positions or 2 * LONGEST) // 2)
     sizes, refusals = [], []
     for method in chosen.values():
         try:

@@ -18,7 +18,7 @@ MOST_TOKENS = 1_024  # virtual tokens, where a model's positions set no limit
 
 def larger(study: Study, entry: Entry, times: int, rate: float) -> Experiment | None:
     """Give a context ``times`` the virtual tokens, or as many as the positions allow; None where that is no more."""
-    limit = study.race.model.anatomy.position_limit
+    limit = study.race.model.anatomy.trained_positions
     most = MOST_TOKENS if limit is None else limit - _longest_item(study, limit)
     size = min(times * entry.sized.size, most)
     tried_already = [one.setting.get("--size") for one in study.found if one.of == entry.method.name]
