@@ -168,7 +168,7 @@ class Unbounded(Adaptation):
         """Let every layer attend to one key more, with its own L and b."""
         with ExitStack() as stack:
             slot = stack.enter_context(installed(model))
-            places, started = Places(slot), self.keys_per_layer()
+            places, started = Places(slot), 0 if self.started is None else prefix_length(self.started)
 
             def see(call: Call) -> Tensor:
                 with torch.autocast(call.query.device.type, enabled=False):
@@ -181,10 +181,6 @@ class Unbounded(Adaptation):
     def parameters(self) -> list[nn.Parameter]:
         """Those of all layers."""
         return [parameter for layer in self.layers for parameter in layer.parameters()]
-
-    def keys_per_layer(self) -> int:
-        """Those of the context that it starts at."""
-        return 0 if self.started is None else prefix_length(self.started)
 
     def size(self) -> int:
         """The width of the networks."""

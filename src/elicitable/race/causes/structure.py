@@ -45,8 +45,8 @@ def _unbounded(study: Study, entry: Entry, method: UnboundedContext, start: Entr
     tried = study.trained(line, most, is_patient=True, enough=half)
     while True:
         found = study.measured("", "unbounded", said, tried, 0.0)
-        is_over = not line.is_fine or tried.stopped != "steps" or line.steps >= most or study.is_out_of_time
-        if is_over or is_open_to_contexts(found, arm, study.best, race.margin):
+        is_over = tried.stopped != "steps" or line.steps >= most or study.is_out_of_time
+        if found.reason or is_over or is_open_to_contexts(found, arm, study.best, race.margin):
             leave(race, line)
             return found
         tried = study.trained(line, min(2 * line.steps, most), is_patient=True)
