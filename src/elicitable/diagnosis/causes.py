@@ -147,17 +147,20 @@ def explain(
     margin: float,
     floor: float,
     had_weights: bool = True,
+    is_cut_short: bool = False,
 ) -> Diagnosis:
     """Name the cause for which ``arm`` falls short of ``best``, from what was ``found`` about it and the task.
 
     ``floor`` is what always giving one answer scores; ``had_weights`` says whether a method that changes the weights
-    ran through.
+    ran through, ``is_cut_short`` whether the race ended before it could tell.
     """
     ran = [one for one in found if one.of in ("", arm.method) and not one.reason]
     if is_near_the_floor(best, floor, margin):
         better = [one for one in ran if one.kind == "reading" and one.behind and one.behind[2] < -margin]
         if better:
             return _remedied(arm, best, "reading", max(better, key=_worth))
+        if is_cut_short:
+            return _too_early(arm, best, floor)
         return _data(arm, best, ran, floor) if had_weights else _no_weights(arm)
     for cause in CHEAPEST_FIRST:
         remedies = [one for one in ran if REMEDIES.get(one.kind) == cause]
@@ -205,6 +208,15 @@ def _data(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], floor: flo
         )
     advice = "Read twenty rows and answer them yourself; where you cannot, no method will. Then look for more rows."
     return Diagnosis(arm.method, "data", learned is not None and learned.mean is not None, (seen, meant), advice)
+
+
+def _too_early(arm: ArmResult, best: ArmResult, floor: float) -> Diagnosis:
+    seen = (
+        f"Nothing is better yet than always giving the most common answer ({floor:.2f}); the best arm, {best.method}, "
+        f"scores {best.mean:.2f}."
+    )
+    meant = "But the race ended before all had been trained for long enough to tell, so nothing follows from that."
+    return Diagnosis(arm.method, "unknown", False, (seen, meant), "Give more time: what ran is kept.")
 
 
 def _no_weights(arm: ArmResult) -> Diagnosis:
