@@ -147,7 +147,9 @@ def test_another_context_that_suffices_explains_a_text_by_its_search_and_a_train
     assert "--prompt" in text.advice
     other = replace(another, of="soft-prompt")
     trained = replace(arm("soft-prompt", 500), learning_rate=0.3)
-    assert explain(trained, BEST, [other], margin=0.02, floor=0.1).cause == "structure"
+    size = tried("size", 510, of="soft-prompt")
+    assert explain(trained, BEST, [other, size], margin=0.02, floor=0.1).cause == "structure"
+    assert explain(trained, BEST, [other], margin=0.02, floor=0.1).cause == "unknown"  # nothing was changed about it
 
 
 def test_experiments_that_did_not_run_say_nothing() -> None:

@@ -259,11 +259,14 @@ def _another_context(arm: ArmResult, another: Experiment, ran: Sequence[Experime
         )
         return Diagnosis(arm.method, "optimisation", False, (seen, meant), advice, another)
     tried = [one for one in ran if one.of == arm.method and one.kind in REMEDIES]
-    top = max(tried, key=_worth, default=None)
-    at_most = "" if top is None else f" (at most {top.mean:.2f}: {top.what})"
+    if not tried:
+        seen = f"{arm.method} scores {arm.mean:.2f}; {another.what} scores {another.mean:.2f}."
+        meant = "Both are contexts, so the skill is there; why this kind does not reach it was not asked."
+        return Diagnosis(arm.method, "unknown", False, (seen, meant), f"Use {another.what}.", another)
+    top = max(tried, key=_worth)
     seen = (
-        f"{arm.method} scores {arm.mean:.2f} and stays behind whatever was changed about it{at_most}; {another.what} "
-        f"scores {another.mean:.2f}."
+        f"{arm.method} scores {arm.mean:.2f} and stays behind whatever was changed about it (at most {top.mean:.2f}: "
+        f"{top.what}); {another.what} scores {another.mean:.2f}."
     )
     meant = "Both are contexts; what this kind can put into the deeper layers is not enough here, or too hard to find."
     return Diagnosis(arm.method, "structure", False, (seen, meant), f"Use {another.what}.", another)

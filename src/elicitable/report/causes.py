@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NAMES = {
     "reading": "it is asked in the wrong way",
     "data": "the data do not tell the answer",
-    "optimisation": "it was not trained to its end",
+    "optimisation": "the right one was not found",
     "capacity": "it is too small",
     "structure": "no context of its kind can do it",
     "unknown": "not known yet",
