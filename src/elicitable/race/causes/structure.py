@@ -40,7 +40,7 @@ def _unbounded(study: Study, entry: Entry, method: UnboundedContext, start: Entr
     """
     race, arm = study.race, arm_result(study.race, entry)
     method = method if start is None else _starting_at(study, start, method)
-    line, most = study.looked(resized(method, race, WIDTH)), study.steps()
+    line, most = study.looked(resized(method, race, WIDTH)), study.steps_to_its_end()
     half = ((arm.mean or 0.0) + (study.best.mean or 0.0)) / 2
     tried = study.trained(line, most, is_patient=True, enough=half)
     while True:

@@ -150,6 +150,10 @@ class Study:
         whole = min(owed(self.race), longest(self.race) // LONGER, times * max(longest_run, OWED))
         return max(at_least, whole)
 
+    def steps_to_its_end(self) -> int:
+        """Return the steps of an experiment that has to be seen not to get better any more, where it does not."""
+        return min(longest(self.race), max(self.steps(), 4 * (self.race.pace.patience_steps // 2)))
+
     def trained(
         self, line: Line, steps: int, *, at_least: int = 0, is_patient: bool = False, enough: float = 1.0
     ) -> Entry:
