@@ -109,6 +109,29 @@ def test_where_nothing_beats_one_answer_it_is_the_data() -> None:
     assert alone.cause == "unknown"  # nothing was there to tell the data by
 
 
+def test_where_the_race_was_cut_short_nothing_is_said_of_the_data() -> None:
+    low, learned = arm("full", 110), Experiment("", "by-heart", "full on its rows", mean=1.0)
+    found = explain(arm("kv-prefix", 100), low, [learned], margin=0.02, floor=0.1, is_cut_short=True)
+    assert (found.cause, found.is_sure) == ("unknown", False)
+    assert "ended before" in found.sentences[1]
+
+
+def test_an_unbounded_context_half_way_there_rules_nothing_out_while_it_gets_better() -> None:
+    rising, stuck = ended(740, "steps"), ended(740)  # from 500, half of the gap to 950 is at 725
+    assert why(tried("size", 520), rising).cause == "optimisation"
+    assert "still gets better, so nothing in the form of a context" in " ".join(why(rising).sentences)
+    assert (why(tried("size", 520), stuck).cause, why(stuck).is_sure) == ("structure", True)
+    assert why(tried("size", 520), ended(720, "steps")).cause == "structure"
+
+
+def test_of_two_starts_of_the_unbounded_context_the_better_counts_and_both_must_have_ended() -> None:
+    found = why(ended(520), ended(600))
+    assert (found.cause, found.is_sure) == ("structure", True)
+    assert "scores 0.60" in " ".join(found.sentences)
+    assert not why(ended(520, "steps"), ended(600)).is_sure
+    assert why(ended(520), ended(948)).cause == "optimisation"
+
+
 def test_where_another_reading_beats_what_nothing_beat_it_is_the_reading() -> None:
     low, asked = arm("full", 110), tried("reading", 800, "")
     found = explain(arm("kv-prefix", 100), low, [replace(asked, behind=(-0.69, -0.72, -0.66))], margin=0.02, floor=0.1)
@@ -124,7 +147,9 @@ def test_another_context_that_suffices_explains_a_text_by_its_search_and_a_train
     assert "--prompt" in text.advice
     other = replace(another, of="soft-prompt")
     trained = replace(arm("soft-prompt", 500), learning_rate=0.3)
-    assert explain(trained, BEST, [other], margin=0.02, floor=0.1).cause == "structure"
+    size = tried("size", 510, of="soft-prompt")
+    assert explain(trained, BEST, [other, size], margin=0.02, floor=0.1).cause == "structure"
+    assert explain(trained, BEST, [other], margin=0.02, floor=0.1).cause == "unknown"  # nothing was changed about it
 
 
 def test_experiments_that_did_not_run_say_nothing() -> None:

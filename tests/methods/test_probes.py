@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,22 +13,26 @@ from torch import Tensor
 import elicitable as el
 from elicitable.attention.operands import content_logits
 from elicitable.errors import InputError
+from elicitable.methods.base import Adaptation
 from elicitable.methods.catalog import METHODS, PROBES, method_named
 from elicitable.methods.frozen_attention import FrozenAttention
 from elicitable.methods.some_weights import feed_forward, queries_and_keys, values_and_output
 from elicitable.methods.unbounded import Network, Table, UnboundedContext
 from elicitable.models.attend import Call
-from elicitable.models.inject import installed
+from elicitable.models.inject import installed, prefix_of
 from elicitable.models.model import Model
 from elicitable.testing import CHECKS, Subject
 from elicitable.training.loop import Plan, train
 from elicitable.values import PrefixKV
 
-from .conftest import fresh_model
-from .test_contract import NOISE
+from .conftest import GIVEN, fresh_model
+from .test_contract import FLOAT32_NORM, NOISE
 
 IDS = torch.tensor([[12, 40, 5, 6, 33, 9], [8, 17, 3, 44, 20, 61]])
 MODELS = ("gpt2", "llama", "gpt_neox")  # fused with learned positions; grouped heads apart; fused with rotary ones
+# and with norms of queries and keys, sliding windows, soft-capped logits, learned sinks, ALiBi, one key head for all
+ALL = (*NOISE, "gemma2", "gpt_oss", "bloom", "falcon")
+CONTEXTS = ("kv-prefix", "soft-prompt", "prompt")
 Shared = Callable[[str], Model]
 
 
@@ -47,32 +52,36 @@ def test_no_race_runs_them_unasked_and_all_are_found_by_name() -> None:
 
 
 def first_output(model: Model, ids: Tensor, **given: Tensor) -> Tensor:
-    """What the first layer's attention hands to its output matrix."""
+    """What the first layer's attention gives."""
     seen: list[Tensor] = []
-    module = model.anatomy.attentions[0]
-    output = next(getattr(module, name) for name in ("c_proj", "o_proj", "dense") if hasattr(module, name))
-    with output.register_forward_pre_hook(lambda _, args: seen.append(args[0])), torch.no_grad():
+    with model.anatomy.attentions[0].register_forward_hook(lambda _, args, out: seen.append(out[0])), torch.no_grad():
         model(input_ids=ids, **given)
     return seen[0]
 
 
-def prefix_for(model: Model, length: int) -> PrefixKV:
-    """A context with keys large enough that its share of attention hangs on the query."""
-    context = method_named("kv-prefix").build(model, length, seed=4, init="random")
+def context_of(kind: str, model: Model, length: int) -> Adaptation:
+    """A context, large enough that its share of attention hangs on the query."""
+    context = method_named(kind).build(model, length, seed=4, **GIVEN.get(kind, {"init": "random"}))
     with torch.no_grad():
-        for key in context.parameters():
-            key.mul_(2.0)
-    prefix = context.prefix(model)
+        for parameter in context.parameters():
+            parameter.mul_(2.0)
+    return context
+
+
+def prefix_for(model: Model, length: int, kind: str = "kv-prefix") -> PrefixKV:
+    """Its keys and values."""
+    prefix = context_of(kind, model, length).prefix(model)
     assert prefix is not None
     return prefix
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("length", [1, 7])
-def test_its_table_holds_any_contexts_first_layer_exactly(shared: Shared, name: str, length: int) -> None:
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("kind", "length"), [("kv-prefix", 1), ("kv-prefix", 7), ("soft-prompt", 4), ("prompt", 4)])
+def test_its_table_holds_any_contexts_first_layer_exactly(shared: Shared, name: str, kind: str, length: int) -> None:
     model = shared(name)
-    prefix = prefix_for(model, length)
-    unbounded = UnboundedContext().build(model, 2, positions=24, shift=length)
+    with torch.no_grad():
+        prefix = prefix_for(model, length, kind)
+    unbounded = UnboundedContext().build(model, 2, positions=24, shift=prefix.shift)
     unbounded.follow(model, prefix)
     assert isinstance(unbounded.layers[0], Table)
     mask = torch.ones_like(IDS)
@@ -85,6 +94,45 @@ def test_its_table_holds_any_contexts_first_layer_exactly(shared: Shared, name: 
     # float64 sums of 64 terms of size 1
     torch.testing.assert_close(found[read], wanted[read], rtol=0.0, atol=1e-12)
     assert float((first_output(model, IDS, attention_mask=mask) - wanted)[read].abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("kind", CONTEXTS)
+def test_where_it_starts_at_a_context_it_is_that_context_in_every_layer(shared: Shared, name: str, kind: str) -> None:
+    model = shared(name)
+    context = context_of(kind, model, 4)
+    started = UnboundedContext().starting_at(model, context, "there").build(model, 2)
+    mask = torch.ones_like(IDS)
+    mask[1, :2] = 0
+    read = mask.bool()
+
+    def logits(*inside: Any) -> Tensor:
+        with torch.no_grad(), el.use(model, list(inside)):
+            return model(input_ids=IDS, attention_mask=mask).logits[read]
+
+    noise = NOISE.get(name, FLOAT32_NORM)
+    torch.testing.assert_close(logits(started), logits(context), rtol=0.0, atol=noise)
+    other = prefix_for(model, 2)  # around it
+    torch.testing.assert_close(logits(other, started), logits(other, prefix_of(model, [context])), rtol=0.0, atol=noise)
+    with torch.no_grad():
+        for parameter in started.parameters():
+            parameter.add_(0.5)
+    assert float((logits(started) - logits(context)).abs().max()) > 1e-3
+
+
+def test_a_context_is_the_same_after_it_was_read_by_a_model_that_scales_its_inputs_in_place() -> None:
+    model = fresh_model("ctrl")
+    context = context_of("soft-prompt", model, 3)
+    before = context.state()
+    with torch.no_grad():
+        context.prefix(model)
+    assert all(torch.equal(before[name], after) for name, after in context.state().items())
+
+
+def test_its_records_say_where_it_started(shared: Shared) -> None:
+    method = UnboundedContext().starting_at(shared("gpt2"), context_of("kv-prefix", shared("gpt2"), 2), "there")
+    assert method.identity != UnboundedContext().identity
+    assert "there" in method.identity
 
 
 def test_on_a_toy_of_one_layer_the_whole_model_answers_as_with_the_context() -> None:
@@ -170,7 +218,7 @@ def test_queries_and_keys_move_no_value_and_values_no_query(name: str) -> None:
 # --- attention replayed -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NOISE)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("layers", [None, [0]])
 def test_with_nothing_trained_it_is_the_base_model_bit_for_bit(
     shared: Shared, name: str, layers: list[int] | None
@@ -178,8 +226,9 @@ def test_with_nothing_trained_it_is_the_base_model_bit_for_bit(
     model, mask = shared(name), torch.ones_like(IDS)
     mask[1, :2] = 0
     with torch.no_grad():
-        plain = model(input_ids=IDS).logits  # by the model's own attention; it reads padded rows otherwise
+        own = model(input_ids=IDS).logits  # by the model's own attention, which reads padded rows otherwise
         with installed(model):
+            plain = model(input_ids=IDS).logits
             attended = model(input_ids=IDS, attention_mask=mask).logits
             written = model.generate(IDS, attention_mask=mask, max_new_tokens=4, do_sample=False, pad_token_id=0)
         with el.use(model, FrozenAttention().build(model, layers=layers)):
@@ -188,6 +237,8 @@ def test_with_nothing_trained_it_is_the_base_model_bit_for_bit(
     assert torch.equal(found, attended)
     assert torch.equal(whole, plain)
     assert torch.equal(written, again)
+    if name in NOISE:  # the others write their attention out by themselves, in another order
+        assert torch.equal(whole, own)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -16,22 +16,30 @@ from tests.race.test_rounds import counted
 from tests.reverse import Reverse
 
 import elicitable as el
+from elicitable.diagnosis.causes import is_open_to_contexts
 from elicitable.methods.base import Schedule
 from elicitable.methods.catalog import method_named
 from elicitable.methods.kv_prefix import KVPrefix
+from elicitable.methods.unbounded import UnboundedContext
 from elicitable.models.model import Model
 from elicitable.race import contest, pace, trial
 from elicitable.race.causes import reading
 from elicitable.race.causes.data import ByHeart
 from elicitable.race.causes.reading import other_readings
+from elicitable.race.causes.structure import any_context
+from elicitable.race.causes.study import Study
 from elicitable.race.contest import StoppedRace
 from elicitable.race.reporter import Silent
+from elicitable.race.results import arm_result
 from elicitable.rng import generator
 from elicitable.tasks.splitting import Row
 from elicitable.tasks.template import Template
 from elicitable.tasks.text import TextTask
 
 Build = Callable[..., Model]
+
+
+ON = "the unbounded context, from slow on"
 
 
 class Slow(KVPrefix):
@@ -146,6 +154,27 @@ def test_no_experiment_begins_after_the_time_is_up(raced: Path, monkeypatch: pyt
     assert answer.why.experiments
     assert {one.reason for one in answer.why.experiments} == {"no time was left for it"}
     assert {one.cause for one in answer.why.diagnoses} == {"unknown"}
+
+
+def test_the_unbounded_context_goes_on_from_the_context_and_begins_anew_only_where_that_does_not_tell(
+    raced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(contest, "find_why", lambda race, entries, seconds: kept.update(race=race, entries=entries))
+    run(tiny_gpt2(8, torch.float32), raced)
+    race, entries = kept["race"], {entry.method.name: entry for entry in kept["entries"]}
+    arm, best = (arm_result(race, entries[name]) for name in ("slow", "full"))
+    study = Study.of(race, kept["entries"], best, None)
+    has_told = any_context(study, entries["slow"], UnboundedContext())
+    tells = [is_open_to_contexts(one, arm, best, race.margin) for one in study.found]
+    assert [one.what for one in study.found] == [ON, "the unbounded context"][: len(tells)]
+    assert tells == [*[False] * (len(tells) - 1), has_told]
+    first = next(one for one in study.tested if one.method.probe)
+    assert "from" in first.method.identity
+    context = study.best_context(entries["slow"])
+    assert first.line.sized.method.started.keys[0].shape[2] == context.sized.size
+    most = study.steps_to_its_end()
+    assert all(one.steps <= most + max(race.pace.finish, most // 2) for one in study.found)
 
 
 def test_answers_that_hang_on_nothing_are_a_matter_of_the_data(digits_model: Build) -> None:

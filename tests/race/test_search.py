@@ -97,6 +97,23 @@ def test_a_deadline_ends_it_and_is_kept() -> None:
     assert 1 <= one.effort().candidates < 400
 
 
+def test_who_is_ahead_when_the_time_runs_out_is_scored_on_the_whole_split() -> None:
+    """The first candidate alone was, and is bad: what was seen of the others must not be lost."""
+    ladder = Ladder()
+    one = choosing(ladder, deadline=time.monotonic() + 1e6)
+
+    def score(candidate: Adaptation, items: Sequence[Item]) -> Score:
+        if one.purse.spent >= 64 + 3 * FIRST_LOOK:
+            one.purse.deadline = time.monotonic()
+        return ladder.score(candidate, items)
+
+    one._score = score
+    assert one.run(offers((1, 2, 8, 3, 4), (5,))) == "time"
+    best = one.best[0]
+    assert (best.adaptation.setting["quality"], best.items) == (8, 64)
+    assert max(ladder.read.values()) == 1
+
+
 def test_without_candidates_there_is_no_best() -> None:
     one = choosing(Ladder())
     one.run(offers([]))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.families import reader
+from tests.reverse import Reverse
 
 import elicitable as el
 from elicitable.errors import InputError
@@ -43,6 +44,20 @@ def test_a_model_of_few_positions_reads_what_fits(letters_model: Build, tmp_path
         assert arms[method].side_effect_nats is not None
     assert arms["prompt"].status == "skipped"  # each instruction is longer than the room it has
     assert "prompt took no part: skipped" in " ".join(answer.reasons)
+
+
+@pytest.mark.parametrize("which", ["rotary", "ids"])
+def test_side_effects_are_measured_on_what_a_small_model_can_read(
+    which: str, digits_model: Build, tmp_path: Path
+) -> None:
+    """Rotary positions have no end, but few were trained; a vocabulary may be smaller than that of the toys."""
+    model = reader("byte-level BPE", 128) if which == "rotary" else digits_model(8)
+    task: Any = rows(tmp_path, ["yes", "no"]) if which == "rotary" else Reverse()
+    methods = ["zero-shot", "kv-prefix"]
+    answer = el.verdict(model, task, methods=methods, steps=2, seeds=1, budget=20_000, test_items=10)
+    for arm in answer.arms:
+        assert arm.status == "ok", arm.reason
+        assert arm.side_effect_nats is not None
 
 
 def test_labels_of_many_words_of_which_one_begins_another_can_be_learned(letters_model: Build, tmp_path: Path) -> None:

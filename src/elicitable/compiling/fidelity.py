@@ -167,7 +167,7 @@ def forgetting(model: Model, what: Context, size: int) -> Forgetting | None:
 
 def _other_pairs(model: Model) -> list[Any]:
     if model.tokenizer is not None:
-        most = model.anatomy.position_limit
+        most = model.anatomy.trained_positions
         texts: list[Any] = [f"{item.prompt}{item.target}" for item in ITEMS]
         return pairs_of_texts(model, NOTHING, texts, None if most is None else most // 2)
     from elicitable.tasks.catalog import task_from

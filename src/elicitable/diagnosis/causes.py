@@ -147,17 +147,20 @@ def explain(
     margin: float,
     floor: float,
     had_weights: bool = True,
+    is_cut_short: bool = False,
 ) -> Diagnosis:
     """Name the cause for which ``arm`` falls short of ``best``, from what was ``found`` about it and the task.
 
     ``floor`` is what always giving one answer scores; ``had_weights`` says whether a method that changes the weights
-    ran through.
+    ran through, ``is_cut_short`` whether the race ended before it could tell.
     """
     ran = [one for one in found if one.of in ("", arm.method) and not one.reason]
     if is_near_the_floor(best, floor, margin):
         better = [one for one in ran if one.kind == "reading" and one.behind and one.behind[2] < -margin]
         if better:
             return _remedied(arm, best, "reading", max(better, key=_worth))
+        if is_cut_short:
+            return _too_early(arm, best, floor)
         return _data(arm, best, ran, floor) if had_weights else _no_weights(arm)
     for cause in CHEAPEST_FIRST:
         remedies = [one for one in ran if REMEDIES.get(one.kind) == cause]
@@ -207,6 +210,15 @@ def _data(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], floor: flo
     return Diagnosis(arm.method, "data", learned is not None and learned.mean is not None, (seen, meant), advice)
 
 
+def _too_early(arm: ArmResult, best: ArmResult, floor: float) -> Diagnosis:
+    seen = (
+        f"Nothing is better yet than always giving the most common answer ({floor:.2f}); the best arm, {best.method}, "
+        f"scores {best.mean:.2f}."
+    )
+    meant = "But the race ended before all had been trained for long enough to tell, so nothing follows from that."
+    return Diagnosis(arm.method, "unknown", False, (seen, meant), "Give more time: what ran is kept.")
+
+
 def _no_weights(arm: ArmResult) -> Diagnosis:
     seen = f"{arm.method} scores {arm.mean:.2f}, and nothing that ran beats always giving one answer."
     meant = "No method that changes the weights ran through, so the data cannot be told from the contexts."
@@ -247,52 +259,64 @@ def _another_context(arm: ArmResult, another: Experiment, ran: Sequence[Experime
         )
         return Diagnosis(arm.method, "optimisation", False, (seen, meant), advice, another)
     tried = [one for one in ran if one.of == arm.method and one.kind in REMEDIES]
-    top = max(tried, key=_worth, default=None)
-    at_most = "" if top is None else f" (at most {top.mean:.2f}: {top.what})"
+    if not tried:
+        seen = f"{arm.method} scores {arm.mean:.2f}; {another.what} scores {another.mean:.2f}."
+        meant = "Both are contexts, so the skill is there; why this kind does not reach it was not asked."
+        return Diagnosis(arm.method, "unknown", False, (seen, meant), f"Use {another.what}.", another)
+    top = max(tried, key=_worth)
     seen = (
-        f"{arm.method} scores {arm.mean:.2f} and stays behind whatever was changed about it{at_most}; {another.what} "
-        f"scores {another.mean:.2f}."
+        f"{arm.method} scores {arm.mean:.2f} and stays behind whatever was changed about it (at most {top.mean:.2f}: "
+        f"{top.what}); {another.what} scores {another.mean:.2f}."
     )
     meant = "Both are contexts; what this kind can put into the deeper layers is not enough here, or too hard to find."
     return Diagnosis(arm.method, "structure", False, (seen, meant), f"Use {another.what}.", another)
 
 
+def is_open_to_contexts(unbounded: Experiment, arm: ArmResult, best: ArmResult, margin: float) -> bool:
+    """Say whether the unbounded context rules nothing out: it is enough, or half-way there and still gets better."""
+    if unbounded.mean is None:
+        return False
+    share = (unbounded.mean - (arm.mean or 0.0)) / max((best.mean or 0.0) - (arm.mean or 0.0), 1e-9)
+    return _closes(unbounded, margin) or (share >= HALF and unbounded.stopped != "plateau")
+
+
 def _structure(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], margin: float) -> Diagnosis:
-    unbounded = next((one for one in ran if one.kind == "unbounded" and one.mean is not None), None)
+    tries = [one for one in ran if one.kind == "unbounded" and one.mean is not None]
+    unbounded = max(tries, key=_worth, default=None)
     tried = [one for one in ran if one.of == arm.method and one.kind in REMEDIES]
     sentences = [_nothing_helped(arm, best, tried)]
-    if unbounded is not None and unbounded.mean is not None and unbounded.mean >= (arm.mean or 0.0) - margin:
-        if unbounded.is_worse and unbounded.behind[1] > margin:
-            has_come_to_its_end = unbounded.stopped == "plateau"
-            told = (
-                f"Even the unbounded context, which may do more than any context of any length, scores "
-                f"{unbounded.mean:.2f}"
-            )
-            sentences.append(
-                f"{told}: the task needs something that no context can give this model."
-                if has_come_to_its_end
-                else f"{told} after {unbounded.steps:,} steps, and still gets better: most likely no context will do."
-            )
-            return _needs_weights(arm, best, ran, sentences, is_sure=has_come_to_its_end)
-        if _closes(unbounded, margin):
-            sentences.append(
-                f"The unbounded context scores {unbounded.mean:.2f}, so nothing in the form of a context rules the "
-                "task out; none that was trained here comes near it."
-            )
-            nearest = max(tried, key=_worth, default=None)
-            advice = "A context that is larger, or trained longer, may do it; the weights do it now."
-            return Diagnosis(arm.method, _grows(arm, tried), False, tuple(sentences), advice, nearest)
+    if unbounded is not None and is_open_to_contexts(unbounded, arm, best, margin):
+        rises = "" if _closes(unbounded, margin) else " and still gets better"
+        sentences.append(
+            f"The unbounded context scores {unbounded.mean:.2f}{rises}, so nothing in the form of a context rules the "
+            "task out; none that was trained here comes near it."
+        )
+        nearest = max(tried, key=_worth, default=None)
+        advice = "A context that is larger, or trained longer, may do it; the weights do it now."
+        return Diagnosis(arm.method, _grows(arm, tried, margin), False, tuple(sentences), advice, nearest)
+    was_trained = unbounded is not None and _worth(unbounded) >= (arm.mean or 0.0) - margin
+    if unbounded is not None and was_trained and unbounded.is_worse and unbounded.behind[1] > margin:
+        has_come_to_its_end = all(one.stopped == "plateau" for one in tries)
+        told = (
+            f"Even the unbounded context, which may do more than any context of any length, scores {unbounded.mean:.2f}"
+        )
+        sentences.append(
+            f"{told}: the task needs something that no context can give this model."
+            if has_come_to_its_end
+            else f"{told} after {unbounded.steps:,} steps, and still gets better: most likely no context will do."
+        )
+        return _needs_weights(arm, best, ran, sentences, is_sure=has_come_to_its_end)
     if best.rung.group in ("weights", "other") and (tried or unbounded is not None):
         return _needs_weights(arm, best, ran, sentences, is_sure=False)
     sentences.append("The experiments that ran do not tell more.")
     return Diagnosis(arm.method, "unknown", False, tuple(sentences), "Give more time: what ran is kept.")
 
 
-def _grows(arm: ArmResult, tried: Sequence[Experiment]) -> Cause:
+def _grows(arm: ArmResult, tried: Sequence[Experiment], margin: float) -> Cause:
     """Call it capacity where a larger context is better than the same one, else optimisation."""
     sizes = [one.mean for one in tried if one.kind == "size" and one.mean is not None]
     others = [one.mean for one in tried if one.kind != "size" and one.mean is not None]
-    return "capacity" if sizes and max(sizes) > max([arm.mean or 0.0, *others]) else "optimisation"
+    return "capacity" if sizes and max(sizes) > max([arm.mean or 0.0, *others]) + margin else "optimisation"
 
 
 def _nothing_helped(arm: ArmResult, best: ArmResult, tried: Sequence[Experiment]) -> str:

@@ -28,13 +28,13 @@ def task_signals(model: Model, task: Task, items: Sequence[Item], layout: Layout
     """
     rows = rows_of(model, items, layout)
     written = Counter(token for row in rows for token in row.answer[: len(row.answer) - row.end])
-    whole = sum(written.values())
+    whole = max(1, sum(written.values()))  # an answer may be nothing but its end
     entropy = -sum(n / whole * math.log(n / whole) for n in written.values())
     copied = sum(token in set(row.content) for row in rows for token in row.answer[: len(row.answer) - row.end])
     drawn = {(item.prompt, item.target) for item in task.sample(DRAWN, generator(0, "rows", task.name))}
     labels = task.labels()
     return {
-        "prompt_tokens": math.log2(sum(len(row.content) for row in rows) / len(rows)),
+        "prompt_tokens": math.log2(max(1.0, sum(len(row.content) for row in rows) / len(rows))),
         "answer_tokens": math.log2(max(1.0, sum(len(row.answer) for row in rows) / len(rows))),
         "labels": math.log2(1 + len(labels)) if labels else 0.0,
         "answer_entropy": entropy / math.log(len(written)) if len(written) > 1 else 0.0,

@@ -12,7 +12,7 @@ from typing import Any
 
 from elicitable.cache import replace_file
 from elicitable.forecasting.model import Prediction, shipped
-from elicitable.forecasting.names import SIGNALS
+from elicitable.forecasting.names import SIGNALS, in_figures
 from elicitable.forecasting.signals import signals_of
 from elicitable.forecasting.steps import arms
 from elicitable.models.layout import layout_for
@@ -55,6 +55,10 @@ class Forecast:
         if self.signals["base_score"] >= SURE and self.probability >= 0.5:
             return f"{self.model} does {self.task} as it is, with probability {self.probability:.2f}."
         return f"A context will do {self.task} on {self.model} with probability {self.probability:.2f}."
+
+    def figure(self, name: str) -> str:
+        """Return a signal's value as a person reads it."""
+        return in_figures(name, self.signals[name])
 
     def record(self) -> dict[str, Any]:
         """Return it as plain lists and numbers, which is what ``forecast.json`` holds."""
@@ -163,11 +167,12 @@ def in_words(constant: Mapping[str, float], name: str, value: float) -> str:
     >>> in_words({"is_text": 0.0}, "is_text", 1.0)
     'it is a text model, and the forecast was trained on synthetic tasks of token ids alone'
     >>> in_words({"layers": 0.0}, "layers", 2.0)
-    'layers (log2) is 2, and was 0 in every case of the training'
+    'layers: 4 here, and 1 in every case of the training'
     """
     if name == "is_text" and value:
         return "it is a text model, and the forecast was trained on synthetic tasks of token ids alone"
     _, words = SIGNALS[name]
     if name in constant:
-        return f"{words} is {value:.3g}, and was {constant[name]:.3g} in every case of the training"
-    return f"its signals lie far from those of the training, most of all: {words} ({value:.3g})"
+        known = in_figures(name, constant[name])
+        return f"{words}: {in_figures(name, value)} here, and {known} in every case of the training"
+    return f"its signals lie far from those of the training, most of all: {words} ({in_figures(name, value)})"

@@ -28,14 +28,14 @@ SIGNALS: Mapping[str, tuple[str, str]] = {
     "examples_score_gain": (EXAMPLES, "score gained by worked examples"),
     "examples_slope": (EXAMPLES, "loss gone per doubling of the examples"),
     "vector_share": (EXAMPLES, "how alike examples move all inputs"),
-    "vector_rank": (EXAMPLES, "in how many directions (log)"),
+    "vector_rank": (EXAMPLES, "directions in which they do (log)"),
     "bias_share": (GRADIENTS, "gradient that a bias per head serves"),
-    "bias_share_at_position": (GRADIENTS, "the same, a bias per position"),
-    "bias_share_best_head": (GRADIENTS, "the same, of the best head"),
+    "bias_share_at_position": (GRADIENTS, "gradient that a bias per position serves"),
+    "bias_share_best_head": (GRADIENTS, "gradient that a bias of one head serves"),
     "weight_share": (GRADIENTS, "gradient that one change of weights serves"),
     "weight_lead": (GRADIENTS, "how much more weights serve than biases"),
-    "weight_rank_1": (GRADIENTS, "of that change, in one direction"),
-    "weight_rank_4": (GRADIENTS, "of that change, in four directions"),
+    "weight_rank_1": (GRADIENTS, "of a change of weights, in one direction"),
+    "weight_rank_4": (GRADIENTS, "of a change of weights, in four directions"),
     "context_gone_1": (STEPS, "loss gone, context, first look"),
     "context_gone_2": (STEPS, "loss gone, context, second look"),
     "context_gone_3": (STEPS, "loss gone, context, third look"),
@@ -51,25 +51,39 @@ SIGNALS: Mapping[str, tuple[str, str]] = {
     "lead_gone": (STEPS, "loss gone, context less weights, third look"),
     "lead_score": (STEPS, "score, context less weights"),
     "linear_score": (READ, "answers read off the model's output state"),
-    "linear_token_score": (READ, "answer tokens read off it"),
-    "linear_worst_score": (READ, "the same at the worst step"),
+    "linear_token_score": (READ, "answer tokens read off the output state"),
+    "linear_worst_score": (READ, "read off the output state at the worst step"),
     "plain_score": (READ, "answers read by one linear map for all steps"),
-    "plain_token_score": (READ, "answer tokens read by it"),
+    "plain_token_score": (READ, "answer tokens read by one map for all steps"),
     "heads_score": (READ, "answers read off what the heads give"),
-    "heads_token_score": (READ, "answer tokens read off it"),
-    "heads_worst_score": (READ, "the same at the worst step"),
-    "prompt_tokens": (TASK, "tokens of a prompt (log2)"),
-    "answer_tokens": (TASK, "tokens of an answer (log2)"),
-    "labels": (TASK, "labels (log2)"),
+    "heads_token_score": (READ, "answer tokens read off what the heads give"),
+    "heads_worst_score": (READ, "read off the heads at the worst step"),
+    "prompt_tokens": (TASK, "tokens of a prompt"),
+    "answer_tokens": (TASK, "tokens of an answer"),
+    "labels": (TASK, "labels"),
     "answer_entropy": (TASK, "entropy of the answers' tokens, of the most"),
     "copied": (TASK, "answer tokens that stand in the prompt"),
-    "rows": (TASK, "different rows among 1,024 draws (log2)"),
-    "layers": (MODEL, "layers (log2)"),
-    "heads": (MODEL, "heads (log2)"),
-    "width": (MODEL, "width (log2)"),
-    "vocabulary": (MODEL, "vocabulary (log2)"),
+    "rows": (TASK, "different rows among 1,024 draws"),
+    "layers": (MODEL, "layers"),
+    "heads": (MODEL, "heads"),
+    "width": (MODEL, "width"),
+    "vocabulary": (MODEL, "vocabulary"),
     "is_text": (MODEL, "whether it has a tokenizer"),
 }
+
+#: Signals that are the logarithm, to base 2, of a count; labels of one more than it.
+COUNTS = ("prompt_tokens", "answer_tokens", "labels", "rows", "layers", "heads", "width", "vocabulary")
+
+
+def in_figures(name: str, value: float) -> str:
+    """Write the value of a signal as a person reads it: a count as a count.
+
+    >>> in_figures("layers", 2.0), in_figures("labels", 0.0), in_figures("copied", 0.25)
+    ('4', '0', '0.25')
+    """
+    if name not in COUNTS:
+        return f"{value:.2f}"
+    return f"{2.0**value - (name == 'labels'):,.4g}"
 
 
 def of_groups(*groups: str) -> tuple[str, ...]:

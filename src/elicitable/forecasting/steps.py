@@ -110,7 +110,7 @@ class _Run:
 def size_of(model: Model, method: Method) -> int:
     """Return the size at which ``method`` meets a race's budget, 1 where that is too little for it."""
     budget = max(default_budget(model), method.numbers(model, 1))
-    return method.fitting(model, budget, (model.anatomy.position_limit or 2 * LONGEST) // 2).size
+    return method.fitting(model, budget, (model.anatomy.trained_positions or 2 * LONGEST) // 2).size
 
 
 def step_signals(arm: str, base_nats: float, runs: Sequence[Run], looks: int) -> dict[str, float]:

@@ -9,6 +9,9 @@ and the mean of its values under them. With content logits ℓ_j,
 and t is what the content gives by itself. Here L and b are free. In the first layer a query is known by its token and
 its position, so a table of both holds every context exactly; where that would be too large, and in all deeper layers,
 they are a small network of the query. Where even this falls short, no context will do.
+
+It may start at a context: then L and b are those of the context plus what is free, which begins at nothing. So before
+it is trained it is the context, in every layer, and need not find again what a context has found.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.models.attend import Call, Slot
-from elicitable.models.inject import installed, use
+from elicitable.models.inject import installed, prefix_of, use
+from elicitable.models.prefixes import prefix_length
 from elicitable.rng import torch_generator
 from elicitable.values import PrefixKV
 
@@ -105,21 +109,37 @@ class Network:
         return found[..., 0], found[..., 1:]
 
 
-def attend_with(call: Call, found: Found) -> Tensor:
+def attend_with(call: Call, found: Found, started: int = 0) -> Tensor:
     """Attend to the content, to a context in use, and to one key whose logit is L and whose value is b.
+
+    The last ``started`` keys of the context in use are those that it starts at: their log-sum-exp is added to L, the
+    mean of their values under them to b.
 
     Returns:
         (batch, head, query, d_value), in the queries' type; gradients flow to ``found`` and to the content.
     """
     log_mass, inside = (x.to(call.dtype) for x in found)
-    content = content_logits(call)
-    prefix = [] if call.prefix_key is None else [prefix_logits(call)]
-    weights = torch.softmax(torch.cat([log_mass[..., None] + call.log_strength, *prefix, content], dim=-1), dim=-1)
-    before, keys = 1 + call.prefix_length, call.key.shape[2]
+    content, around = content_logits(call), call.prefix_length
+    prefix = None if call.prefix_key is None else prefix_logits(call)
+    if prefix is None or call.prefix_value is None:
+        log_mass, others = log_mass + call.log_strength, []
+    else:
+        around -= started
+        own_mass, own_inside = mass_and_mean(prefix[..., around:], call.prefix_value[:, :, around:])
+        log_mass, inside = log_mass + (own_mass if started else call.log_strength), inside + own_inside
+        others = [prefix[..., :around]]
+    weights = torch.softmax(torch.cat([log_mass[..., None], *others, content], dim=-1), dim=-1)
+    before, keys = 1 + around, call.key.shape[2]
     output = weights[..., :1] * inside + weighted(weights[..., before : before + keys], call.value.to(call.dtype))
     if call.prefix_value is not None:
-        output = output + weighted(weights[..., 1:before], call.prefix_value.to(call.dtype))
+        output = output + weighted(weights[..., 1:before], call.prefix_value[:, :, :around].to(call.dtype))
     return output.to(call.query.dtype)
+
+
+def mass_and_mean(logits: Tensor, value: Tensor) -> Found:
+    """Return log Σ exp ℓ and Σ softmax(ℓ) v over the keys of a context; the lowest number and 0 where none is seen."""
+    log_mass = torch.logsumexp(logits, dim=-1).clamp(min=torch.finfo(logits.dtype).min)
+    return log_mass, weighted(torch.exp(logits - log_mass[..., None]), value.to(logits.dtype))
 
 
 class Unbounded(Adaptation):
@@ -127,9 +147,9 @@ class Unbounded(Adaptation):
 
     kind = "unbounded-context"
 
-    def __init__(self, layers: list[Table | Network], width: int, **setting: Any) -> None:
+    def __init__(self, layers: list[Table | Network], width: int, started: PrefixKV | None = None, **setting: Any):
         super().__init__(**setting)
-        self.layers, self.width = layers, width
+        self.layers, self.width, self.started = layers, width, started
 
     @property
     def shift(self) -> int:
@@ -137,7 +157,9 @@ class Unbounded(Adaptation):
         return int(self.setting.get("shift", 0))
 
     def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV | None:
-        """No keys; only the positions that a context would have taken."""
+        """Those of the context that it starts at; else no keys, only the positions that a context would have taken."""
+        if self.started is not None:
+            return self.started
         nothing = (None,) * len(self.layers)
         return PrefixKV(nothing, nothing, shift=self.shift) if self.shift else None
 
@@ -146,11 +168,11 @@ class Unbounded(Adaptation):
         """Let every layer attend to one key more, with its own L and b."""
         with ExitStack() as stack:
             slot = stack.enter_context(installed(model))
-            places = Places(slot)
+            places, started = Places(slot), 0 if self.started is None else prefix_length(self.started)
 
             def see(call: Call) -> Tensor:
                 with torch.autocast(call.query.device.type, enabled=False):
-                    return attend_with(call, self.layers[call.layer](call, places))
+                    return attend_with(call, self.layers[call.layer](call, places), started)
 
             stack.enter_context(model.anatomy.decoder.register_forward_pre_hook(places.note, with_kwargs=True))
             stack.enter_context(slot.watched_by(see, first=True))
@@ -182,10 +204,8 @@ class Unbounded(Adaptation):
         calls: list[Call] = []
         with use(model, prefix), installed(model) as slot, slot.watched_by(calls.append):  # type: ignore[arg-type]
             model(input_ids=ids, use_cache=False, logits_to_keep=1)
-        logits, value = prefix_logits(calls[0]), calls[0].prefix_value
-        assert value is not None
-        log_mass = torch.logsumexp(logits, dim=-1).clamp(min=torch.finfo(logits.dtype).min)
-        inside = weighted(torch.exp(logits - log_mass[..., None]), value.to(logits.dtype))
+        assert calls[0].prefix_value is not None
+        log_mass, inside = mass_and_mean(prefix_logits(calls[0]), calls[0].prefix_value)
         table.log_mass[:, self.shift :] = log_mass.permute(1, 2, 0)
         table.inside[:, self.shift :] = inside.permute(1, 2, 0, 3)
 
@@ -199,7 +219,20 @@ class UnboundedContext(Method):
     deployment = "A control: it shows what no context could go beyond. No server runs it."
     turn, is_bound, probe = 95, False, "unbounded"
     options = ("positions", "shift")
-    schedule = Schedule(learning_rates=(1e-3, 3e-3, 1e-2, 3e-2))
+    schedule = Schedule(learning_rates=(3e-3, 1e-2, 3e-2, 1e-1))
+
+    def __init__(self, started: PrefixKV | None = None, origin: str = "") -> None:
+        self.started, self.origin = started, origin
+
+    @property
+    def identity(self) -> str:
+        """Its name, and where it starts."""
+        return f"{super().identity} from {self.origin}" if self.origin else super().identity
+
+    @torch.no_grad()
+    def starting_at(self, model: Model, context: Adaptation, origin: str) -> UnboundedContext:
+        """Return the method that starts at ``context``, which records call ``origin``."""
+        return type(self)(prefix_of(model, [context]), origin)
 
     def numbers(self, model: Model, size: int = 16) -> int:
         """Σ_layers heads · (size · (d_head + 2 + d_value) + 1 + d_value), with the table in place of the first."""
@@ -225,7 +258,7 @@ class UnboundedContext(Method):
         held = _positions_in_table(model, positions)
         if held is not None:
             layers[0] = Table(model.anatomy.layers[0], held, model.anatomy.vocab, like)
-        return Unbounded(layers, size, positions=positions, shift=shift or None, seed=seed)
+        return Unbounded(layers, size, self.started, positions=positions, shift=shift or None, seed=seed)
 
 
 def _positions_in_table(model: Model, asked: int | None) -> int | None:

@@ -31,7 +31,7 @@ def capture_tokens(model: Model, ids: Tensor, before: PrefixKV | None = None, en
 
 def capture_embeddings(model: Model, embeddings: Tensor, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
     """Run input embeddings (row, prefix, d_model) through all layers: a soft prompt."""
-    embeddings = embeddings.to(model.dtype)
+    embeddings = embeddings.to(model.dtype, copy=True)  # a model may scale what it reads in place, as CTRL does
     return _capture(model, {"inputs_embeds": embeddings}, embeddings.shape[0], embeddings.shape[1], before, end)
 
 

@@ -3,7 +3,8 @@
 A candidate is scored on a few validation items; the better half goes on to twice as many, and so on up to the whole
 split (successive halving: Karnin, Koren, Somekh, ICML 2013). No item is read twice for a candidate. Who is clearly
 behind the best on the same items, by more than two standard errors of the paired difference, is left out earlier. The
-first candidate is always scored on the whole split, so that there is an answer however short the time.
+first candidate is always scored on the whole split, so that there is an answer however short the time; and so is
+whoever is ahead when the time runs out.
 """
 
 from __future__ import annotations
@@ -155,7 +156,17 @@ class Choosing:
             if items == whole:
                 return
             items = min(2 * items, whole)
-            kept = self._affordable(self._better(kept), items)
+            better = self._better(kept)
+            kept = self._affordable(better, items)
+            if better and not kept:  # the time was shorter than it looked
+                self._settle(better[0])
+
+    def _settle(self, leader: _Standing) -> None:
+        """Score ``leader`` on the whole split where nobody who was did as well on the items that it has seen."""
+        seen = len(leader.correct)
+        whole = [sum(one.correct[:seen]) for one in self._tried if len(one.correct) == len(self._items)]
+        if sum(leader.correct) > max(whole, default=-1):
+            self._look(leader, len(self._items))
 
     def _look(self, one: _Standing, items: int) -> None:
         """Score ``one`` on those of the first ``items`` that it has not seen yet."""

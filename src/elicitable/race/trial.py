@@ -19,16 +19,17 @@ from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, Start
 from elicitable.models.speed.processor import kind
 from elicitable.race.aside import set_aside
+from elicitable.race.elsewhere import items_elsewhere as _elsewhere
 from elicitable.race.marking import Marked, Marking
 from elicitable.race.search import FINALISTS, Choosing, Purse, passes_for
 from elicitable.records.store import Store
 from elicitable.records.trial import Outcomes, Times, TrialRecord, keep_trial, kept_trial, record_of_fit
 from elicitable.rng import generator
 from elicitable.tasks.base import identity_of, most_of
-from elicitable.tasks.passages import FINGERPRINT, ITEMS
+from elicitable.tasks.passages import FINGERPRINT
 from elicitable.training.batches import Reading, encode
 from elicitable.training.evaluate import answers, evaluate
-from elicitable.training.generate import Answer, text_of
+from elicitable.training.generate import Answer
 from elicitable.training.loop import Fit, Plan, Progress, prepared, reading_of, train
 from elicitable.training.slopes import token_slopes
 from elicitable.values import Item, Message, Messages, Score, Text
@@ -336,23 +337,6 @@ def _passages(model: Model, reading: Reading) -> Reading:
     """How texts that are no answers are read: without an end, and behind a context without a start of their own."""
     start: Start = "none" if reading.held else "own"
     return Reading(batch=64 if model.tokenizer is None else 4, layout=Layout(start=start, end=""))
-
-
-def _elsewhere(model: Model) -> Sequence[Item]:
-    """Items of another kind than the task: plain English, or the toys' pretraining mix."""
-    if model.tokenizer is not None:
-        limit = model.anatomy.position_limit
-        return ITEMS if limit is None or limit >= 512 else [_opening(model, item, limit // 2) for item in ITEMS]
-    from elicitable.tasks.catalog import task_from
-
-    return task_from("mixed" if model.name != "toy:ascending" else "ascending").held_out("validation", 128)
-
-
-def _opening(model: Model, item: Item, tokens: int) -> Item:
-    """The first ``tokens`` of a passage, for a model of few positions: the first half is read, the second predicted."""
-    ids = model.ids(f"{item.prompt}{item.target}")[0, :tokens].tolist()
-    first, second = ids[: len(ids) // 2], ids[len(ids) // 2 :]
-    return Item(text_of(model, (), first), text_of(model, first, second))
 
 
 def prefix_mass(

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 NAMES = {
     "reading": "it is asked in the wrong way",
     "data": "the data do not tell the answer",
-    "optimisation": "it was not trained to its end",
+    "optimisation": "the right one was not found",
     "capacity": "it is too small",
     "structure": "no context of its kind can do it",
     "unknown": "not known yet",
 }
 WIDTH, ROW, LEFT, RIGHT, TOP = 460, 24, 216, 44, 30
 LONGEST = 32  # characters of a row's name
+FEW = 3  # experiments without a result that are named
 
 
 def why_json(why: Why) -> dict[str, Any]:
@@ -48,13 +49,14 @@ def alike(why: Why) -> list[list[Diagnosis]]:
 def headline(group: Sequence[Diagnosis]) -> str:
     """Say the cause in a line, with every context that falls short for it."""
     first = group[0]
-    likely = "" if first.is_sure else " (likely)"
+    likely = "" if first.is_sure or first.cause == "unknown" else " (likely)"
     return f"{', '.join(one.of for one in group)}: {first.cause}, {NAMES[first.cause]}{likely}"
 
 
 def said(group: Sequence[Diagnosis]) -> list[str]:
     """Say what was seen of each, then what it means and what to do."""
-    return [*(one.sentences[0] for one in group), *group[0].sentences[1:], group[0].advice]
+    seen = dict.fromkeys(one.sentences[0] for one in group)
+    return [*seen, *group[0].sentences[1:], group[0].advice]
 
 
 def print_why(why: Why, console: Console) -> None:
@@ -64,9 +66,22 @@ def print_why(why: Why, console: Console) -> None:
         console.print(Text(in_one_line(headline(group)), style="bold"))
         for sentence in said(group):
             console.print(Padding(Text(in_one_line(sentence)), (0, 0, 0, 2), expand=False))
-    lost = [f"{one.of or 'the task'}, {one.what} ({one.reason})" for one in why.experiments if one.reason]
-    for one in lost:
-        console.print(Padding(Text(in_one_line(f"No result: {one}"), style="dim"), (0, 0, 0, 2), expand=False))
+    for one in without_result(why):
+        console.print(Padding(Text(in_one_line(one), style="dim"), (0, 0, 0, 2), expand=False))
+
+
+def without_result(why: Why) -> list[str]:
+    """Say which experiments gave nothing, and why; many for the same reason together."""
+    lost: dict[str, list[str]] = {}
+    for one in why.experiments:
+        if one.reason:
+            lost.setdefault(one.reason, []).append(f"{one.of or 'the task'}, {one.what}")
+    told = []
+    for reason, names in lost.items():
+        first = "; ".join(names[:FEW])
+        more = f"; and {len(names) - FEW} more" if len(names) > FEW else ""
+        told.append(f"No result: {first}{more} ({reason})")
+    return told
 
 
 def why_commands(why: Why, base: Sequence[str], rate: float | None, best: str | None = None) -> tuple[str, ...]:
@@ -84,7 +99,7 @@ def why_commands(why: Why, base: Sequence[str], rate: float | None, best: str | 
             found.append(shlex.join(["elicitable", "verdict", *base, "--rows-curve"]))
         elif setting:
             found.append(shlex.join(["elicitable", "tune", *base, "--method", one.of, *given]))
-        elif one.cause == "structure" and rate is not None:
+        elif one.cause == "structure" and one.remedy is None and rate is not None:
             line = ["elicitable", "tune", *base, "--method", best or why.best, "--learning-rate", f"{rate:g}"]
             found.append(shlex.join(line))
     return tuple(dict.fromkeys(found))
@@ -119,7 +134,7 @@ def _card(why: Why, group: Sequence[Diagnosis]) -> str:
     names = {one.of for one in group}
     own = [each for each in why.experiments if each.of in ("", *names) and each.mean is not None]
     meant = f"<p>{_safe(' '.join((*group[0].sentences[1:], group[0].advice)))}</p>"
-    seen = f'<p class="note">{_safe(" ".join(one.sentences[0] for one in group))}</p>'
+    seen = f'<p class="note">{_safe(" ".join(dict.fromkeys(one.sentences[0] for one in group)))}</p>'
     return f"<h3>{_safe(headline(group))}</h3>{meant}{_picture(why, own)}{seen}"
 
 

@@ -53,7 +53,7 @@ def signal_table(found: Forecast, words: Mapping[str, str]) -> Table:
     pushes = found.prediction.pushes
     for name in sorted(pushes, key=lambda one: -abs(pushes[one]))[:SHOWN]:
         push = [pushed(pushes[name])] if found.is_known else []
-        table.add_row(words[name], f"{found.signals[name]:.2f}", *push)
+        table.add_row(words[name], found.figure(name), *push)
     return table
 
 

@@ -7,8 +7,8 @@ from functools import partial
 
 from elicitable.diagnosis.causes import Experiment, SizeCurve, size_curve
 from elicitable.methods.base import Method
-from elicitable.race.causes.optimisation import better_rate
 from elicitable.race.causes.study import Study, resized
+from elicitable.race.elsewhere import items_elsewhere
 from elicitable.race.entry import Entry
 from elicitable.race.results import arm_result
 from elicitable.values import ArmResult
@@ -19,14 +19,11 @@ MOST_TOKENS = 1_024  # virtual tokens, where a model's positions set no limit
 
 def larger(study: Study, entry: Entry, times: int, rate: float) -> Experiment | None:
     """Give a context ``times`` the virtual tokens, or as many as the positions allow; None where that is no more."""
-    limit = study.race.model.anatomy.position_limit
-    most = MOST_TOKENS if limit is None else limit - _longest_item(study, limit)
-    size = min(times * entry.sized.size, most)
-    tried_already = [one.setting.get("--size") for one in study.found if one.of == entry.method.name]
-    if size <= entry.sized.size or str(size) in tried_already:
-        return None
-    name = entry.method.name
+    limit, name = study.race.model.anatomy.trained_positions, entry.method.name
+    size = min(times * entry.sized.size, MOST_TOKENS if limit is None else limit - _longest_item(study, limit))
     what = f"with {size} virtual tokens in the place of {entry.sized.size}"
+    if size <= entry.sized.size or any((one.of, one.what) == (name, what) for one in study.found):
+        return None
 
     def run() -> Experiment:
         sized = resized(entry.method, study.race, size)
@@ -40,8 +37,8 @@ def larger(study: Study, entry: Entry, times: int, rate: float) -> Experiment | 
 
 
 def _longest_item(study: Study, limit: int) -> int:
-    """Return the positions that the items of the task take, at least; half of all where items are texts."""
-    items = study.race.test()
+    """Return the positions that whatever is read takes, at least; half of all where items are texts."""
+    items = [*study.race.test(), *items_elsewhere(study.race.model)]
     if any(item.is_text for item in items):
         return limit // 2
     return max(len(item.prompt) + len(item.target) for item in items)
@@ -59,10 +56,8 @@ def in_subspaces(study: Study, method: Method, sizes: Sequence[int]) -> list[Exp
 
 
 def _in_subspace(study: Study, method: Method, size: int, what: str) -> Experiment:
-    assert method.schedule is not None
-    rates, sized = method.schedule.learning_rates, resized(method, study.race, size)
-    line = better_rate(study, sized, study.short(sized, rates[len(rates) // 2]))
-    return study.measured("", "subspace", what, study.trained(line, study.steps()), 0.0)
+    line = study.looked(resized(method, study.race, size))
+    return study.measured("", "subspace", what, study.trained(line, study.steps(times=1)), 0.0)
 
 
 def curves(study: Study, arms: Sequence[ArmResult], base: float) -> tuple[SizeCurve, ...]:

@@ -69,21 +69,24 @@ def _own_rate(entry: Entry) -> float:
 
 
 def longer(study: Study, entry: Entry) -> Experiment:
-    """Go on from the best run so far, that of the race or one at a better rate, to four times the steps."""
+    """Go on from the best run so far, that of the race or one at a better rate, to four times the steps.
+
+    It goes on from there as long as its curve leads to the best arm and the race would have given it more.
+    """
     name, steps = entry.method.name, max(1, entry.tested_at)
     own = study.runs.get(name) or entry.line
-    what = f"trained {LONGER} times as long ({LONGER * steps:,} steps)"
     if own is None or not own.is_fine:
-        return study.lost(name, "longer", what, "its run did not end")
+        return study.lost(name, "longer", f"trained {LONGER} times as long", "its run did not end")
 
     def run() -> Experiment:
         line = Line(own.sized, own.rate, own.seed, list(own.legs))
-        tried = study.trained(line, LONGER * steps, until="the end")
+        tried = study.trained(line, study.steps(LONGER * steps), at_least=LONGER * steps)
         setting = {"--learning-rate": f"{line.rate:g}", "--steps": str(tried.trial.plan.steps if tried.trial else 0)}
-        said = what if line.rate == entry.rate else f"{what[:-1]}, at {line.rate:g})"
-        return study.measured(name, "longer", said, tried, study.gap_of(arm_result(study.race, entry)), setting)
+        rate = "" if line.rate == entry.rate else f", at {line.rate:g}"
+        what = f"trained {line.steps / steps:.3g} times as long ({line.steps:,} steps{rate})"
+        return study.measured(name, "longer", what, tried, study.gap_of(arm_result(study.race, entry)), setting)
 
-    return study.ask(name, "longer", what, run)
+    return study.ask(name, "longer", f"trained {LONGER} times as long ({LONGER * steps:,} steps)", run)
 
 
 def other_starts(study: Study, entry: Entry, rate: float) -> Experiment | None:

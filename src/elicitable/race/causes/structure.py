@@ -2,42 +2,75 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from elicitable.diagnosis.causes import Experiment
+from elicitable.diagnosis.causes import Experiment, is_open_to_contexts
 from elicitable.methods.base import Method
-from elicitable.race.causes.optimisation import better_rate
-from elicitable.race.causes.study import LONGER, Study, resized
+from elicitable.methods.unbounded import UnboundedContext
+from elicitable.race.causes.study import Study, resized
 from elicitable.race.entry import Entry
+from elicitable.race.inside import again
+from elicitable.race.line import leave
+from elicitable.race.results import arm_result
+from elicitable.records.store import identity
 
-_WHAT: dict[str, str] = {
-    "unbounded": "the unbounded context",
-    "frozen-patterns": "all but the patterns of attention",
-}
+_WHAT: dict[str, str] = {"frozen-patterns": "all but the patterns of attention"}
+WIDTH = 16  # hidden units of the unbounded context's networks
 
 
-def probed(
-    study: Study, method: Method, options: dict[str, Any] | None = None, said: str = "", is_patient: bool = False
-) -> Experiment:
-    """Train a probe: a first look at its rates and beyond them, then as long as it leads somewhere.
+def any_context(study: Study, entry: Entry, method: UnboundedContext) -> bool:
+    """Say whether more than any context may do what the context of ``entry`` does not.
 
-    One that ``is_patient`` goes on for as long as it gets better, so that it can be said to have failed.
+    The unbounded context is trained from the best that this context came to; where that tells nothing, from nothing.
     """
+    arm = arm_result(study.race, entry)
+    for start, said in ((entry, f"the unbounded context, from {arm.method} on"), (None, "the unbounded context")):
+        found = study.ask("", "unbounded", said, partial(_unbounded, study, entry, method, start, said))
+        if is_open_to_contexts(found, arm, study.best, study.race.margin):
+            return True
+    return False
+
+
+def _unbounded(study: Study, entry: Entry, method: UnboundedContext, start: Entry | None, said: str) -> Experiment:
+    """Train the unbounded context until it has closed half of the gap, and from there until it tells.
+
+    It tells where it is enough, and where it has closed half of the gap and still gets better. Where it gets no better,
+    or has had its steps, it has failed.
+    """
+    race, arm = study.race, arm_result(study.race, entry)
+    method = method if start is None else _starting_at(study, start, method)
+    line, most = study.looked(resized(method, race, WIDTH)), study.steps_to_its_end()
+    half = ((arm.mean or 0.0) + (study.best.mean or 0.0)) / 2
+    tried = study.trained(line, most, is_patient=True, enough=half)
+    while True:
+        found = study.measured("", "unbounded", said, tried, 0.0)
+        is_over = tried.stopped != "steps" or line.steps >= most or study.is_out_of_time
+        if found.reason or is_over or is_open_to_contexts(found, arm, study.best, race.margin):
+            leave(race, line)
+            return found
+        tried = study.trained(line, min(2 * line.steps, most), is_patient=True)
+
+
+def _starting_at(study: Study, entry: Entry, method: UnboundedContext) -> UnboundedContext:
+    """Return the unbounded context that starts at the best that the context of ``entry`` came to."""
+    race, best = study.race, study.best_context(entry)
+    assert best.trial is not None
+    context = again(best.trial, best.records[0], race.model, race.task, race.store)
+    return method.starting_at(race.model, context, identity(best.trial.spec(race.model, race.task)))
+
+
+def probed(study: Study, method: Method, options: dict[str, Any] | None = None, said: str = "") -> Experiment:
+    """Train a probe: a first look at its rates and beyond them, then as long as it leads somewhere."""
     kind: Any = method.probe
     what = said or _WHAT.get(kind) or method.summary.removeprefix("only ")
 
     def run() -> Experiment:
-        size = 16 if method.has_size else 1
-        entry = Entry(resized(method, study.race, size, options))
-        assert method.schedule is not None
-        rates = method.schedule.learning_rates[-3:]  # the lowest are for fine-tuning large models gently
-        lines = [study.short(entry.sized, rate) for rate in rates]
-        line = better_rate(study, entry.sized, study.best_of(lines) or lines[0])
-        steps = study.steps() * (LONGER if is_patient else 1)
+        line = study.looked(resized(method, study.race, 1, options))
         setting = {name: str(value) for name, value in (options or {}).items()}
-        return study.measured(
-            "", kind, what, study.trained(line, steps, "flat" if is_patient else "hopeless"), 0.0, setting
-        )
+        found = study.measured("", kind, what, study.trained(line, study.steps(times=1)), 0.0, setting)
+        leave(study.race, line)
+        return found
 
     return study.ask("", kind, what, run)
 

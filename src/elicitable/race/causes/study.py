@@ -10,21 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from elicitable.diagnosis.causes import Experiment, Kind, experiment_of
 from elicitable.diagnosis.looks import level_after
 from elicitable.diagnosis.verdict import OWED, SHARE, Terms, compare
 from elicitable.methods.base import Method, Sized
 from elicitable.race.entry import Entry, Race
-from elicitable.race.line import Line, advance, finish
+from elicitable.race.line import Line, advance, finish, leave
 from elicitable.race.look import worth
 from elicitable.race.outlook import ceiling, is_flat, is_solved, longest, marks, owed
 from elicitable.race.results import arm_result
 from elicitable.race.timing import cooldown_of
 from elicitable.values import ArmResult
 
-Until = Literal["hopeless", "flat", "the end"]
 SHORT = 64  # steps of a run that only compares rates or starts
 PLANNED = 16  # experiments, about, for the progress
 LONGER = 4  # times the steps of a run that asks whether more of them help
@@ -34,7 +33,7 @@ LONGER = 4  # times the steps of a run that asks whether more of them help
 class Study:
     """The race that is asked about, its best arm, and the experiments so far.
 
-    ``deadline`` is a reading of ``time.monotonic``; after it no experiment begins.
+    ``deadline`` is a reading of ``time.monotonic``; after it no experiment begins, and none goes on.
     """
 
     race: Race
@@ -43,6 +42,7 @@ class Study:
     deadline: float | None = None
     found: list[Experiment] = field(default_factory=list)
     runs: dict[str, Line] = field(default_factory=dict)  # of contexts, at a better rate than the race's
+    tested: list[Entry] = field(default_factory=list)  # the arms that were run
 
     @classmethod
     def of(cls, race: Race, entries: Sequence[Entry], best: ArmResult, seconds: float | None) -> Study:
@@ -85,6 +85,7 @@ class Study:
         arm = arm_result(self.race, entry)
         if arm.status != "ok" or arm.mean is None:
             return Experiment(of, kind, what, reason=arm.reason or arm.status, seconds=arm.seconds)
+        self.tested.append(entry)
         return self.compared(of, kind, what, arm, gap, setting)
 
     def compared(
@@ -111,24 +112,66 @@ class Study:
         advance(self.race, line, min(SHORT, longest(self.race)))
         return line
 
-    def steps(self, at_least: int = 0) -> int:
-        """Return the steps at the constant rate that an experiment gets at most: twice those of the longest run."""
+    def looked(self, sized: Sized) -> Line:
+        """Return the run of the best rate: all rates of the method for a few steps, the better half for twice as many.
+
+        Where the best is the lowest or the highest, the next ones beyond it are tried as long as they are better.
+        """
+        schedule, most = sized.method.schedule, min(SHORT, longest(self.race))
+        assert schedule is not None
+        tried, steps = list(schedule.learning_rates), min(self.race.pace.first_steps, most)
+        lines = [Line(sized, rate, 0) for rate in tried]
+        first = lines[0]
+        while lines:
+            for line in lines:
+                advance(self.race, line, steps)
+            ranked = sorted((line for line in lines if line.is_fine), key=worth, reverse=True)
+            lines = ranked[: max(1, len(ranked) // 2)]
+            for line in ranked[len(lines) :]:
+                leave(self.race, line)
+            if len(lines) < 2:
+                break
+            steps = min(2 * steps, most)
+        best = lines[0] if lines else first
+        while best.is_fine and (rate := schedule.wider(tried, best.rate)) is not None:
+            tried.append(rate)
+            beyond = Line(sized, rate, 0)
+            advance(self.race, beyond, best.steps)
+            if not beyond.is_fine or worth(beyond) <= worth(best):
+                leave(self.race, beyond)
+                break
+            leave(self.race, best)
+            best = beyond
+        return best
+
+    def steps(self, at_least: int = 0, times: int = SHARE) -> int:
+        """Return the steps at the constant rate that an experiment gets at most: ``times`` those of the longest run."""
         longest_run = max((entry.line.steps for entry in self.entries if entry.line is not None), default=0)
-        whole = min(owed(self.race), longest(self.race) // LONGER, SHARE * max(longest_run, OWED))
+        whole = min(owed(self.race), longest(self.race) // LONGER, times * max(longest_run, OWED))
         return max(at_least, whole)
 
-    def trained(self, line: Line, steps: int, until: Until = "hopeless") -> Entry:
+    def steps_to_its_end(self) -> int:
+        """Return the steps of an experiment that has to be seen not to get better any more, where it does not."""
+        return min(longest(self.race), max(self.steps(), 4 * (self.race.pace.patience_steps // 2)))
+
+    def trained(
+        self, line: Line, steps: int, *, at_least: int = 0, is_patient: bool = False, enough: float = 1.0
+    ) -> Entry:
         """Train ``line`` on to ``steps``, bring it down, and test it.
 
-        It stops before where it has solved the task; ``until`` it is "flat", or its curve no longer leads to the best
-        ("hopeless", or flat), or only then ("the end").
+        It stops before where it has solved the task, scores ``enough`` on validation, or no time is left. From
+        ``at_least`` steps on it also stops where nothing gets better, or, unless it ``is_patient``, where its curve no
+        longer leads to the best.
         """
         race, entry = self.race, Entry(line.sized)
         entry.line = line
         everyone = [mark for other in self.entries for mark in marks(other)]
         while line.is_fine and line.steps < steps and not is_solved(entry):
+            own = marks(entry)
+            if self.is_out_of_time or (own and own[-1].score >= enough):
+                break
             is_hopeless = ceiling(entry, race, everyone) < (self.best.mean or 0.0) - race.margin
-            if until != "the end" and (is_flat(entry, race) or (until == "hopeless" and is_hopeless)):
+            if line.steps >= at_least and (is_flat(entry, race) or (is_hopeless and not is_patient)):
                 break
             record = advance(race, line, min(2 * line.steps, steps))
             if not record.is_ok:
@@ -142,6 +185,11 @@ class Study:
             entry.last = line.latest
         entry.seconds = line.seconds + sum(one.timing.seconds for one in entry.records)
         return entry
+
+    def best_context(self, entry: Entry) -> Entry:
+        """Return the best run of the method of ``entry`` so far, in the race and in experiments."""
+        runs = [entry, *(one for one in self.tested if one.method.name == entry.method.name)]
+        return max(runs, key=lambda one: arm_result(self.race, one).mean or 0.0)
 
     def best_of(self, lines: Sequence[Line]) -> Line | None:
         """Return the best run by validation; None where none ran through."""

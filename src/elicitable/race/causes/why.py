@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
-from elicitable.diagnosis.causes import Diagnosis, Experiment, Why, explain
+from elicitable.diagnosis.causes import REMEDIES, Diagnosis, Experiment, Why, explain
 from elicitable.diagnosis.verdict import is_near_the_floor
 from elicitable.methods.catalog import PROBES
+from elicitable.methods.unbounded import UnboundedContext
 from elicitable.race.causes.capacity import TIMES, curves, in_subspaces, larger
 from elicitable.race.causes.data import by_heart
 from elicitable.race.causes.optimisation import longer, other_rates, other_starts, rate_of
 from elicitable.race.causes.reading import judged_kindly, read_otherwise
-from elicitable.race.causes.structure import halves, probed
+from elicitable.race.causes.structure import any_context, halves, probed
 from elicitable.race.causes.study import Study
 from elicitable.race.entry import Entry, Race
 from elicitable.race.results import arm_result, decision_of
@@ -50,11 +52,12 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
     if not short:
         return None
     short.sort(key=lambda entry: -(arms[entry.method.name].mean or 0.0))
+    is_cut_short = decision.label == "inconclusive"
     try:
-        _run(study, entries, short, floor, is_nothing_good)
+        _run(study, entries, short, floor, is_nothing_good, is_cut_short)
     except KeyboardInterrupt:
         race.was_interrupted = True
-    diagnoses = [_diagnosed(study, entry, entries, floor) for entry in short]
+    diagnoses = [_diagnosed(study, entry, entries, floor, is_cut_short) for entry in short]
     base = min((arm.mean or 0.0 for arm in judged if arm.rung.group == "nothing"), default=floor)
     trained = [arms[entry.method.name] for entry in short if entry.method.is_trained]
     return Why(
@@ -67,15 +70,24 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
     )
 
 
-def _run(study: Study, entries: Sequence[Entry], short: Sequence[Entry], floor: float, is_nothing_good: bool) -> None:
+def _run(
+    study: Study,
+    entries: Sequence[Entry],
+    short: Sequence[Entry],
+    floor: float,
+    is_nothing_good: bool,
+    is_cut_short: bool,
+) -> None:
     """Run the experiments, the cheapest remedies first, until what is asked about is explained."""
     chosen = sorted((entry for entry in entries if not entry.method.is_trained), key=lambda entry: entry.method.turn)
     gap = study.gap_of(arm_result(study.race, short[0]))
     read_otherwise(study, [entry for entry in chosen if not entry.refusal][:2], gap)
     judged_kindly(study, chosen, gap)
+    if is_nothing_good and is_cut_short:
+        return  # more of the race tells more than any experiment
     if is_nothing_good:
         weights = [entry for entry in entries if entry.method.rung.group == "weights" and entry.line is not None]
-        for entry in sorted(weights, key=lambda entry: -(arm_result(study.race, entry).mean or 0.0))[:1]:
+        for entry in sorted(weights, key=lambda entry: -entry.sized.numbers)[:1]:  # whoever can hold the most
             by_heart(study, entry)
         return
     trained = [entry for entry in short if entry.method.is_trained and entry.line is not None]
@@ -110,10 +122,12 @@ def _remedied(study: Study, entry: Entry, floor: float) -> bool:
 
 
 def _ask_for_structure(study: Study, entry: Entry) -> None:
-    """Ask what no context can do, which weights do it, and how many numbers do it wherever they are put."""
+    """Ask whether no context can do it; then which weights do, and how many numbers do wherever they are put."""
     probes = {probe.probe: [one for one in PROBES if one.probe == probe.probe] for probe in PROBES}
-    probed(study, probes["unbounded"][0], is_patient=True)
-    (frozen,) = probes["frozen-patterns"]
+    (unbounded,), (frozen,) = probes["unbounded"], probes["frozen-patterns"]
+    assert isinstance(unbounded, UnboundedContext)
+    if any_context(study, entry, unbounded):
+        return  # so nothing about the weights is needed to say why
     whole = probed(study, frozen)
     for part in probes["weights"]:
         probed(study, part)
@@ -132,7 +146,7 @@ def _a_context_suffices(study: Study, entries: Sequence[Entry], short: Sequence[
     )
 
 
-def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: float) -> Diagnosis:
+def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: float, is_cut_short: bool) -> Diagnosis:
     """Explain one context; for one that is chosen, what a context of the race does that was trained is a remedy."""
     arm, found = arm_result(study.race, entry), list(study.found)
     enough = _sufficient(study, entry, entries)
@@ -140,17 +154,24 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
         found.append(enough)
     ran = [other for other in entries if other.method.rung.group == "weights"]
     had_weights = any(arm_result(study.race, other).status == "ok" for other in ran)
-    return explain(arm, study.best, found, margin=study.race.margin, floor=floor, had_weights=had_weights)
+    given = {"margin": study.race.margin, "floor": floor}
+    return explain(arm, study.best, found, **given, had_weights=had_weights, is_cut_short=is_cut_short)
 
 
 def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experiment | None:
-    """Return the least invasive context of the race that does not fall short, seen from one that does."""
+    """Return the least invasive context of the race that does not fall short, seen from one that does.
+
+    Where there is none, one that an experiment made enough.
+    """
+    own = entry.method.name
     gap = study.gap_of(arm_result(study.race, entry))
     arms: list[ArmResult] = [
         arm_result(study.race, other) for other in entries if other.method.is_context and other is not entry
     ]
     for arm in sorted((one for one in arms if one.mean is not None), key=lambda one: one.rung.depth):
-        one = study.compared(entry.method.name, "context", arm.method, arm, gap)
+        one = study.compared(own, "context", arm.method, arm, gap)
         if one.is_enough:
             return one
-    return None
+    mended = [one for one in study.found if one.of not in ("", own) and one.kind in REMEDIES and one.is_enough]
+    said = [replace(one, of=own, kind="context", what=f"{one.of}, {one.what},", setting={}) for one in mended]
+    return said[0] if said else None
