@@ -10,30 +10,27 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
+from tests.faults.counts import Counted, Known, Only
 from tests.faults.readers import READERS, Reader
 
 LONGEST_SECONDS = 20
 MOST_MEBIBYTES = 1024
 
 
-def fuzz(count: int, place: Path, seed: int, only: list[str] | None = None) -> tuple[Counter[str], list[str]]:
-    """Give every reader (or those of ``only``) ``count`` inputs, each in a process of its own."""
-    counts: Counter[str] = Counter()
-    wrong: list[str] = []
+def fuzz(count: int, place: Path, seed: int, only: Only, is_known: Known) -> Iterator[Counted]:
+    """Give every reader (or those of ``only``) ``count`` inputs, each in a process; what ``is_known`` is left out."""
     for reader in READERS:
-        if only is None or reader.name in only:
-            told, complaints = _in_a_process(reader, count, place / reader.name.replace(" ", "-"), seed)
-            counts += told
-            wrong += complaints
-    return counts, wrong
+        if (only is None or reader.name in only) and not is_known(reader.name, count):
+            yield _in_a_process(reader, count, place / reader.name.replace(" ", "-"), seed)
 
 
-def _in_a_process(reader: Reader, count: int, place: Path, seed: int) -> tuple[Counter[str], list[str]]:
+def _in_a_process(reader: Reader, count: int, place: Path, seed: int) -> Counted:
     place.mkdir(parents=True)
     began, answer = time.monotonic(), place / "answer.json"
     number = os.fork()
@@ -46,18 +43,13 @@ def _in_a_process(reader: Reader, count: int, place: Path, seed: int) -> tuple[C
         finally:
             os._exit(0)
     _, status, used = os.wait4(number, 0)
-    if not answer.exists():
-        return Counter(), [f"{reader.name}: the process ended with {os.waitstatus_to_exitcode(status)}"]
-    told, complaints = json.loads(answer.read_text(encoding="utf-8"))
-    peak = used.ru_maxrss / 1024
-    print(
-        f"  {reader.name}: {sum(told.values()):,} inputs, {time.monotonic() - began:.0f} s, peak {peak:,.0f} MiB",
-        flush=True,
-    )
+    died = [{}, [f"{reader.name}: the process ended with {os.waitstatus_to_exitcode(status)}"]]
+    ends, wrong = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else died
     shutil.rmtree(place)
+    peak = used.ru_maxrss / 1024
     if peak > MOST_MEBIBYTES:
-        complaints.append(f"{reader.name}: a peak of {peak:,.0f} MiB")
-    return Counter({f"{reader.name}: {what}": n for what, n in told.items()}), complaints
+        wrong.append(f"{reader.name}: a peak of {peak:,.0f} MiB")
+    return Counted("inputs", reader.name, ends, wrong, time.monotonic() - began, seed, peak)
 
 
 def tried(reader: Reader, count: int, place: Path, seed: int) -> tuple[dict[str, int], list[str]]:

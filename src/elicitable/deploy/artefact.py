@@ -104,7 +104,7 @@ def read(folder: Named, method: str | None = None) -> Artefact:
         StoreError: the record is damaged or was altered, or a newer version wrote it.
     """
     path = Path(folder)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError(_no_folder(path))
     kept: dict[str, Artefact] = {}
     for artefact in kept_in(path):  # the winner comes before what an earlier race kept of the same method
@@ -220,8 +220,8 @@ def _record_in(folder: Path) -> Record:
 def _no_folder(path: Path) -> str:
     """Return the message for a folder that there is not, with what is near."""
     parent = path.parent
-    others = [one.name for one in parent.iterdir() if one.is_dir()] if parent.is_dir() else []
+    others = [one.name for one in parent.iterdir() if one.is_dir()] if os.path.isdir(parent) else []
     near = difflib.get_close_matches(path.name, others, n=3, cutoff=0.5)
     guess = f"; did you mean {' or '.join(str(parent / name) for name in near)}?" if near else "."
-    what = "is a file" if path.is_file() else "there is no such folder"
+    what = "is a file" if os.path.isfile(path) else "there is no such folder"
     return f"{path}: {what}{guess}"

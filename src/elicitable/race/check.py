@@ -6,6 +6,7 @@ The numeric checks are those that a method of one's own is held to (:mod:`elicit
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 import textwrap
 import warnings
@@ -118,7 +119,7 @@ def check(model: Any, adapter: str | os.PathLike[str] | Adaptation, *, quick: bo
         True
     """
     model, folder = load(model), None if isinstance(adapter, Adaptation) else Path(adapter)
-    if folder is not None and not (folder / CONFIG).is_file():
+    if folder is not None and not os.path.isfile(folder / CONFIG):
         raise InputError(f"{folder} is no adapter folder: it has no {CONFIG}.")
     try:
         adaptation = adapter if isinstance(adapter, Adaptation) else read_adapter(model, Path(adapter))

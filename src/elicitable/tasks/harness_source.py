@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ def loaded(spec: str) -> Any:
             f"{PREFIX}{spec} needs lm-evaluation-harness, which is not installed: pip install 'elicitable[lm-eval]'"
         ) from error
     is_file = Path(spec).suffix in (".yaml", ".yml")
-    if is_file and not Path(spec).is_file():
+    if is_file and not os.path.isfile(spec):
         raise InputError(f"{PREFIX}{spec}: there is no such file")
     manager = TaskManager(include_defaults=not is_file)
     if not is_file:

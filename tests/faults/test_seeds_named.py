@@ -1,0 +1,66 @@
+"""What fuzzing found in names that are typed, rows that are answered, and models: inputs that ended in a traceback."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.faults.models import letters_model
+
+import elicitable as el
+from elicitable.errors import ElicitableError, InputError
+from elicitable.methods.adapter import read_adapter
+from elicitable.models.load import load
+from elicitable.own_code import load_own
+from elicitable.tasks.catalog import task_from
+from elicitable.tasks.incoming import incoming
+
+
+def rows_of(path: str) -> list[object]:
+    with incoming(path) as found:
+        return list(found.rows)
+
+
+READ: dict[str, Callable[[str], object]] = {
+    "model": load,
+    "gguf": lambda name: load(f"{name}.gguf"),
+    "task": task_from,
+    "table": lambda name: task_from(f"{name}.csv"),
+    "harness": lambda name: task_from(f"lm-eval:{name}.yaml"),
+    "own task": lambda name: task_from(f"{name}.py:Mine"),
+    "own code": lambda name: load_own(f"{name}.py:f", "mine.py:f"),
+    "rows": rows_of,
+    "artefact": el.read,
+    "adapter": lambda name: read_adapter(letters_model(), Path(name)),
+    "check": lambda name: el.check(letters_model(), name),
+    "output": lambda name: el.verdict("toy:ascending", "ascending", methods=["zero-shot"], test_items=4, out=name),
+}
+
+
+@pytest.mark.parametrize("what", READ)
+@pytest.mark.parametrize("name", ["x" * 300, "/" + "y/" * 3_000, "a\0b"], ids=["long", "deep", "zero"])
+def test_a_name_that_no_file_can_have_is_refused(what: str, name: str) -> None:
+    """Pathlib raises where it asks for a name that is too long."""
+    with pytest.raises(ElicitableError):
+        READ[what](name)
+
+
+def test_packed_rows_whose_bits_lead_nowhere_are_refused(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress("\n".join(["text", *(f"text {i * i}" for i in range(999))]).encode(), mtime=0))
+    data[40] ^= 1  # "invalid distance too far back", or the like: zlib's own exception
+    (tmp_path / "rows.csv.gz").write_bytes(data)
+    with pytest.raises(InputError, match=r"rows\.csv\.gz cannot be read on: .* damaged or cut off"):
+        rows_of(str(tmp_path / "rows.csv.gz"))
+
+
+def test_a_tokenizer_whose_settings_fail_at_the_first_text_is_refused(tmp_path: Path) -> None:
+    model = letters_model()
+    model.hf.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "model_max_length": "x"}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"the tokenizer of .* cannot be read: .*tokenizer_config\.json"):
+        load(tmp_path)
