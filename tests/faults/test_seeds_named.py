@@ -16,6 +16,7 @@ from elicitable.methods.adapter import read_adapter
 from elicitable.models.load import load
 from elicitable.own_code import load_own
 from elicitable.tasks.catalog import task_from
+from elicitable.tasks.files import read_table
 from elicitable.tasks.incoming import incoming
 
 
@@ -54,6 +55,24 @@ def test_packed_rows_whose_bits_lead_nowhere_are_refused(tmp_path: Path) -> None
     (tmp_path / "rows.csv.gz").write_bytes(data)
     with pytest.raises(InputError, match=r"rows\.csv\.gz cannot be read on: .* damaged or cut off"):
         rows_of(str(tmp_path / "rows.csv.gz"))
+
+
+def test_a_length_in_an_arrow_stream_that_leads_beyond_its_end_asks_for_no_memory(tmp_path: Path) -> None:
+    """Two gigabytes were asked for, and a MemoryError ended the program."""
+    import pyarrow
+
+    table, path = pyarrow.table({"text": ["a b"] * 50, "label": ["y", "n"] * 25}), tmp_path / "rows.ipc"
+    with pyarrow.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table)
+    data, refused = path.read_bytes(), 0
+    for at in range(0, len(data), 4):
+        path.write_bytes(data[:at] + (0x7FFF_FFFF).to_bytes(4, "little") + data[at + 4 :])
+        for read in (rows_of, read_table):
+            try:
+                read(str(path))
+            except InputError:
+                refused += 1
+    assert refused > 400
 
 
 def test_a_tokenizer_whose_settings_fail_at_the_first_text_is_refused(tmp_path: Path) -> None:
