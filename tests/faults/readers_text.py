@@ -49,6 +49,7 @@ def _read_typed(place: Path, given: tuple[str, str]) -> object:
     from elicitable.scores.catalog import score_from
     from elicitable.tasks.catalog import task_from
 
+    _index_once()
     name, text = given
     if name in ("model", "task") and _is_of_the_network(text):
         return None
@@ -68,6 +69,14 @@ def _read_typed(place: Path, given: tuple[str, str]) -> object:
         "experiment": lambda one: experiments_named([one]),
     }
     return read[name](text)
+
+
+@lru_cache(maxsize=1)
+def _index_once() -> None:
+    """Let lm-evaluation-harness look through its own tasks once and not for every name, which takes it seconds."""
+    from lm_eval import tasks
+
+    tasks.TaskManager = lru_cache(tasks.TaskManager)  # type: ignore[misc, assignment]
 
 
 def _is_of_the_network(text: str) -> bool:
