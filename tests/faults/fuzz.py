@@ -21,6 +21,7 @@ from tests.faults.readers import READERS, Reader
 
 LONGEST_SECONDS = 20
 MOST_MEBIBYTES = 1024
+ENOUGH = 100  # inputs, of which some have to be as good as those that were altered
 
 
 def fuzz(count: int, place: Path, seed: int, only: Only, is_known: Known) -> Iterator[Counted]:
@@ -46,6 +47,8 @@ def _in_a_process(reader: Reader, count: int, place: Path, seed: int) -> Counted
     died = [{}, [f"{reader.name}: the process ended with {os.waitstatus_to_exitcode(status)}"]]
     ends, wrong = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else died
     shutil.rmtree(place)
+    if sum(ends.values()) >= ENOUGH and not ends.get("taken"):
+        wrong.append(f"{reader.name}: none of its inputs is taken, so none leads far into the reader")
     peak = used.ru_maxrss / 1024
     if peak > MOST_MEBIBYTES:
         wrong.append(f"{reader.name}: a peak of {peak:,.0f} MiB")
