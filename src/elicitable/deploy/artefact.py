@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from elicitable.cache import check_seal, write_tensors
 from elicitable.deploy.record import FORM, Record
-from elicitable.errors import InputError, StoreError, UnknownNameError
+from elicitable.errors import ElicitableError, InputError, StoreError, UnknownNameError
 from elicitable.methods.adapter import read_adapter
 from elicitable.methods.base import Adaptation, Method
 from elicitable.methods.catalog import METHODS, PROBES
@@ -76,7 +76,13 @@ class Artefact:
     def _of_state(self, model: Model, record: Record, methods: Sequence[Method]) -> Adaptation:
         method = _method_of(record.method, methods)
         layout = record.layout.layout() if record.chose_layout else None
-        return method.again(model, record.size, record.seed, record.setting, layout, _state_in(self.folder))
+        try:
+            return method.again(model, record.size, record.seed, record.setting, layout, _state_in(self.folder))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
+            if isinstance(error, ElicitableError):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{self.folder}: no {record.method} can be made of it ({reason}). {AGAIN}") from error
 
     def _check_base(self, model: Model, record: Record) -> None:
         base = record.base
