@@ -232,7 +232,7 @@ def sealed_files(folder: Path) -> dict[str, str] | None:
         InputError: the seal cannot be read, or a newer version wrote it; the message names it.
     """
     path = folder / SEAL
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     told = read_object(path)
     files = told.get("files")
@@ -369,5 +369,6 @@ def check_writable(folder: Path, what: str = "the output folder", advice: str = 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _mode_of_new(_beside(folder / "probe"))
-    except OSError as error:
-        raise StoreError(f"{what} {folder} cannot be written to ({error.strerror or error}); {advice}") from error
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(f"{what} {folder} cannot be written to ({reason}); {advice}") from error

@@ -120,8 +120,9 @@ def _top(kind: Any) -> str:
 def _content(path: Path, name: str) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{name}: the file {path} cannot be read ({error.strerror}).") from error
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{name}: the file {path} cannot be read ({reason}).") from error
 
 
 def _module(path: Path, name: str, content: bytes) -> ModuleType:

@@ -7,6 +7,7 @@ is shown to a person shows its control characters instead of obeying them.
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ def read_json(path: Path, most_bytes: int = MOST_BYTES) -> Any:
     Raises:
         InputError: the file cannot be read or is none of that; the message names it.
     """
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{path} cannot be read (it is no file)")
     try:
         with path.open("rb") as file:

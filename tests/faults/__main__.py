@@ -1,45 +1,45 @@
 """Count what kills, alterations and hostile input do: ``python -m tests.faults --kills 200 --alterations 300``.
 
 Everything is drawn from ``--seed``. The exit code is 1 where anything was taken in silence, lost, or a traceback.
+``--keep`` keeps each count as soon as there is one, and does not count again what stands there as often and without a
+fault. Without a number, what is kept is printed, as ``docs/faults.md`` has it.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import resource
 import sys
 import tempfile
-import time
-from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+from tests.faults.counts import PATH, Counted, as_markdown, is_known, keep, read
 
 
 def main() -> int:
     """Run what was asked for and print the counts; the exit code."""
     asked = _asked()
+    if not (asked.kills or asked.alterations or asked.fuzz):
+        print(as_markdown(read(asked.keep or PATH)))
+        return 0
     preload()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         os.environ["ELICITABLE_CACHE"] = str(place / "cache")
-        if asked.kills:
-            from tests.faults.kills import kill
-
-            wrong += _told("kills", *_timed(lambda: kill(asked.kills, place / "kills", asked.seed, asked.only)))
-        if asked.alterations:
-            from tests.faults.alterations import alter
-
-            count, here = asked.alterations, place / "alterations"
-            wrong += _told("alterations", *_timed(lambda: alter(count, here, asked.seed, asked.only)))
-        if asked.fuzz:
-            from tests.faults.fuzz import fuzz
-
-            wrong += _told("inputs", *_timed(lambda: fuzz(asked.fuzz, place / "fuzz", asked.seed, asked.only)))
+        for what, counting in _countings(asked, place):
+            found = [_told(one, asked.keep) for one in counting]
+            wrong += [f"{what}: {fault}" for one in found for fault in one.wrong]
+            print(
+                f"{sum(one.total for one in found):,} {what} in {sum(one.seconds for one in found):.0f} s", flush=True
+            )
     own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"peak memory of one process: {max(own, children) / 1024:,.0f} MiB")
-    for one in wrong:
-        print(f"WRONG {one}", file=sys.stderr)
+    print(f"{len(wrong)} wrong; peak memory of one process: {max(own, children) / 1024:,.0f} MiB")
     return 1 if wrong else 0
 
 
@@ -50,7 +50,34 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="how many inputs every reader is given")
     parser.add_argument("--only", action="append", metavar="NAME", help="of the tables only this (may be repeated)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, nargs="?", const=PATH, metavar="FILE", help=f"default: {PATH.name}")
     return parser.parse_args()
+
+
+def _countings(asked: argparse.Namespace, place: Path) -> Iterator[tuple[str, Iterator[Counted]]]:
+    from tests.faults.alterations import alter
+    from tests.faults.fuzz import fuzz
+    from tests.faults.kills import kill
+
+    for what, count, counting in (
+        ("inputs", asked.fuzz, fuzz), ("alterations", asked.alterations, alter), ("kills", asked.kills, kill),
+    ):  # fmt: skip
+        if count:
+            known = partial(is_known, asked.keep, what)
+            yield what, counting(count, place / what, asked.seed, asked.only, known)
+
+
+def _told(counted: Counted, path: Path | None) -> Counted:
+    """Print a count and each of its faults, and keep it."""
+    from elicitable.models.speed.processor import kind
+
+    on = {"date": datetime.date.today().isoformat(), "processor": kind()}
+    print(f"  {counted}", flush=True)
+    for fault in counted.wrong:
+        print(f"WRONG {fault}", file=sys.stderr, flush=True)
+    if path is not None:
+        keep(replace(counted, on=on), path)
+    return counted
 
 
 def preload() -> None:
@@ -73,19 +100,6 @@ def preload() -> None:
     import elicitable.report.microscope
     import elicitable.report.reproduction
     import elicitable.training.checkpoint  # noqa: F401
-
-
-def _timed(run: object) -> tuple[Counter[str], list[str], float]:
-    began = time.monotonic()
-    counts, wrong = run()  # type: ignore[operator]
-    return counts, wrong, time.monotonic() - began
-
-
-def _told(what: str, counts: Counter[str], wrong: list[str], seconds: float) -> list[str]:
-    print(f"{counts.total():,} {what} in {seconds:.0f} s, {len(wrong)} of them wrong", flush=True)
-    for name, count in sorted(counts.items()):
-        print(f"  {count:>7,}  {name}", flush=True)
-    return wrong
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.faults.commands import ended, result, started
+from tests.faults.counts import Counted, Known, Only
 from tests.faults.kept import KEPT, Kept
 
 
@@ -46,48 +49,47 @@ def _remove(path: Path, draw: random.Random) -> str:
 ALTERATIONS = (_flip, _flip, _flip, _flip, _cut, _blank, _remove)
 
 
-def alter(count: int, place: Path, seed: int, only: list[str] | None = None) -> tuple[Counter[str], list[str]]:
-    """Alter everything that is kept (or what ``only`` names), ``count`` times in all; the ends, and what went wrong."""
-    counts: Counter[str] = Counter()
-    wrong: list[str] = []
+def alter(count: int, place: Path, seed: int, only: Only, is_known: Known) -> Iterator[Counted]:
+    """Alter everything that is kept (or what ``only`` names) ``count`` times in all; what ``is_known`` is left out."""
     chosen = [kept for kept in KEPT if only is None or kept.name in only]
     for nth, kept in enumerate(chosen):
-        here = place / str(nth)
         share = count // len(chosen) + (nth < count % len(chosen))
-        if not share:
+        if not share or is_known(kept.name, share):
             continue
+        here, began = place / str(nth), time.monotonic()
         (here / "whole").mkdir(parents=True)
         kept.make(here / "whole")
-        _alter_one(kept, share, here, random.Random(f"{seed} {kept.name}"), counts, wrong)
+        ends, wrong = _alter_one(kept, share, here, random.Random(f"{seed} {kept.name}"))
         shutil.rmtree(here)
-    return counts, wrong
+        yield Counted("alterations", kept.name, ends, wrong, time.monotonic() - began, seed)
 
 
-def _alter_one(kept: Kept, count: int, here: Path, draw: random.Random, counts: Counter[str], wrong: list[str]) -> None:
+def _alter_one(kept: Kept, count: int, here: Path, draw: random.Random) -> tuple[Counter[str], list[str]]:
     place, said = here / "place", here / "said.txt"
+    ends: Counter[str] = Counter()
+    wrong: list[str] = []
     shutil.copytree(here / "whole", place)
     code, wanted = _asked(kept, place, said)
     if code:
-        wrong.append(f"{kept.name}: unaltered it ends with {code}: {said.read_text()[-500:]}")
-        return
+        return ends, [f"{kept.name}: unaltered it ends with {code}: {said.read_text()[-500:]}"]
     for _ in range(count):
         shutil.rmtree(place)
         shutil.copytree(here / "whole", place)
         files = [one for one in sorted(place.glob(kept.files)) if one.is_file() and one.stat().st_size]
         if not files:
-            wrong.append(f"{kept.name}: nothing is kept as {kept.files}")
-            return
+            return ends, [*wrong, f"{kept.name}: nothing is kept as {kept.files}"]
         path = draw.choice(files)
         what = f"{kept.name}, {path.relative_to(place)}, {draw.choice(ALTERATIONS)(path, draw)}"
         code, found = _asked(kept, place, said)
         text = said.read_text(encoding="utf-8", errors="replace")
         if code == 2 and "Traceback" not in text and str(place) in text:
-            counts[f"{kept.name}: refused by name"] += 1
+            ends["refused by name"] += 1
         elif code == 0 and _is_same(found, wanted, path.relative_to(place)) and "Traceback" not in text:
-            counts[f"{kept.name}: healed, or of no consequence"] += 1
+            ends["healed, or of no consequence"] += 1
         else:
-            counts[f"{kept.name}: WRONG"] += 1
+            ends["WRONG"] += 1
             wrong.append(f"{what}: exit code {code}, {'another result' if code == 0 else text[-800:]}")
+    return ends, wrong
 
 
 def _is_same(found: dict[str, Any], wanted: dict[str, Any], altered: Path) -> bool:

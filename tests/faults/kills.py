@@ -9,12 +9,13 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.faults.commands import COMMANDS, Command, ended, result, started
+from tests.faults.counts import Counted, Known, Only
 
 CALLS = ("replace", "unlink", "mkdir", "rmdir", "fsync", "rename", "chmod")
 LEFT = re.compile(r"\..+\.[0-9a-f]{8}-\d+-[0-9a-f]{8}")
@@ -49,35 +50,31 @@ def killing(work: Callable[[], int], at: int, told: Path | None = None) -> Calla
     return run
 
 
-def kill(count: int, place: Path, seed: int, only: list[str] | None = None) -> tuple[Counter[str], list[str]]:
-    """Kill every command of the table (or those of ``only``), ``count`` times in all; the ends, and what went wrong."""
-    counts: Counter[str] = Counter()
-    wrong: list[str] = []
+def kill(count: int, place: Path, seed: int, only: Only, is_known: Known) -> Iterator[Counted]:
+    """Kill every command (or those of ``only``) ``count`` times in all; what ``is_known`` is left out."""
     chosen = [command for command in COMMANDS if only is None or command.name in only]
     for nth, command in enumerate(chosen):
-        here = place / command.name.replace(" ", "-")
         share = count // len(chosen) + (nth < count % len(chosen))
-        if not share:
+        if not share or is_known(command.name, share):
             continue
+        here, began = place / command.name.replace(" ", "-"), time.monotonic()
         here.mkdir(parents=True)
-        _kill_one(command, share, here, random.Random(f"{seed} {command.name}"), counts, wrong)
+        ends, wrong = _kill_one(command, share, here, random.Random(f"{seed} {command.name}"))
         shutil.rmtree(here)
-    return counts, wrong
+        yield Counted("kills", command.name, ends, wrong, time.monotonic() - began, seed)
 
 
-def _kill_one(
-    command: Command, count: int, here: Path, draw: random.Random, counts: Counter[str], wrong: list[str]
-) -> None:
+def _kill_one(command: Command, count: int, here: Path, draw: random.Random) -> tuple[Counter[str], list[str]]:
     whole, said, told = here / "whole", here / "said.txt", here / "calls.txt"
+    ends: Counter[str] = Counter()
+    wrong: list[str] = []
     if command.given is not None and (code := ended(started(partial(command.given, here / "given"), said))):
-        wrong.append(f"{command.name}: what it reads cannot be made: {said.read_text()[-500:]}")
-        return
+        return ends, [f"{command.name}: what it reads cannot be made: {said.read_text()[-500:]}"]
     began = time.monotonic()
     code = ended(started(killing(lambda: command.run(whole), -2, told), said))
     seconds = time.monotonic() - began
     if code:
-        wrong.append(f"{command.name}: undisturbed it ends with {code}: {said.read_text()[-500:]}")
-        return
+        return ends, [f"{command.name}: undisturbed it ends with {code}: {said.read_text()[-500:]}"]
     wanted, calls = result(whole), int(told.read_text(encoding="utf-8"))
     for nth in range(count):
         out = here / f"out-{nth}"
@@ -91,11 +88,12 @@ def _kill_one(
             time.sleep(wait)
             os.kill(process, number)
             what, code = f"by {number.name} after {wait:.3f} s", ended(process)
-        counts[f"{command.name}: killed" if code else f"{command.name}: had ended"] += 1
+        ends["killed" if code else "had ended"] += 1
         complaint = _after(command, out, wanted, said)
         if complaint:
             wrong.append(f"{command.name} killed {what}: {complaint}")
         shutil.rmtree(out, ignore_errors=True)
+    return ends, wrong
 
 
 def _after(command: Command, out: Path, wanted: dict[str, Any], said: Path) -> str:

@@ -19,7 +19,7 @@ from tests.faults.mutations import (
 from tests.faults.reader import Reader
 from tests.faults.readers_code import CODE
 from tests.faults.readers_kept import KEPT
-from tests.faults.readers_peft import PEFT
+from tests.faults.readers_peft import PEFT, read_adapter_folder
 from tests.faults.readers_rows import ROWS, TABLES, as_csv, summed_up
 from tests.faults.readers_text import TEXTS
 
@@ -46,20 +46,6 @@ def _adapters(place: Path) -> st.SearchStrategy[Any]:
         return st.tuples(altered_json_text((config,)), altered_tensors(tensors))
 
     return st.sampled_from(_good_adapters()).flatmap(of)
-
-
-def _read_adapter(place: Path, given: tuple[bytes, dict[str, Any]]) -> object:
-    from elicitable.cache import write_tensors
-    from elicitable.methods.adapter import read_adapter
-    from elicitable.models.inject import use
-
-    config, tensors = given
-    (place / "adapter_config.json").write_bytes(config)
-    write_tensors(place / "adapter_model.safetensors", tensors)
-    model = letters_model()
-    adaptation = read_adapter(model, place)
-    with use(model, adaptation):
-        return model.hf(input_ids=model.ids("ab")).logits
 
 
 def _adapter_tensors(place: Path) -> st.SearchStrategy[Any]:
@@ -275,7 +261,7 @@ def _read_model(place: Path, files: dict[str, bytes]) -> object:
 
 
 READERS = (
-    Reader("adapter folder", _adapters, _read_adapter),
+    Reader("adapter folder", _adapters, read_adapter_folder),
     Reader("tensors", _adapter_tensors, _read_tensors),
     Reader("checkpoint", _checkpoints, _read_checkpoint),
     Reader("record", _records, _read_record),

@@ -125,9 +125,10 @@ def _asked(source: str) -> int:
 def _harness(place: Path) -> st.SearchStrategy[Any]:
     """JSON is YAML: the settings of a task whose data lie beside it."""
     os.environ["HF_DATASETS_CACHE"] = str(place / "datasets")
-    rows = [{"text": f"a fine {i}", "label": i % 2, "times": i % 3} for i in range(30)]
-    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    files = {split: str(place / "rows.jsonl") for split in ("train", "validation", "test")}
+    files = {split: str(place / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    for split, file in files.items():
+        rows = [{"text": f"a fine {split} {i}", "label": i % 2, "times": i % 3} for i in range(30)]
+        Path(file).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     data = {"dataset_path": "json", "dataset_kwargs": {"data_files": files}, "training_split": "train",
             "validation_split": "validation", "test_split": "test"}  # fmt: skip
     chosen = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def output(folder: Path) -> Iterator[None]:
     from elicitable.records.lock import alone
     from elicitable.records.store import Store
 
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         with alone(folder):
             Store(folder).sweep()

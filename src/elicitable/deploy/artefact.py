@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from elicitable.cache import check_seal, write_tensors
 from elicitable.deploy.record import FORM, Record
-from elicitable.errors import InputError, StoreError, UnknownNameError
+from elicitable.errors import ElicitableError, InputError, StoreError, UnknownNameError
 from elicitable.methods.adapter import read_adapter
 from elicitable.methods.base import Adaptation, Method
 from elicitable.methods.catalog import catalog
@@ -76,7 +76,13 @@ class Artefact:
     def _of_state(self, model: Model, record: Record, methods: Sequence[Method]) -> Adaptation:
         method = _method_of(record.method, methods)
         layout = record.layout.layout() if record.chose_layout else None
-        return method.again(model, record.size, record.seed, record.setting, layout, _state_in(self.folder))
+        try:
+            return method.again(model, record.size, record.seed, record.setting, layout, _state_in(self.folder))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
+            if isinstance(error, ElicitableError):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{self.folder}: no {record.method} can be made of it ({reason}). {AGAIN}") from error
 
     def _check_base(self, model: Model, record: Record) -> None:
         base = record.base
@@ -104,7 +110,7 @@ def read(folder: Named, method: str | None = None) -> Artefact:
         StoreError: the record is damaged or was altered, or a newer version wrote it.
     """
     path = Path(folder)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError(_no_folder(path))
     kept: dict[str, Artefact] = {}
     for artefact in kept_in(path):  # the winner comes before what an earlier race kept of the same method
@@ -220,8 +226,8 @@ def _record_in(folder: Path) -> Record:
 def _no_folder(path: Path) -> str:
     """Return the message for a folder that there is not, with what is near."""
     parent = path.parent
-    others = [one.name for one in parent.iterdir() if one.is_dir()] if parent.is_dir() else []
+    others = [one.name for one in parent.iterdir() if one.is_dir()] if os.path.isdir(parent) else []
     near = difflib.get_close_matches(path.name, others, n=3, cutoff=0.5)
     guess = f"; did you mean {' or '.join(str(parent / name) for name in near)}?" if near else "."
-    what = "is a file" if path.is_file() else "there is no such folder"
+    what = "is a file" if os.path.isfile(path) else "there is no such folder"
     return f"{path}: {what}{guess}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,7 +124,7 @@ def _license(record: Record, license: str | None) -> str:
 def license_of(folder: str | None) -> str:
     """Return the license that a model folder's own card names in its front matter; ``unknown`` where none does."""
     card = Path(folder or "") / "README.md"
-    if not folder or not card.is_file():
+    if not folder or not os.path.isfile(card):
         return UNKNOWN
     lines = card.read_text(encoding="utf-8", errors="replace").splitlines()
     if not lines or lines[0].strip() != "---":

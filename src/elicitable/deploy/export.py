@@ -56,7 +56,7 @@ def export(
     """
     form = _form(to)
     place = Path(out)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+    if os.path.exists(place) and (not place.is_dir() or any(place.iterdir())):
         raise InputError(f"{place} is there already; choose another --out.")
     winner = _winner(run, method, model, device, methods, any_base)
     if (why := form.refusal(winner)) is not None:

@@ -7,6 +7,7 @@ What stands in them is each method's own business (:meth:`~elicitable.methods.ba
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,7 @@ def _sort_metadata(path: Path) -> None:
 def read_config(folder: Path) -> dict[str, Any]:
     """Read the configuration. Raises InputError where there is none or it is no JSON object."""
     path = folder / CONFIG
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{folder} is no adapter folder: it has no {CONFIG}.")
     return untrusted.read_object(path)
 

@@ -85,8 +85,12 @@ class TokenContext(Adaptation):
         return {"token_ids": self.ids.clone()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take over the token ids."""
-        self.ids = state["token_ids"].clone()
+        """Take over the token ids. Raises InputError where the tensors are not one row of ids."""
+        ids = state.get("token_ids")
+        if len(state) != 1 or ids is None or ids.dtype != torch.long or ids.ndim != 2 or len(ids) != 1:
+            found = {name: (str(tensor.dtype), tuple(tensor.shape)) for name, tensor in state.items()}
+            raise InputError(f"{self.kind}: expected token_ids, one row of whole numbers, and found are {found}.")
+        self.ids = ids.clone()
 
     def keys_per_layer(self) -> int:
         """One key a token."""
@@ -130,7 +134,7 @@ class Prompt(Method):
         if (text is None) == (token_ids is None):
             raise InputError("a prompt needs either text= or token_ids=.")
         if text is None:
-            ids = model.ids(torch.as_tensor(token_ids))
+            ids = model.ids(token_ids or ())
             context = TokenContext(ids, token_ids=ids.flatten().tolist())
         else:
             own = replace(layout or PLAIN, head=text)

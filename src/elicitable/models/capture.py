@@ -25,7 +25,11 @@ def capture_tokens(model: Model, ids: Tensor, before: PrefixKV | None = None, en
     """Run hard tokens ``ids`` (row, prefix); the last one stands ``end`` + 1 positions before the content.
 
     ``before`` is what stands before it (and is seen by it), ``end`` the positions that later contexts take.
+
+    Raises:
+        InputError: there are none, more than the model has positions, or ids outside the vocabulary.
     """
+    model.ids(ids)
     return _capture(model, {"input_ids": ids}, ids.shape[0], ids.shape[1], before, end)
 
 

@@ -162,10 +162,10 @@ def _named(name: str, dtype: torch.dtype, how: Mapping[str, Any] = MappingProxyT
         return _gguf(_shipped_gguf(), dtype, name, how, _SMOLLM2_SHA256)
     path = Path(name)
     if path.suffix == ".gguf":
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike pathlib's, False also of a name that is too long
             raise InputError(f"no such GGUF file: {name}.")
         return _gguf(path, dtype, path.stem, how)
-    if path.is_dir():
+    if os.path.isdir(path):
         check_seal(path, "Write it again, or take another folder.")
         return _pretrained(str(path), dtype, path.name, how)
     if _is_hub_id(name):
@@ -198,7 +198,7 @@ def home_of(model: Model) -> str | None:
     if (model.source or "").startswith("toy:"):
         return _toy_folder(model)
     noted = str(getattr(model.hf.config, "_name_or_path", "") or "")
-    if noted and Path(noted).is_dir():
+    if noted and os.path.isdir(noted):
         return str(Path(noted).absolute())
     return noted if _is_hub_id(noted) else None
 
@@ -310,7 +310,9 @@ def _tokenizer(where: str) -> Any:
     if Path(where).is_dir() and not any(_OF_A_TOKENIZER.search(one.name) for one in Path(where).iterdir()):
         return None  # transformers would make an empty one of the model's kind
     try:
-        return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        tokenizer("a")  # some settings that make no sense are read as they are, and fail at the first text
+        return tokenizer
     except Exception as error:
         there = [name for name in _TOKENIZERS if (Path(where) / name).is_file()]
         if not there and isinstance(error, OSError | ValueError | KeyError):

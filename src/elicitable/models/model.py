@@ -85,20 +85,39 @@ class Model:
         """(1, token) ids of a text, or of token ids as they are.
 
         Raises:
-            InputError: a text without a tokenizer, or ids outside the vocabulary.
+            InputError: a text without a tokenizer, ids that are no whole numbers, or ids outside the vocabulary.
         """
         if isinstance(text, str):
             if self.tokenizer is None:
                 raise InputError(f"{self.name} has no tokenizer: give token ids instead of the text {text!r}.")
             encoded: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            self.check_written(encoded)
             return torch.tensor(encoded, dtype=torch.long).reshape(1, -1).to(self.device)
-        ids = torch.as_tensor(text, dtype=torch.long).reshape(1, -1)
-        vocab = self.hf.get_input_embeddings().weight.shape[0]
-        if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= vocab):
+        try:
+            given = torch.as_tensor(text).reshape(1, -1)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise InputError(f"token ids are whole numbers: {str(error).splitlines()[0]}.") from error
+        if given.numel() and (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool):
+            raise InputError(f"token ids are whole numbers, got {given.dtype}.")
+        ids = given.to(torch.long)
+        if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= self.vocabulary):
             raise InputError(
-                f"token ids must be between 0 and {vocab - 1} for {self.name}, got {ids.flatten().tolist()}."
+                f"token ids must be between 0 and {self.vocabulary - 1} for {self.name}, got {ids.flatten().tolist()}."
             )
         return ids.to(self.device)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids the model has embeddings of."""
+        return int(self.hf.get_input_embeddings().weight.shape[0])
+
+    def check_written(self, ids: Sequence[int]) -> None:
+        """Raise InputError where the tokenizer gave an id that the model has no embedding of."""
+        if ids and max(ids) >= self.vocabulary:
+            raise InputError(
+                f"the tokenizer of {self.name} writes a text with the id {max(ids)}, and the model knows 0 to "
+                f"{self.vocabulary - 1}: they do not belong together. Take the tokenizer that the model came with."
+            )
 
     def start_ids(self) -> list[int]:
         """The ids that the tokenizer itself puts before a text, read off what it really gives; often none or one."""

@@ -86,7 +86,8 @@ def tokenize(model: Model, texts: Sequence[str]) -> list[Tokens]:
     """The tokens of each whole text, without what the tokenizer puts around it.
 
     Raises:
-        InputError: the model has no tokenizer, or a text holds half of a surrogate pair, which is no character.
+        InputError: the model has no tokenizer or another model's, or a text holds half of a surrogate pair, which is no
+            character.
     """
     tokenizer = model.tokenizer
     for text in texts:
@@ -99,9 +100,12 @@ def tokenize(model: Model, texts: Sequence[str]) -> list[Tokens]:
     bare = _bare(tokenizer, len(tokenizer))
     if bare is None:
         ids = plain_ids(tokenizer, texts)
-        return [Tokens(text, own, None, tokenizer) for text, own in zip(texts, ids, strict=True)]
-    found = bare.encode_batch(list(texts), add_special_tokens=False)
-    return [Tokens(text, one.ids, one.offsets, tokenizer) for text, one in zip(texts, found, strict=True)]
+        found = [Tokens(text, own, None, tokenizer) for text, own in zip(texts, ids, strict=True)]
+    else:
+        encoded = bare.encode_batch(list(texts), add_special_tokens=False)
+        found = [Tokens(text, one.ids, one.offsets, tokenizer) for text, one in zip(texts, encoded, strict=True)]
+    model.check_written([max(one.ids) for one in found if one.ids])
+    return found
 
 
 def _check_characters(text: str) -> None:

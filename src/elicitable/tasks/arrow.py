@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from elicitable.errors import ElicitableError, InputError, MissingPackageError
 from elicitable.tasks.tables import LeftOut, Table, table_of_columns
@@ -29,7 +30,8 @@ def read_arrow(path: Path, kind: str, max_bytes: int) -> Table:
         raise MissingPackageError(f"{path} needs the package pyarrow: python -m pip install pyarrow") from error
     try:
         with path.open("rb") as file:
-            return _table(path, _parquet(path, file, max_bytes) if kind in PARQUET else _ipc(file), max_bytes)
+            held = _mapped(file)
+            return _table(path, _parquet(path, held, max_bytes) if kind in PARQUET else _ipc(held), max_bytes)
     except ElicitableError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
@@ -49,7 +51,8 @@ def rows_in(path: Path, kind: str) -> Generator[tuple[str, dict[str, Any]]]:
     number = 0
     try:
         with path.open("rb") as file:
-            _, batches = _parquet(path, file, sys.maxsize) if kind in PARQUET else _ipc(file)
+            held = _mapped(file)
+            _, batches = _parquet(path, held, sys.maxsize) if kind in PARQUET else _ipc(held)
             for row in rows_of_batches(batches):
                 number += 1
                 yield f"row {number}", row
@@ -124,6 +127,13 @@ def _size(value: Any) -> int:
 
 def _table(path: Path, opened: tuple[Any, Iterator[Any]], max_bytes: int) -> Table:
     return table_of_batches(str(path), *opened, max_bytes)
+
+
+def _mapped(file: IO[bytes]) -> Any:
+    """Map a file, so that a length in it that leads beyond its end is an error before any memory is asked for."""
+    import pyarrow
+
+    return pyarrow.BufferReader(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _parquet(path: Path, file: Any, max_bytes: int) -> tuple[Any, Iterator[Any]]:

@@ -57,7 +57,7 @@ def read_table(path: str | os.PathLike[str], encoding: str | None = None) -> Tab
     """
     path = Path(path)
     kind = suffix_of(path)
-    if not kind and path.is_file():
+    if not kind and os.path.isfile(path):
         raise InputError(f"{path}: cannot tell the kind of file by its name; expected {', '.join(SUFFIXES)}")
     _check_file(path)
     if kind in ARROW:
@@ -81,9 +81,9 @@ def _checked(path: Path, table: Table, text: str = " -", notes: tuple[str, ...] 
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path} is a folder; name one file in it ({', '.join(SUFFIXES)})")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: there is no such file")
     try:
         size = path.stat().st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ def loaded(spec: str) -> Any:
             f"{PREFIX}{spec} needs lm-evaluation-harness, which is not installed: pip install 'elicitable[lm-eval]'"
         ) from error
     is_file = Path(spec).suffix in (".yaml", ".yml")
-    if is_file and not Path(spec).is_file():
+    if is_file and not os.path.isfile(spec):
         raise InputError(f"{PREFIX}{spec}: there is no such file")
     manager = TaskManager(include_defaults=not is_file)
     if not is_file:

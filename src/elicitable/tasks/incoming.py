@@ -11,7 +11,9 @@ import codecs
 import csv
 import io
 import json
+import os
 import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -83,9 +85,9 @@ def incoming(
         raise UnknownNameError("kind of input", kind, KINDS)
     path, name = Path(source), "standard input" if source == STDIN else source
     suffix = "" if source == STDIN else suffix_of(path)
-    if source != STDIN and not path.is_file():
+    if source != STDIN and not os.path.isfile(path):
         raise InputError(
-            f"{source} is a folder; name a file." if path.is_dir() else f"{source}: there is no such file."
+            f"{source} is a folder; name a file." if os.path.isdir(path) else f"{source}: there is no such file."
         )
     if suffix in ARROW and kind is None:
         with closing(rows_in(path, suffix)) as placed:
@@ -124,7 +126,7 @@ class _Raw(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data = getattr(self.file, "read1", self.file.read)(len(buffer))  # what is there, without waiting for more
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise InputError(f"{self.name} cannot be read on: {error}; it is damaged or cut off.") from error
         buffer[: len(data)] = data
         return len(data)
