@@ -134,7 +134,7 @@ class Prompt(Method):
         if (text is None) == (token_ids is None):
             raise InputError("a prompt needs either text= or token_ids=.")
         if text is None:
-            ids = model.ids(token_ids or ())
+            ids = model.ids(() if token_ids is None else token_ids)
             context = TokenContext(ids, token_ids=ids.flatten().tolist())
         else:
             own = replace(layout or PLAIN, head=text)
