@@ -17,11 +17,12 @@ demo: install
 	$(BIN)/elicitable verdict --model toy:mixed --task ascending --out elicitable-runs/demo
 	@echo "The report is elicitable-runs/demo/report.html: open it in any browser."
 
+# Two processes of one thread each: what is tested are small models, to which a second thread brings nothing.
 test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-all: test
 	$(BIN)/python -m pytest -m slow
