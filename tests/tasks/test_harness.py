@@ -291,6 +291,16 @@ def test_the_number_of_worked_examples_can_be_chosen(tmp_path: Path) -> None:
     assert [item.prompt for item in task.held_out("test", 7)] == [one["arguments"][0][0] for one in theirs[:7]]
 
 
+def test_choices_that_stand_twice_are_said(tmp_path: Path) -> None:
+    """The harness takes the first of them for its answer and the second for the right one; by its text it is right."""
+    body = TASKS["own choices"].replace("choice: choices", 'choice: "{{ [choices[right]] + choices }}"')
+    path = write(tmp_path, "twice", body.replace("target: right", 'target: "{{ right + 1 }}"'))
+    told = "documents with the same choice twice, of which the harness takes one for wrong: 40"
+    task = task_from(f"lm-eval:{path}")
+    assert told in task.warnings
+    assert not any("twice" in one for one in task_from(f"lm-eval:{write(tmp_path, 'two', TASKS['two-way'])}").warnings)
+
+
 def test_no_worked_example_is_the_training_document_itself(tmp_path: Path) -> None:
     task = task_from(f"lm-eval:{write(tmp_path, 'few-shot', TASKS['few-shot'])}")
     items = task.sample(60, generator(0, "test"))

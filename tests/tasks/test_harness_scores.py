@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,24 @@ def test_what_predicts_afterwards_writes_what_the_race_scored(tmp_path: Path) ->
     own = Predictor(model(), artefact.adaptation(model()), artefact.record)
     given = [one.answer for one in own([str(item.prompt) for item in task.held_out("test", 8)])]
     assert given == [one.strip() for one in answer.arms[0].answers[0]]
+
+
+def test_what_predicts_afterwards_measures_choices_as_the_race_did(tmp_path: Path) -> None:
+    """Blanks within a choice are part of its length, and the delimiter before it is not."""
+    body = TASKS["own choices"].replace("choice: choices", "choice: \"{{ [choices[0] + '      '] + choices[1:] }}\"")
+    task = task_from(f"lm-eval:{write(tmp_path, 'own choices', body)}")
+    answer = el.verdict(model(), task, **{**ONE, "test_items": 16}, score="acc_norm", out=tmp_path / "run")
+    artefact = read(tmp_path / "run")
+    assert artefact.record is not None
+    form = artefact.record.form
+    rows = [{form.main: str(one.prompt), "choices": list(one.choices)} for one in task.held_out("test", 16)]
+    found = []
+    for lead in (form.lead, None):
+        record = replace(artefact.record, form=replace(form, lead=lead))
+        found.append(list(Predictor(model(), artefact.adaptation(model()), record)(rows)))
+    assert form.lead == " "
+    assert [one.answer for one in found[0]] == list(answer.arms[0].answers[0])
+    assert [one.probability for one in found[0]] != [one.probability for one in found[1]]
 
 
 @pytest.mark.parametrize(

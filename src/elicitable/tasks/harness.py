@@ -314,6 +314,8 @@ class HarnessTask:
             told.append(f"the harness asks {self.harness.config.repeats} times for an answer; here it is asked once")
         if self.kind == "generation" and any(self._stopped(row) for row in self._splits["test"]):
             told.append("some answers contain a stop string, so the harness never sees them whole")
+        if twice := sum(len(set(self._targets(row))) < len(self._targets(row)) for row in self._splits["test"]):
+            told.append(f"documents with the same choice twice, of which the harness takes one for wrong: {twice}")
         if self.kind == "generation" and isinstance(self.harness.doc_to_target(self._documents["test"][0]), list):
             told.append("the harness accepts several answers; the first of them is what is trained on")
         return told
