@@ -80,7 +80,7 @@ CASES: dict[str, dict[str, Any]] = {
         "task": PARTS.task(),
         "of": "kv-prefix",
         "methods": ["zero-shot", "kv-prefix", "full"],
-        "budget": 128,
+        "budget": 192,
     },
     "optimisation": {
         "model": "toy:mixed",
