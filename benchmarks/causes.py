@@ -5,7 +5,7 @@
 structure     a planted task that no context can teach this model of one layer, by construction
 histogram     toy:mixed counts digits, which needs attention that it does not have
 combination   toy:mixed sorts and adds 1: a free prefix does it, a soft prompt is asked about
-capacity      toy:mixed sorts, with one virtual token
+capacity      a planted task of two parts, each behind a password of its own, with one virtual token
 optimisation  a prefix whose range of learning rates ends at 3e-6
 data          toy:ascending is asked for digits that hang on nothing
 reading       SmolLM2 on movie reviews, shown by a template that asks for something else
@@ -59,7 +59,7 @@ class Told(Silent):
         print(f"  {time.strftime('%H:%M:%S')} {arm}: {what}", flush=True)
 
 
-BLIND = case_named("copyist/turn-2-add-3")
+BLIND, PARTS = case_named("copyist/turn-2-add-3"), case_named("mirror/reverse+reverse-complement@04")
 FEW = ["zero-shot", "kv-prefix", "lora", "full"]
 CASES: dict[str, dict[str, Any]] = {
     "structure": {
@@ -76,11 +76,11 @@ CASES: dict[str, dict[str, Any]] = {
         "methods": ["zero-shot", "soft-prompt", "kv-prefix", "full"],
     },
     "capacity": {
-        "model": "toy:mixed",
-        "task": "ascending",
+        "model": PARTS.model_folder(),
+        "task": PARTS.task(),
         "of": "kv-prefix",
         "methods": ["zero-shot", "kv-prefix", "full"],
-        "budget": 2_048,
+        "budget": 192,
     },
     "optimisation": {
         "model": "toy:mixed",
