@@ -345,12 +345,25 @@ def test_a_curve_that_is_short_may_lead_anywhere_and_a_long_one_leads_where_it_l
     flat = marked((32, 0.0, 1.3), (64, 0.0, 1.25), (128, 0.0, 1.2))
     assert outlook.ceiling(marked((32, 0.0, 1.3), (64, 0.0, 1.25)), race, []) == 1.0
     assert outlook.ceiling(flat, race, []) < 0.03  # what 128 items without a right answer leave open
-    # its loss, as foreseen 1.2 · (1.2 / 1.25)², is one at which another arm scored 0.3
-    assert outlook.ceiling(flat, race, [Mark(8, 0.3, 1.15), Mark(16, 0.9, 1.0)]) == 0.3
+    race.quickest = 64  # so 256 steps are owed: one doubling more, and the way down counts as two
+    # its loss, as foreseen 1.2 · (1.2 / 1.25)³ = 1.06, is one at which another arm scored 0.3
+    assert outlook.ceiling(flat, race, [Mark(8, 0.3, 1.07), Mark(16, 0.9, 1.05)]) == 0.3
+    race.quickest = None
     rising = marked((32, 0.2, 1.0), (64, 0.4, 0.7), (128, 0.5, 0.6))
     assert 0.9 <= outlook.ceiling(rising, race, []) <= 0.99  # 0.5 + 2 · 0.2 and the interval of 128 items
     assert not outlook.is_flat(rising, race)
     assert outlook.is_flat(marked((256, 0.5, 0.6), (512, 0.505, 0.59)), race)
+
+
+def test_a_curve_whose_loss_falls_may_lead_to_what_that_loss_is_worth_elsewhere() -> None:
+    """A kv-prefix of toy:mixed on ascending-add-1 that has nothing right after 128 steps, and 0.96 after 1,536."""
+    race: Any = Slow()
+    race.quickest = 512
+    full = [Mark(64, 0.40, 0.2235), Mark(128, 0.70, 0.1035), Mark(256, 0.78, 0.0684)]
+    young = marked((32, 0.0, 1.245), (64, 0.0, 0.935), (128, 0.008, 0.754))
+    older = marked((64, 0.0, 0.935), (128, 0.008, 0.754), (256, 0.06, 0.523))
+    assert outlook.ceiling(young, race, full) == 0.40  # 0.754 · (0.935 / 1.245)⁵ = 0.18
+    assert outlook.ceiling(older, race, [*full, Mark(96, 0.6, 0.13)]) == 0.60  # 0.523 · (0.523 / 0.754)⁴ = 0.12
 
 
 def looked_at(method: str, *looks: tuple[int, float]) -> Any:

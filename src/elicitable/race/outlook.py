@@ -1,12 +1,15 @@
 """What an arm may still come to: a lower bound by what it has, an upper one by where its learning curve leads.
 
-A curve is extrapolated two doublings of the steps ahead, by the steepest of its last two doublings: a score by as many
-points again, a loss by as many times again (a power law of the steps). Where a score is still nothing the loss decides:
-an arm is granted whatever any arm of the race ever scored at a loss that is no lower than the one foreseen.
+A curve is extrapolated by the steepest of the last two doublings of its steps. A score rises by as many points again in
+each of two more. A loss falls by as many times again (a power law of the steps) in every doubling that the arm is owed,
+and in two more for the way down; the arm is granted whatever any arm of the race ever scored at a loss that is no lower
+than the one foreseen. A score alone says too little: where all of an answer has to be right it stays nothing for
+hundreds of steps, and comes at once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
 
 SOLVED = 0.98  # of the validation items
 EARLIEST = 128  # steps before which a curve says nothing of where it leads
-AHEAD = 2  # doublings of the steps
+AHEAD = 2  # doublings of the steps in which a score rises on
+WAY_DOWN = 2  # doublings of the steps that the way down is worth to a loss: it fell to a third
 TELLING = 0.05  # a validation score below it is a few lucky items
 FLAT_SCORE, FLAT_LOSS = 0.01, 0.95  # a doubling that brings less than a point and 5 % of the loss brings nothing
 
@@ -56,10 +60,10 @@ def ceiling(entry: Entry, race: Race, everyone: Sequence[Mark]) -> float:
     last = own[-1]
     rise = max(0.0, *(after.score - before.score for before, after in pairs))
     fall = min(1.0, *(after.nats / before.nats for before, after in pairs if before.nats > 0))
-    foreseen = last.nats * fall**AHEAD
+    foreseen = last.nats * fall ** (WAY_DOWN + max(0.0, math.log2(owed(race) / last.steps)))
     granted = max((one.score for one in everyone if one.nats >= foreseen), default=0.0)
     reached = wilson(last.score, max(1, race.pace.validation_items // 2))[1] + AHEAD * rise
-    return min(1.0, max(reached, granted if last.score < TELLING else 0.0))
+    return min(1.0, max(reached, granted))
 
 
 def floor_of(entry: Entry, race: Race) -> float:
