@@ -256,9 +256,9 @@ def _sizes(race: Race, methods: Sequence[str | Method] | None) -> list[Sized]:
     """Every method's size within the budget. A method that a person asks for must fit; of all, at least one must."""
     if methods is not None and (isinstance(methods, str | Method) or not methods):
         raise InputError(f"methods must be a list of at least one name, got {methods!r}; leave it out to try all.")
-    asked = list(map(method_named, methods or METHODS))
-    asked += [method.stands_on for method in asked if method.stands_on is not None]
-    chosen = {method.name: method for method in reversed(asked)}
+    chosen = {method.name: method for method in map(method_named, methods or METHODS)}
+    for base in [method.stands_on for method in chosen.values() if method.stands_on is not None]:
+        chosen.setdefault(base.name, base)
     longest = min(LONGEST, (race.model.anatomy.position_limit or 2 * LONGEST) // 2)
     sizes, refusals = [], []
     for method in chosen.values():
