@@ -168,6 +168,14 @@ def test_keys_and_values_are_an_ordinary_cache(method: str, which: str, request:
     first = load_file(tmp_path / f"{layers[0]}.safetensors")["kv_cache"]
     facts = model.anatomy.layers[0]
     assert first.shape == (2, adaptation.keys_per_layer(), facts.kv_heads * facts.d_head)
+    given: dict[str, Any] = {"torch": torch, "kv_cache": first, "kv_heads": facts.kv_heads}
+    exec(cache.SIDE_BY_SIDE, given)  # the line of the card
+    prefix = winner.whole_prefix()
+    assert prefix is not None
+    assert prefix.keys[0] is not None
+    assert prefix.values[0] is not None
+    for one, x in zip(given["kv_cache"].split(facts.d_head, dim=-1), (prefix.keys[0], prefix.values[0]), strict=True):
+        assert one.equal(x[0].transpose(0, 1))
 
 
 def test_the_text_of_a_prompt_is_what_a_client_sends(labels_run: Any, tmp_path: Path) -> None:

@@ -149,6 +149,12 @@ def test_rows_of_every_kind_of_input_get_the_same_answers(labels_run: Any, call:
     assert (code, out) == (0, f"{expected[0]}\n")
 
 
+def test_a_text_that_is_longer_than_the_model_reads_is_answered_and_that_is_said(labels_run: Any, call: Call) -> None:
+    code, out, err = call("predict", str(labels_run.folder), "--text", "say " + "a" * 600, "--format", "lines")
+    assert (code, out.strip() in ("yes", "no way", "maybe")) == (0, True)
+    assert err.startswith("1 of 1 rows answered.\n1 of them are longer than the model reads")
+
+
 @pytest.mark.parametrize(
     ("given", "kind"),
     [

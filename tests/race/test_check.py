@@ -117,6 +117,13 @@ def test_an_adapter_that_stays_is_found() -> None:
 
     assert "left behind" in failed(el.check(model, Stays()))
 
+    class StaysOnce(Adaptation):
+        def weights(self, model: Model) -> Any:
+            model.hf.mark_of_it = 1
+            return super().weights(model)
+
+    assert "left behind" in failed(el.check(model_of(), StaysOnce()))
+
 
 @pytest.mark.parametrize("does_base_stop", [True, False])
 def test_an_adapter_that_never_stops_is_found(does_base_stop: bool) -> None:

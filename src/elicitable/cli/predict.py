@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
@@ -71,31 +71,44 @@ def predict(
         raise InputError("give either a file (--input) or one text (--text).")
     given = _of_text(text, form.main) if text is not None else None
     with given or incoming(_source(source), input_format, encoding, _wanted(form)) as rows:
-        count, broken = _answer(rows, found, format_for(rows, output_format), out)
-    _summary(count, broken, quiet)
+        done = _answer(rows, found, format_for(rows, output_format), out)
+    _summary(done, quiet)
 
 
-def _answer(rows: Rows, predictor: Predictor, kind: str, out: Path | None) -> tuple[int, int]:
-    """Answer ``rows`` as they come; return how many there were, and how many of them are broken."""
+@dataclass
+class _Done:
+    """Count rows, those of them that are broken, and those that lost tokens."""
+
+    rows: int = 0
+    broken: int = 0
+    cut: int = 0
+
+
+def _answer(rows: Rows, predictor: Predictor, kind: str, out: Path | None) -> _Done:
+    """Answer ``rows`` as they come, and count them."""
     from elicitable.deploy.outgoing import answered, write
 
-    count, broken = 0, 0
+    done = _Done()
     with _output(out) as file:
         for row, prediction in write(file, kind, rows, predictor.record.form.main, answered(rows.rows, predictor)):
-            count += 1
+            done.rows += 1
+            done.cut += prediction.cut > 0
             if prediction.fault:
-                broken += 1
-                if broken <= MOST_NAMED:
+                done.broken += 1
+                if done.broken <= MOST_NAMED:
                     print(f"{rows.source}, {row.place}: {prediction.fault}", file=sys.stderr)
         file.flush()
-    return count, broken
+    return done
 
 
-def _summary(count: int, broken: int, quiet: bool) -> None:
+def _summary(done: _Done, quiet: bool) -> None:
+    count, broken = done.rows, done.broken
     if broken or not quiet:
         more = f", {broken - MOST_NAMED:,} of them not named" if broken > MOST_NAMED else ""
         lost = f"; {broken:,} cannot be answered{more}" if broken else ""
         print(f"{count - broken:,} of {count:,} rows answered{lost}.", file=sys.stderr)
+    if done.cut and not quiet:
+        print(f"{done.cut:,} of them are longer than the model reads; what was too much was left out.", file=sys.stderr)
     if broken:
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ import os
 import tempfile
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -79,11 +79,13 @@ class NotApplicableError(Exception):
 class Adapter(testing.Subject):
     """An adaptation that is there already, as a subject of the checks of methods.
 
-    ``source`` is what it was read from; None for one that was made in this process.
+    ``source`` is what it was read from; None for one that was made in this process. ``before`` is the trace of the
+    model as it came.
     """
 
     adaptation: Adaptation = field(kw_only=True)
     source: Artefact | None = field(default=None, kw_only=True)
+    before: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def build(self, seed: int = 0, size: int | None = None) -> Adaptation:
         """Return the adaptation itself."""
@@ -123,6 +125,7 @@ def check(model: Any, adapter: str | os.PathLike[str] | Adaptation, *, quick: bo
         True
     """
     model, source = load(model), None
+    before = {} if quick else testing.trace(model)
     try:
         source = None if isinstance(adapter, Adaptation) else read(adapter)
     except StoreError as error:  # a record that was altered; that there is no folder is the caller's mistake
@@ -134,7 +137,7 @@ def check(model: Any, adapter: str | os.PathLike[str] | Adaptation, *, quick: bo
     assert isinstance(adaptation, Adaptation)
     if differs_by_item(adaptation):
         raise InputError(f"{adapter} is another context for each item, so there is nothing to check apart from them.")
-    subject = Adapter(ZeroShot(), model, adaptation=adaptation, source=source)
+    subject = Adapter(ZeroShot(), model, adaptation=adaptation, source=source, before=before)
     findings = [Finding("read", "pass", str(adaptation))]
     for name, run, advice in QUICK if quick else (*QUICK, *SLOW):
         findings.append(_finding(name, run, advice, subject))
@@ -200,9 +203,11 @@ def _is_active(subject: Adapter) -> str:
 
 
 def _leaves_no_trace(subject: Adapter) -> str:
-    with testing.unchanged(subject.model):
-        subject.with_it()
-    return "the model is as before afterwards"
+    subject.with_it()
+    after = testing.trace(subject.model)
+    for part, value in subject.before.items():
+        assert after[part] == value, f"the model's {part} are not as they were before it was first read and used"
+    return "the model is as before it was read and used"
 
 
 def _is_saved_whole(subject: Adapter) -> str:

@@ -1,8 +1,9 @@
 """Keys and values per layer, laid out as a KV connector reads them.
 
 One file per layer, named after its attention, with the tensor ``kv_cache`` (2, token, kv_head · d_head): keys, then
-values, head by head. That is the layout of vLLM's shared-storage connector. The context stands at positions
-0 … n−1 and the content behind it.
+values, head by head. That is how vLLM's shared-storage connector kept them. Its newer versions (0.29 was seen; there it
+is the example connector) keep (token, kv_head, 2 · d_head), each head's key and value side by side; the card says how
+one becomes the other. The context stands at positions 0 … n−1 and the content behind it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from elicitable.models.caches import cache_of
 from elicitable.values import PrefixKV
 
 NAME, ABOUT = "kv_cache", "kv.json"
+SIDE_BY_SIDE = "kv_cache = torch.cat(kv_cache.unflatten(2, (kv_heads, -1)).unbind(0), dim=-1)"
 
 
 def _refusal(winner: Winner) -> str | None:
@@ -84,7 +86,9 @@ def _checked(winner: Winner, folder: Path, prefix: PrefixKV) -> str:
 def _usage(winner: Winner) -> str:
     return (
         f"One file per layer, `LAYER.safetensors`, with the tensor `{NAME}` (2, token, kv_head · d_head): keys, then "
-        f"values. `{ABOUT}` names the layers and the shapes. The context stands at positions 0 … n−1, so a server puts "
+        f"values. `{ABOUT}` names the layers and the shapes. vLLM's shared-storage connector reads that as it is. Its "
+        "newer versions have a head's key and value side by side, (token, kv_head, 2 · d_head):\n\n"
+        f"```python\n{SIDE_BY_SIDE}\n```\n\nThe context stands at positions 0 … n−1, so a server puts "
         "it into the first slots of a request, and the content follows. Connectors look a cache up by the token ids "
         "that it stands for: where `token_ids` is empty the numbers are trained, and n ids that no text holds have to "
         "stand for them. Servers that cache whole blocks take a multiple of their block size."
