@@ -30,6 +30,29 @@ def test_a_model_is_a_line() -> None:
     assert re.fullmatch(r"<Model tiny: GPT2LMHeadModel, [\d,]+ numbers, float64 on cpu>", repr(tiny_gpt2(10)))
 
 
+def test_a_model_is_a_line_and_a_bar_for_where_its_numbers_are() -> None:
+    model = tiny_gpt2(10)
+    in_blocks = sum(weight.numel() for weight in model.hf.transformer.h.parameters())
+    in_attention = sum(weight.numel() for block in model.hf.transformer.h for weight in block.attn.parameters())
+    every = sum(weight.numel() for weight in model.hf.parameters())
+    bars = list(picture(model._repr_html_()).iter("{http://www.w3.org/2000/svg}rect"))
+    shares = [in_attention / every, (in_blocks - in_attention) / every, 1 - in_blocks / every]
+    assert [float(bar.get("width", "")) for bar in bars] == pytest.approx([300 * one for one in shares], abs=0.06)
+
+
+def test_what_a_terminal_or_a_notebook_obeys_is_written_out() -> None:
+    hostile = "a\x1b[31m\x07\u202eb\nc<script>"
+    record = {"method": hostile, "task": hostile, "score": "accuracy", "mean": 0.5, "low": 0.4, "high": 0.6}
+    model = tiny_gpt2(10)
+    model.name = hostile
+    verdict = Verdict("weights", (), (arm(hostile, 0.25),), hostile, hostile, 0.02, answer=hostile)
+    for one in (verdict, Tuned(None, {**record, "numbers_trained": 1}), model):  # type: ignore[arg-type]
+        for shown in (repr(one), one._repr_html_()):
+            assert not set(shown) & {"\x1b", "\x07", "\u202e", "\n"}
+            assert "\\u202eb" in shown
+        assert "<script" not in one._repr_html_()
+
+
 def test_a_verdict_is_a_line_and_a_bar_for_every_arm() -> None:
     arms = (arm("zero-shot", 0.25), arm("lora", 0.875), arm("full", None))
     verdict = Verdict("weights", (), arms, "a-model", "<task>", 0.02, answer="lora")

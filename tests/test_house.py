@@ -18,8 +18,8 @@ SIBLINGS = {"models", "attention", "constructions", "tasks"}
 WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "compiling", "scores", "diagnosis", "records"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "glance": set(),
-    "values": {"errors", "glance"},
+    "glance": {"untrusted"},
+    "values": {"errors", "glance", "untrusted"},
     "rng": {"errors"},
     "untrusted": {"errors"},
     "cache": {"errors", "untrusted"},

@@ -39,7 +39,7 @@ def cache_dir() -> Path:
     True
     """
     chosen = os.environ.get("ELICITABLE_CACHE")
-    return (Path(chosen) if chosen else Path.home() / ".cache" / "elicitable").expanduser().absolute()
+    return (Path(os.path.expanduser(chosen)) if chosen else Path.home() / ".cache" / "elicitable").absolute()
 
 
 SEAL = "seal.json"

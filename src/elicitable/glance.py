@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from elicitable.untrusted import in_one_line
+
 Bar = tuple[str, float, float, float, bool]  # name, mean, low and high in [0, 1], whether it is the answer
 ROW, NAMES, TRACK = 20, 150, 300  # heights and widths of the picture of bars
 CELL = 14
@@ -18,7 +20,7 @@ def bars(title: str, rows: Sequence[Bar]) -> str:
     1
     """
     drawn = "".join(_bar(nth, *row) for nth, row in enumerate(rows))
-    return f"<p>{html.escape(title)}</p>{_svg(NAMES + TRACK + 60, ROW * len(rows), drawn)}"
+    return f"<p>{_shown(title)}</p>{_svg(NAMES + TRACK + 60, ROW * len(rows), drawn)}"
 
 
 def _bar(nth: int, name: str, mean: float, low: float, high: float, is_answer: bool) -> str:
@@ -26,7 +28,7 @@ def _bar(nth: int, name: str, mean: float, low: float, high: float, is_answer: b
     ends = [f"{NAMES + TRACK * min(max(end, 0.0), 1.0):.1f}" for end in (low, high)]
     text = 'fill="currentColor" font-size="12"'
     return (
-        f'<text x="{NAMES - 8}" y="{top + 14}" text-anchor="end" font-weight="{weight}" {text}>{html.escape(name)}'
+        f'<text x="{NAMES - 8}" y="{top + 14}" text-anchor="end" font-weight="{weight}" {text}>{_shown(name)}'
         "</text>"
         f'<rect x="{NAMES}" y="{top + 4}" width="{TRACK * min(max(mean, 0.0), 1.0):.1f}" height="12" fill="{COLOUR}" '
         f'opacity="{1 if is_answer else 0.45}"/>'
@@ -48,7 +50,11 @@ def heat(title: str, grid: Sequence[Sequence[float]]) -> str:
         for head, share in enumerate(row)
         if share == share  # a head that attends to nothing has none
     )
-    return f"<p>{html.escape(title)}</p>{_svg(CELL * len(grid), CELL * max(map(len, grid), default=0), cells)}"
+    return f"<p>{_shown(title)}</p>{_svg(CELL * len(grid), CELL * max(map(len, grid), default=0), cells)}"
+
+
+def _shown(text: str) -> str:
+    return html.escape(in_one_line(text))
 
 
 def _svg(width: int, height: int, drawn: str) -> str:

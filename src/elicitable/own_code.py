@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -59,7 +60,7 @@ def load_own(name: str, example: str) -> Any:
     match = _NAMED.fullmatch(name)
     if match is None:
         raise InputError(f"{name!r} names no object of a Python file; write file.py:Name, as in {example}.")
-    path = Path(match["file"]).expanduser()
+    path = Path(os.path.expanduser(match["file"]))  # pathlib's raises of a home that nobody has
     content = _content(path, name)
     place = hashlib.sha256(str(path.resolve()).encode() + b"\0" + content).hexdigest()
     module = f"{_PREFIX}{place[:16]}_{path.stem}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from elicitable.glance import bars
+from elicitable.untrusted import in_one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -328,7 +329,7 @@ class Verdict:
     def __repr__(self) -> str:
         """Return the verdict in a line."""
         answer = next((f", {arm.method} {arm.mean:.3f}" for arm in self.arms if arm.method == self.answer), "")
-        return f"<Verdict {self.label}{answer}: {self.task} on {self.model}, {len(self.arms)} arms>"
+        return in_one_line(f"<Verdict {self.label}{answer}: {self.task} on {self.model}, {len(self.arms)} arms>")
 
     def _repr_html_(self) -> str:
         """Return a bar for every arm, for a notebook."""

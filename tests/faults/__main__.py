@@ -13,10 +13,11 @@ import os
 import resource
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.faults.counts import PATH, Counted, as_markdown, is_known, keep, read
 
@@ -25,7 +26,7 @@ def main() -> int:
     """Run what was asked for and print the counts; the exit code."""
     asked = _asked()
     if not (asked.kills or asked.alterations or asked.fuzz):
-        print(as_markdown(read(asked.keep or PATH)))
+        print(as_markdown(read(asked.keep or PATH), names()))
         return 0
     preload()
     wrong: list[str] = []
@@ -65,6 +66,16 @@ def _countings(asked: argparse.Namespace, place: Path) -> Iterator[tuple[str, It
         if count:
             known = partial(is_known, asked.keep, what)
             yield what, counting(count, place / what, asked.seed, asked.only, known)
+
+
+def names() -> dict[str, list[str]]:
+    """What there is to count."""
+    from tests.faults.commands import COMMANDS
+    from tests.faults.kept import KEPT
+    from tests.faults.readers import READERS
+
+    tables: dict[str, Sequence[Any]] = {"inputs": READERS, "alterations": KEPT, "kills": COMMANDS}
+    return {what: [one.name for one in table] for what, table in tables.items()}
 
 
 def _told(counted: Counted, path: Path | None) -> Counted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -67,20 +67,23 @@ def is_known(path: Path | None, what: str, name: str, count: int) -> bool:
     return any((one.what, one.name) == (what, name) and one.total >= count and not one.wrong for one in held)
 
 
-def as_markdown(held: Sequence[Counted]) -> str:
-    """When and on what it was counted, and a table for each of the three; it stands so in the documentation."""
+def as_markdown(held: Sequence[Counted], names: Mapping[str, Sequence[str]]) -> str:
+    """When and on what it was counted, and a table for each of the three; it stands so in the documentation.
+
+    ``names`` are those that there are of each, so that what was not counted is named.
+    """
     days, kinds = (sorted({one.on[what] for one in held if what in one.on}) for what in ("date", "processor"))
     when = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "no day"
-    tables = [_table(what, [one for one in held if one.what == what]) for what in _TITLES]
-    return "\n\n".join([f"Counted: {when}, on {', '.join(kinds)}.", *filter(None, tables)])
+    tables = [_table(what, [one for one in held if one.what == what], names[what]) for what in _TITLES]
+    return "\n\n".join([f"Counted: {when}, on {', '.join(kinds)}.", *tables])
 
 
 _TITLES = {"inputs": "reader", "alterations": "what is kept", "kills": "command"}
 
 
-def _table(what: str, held: list[Counted]) -> str:
+def _table(what: str, held: list[Counted], names: Sequence[str]) -> str:
     if not held:
-        return ""
+        return f"No {what} were counted."
     ends = list(dict.fromkeys(end for one in held for end in sorted(one.ends)))
     has_peak = any(one.peak_mebibytes for one in held)
     head = [_TITLES[what], what, *ends, "wrong", *(["peak, MiB"] if has_peak else [])]
@@ -89,7 +92,9 @@ def _table(what: str, held: list[Counted]) -> str:
         counts = [sum(one.total for one in part), *(sum(one.ends.get(end, 0) for one in part) for end in ends)]
         peak = [f"{max(one.peak_mebibytes or 0 for one in part):,.0f}"] if has_peak else []
         rows.append([name, *(f"{count:,}" for count in counts), str(sum(len(one.wrong) for one in part)), *peak])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    left = sorted({*names} - {one.name for one in held})
+    told = [f"\nNot counted: {', '.join(left)}."] if left else []
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), *told])
 
 
 def _in_order(held: Iterable[Counted]) -> list[Counted]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,13 @@ def _read_code(place: Path, data: bytes) -> object:
 
     (place / "mine.py").write_bytes(data)
     _forgotten()
-    score_from(load_own(f"{place}/mine.py:score", "mine.py:score"))
-    return task_from(f"{place}/mine.py:Mine")
+
+    def run() -> int:
+        score_from(load_own(f"{place}/mine.py:score", "mine.py:score"))
+        task_from(f"{place}/mine.py:Mine")
+        return 0
+
+    return _through_the_command_line(run)
 
 
 _ENDS = (
@@ -57,8 +63,6 @@ def _raising(place: Path) -> st.SearchStrategy[Any]:
 
 def _read_raising(place: Path, does: dict[str, str | None]) -> object:
     """Run a score on its own, and a task as far as a race reads it before it trains, through the command line's end."""
-    from elicitable import cli
-    from elicitable.errors import InputError
     from elicitable.own_code import load_own
     from elicitable.scores.catalog import score_from
 
@@ -85,6 +89,14 @@ def _read_raising(place: Path, does: dict[str, str | None]) -> object:
         score_from(load_own(f"{place}/mine.py:score", "mine.py:score")).point(["a"], ["b"])
         return _asked(f"{place}/mine.py:Mine")
 
+    return _through_the_command_line(run)
+
+
+def _through_the_command_line(run: Callable[[], int]) -> None:
+    """What a person's own code raises is theirs in Python, and one line on the command line."""
+    from elicitable import cli
+    from elicitable.errors import InputError
+
     real, cli._run = cli._run, run
     try:
         cli.main()
@@ -95,7 +107,6 @@ def _read_raising(place: Path, does: dict[str, str | None]) -> object:
             raise InputError("refused") from stop
     finally:
         cli._run = real
-    return None
 
 
 def _asked(source: str) -> int:

@@ -55,6 +55,24 @@ def test_a_name_that_no_file_can_have_is_refused(what: str, name: str) -> None:
         READ[what](name)
 
 
+def test_a_home_that_nobody_has_is_a_name_like_any_other() -> None:
+    for read, name in ((task_from, "~nobody-here/rows.csv"), (READ["own code"], "~nobody-here/mine")):
+        with pytest.raises(InputError, match="~nobody-here"):
+            read(name)
+
+
+@pytest.mark.parametrize("encoding", ["\0", "utf-8\0", "\ud800", "no such", "zip"])
+def test_what_is_no_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,b\n", encoding="utf-8")
+    with pytest.raises(InputError, match="is no encoding of texts"):
+        read_table(tmp_path / "rows.csv", encoding)
+    with (
+        pytest.raises(InputError, match="is no encoding of texts"),
+        incoming(str(tmp_path / "rows.csv"), None, encoding),
+    ):
+        pass
+
+
 def test_packed_rows_whose_bits_lead_nowhere_are_refused(tmp_path: Path) -> None:
     data = bytearray(gzip.compress("\n".join(["text", *(f"text {i * i}" for i in range(999))]).encode(), mtime=0))
     data[40] ^= 1  # "invalid distance too far back", or the like: zlib's own exception

@@ -105,6 +105,9 @@ def test_a_signal_that_is_missing_is_named(forecaster: Forecaster) -> None:
         forecaster.predict({name: value for name, value in known()[0].signals.items() if name != "width"})
     with pytest.raises(InputError, match="'width'"):
         forecaster.predict({**known()[0].signals, "width": float("nan")})
+    border = replace(forecaster.border, constant={"unheard of": 0.0})
+    with pytest.raises(InputError, match="'unheard of'"):
+        replace(forecaster, border=border).predict(known()[0].signals)
 
 
 def test_a_file_gives_back_what_was_written_and_the_same_records_the_same_bytes(
@@ -140,6 +143,9 @@ def test_an_altered_file_is_refused(forecaster: Forecaster, tmp_path: Path, old:
         ("slope", "steep", "slope must be a number"),
         ("surprise", 1, "surprise is no key"),
         ("scales", None, "scales must be a list"),
+        ("residuals", [], "there must be residuals"),
+        ("rows", [], "numbers of rows of at least 1"),
+        ("rows", [0], "numbers of rows of at least 1"),
     ],
 )
 def test_a_file_that_holds_something_else_is_refused_by_name(

@@ -63,5 +63,14 @@ def test_nothing_is_wider_than_the_window(page):
     assert page.noise == []
 
 
-def test_it_prints(page, tmp_path):
+def test_it_prints_dark_on_white_and_within_the_page(page, tmp_path):
+    """On a dark screen it printed light grey on white, and tables lost their last columns."""
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 695, "height": 900})  # A4 within its margins
+    ink, paper = (page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
+    assert (ink, paper) == ("rgb(25, 27, 30)", "rgb(255, 255, 255)")
+    wider = "[...document.querySelectorAll('.table-scroll, .table-scroll table')].filter(one => one.scrollWidth > 695)"
+    assert page.evaluate(f"{wider}.length") == 0
+    assert page.locator(".table-scroll table").count() > 2
+    assert page.evaluate("document.documentElement.scrollWidth") <= 695
     assert page.pdf(path=str(tmp_path / "report.pdf")).startswith(b"%PDF")

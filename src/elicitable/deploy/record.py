@@ -17,6 +17,7 @@ from elicitable.tasks.template import Template
 from elicitable.training.decision_rules import DecisionRule
 from elicitable.values import Budget, Item, Message
 
+MOST = 1 << 24  # rows at once, or tokens of a text: more than anybody reads
 FORM = 1  # of this record; raised when a key changes its meaning
 RAW = "prompt"  # the column of a task whose items come ready-made
 Kind = Literal["classification", "generation"]
@@ -249,6 +250,11 @@ class Record:
 
     def __post_init__(self) -> None:
         """Raise InputError where the parts contradict one another."""
+        lengths = [self.max_tokens, self.most_answer]
+        if not 1 <= self.batch <= MOST or not 0 <= self.longest_answer <= MOST:
+            raise InputError(f"batch has to be from 1 to {MOST:,}, and longest_answer from 0")
+        if not all(one is None or 1 <= one <= MOST for one in lengths):
+            raise InputError(f"max_tokens and most_answer have to be from 1 to {MOST:,}")
         labels = self.form.labels
         if self.rule is not None and labels is not None and len(self.rule.offsets) != len(labels):
             raise InputError(f"rule is for {len(self.rule.offsets)} labels, form.labels are {len(labels)}")

@@ -104,6 +104,8 @@ class Forecaster:
             raise InputError(f"there are {count} signals, and parts of {sorted(set(sizes))} numbers.")
         if any(scale <= 0 for scale in self.scales) or any(len(pair) != 2 for pair in self.residuals):
             raise InputError("scales must be more than 0, and residuals pairs.")
+        if not self.residuals or not self.rows or min(self.rows) < 1:
+            raise InputError("there must be residuals, and numbers of rows of at least 1.")
 
     def standardised(self, values: Mapping[str, float]) -> np.ndarray:
         """Return z (signal,) of ``values`` by name, not yet cut off.
@@ -113,7 +115,8 @@ class Forecaster:
         """
         import numpy as np
 
-        missing = [name for name in self.signals if not np.isfinite(values.get(name, np.nan))]
+        wanted = (*self.signals, *self.border.constant)
+        missing = [name for name in wanted if not np.isfinite(values.get(name, np.nan))]
         if missing:
             raise InputError(f"the forecast needs the signal {missing[0]!r}, which is missing or not a number.")
         x = np.array([values[name] for name in self.signals])

@@ -131,16 +131,16 @@ class Prompt(Method):
         Raises:
             InputError: neither or both were given, the prompt is empty, or ids are outside the vocabulary.
         """
-        if (text is None) == (token_ids is None):
-            raise InputError("a prompt needs either text= or token_ids=.")
-        if text is None:
-            ids = model.ids(() if token_ids is None else token_ids)
-            context = TokenContext(ids, token_ids=ids.flatten().tolist())
-        else:
+        if text is not None and token_ids is None:
             own = replace(layout or PLAIN, head=text)
             model.ids(text)  # a model without a tokenizer refuses the text
             own = replace(own, stops=(), end=None) if marker else own  # thinking may go over several lines
             context = TokenContext(model.ids(context_ids(model, own)), own, text=text, tail=tail, marker=marker)
+        elif token_ids is not None and text is None:
+            ids = model.ids(token_ids)
+            context = TokenContext(ids, token_ids=ids.flatten().tolist())
+        else:
+            raise InputError("a prompt needs either text= or token_ids=.")
         if context.ids.numel() == 0 or text == "":
             raise InputError("the prompt is empty: give at least one token.")
         return context

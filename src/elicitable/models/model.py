@@ -14,8 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from elicitable.errors import InputError
+from elicitable.glance import bars
 from elicitable.models.anatomy import Anatomy, anatomy_of
 from elicitable.models.dispatch import runs_on, state_of
+from elicitable.untrusted import in_one_line
 
 
 @dataclass(eq=False, repr=False)
@@ -39,7 +41,23 @@ class Model:
         """Return the model in a line: its kind, its size, its type and where it is."""
         numbers = sum(weight.numel() for weight in self.hf.parameters())
         kind, dtype = type(self.hf).__name__, str(self.dtype).removeprefix("torch.")
-        return f"<Model {self.name}: {kind}, {numbers:,} numbers, {dtype} on {self.device}>"
+        return in_one_line(f"<Model {self.name}: {kind}, {numbers:,} numbers, {dtype} on {self.device}>")
+
+    def _repr_html_(self) -> str:
+        """Return where the model's numbers are, as a bar for each part, for a notebook."""
+        attention, blocks = (
+            {id(weight): weight.numel() for module in modules for weight in module.parameters()}
+            for modules in (self.anatomy.attentions, self.anatomy.blocks)
+        )
+        whole = {id(weight): weight.numel() for weight in self.hf.parameters()}
+        in_attention, in_blocks, every = (sum(part.values()) for part in (attention, blocks, whole))
+        shares = {
+            "attention": in_attention / every,
+            "other parts of layers": (in_blocks - in_attention) / every,
+            "embeddings and ends": (every - in_blocks) / every,
+        }
+        shape = f", {self.anatomy.depth} layers of {self.anatomy.layers[0].heads} heads"
+        return bars(f"{repr(self).strip('<>')}{shape}", [(name, x, x, x, False) for name, x in shares.items()])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.hf(*args, **kwargs)

@@ -7,6 +7,7 @@ from typing import Any
 
 from elicitable.glance import bars
 from elicitable.methods.base import Adaptation
+from elicitable.untrusted import in_one_line
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -20,7 +21,8 @@ class Tuned:
         """Return what was tuned in a line."""
         kept = self.record
         scored = f"{kept['score']} {kept['mean']:.3f} [{kept['low']:.3f}, {kept['high']:.3f}]"
-        return f"<Tuned {kept['method']} on {kept['task']}: {scored}, {kept['numbers_trained']:,} numbers trained>"
+        told = f"{kept['method']} on {kept['task']}: {scored}, {kept['numbers_trained']:,} numbers trained"
+        return in_one_line(f"<Tuned {told}>")
 
     def _repr_html_(self) -> str:
         """Return its score as a bar, for a notebook."""

@@ -142,7 +142,7 @@ def _text(name: str, options: TaskOptions) -> Task:
 def _file(name: str, options: TaskOptions) -> Task:
     from elicitable.tasks.local_file import file_task
 
-    return file_task(Path(name).expanduser(), options)
+    return file_task(Path(os.path.expanduser(name)), options)  # pathlib's raises of a home that nobody has
 
 
 def _hub(name: str, options: TaskOptions) -> Task:

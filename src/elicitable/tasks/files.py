@@ -127,18 +127,23 @@ def _decode(path: Path, data: bytes, asked: str | None) -> tuple[str, tuple[str,
     encoding = marked or asked or "utf-8"
     try:
         text = data.decode(encoding)
-    except LookupError:
-        raise InputError(
-            f"{encoding!r} is no encoding of texts; known are utf-8, latin-1, cp1252, utf-16, shift_jis, gb18030, …"
-        ) from None
     except UnicodeError as error:
-        raise InputError(_not_in(path, data, encoding, error)) from error
+        if not isinstance(error, UnicodeEncodeError):  # which speaks of the encoding's name
+            raise InputError(_not_in(path, data, encoding, error)) from error
+        raise InputError(_no_encoding(encoding)) from None
+    except (LookupError, ValueError):  # ValueError: of a name with a zero byte
+        raise InputError(_no_encoding(encoding)) from None
     if "\0" in text[:_CHUNK]:
         raise InputError(
             f"{path} holds characters of value 0, so {encoding} is not its encoding; if it is a table saved as "
             "Unicode, try --encoding utf-16-le or utf-16-be"
         )
     return text, _doubts(path, data, encoding) if asked and not marked else ()
+
+
+def _no_encoding(name: str) -> str:
+    known = "utf-8, latin-1, cp1252, utf-16, shift_jis, gb18030, …"
+    return f"{name!r} is no encoding of texts; known are {known}"
 
 
 def _not_in(path: Path, data: bytes, encoding: str, error: UnicodeError) -> str:

@@ -7,7 +7,6 @@ rows behind it are read as if nothing had been. What cannot be read on from (a J
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import json
@@ -181,8 +180,8 @@ def _text(name: str, file: Any, asked: str | None) -> _Text:
     marked = next((found for mark, found in MARKS if begin.startswith(mark)), None)
     encoding = marked or asked or "utf-8"
     try:
-        codecs.lookup(encoding)
-    except LookupError:
+        "a".encode(encoding)  # unlike a look-up, this refuses what is no encoding of texts, such as zip
+    except (LookupError, ValueError):  # ValueError: of a name with a zero byte, or with half a character
         raise InputError(f"{encoding!r} is no encoding of texts; known are utf-8, latin-1, cp1252, utf-16, …") from None
     if not begin:
         raise InputError(f"{name} is empty.")
