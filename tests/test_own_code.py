@@ -148,6 +148,15 @@ def test_a_class_of_a_program_has_the_digest_of_its_class() -> None:
     assert digest_of(Mine()) == found[0]
 
 
+OWN_TASK = """class Mine:
+    name = "m"
+    def labels(self): return None
+    def fingerprint(self): return "1"
+    def held_out(self, split): return []
+    def sample(self, n, rng): return []
+"""
+
+
 @pytest.mark.parametrize(
     ("content", "name", "words"),
     [
@@ -172,6 +181,12 @@ def test_a_class_of_a_program_has_the_digest_of_its_class() -> None:
         ("x = '\udcff'", "mine.py:x", "mine.py"),
         ("x = 3", "mine.py:x", "int is no task: it lacks name, labels"),
         ("class Mine:\n    name = 'm'\n", "mine.py:Mine", "Mine is no task: it lacks labels"),
+        (
+            OWN_TASK,
+            "mine.py:Mine",
+            "mine.py: held_out(…) raised TypeError: Mine.held_out() takes 2 positional arguments",
+        ),
+        (OWN_TASK.replace("None", "1 / 0"), "mine.py:Mine", "mine.py, line 3: labels() raised ZeroDivisionError"),
     ],
 )
 def test_what_cannot_be_is_named(fresh: None, folder: Path, content: str | None, name: str, words: str) -> None:

@@ -137,7 +137,7 @@ def _module(path: Path, name: str, content: bytes) -> ModuleType:
     module.__file__ = str(path.resolve())
     sys.modules[name] = module  # dataclasses and pickles look their module up
     try:
-        with _errors_named(path), _beside(path):
+        with errors_named(path), _beside(path):
             exec(compile(content, str(path.resolve()), "exec"), module.__dict__)
     except BaseException:
         del sys.modules[name]
@@ -162,13 +162,13 @@ def _made(module: ModuleType, name: str, path: Path) -> Any:
     found = getattr(module, name)
     if not isinstance(found, type):
         return found
-    with _errors_named(path, f"{name}() "):
+    with errors_named(path, f"{name}() "):
         return found()
 
 
 @contextmanager
-def _errors_named(path: Path, what: str = "") -> Iterator[None]:
-    """Whatever a person's code raises as one InputError with the line of their file."""
+def errors_named(path: Path, what: str = "") -> Iterator[None]:
+    """Turn what a person's code raises, or is called with in vain, into one InputError with the line of their file."""
     try:
         yield
     except (Exception, SystemExit) as error:

@@ -61,7 +61,7 @@ def alter(count: int, place: Path, seed: int, only: Only, is_known: Known) -> It
         kept.make(here / "whole")
         ends, wrong = _alter_one(kept, share, here, random.Random(f"{seed} {kept.name}"))
         shutil.rmtree(here)
-        yield Counted("alterations", kept.name, ends, wrong, time.monotonic() - began, seed)
+        yield Counted("alterations", kept.name, dict(ends), wrong, time.monotonic() - began, seed)
 
 
 def _alter_one(kept: Kept, count: int, here: Path, draw: random.Random) -> tuple[Counter[str], list[str]]:

@@ -61,7 +61,7 @@ def kill(count: int, place: Path, seed: int, only: Only, is_known: Known) -> Ite
         here.mkdir(parents=True)
         ends, wrong = _kill_one(command, share, here, random.Random(f"{seed} {command.name}"))
         shutil.rmtree(here)
-        yield Counted("kills", command.name, ends, wrong, time.monotonic() - began, seed)
+        yield Counted("kills", command.name, dict(ends), wrong, time.monotonic() - began, seed)
 
 
 def _kill_one(command: Command, count: int, here: Path, draw: random.Random) -> tuple[Counter[str], list[str]]:

@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.faults.counts import read
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="runs where processes can be forked")
-def test_a_few_kills_alterations_and_inputs_are_all_accounted_for() -> None:
+def test_a_few_kills_alterations_and_inputs_are_all_accounted_for(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     program = [sys.executable, "-m", "tests.faults", "--kills", "2", "--alterations", "4", "--fuzz", "10"]
+    program += ["--keep", str(tmp_path / "counts.jsonl")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     done = subprocess.run(program, cwd=root, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -22,3 +24,4 @@ def test_a_few_kills_alterations_and_inputs_are_all_accounted_for() -> None:
     assert set(counted.values()) == {"kills", "alterations", "inputs"}
     assert list(counted)[1:] == ["4", "2"]
     assert "WRONG" not in done.stdout + done.stderr
+    assert {one.what for one in read(tmp_path / "counts.jsonl")} == set(counted.values())

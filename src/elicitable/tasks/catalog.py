@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from elicitable.errors import InputError, UnknownNameError
-from elicitable.own_code import is_own_code, load_own
+from elicitable.own_code import errors_named, is_own_code, load_own
 from elicitable.rng import generator
 from elicitable.tasks import digit_rules
 from elicitable.tasks.base import Task, TaskCard
@@ -111,14 +111,22 @@ def _own_task(task: Any, given: dict[str, Any]) -> Task:
 
 def _check_kinds(name: str, task: Task) -> None:
     """Ask a task of a person's own for a little of everything; raise InputError where it gives something else."""
-    labels, first = task.labels(), generator(0, "a look at a task")
+    path = Path(os.path.expanduser(name.rpartition(":")[0]))
+
+    def asked(what: str, ask: Callable[[], Any]) -> Any:
+        with errors_named(path, f"{what} "):
+            return ask()
+
+    labels, found = asked("labels()", task.labels), asked("fingerprint()", task.fingerprint)
     is_list = isinstance(labels, tuple | list) and all(isinstance(one, str) for one in labels)
     told: list[tuple[str, object, bool, str]] = [
         ("name", task.name, isinstance(task.name, str), "a text"),
         ("labels()", labels, labels is None or is_list, "None or texts"),
-        ("fingerprint()", found := task.fingerprint(), isinstance(found, str), "a text"),
+        ("fingerprint()", found, isinstance(found, str), "a text"),
     ]
-    for what, items in (("held_out", task.held_out("validation", 1)), ("sample", task.sample(1, first))):
+    held = asked("held_out(…)", lambda: task.held_out("validation", 1))
+    drawn = asked("sample(…)", lambda: task.sample(1, generator(0, "a look at a task")))
+    for what, items in (("held_out", held), ("sample", drawn)):
         are_items = isinstance(items, tuple | list) and all(isinstance(one, Item) for one in items)
         told.append((f"{what}(…)", items, are_items, "a list of items"))
     for what, given, is_so, wanted in told:
