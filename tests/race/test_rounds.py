@@ -349,7 +349,7 @@ def test_a_curve_that_is_short_may_lead_anywhere_and_a_long_one_leads_where_it_l
     # its loss, as foreseen 1.2 · (1.2 / 1.25)³ = 1.06, is one at which another arm scored 0.3
     assert outlook.ceiling(flat, race, [Mark(8, 0.3, 1.07), Mark(16, 0.9, 1.05)]) == 0.3
     race.quickest = None
-    rising = marked((32, 0.2, 1.0), (64, 0.4, 0.7), (128, 0.5, 0.6))
+    rising = marked((32, 0.2, 1.0), (64, 0.4, 0.9), (128, 0.5, 0.8))
     assert 0.9 <= outlook.ceiling(rising, race, []) <= 0.99  # 0.5 + 2 · 0.2 and the interval of 128 items
     assert not outlook.is_flat(rising, race)
     assert outlook.is_flat(marked((256, 0.5, 0.6), (512, 0.505, 0.59)), race)
@@ -361,9 +361,11 @@ def test_a_curve_whose_loss_falls_may_lead_to_what_that_loss_is_worth_elsewhere(
     race.quickest = 512
     full = [Mark(64, 0.40, 0.2235), Mark(128, 0.70, 0.1035), Mark(256, 0.78, 0.0684)]
     young = marked((32, 0.0, 1.245), (64, 0.0, 0.935), (128, 0.008, 0.754))
-    older = marked((64, 0.0, 0.935), (128, 0.008, 0.754), (256, 0.06, 0.523))
-    assert outlook.ceiling(young, race, full) == 0.40  # 0.754 · (0.935 / 1.245)⁵ = 0.18
-    assert outlook.ceiling(older, race, [*full, Mark(96, 0.6, 0.13)]) == 0.60  # 0.523 · (0.523 / 0.754)⁴ = 0.12
+    older = marked((256, 0.02, 0.523), (512, 0.03, 0.270), (1024, 0.03, 0.240))
+    assert outlook.ceiling(young, race, full) == 1.0
+    assert outlook.ceiling(older, race, full) == 0.78  # owed no more: 0.240 · (0.270 / 0.523)² = 0.064
+    soft = marked((32, 0.0, 1.011), (64, 0.0, 0.905), (128, 0.008, 0.775))
+    assert outlook.ceiling(soft, race, full) < 0.1  # 0.775 · (0.775 / 0.905)⁵ = 0.36
 
 
 def looked_at(method: str, *looks: tuple[int, float]) -> Any:

@@ -4,7 +4,8 @@ A curve is extrapolated by the steepest of the last two doublings of its steps. 
 each of two more. A loss falls by as many times again (a power law of the steps) in every doubling that the arm is owed,
 and in two more for the way down; the arm is granted whatever any arm of the race ever scored at a loss that is no lower
 than the one foreseen. A score alone says too little: where all of an answer has to be right it stays nothing for
-hundreds of steps, and comes at once.
+hundreds of steps, and comes at once. For the same reason a loss that still falls by a fifth in a doubling may lead
+anywhere, until the arm has had what it is owed: it may fall faster and faster.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ SOLVED = 0.98  # of the validation items
 EARLIEST = 128  # steps before which a curve says nothing of where it leads
 AHEAD = 2  # doublings of the steps in which a score rises on
 WAY_DOWN = 2  # doublings of the steps that the way down is worth to a loss: it fell to a third
+FALLING = 0.8  # times a loss in a doubling, or less: nobody knows where that ends
+PATIENCE = 4 * OWED  # steps after which that is no reason to wait, where no arm has solved the task
 TELLING = 0.05  # a validation score below it is a few lucky items
 FLAT_SCORE, FLAT_LOSS = 0.01, 0.95  # a doubling that brings less than a point and 5 % of the loss brings nothing
 
@@ -60,6 +63,8 @@ def ceiling(entry: Entry, race: Race, everyone: Sequence[Mark]) -> float:
     last = own[-1]
     rise = max(0.0, *(after.score - before.score for before, after in pairs))
     fall = min(1.0, *(after.nats / before.nats for before, after in pairs if before.nats > 0))
+    if fall <= FALLING and last.steps < min(owed(race), PATIENCE):
+        return 1.0
     foreseen = last.nats * fall ** (WAY_DOWN + max(0.0, math.log2(owed(race) / last.steps)))
     granted = max((one.score for one in everyone if one.nats >= foreseen), default=0.0)
     reached = wilson(last.score, max(1, race.pace.validation_items // 2))[1] + AHEAD * rise
