@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ OF_THE_CLOCK = {
     "adapter",
     "path",
 }
+PRICE = re.compile(r"About .+? more would tell")  # measured steps, in a sentence
 WRITTEN_AGAIN = ("report.html",)  # every run writes it from what it has; it says when
 
 
@@ -152,7 +154,8 @@ COMMANDS = (
             typed(*_PROMPT), True),
     Command("export to kv", typed("export", "{given}", "--to", "kv", "--out", "{out}"), typed(*_PREFIX), True),
     Command("predict", _predict, typed(*_PREFIX)),
-    Command("prune", typed("prune", "{given}", *_TOY, "--items", "8", "--steps", "4"), typed(*_PREFIX)),
+    Command("prune", typed("prune", "{given}", *_TOY, "--items", "8", "--steps", "4"),
+            typed(*_PREFIX, "--budget", "800")),
     Command("forecast", typed("forecast", *_TOY)),
     Command("inspect", typed("inspect", *_TOY, "--prompt", "7 0 3", "--texts", "2")),
     Command("pretrain", _pretrain),
@@ -227,4 +230,6 @@ def result(out: Path) -> dict[str, Any]:
 def _settled(plain: Any) -> Any:
     if isinstance(plain, dict):
         return {name: _settled(held) for name, held in plain.items() if name not in OF_THE_CLOCK}
+    if isinstance(plain, str):
+        return PRICE.sub("", plain)
     return [_settled(one) for one in plain] if isinstance(plain, list) else plain

@@ -197,7 +197,11 @@ def test_ablations_are_measured(model: Model) -> None:
 
 def test_prune_says_what_it_needs(model: Model) -> None:
     prefix = idle_prefix(model, busy=(0,), length=2)
-    for given, batches, margin in ((prefix, [], 0.0), (prefix, [{"input_ids": IDS}], -1.0),
-                                   (keep_tokens(prefix, [0]), [{"input_ids": IDS}], 0.0)):  # fmt: skip
-        with pytest.raises(InputError, match="prune needs a margin of 0 or more"):
+    batch = [{"input_ids": IDS}]
+    for given, batches, margin, words in (
+        (prefix, [], 0.0, "at least one batch"),
+        (prefix, batch, -1.0, "a margin of 0 or more, got -1.0"),
+        (keep_tokens(prefix, [0]), batch, 0.0, "at least two tokens, got 1"),
+    ):
+        with pytest.raises(InputError, match=f"prune needs .*{words}"):
             prune(model, given, lambda context: 1.0, batches, margin=margin)

@@ -107,11 +107,14 @@ def prune(
     """
     model = as_model(model)
     length = prefix_length(prefix)
-    if margin < 0 or not batches or length < 2 or row_count(prefix) > 1:
-        raise InputError(
-            f"prune needs a margin of 0 or more (got {margin}), at least one batch (got {len(batches)}) and a context "
-            f"of one row (got {row_count(prefix)}) and at least two tokens (got {length})."
-        )
+    wanted = [
+        (margin >= 0, f"a margin of 0 or more, got {margin}"),
+        (bool(batches), "at least one batch"),
+        (row_count(prefix) == 1, f"a context of one row, got {row_count(prefix)}"),
+        (length >= 2, f"a context of at least two tokens, got {length}: of one there is nothing to leave out"),
+    ]
+    if lacking := [what for is_there, what in wanted if not is_there]:
+        raise InputError(f"prune needs {lacking[0]}.")
     use = pair_use(model, prefix, batches)
     there = use.isfinite()
     search = _Search(lambda kept: score(keep_pairs(prefix, kept, moves=whole_tokens)), use, there, margin)
