@@ -113,6 +113,27 @@ def test_a_signal_that_somebody_ignores_stays_ignored() -> None:
     assert {number: signal.getsignal(number) for number in before} == before
 
 
+def test_a_signal_that_comes_while_an_object_is_taken_down_is_not_lost() -> None:
+    """Python drops what ``__del__`` raises, an interrupt too."""
+
+    class Slow:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def run() -> None:
+        thing = Slow()
+        del thing
+        time.sleep(10)
+
+    came: list[int] = []
+    before = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), cli._signals_raised(came):
+        run()
+    assert set(came) == {signal.SIGTERM}
+    assert sys.unraisablehook is before
+
+
 @pytest.mark.parametrize("ends", [KeyboardInterrupt, ImportError("half of a package")])
 def test_whatever_an_interrupt_becomes_is_an_interrupt(
     call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, ends: BaseException

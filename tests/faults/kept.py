@@ -122,10 +122,15 @@ def _exports(place: Path, export: Callable[..., Any]) -> int:
 
 
 def _tables(place: Path) -> int:
+    """Make tables of an archive; records that are gone are told by the tables themselves, as not run yet."""
     from elicitable.lab.reproduce import tables
 
     _reproduce_known()
-    print("result:", json.dumps(tables(out=place / "archive"), sort_keys=True))
+    found = tables(out=place / "archive")
+    if found["outcomes"]["not run yet"]:
+        print(f"{place / 'archive'}: {found['outcomes']['not run yet']} not run yet")
+        return 2
+    print("result:", json.dumps(found, sort_keys=True))
     return 0
 
 

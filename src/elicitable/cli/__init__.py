@@ -111,22 +111,31 @@ def _signals_raised(came: list[int]) -> Iterator[None]:
     """Raise KeyboardInterrupt for every signal that asks a process to end, and note its number in ``came``.
 
     So whatever cleans up after Ctrl-C cleans up after ``kill`` and a closed terminal too. A signal that somebody
-    ignores on purpose (``nohup``) stays ignored; handlers are as before afterwards.
+    ignores on purpose (``nohup``) stays ignored; handlers are as before afterwards. Python drops what is raised while
+    an object is taken down (``__del__``), so a signal that comes just then is sent again a moment later.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
         came.append(number)
         raise KeyboardInterrupt
 
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        if came and issubclass(dropped.exc_type, KeyboardInterrupt):
+            threading.Timer(0.01, os.kill, (os.getpid(), came[-1])).start()
+        else:
+            reported(dropped)
+
     numbers = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
     free = (signal.SIG_DFL, signal.default_int_handler)
     before = {number: signal.getsignal(number) for number in numbers}
     handled = [number for number in numbers if before[number] in free] if _is_main_thread() else []
+    reported, sys.unraisablehook = sys.unraisablehook, again
     try:
         for number in handled:
             signal.signal(number, stop)
         yield
     finally:
+        sys.unraisablehook = reported
         for number in handled:
             signal.signal(number, before[number])
 
