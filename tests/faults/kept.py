@@ -127,8 +127,8 @@ def _tables(place: Path) -> int:
 
     _reproduce_known()
     found = tables(out=place / "archive")
-    if found["outcomes"]["not run yet"]:
-        print(f"{place / 'archive'}: {found['outcomes']['not run yet']} not run yet")
+    if gone := found["outcomes"].get("not run yet"):
+        print(f"{place / 'archive'}: {gone} not run yet")
         return 2
     print("result:", json.dumps(found, sort_keys=True))
     return 0
