@@ -168,16 +168,22 @@ def race(job: Job) -> tuple[Record, bool]:
     case, model = part.cases()[job.case], _model(job.part, job.folder, job.model, job.device)
     path = path_of(folder, case)
     if path.is_file() and is_of(known := _read(path, case), case, model, asked):
+        _swept(folder, path.stem)  # what a run left that was killed before it could
         return known, False
     try:
         record = _raced(folder, case, model, _planting(folder, part, case, model), asked)
     except Exception:  # out of memory, a bug: this race is lost, not the others
         return {"case": case.name, "failed": traceback.format_exc()}, True
     write_digested(path, record, ADVICE)
-    shutil.rmtree(folder / RACES / path.stem, ignore_errors=True)
+    _swept(folder, path.stem)
+    return record, True
+
+
+def _swept(folder: Path, name: str) -> None:
+    """Take away the trials of a race that has a record."""
+    shutil.rmtree(folder / RACES / name, ignore_errors=True)
     with suppress(OSError):  # others are under way
         (folder / RACES).rmdir()
-    return record, True
 
 
 @lru_cache(maxsize=8)
