@@ -115,14 +115,12 @@ class LoRABehindExamples(Method):
         model: Model,
         size: int,
         seed: int = 0,
-        modules: Sequence[str] | None = None,
-        alpha: float | None = None,
         items: Sequence[Item | Pair] | None = None,
         text: str | None = None,
         layout: Layout | Iterable[Sequence[Any]] | None = None,
-        **options: Any,
+        **lora: Any,
     ) -> LoRAWithExamples:
-        """LoRA of rank ``size`` behind the worked examples ``items``, and the instruction ``text`` before them.
+        """LoRA of rank ``size``, with its options, behind the worked examples ``items``, and ``text`` before them.
 
         ``layout`` says how they and the texts are laid out: itself, or its fields as names and values.
 
@@ -136,7 +134,7 @@ class LoRABehindExamples(Method):
                 replace(one, prompt=begin + one.prompt) for one in _of_text(examples.items) for begin in BEGINNINGS
             ]
             examples.fit(model, probes or examples.items)
-        return LoRAWithExamples(LoRA().build(model, size, seed, modules, alpha), examples)
+        return LoRAWithExamples(LoRA().build(model, size, seed, **lora), examples)
 
     def standing_on(self, chosen: Adaptation) -> dict[str, Any]:
         """The chosen examples, with the instruction before them and their layout."""

@@ -6,7 +6,6 @@ The numeric checks are those that a method of one's own is held to (:mod:`elicit
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 import textwrap
 import warnings

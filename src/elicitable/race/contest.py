@@ -192,15 +192,15 @@ def _raced(race: Race, sizes: Sequence[Sized], keep: Sequence[str], rows_curve: 
     if race.was_interrupted:
         raise StoppedRace(answer)
     card = keep_winner(race, entries, answer, keep)
-    is_late = race.time_limit is not None and is_too_late_to_look(race)
+    is_late = is_too_late_to_look(race)
     rows = grown_with_rows(race, entries) if rows_curve else None
     causes = find_why(race, entries, race.time_limit) if why else None
     inside, classes = None if is_late else _inside(race, entries, answer), _classes(race, answer)
     if is_late:
         race.warnings.append("the time limit left nothing to look inside the model with; elicitable inspect does")
     told = [*warnings_of(race.task), *race.warnings]  # and what could not be written
-    answer = replace(answer, provenance={**answer.provenance, "warnings": told})
-    answer = replace(answer, inspection=inside, classes=classes, card=card, rows=rows, why=causes)
+    about = {**answer.provenance, "warnings": told}
+    answer = replace(answer, provenance=about, inspection=inside, classes=classes, card=card, rows=rows, why=causes)
     if race.was_interrupted:
         raise StoppedRace(answer)
     return answer

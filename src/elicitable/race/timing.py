@@ -213,7 +213,7 @@ def affords_leg(race: Race, entry: Entry, steps: int, entries: Sequence[Entry]) 
     trial = leg_of(race, line, steps)
     step = step_seconds(race, entry)
     cost = (steps - line.steps + cooldown_of(race, steps)) * step + test_seconds(race, entry)
-    return _affords(race, trial, cost + owed_seconds(race, entries, entry))
+    return _affords(race, trial, cost, entries, entry)
 
 
 def affords_cooldown(race: Race, entry: Entry, line: Line, cooldown: int, entries: Sequence[Entry]) -> bool:
@@ -221,7 +221,7 @@ def affords_cooldown(race: Race, entry: Entry, line: Line, cooldown: int, entrie
     trial = ending_of(race, line, cooldown)
     looks = COOLDOWN_LOOKS * race.pace.validation_items * race.item_seconds if cooldown else 0.0
     cost = cooldown * step_seconds(race, entry) + looks + test_seconds(race, entry)
-    return _affords(race, trial, cost + owed_seconds(race, entries, entry, share=LEAST_DOWN))
+    return _affords(race, trial, cost, entries, entry, share=LEAST_DOWN)
 
 
 def affords_seed(
@@ -245,18 +245,20 @@ def affords_legs(race: Race, growing: Sequence[tuple[Entry, int]], entries: Sequ
     return _pays(race, f"time for {named}", cost, entries, None)
 
 
-def _pays(race: Race, what: str, cost: float, entries: Sequence[Entry], but: Entry | None) -> bool:
+def _pays(race: Race, what: str, cost: float, entries: Sequence[Entry], but: Entry | None, share: float = 1.0) -> bool:
+    """Say whether the limit pays for ``cost`` seconds beside what arms are owed; kept as the decision ``what``."""
     if race.time_limit is None:
         return True
-    return bool(race.kept(what, lambda: cost + owed_seconds(race, entries, but) <= (race.left() or 0.0)))
+    return bool(race.kept(what, lambda: cost + owed_seconds(race, entries, but, share) <= (race.left() or 0.0)))
 
 
-def _affords(race: Race, trial: Trial, cost: float) -> bool:
+def _affords(race: Race, trial: Trial, cost: float, entries: Sequence[Entry], but: Entry, share: float = 1.0) -> bool:
+    """Say whether the limit pays for a trial; one that is there already costs nothing."""
     if race.time_limit is None or is_there(race, trial):
         return True
     method, plan = trial.method.identity, trial.plan
     what = f"time for {method} at {plan.learning_rate:g}, {plan.steps} steps, cooldown {plan.cooldown:.4f}"
-    return bool(race.kept(what, lambda: cost <= (race.left() or 0.0)))
+    return _pays(race, what, cost, entries, but, share)
 
 
 def owed_seconds(race: Race, entries: Sequence[Entry], but: Entry | None, share: float = 1.0) -> float:
