@@ -36,10 +36,7 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
         yield [piece_of(race, line, steps) for line in racing if _goes(line, steps)]
         for line in racing:
             _go(race, entry, line, steps, nth, len(entries))
-        ranked = sorted((line for line in racing if line.is_fine), key=worth, reverse=True)
-        racing, out = ranked[: max(1, len(ranked) // 2)], ranked[max(1, len(ranked) // 2) :]
-        for line in out:
-            leave(race, line)
+        racing = better_half(race, racing)
         if len(racing) <= 1:
             break
         steps = min(2 * steps, longest(race))
@@ -149,6 +146,15 @@ def _of_look(record: TrialRecord) -> dict[str, Any]:
         "validation": record.validation,
         "loss_nats": record.validation_loss_nats,
     }
+
+
+def better_half(race: Race, lines: Sequence[Line]) -> list[Line]:
+    """Return the better half of the lines that are fine, the best first, and at least one; leave the others of them."""
+    ranked = sorted((line for line in lines if line.is_fine), key=worth, reverse=True)
+    kept = max(1, len(ranked) // 2)
+    for line in ranked[kept:]:
+        leave(race, line)
+    return ranked[:kept]
 
 
 def worth(line: Line) -> tuple[float, float]:

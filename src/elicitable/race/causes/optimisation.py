@@ -28,7 +28,7 @@ def other_rates(study: Study, entry: Entry) -> Experiment:
 def _at_best_rate(study: Study, entry: Entry, own: float, what: str) -> Experiment:
     arm, sized = arm_result(study.race, entry), entry.sized
     base = study.short(sized, own)
-    line = better_rate(study, sized, base)
+    line = _better_rate(study, sized, base)
     if line is base:
         return Experiment(
             arm.method, "rate", what, reason="no other rate did better after as many steps", seconds=base.seconds
@@ -40,7 +40,7 @@ def _at_best_rate(study: Study, entry: Entry, own: float, what: str) -> Experime
     return study.measured(arm.method, "rate", what, tried, study.gap_of(arm), {"--learning-rate": rate})
 
 
-def better_rate(study: Study, sized: Sized, base: Line) -> Line:
+def _better_rate(study: Study, sized: Sized, base: Line) -> Line:
     """Return the short run of the best rate that is found from that of ``base`` on; ``base`` where none is better."""
     best = base
     for stride in (STRIDE, 1 / STRIDE):

@@ -18,7 +18,7 @@ from elicitable.diagnosis.verdict import OWED, SHARE, Terms, compare
 from elicitable.methods.base import Method, Sized
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, advance, finish, leave
-from elicitable.race.look import worth
+from elicitable.race.look import better_half, worth
 from elicitable.race.outlook import ceiling, is_flat, is_solved, longest, marks, owed
 from elicitable.race.results import arm_result
 from elicitable.race.timing import cooldown_of
@@ -125,10 +125,7 @@ class Study:
         while lines:
             for line in lines:
                 advance(self.race, line, steps)
-            ranked = sorted((line for line in lines if line.is_fine), key=worth, reverse=True)
-            lines = ranked[: max(1, len(ranked) // 2)]
-            for line in ranked[len(lines) :]:
-                leave(self.race, line)
+            lines = better_half(self.race, lines)
             if len(lines) < 2:
                 break
             steps = min(2 * steps, most)
