@@ -30,7 +30,8 @@ def _question(race: Race, entry: Entry, entries: Sequence[Entry], decision: Deci
     result = arm_result(race, entry)
     own = next((one for one in decision.compared if one.arm.method == entry.method.name), None)
     best = max(decision.compared, key=lambda one: one.arm.mean or 0.0, default=None)
-    is_best_cut_off = own is not None and own is best and not decision.answer and _may_rise(result)
+    has_more = entry.line is not None and entry.line.steps < longest(race)
+    is_best_cut_off = own is not None and own is best and not decision.answer and has_more and _may_rise(result)
     if entry.refusal or result.status in ("diverged", "failed") or (own and own.standing == "worse"):
         return None
     if own is not None and own.standing == "enough" and not is_best_cut_off:
@@ -43,7 +44,8 @@ def _question(race: Race, entry: Entry, entries: Sequence[Entry], decision: Deci
     if high is not None and best is not None and high < (best.arm.mean or 0.0) - race.margin:
         return None
     asks = "suffice" if entry.method.is_context or result.mean is not None else "beat"
-    asks = "reach" if is_best_cut_off else asks
+    if is_best_cut_off:
+        asks = "reach"
     seconds = _seconds(race, entry)
     return {"method": entry.method.name, "asks": asks, "low": low, "high": high, "seconds": round(seconds, 1)}
 
