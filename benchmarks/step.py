@@ -1,28 +1,34 @@
-"""One training step of a prefix: ours beside peft's, in one process, alternating, medians; and the arithmetic floor.
+"""One training step of a prefix: ours beside peft's, alternating, medians; and the arithmetic floor.
 
     python benchmarks/step.py [--steps 60] [--dtype float32] [--batch 64] [--length 10]
 
-Both train free keys and values (``length`` a layer) on the same frozen 4-layer toy and the same batches, with the
-optimiser's step and the drawing of data left out on both sides. The floor is the FLOPs of a forward and of the
-backward that reaches the prefix (activations only, no weight gradients), over the rate that this machine reaches
-for matrix products of exactly those shapes, without what ours need not multiply: the first layer's queries, keys and
-values, and queries of the last that nobody reads.
+Each side has a process of its own, as its user runs it, and the two take their steps in turns: ``peft_over_ours`` is
+the median of these turns. Our training loop asks the C library to keep freed memory (models/speed/memory.py), from
+which peft's step would gain as well; ``in_one_process`` is the ratio where both have that. Both train free keys and
+values (``length`` a layer) on the same frozen 4-layer toy and the same batches, with the optimiser's step and the
+drawing of data left out on both sides.
+
+The floor is the FLOPs of a forward and of the backward that reaches the prefix (activations only, no weight gradients),
+over the rate that this machine reaches for matrix products of exactly those shapes, without what ours need not
+multiply: the first layer's queries, keys and values, and queries of the last that nobody reads.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
+import copy
 import json
+import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from multiprocessing.connection import Connection
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import copy
 
 import torch
 
@@ -119,6 +125,56 @@ def timed(product: Callable[..., Any], a: tuple[int, ...], b: tuple[int, ...], d
     return statistics.median(taken)
 
 
+@contextmanager
+def apart(build: Callable[..., Step], *given: Any) -> Iterator[Step]:
+    """A step that is built, and taken, in a process of its own; it returns when the step has ended."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=serve, args=(theirs, build, *given), daemon=True)
+    process.start()
+
+    def step() -> None:
+        ours.send(None)
+        ours.recv()
+
+    try:
+        step()
+        yield step
+    finally:
+        process.terminate()
+        process.join()
+
+
+def serve(asked: Connection, build: Callable[..., Step], *given: Any) -> None:
+    """Take a step whenever asked to."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    step = build(*given)
+    while True:
+        asked.recv()
+        step()
+        asked.send(None)
+
+
+def ours_built(examples: int, length: int, is_bfloat16: bool) -> Step:
+    """Our step on the toy, for a process of its own."""
+    precision.has_fast_bfloat16 = lambda device: is_bfloat16
+    model, batch = toy_and_batch(examples)
+    step, close = our_step(model, batch, length)
+    atexit.register(close)  # what is held open for the steps is held as long as the process lives
+    return step
+
+
+def peft_built(examples: int, length: int, is_bfloat16: bool) -> Step:
+    """peft's step on the toy, for a process of its own."""
+    return peft_step(*toy_and_batch(examples), length, is_bfloat16)
+
+
+def toy_and_batch(examples: int) -> tuple[Any, Batch]:
+    """The model and the batch that both sides have."""
+    model = el.load("toy:mixed", device="cpu", dtype="float32")
+    return model, encode(model, task_from("ascending-add-1").sample(examples, generator(0, "benchmark")))
+
+
 def alternate(steps: dict[str, Step], count: int) -> dict[str, list[float]]:
     """Milliseconds of each, taken in turns so that a busy machine is busy for both."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
@@ -131,27 +187,32 @@ def alternate(steps: dict[str, Step], count: int) -> dict[str, list[float]]:
     return taken
 
 
-def measure(model: Any, batch: Batch, length: int, count: int, is_bfloat16: bool) -> dict[str, Any]:
+def measure(examples: int, length: int, count: int, is_bfloat16: bool) -> dict[str, Any]:
     """Ours, peft's and the floor in one type."""
-    theirs = peft_step(el.load("toy:mixed", device="cpu", dtype="float32"), batch, length, is_bfloat16)
-    known = precision.has_fast_bfloat16
-    precision.has_fast_bfloat16 = lambda device: is_bfloat16
-    try:
-        ours, close = our_step(model, batch, length)
+    given = examples, length, is_bfloat16
+    with apart(ours_built, *given) as ours, apart(peft_built, *given) as theirs:
         taken = alternate({"ours_ms": ours, "peft_ms": theirs}, count)
-        close()
+    known = precision.has_fast_bfloat16
+    try:
+        together = alternate({"ours": ours_built(*given), "peft": peft_built(*given)}, count)
     finally:
         precision.has_fast_bfloat16 = known
+    model, batch = toy_and_batch(examples)
     seconds, flops = floor_seconds(model, batch, length, torch.bfloat16 if is_bfloat16 else torch.float32)
     floor, found = 1e3 * seconds, {name: round(statistics.median(times), 2) for name, times in taken.items()}
-    ratios = [theirs / ours for ours, theirs in zip(taken["ours_ms"], taken["peft_ms"], strict=True)]
     return {
         **found,
         "floor_ms": round(floor, 2),
         "gflop": round(flops / 1e9, 2),
-        "peft_over_ours": round(statistics.median(ratios), 2),  # of turns, so that a busy minute weighs on both
+        "peft_over_ours": ratio(taken["peft_ms"], taken["ours_ms"]),
+        "in_one_process": ratio(together["peft"], together["ours"]),
         "ours_over_floor": round(found["ours_ms"] / floor, 2),
     }
+
+
+def ratio(theirs: list[float], ours: list[float]) -> float:
+    """Median of the turns' ratios, so that a busy minute weighs on both."""
+    return round(statistics.median(a / b for a, b in zip(theirs, ours, strict=True)), 2)
 
 
 def main() -> None:
@@ -163,14 +224,12 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=10)
     given = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    model = el.load("toy:mixed", device="cpu", dtype="float32")
-    batch = encode(model, task_from("ascending-add-1").sample(given.batch, generator(0, "benchmark")))
     for name, is_bfloat16 in {"float32": False, "bfloat16": True}.items():
         if given.dtype not in (None, name):
             continue
         # without oneDNN's operations bfloat16 is written out number by number, 20 times as slow: a few steps tell
         steps = given.steps if not is_bfloat16 or packs(torch.bfloat16) else min(given.steps, 3)
-        found = measure(model, batch, given.length, steps, is_bfloat16)
+        found = measure(given.batch, given.length, steps, is_bfloat16)
         print(json.dumps({"processor": kind(), "dtype": name, "steps": steps, **found}), flush=True)
 
 

@@ -26,7 +26,12 @@ from torch.autograd.function import once_differentiable
 
 from elicitable.models.attend import attend
 from elicitable.models.model import Model
-from elicitable.models.speed.processor import bias_adds_last, packs, rows_stand_alone
+from elicitable.models.speed.processor import (
+    bias_added,
+    bias_adds_last,
+    packs,
+    rows_stand_alone,
+)
 from elicitable.models.speed.written_out import is_short, queries_stand_alone
 
 LARGEST = 1024  # inputs or outputs of a matrix
@@ -68,7 +73,11 @@ def product(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Product:
 
 
 class Product:
-    """x W + b and ∂y Wᵀ for a frozen W of (in, out), by the operations that a plain block calls."""
+    """x W + b and ∂y Wᵀ for a frozen W of (in, out): the bits of the operations that a plain block calls.
+
+    Where the bits allow, the bias is added after the product: ``addmm`` writes it everywhere before, which is a pass
+    more over all that is written.
+    """
 
     is_packed = False
 
@@ -80,21 +89,26 @@ class Product:
     def __call__(self, x: Tensor, act: str = "none") -> Tensor:
         """(…, in) to (…, out) in ``dtype``; ``act`` is ``"none"`` or ``"relu"``."""
         rows = x.to(self.dtype).flatten(0, -2)
-        if act == "relu" and self.bias is not None and bias_adds_last(len(rows), tuple(self.weight.shape), self.dtype):
-            # addmm writes the bias everywhere before it multiplies: a pass over all that is written
-            found = torch._add_relu_(rows @ self.weight, self.bias)  # type: ignore[attr-defined]
-            return found.view(*x.shape[:-1], -1)
-        found = rows @ self.weight if self.bias is None else torch.addmm(self.bias, rows, self.weight)
-        return (found.relu_() if act == "relu" else found).view(*x.shape[:-1], -1)
+        if self.bias is not None and not bias_adds_last(len(rows), self._shape(), self.dtype, act):
+            found = torch.addmm(self.bias, rows, self.weight)
+            return (found.relu_() if act == "relu" else found).view(*x.shape[:-1], -1)
+        found = rows @ self.weight
+        if self.bias is not None:
+            found = bias_added(found, self.bias, act)
+        elif act == "relu":
+            found.relu_()
+        return found.view(*x.shape[:-1], -1)
 
     def keeps_bits(self, rows: int, instead_of: int, is_back: bool = False) -> bool:
         """Whether ``rows`` multiplied by themselves have the bits that they have among ``instead_of`` rows."""
-        weight = self.weight.shape[0], self.weight.shape[1]
-        return rows_stand_alone((rows, instead_of), weight, self.dtype, is_back)
+        return rows_stand_alone((rows, instead_of), self._shape(), self.dtype, is_back)
 
     def back(self, gradient: Tensor) -> Tensor:
         """(…, out) to (…, in) in ``dtype``."""
         return (gradient.to(self.dtype).flatten(0, -2) @ self.weight.t()).view(*gradient.shape[:-1], -1)
+
+    def _shape(self) -> tuple[int, int]:
+        return self.weight.shape[0], self.weight.shape[1]
 
 
 class PackedProduct(Product):
@@ -203,9 +217,9 @@ class FrozenBlock:
 
     def _queries_left_out(self, hidden: Tensor, unread: int) -> int:
         """How many of the queries that nobody reads attention can do without and keep the bits of the others."""
-        left = unread - unread % 2  # an even number: bfloat16 products add in pairs
-        if not left or self.output.is_packed:
-            return left
+        even = unread - unread % 2
+        if not unread or self.output.is_packed:
+            return even  # bfloat16 products add in pairs
         slot, layer = self.attention._elicitable_seat.slot, self.attention._elicitable_seat.layer
         key = slot.prefix.keys[layer] if slot.prefix is not None and slot.strength > 0 else None
         is_trained = torch.is_grad_enabled() and (hidden.requires_grad or (key is not None and key.requires_grad))
@@ -213,8 +227,8 @@ class FrozenBlock:
         keys = tokens if key is None else tokens + key.shape[2]
         if not (is_trained and is_short(tokens, keys) and self._is_output_alone(hidden, unread)):
             return 0
-        shape = rows * self.heads, tokens, left, keys, self.d_model // self.heads
-        return left if queries_stand_alone(*shape, self.dtype) else 0
+        shape = keys, self.d_model // self.heads, self.dtype
+        return next((n for n in (unread, even) if queries_stand_alone(rows * self.heads, tokens, n, *shape)), 0)
 
     def _is_output_alone(self, hidden: Tensor, unread: int) -> bool:
         rows, tokens = hidden.shape[:2]

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
+from torch import Tensor
 
 KINDS = ("x86", "avx2", "avx512", "avx512-bf16", "amx")  # of x86, each can what those before it can
 _X86 = {"x86_64", "amd64", "i386", "i686"}
@@ -91,9 +92,7 @@ def rows_stand_alone(counts: tuple[int, int], weight: tuple[int, int], dtype: to
     """
     if counts[0] == counts[1]:
         return True
-    drawn = torch.Generator().manual_seed(0)
-    matrix, bias = (torch.randn(*shape, generator=drawn).to(dtype) for shape in (weight, weight[1:]))
-    row = torch.randn(1, weight[1] if is_back else weight[0], generator=drawn).to(dtype)
+    matrix, bias, row = _drawn(dtype, weight, weight[1:], (1, weight[1] if is_back else weight[0]))
     found = []
     for count in counts:
         rows = row.repeat(count, 1)
@@ -102,21 +101,32 @@ def rows_stand_alone(counts: tuple[int, int], weight: tuple[int, int], dtype: to
 
 
 @cache
-def bias_adds_last(rows: int, weight: tuple[int, int], dtype: torch.dtype) -> bool:
-    """Whether relu(x W + b) has the same bits when b is added after the product, and not before its sums.
+def bias_adds_last(rows: int, weight: tuple[int, int], dtype: torch.dtype, act: str = "relu") -> bool:
+    """Whether act(x W + b) has the same bits when b is added after the product, and not before its sums.
 
     ``addmm`` writes b everywhere first; a kernel that sums all inputs of an entry at once adds it to the sum all the
-    same. It is found by doing both on ``rows`` random rows; ``weight`` is (in, out).
+    same. It is found by doing both on ``rows`` random rows; ``weight`` is (in, out), ``act`` ``"none"`` or ``"relu"``.
     """
-    drawn = torch.Generator().manual_seed(0)
-    x, matrix, bias = (
-        torch.randn(shape, generator=drawn).to(dtype) for shape in ((rows, weight[0]), weight, weight[1:])
-    )
+    x, matrix, bias = _drawn(dtype, (rows, weight[0]), weight, weight[1:])
     try:
-        found = torch._add_relu_(x @ matrix, bias)  # type: ignore[attr-defined]
+        found = bias_added(x @ matrix, bias, act)
     except (AttributeError, RuntimeError):  # no such operation in this build
         return False
-    return torch.equal(found, torch.addmm(bias, x, matrix).relu_())
+    plain = torch.addmm(bias, x, matrix)
+    return torch.equal(found, plain.relu_() if act == "relu" else plain)
+
+
+def bias_added(product: Tensor, bias: Tensor, act: str) -> Tensor:
+    """act(``product`` + ``bias``), written over ``product`` in one pass; ``act`` is ``"none"`` or ``"relu"``."""
+    if act == "none":
+        return product.add_(bias)
+    added: Tensor = torch._add_relu_(product, bias)  # type: ignore[attr-defined]
+    return added
+
+
+def _drawn(dtype: torch.dtype, *shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
 
 
 def _instructions() -> str:
