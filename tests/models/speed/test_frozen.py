@@ -150,7 +150,8 @@ def test_a_bias_is_added_last_only_where_the_bits_allow(
     asked: list[int] = []
 
     def answer(rows: int, *shape: Any) -> bool:
-        asked.append(rows)
+        if shape[-1] == "relu":
+            asked.append(rows)
         return is_last and adds_last(rows, *shape)
 
     monkeypatch.setattr(frozen, "bias_adds_last", answer)
@@ -347,5 +348,6 @@ def test_queries_that_nobody_reads_are_left_out(
 
     monkeypatch.setattr(frozen, "attend", noting)
     one_step(toy, "kv-prefix", batch_of(4, 11, 4))
-    last = 11 if is_bound(alone, fast) else 5
-    assert queries == [11, 11, last]  # an even number is left out: 6 of the 7 that are not read
+    is_packed = fast and processor.packs(torch.bfloat16)
+    last = 11 if is_bound(alone, fast) else 5 if is_packed else 4
+    assert queries == [11, 11, last]  # packed products leave out an even number: 6 of the 7 that are not read

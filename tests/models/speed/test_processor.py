@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from elicitable.models.speed import processor
 
@@ -118,14 +117,16 @@ def test_equal_numbers_of_rows_have_equal_bits_and_unequal_ones_what_was_found()
             assert torch.equal(few, many[: counts[0]])
 
 
+@pytest.mark.parametrize("act", ["none", "relu"])
 @pytest.mark.parametrize("inputs", [16, 256, 1024])
-def test_a_bias_added_last_has_the_bits_that_were_found(inputs: int) -> None:
+def test_a_bias_added_last_has_the_bits_that_were_found(inputs: int, act: str) -> None:
     drawn = torch.Generator().manual_seed(3)
     x, weight, bias = (torch.randn(shape, generator=drawn) for shape in ((48, inputs), (inputs, 64), (64,)))
     x[5, 2] = torch.nan
-    plain = torch.addmm(bias, x, weight).relu_()
-    if processor.bias_adds_last(48, (inputs, 64), torch.float32):
-        added: Tensor = torch._add_relu_(x @ weight, bias)  # type: ignore[attr-defined]
+    plain = torch.addmm(bias, x, weight)
+    plain = plain.relu_() if act == "relu" else plain
+    if processor.bias_adds_last(48, (inputs, 64), torch.float32, act):
+        added = processor.bias_added(x @ weight, bias, act)
         assert torch.equal(added.nan_to_num(-1.0), plain.nan_to_num(-1.0))
         assert bool((added[5].isnan() == plain[5].isnan()).all())  # a run that diverges is seen to
 
