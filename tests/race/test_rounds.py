@@ -17,7 +17,7 @@ from tests.reverse import Reverse
 
 import elicitable as el
 from elicitable.diagnosis.looks import ALPHA, level_after
-from elicitable.methods.base import Schedule
+from elicitable.methods.base import Schedule, Sized
 from elicitable.methods.catalog import method_named
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.models.model import Model
@@ -383,6 +383,27 @@ def test_an_arm_that_lags_far_behind_the_leader_of_its_rung_is_trained_on_too() 
     for steps, wanted in ((128, ["lora", "kv-prefix"]), (256, ["lora", "kv-prefix", "full"])):
         found = rounds._leaders([looked_at("lora", (steps, 0.2)), waiting, context])
         assert sorted(entry.method.name for entry in found) == sorted(wanted)
+
+
+def test_no_context_is_given_up_before_the_strongest_one_had_the_steps_that_it_is_owed() -> None:
+    """On ascending-add-1 a kv-prefix with nothing right after 128 steps was left by its curve; 0.96 after 1,536."""
+    race: Any = Slow()
+    race.margin = 0.02
+
+    def arm(method: str, steps: int, score: float = 0.0, nats: float = 1.0) -> Any:
+        found = marked(*((at, score, nats * (steps / at) ** 0.1) for at in (steps // 4, steps // 2, steps)))
+        found.sized = Sized(method_named(method), 1, 1, 1)
+        found.records, found.is_spent, found.stopped, found.tested_at = [], False, "", 0
+        return found
+
+    full, soft = arm("full", 128, 1.0, 0.01), arm("soft-prompt", 128)
+    for steps, is_open in ((128, True), (512, True), (1024, False)):
+        prefix = arm("kv-prefix", steps)
+        entries = [full, soft, prefix]
+        assert outlook.ceiling(prefix, race, []) < 0.1, "its curve leads nowhere"
+        assert rounds.can_matter(race, prefix, entries) is is_open
+        assert not rounds.can_matter(race, soft, entries), "a free prefix speaks for the weaker ones too"
+    assert rounds.can_matter(race, soft, [full, soft]), "where it is the only one it is the strongest"
 
 
 def test_the_last_arm_that_matters_is_not_done_while_its_curve_is_too_short_to_tell() -> None:

@@ -8,8 +8,9 @@
 
 An arm can no longer change the label where its curve does not lead up to the best (:mod:`elicitable.race.outlook`), and
 where the label stands already: more invasive arms matter only if they may be better than the best one can be. Such an
-arm is tested as it is. Against the clock the arms that are trained on are halved each time they have had equally many
-steps; the best context and the best of the others are always among them.
+arm is tested as it is. The strongest context is not judged by its curve before it has had the steps that it is owed.
+Against the clock the arms that are trained on are halved each time they have had equally many steps; the best context
+and the best of the others are always among them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,19 @@ from elicitable.race.choice import choose, chosen_piece, stood
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import advance, finish, leave, piece_of
 from elicitable.race.look import first_look
-from elicitable.race.outlook import EARLIEST, TELLING, Mark, ceiling, floor_of, is_flat, is_solved, longest, marks, owed
+from elicitable.race.outlook import (
+    EARLIEST,
+    PATIENCE,
+    TELLING,
+    Mark,
+    ceiling,
+    floor_of,
+    is_flat,
+    is_solved,
+    longest,
+    marks,
+    owed,
+)
 from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.seeds import more_seeds
@@ -156,7 +169,7 @@ def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     scored = [arm for arm in results if arm.mean is not None and not arm.is_control]
     others = [floor_of(other, race) for other in entries if other is not entry and other.is_racing]
     others += [arm.low or 0.0 for arm in scored if arm.method != entry.method.name]
-    if highest < max(others, default=0.0) - race.margin:
+    if highest < max(others, default=0.0) - race.margin and not _speaks_for_contexts(race, entry, entries):
         return False  # out of reach of another arm
     if not scored:
         return True
@@ -165,6 +178,17 @@ def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     if answer is None or entry.method.rung < answer.arm.rung:
         return True
     return answer.high + highest - (best.mean or 0.0) > race.margin  # a better best could leave the answer behind
+
+
+def _speaks_for_contexts(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Say whether an arm is the strongest trained context and has not had the steps that it is owed.
+
+    That no context will do is said of all of them, so it does not hang on where a short curve seems to lead: what a
+    free prefix can do may show late, and all at once.
+    """
+    if not entry.method.is_context or entry.line is None or entry.line.steps >= min(owed(race), PATIENCE):
+        return False
+    return entry.method.rung == max(one.method.rung for one in entries if one.is_racing and one.method.is_context)
 
 
 def _urgency(race: Race, entry: Entry, entries: Sequence[Entry]) -> tuple[bool, bool, int]:

@@ -1,0 +1,158 @@
+"""Race cases twice: as a race spends its time, and with everything that it would leave out. Are the labels the same?
+
+    python benchmarks/allocator.py                     # 20 planted cases and 4 of the toys; hours; goes on where it was
+    python benchmarks/allocator.py --cases 4 --toys 1  # fewer
+
+*Exhaustive* is every rate of every arm trained for 512 steps or until one solves the task, then the best rate of each
+arm to its own end (solved, flat, or as long as a race may) whatever the others do, brought down and tested, and all
+seeds of every arm. What is chosen and not trained (prompts, examples) is chosen alike. Seconds are the processor's, of
+one process on one thread. Results go to ``--out`` as JSON lines, each with the digests of its model and data; a case
+that is there is not raced again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import elicitable as el
+from elicitable.diagnosis.shares import wilson
+from elicitable.models.speed.processor import kind
+from elicitable.planted.parts import part_named
+from elicitable.race import look, rounds, seeds
+from elicitable.race.entry import Entry, Race
+from elicitable.race.line import Line, leave
+from elicitable.race.outlook import SOLVED, longest
+from elicitable.tasks.catalog import task_from
+
+SWEPT = 512  # steps of every rate, where none solves the task
+RECORDS = Path(__file__).resolve().parents[1] / "records" / "allocator.jsonl"
+TOYS = (
+    ("toy:ascending", "descending"),
+    ("toy:ascending", "ascending"),
+    ("toy:mixed", "ascending"),
+    ("toy:mixed", "ascending-add-1"),
+)
+Case = tuple[str, Callable[[], tuple[Any, Any]], dict[str, Any]]  # name, model and task, what is asked
+
+
+def main() -> None:
+    """Race what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=20, help="of the planted truth")
+    parser.add_argument("--toys", type=int, default=len(TOYS))
+    parser.add_argument("--out", type=Path, default=RECORDS)
+    given = parser.parse_args()
+    known = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    for name, load, asked in [*planted(given.cases), *toys(given.toys)]:
+        model, task = load()
+        is_of = {"case": name, "model_hash": model.fingerprint, "data_hash": task.fingerprint()}
+        if any(all(one[key] == value for key, value in is_of.items()) for one in known):
+            continue
+        known.append({**is_of, "processor": kind(), **raced(model, task, asked)})
+        with given.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(known[-1]) + "\n")
+    show(known)
+
+
+def planted(count: int) -> Iterator[Case]:
+    """Return the first cases of the planted truth, in the order that mixes models and states."""
+    part = part_named("one-layer")
+    for case in part.first(count):
+        yield case.name, lambda case=case: (part.load(case.model, Path(), "cpu"), case.task()), dict(part.asked)
+
+
+def toys(count: int) -> Iterator[Case]:
+    """Return the races of the paper's toys."""
+    for model, task in TOYS[:count]:
+        yield f"{model}/{task}", lambda m=model, t=task: (el.load(m, device="cpu"), task_from(t)), {}
+
+
+def raced(model: Any, task: Any, asked: dict[str, Any]) -> dict[str, Any]:
+    """Race a case both ways."""
+    found = {"allocated": timed(model, task, asked)}
+    with exhaustive():
+        found["exhaustive"] = timed(model, task, asked)
+    return found
+
+
+def timed(model: Any, task: Any, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the verdict of one race from nothing, and what it cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.process_time()
+        answer = el.verdict(model, task, **asked, out=Path(folder) / "race")
+        seconds = time.process_time() - began
+    arms = {arm.method: [None if arm.mean is None else round(arm.mean, 4), arm.steps, arm.seeds] for arm in answer.arms}
+    return {"label": answer.label, "answer": answer.answer, "cpu_seconds": round(seconds, 1), "mean_steps_seeds": arms}
+
+
+@contextmanager
+def exhaustive() -> Iterator[None]:
+    """Inside, no arm is left, waits or stops because of another, and every one has all seeds."""
+
+    def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+        return entry.is_racing and not entry.is_tested
+
+    def seeded(decision: Any, entries: Sequence[Entry]) -> list[Entry]:
+        return [entry for entry in entries if entry.method.is_seeded and entry.records and not entry.method.is_control]
+
+    def better_half(race: Race, lines: Sequence[Line]) -> list[Line]:
+        fine = sorted((line for line in lines if line.is_fine), key=look.worth, reverse=True)
+        is_told = not fine or min(line.steps for line in fine) >= SWEPT or look.worth(fine[0])[0] >= SOLVED
+        for line in fine[1:] if is_told else ():
+            leave(race, line)
+        return fine[:1] if is_told else fine
+
+    with (
+        patched(look, "better_half", better_half),
+        patched(rounds, "can_matter", can_matter),
+        patched(rounds, "_cohort", lambda race, open_arms, entries: list(open_arms)),
+        patched(rounds, "owed", longest),
+        patched(rounds, "is_done_alone", lambda race, entry: False),
+        patched(seeds, "_rivals", seeded),
+    ):
+        yield
+
+
+@contextmanager
+def patched(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Inside, ``module`` has ``value`` under a name that it has."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def show(known: Sequence[dict[str, Any]]) -> None:
+    """Print every pair, the share of equal labels with its interval, and the share of the time."""
+    print(f"{'case':<34} {'allocated':<14} {'s':>6}  {'exhaustive':<14} {'s':>6}  share")
+    for one in known:
+        ours, whole = one["allocated"], one["exhaustive"]
+        share = ours["cpu_seconds"] / whole["cpu_seconds"]
+        sign = " " if ours["label"] == whole["label"] else "≠"
+        print(
+            f"{one['case']:<34} {ours['label']:<14} {ours['cpu_seconds']:>6.0f} {sign}{whole['label']:<14} "
+            f"{whole['cpu_seconds']:>6.0f}  {share:.2f}"
+        )
+    same = sum(one["allocated"]["label"] == one["exhaustive"]["label"] for one in known)
+    low, high = wilson(same / len(known), len(known))
+    spent, whole = (sum(one[way]["cpu_seconds"] for one in known) for way in ("allocated", "exhaustive"))
+    print(
+        f"{same} of {len(known)} labels equal ({same / len(known):.3f} [{low:.3f}, {high:.3f}]); "
+        f"{spent:,.0f} of {whole:,.0f} s, a share of {spent / whole:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
