@@ -117,6 +117,7 @@ def exhaustive() -> Iterator[None]:
         patched(rounds, "can_matter", can_matter),
         patched(rounds, "_cohort", lambda race, open_arms, entries: list(open_arms)),
         patched(rounds, "owed", longest),
+        patched(rounds, "_is_out_of_reach", lambda race, entry, entries: False),
         patched(rounds, "is_done_alone", lambda race, entry: False),
         patched(seeds, "_rivals", seeded),
     ):

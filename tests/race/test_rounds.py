@@ -397,11 +397,12 @@ def test_no_context_is_given_up_before_the_strongest_one_had_the_steps_that_it_i
         return found
 
     full, soft = arm("full", 128, 1.0, 0.01), arm("soft-prompt", 128)
-    for steps, is_open in ((128, True), (512, True), (1024, False)):
+    for steps in (128, 512, 1024):
         prefix = arm("kv-prefix", steps)
         entries = [full, soft, prefix]
         assert outlook.ceiling(prefix, race, []) < 0.1, "its curve leads nowhere"
-        assert rounds.can_matter(race, prefix, entries) is is_open
+        assert rounds.can_matter(race, prefix, entries)
+        assert rounds._is_at_its_end(race, prefix, [prefix, full], entries) is (steps == 1024)  # and comes down
         assert not rounds.can_matter(race, soft, entries), "a free prefix speaks for the weaker ones too"
     assert rounds.can_matter(race, soft, [full, soft]), "where it is the only one it is the strongest"
 

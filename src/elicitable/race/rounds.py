@@ -8,9 +8,9 @@
 
 An arm can no longer change the label where its curve does not lead up to the best (:mod:`elicitable.race.outlook`), and
 where the label stands already: more invasive arms matter only if they may be better than the best one can be. Such an
-arm is tested as it is. The strongest context is not judged by its curve before it has had the steps that it is owed.
-Against the clock the arms that are trained on are halved each time they have had equally many steps; the best context
-and the best of the others are always among them.
+arm is tested as it is. The strongest context is not judged by its curve: it gets the steps that it is owed and a way
+down. Against the clock the arms that are trained on are halved each time they have had equally many steps; the best
+context and the best of the others are always among them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from functools import partial
 from itertools import groupby
 
 from elicitable.diagnosis.tried import LEFT
-from elicitable.diagnosis.verdict import OWED
+from elicitable.diagnosis.verdict import OWED, Decision
 from elicitable.methods.base import Sized
 from elicitable.race.choice import choose, chosen_piece, stood
 from elicitable.race.entry import Entry, Race
@@ -46,7 +46,7 @@ from elicitable.race.seeds import more_seeds
 from elicitable.race.threads import Threads
 from elicitable.race.timing import affords_cooldown, affords_leg, affords_legs, cooldown_of, opening, said_of
 from elicitable.race.workers import together
-from elicitable.values import Rung
+from elicitable.values import ArmResult, Rung
 
 LAG = 8  # times its steps: what the leader of a rung may be ahead of an arm that waits
 
@@ -135,15 +135,18 @@ def _train_on(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
         cohort = _cohort(race, open_arms, entries)
         entry = min(cohort, key=lambda one: _urgency(race, one, entries))
         race.ahead(partial(_coming, race, cohort, open_arms, entries))
-        if _is_at_its_end(race, entry, open_arms):
+        if _is_at_its_end(race, entry, open_arms, entries):
             bring_down(race, entry, entries)
         else:
             grow(race, entry, entries)
         threads.look_again()
 
 
-def _is_at_its_end(race: Race, entry: Entry, open_arms: Sequence[Entry]) -> bool:
-    return is_ready(race, entry) or (len(open_arms) == 1 and is_done_alone(race, entry))
+def _is_at_its_end(race: Race, entry: Entry, open_arms: Sequence[Entry], entries: Sequence[Entry]) -> bool:
+    assert entry.line is not None
+    if is_ready(race, entry) or (len(open_arms) == 1 and is_done_alone(race, entry)):
+        return True
+    return entry.line.steps >= min(owed(race), PATIENCE) and _is_out_of_reach(race, entry, entries)
 
 
 def _coming(race: Race, cohort: Sequence[Entry], open_arms: Sequence[Entry], entries: Sequence[Entry]) -> list[Piece]:
@@ -152,7 +155,7 @@ def _coming(race: Race, cohort: Sequence[Entry], open_arms: Sequence[Entry], ent
     for entry in sorted(cohort, key=lambda one: _urgency(race, one, entries)):
         assert entry.line is not None
         steps = next_mark(race, entry.line.steps)
-        if _is_at_its_end(race, entry, open_arms):
+        if _is_at_its_end(race, entry, open_arms, entries):
             found.append(piece_of(race, entry.line, cooldown=_way_down(race, entry, entries)))
         elif steps > entry.line.steps and affords_leg(race, entry, steps, entries):
             found.append(piece_of(race, entry.line, steps))
@@ -163,37 +166,54 @@ def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     """Say whether training or testing ``entry`` can still change the label."""
     if not entry.is_racing or (entry.is_tested and not _may_grow(race, entry, entries)):
         return False
-    everyone = [mark for other in entries for mark in marks(other)]
-    highest = ceiling(entry, race, everyone)
-    results = [arm_result(race, other) for other in entries if other.records]
-    scored = [arm for arm in results if arm.mean is not None and not arm.is_control]
-    others = [floor_of(other, race) for other in entries if other is not entry and other.is_racing]
-    others += [arm.low or 0.0 for arm in scored if arm.method != entry.method.name]
-    if highest < max(others, default=0.0) - race.margin and not _speaks_for_contexts(race, entry, entries):
-        return False  # out of reach of another arm
+    if _is_out_of_reach(race, entry, entries) and not _speaks_for_contexts(entry, entries):
+        return False
+    scored = _scored(race, entries)
     if not scored:
         return True
-    decision, best = decision_of(race, results), max(scored, key=lambda arm: arm.mean or 0.0)
+    decision, best = _decided(race, entries), max(scored, key=lambda arm: arm.mean or 0.0)
     answer = next((one for one in decision.compared if one.arm.method == decision.answer), None)
     if answer is None or entry.method.rung < answer.arm.rung:
         return True
-    return answer.high + highest - (best.mean or 0.0) > race.margin  # a better best could leave the answer behind
+    return answer.high + _highest(race, entry, entries) - (best.mean or 0.0) > race.margin  # it may be left behind
 
 
-def _speaks_for_contexts(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
-    """Say whether an arm is the strongest trained context and has not had the steps that it is owed.
+def _is_out_of_reach(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Say whether where an arm's curve leads is below what another arm has already, by more than the margin."""
+    others = [floor_of(other, race) for other in entries if other is not entry and other.is_racing]
+    others += [arm.low or 0.0 for arm in _scored(race, entries) if arm.method != entry.method.name]
+    return _highest(race, entry, entries) < max(others, default=0.0) - race.margin
+
+
+def _highest(race: Race, entry: Entry, entries: Sequence[Entry]) -> float:
+    return ceiling(entry, race, [mark for other in entries for mark in marks(other)])
+
+
+def _scored(race: Race, entries: Sequence[Entry]) -> list[ArmResult]:
+    results = [arm_result(race, other) for other in entries if other.records]
+    return [arm for arm in results if arm.mean is not None and not arm.is_control]
+
+
+def _decided(race: Race, entries: Sequence[Entry]) -> Decision:
+    """Return what the tests so far say."""
+    return decision_of(race, [arm_result(race, other) for other in entries if other.records])
+
+
+def _speaks_for_contexts(entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Say whether an arm is the strongest trained context, and was not brought down yet.
 
     That no context will do is said of all of them, so it does not hang on where a short curve seems to lead: what a
-    free prefix can do may show late, and all at once.
+    free prefix can do may show late and all at once, in the way down alone.
     """
-    if not entry.method.is_context or entry.line is None or entry.line.steps >= min(owed(race), PATIENCE):
+    contexts = [one for one in entries if one.is_racing and one.method.is_context]
+    if entry.is_tested or entry not in contexts:
         return False
-    return entry.method.rung == max(one.method.rung for one in entries if one.is_racing and one.method.is_context)
+    return entry is max(contexts, key=lambda one: (one.method.rung, _worth(marks(one)[-1])))
 
 
 def _urgency(race: Race, entry: Entry, entries: Sequence[Entry]) -> tuple[bool, bool, int]:
     """Sort arms that may answer less invasively before those that may only be better, then the ready, then by steps."""
-    decision = decision_of(race, [arm_result(race, other) for other in entries if other.records])
+    decision = _decided(race, entries)
     rung = next((one.arm.rung for one in decision.compared if one.arm.method == decision.answer), None)
     is_above = rung is not None and entry.method.rung >= rung
     return is_above, not is_ready(race, entry), entry.line.steps if entry.line else 0
@@ -205,7 +225,7 @@ def _may_grow(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
         return False
     if entry.line.steps >= owed(race) or entry.line.steps >= longest(race):
         return False
-    decision = decision_of(race, [arm_result(race, other) for other in entries if other.records])
+    decision = _decided(race, entries)
     return any(one.arm.method == entry.method.name and one.standing == "open" for one in decision.compared)
 
 
