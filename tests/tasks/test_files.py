@@ -182,6 +182,7 @@ def test_an_encoding_can_be_named(tmp_path: Path, encoding: str) -> None:
         ),
         ("text,label\nfine,1\n".encode("utf-16-le"), None, "characters of value 0.*--encoding utf-16-le"),
         (b"text,label\nodd,1\n", "utf-16-le", "line 1: the end is not utf-16-le|byte .* is not utf-16-le"),
+        (b"text,label\nfine,1\n", "utf-16", "has no rows, only the column names, read as utf-16: is that the encoding"),
         (b"text,label\nfine,1\n", "latin-one", "'latin-one' is no encoding of texts; known are utf-8"),
         (b"text,label\nfine,1\n", "hex", "'hex' is no encoding of texts"),
         (b"text,label\nfine,1\n", "rot13", "'rot13' is no encoding of texts"),

@@ -66,15 +66,18 @@ def read_table(path: str | os.PathLike[str], encoding: str | None = None) -> Tab
     text, notes = _decode(path, data, encoding)
     plain = kind.removesuffix(path.suffix.lower()) if path.suffix.lower() in PACKED else kind
     table = read_json(str(path), text) if plain in JSON else read_delimited(str(path), text, DELIMITED[plain])
-    return _checked(path, table, text, notes)
+    return _checked(path, table, text, notes, encoding)
 
 
-def _checked(path: Path, table: Table, text: str = " -", notes: tuple[str, ...] = ()) -> Table:
+def _checked(
+    path: Path, table: Table, text: str = " -", notes: tuple[str, ...] = (), encoding: str | None = None
+) -> Table:
     if not table.rows and table.broken:
         place, why = table.broken[0]
         raise InputError(f"{path}, {place}: {why} (no row of the file can be read)")
     if not table.rows:
-        raise InputError(f"{path} has no rows, only {'the column names' if text.strip() else 'white space'}")
+        read = f", read as {encoding}: is that the encoding it was saved in?" if encoding else ""
+        raise InputError(f"{path} has no rows, only {'the column names' if text.strip() else 'white space'}{read}")
     return Table(
         table.source, table.columns, table.rows, table.places, table.left_out, (*table.notes, *notes), table.broken
     )
