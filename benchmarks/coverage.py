@@ -1,6 +1,6 @@
 """How often an interval holds the truth: 95 % is what it says.
 
-    python benchmarks/coverage.py [--samples 1000] [--cases macro-f1,mcc] [--items 60,120,250,500]
+    python benchmarks/coverage.py [--samples 1000] [--cases macro-f1,mcc] [--items 60,120,250,500] [--seed 0]
     python benchmarks/coverage.py --shares [--samples 4000]
 
 Test splits of known populations are drawn again and again, and it is counted how often the score of the whole
@@ -213,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--cases", default="", help="beginnings of names, with commas between")
     parser.add_argument("--items", default="60,120,250,500", help="distinct items of a split, with commas between")
+    parser.add_argument("--seed", type=int, default=0, help="of the splits that are drawn, and of the bootstrap")
     parser.add_argument(
         "--shares", action="store_true", help="accuracy alone, in groups, over seeds, and with few pairs"
     )
@@ -226,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not case.name.startswith(tuple(chosen.cases.split(","))):
             continue
         for items, copies in [*((int(items), 1) for items in chosen.items.split(",")), (60, 3)]:
-            row = coverage(case, items, copies, chosen.samples)
+            row = coverage(case, items, copies, chosen.samples, chosen.seed)
             size = f"{items} × {copies}" if copies > 1 else str(items)
             print(json.dumps(row), flush=True)
             print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.families import reader
 from tests.models.test_templates import DATED, chatting
 
 import elicitable as el
@@ -38,6 +39,19 @@ def test_a_system_message_that_does_not_stand_is_said() -> None:
     assert len(reading_warnings(model, task_from(talks(own=0)), given)) == 1
     assert len(reading_warnings(model, task, layout_for(model))) == 1
     assert reading_warnings(model, task, layout_for(model, "off", turns=True)) == []
+
+
+def test_answers_that_hold_their_own_end_are_counted() -> None:
+    """They were trained, and every one of them was wrong, without a word."""
+    model = reader("byte-level BPE")
+    task = task_from([{"prompt": f"add {n}", "target": f"{n}\nso" if n % 2 else f"{n}"} for n in range(80)])
+    items = task.held_out("test")
+    [said] = reading_warnings(model, task, layout_for(model, stop="\n"))
+    wrong = sum("\n" in str(item.target) for item in items)
+    assert 0 < wrong < len(items)
+    assert said.startswith(f"{wrong} of {len(items)} test answers contain what ends an answer ('\\n'), so nothing")
+    assert reading_warnings(model, task, layout_for(model)) == []
+    assert reading_warnings(model, task, layout_for(model, stop="##")) == []
 
 
 @pytest.mark.parametrize("chat", ["auto", "off"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from elicitable.errors import InputError
 from elicitable.models.inject import room_in
-from elicitable.models.layout import Layout, rules_of, turns_of
+from elicitable.models.layout import Layout, end_of, rules_of, turns_of
 from elicitable.models.rows import label_rows, rows_of
 from elicitable.models.templates import date_warning
 from elicitable.rng import generator
@@ -48,16 +48,28 @@ def check_reading(model: Model, task: Task, layout: Layout, max_tokens: int | No
 
 
 def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
-    """Say what texts do not hold, as one might think they do: today's date, the system message that was given."""
+    """Say what texts do not hold, as one might think they do: today's date, the system message, whole answers."""
+    if model.tokenizer is None:
+        return []
     found = date_warning(model.tokenizer) if layout.chat else []
-    if layout.system is not None and has_turns(task):
-        items = task.held_out("test", LOOKED_AT)
-        own = sum(rules_of(turns_of(item)) > 0 for item in items)
-        if own:
-            found.append(
-                f"{own:,} of {len(items):,} test conversations begin with a system message of their own, which stands "
-                "in the place of the one that was given"
-            )
+    items = task.held_out("test", LOOKED_AT)
+    own = sum(rules_of(turns_of(item)) > 0 for item in items)
+    if layout.system is not None and own:
+        found.append(
+            f"{own:,} of {len(items):,} test conversations begin with a system message of their own, which stands in "
+            "the place of the one that was given"
+        )
+    ends = (
+        []
+        if task.labels() is not None
+        else [end for end in dict.fromkeys((end_of(model, layout), *layout.all_stops)) if end]
+    )
+    cut = sum(all(any(end in text for end in ends) for text in item.accepted or (str(item.target),)) for item in items)
+    if cut:
+        found.append(
+            f"{cut:,} of {len(items):,} test answers contain what ends an answer ({', '.join(map(repr, ends))}), so "
+            "nothing that is written can be them; name another end: --stop (stop=)"
+        )
     return found
 
 
