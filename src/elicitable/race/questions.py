@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from elicitable.diagnosis.tried import is_barely_tried, is_rising
 from elicitable.race.outlook import ceiling, longest, marks
 from elicitable.race.results import arm_result, decision_of
-from elicitable.race.rounds import can_matter
+from elicitable.race.stakes import can_matter
 from elicitable.race.timing import cooldown_of, spoken, step_seconds, test_seconds
 
 if TYPE_CHECKING:
