@@ -171,8 +171,9 @@ def _read_chat_template(place: Path, text: str) -> object:
     """Lay out a text and a conversation as a model with this template reads them."""
     import copy
 
-    from elicitable.models.layout import alternatives, answer_turn, layout_for
+    from elicitable.models.layout import alternatives, layout_for
     from elicitable.models.rows import rows_of
+    from elicitable.models.templates import answer_turn
     from elicitable.values import Item, Message
 
     model = copy.copy(letters_model())

@@ -14,7 +14,6 @@ from elicitable.errors import InputError
 from elicitable.models.layout import (
     Layout,
     alternatives,
-    answer_turn,
     has_template,
     layout_for,
     transcript,
@@ -22,6 +21,7 @@ from elicitable.models.layout import (
 )
 from elicitable.models.model import Model
 from elicitable.models.rows import common_context, context_ids, label_rows, rows_of
+from elicitable.models.templates import answer_turn
 from elicitable.values import Item, Message
 
 TEMPLATES = {

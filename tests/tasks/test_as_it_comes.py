@@ -132,12 +132,14 @@ def test_messages_are_read_and_the_last_answer_is_the_target(tmp_path: Path) -> 
     assert task.fingerprint() == task_of(tmp_path, [{"id": i, "messages": chat(i)} for i in range(60)]).fingerprint()
 
 
-@pytest.mark.parametrize("form", ["prompt and completion", "text and completion", "sharegpt"])
+@pytest.mark.parametrize("form", ["prompt and completion", "text and completion", "sharegpt", "in capitals"])
 def test_other_forms_of_conversations_give_the_same_items(tmp_path: Path, form: str) -> None:
     def row(i: int) -> dict[str, Any]:
         user, answer = {"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"{i}!"}
         if form == "sharegpt":
             return {"conversations": [{"from": "human", "value": f"say {i}"}, {"from": "gpt", "value": f"{i}!"}]}
+        if form == "in capitals":  # it was said that there is no message of the assistant
+            return {"Messages": [{"Role": "User", "Content": f"say {i}"}, {"Role": "ASSISTANT", "Content": f"{i}!"}]}
         return {"prompt": [user] if form.startswith("prompt") else f"say {i}", "completion": [answer]}
 
     plain = [
@@ -145,6 +147,19 @@ def test_other_forms_of_conversations_give_the_same_items(tmp_path: Path, form: 
         for i in range(60)
     ]
     assert task_of(tmp_path, [row(i) for i in range(60)]).held_out("test") == task_of(tmp_path, plain).held_out("test")
+
+
+@pytest.mark.parametrize("is_table", [False, True])
+def test_parts_of_messages_that_are_not_read_are_said(tmp_path: Path, is_table: bool) -> None:
+    """What a model had thought before its answer was dropped without a word."""
+    answer = {"role": "assistant", "content": "so", "reasoning_content": "hm", "tool_calls": None}
+    talks = [[{"role": "user", "content": f"say {i}", "at": 3}, answer] for i in range(60)]
+    if is_table:
+        task: Any = task_from(write(tmp_path / "t.csv", ("messages",), [(json.dumps(talk),) for talk in talks]))
+    else:
+        task = task_of(tmp_path, [{"messages": talk} for talk in talks])
+    parts = ("messages.at", "messages.reasoning_content")
+    assert task.reading.unused == tuple((part, "a part of its messages that is not read") for part in parts)
 
 
 def test_conversations_can_be_labelled(tmp_path: Path) -> None:
@@ -186,6 +201,9 @@ WARNED = [
     (["billing", "billing.", "app"] * 40, "nearly the same.*'billing' .*'billing.'"),
     (["fine_tuned", "fine tuned", "app"] * 40, "nearly the same"),
     (["\uff41pp", "app", "x"] * 40, "nearly the same"),  # a full-width letter
+    (["\u0430pp", "app", "x"] * 40, r"nearly the same.*'app' .*'\\u0430pp'"),  # a Cyrillic a
+    (["\u0421OST", "COST", "x"] * 40, "nearly the same"),  # a Cyrillic S
+    (["\u03bfpen", "open", "x"] * 40, "nearly the same"),  # a Greek omicron
     (["nan", "x", "y"] * 40, r"look like missing values: 'nan' \(40 rows\)"),
     (["None", "x", "y"] * 40, "look like missing values: 'None'"),
     (["null", "N/A", "y"] * 40, "look like missing values: 'N/A' .*'null'"),
@@ -205,7 +223,7 @@ def test_doubtful_labels_are_warned_about(tmp_path: Path, labels: list[str], war
 
 
 def test_clean_labels_are_not_warned_about(tmp_path: Path) -> None:
-    for labels in (["C++", "C#", "+", "-", "!"] * 100, ["yes", "no"] * 300):
+    for labels in (["C++", "C#", "+", "-", "!"] * 100, ["yes", "no"] * 300, ["да", "нет", "не"] * 200):
         assert task_of(tmp_path, labelled(labels)).warnings == ()
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elicitable.errors import InputError
-from elicitable.models.layout import has_template, render
+from elicitable.models.layout import has_template
 from elicitable.models.load import load
+from elicitable.models.templates import render
 from elicitable.rng import generator
 from elicitable.values import Message
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from elicitable.errors import InputError
+from elicitable.models.templates import Turn, answer_turn, render, with_own_thought
 from elicitable.models.tokens import common_beginning
 from elicitable.values import Item, Message
 
@@ -109,7 +110,8 @@ def written(model: Model, item: Item, layout: Layout, has_end: bool = True) -> W
 
 def with_answer(model: Model, item: Item, layout: Layout, one: Written, target: str) -> Written:
     """Return what :func:`written` gives where ``item`` has another ``target``, from ``one`` that it gave."""
-    text = one.text[: one.answer] + _answer(model, item, layout, target) + one.end
+    before = one.text[: one.answer]
+    text = before + _answer(model, item, layout, target, before) + one.end
     return Written(text, one.answer, one.spans, one.end)
 
 
@@ -191,15 +193,17 @@ def layout_for(
 
 def _as_turns(model: Model, item: Item, layout: Layout, end: str) -> Written:
     before = said(model, messages_of(item, layout), layout)
-    answer = _answer(model, item, layout, str(item.target))
+    answer = _answer(model, item, layout, str(item.target), before)
     return Written(before + answer + end, len(before), _own_spans(model, item, layout, before), end)
 
 
-def _answer(model: Model, item: Item, layout: Layout, target: str) -> str:
-    """Return an answer as it stands in the row, without its end."""
+def _answer(model: Model, item: Item, layout: Layout, target: str, before: str) -> str:
+    """Return an answer as it stands in the row behind ``before``, without its end."""
     if not layout.is_talk:
         return target
     turn = turn_in(model, layout)
+    if turn.has_own_thought(target):
+        return with_own_thought(model.tokenizer, messages_of(item, layout), target, before)
     return turn.lead + (target.strip() if turn.strips or isinstance(item.prompt, str) else target)
 
 
@@ -291,55 +295,6 @@ def transcript(messages: Sequence[Message]) -> str:
     return rules + "".join(turns) + "Assistant:"
 
 
-def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) -> str:
-    """The text of a conversation by the chat template, up to where the assistant's next turn begins.
-
-    Raises:
-        InputError: there is no template, or it does not take such a conversation; with its own words.
-    """
-    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-    try:
-        text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
-    except Exception as error:  # templates are programs: they raise whatever they like
-        roles = ", ".join(turn.role for turn in messages)
-        raise InputError(
-            f"the chat template does not take a conversation of the turns {roles}: {error}; without it: --chat off"
-        ) from error
-    return text
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What a chat template writes around an answer: ``lead`` before it, ``end`` behind it; whether it strips it."""
-
-    lead: str
-    end: str
-    strips: bool
-
-
 def turn_in(model: Model, layout: Layout) -> Turn:
     """What stands around an answer in a conversation: by the template, or in a transcript."""
     return answer_turn(model.tokenizer) if layout.chat else Turn(" ", NEXT_TURN, True)
-
-
-@lru_cache(maxsize=8)
-def answer_turn(tokenizer: Any) -> Turn:
-    """What the chat template writes around an answer, found by rendering one.
-
-    The lead stands behind where the model begins to write (a space, or an empty thought); the end goes up to the
-    template's end-of-turn token (or its last character), and is the tokenizer's end of text where there is none.
-    """
-    mark, asked = "answer", [Message("user", "a")]
-    before, whole = render(tokenizer, asked), render(tokenizer, [*asked, Message("assistant", mark)], answered=True)
-    at = whole.rfind(mark)
-    if at < 0:
-        raise InputError(
-            "the chat template does not show what is said as it is said, so nobody can tell where an answer stands; "
-            "without it: --chat off"
-        )
-    lead, behind = whole[len(before) : at] if whole[:at].startswith(before) else "", whole[at + len(mark) :]
-    specials = {*map(str, tokenizer.all_special_tokens), *tokenizer.get_added_vocab()}
-    ends = [behind.index(token) + len(token) for token in specials if token and token in behind]
-    end = behind[: min(ends)] if ends else behind.rstrip() or str(tokenizer.eos_token or "") or behind
-    spaced = render(tokenizer, [*asked, Message("assistant", f"\n {mark}\n ")], answered=True)
-    return Turn(lead, end, f"\n {mark}\n " not in spaced)

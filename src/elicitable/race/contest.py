@@ -19,6 +19,7 @@ from elicitable.methods.instructions import proposing
 from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.processor import kind, one_thread
+from elicitable.models.templates import date_warning
 from elicitable.race.causes.why import find_why
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
@@ -168,6 +169,7 @@ def verdict(
         search_passes=search_passes,
         layouts=alternatives(model, layout, chat),
         is_test_free=test_items is None,
+        warnings=date_warning(model.tokenizer) if layout.chat else [],
     )
     check_reading(model, task, layout, max_tokens)  # a task that the model cannot read is no arm's failure
     sizes = _sizes(race, methods)

@@ -21,6 +21,8 @@ NOTHING: Final = frozenset(
 COMMON: Final = 0.8  # a share of one label from which on the floor is said
 LISTED: Final = 10
 LONGEST_NUMBER: Final = 16  # characters of a label that is compared as a number
+#: Small letters of Cyrillic and Greek that look like Latin ones, and the Latin ones.
+_LOOKS: Final = str.maketrans("авеёкмнорстухіїјѕһԁԛԝӏαεικνορτυχ", "abeëkmhopctyxiïjshdqwlaeiknoptux")
 _JOINED: Final = re.compile(r"(?<=\w)-(?=\w)|_")
 _ENDS: Final = " \t.,;:!?\"'’”»"
 
@@ -94,7 +96,7 @@ def check_labels(table: Table, columns: Columns, classes: Sequence[str], is_name
 
 def near_equal(labels: Iterable[str], key: Any = None) -> list[tuple[str, ...]]:
     """Find labels that differ only in case, white space, punctuation at the end, in how a character is composed, in
-    characters that are not seen, or in how a number is written.
+    characters that are not seen, in letters of another script that look the same, or in how a number is written.
 
     >>> near_equal(["Billing Question", "billing question", "app", "billing  question.", "+", "-"])
     [('Billing Question', 'billing question', 'billing  question.')]
@@ -111,7 +113,7 @@ def _same(label: str) -> str:
 
 def _near(label: str) -> str:
     seen = "".join(one for one in unicodedata.normalize("NFKC", label) if unicodedata.category(one) != "Cf")
-    folded = " ".join(_JOINED.sub(" ", seen.casefold()).split()).strip(_ENDS)
+    folded = " ".join(_JOINED.sub(" ", seen.casefold().translate(_LOOKS)).split()).strip(_ENDS)
     try:
         return f"{float(folded):g}" if len(folded) < LONGEST_NUMBER else folded
     except ValueError:
@@ -147,7 +149,10 @@ def _common(splits: Splits) -> list[str]:
 
 
 def _quoted(labels: Sequence[str], counts: Mapping[str, int]) -> str:
-    return _listed([f"{label!r} ({counts[label]:,} rows)" for label in labels], quote=False)
+    """List labels with their counts; where letters of two scripts look the same, by their numbers."""
+    spelt = {label.casefold() for label in labels}
+    show = ascii if len({one.translate(_LOOKS) for one in spelt}) < len(spelt) else repr
+    return _listed([f"{show(label)} ({counts[label]:,} rows)" for label in labels], quote=False)
 
 
 def _listed(labels: Sequence[str], quote: bool = True) -> str:

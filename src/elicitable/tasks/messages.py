@@ -2,19 +2,25 @@
 
 Read are OpenAI's and TRL's ``[{"role": "user", "content": "…"}, …]`` (a content may also be a list of texts,
 ``[{"type": "text", "text": "…"}]``) and ShareGPT's ``[{"from": "human", "value": "…"}, …]``, also as a text of JSON.
+Keys and roles may be written in capitals; the names of the roles are one set in both forms.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from elicitable.values import Message, Messages
 
 ANSWERER: Final = "assistant"
 _FORMS: Final = ({"role", "content"}, {"from", "value"})
-_ROLES: Final = {"human": "user", "gpt": ANSWERER, "chatgpt": ANSWERER, "bot": ANSWERER, "model": ANSWERER}
+_READ: Final = frozenset().union(*_FORMS)
+_OTHER_NAMES: Final = {"user": ("human",), ANSWERER: ("gpt", "chatgpt", "bot", "model", "ai")}
+_ROLES: Final = {
+    **{role: role for role in ("system", "developer", "user", "tool", "function", ANSWERER)},
+    **{name: role for role, names in _OTHER_NAMES.items() for name in names},
+}
 
 
 def is_said(value: Any) -> bool:
@@ -23,7 +29,7 @@ def is_said(value: Any) -> bool:
     >>> is_said({"role": "user", "content": "Hi"}), is_said({"from": "Bath", "to": "York"})
     (True, False)
     """
-    return isinstance(value, Mapping) and any(form <= value.keys() for form in _FORMS)
+    return isinstance(value, Mapping) and any(form <= _plainly(value).keys() for form in _FORMS)
 
 
 def messages_from(value: Any) -> Messages | None:
@@ -47,12 +53,22 @@ def written_out(text: str) -> Messages | None:
     >>> written_out('[{"role": "user", "content": "Hi"}]')
     (Message(role='user', content='Hi'),)
     """
+    return messages_from(parsed(text))
+
+
+def parsed(text: str) -> Any:
+    """Return the list that a text holds as JSON; None where it holds none."""
     if not text.lstrip().startswith("["):
         return None
     try:
-        return messages_from(json.loads(text))
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _plainly(value: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return an object by its keys in small letters."""
+    return {str(key).casefold(): inner for key, inner in value.items()}
 
 
 def _message(value: Any) -> Message | None:
@@ -60,12 +76,24 @@ def _message(value: Any) -> Message | None:
         return value
     if not isinstance(value, Mapping):
         return None
+    value = _plainly(value)
     role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
     if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(role, str) or not isinstance(content, str):
         return None
-    return Message(_ROLES.get(role, role) if "role" not in value else role, content)
+    return Message(_ROLES.get(role.strip().casefold(), role), content)
+
+
+def parts_left_out(name: str, values: Iterable[Any]) -> list[tuple[str, str]]:
+    """Return what messages in the column ``name`` hold besides a role and a text, each part with the reason.
+
+    >>> parts_left_out("m", [[{"role": "user", "content": "Hi", "mood": "good"}]])
+    [('m.mood', 'a part of its messages that is not read')]
+    """
+    said = (one for value in values if isinstance(value, list | tuple) for one in value if is_said(one))
+    keys = dict.fromkeys(key for one in said for key, part in _plainly(one).items() if key not in _READ and part)
+    return [(f"{name}.{key}", "a part of its messages that is not read") for key in keys]
 
 
 def last_answer(messages: Messages) -> tuple[Messages, str] | str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from elicitable.errors import InputError
-from elicitable.tasks.messages import messages_from, written_out
+from elicitable.tasks.messages import messages_from, parsed, parts_left_out, written_out
 from elicitable.tasks.nested import laid_out, plain
 from elicitable.values import Message, Messages
 
@@ -102,7 +102,11 @@ def read_as_messages(table: Table) -> Table:
     def read(cell: Cell, is_read: bool) -> Cell:
         return written_out(cell) if is_read and isinstance(cell, str) else cell
 
-    return replace(table, rows=tuple(tuple(map(read, row, is_talk)) for row in table.rows))
+    dropped = list(table.left_out)
+    for name in (name for name, is_read in zip(table.columns, is_talk, strict=True) if is_read):
+        dropped += parts_left_out(name, (parsed(cell) for cell in table.cells(name) if isinstance(cell, str)))
+    rows = tuple(tuple(map(read, row, is_talk)) for row in table.rows)
+    return replace(table, rows=rows, left_out=tuple(dropped))
 
 
 def text_of_cell(cell: Cell) -> str:
@@ -245,6 +249,7 @@ def table_of_columns(
             taken.add(path)
             names.append(path)
             cells.append([cell_of(value) for value in own])
+            dropped += parts_left_out(path, own)
     rows = tuple(zip(*cells, strict=True)) if cells else ((),) * len(places)
     return without_index(Table(source, tuple(names), rows, places, tuple(dropped)))
 

@@ -130,7 +130,7 @@ def _is_spelt_otherwise(model: Model, row: Row, hits: Tensor, best: Tensor, read
     if not any((wanted + end).startswith(begun[: len(wanted + end)]) for end in stop.texts or ("",)):
         return False
     found = generate(model, [row], reading.layout, 2 * len(row.answer) + 8)[0]
-    return found.has_ended and found.text == wanted.removeprefix(stop.lead)
+    return found.has_ended and found.text == stop.shown(wanted)
 
 
 def _by_label(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> Score:

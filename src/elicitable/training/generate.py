@@ -12,6 +12,7 @@ from elicitable.models.inject import installed, room_in
 from elicitable.models.layout import Layout, end_of, turn_in
 from elicitable.models.rows import Row
 from elicitable.models.speed.precision import autocast
+from elicitable.models.templates import Turn
 from elicitable.training.batches import groups
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ class Stop:
     """What ends an answer: one of ``ids``, or the characters of one of ``texts`` anywhere in it.
 
     ``lead`` is what a chat template writes before every answer; the model writes it, and it is no part of the answer.
+    Of a thought that the template has ``opened`` and that the model goes on with, that beginning is shown.
     """
 
     ids: frozenset[int] = frozenset()
     texts: tuple[str, ...] = ()
     lead: str = ""
+    opened: str = ""
 
     @classmethod
     def of(cls, model: Model, layout: Layout) -> Stop:
@@ -38,10 +41,15 @@ class Stop:
         ids = set() if eos is None else {int(eos)}
         text = end_of(model, layout)
         end = model.ids(text).flatten().tolist() if text else []
-        lead = turn_in(model, layout).lead if layout.is_talk else ""
+        turn = turn_in(model, layout) if layout.is_talk else Turn("", "", False)
         if len(end) == 1 and layout.end is None and text not in layout.all_stops:
             ids, text = {*ids, end[0]}, ""
-        return cls(frozenset(ids), tuple(dict.fromkeys(one for one in (text, *layout.all_stops) if one)), lead)
+        texts = tuple(dict.fromkeys(one for one in (text, *layout.all_stops) if one))
+        return cls(frozenset(ids), texts, turn.lead, turn.opened)
+
+    def shown(self, written: str) -> str:
+        """What is written as an answer: without the lead, or with the beginning of its thought."""
+        return written.removeprefix(self.lead) if written.startswith(self.lead) else self.opened + written
 
     def at(self, text: str) -> int | None:
         """Where the first of ``texts`` begins in an answer; None where it has none of them."""
@@ -111,10 +119,10 @@ def _decode(model: Model, contents: Sequence[list[int]], limits: Sequence[int], 
 def _ended(model: Model, content: list[int], written: list[int], stop: Stop, is_last: bool) -> Answer | None:
     """The answer, if ``written`` ends it or is as long as it may be."""
     if written[-1] in stop.ids:
-        return Answer(text_of(model, content, written[:-1]).removeprefix(stop.lead), tuple(written), True)
+        return Answer(stop.shown(text_of(model, content, written[:-1])), tuple(written), True)
     if not stop.texts and not is_last:
         return None
-    text, ids = text_of(model, content, written).removeprefix(stop.lead), tuple(written)
+    text, ids = stop.shown(text_of(model, content, written)), tuple(written)
     if (place := stop.at(text)) is not None:
         return Answer(text[:place], ids, True)
     return Answer(text, ids, False) if is_last else None

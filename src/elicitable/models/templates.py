@@ -1,0 +1,138 @@
+"""What a chat template writes: the text of a conversation, and what stands around an answer in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from elicitable.errors import InputError
+from elicitable.models.tokens import common_beginning
+from elicitable.values import Message
+
+#: The day that is "today" in every text, so that rows are the same tomorrow. Llama's templates write this one where
+#: nobody tells them the date.
+TODAY: Final = datetime(2024, 7, 26)
+CLOCK: Final = "strftime_now"  # the function by which templates ask for the date
+_CODES: Final = "YymBbdjAaHIMSpfXxc"  # of strftime
+_OPENS: Final = re.compile(r"<(\w+)>|\[(\w+)\]")  # a thought, as in <think> or [THINK]
+
+
+def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) -> str:
+    """The text of a conversation by the chat template, up to where the assistant's next turn begins.
+
+    A template that writes today's date writes :data:`TODAY`.
+
+    Raises:
+        InputError: there is no template, or it does not take such a conversation; with its own words.
+    """
+    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+    try:
+        text: str = tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=not answered, **_given(tokenizer)
+        )
+    except Exception as error:  # templates are programs: they raise whatever they like
+        roles = ", ".join(turn.role for turn in messages)
+        raise InputError(
+            f"the chat template does not take a conversation of the turns {roles}: {error}; without it: --chat off"
+        ) from error
+    return text
+
+
+def asks_the_date(tokenizer: Any) -> bool:
+    """Whether the chat template writes today's date, so that a text would be another one tomorrow."""
+    return CLOCK in str(getattr(tokenizer, "chat_template", None))
+
+
+def date_warning(tokenizer: Any) -> list[str]:
+    """Say which day it is in every text, where the template writes the date."""
+    if not asks_the_date(tokenizer):
+        return []
+    day = f"{TODAY:%d %b %Y}"
+    return [f"the chat template writes today's date: here it is always {day}, so that texts are the same tomorrow"]
+
+
+def _given(tokenizer: Any) -> dict[str, str]:
+    """The template with a clock of its own in front, where it asks for the date; transformers takes no function.
+
+    Jinja drops the line break behind the macro, so the template's first line is the first line still.
+    """
+    if not asks_the_date(tokenizer):
+        return {}
+    codes = "".join(f" | replace('%{code}', '{TODAY.strftime(f'%{code}')}')" for code in _CODES)
+    clock = f"{{% macro {CLOCK}(form) %}}{{{{ form{codes} }}}}{{% endmacro %}}\n"
+    return {"chat_template": clock + tokenizer.get_chat_template()}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What stands around an answer: ``lead`` before it, ``end`` behind it; whether the template ``strips`` it.
+
+    Where models think before they answer, the template ends with the beginning of a thought (``opened``), or writes an
+    empty one into the lead; ``thought`` is what a thought begins with, such as ``<think>``.
+    """
+
+    lead: str
+    end: str
+    strips: bool
+    opened: str = ""
+    thought: str = ""
+
+    def has_own_thought(self, answer: str) -> bool:
+        """Whether an answer begins with a thought, which then takes the place of the empty one."""
+        return bool(self.thought) and answer.lstrip().startswith(self.thought)
+
+
+@lru_cache(maxsize=8)
+def answer_turn(tokenizer: Any) -> Turn:
+    """What the chat template writes around an answer, found by rendering one.
+
+    The lead stands behind where the model begins to write (a space, or an empty thought); the end goes up to the
+    template's end-of-turn token (or its last character), and is the tokenizer's end of text where there is none. A
+    thought that the template has opened before the model begins to write, and that no answered turn shows, is closed
+    by the lead.
+    """
+    mark, asked = "answer", [Message("user", "a")]
+    before, whole = render(tokenizer, asked), render(tokenizer, [*asked, Message("assistant", mark)], answered=True)
+    at = whole.rfind(mark)
+    if at < 0:
+        raise InputError(
+            "the chat template does not show what is said as it is said, so nobody can tell where an answer stands; "
+            "without it: --chat off"
+        )
+    shared = common_beginning([before, whole[:at]])
+    lead, behind = whole[shared:at] if shared == len(before) else "", whole[at + len(mark) :]
+    if opens := _OPENS.fullmatch(before[shared:].strip()):
+        lead = _closing(opens[0]) + "\n\n"
+    thought = _thought_in(before, lead)
+    opened = before[before.rindex(thought) :] if thought and before.rstrip().endswith(thought) else ""
+    specials = {*map(str, tokenizer.all_special_tokens), *tokenizer.get_added_vocab()}
+    ends = [behind.index(token) + len(token) for token in specials if token and token in behind]
+    end = behind[: min(ends)] if ends else behind.rstrip() or str(tokenizer.eos_token or "") or behind
+    spaced = render(tokenizer, [*asked, Message("assistant", f"\n {mark}\n ")], answered=True)
+    return Turn(lead, end, f"\n {mark}\n " not in spaced, opened, thought)
+
+
+def with_own_thought(tokenizer: Any, messages: Sequence[Message], answer: str, before: str) -> str:
+    """Return an answer that brings a thought as the template writes it behind ``before``, without its end.
+
+    Where the template shows no thoughts, it stands as it is, but for what ``before`` has opened already.
+    """
+    turn = answer_turn(tokenizer)
+    whole = render(tokenizer, [*messages, Message("assistant", answer)], answered=True)
+    if whole.startswith(before):
+        written = whole[len(before) :]
+        return written[: written.rindex(turn.end)] if turn.end in written else written.rstrip()
+    return answer.lstrip().removeprefix(turn.thought).lstrip("\n") if turn.opened else answer
+
+
+def _thought_in(before: str, lead: str) -> str:
+    """The tag that is closed in ``lead``, where it is opened there or right before; "" where there is none."""
+    return next((found[0] for found in _OPENS.finditer(before + lead) if _closing(found[0]) in lead), "")
+
+
+def _closing(tag: str) -> str:
+    return f"{tag[0]}/{tag[1:]}"

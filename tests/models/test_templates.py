@@ -1,0 +1,117 @@
+"""Templates that think before they answer, and templates that know what day it is."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from datetime import datetime
+from typing import Any
+
+import pytest
+from tests.families import reader
+from transformers.utils import chat_template_utils
+
+from elicitable.models.layout import layout_for, written
+from elicitable.models.model import Model
+from elicitable.models.rows import label_rows, rows_of
+from elicitable.models.templates import TODAY, answer_turn, asks_the_date
+from elicitable.training.generate import Stop
+from elicitable.values import Item, Message
+
+TALK = (Message("user", "a film"), Message("assistant", "dull"), Message("user", "and now?"))
+SAYS = "<|{{ m.role }}|>{{ m.content }}<|end|>"
+THINKING = {
+    "an empty thought": (  # as Qwen 3's: the last answer has a thought, be it an empty one
+        "{% for m in messages %}{% if m.role == 'assistant' and loop.last %}<|assistant|><think>\n"
+        "{% if '</think>' in m.content %}{{ m.content.split('</think>')[0].split('<think>')[-1].strip() }}{% endif %}"
+        "{{ '\\n</think>\\n\\n' + m.content.split('</think>')[-1].lstrip() }}<|end|>{% else %}" + SAYS + "{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    ),
+    "an opened thought": (  # as R1's: a thought is opened, and no answer that was given shows one
+        "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>{{ m.content.split('</think>')[-1] }}<|end|>"
+        "{% else %}" + SAYS + "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+    ),
+}
+DATED = (
+    "\n  {% set now = strftime_now('%d %b %Y, %A %H:%M:%S') %}\nIt is {{ now }}.\n{% for m in messages %}"
+    "<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def chatting(template: str) -> Model:
+    plain = reader("byte-level BPE")
+    own = deepcopy(plain.tokenizer)
+    own.add_tokens(["<think>", "</think>"])
+    own.chat_template = template
+    hf = deepcopy(plain.hf)
+    hf.resize_token_embeddings(len(own), mean_resizing=False)
+    return Model(hf, tokenizer=own, name="tiny, thinking")
+
+
+def by_template(model: Model, *turns: Message, answered: bool = True) -> str:
+    said = [{"role": turn.role, "content": turn.content} for turn in turns]
+    text: str = model.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=not answered)
+    return text
+
+
+@pytest.mark.parametrize("answer", ["dull", "<think>\nIt is slow.\n</think>\n\ndull", "\n<think>slow</think>dull"])
+def test_an_answer_has_one_thought(answer: str) -> None:
+    """It had an empty one and then its own, and the row was no longer the template's text."""
+    model = chatting(THINKING["an empty thought"])
+    found = written(model, Item(TALK, answer), layout_for(model))
+    assert found.text == by_template(model, *TALK, Message("assistant", answer))
+    assert found.text.count("<think>") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "behind"),
+    [
+        ("dull", "</think>\n\ndull"),
+        ("<think>\nIt is slow.\n</think>\n\ndull", "It is slow.\n</think>\n\ndull"),
+    ],
+)
+def test_a_thought_that_the_template_opens_is_closed_before_the_answer(answer: str, behind: str) -> None:
+    """The answer stood within the thought, where no answer ever stood."""
+    model = chatting(THINKING["an opened thought"])
+    layout, item = layout_for(model), Item(TALK, answer)
+    found = written(model, item, layout)
+    asked = by_template(model, *TALK, answered=False)
+    assert asked.endswith("<think>\n")
+    assert found.text == asked + behind + "<|end|>"
+    row = rows_of(model, [item], layout)[0]
+    assert row.content == model.tokenizer(asked, add_special_tokens=False)["input_ids"]
+    assert model.tokenizer.decode(row.answer) == behind + "<|end|>"
+
+
+@pytest.mark.parametrize("template", THINKING)
+def test_what_is_shown_of_a_thought_is_what_a_data_file_would_hold(template: str) -> None:
+    model = chatting(THINKING[template])
+    layout = layout_for(model)
+    stop = Stop.of(model, layout)
+    for answer in ("dull", "<think>\nslow\n</think>\n\ndull"):
+        found = written(model, Item(TALK, answer), layout, has_end=False)
+        assert stop.shown(found.text[found.answer :]) == answer
+    labels = label_rows(model, [Item("a film", " dull")], [" dull", " fine"], layout)[0]
+    assert model.tokenizer.decode([*labels.content, *labels.labels[0]]).endswith("</think>\n\ndull")
+
+
+def test_rows_are_the_same_tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template that writes the date gave other rows every day, and a prompt kept yesterday fitted none of them."""
+    model = chatting(DATED)
+    days = []
+    for day in (TODAY, datetime(2031, 12, 5, 13, 14, 15)):
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: Any = None, day: datetime = day) -> datetime:  # type: ignore[override]
+                return day
+
+        monkeypatch.setattr(chat_template_utils, "datetime", Clock)
+        answer_turn.cache_clear()
+        days.append((by_template(model, *TALK, answered=False), written(model, Item(TALK, "dull"), layout_for(model))))
+    (text, first), (later, second) = days
+    assert text != later
+    assert first == second
+    assert first.text[: first.answer] == text
+    assert "26 Jul 2024, Friday 00:00:00" in text
+    assert asks_the_date(model.tokenizer)
+    assert not asks_the_date(chatting(THINKING["an opened thought"]).tokenizer)
