@@ -190,6 +190,21 @@ def nothing_yet(floor: float, rising: Sequence[ArmResult], short: Sequence[ArmRe
     )
 
 
+def too_few_items(best: ArmResult, floor: float, limit: float) -> Reason:
+    """Say that so few items do not rule out a score far above the floor; how many would bring it under ``limit``."""
+    assert best.mean is not None
+    assert best.high is not None
+    half, distance = best.high - best.mean, limit - best.mean
+    wanted = math.ceil(
+        (half / max(distance, 0.1 * half)) ** 2 * (best.items + 4)
+    )  # Wilson's width falls as 1/√(n + z²)
+    return Reason(
+        f"Nothing beats always giving one answer ({floor:.2f}), but with {best.items:,} test items the best arm, "
+        f"{best.method}, may have anything in {_shown(best)}",
+        f"; about {wanted:,} test items would settle it.",
+    )
+
+
 def out_of_reach(best: ArmResult, floor: float) -> Reason:
     """Say that nothing beats the floor, weights included."""
     return Reason(
