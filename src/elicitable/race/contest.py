@@ -19,7 +19,6 @@ from elicitable.methods.instructions import proposing
 from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.processor import kind, one_thread
-from elicitable.models.templates import date_warning
 from elicitable.race.causes.why import find_why
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
@@ -27,7 +26,7 @@ from elicitable.race.keeping import check_keep, keep_winner
 from elicitable.race.marking import AUTO, Marking, text_of_target
 from elicitable.race.pace import check_count, pace_for
 from elicitable.race.questions import open_questions, said_to_be_open
-from elicitable.race.reading import check_reading
+from elicitable.race.reading import check_reading, reading_warnings
 from elicitable.race.reporter import Reporter, Silent
 from elicitable.race.results import arm_result, cut_warning, evidence_of
 from elicitable.race.rounds import run_rounds
@@ -169,9 +168,9 @@ def verdict(
         search_passes=search_passes,
         layouts=alternatives(model, layout, chat),
         is_test_free=test_items is None,
-        warnings=date_warning(model.tokenizer) if layout.chat else [],
     )
     check_reading(model, task, layout, max_tokens)  # a task that the model cannot read is no arm's failure
+    race.warnings += reading_warnings(model, task, layout)
     sizes = _sizes(race, methods)
     check_keep(keep, [sized.method.name for sized in sizes])
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Whether a model can read a task at all, said before anything is trained."""
+"""Whether a model can read a task at all, and what is odd about how it does, said before anything is trained."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from elicitable.errors import InputError
 from elicitable.models.inject import room_in
-from elicitable.models.layout import Layout, turns_of
+from elicitable.models.layout import Layout, rules_of, turns_of
 from elicitable.models.rows import label_rows, rows_of
+from elicitable.models.templates import date_warning
 from elicitable.rng import generator
 from elicitable.tasks.base import has_turns
 from elicitable.training.generate import Stop
@@ -44,6 +45,20 @@ def check_reading(model: Model, task: Task, layout: Layout, max_tokens: int | No
             f"the tokenizer of {model.name} has no end of text, so an answer of {task.name} never ends; give a stop "
             "string (stop=, --stop), for instance a line break, or a tokenizer with an eos_token."
         )
+
+
+def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
+    """Say what texts do not hold, as one might think they do: today's date, the system message that was given."""
+    found = date_warning(model.tokenizer) if layout.chat else []
+    if layout.system is not None and has_turns(task):
+        items = task.held_out("test", LOOKED_AT)
+        own = sum(rules_of(turns_of(item)) > 0 for item in items)
+        if own:
+            found.append(
+                f"{own:,} of {len(items):,} test conversations begin with a system message of their own, which stands "
+                "in the place of the one that was given"
+            )
+    return found
 
 
 def _check(model: Model, items: Sequence[Item], layout: Layout, limit: int | None, split: str) -> None:
