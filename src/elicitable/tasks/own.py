@@ -9,16 +9,15 @@ from typing import Any, Final
 
 from elicitable.errors import InputError
 from elicitable.rng import generator
-from elicitable.tasks.base import HeldOut, Task
+from elicitable.tasks.base import Task
 from elicitable.values import Item, Message
 
-ASKED: Final = 20  # items of each split that are looked at
-HELD_OUT: Final[tuple[HeldOut, ...]] = ("validation", "test")
+ASKED: Final = 20  # items that are looked at
 NO_LABELS: Final = "return None from labels() where the whole answer must match, or the possible targets."
 
 
 def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextManager[None]]) -> None:
-    """Ask ``task`` for its name, labels, fingerprint and some items of every split.
+    """Ask ``task`` for its name, labels, fingerprint, and a few training and validation items; never for a test item.
 
     Args:
         name: What the messages call the task.
@@ -39,16 +38,13 @@ def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextMana
     asked("name", lambda: task.name, _is_text, "a text")
     labels = asked("labels()", task.labels, lambda given: given is None or _is_list(given, str), "None or texts")
     asked("fingerprint()", task.fingerprint, _is_text, "a text")
-    for split in HELD_OUT:
-        what = f"held_out({split!r}, {ASKED})"
-        held = asked(what, lambda s=split: task.held_out(s, ASKED), _is_items, "a list of items")  # type: ignore[misc]
-        if not 1 <= len(held) <= ASKED:
-            raise InputError(f"{name}: {what} has to give 1 to {ASKED} items, and gives {len(held):,}.")
-        with asking(what):
-            again = list(task.held_out(split, ASKED))
-        if again != list(held):
-            raise InputError(f"{name}: {what} gives other items at each call, and has to give the same in one order.")
-        _check_items(name, what, held, labels)
+    what = f"held_out('validation', {ASKED})"
+    held = asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")
+    if not 1 <= len(held) <= ASKED:
+        raise InputError(f"{name}: {what} has to give 1 to {ASKED} items, and gives {len(held):,}.")
+    if list(asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")) != list(held):
+        raise InputError(f"{name}: {what} gives other items at each call, and has to give the same in one order.")
+    _check_items(name, what, held, labels)
     what = f"sample({ASKED}, …)"
     drawn = asked(what, lambda: task.sample(ASKED, generator(0, "a look at a task")), _is_items, "a list of items")
     if len(drawn) != ASKED:
