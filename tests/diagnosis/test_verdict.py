@@ -351,3 +351,12 @@ def test_what_is_settled_is_said_where_only_the_rung_is_open() -> None:
     apart = decide([soft, arm("full", 905)], margin=0.02, floor=0.1, seed=0)
     assert apart.label == "inconclusive"
     assert not any("settled" in reason for reason in apart.reasons)
+
+
+def test_nothing_less_invasive_is_spoken_of_only_where_there_is_something() -> None:
+    alone = decide([arm("zero-shot", 950), arm("full", 900)], margin=0.02, floor=0.1, seed=0)
+    assert alone.label == "already-there"
+    assert alone.reasons[0].startswith("zero-shot scores 0.950")
+    assert "less invasive" not in " ".join(alone.reasons)
+    higher = decide([arm("zero-shot", 300), arm("kv-prefix", 950)], margin=0.02, floor=0.1, seed=0)
+    assert "nothing less invasive that was tried comes close" in higher.reasons[0]

@@ -109,7 +109,8 @@ class Evidence:
 
     def _climb(self, compared: tuple[Comparison, ...], best: ArmResult, margin: float) -> _First:
         """Climb the ladder to the first rung that is not worse than the best."""
-        for step in sorted({c.arm.rung for c in compared}):
+        lowest, *_ = steps = sorted({c.arm.rung for c in compared})
+        for step in steps:
             rung = [c for c in compared if c.arm.rung == step]
             enough = [c for c in rung if c.standing == "enough"]
             if enough:
@@ -117,7 +118,7 @@ class Evidence:
                 above = [c.arm for c in compared if c.arm.rung > step]
                 if has_room(winner.arm, self.highest, margin) and _weights_had_no_chance(above):
                     return _First("inconclusive", words.no_chance(above, winner.arm), winner.arm)
-                return _First(step.label, words.won(winner, best, margin), winner.arm, is_answer=True)
+                return _First(step.label, words.won(winner, best, margin, step == lowest), winner.arm, is_answer=True)
             undecided = [c for c in rung if c.standing == "open"]
             if undecided:
                 closest = min(undecided, key=lambda c: c.mean)

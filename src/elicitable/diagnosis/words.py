@@ -113,14 +113,12 @@ def no_chance(above: Sequence[ArmResult], winner: ArmResult) -> Reason:
     )
 
 
-def won(winner: Comparison, best: ArmResult, margin: float) -> Reason:
-    """Say by what the answer's arm is good enough."""
+def won(winner: Comparison, best: ArmResult, margin: float, is_lowest: bool = False) -> Reason:
+    """Say by what the answer's arm is good enough; ``is_lowest`` where no other arm is less invasive."""
     arm = winner.arm
     if arm is best:
-        return Reason(
-            f"{arm.method} scores {_shown(arm)}, the best of all arms, and nothing less invasive that was tried comes "
-            "close."
-        )
+        closing = "." if is_lowest else ", and nothing less invasive that was tried comes close."
+        return Reason(f"{arm.method} scores {_shown(arm)}, the best of all arms{closing}")
     return Reason(
         f"{arm.method} scores {_shown(arm)}; the best arm, {best.method}, is at most {_points(winner.high)} ahead "
         "(95 % interval), within the margin",
