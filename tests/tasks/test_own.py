@@ -44,7 +44,7 @@ def test_one_that_keeps_it_is_taken_as_it_is() -> None:
     own = made()
     assert task_from(own) is own
     chosen = made(labels=lambda self: (), held_out=lambda self, split, n=None: [Item("a", " x", choices=(" x", " z"))])
-    with pytest.raises(InputError, match=r"sample\(20, …\) has an item .*|labels\(\) is empty"):
+    with pytest.raises(InputError, match=r"sample\(8, …\) has an item .*|labels\(\) is empty"):
         task_from(chosen)  # its training items bring no choices
 
 
@@ -55,20 +55,20 @@ def test_one_that_keeps_it_is_taken_as_it_is() -> None:
         ("labels", lambda self: ("x", "y"), r"target ' x' is none of the labels \('x', 'y'\), .* blanks included"),
         ("labels", lambda self: iter("xy"), r"labels\(\) has to be None or texts"),
         ("fingerprint", lambda self: 7, r"fingerprint\(\) has to be a text, and is 7"),
-        ("sample", lambda self, n, rng: [GOOD], r"sample\(20, …\) has to give 20 items, and gives 1\."),
-        ("sample", lambda self, n, rng: [("a", "b")] * n, r"sample\(20, …\) has to be a list of items"),
+        ("sample", lambda self, n, rng: [GOOD], r"sample\(8, …\) has to give 8 items, and gives 1\."),
+        ("sample", lambda self, n, rng: [("a", "b")] * n, r"sample\(8, …\) has to be a list of items"),
         ("sample", lambda self, n, rng: [Item("a", 3)] * n, r"target has to be a text or token ids, and is 3"),
         ("sample", lambda self, n, rng: [Item(3, " x")] * n, r"prompt has to be a text, token ids or messages"),
         (
             "held_out",
             lambda self, split, n=None: [],
-            r"held_out\('validation', 20\) has to give 1 to 20 items",
+            r"held_out\('validation', 8\) has to give 1 to 8 items",
         ),
-        ("held_out", lambda self, split, n=None: [GOOD] * 250, r"has to give 1 to 20 items, and gives 250"),
+        ("held_out", lambda self, split, n=None: [GOOD] * 250, r"has to give 1 to 8 items, and gives 250"),
         (
             "held_out",
             lambda self, split, n=None: [Item(str(next(CALLS)), " x")],
-            r"held_out\('validation', 20\) gives other items at each call",
+            r"held_out\('validation', 8\) gives other items at each call",
         ),
     ],
 )

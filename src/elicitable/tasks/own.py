@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from numbers import Integral
 from typing import Any, Final
 
 from elicitable.errors import InputError
@@ -12,7 +13,7 @@ from elicitable.rng import generator
 from elicitable.tasks.base import Task
 from elicitable.values import Item, Message
 
-ASKED: Final = 20  # items that are looked at
+ASKED: Final = 8  # items that are looked at
 NO_LABELS: Final = "return None from labels() where the whole answer must match, or the possible targets."
 
 
@@ -42,9 +43,11 @@ def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextMana
     held = asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")
     if not 1 <= len(held) <= ASKED:
         raise InputError(f"{name}: {what} has to give 1 to {ASKED} items, and gives {len(held):,}.")
-    if list(asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")) != list(held):
-        raise InputError(f"{name}: {what} gives other items at each call, and has to give the same in one order.")
     _check_items(name, what, held, labels)
+    again = asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")
+    _check_items(name, what, again, labels)
+    if list(again) != list(held):
+        raise InputError(f"{name}: {what} gives other items at each call, and has to give the same in one order.")
     what = f"sample({ASKED}, …)"
     drawn = asked(what, lambda: task.sample(ASKED, generator(0, "a look at a task")), _is_items, "a list of items")
     if len(drawn) != ASKED:
@@ -68,9 +71,9 @@ def _check_items(name: str, what: str, items: Sequence[Item], labels: Sequence[s
     """Raise InputError where a prompt or target cannot be read, or a target is none of those that it is chosen from."""
     for item in items:
         told = f"{name}: {what} has an item whose"
-        if not (_is_text(item.target) or _is_list(item.target, int)):
+        if not (_is_text(item.target) or _is_list(item.target, Integral)):
             raise InputError(f"{told} target has to be a text or token ids, and is {reprlib.repr(item.target)}.")
-        if not (_is_text(item.prompt) or _is_list(item.prompt, int) or _is_list(item.prompt, Message)):
+        if not (_is_text(item.prompt) or _is_list(item.prompt, Integral) or _is_list(item.prompt, Message)):
             wanted = "a text, token ids or messages"
             raise InputError(f"{told} prompt has to be {wanted}, and is {reprlib.repr(item.prompt)}.")
         if labels is None:
