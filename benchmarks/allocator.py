@@ -28,7 +28,7 @@ import elicitable as el
 from elicitable.diagnosis.shares import wilson
 from elicitable.models.speed.processor import kind
 from elicitable.planted.parts import part_named
-from elicitable.race import look, rounds, seeds
+from elicitable.race import look, rounds, seeds, stakes
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, leave
 from elicitable.race.outlook import SOLVED, longest
@@ -115,10 +115,10 @@ def exhaustive() -> Iterator[None]:
     with (
         patched(look, "better_half", better_half),
         patched(rounds, "can_matter", can_matter),
-        patched(rounds, "_cohort", lambda race, open_arms, entries: list(open_arms)),
-        patched(rounds, "owed", longest),
-        patched(rounds, "_is_out_of_reach", lambda race, entry, entries: False),
-        patched(rounds, "is_done_alone", lambda race, entry: False),
+        patched(rounds, "cohort_of", lambda race, open_arms, entries: list(open_arms)),
+        patched(stakes, "owed", longest),
+        patched(stakes, "_is_out_of_reach", lambda race, entry, entries: False),
+        patched(stakes, "is_done_alone", lambda race, entry: False),
         patched(seeds, "_rivals", seeded),
     ):
         yield

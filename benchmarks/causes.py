@@ -5,10 +5,10 @@
 structure     a planted task that no context can teach this model of one layer, by construction
 histogram     toy:mixed counts digits, which needs attention that it does not have
 combination   toy:mixed sorts and adds 1: a free prefix does it, a soft prompt is asked about
-capacity      a planted task of two parts, each behind a password of its own, with one virtual token
+capacity      toy:ascending, of one layer and one head, writes nine fixed digits, with one virtual token
 optimisation  a prefix whose range of learning rates ends at 3e-6
 data          toy:ascending is asked for digits that hang on nothing
-reading       SmolLM2 on movie reviews, shown by a template that asks for something else
+reading       SmolLM2 on short movie reviews, shown by a template that asks for something else
 
 Every case keeps its trials in DIR/CASE and goes on from there.
 """
@@ -17,16 +17,25 @@ from __future__ import annotations
 
 import argparse
 import time
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import elicitable as el
 from elicitable.methods.base import Schedule
 from elicitable.methods.kv_prefix import KVPrefix
+from elicitable.methods.lora import LoRA
 from elicitable.planted.cases import case_named
 from elicitable.race.reporter import Silent
 from elicitable.tasks.digits import DigitTask
+from elicitable.tasks.movie_reviews import LABELS, load_table, read_rows
+from elicitable.tasks.splitting import split_rows
+from elicitable.tasks.template import Template
+from elicitable.tasks.text import TextTask
 
+FIXED = (1, 4, 1, 5, 9, 2, 6, 5, 3)
 MISLEADING = "{text}\nHow many people wrote this text? They were"
 
 
@@ -37,6 +46,21 @@ class SlowPrefix(KVPrefix):
     schedule = Schedule(learning_rates=(1e-6, 3e-6))
 
 
+class LastThenFixed(DigitTask):
+    """Ten digits in; out come the last of them and then always the same nine.
+
+    What comes next hangs on the place and on the digit before it, which a query knows. In one head one virtual token
+    gives every query the same vector, more of it or less; ten different answers take more than one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("ascending")
+        self.name = "last-then-fixed"
+
+    def _targets(self, prompts: Any, lots: Any) -> Any:
+        return np.hstack([prompts[:, -1:], np.tile(FIXED, (len(prompts), 1))])
+
+
 class RandomDigits(DigitTask):
     """Ten digits in, ten digits out that hang on nothing."""
 
@@ -45,10 +69,22 @@ class RandomDigits(DigitTask):
         self.name = "random-digits"
 
     def _targets(self, prompts: Any, lots: Any) -> Any:
-        import numpy as np
-
         drawn = np.random.default_rng([7, len(prompts), *prompts[:4].ravel().tolist()])
         return drawn.integers(0, 8, prompts.shape)
+
+
+class OneRateLoRA(LoRA):
+    """LoRA at one learning rate: a yardstick on a language model, without a sweep."""
+
+    name = "one-rate-lora"
+    schedule = Schedule(learning_rates=(5e-3,))
+
+
+def short_reviews() -> TextTask:
+    """Return the movie reviews of at most eight words, shown by a template that asks for something else."""
+    rows = [row for row in read_rows(load_table()) if len(row.cells[0].split()) <= 8]
+    splits, _ = split_rows({"train": rows})
+    return TextTask("short-reviews", splits, Template.parse(MISLEADING, "classification"), classes=LABELS)
 
 
 class Told(Silent):
@@ -59,7 +95,7 @@ class Told(Silent):
         print(f"  {time.strftime('%H:%M:%S')} {arm}: {what}", flush=True)
 
 
-BLIND, PARTS = case_named("copyist/turn-2-add-3"), case_named("mirror/reverse+reverse-complement@04")
+BLIND = case_named("copyist/turn-2-add-3")
 FEW = ["zero-shot", "kv-prefix", "lora", "full"]
 CASES: dict[str, dict[str, Any]] = {
     "structure": {
@@ -76,11 +112,10 @@ CASES: dict[str, dict[str, Any]] = {
         "methods": ["zero-shot", "soft-prompt", "kv-prefix", "full"],
     },
     "capacity": {
-        "model": PARTS.model_folder(),
-        "task": PARTS.task(),
+        "model": "toy:ascending",
+        "task": LastThenFixed(),
         "of": "kv-prefix",
         "methods": ["zero-shot", "kv-prefix", "full"],
-        "budget": 192,
     },
     "optimisation": {
         "model": "toy:mixed",
@@ -97,12 +132,12 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "reading": {
         "model": "smollm2",
-        "task": "movie-reviews",
+        "task": short_reviews,
         "of": "prompt",
-        "methods": ["zero-shot", "prompt", "lora"],
-        "template": MISLEADING,
-        "search_passes": 512,
-        "test_items": 200,
+        "methods": ["zero-shot", "prompt", OneRateLoRA()],
+        "search_passes": 256,
+        "test_items": 100,
+        "steps": 64,
     },
 }
 # what the unbounded context does is not ruled out by the form of a context; a soft prompt's kind may rule it out
@@ -118,10 +153,16 @@ def main() -> None:
     lines = []
     for name in asked.cases or CASES:
         case = dict(CASES[name])
-        of, started = case.pop("of"), time.monotonic()
+        of, task, started = case.pop("of"), case.pop("task"), time.monotonic()
         print(name, flush=True)
         answer = el.verdict(
-            case.pop("model"), case.pop("task"), seeds=1, why=True, out=Path(asked.out) / name, reporter=Told(), **case
+            case.pop("model"),
+            task() if isfunction(task) else task,
+            seeds=1,
+            why=True,
+            out=Path(asked.out) / name,
+            reporter=Told(),
+            **case,
         )
         found = [] if answer.why is None else [one for one in answer.why.diagnoses if one.of == of]
         expected = EXPECTED.get(name, (name,))

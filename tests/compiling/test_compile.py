@@ -110,12 +110,16 @@ def test_several_contexts_are_one_and_a_mixture_of_experts_is_patched_where_ever
     assert "choose among experts" in compiled_table(both.record).replace("\n", " ")
 
 
-def test_weights_are_written_as_a_model_that_transformers_loads(tmp_path: Path) -> None:
+def test_weights_are_written_as_a_model_that_transformers_loads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from transformers import AutoModelForCausalLM
 
     model = Model(tiny_model("gpt2"), name="tiny")
     patch = compiled(model, el.context("prompt", model, token_ids=[7, 9, 4]), to="weights").adaptation
+    capsys.readouterr()
     write_adapter(model, patch, tmp_path / "model")
+    assert capsys.readouterr() == ("", "")  # nor does a progress bar of transformers'
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float64)
     with torch.no_grad():
         ours = last_logits(model, patch, Side(IDS, torch.ones_like(IDS)), 6)

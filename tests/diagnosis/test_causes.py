@@ -64,6 +64,17 @@ def test_the_remedy_that_costs_a_person_least_is_named() -> None:
     assert why(*everything[:1]).cause == "capacity"
 
 
+def test_where_another_rate_more_steps_and_another_start_do_nothing_and_more_tokens_do_it_is_capacity() -> None:
+    nothing = [tried("rate", 505), tried("longer", 510), tried("start", 500)]
+    found = why(*nothing, tried("size", 700, what="with 4 tokens"), tried("size", 948, what="with 16 tokens"))
+    assert (found.cause, found.is_sure) == ("capacity", True)
+    assert found.remedy is not None
+    assert found.remedy.what == "with 16 tokens"
+    assert "too few virtual tokens" in found.sentences[1]
+    likely = why(*nothing, tried("size", 760, what="with 4 tokens"), tried("size", 800, what="with 16 tokens"))
+    assert (likely.cause, likely.is_sure) == ("capacity", False)  # two thirds of the gap
+
+
 def test_where_even_the_unbounded_context_falls_short_it_is_structure_for_sure() -> None:
     found = why(tried("rate", 510), tried("size", 520), ended(600), tried("weights", 948, "", "the MLP"))
     assert (found.cause, found.is_sure) == ("structure", True)
@@ -109,11 +120,13 @@ def test_where_nothing_beats_one_answer_it_is_the_data() -> None:
     assert alone.cause == "unknown"  # nothing was there to tell the data by
 
 
-def test_where_the_race_was_cut_short_nothing_is_said_of_the_data() -> None:
+def test_where_the_verdict_is_open_nothing_is_said_of_the_data() -> None:
     low, learned = arm("full", 110), Experiment("", "by-heart", "full on its rows", mean=1.0)
-    found = explain(arm("kv-prefix", 100), low, [learned], margin=0.02, floor=0.1, is_cut_short=True)
+    found = explain(arm("kv-prefix", 100), low, [learned], margin=0.02, floor=0.1, is_open=True)
     assert (found.cause, found.is_sure) == ("unknown", False)
-    assert "ended before" in found.sentences[1]
+    assert "still open" in found.sentences[1]
+    alone = explain(arm("kv-prefix", 100), low, [], margin=0.02, floor=0.1, had_weights=False, is_open=True)
+    assert "No method that changes the weights" in alone.sentences[1]
 
 
 def test_an_unbounded_context_half_way_there_rules_nothing_out_while_it_gets_better() -> None:

@@ -139,6 +139,22 @@ def test_nothing_at_all_right_is_out_of_reach_even_without_a_floor() -> None:
     assert label(arm("zero-shot", 0), arm("full", 0), floor=0.0) == "out-of-reach"
 
 
+@pytest.mark.parametrize(("items", "expected"), [(3, "inconclusive"), (10, "inconclusive"), (20, "out-of-reach")])
+def test_out_of_reach_needs_enough_items_to_rule_out_a_score_far_above_the_floor(items: int, expected: str) -> None:
+    """Of none right in n, Wilson's upper limit is 3.84 / (n + 3.84): 0.56, 0.28 and 0.16, and a quarter is far."""
+    decision = decide([arm("zero-shot", 0, items=items), arm("full", 0, items=items)], margin=0.02, floor=0.0, seed=0)
+    assert decision.label == expected
+    assert ("test items would settle it" in decision.reasons[0]) == (expected == "inconclusive")
+
+
+def test_as_many_items_as_are_said_to_settle_what_is_out_of_reach_do() -> None:
+    few = decide([arm("full", 4, items=8)], margin=0.02, floor=0.5, seed=0)
+    asked = int(few.reasons[0].split("about ")[1].split(" test items")[0])
+    assert (few.label, asked > 8) == ("inconclusive", True)
+    many = decide([arm("full", asked // 2, items=asked)], margin=0.02, floor=0.5, seed=0)
+    assert many.label == "out-of-reach"
+
+
 def test_out_of_reach_waits_for_an_arm_that_still_rises() -> None:
     rising = arm("full", 100, stopped="steps", curves=(curve(0.01, 0.02, 0.05, 0.10),))
     decision = decide([arm("zero-shot", 90), rising], margin=0.02, floor=0.1, seed=0)
@@ -335,3 +351,12 @@ def test_what_is_settled_is_said_where_only_the_rung_is_open() -> None:
     apart = decide([soft, arm("full", 905)], margin=0.02, floor=0.1, seed=0)
     assert apart.label == "inconclusive"
     assert not any("settled" in reason for reason in apart.reasons)
+
+
+def test_nothing_less_invasive_is_spoken_of_only_where_there_is_something() -> None:
+    alone = decide([arm("zero-shot", 950), arm("full", 900)], margin=0.02, floor=0.1, seed=0)
+    assert alone.label == "already-there"
+    assert alone.reasons[0].startswith("zero-shot scores 0.950")
+    assert "less invasive" not in " ".join(alone.reasons)
+    higher = decide([arm("zero-shot", 300), arm("kv-prefix", 950)], margin=0.02, floor=0.1, seed=0)
+    assert "nothing less invasive that was tried comes close" in higher.reasons[0]

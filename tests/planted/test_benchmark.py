@@ -155,6 +155,19 @@ def test_a_record_that_was_altered_or_is_of_another_case_is_refused_by_name(tmp_
             assert first.read_text(encoding="utf-8") == held
 
 
+@pytest.mark.parametrize("name", ["answer", "arms", "processor", "seconds"])
+def test_a_record_of_a_race_without_what_it_came_to_is_refused_by_name(
+    tmp_path: Path, quick: list[str], name: str
+) -> None:
+    run(tmp_path, 1)
+    path = path_of(tmp_path, cases()[0])
+    kept = read_digested(path, "")
+    for held in ({**kept, name: None} if name != "answer" else {}, {key: kept[key] for key in kept if key != name}):
+        write_digested(path, held, "")
+        with pytest.raises(StoreError, match="is no record of"):
+            records_in(tmp_path, PART)
+
+
 def test_after_an_interrupt_the_same_call_goes_on(
     tmp_path: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

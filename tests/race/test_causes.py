@@ -24,6 +24,7 @@ from elicitable.methods.unbounded import UnboundedContext
 from elicitable.models.model import Model
 from elicitable.race import contest, pace, trial
 from elicitable.race.causes import reading
+from elicitable.race.causes.capacity import larger
 from elicitable.race.causes.data import ByHeart
 from elicitable.race.causes.reading import other_readings
 from elicitable.race.causes.structure import any_context
@@ -177,6 +178,27 @@ def test_the_unbounded_context_goes_on_from_the_context_and_begins_anew_only_whe
     assert all(one.steps <= most + max(race.pace.finish, most // 2) for one in study.found)
 
 
+def test_a_larger_context_has_so_many_times_the_tokens_and_no_more_than_there_are_positions(
+    raced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(contest, "find_why", lambda race, entries, seconds: kept.update(race=race, entries=entries))
+    model = tiny_gpt2(8, torch.float32)
+    run(model, raced)
+    race, entry = kept["race"], next(one for one in kept["entries"] if one.method.name == "slow")
+    study = Study.of(race, kept["entries"], arm_result(race, entry), None)
+    four, most = (larger(study, entry, times, 0.1) for times in (4, 10**6))
+    assert four is not None
+    assert most is not None
+    size = entry.sized.size
+    assert (four.kind, four.setting["--size"], four.steps > 0) == ("size", str(4 * size), True)
+    assert four.numbers_trained == 4 * arm_result(race, entry).budget.numbers_trained
+    item = race.test()[0]
+    free = model.anatomy.trained_positions - len(item.prompt) - len(item.target)
+    assert free - 2 <= int(most.setting["--size"]) <= free  # an item read elsewhere may be longer
+    assert larger(study, entry, 10**7, 0.1) is None  # that was asked
+
+
 def test_answers_that_hang_on_nothing_are_a_matter_of_the_data(digits_model: Build) -> None:
     answer = run(digits_model(8, torch.float32), task=Random(), steps=32)
     (learned,) = [one for one in answer.why.experiments if one.kind == "by-heart"]
@@ -203,6 +225,39 @@ def test_a_misleading_template_is_told_from_what_the_model_can_do(letters_model:
     assert {"--template": "{text}\nLabel:"} in settings
     for one in found:
         assert [item.target for item in one.task.held_out("test")] == [item.target for item in task.held_out("test")]
+
+
+def test_a_model_that_is_asked_by_another_template_than_it_learned_is_read_wrongly(
+    letters_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [first + second + third for first in "ab" for second in "cdefghij" for third in "cdefghij"]
+    order = np.random.default_rng(0).permutation(texts).tolist()
+    split = {"train": order[:64], "validation": order[64:96], "test": order[96:]}
+    rows = {name: [Row((text,), "xy"[text[0] == "b"]) for text in some] for name, some in split.items()}
+
+    def task(template: str) -> TextTask:
+        return TextTask("t", rows, Template.parse(template, "classification"), classes=("x", "y"))
+
+    model = letters_model(dtype=torch.float32)
+    teach(model, task("{text}\nLabel:").sample(64, generator(0, "taught")))
+    misled = task("{text} so?")
+    monkeypatch.setattr(trial, "_elsewhere", lambda model: misled.held_out("validation", 4))
+    given = {"methods": ["zero-shot", "prompt", "full"], "steps": 64, "margin": 0.1, "search_passes": 64}
+    answer = run(model, task=misled, **given)
+    for one in answer.why.diagnoses:
+        assert (one.cause, one.is_sure, one.remedy.setting) == ("reading", True, {"--template": "{text}\nLabel:"})
+    assert "prompt" in {one.of for one in answer.why.diagnoses}
+
+
+def teach(model: Model, items: list[el.values.Item], steps: int = 150) -> None:
+    """Train all weights of a model on how items end, at one token a letter."""
+    ids = torch.tensor([model.tokenizer(item.prompt + item.target)["input_ids"] for item in items])
+    optimizer = torch.optim.AdamW(model.hf.parameters(), lr=3e-3)
+    for _ in range(steps):
+        logits = model.hf(input_ids=ids[:, :-1]).logits[:, -1]
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, ids[:, -1]).backward()
+        optimizer.step()
 
 
 def test_right_answers_that_go_on_are_a_matter_of_the_reading(

@@ -21,7 +21,7 @@ from elicitable.methods.base import Schedule, Sized
 from elicitable.methods.catalog import method_named
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.models.model import Model
-from elicitable.race import contest, line, look, outlook, pace, questions, rounds, seeds, threads, timing, trial
+from elicitable.race import contest, line, look, outlook, pace, questions, rounds, seeds, stakes, threads, timing, trial
 from elicitable.race.contest import StoppedRace
 from elicitable.race.line import Line
 from elicitable.race.outlook import Mark
@@ -222,9 +222,9 @@ def test_against_the_clock_half_of_the_arms_go_on_or_the_best_context_and_the_be
         entry = marked((16, score, 1.0))
         entry.sized = SimpleNamespace(method=SimpleNamespace(name=name, is_context=is_context))
         arms.append(entry)
-    monkeypatch.setattr(rounds, "affords_legs", lambda *given: is_paid)
+    monkeypatch.setattr(stakes, "affords_legs", lambda *given: is_paid)
     race: Any = SimpleNamespace(pace=Slow.pace, time_limit=60.0)
-    assert rounds._better(race, arms, arms) == kept
+    assert stakes._better(race, arms, arms) == kept
 
 
 @pytest.mark.parametrize(("steps", "owed"), [(4, 2), (16, 4), (24, 12), (64, 32)])
@@ -381,7 +381,7 @@ def test_an_arm_that_lags_far_behind_the_leader_of_its_rung_is_trained_on_too() 
     """A slow riser led by one look at 32 steps and took 2,048, beside an arm that solved the task in 128."""
     waiting, context = looked_at("full", (32, 0.0)), looked_at("kv-prefix", (32, 0.0))
     for steps, wanted in ((128, ["lora", "kv-prefix"]), (256, ["lora", "kv-prefix", "full"])):
-        found = rounds._leaders([looked_at("lora", (steps, 0.2)), waiting, context])
+        found = stakes._leaders([looked_at("lora", (steps, 0.2)), waiting, context])
         assert sorted(entry.method.name for entry in found) == sorted(wanted)
 
 
@@ -401,19 +401,19 @@ def test_no_context_is_given_up_before_the_strongest_one_had_the_steps_that_it_i
         prefix = arm("kv-prefix", steps)
         entries = [full, soft, prefix]
         assert outlook.ceiling(prefix, race, []) < 0.1, "its curve leads nowhere"
-        assert rounds.can_matter(race, prefix, entries)
-        assert rounds._is_at_its_end(race, prefix, [prefix, full], entries) is (steps == 1024)  # and comes down
-        assert not rounds.can_matter(race, soft, entries), "a free prefix speaks for the weaker ones too"
-    assert rounds.can_matter(race, soft, [full, soft]), "where it is the only one it is the strongest"
+        assert stakes.can_matter(race, prefix, entries)
+        assert stakes.is_at_its_end(race, prefix, [prefix, full], entries) is (steps == 1024)  # and comes down
+        assert not stakes.can_matter(race, soft, entries), "a free prefix speaks for the weaker ones too"
+    assert stakes.can_matter(race, soft, [full, soft]), "where it is the only one it is the strongest"
 
 
 def test_the_last_arm_that_matters_is_not_done_while_its_curve_is_too_short_to_tell() -> None:
     """Brought down at 64 steps with 6 % right, a prefix that solves the task in 128 left a verdict open."""
     race: Any = SimpleNamespace(pace=SimpleNamespace(steps=12_000), margin=0.02)
     scores = (0.01, 0.055, 0.0625)
-    assert not rounds.is_done_alone(race, looked_at("layer-prefix", *zip((16, 32, 64), scores, strict=True)))
-    assert rounds.is_done_alone(race, looked_at("layer-prefix", *zip((64, 128, 256), scores, strict=True)))
-    assert not rounds.is_done_alone(race, looked_at("layer-prefix", (64, 0.1), (128, 0.2), (256, 0.6)))
+    assert not stakes.is_done_alone(race, looked_at("layer-prefix", *zip((16, 32, 64), scores, strict=True)))
+    assert stakes.is_done_alone(race, looked_at("layer-prefix", *zip((64, 128, 256), scores, strict=True)))
+    assert not stakes.is_done_alone(race, looked_at("layer-prefix", (64, 0.1), (128, 0.2), (256, 0.6)))
 
 
 def test_threads_are_those_that_are_quickest_and_the_change_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from rich.console import Console
 
 from elicitable.diagnosis.causes import Diagnosis, Experiment, SizeCurve, Why
-from elicitable.report.causes import alike, print_why, why_commands, why_json, why_section
+from elicitable.report.causes import alike, print_why, why_commands, why_json, why_section, without_result
+from elicitable.report.table import print_next
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m"
 SIZE = Experiment(
@@ -79,3 +80,27 @@ def test_the_record_is_plain_json() -> None:
     record = json.loads(json.dumps(why_json(WHY), allow_nan=False))
     assert record["diagnoses"][2]["remedy"]["setting"]["--size"] == "24"
     assert [one["reason"] for one in record["experiments"]] == ["", LOST.reason]
+
+
+def test_experiments_without_a_result_are_told_by_their_reason_and_the_first_of_many_by_name() -> None:
+    lost = [replace(LOST, of="prompt" if nth else "", what=f"way {nth}", reason="no time") for nth in range(5)]
+    slow = replace(LOST, what="the unbounded context", reason="the loss was no number any more")
+    assert without_result(replace(WHY, experiments=(lost[0], SIZE, slow, *lost[1:]))) == [
+        "No result: the task, way 0; prompt, way 1; prompt, way 2; and 2 more (no time)",
+        "No result: the task, the unbounded context (the loss was no number any more)",
+    ]
+    assert without_result(replace(WHY, experiments=tuple(lost[:3]))) == [
+        "No result: the task, way 0; prompt, way 1; prompt, way 2 (no time)"
+    ]
+    assert without_result(replace(WHY, experiments=(SIZE,))) == []
+
+
+def test_a_cause_that_is_not_known_is_said_once_and_nothing_is_named_next_where_nothing_is_to_type() -> None:
+    why = replace(WHY, diagnoses=(Diagnosis("prompt", "unknown", False, ("prompt scores 0.10.",), "Give it more."),))
+    out = io.StringIO()
+    print_why(why, Console(file=out, width=80))
+    print_next((), Console(file=out, width=80))
+    text = out.getvalue()
+    assert "prompt: not known yet\n" in text
+    assert "Next" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())

@@ -192,3 +192,15 @@ def test_answers_to_one_item_stand_together():
 def test_long_settings_are_cut_and_records_flattened():
     assert len(setting_text({"token_ids": list(range(5000))})) == 240
     assert flat({"a": {"b": [1, 2]}, "c": None}) == [("a.b", "1, 2"), ("c", "None")]
+
+
+def test_what_a_record_holds_nothing_of_has_no_row():
+    assert flat({"open": [], "seed": 0}) == [("seed", "0")]
+
+
+def test_the_band_of_the_margin_is_not_drawn_behind_an_arm_without_a_score():
+    page = report_html(records.with_failures())
+    race = page[page.index('id="race"') : page.index('id="decides"')]
+    scored, without = race.count('class="dot"'), race.count('class="trouble"')
+    assert without > 0
+    assert race.count('class="band"') == scored

@@ -44,3 +44,11 @@ def test_the_terminal_and_the_report_say_them():
 def test_the_json_gives_it_back():
     verdict = searched()
     assert verdict_from_json(verdict_to_json(verdict)) == verdict
+
+
+def test_the_setting_of_a_trial_is_said_in_words():
+    tried = {"setting": {"text": "Sort <this>.\n\n", "start": "bos"}, "from": "bank", "validation": 2 / 3, "items": 16}
+    bare = {"setting": {}, "from": "given", "validation": 0.0, "items": 16}
+    page = report_html(records.with_arm(records.verdict(), "prompt", sweep=(tried, bare)))
+    assert "<td>text Sort &lt;this&gt;.⏎⏎, start bos</td><td>bank</td><td>0.667</td><td>16</td>" in page
+    assert "<td>no settings</td><td>given</td><td>0.000</td>" in page

@@ -29,3 +29,11 @@ def test_a_block_without_such_a_change_is_a_dash_and_nothing_measured_is_nothing
     assert shared_part(found(ONE, behind_a_norm)).count("<td>–</td>") == 2
     assert shared_summary(found(behind_a_norm)) == ""
     assert shared_part(found()) == ""
+
+
+def test_a_change_that_gives_nothing_back_is_said_in_words_and_never_as_a_negative_share() -> None:
+    said = shared_summary(found(ONE, replace(ONE, layer=1, shareability=-0.43), replace(ONE, layer=2)))
+    assert "gives back 0% to 75%" in said
+    assert "in 1 of 3 layers it gives back nothing" in said
+    assert "-43" not in said
+    assert "nothing (R²" not in shared_summary(found(ONE))

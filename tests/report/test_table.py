@@ -49,7 +49,7 @@ def test_at_80_columns_nothing_is_left_out():
         "━━━━━━━━",
         "12,288",
         "6",
-        "1e-1",
+        "0.1",
         "+1.78",
         "ok",
     ]

@@ -431,6 +431,7 @@ def test_a_target_is_written_as_the_harness_s_metric_takes_it(tmp_path: Path) ->
         (("doc_to_text: ", 'doc_to_text: "{{ 1 / 0 }}" #'), "lm-eval cannot read it: ZeroDivisionError"),
         (("doc_to_target: label", "doc_to_target: label\nunsafe_code: true"), "running code"),
         (("doc_to_text: ", 'doc_to_text: "{{label}}" #'), "choices that stand inside the prompt"),
+        (("doc_to_choice: ", "doc_to_choice: null #"), "doc_to_choice is missing"),
     ],
 )
 def test_what_cannot_be_a_task_is_refused_by_name(change: tuple[str, str], message: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from elicitable.cli.inspect import check_context, context_of
 from elicitable.cli.options import Json, ModelOptions, Out, Quiet, Seed
-from elicitable.cli.output import RUNS, output, print_json, say, status
+from elicitable.cli.output import RUNS, output, print_json, result_console, say, status
 from elicitable.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def compile_command(
     """Turn a context into a LoRA, changed weights or a short prefix that does the same, and say what is lost."""
     from elicitable.compiling.compile import Recipe, compile_context
     from elicitable.compiling.report import compiled_table, write_compiled
+    from elicitable.report.table import print_wrapped
 
     how = Recipe(to=to, rank=rank, keys=keys, steps=steps, seed=seed)
     folder = out or RUNS / f"compile-{to}-{Path(about.model).stem}"
@@ -69,7 +70,7 @@ def compile_command(
     if as_json:
         print_json(found.record | {"out": str(folder)})
         return
-    say(compiled_table(found.record))
+    print_wrapped(compiled_table(found.record).splitlines(), result_console())
     say(f"Written to {folder}.")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from elicitable.cli.options import Json, ModelOptions, Out, Quiet, Seed, TaskOptions
-from elicitable.cli.output import output, print_json, say, status
+from elicitable.cli.output import output, print_json, result_console, status
 
 
 def prune(
@@ -26,6 +26,7 @@ def prune(
 ) -> None:
     """Drop the virtual tokens and heads that do nothing and write a smaller adapter."""
     from elicitable.race.pruning import prune_adapter, pruning_summary
+    from elicitable.report.table import print_wrapped
 
     wanted = asked.read()
     folder = out or adapter.with_name(f"{adapter.name}-pruned")
@@ -44,4 +45,4 @@ def prune(
     if as_json:
         print_json(record)
     else:
-        say(pruning_summary(record))
+        print_wrapped(pruning_summary(record).splitlines(), result_console())

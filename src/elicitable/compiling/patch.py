@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,8 +14,8 @@ from elicitable.errors import InputError
 from elicitable.methods.base import Adaptation
 from elicitable.microscope.ridge import Change
 from elicitable.models.dispatch import runs_on
+from elicitable.models.load import save_model
 from elicitable.models.replay import changing
-from elicitable.models.restoring import swapped
 from elicitable.rng import torch_generator
 
 if TYPE_CHECKING:
@@ -101,11 +100,8 @@ class Patch(Adaptation):
         if self.rank is not None:
             super().write(model, folder)
             return
-        config = copy.deepcopy(model.hf.config)  # transformers notes in it what it saves
-        with self.merged(model), swapped(model.hf, config=config):
-            model.hf.save_pretrained(folder)
-        if model.tokenizer is not None:
-            model.tokenizer.save_pretrained(folder)
+        with self.merged(model):
+            save_model(model, folder)
 
     @contextmanager
     def merged(self, model: Model) -> Iterator[None]:

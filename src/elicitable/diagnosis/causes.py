@@ -147,21 +147,21 @@ def explain(
     margin: float,
     floor: float,
     had_weights: bool = True,
-    is_cut_short: bool = False,
+    is_open: bool = False,
 ) -> Diagnosis:
     """Name the cause for which ``arm`` falls short of ``best``, from what was ``found`` about it and the task.
 
     ``floor`` is what always giving one answer scores; ``had_weights`` says whether a method that changes the weights
-    ran through, ``is_cut_short`` whether the race ended before it could tell.
+    ran through, ``is_open`` whether the verdict itself is open: for more training, or for more test items.
     """
     ran = [one for one in found if one.of in ("", arm.method) and not one.reason]
     if is_near_the_floor(best, floor, margin):
         better = [one for one in ran if one.kind == "reading" and one.behind and one.behind[2] < -margin]
         if better:
             return _remedied(arm, best, "reading", max(better, key=_worth))
-        if is_cut_short:
-            return _too_early(arm, best, floor)
-        return _data(arm, best, ran, floor) if had_weights else _no_weights(arm)
+        if not had_weights:
+            return _no_weights(arm)
+        return _still_open(arm, best, floor) if is_open else _data(arm, best, ran, floor)
     for cause in CHEAPEST_FIRST:
         remedies = [one for one in ran if REMEDIES.get(one.kind) == cause]
         closing = [one for one in remedies if _closes(one, margin)]
@@ -210,13 +210,13 @@ def _data(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], floor: flo
     return Diagnosis(arm.method, "data", learned is not None and learned.mean is not None, (seen, meant), advice)
 
 
-def _too_early(arm: ArmResult, best: ArmResult, floor: float) -> Diagnosis:
+def _still_open(arm: ArmResult, best: ArmResult, floor: float) -> Diagnosis:
     seen = (
         f"Nothing is better yet than always giving the most common answer ({floor:.2f}); the best arm, {best.method}, "
         f"scores {best.mean:.2f}."
     )
-    meant = "But the race ended before all had been trained for long enough to tell, so nothing follows from that."
-    return Diagnosis(arm.method, "unknown", False, (seen, meant), "Give more time: what ran is kept.")
+    meant = "But the verdict itself is still open, and says what would settle it; until then nothing follows from that."
+    return Diagnosis(arm.method, "unknown", False, (seen, meant), "Settle the verdict first: what ran is kept.")
 
 
 def _no_weights(arm: ArmResult) -> Diagnosis:

@@ -21,6 +21,7 @@ from elicitable.values import ArmResult
 
 OPEN_LABELS = ("out-of-reach", "inconclusive")  # the verdicts that speak of no rung
 OWED = 256  # steps that every arm is owed, however quick another one was
+ROOM = 0.25  # of the way from the floor to the highest score: a limit above it rules little out
 SHARE = 2  # times the steps of the arm that solved the task quickest: what every other arm is owed
 Standing = Literal["enough", "worse", "open"]
 
@@ -103,12 +104,13 @@ class Evidence:
             reason = Reason("No arm of the race finished; see each arm's status for the reason.")
             return _First("inconclusive", reason)
         if is_near_the_floor(self.best, self.floor, margin):
-            return self._out_of_reach(self.best)
+            return self._out_of_reach(self.best, margin)
         return self._climb(compared, self.best, margin)
 
     def _climb(self, compared: tuple[Comparison, ...], best: ArmResult, margin: float) -> _First:
         """Climb the ladder to the first rung that is not worse than the best."""
-        for step in sorted({c.arm.rung for c in compared}):
+        lowest, *_ = steps = sorted({c.arm.rung for c in compared})
+        for step in steps:
             rung = [c for c in compared if c.arm.rung == step]
             enough = [c for c in rung if c.standing == "enough"]
             if enough:
@@ -116,20 +118,23 @@ class Evidence:
                 above = [c.arm for c in compared if c.arm.rung > step]
                 if has_room(winner.arm, self.highest, margin) and _weights_had_no_chance(above):
                     return _First("inconclusive", words.no_chance(above, winner.arm), winner.arm)
-                return _First(step.label, words.won(winner, best, margin), winner.arm, is_answer=True)
+                return _First(step.label, words.won(winner, best, margin, step == lowest), winner.arm, is_answer=True)
             undecided = [c for c in rung if c.standing == "open"]
             if undecided:
                 closest = min(undecided, key=lambda c: c.mean)
                 return _First("inconclusive", words.left_open(closest, best, margin), closest.arm)
         raise AssertionError("the best arm is never worse than itself")
 
-    def _out_of_reach(self, best: ArmResult) -> _First:
-        """Nothing beats the floor; more time or a weight method may still do it."""
+    def _out_of_reach(self, best: ArmResult, margin: float) -> _First:
+        """Nothing beats the floor; more time, a weight method or more test items may still do it."""
         judged = [one.arm for one in self.gaps]
         rising = [arm for arm in judged if is_rising(arm)]
         short = [arm for arm in judged if is_barely_tried(arm)]
         if rising or short or not any(arm.rung.group == "weights" for arm in judged):
             return _First("inconclusive", words.nothing_yet(self.floor, rising, short))
+        if may_be_far_above(best, self.floor, self.highest, margin):
+            limit = _room_above(self.floor, self.highest, margin)
+            return _First("inconclusive", words.too_few_items(best, self.floor, limit), best)
         return _First("out-of-reach", words.out_of_reach(best, self.floor), best)
 
 
@@ -225,6 +230,18 @@ def is_near_the_floor(best: ArmResult, floor: float, margin: float) -> bool:
     assert best.low is not None
     assert best.mean is not None
     return best.low <= floor + margin and best.mean <= floor + 2 * margin
+
+
+def may_be_far_above(best: ArmResult, floor: float, highest: float, margin: float) -> bool:
+    """Say whether the upper limit of the best arm leaves much room above the floor: so few items rule nothing out.
+
+    Much is :data:`ROOM` of the way to the highest score, or twice the margin where that is more.
+    """
+    return best.high is not None and best.high > _room_above(floor, highest, margin)
+
+
+def _room_above(floor: float, highest: float, margin: float) -> float:
+    return floor + max(2 * margin, ROOM * (highest - floor))
 
 
 def has_room(arm: ArmResult, highest: float, margin: float) -> bool:

@@ -113,14 +113,12 @@ def no_chance(above: Sequence[ArmResult], winner: ArmResult) -> Reason:
     )
 
 
-def won(winner: Comparison, best: ArmResult, margin: float) -> Reason:
-    """Say by what the answer's arm is good enough."""
+def won(winner: Comparison, best: ArmResult, margin: float, is_lowest: bool = False) -> Reason:
+    """Say by what the answer's arm is good enough; ``is_lowest`` where no other arm is less invasive."""
     arm = winner.arm
     if arm is best:
-        return Reason(
-            f"{arm.method} scores {_shown(arm)}, the best of all arms, and nothing less invasive that was tried comes "
-            "close."
-        )
+        closing = "." if is_lowest else ", and nothing less invasive that was tried comes close."
+        return Reason(f"{arm.method} scores {_shown(arm)}, the best of all arms{closing}")
     return Reason(
         f"{arm.method} scores {_shown(arm)}; the best arm, {best.method}, is at most {_points(winner.high)} ahead "
         "(95 % interval), within the margin",
@@ -187,6 +185,21 @@ def nothing_yet(floor: float, rising: Sequence[ArmResult], short: Sequence[ArmRe
     return Reason(
         f"Nothing that was tried beats always giving one answer ({floor:.2f}), and no method that changes the "
         "weights ran through; one would settle it."
+    )
+
+
+def too_few_items(best: ArmResult, floor: float, limit: float) -> Reason:
+    """Say that so few items do not rule out a score far above the floor; how many would bring it under ``limit``."""
+    assert best.mean is not None
+    assert best.high is not None
+    half, distance = best.high - best.mean, limit - best.mean
+    wanted = math.ceil(
+        (half / max(distance, 0.1 * half)) ** 2 * (best.items + 4)
+    )  # Wilson's width falls as 1/√(n + z²)
+    return Reason(
+        f"Nothing beats always giving one answer ({floor:.2f}), but with {best.items:,} test items the best arm, "
+        f"{best.method}, may have anything in {_shown(best)}",
+        f"; about {wanted:,} test items would settle it.",
     )
 
 

@@ -46,6 +46,7 @@ RACES: Final = "races"
 MODELS: Final = "models"
 DEFAULT: Final = "one-layer"
 GROUPS: Final = ("nothing", "context", "weights", *OPEN_LABELS)
+RACED: Final = ("label", "arms", "processor", "seconds", "cpu_seconds")  # what every race came to
 ADVICE: Final = "Free the place and run it again."
 AGAIN: Final = "Move it away to race the case again."
 
@@ -292,7 +293,8 @@ def _read(path: Path, case: AnyCase) -> Record:
     except InputError as error:
         raise StoreError(f"{path} is no record of a case ({error}). {AGAIN}") from error
     took = kept.planting.get("took")
-    is_raced = kept.group in GROUPS and bool(kept.reasons)
+    is_raced = kept.group in GROUPS and bool(kept.reasons) and "answer" in record
+    is_raced = is_raced and all(record.get(name) is not None for name in RACED)
     if kept.case != case.name or not isinstance(took, bool) or (took and not is_raced):
         raise StoreError(f"{path} is no record of {case.name}. {AGAIN}")
     return record

@@ -296,7 +296,7 @@ def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
     evidence = evidence_of(race, arms)
     decision = evidence.decide(race.margin)
     questions = [] if decision.answer and not race.was_interrupted else open_questions(race, entries)
-    bounds = said_to_be_open(arms, questions, decision)
+    bounds = said_to_be_open(arms, questions, decision, has_ended=race.time_limit is None and not race.was_interrupted)
     behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
     return Verdict(
         label=decision.label,

@@ -112,3 +112,15 @@ def owed(race: Race) -> int:
     if race.quickest is None:
         return longest(race)
     return min(longest(race), max(OWED, SHARE * race.quickest))
+
+
+def next_mark(race: Race, steps: int) -> int:
+    """Return how many steps a run has at its next look: twice as many; against the clock half of that way first.
+
+    The marks are the same under every limit, so that a longer one finds the legs of a shorter one.
+    """
+    if steps < race.pace.first_steps:
+        return min(race.pace.first_steps, longest(race))
+    is_half_way = steps & (steps - 1) != 0
+    further = steps if race.time_limit is None else steps // 3 if is_half_way else steps // 2
+    return min(steps + max(1, further), longest(race))

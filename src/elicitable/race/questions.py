@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from elicitable.diagnosis.tried import is_barely_tried, is_rising
 from elicitable.race.outlook import ceiling, longest, marks
 from elicitable.race.results import arm_result, decision_of
-from elicitable.race.rounds import can_matter
+from elicitable.race.stakes import can_matter
 from elicitable.race.timing import cooldown_of, spoken, step_seconds, test_seconds
 
 if TYPE_CHECKING:
@@ -75,8 +75,13 @@ def _seconds(race: Race, entry: Entry) -> float:
     return (more + cooldown_of(race, steps)) * step_seconds(race, entry) + test_seconds(race, entry)
 
 
-def said_to_be_open(arms: Sequence[ArmResult], questions: Sequence[dict[str, Any]], decision: Decision) -> list[str]:
-    """Say what is known and what is open, in a sentence; nothing where nothing is."""
+def said_to_be_open(
+    arms: Sequence[ArmResult], questions: Sequence[dict[str, Any]], decision: Decision, has_ended: bool = False
+) -> list[str]:
+    """Say what is known and what is open, in a sentence; nothing where nothing is.
+
+    ``has_ended`` where a race came to its own end: then time alone tells nothing more.
+    """
     if not questions:
         return []
     known = max((arm for arm in arms if arm.mean is not None and not arm.is_control), key=_mean, default=None)
@@ -85,8 +90,10 @@ def said_to_be_open(arms: Sequence[ArmResult], questions: Sequence[dict[str, Any
     if known is not None:
         beginning += f"{known.method} reaches {known.mean:.2f} [{known.low:.2f}, {known.high:.2f}]; "
     asked = ", ".join(_asked(one, known) for one in questions)
-    price = spoken(sum(one["seconds"] for one in questions))
-    return [f"{beginning}open: {asked}? About {price} more would tell (the same --out goes on from here)."]
+    needed = f"About {spoken(sum(one['seconds'] for one in questions))} more"
+    if has_ended:
+        needed = "The race came to its end; more --steps, --seeds or --test-items"
+    return [f"{beginning}open: {asked}? {needed} would tell (the same --out goes on from here)."]
 
 
 def _asked(question: dict[str, Any], known: ArmResult | None) -> str:

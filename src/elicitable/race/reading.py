@@ -28,10 +28,12 @@ def check_reading(model: Model, task: Task, layout: Layout, max_tokens: int | No
     """Read an item and all labels of ``task``, of conversations every item, as the model will.
 
     Raises:
-        InputError: an item is not for this model (its chat template does not take a conversation, its text leaves no
-            room for an answer), two labels are the same tokens to it, or free-form answers could not end, because the
-            tokenizer has no end of text and no stop string is given.
+        InputError: the test split is empty, an item is not for this model (its chat template does not take a
+            conversation, its text leaves no room for an answer), two labels are the same tokens to it, or free-form
+            answers could not end, because the tokenizer has no end of text and no stop string is given.
     """
+    if not task.held_out("test", 1):
+        raise InputError(f"{task.name} has no items in its test split, which the answer rests on.")
     first, labels, limit = task.held_out("validation", 1), task.labels(), room_in(model, max_tokens)
     rows_of(model, first, layout, limit=limit)
     if labels is not None:

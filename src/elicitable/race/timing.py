@@ -115,12 +115,12 @@ def said_of(price: dict[str, Any]) -> str:
 
 
 def spoken(seconds: float) -> str:
-    """Write a duration as it is said.
+    """Write a duration as it is said, of at least a second.
 
-    >>> spoken(59.6), spoken(100), spoken(7_230)
-    ('1 min', '1 min 40 s', '2 h 0 min')
+    >>> spoken(0.2), spoken(59.6), spoken(100), spoken(7_230)
+    ('1 s', '1 min', '1 min 40 s', '2 h 0 min')
     """
-    whole = round(seconds)
+    whole = max(1, round(seconds))
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     if whole < 60:
@@ -129,11 +129,12 @@ def spoken(seconds: float) -> str:
 
 
 def _too_short(race: Race, sized: Sized, need: float, has: float, arms: int) -> BudgetError:
-    spent = time.monotonic() - race.started
+    spent, limit = time.monotonic() - race.started, race.time_limit or 0.0
     return BudgetError(
-        f"a time limit of {race.time_limit:g} s is too short for the first steps of all arms ({arms}, "
-        f"{sized.method.name} among them): on {race.model.name} they need about {max(need, 0.1):.3g} s here and have "
-        f"{max(0.0, has):.3g} s ({spent:.0f} s are spent). Give more time, or fewer --method or --test-items."
+        f"a time limit of {limit:g} s is too short for the first steps of all arms ({arms}, {sized.method.name} among "
+        f"them): on {race.model.name} they need about {max(need, 0.1):.3g} s here and have {max(0.0, has):.3g} s "
+        f"(loading and reading took {spent:.0f} s). Give at least {spoken(math.ceil(limit - has + need))}, or fewer "
+        "--method or --test-items."
     )
 
 

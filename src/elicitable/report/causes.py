@@ -9,10 +9,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from elicitable.report.html import Section
+from elicitable.report.table import print_hanging
 from elicitable.report.verdict_json import plain_json
 from elicitable.untrusted import in_one_line
 
@@ -50,7 +50,8 @@ def headline(group: Sequence[Diagnosis]) -> str:
     """Say the cause in a line, with every context that falls short for it."""
     first = group[0]
     likely = "" if first.is_sure or first.cause == "unknown" else " (likely)"
-    return f"{', '.join(one.of for one in group)}: {first.cause}, {NAMES[first.cause]}{likely}"
+    cause = NAMES[first.cause] if first.cause == "unknown" else f"{first.cause}, {NAMES[first.cause]}"
+    return f"{', '.join(one.of for one in group)}: {cause}{likely}"
 
 
 def said(group: Sequence[Diagnosis]) -> list[str]:
@@ -65,9 +66,9 @@ def print_why(why: Why, console: Console) -> None:
     for group in alike(why):
         console.print(Text(in_one_line(headline(group)), style="bold"))
         for sentence in said(group):
-            console.print(Padding(Text(in_one_line(sentence)), (0, 0, 0, 2), expand=False))
+            print_hanging(in_one_line(sentence), console, indent="  ", first="  ")
     for one in without_result(why):
-        console.print(Padding(Text(in_one_line(one), style="dim"), (0, 0, 0, 2), expand=False))
+        print_hanging(in_one_line(one), console, indent="  ", first="  ")
 
 
 def without_result(why: Why) -> list[str]:

@@ -123,7 +123,7 @@ def deployment_section(card: DeploymentCard, prices: Prices, typed: tuple[str, .
     lines = "\n".join(typed)
     return Section(
         f"Deploying {card.method}",
-        f'<div class="table-scroll"><table>{rows}</table></div>'
+        f'<div class="table-scroll"><table class="facts said">{rows}</table></div>'
         f'<p class="note">What to type next, with your own file of rows:</p><pre>{html.escape(lines)}</pre>',
     )
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 LONGEST_SETTING = 240
 ADVICE = "Free the place or choose another --out."
+NO_SETTINGS = "no settings"
 SHOWN_APART = ("command", "warnings")  # keys of provenance with a place of their own
 
 
@@ -116,7 +117,7 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             rate_ticks=rate_ticks,
             sweep_tables=[(arm.method, *_sweep_table(arm)) for arm in arms if arm.sweep],
             searches=[(arm.method, phrases.searched(arm), phrases.origins(arm)) for arm in arms if arm.effort],
-            settings=[(arm.method, setting_text(arm.setting)) for arm in arms],
+            settings=[(arm.method, setting_text(arm.setting) or NO_SETTINGS) for arm in arms],
             maps=maps,
             mass_top=mass_top,
             items=compared_answers(arms),
@@ -178,19 +179,19 @@ def _shown(value: Any) -> Any:
 
 
 def setting_text(setting: Mapping[str, Any]) -> str:
-    """Return a setting in one line, cut where it is very long.
+    """Return a setting in one line, with its line ends as signs, cut where it is very long.
 
-    >>> setting_text({"rank": 1, "modules": ["q", "v"]})
-    "rank 1, modules ['q', 'v']"
+    >>> setting_text({"rank": 1, "modules": ["q", "v"], "text": "Sort."})
+    "rank 1, modules ['q', 'v'], text Sort."
     """
-    text = ", ".join(f"{name} {value}" for name, value in setting.items())
+    text = ", ".join(f"{name} {value}".replace("\n", "⏎") for name, value in setting.items())
     return text if len(text) <= LONGEST_SETTING else text[: LONGEST_SETTING - 1] + "…"
 
 
 def flat(record: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    """Return a nested record as rows of (dotted name, text).
+    """Return a nested record as rows of (dotted name, text), without its empty lists.
 
-    >>> flat({"seed": 0, "versions": {"torch": "2.13"}})
+    >>> flat({"seed": 0, "versions": {"torch": "2.13"}, "open": []})
     [('seed', '0'), ('versions.torch', '2.13')]
     """
     rows: list[tuple[str, str]] = []
@@ -199,7 +200,7 @@ def flat(record: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += flat(value, f"{name}.")
         elif isinstance(value, list | tuple):
-            rows.append((name, ", ".join(map(str, value))))
+            rows += [(name, ", ".join(map(str, value)))] * bool(value)
         else:
             rows.append((name, str(value)))
     return rows
@@ -216,7 +217,11 @@ def _cell(key: str, value: Any) -> str:
         return notation.NONE
     if key == "learning_rate" and is_number(value):
         return notation.rate(value)
-    return f"{value:.4g}" if isinstance(value, float) else setting_text({"": value}).strip()
+    if isinstance(value, Mapping):
+        return setting_text(value) or NO_SETTINGS
+    if isinstance(value, float):
+        return f"{value:.3f}" if key == "validation" else f"{value:.4g}"
+    return setting_text({"": value}).strip()
 
 
 @dataclass(frozen=True, slots=True)

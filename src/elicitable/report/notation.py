@@ -55,15 +55,16 @@ def byte_size(number: int) -> str:
 
 
 def rate(learning_rate: float | None) -> str:
-    """Write a learning rate as mantissa and exponent.
+    """Write a learning rate to two digits, as a decimal where that is short.
 
-    >>> [rate(0.1), rate(5e-05), rate(0.00015), rate(None)]
-    ['1e-1', '5e-5', '1.5e-4', '-']
+    >>> [rate(1.0), rate(0.1), rate(0.0003), rate(5e-05), rate(0.00015), rate(None)]
+    ['1', '0.1', '0.0003', '5e-5', '1.5e-4', '-']
     """
     if learning_rate is None or not math.isfinite(learning_rate):
         return NONE
-    if learning_rate == 0:
-        return "0"
+    text = f"{learning_rate:.2g}"
+    if "e" not in text and len(text) <= len("0.0003"):
+        return text
     mantissa, exponent = f"{learning_rate:.1e}".split("e")
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 

@@ -16,9 +16,13 @@ def shared_summary(found: Inspection) -> str:
         return ""
     tokens = [one.token_residual for one in found.shared if one.token_residual is not None]
     odds = max((off for one in found.shared for off in one.odds_residual), default=0.0)
+    kept = [max(share, 0.0) for share in shares]
+    none = sum(share <= 0 for share in shares)
+    misses = f"; in {none} of {len(shares)} layers it gives back nothing (R² is not above 0)" if none else ""
     return (
-        f"One change of the weights gives back {min(shares):.0%} to {max(shares):.0%} of what the context changes in a "
-        f"layer, on texts that it was not fitted to (mean {sum(shares) / len(shares):.0%}): what compiling can keep. "
+        f"One change of the weights gives back {min(kept):.0%} to {max(kept):.0%} of what the context changes in a "
+        f"layer, on texts that it was not fitted to (mean {sum(kept) / len(kept):.0%}): what compiling can keep"
+        f"{misses}. "
         f"Largest deviation from the two identities behind it: {max(tokens):.1e} for one token, {odds:.1e} for added "
         "odds."
     )

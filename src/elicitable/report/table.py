@@ -82,9 +82,10 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
 
 
 def print_next(commands: Iterable[str], console: Console) -> None:
-    """Print the commands to type next, each on one unbroken line, so that it can be copied."""
-    console.print(Text("Next", style="bold"))
-    for command in commands:
+    """Print the commands to type next, each on one unbroken line, so that it can be copied; nothing for none."""
+    for nth, command in enumerate(commands):
+        if nth == 0:
+            console.print(Text("Next", style="bold"))
         console.print(Text(f"  {plain(command)}"), soft_wrap=True)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 from elicitable.errors import InputError
 from elicitable.scores.scorer import MeanScorer
+
+_NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?")
 
 
 class EqualJSON(MeanScorer):
@@ -40,9 +42,21 @@ class EqualJSON(MeanScorer):
 
 
 def _read(text: str) -> Any:
-    """Return the value, with numbers as decimals and kinds kept apart (Python takes True for 1)."""
-    value = json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=_refused, object_pairs_hook=_keyed)
+    """Return the value, with numbers exactly and kinds kept apart (Python takes True for 1)."""
+    value = json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_refused, object_pairs_hook=_keyed)
     return _kept_apart(value)
+
+
+def _number(text: str) -> tuple[str, str, int]:
+    """Return sign, digits without zeros at the ends, and exponent, so that equal numbers are equal whatever their size.
+
+    >>> _number("1.50e2") == _number("150"), _number("-0.0") == _number("0e9"), _number("1e99999999999999999999")
+    (True, True, ('', '1', 99999999999999999999))
+    """
+    sign, whole, fraction, power = _NUMBER.fullmatch(text).groups(default="")  # type: ignore[union-attr]
+    digits = (whole + fraction).lstrip("0")
+    short = digits.rstrip("0")
+    return (sign, short, int(power or 0) - len(fraction) + len(digits) - len(short)) if short else ("", "", 0)
 
 
 def _refused(constant: str) -> Any:

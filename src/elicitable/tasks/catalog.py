@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import importlib
 import os
-import reprlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 from elicitable.errors import InputError, UnknownNameError
-from elicitable.own_code import errors_named, is_own_code, load_own
-from elicitable.rng import generator
+from elicitable.own_code import digest_of, errors_named, is_own_code, load_own
 from elicitable.tasks import digit_rules
 from elicitable.tasks.base import Task, TaskCard
 from elicitable.tasks.options import TaskOptions
-from elicitable.values import Item
+from elicitable.tasks.own import check_own
 
 #: The text tasks. The task ``my-reviews`` is what the function ``my_reviews`` in ``tasks/my_reviews.py`` returns; it
 #: takes the option ``template``, which is only passed on when a person gives one.
@@ -69,9 +68,8 @@ def task_from(task: Any, **options: Any) -> Task:
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"a task is a name or a path, not {name!r}")
     if is_own_code(name):
-        own = _own_task(load_own(name, "my_task.py:MyTask"), given)
-        _check_kinds(name, own)
-        return own
+        own, path = load_own(name, "my_task.py:MyTask"), Path(os.path.expanduser(name.rpartition(":")[0]))
+        return _own_task(own, given, name, lambda what: errors_named(path, f"{what} "))
     kind = _kind_of(name, is_path=not isinstance(task, str))
     return _MAKERS[kind](name, TaskOptions.checked(name, kind, given))
 
@@ -94,8 +92,13 @@ def _kind_of(name: str, is_path: bool) -> str:
     raise UnknownNameError("task", name, catalog(), _FILE_HINT)
 
 
-def _own_task(task: Any, given: dict[str, Any]) -> Task:
-    """Take a ready-made task as it is, and data as a task."""
+def _own_task(
+    task: Any,
+    given: dict[str, Any],
+    name: str | None = None,
+    asking: Callable[[str], AbstractContextManager[None]] = lambda what: nullcontext(),
+) -> Task:
+    """Take a ready-made task as it is, and data as a task; look at what a person wrote."""
     from elicitable.tasks.memory import is_data, memory_task
 
     if not isinstance(task, Task):
@@ -106,32 +109,9 @@ def _own_task(task: Any, given: dict[str, Any]) -> Task:
         raise InputError(f"{type(task).__name__} is no task: it lacks {lacking}")
     if given:
         raise InputError(f"task {task.name!r} is given ready-made and takes no options: {', '.join(given)}")
+    if digest_of(task) is not None:
+        check_own(name or type(task).__name__, task, asking)
     return task
-
-
-def _check_kinds(name: str, task: Task) -> None:
-    """Ask a task of a person's own for a little of everything; raise InputError where it gives something else."""
-    path = Path(os.path.expanduser(name.rpartition(":")[0]))
-
-    def asked(what: str, ask: Callable[[], Any]) -> Any:
-        with errors_named(path, f"{what} "):
-            return ask()
-
-    labels, found = asked("labels()", task.labels), asked("fingerprint()", task.fingerprint)
-    is_list = isinstance(labels, tuple | list) and all(isinstance(one, str) for one in labels)
-    told: list[tuple[str, object, bool, str]] = [
-        ("name", task.name, isinstance(task.name, str), "a text"),
-        ("labels()", labels, labels is None or is_list, "None or texts"),
-        ("fingerprint()", found, isinstance(found, str), "a text"),
-    ]
-    held = asked("held_out(…)", lambda: task.held_out("validation", 1))
-    drawn = asked("sample(…)", lambda: task.sample(1, generator(0, "a look at a task")))
-    for what, items in (("held_out", held), ("sample", drawn)):
-        are_items = isinstance(items, tuple | list) and all(isinstance(one, Item) for one in items)
-        told.append((f"{what}(…)", items, are_items, "a list of items"))
-    for what, given, is_so, wanted in told:
-        if not is_so:
-            raise InputError(f"{name}: {what} has to be {wanted}, and is {reprlib.repr(given)}.")
 
 
 def _digits(name: str, options: TaskOptions) -> Task:

@@ -94,6 +94,10 @@ def kind_of(name: str, harness: Any, turns: bool) -> Kind:
         (bool(getattr(harness, "MULTIMODAL", False)), "images or sounds"),
         (bool(getattr(harness, "UNSAFE_CODE", False)), "running code that the model writes"),
         (bool(getattr(harness, "multiple_input", 0)), "choices that stand inside the prompt (doc_to_text is a number)"),
+        (
+            KINDS.get(harness.OUTPUT_TYPE) == "classification" and harness.config.doc_to_choice is None,
+            "choices that its settings do not give (doc_to_choice is missing)",
+        ),
         (turns and bool(harness.config.gen_prefix), "turns where the answer's beginning is given (gen_prefix)"),
         (turns and harness.OUTPUT_TYPE == "loglikelihood", "turns that are continued (output type loglikelihood)"),
     ]

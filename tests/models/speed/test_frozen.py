@@ -19,7 +19,7 @@ import elicitable as el
 from elicitable.methods.catalog import method_named
 from elicitable.models.attend import NAME
 from elicitable.models.model import Model
-from elicitable.models.speed import frozen, precision, processor
+from elicitable.models.speed import frozen, precision, processor, products
 from elicitable.models.speed.frozen import FrozenBlock, frozen_blocks, is_frozen_block
 from elicitable.models.toys import TOYS, build_toy
 from elicitable.rng import generator
@@ -43,8 +43,8 @@ def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> boo
 def alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """A processor on which a row has the same bits among others as by itself, and one on which it has not."""
     is_alone: bool = request.param == "alone"
-    for question in ("rows_stand_alone", "queries_stand_alone"):
-        monkeypatch.setattr(frozen, question, lambda *shape: is_alone)
+    for module, question in ((products, "rows_stand_alone"), (frozen, "queries_stand_alone")):
+        monkeypatch.setattr(module, question, lambda *shape: is_alone)
     return is_alone
 
 
@@ -146,7 +146,7 @@ def test_the_shipped_toys_too(counted: dict[str, int], name: str, layers: int) -
 def test_a_bias_is_added_last_only_where_the_bits_allow(
     toy: Model, monkeypatch: pytest.MonkeyPatch, fast: bool, is_last: bool
 ) -> None:
-    batch, adds_last = batch_of(16, 19, 10), frozen.bias_adds_last
+    batch, adds_last = batch_of(16, 19, 10), products.bias_adds_last
     asked: list[int] = []
 
     def answer(rows: int, *shape: Any) -> bool:
@@ -154,7 +154,7 @@ def test_a_bias_is_added_last_only_where_the_bits_allow(
             asked.append(rows)
         return is_last and adds_last(rows, *shape)
 
-    monkeypatch.setattr(frozen, "bias_adds_last", answer)
+    monkeypatch.setattr(products, "bias_adds_last", answer)
     ours = one_step(toy, "kv-prefix", batch)
     assert asked == ([] if fast and processor.packs(torch.bfloat16) else [16 * 19, 16 * 19, 16 * 10])
     with plainly():
@@ -188,9 +188,9 @@ def test_the_first_block_is_looked_up_and_the_others_computed(
 def test_where_rows_do_not_stand_alone_the_same_calls_are_made(
     toy: Model, monkeypatch: pytest.MonkeyPatch, read: int
 ) -> None:
-    for question in ("rows_stand_alone", "queries_stand_alone"):
-        monkeypatch.setattr(frozen, question, lambda *shape: False)
-    monkeypatch.setattr(frozen, "packs", lambda dtype: False)
+    for module, question in ((products, "rows_stand_alone"), (frozen, "queries_stand_alone")):
+        monkeypatch.setattr(module, question, lambda *shape: False)
+    monkeypatch.setattr(products, "packs", lambda dtype: False)
     batch = batch_of(2, 9, read)
     ours = one_step(toy, "kv-prefix", batch)
     with plainly():
@@ -252,7 +252,7 @@ def test_embeddings_or_residuals_that_a_hook_changed_are_not_looked_up(
     hook.remove()
     assert counted["looked up"] == 0
     compare(toy, lambda: toy.hf(input_ids=ids, use_cache=False).logits)
-    monkeypatch.setattr(frozen, "rows_stand_alone", lambda *shape: True)
+    monkeypatch.setattr(products, "rows_stand_alone", lambda *shape: True)
     before = counted["looked up"]
     with opened(toy):
         toy.hf(input_ids=ids, use_cache=False)

@@ -34,7 +34,7 @@ from elicitable.training.loop import prepared, reading_of
 if TYPE_CHECKING:
     from elicitable.tasks.base import Task
 
-PASSES = 512  # of a search in another reading
+PASSES = 512  # of a search in another reading, at most
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def _asked_so(study: Study, reading: OtherReading, chosen: Sequence[Entry], gap:
     if [text_of_target(item) for item in reading.task.held_out("test", race.pace.test_items)] != targets:
         return Experiment("", "reading", reading.said, reason="the rows would be other ones")
     marking = replace(race.marking, rule=reading.rule)
-    other = replace(race, task=reading.task, layouts=reading.layouts, marking=marking, search_passes=PASSES)
+    passes = min(PASSES, race.search_passes or PASSES)
+    other = replace(race, task=reading.task, layouts=reading.layouts, marking=marking, search_passes=passes)
     other.shelf = race.shelf
     best: tuple[float, Entry] | None = None
     for entry in chosen:

@@ -52,12 +52,12 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
     if not short:
         return None
     short.sort(key=lambda entry: -(arms[entry.method.name].mean or 0.0))
-    is_cut_short = decision.label == "inconclusive"
+    is_open = decision.label == "inconclusive"
     try:
-        _run(study, entries, short, floor, is_nothing_good, is_cut_short)
+        _run(study, entries, short, floor, is_nothing_good, is_open)
     except KeyboardInterrupt:
         race.was_interrupted = True
-    diagnoses = [_diagnosed(study, entry, entries, floor, is_cut_short) for entry in short]
+    diagnoses = [_diagnosed(study, entry, entries, floor, is_open) for entry in short]
     base = min((arm.mean or 0.0 for arm in judged if arm.rung.group == "nothing"), default=floor)
     trained = [arms[entry.method.name] for entry in short if entry.method.is_trained]
     return Why(
@@ -76,14 +76,14 @@ def _run(
     short: Sequence[Entry],
     floor: float,
     is_nothing_good: bool,
-    is_cut_short: bool,
+    is_open: bool,
 ) -> None:
     """Run the experiments, the cheapest remedies first, until what is asked about is explained."""
     chosen = sorted((entry for entry in entries if not entry.method.is_trained), key=lambda entry: entry.method.turn)
     gap = study.gap_of(arm_result(study.race, short[0]))
     read_otherwise(study, [entry for entry in chosen if not entry.refusal][:2], gap)
     judged_kindly(study, chosen, gap)
-    if is_nothing_good and is_cut_short:
+    if is_nothing_good and is_open:
         return  # more of the race tells more than any experiment
     if is_nothing_good:
         weights = [entry for entry in entries if entry.method.rung.group == "weights" and entry.line is not None]
@@ -146,7 +146,7 @@ def _a_context_suffices(study: Study, entries: Sequence[Entry], short: Sequence[
     )
 
 
-def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: float, is_cut_short: bool) -> Diagnosis:
+def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: float, is_open: bool) -> Diagnosis:
     """Explain one context; for one that is chosen, what a context of the race does that was trained is a remedy."""
     arm, found = arm_result(study.race, entry), list(study.found)
     enough = _sufficient(study, entry, entries)
@@ -155,7 +155,7 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
     ran = [other for other in entries if other.method.rung.group == "weights"]
     had_weights = any(arm_result(study.race, other).status == "ok" for other in ran)
     given = {"margin": study.race.margin, "floor": floor}
-    return explain(arm, study.best, found, **given, had_weights=had_weights, is_cut_short=is_cut_short)
+    return explain(arm, study.best, found, **given, had_weights=had_weights, is_open=is_open)
 
 
 def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experiment | None:

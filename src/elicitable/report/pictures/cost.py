@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from elicitable.report import notation, standing
@@ -43,6 +43,8 @@ class CostPlot:
 COST_TOP, COST_BOTTOM, COST_HEIGHT = 14.0, 304.0, 340.0
 ZERO_X, AXIS_FROM, AXIS_TO = 12.0, 30.0, 94.0
 LABEL_LINE = 16.0
+NARROW, LABEL_FROM, LETTER = 288.0, 22.0, 7.2  # pixels: of a narrow picture, from a dot to its label, of a letter
+LEFTWARDS = 55.0  # labels of dots further right than this stand on their left
 
 
 def cost_plot(verdict: Verdict) -> CostPlot | None:
@@ -55,7 +57,7 @@ def cost_plot(verdict: Verdict) -> CostPlot | None:
     last = max(math.ceil(math.log10(max(trained))) if trained else 6, first + 1)
     places = [_cost_x(arm.budget.numbers_trained, first, last) for arm in arms]
     heights = [_cost_y(standing.mean_of(arm)) for arm in arms]
-    labels = _labels_apart(places, heights)
+    labels = _labels_apart(_spans(arms, places), heights)
     chosen = standing.winner(verdict)
     return CostPlot(
         height=COST_HEIGHT,
@@ -85,7 +87,7 @@ def _cost_point(arm: ArmResult, x: float, y: float, label_y: float, is_answer: b
         y=y,
         interval=None if interval is None else (_cost_y(interval[0]), _cost_y(interval[1])),
         label_y=round(label_y, 2),
-        anchor="end" if x > 55 else "start",
+        anchor="end" if x > LEFTWARDS else "start",
         tip=f"{arm.method}: {notation.score(arm, 3)}, {notation.plural(arm.budget.numbers_trained, 'number')} trained",
     )
 
@@ -100,20 +102,28 @@ def _cost_y(score: float) -> float:
     return round(COST_BOTTOM - min(max(score, 0.0), 1.0) * (COST_BOTTOM - COST_TOP), 2)
 
 
-def _labels_apart(places: Sequence[float], heights: Sequence[float], near: float = 20.0) -> list[float]:
-    """Move the heights of labels so that those of dots at about the same place do not overlap."""
+def _spans(arms: Sequence[ArmResult], places: Sequence[float]) -> list[tuple[float, float]]:
+    """Return from where to where each label reaches, in pixels, in a picture as narrow as a telephone's."""
+    spans = []
+    for arm, place in zip(arms, places, strict=True):
+        dot, reach = NARROW * place / 100, LABEL_FROM + LETTER * len(arm.method)
+        spans.append((dot - reach, dot) if place > LEFTWARDS else (dot, dot + reach))
+    return spans
+
+
+def _labels_apart(spans: Sequence[tuple[float, float]], heights: Sequence[float]) -> list[float]:
+    """Move the heights of labels so that none lies on another. In a wider picture they are further apart."""
     moved = list(heights)
-    left = sorted(range(len(places)), key=lambda i: places[i])
-    while left:
-        column = [i for i in left if places[i] - places[left[0]] < near]
-        left = left[len(column) :]
-        column.sort(key=lambda i: heights[i])
-        lowest = COST_BOTTOM - LABEL_LINE / 2
-        for i in reversed(column):  # from the bottom up, so that no label leaves the picture below
-            moved[i] = min(moved[i], lowest)
-            lowest = moved[i] - LABEL_LINE
-        highest = COST_TOP
-        for i in column:
-            moved[i] = max(moved[i], highest)
-            highest = moved[i] + LABEL_LINE
+
+    def settle(order: Sequence[int], away: float, edge: Callable[[float], float]) -> None:
+        for nth, i in enumerate(order):
+            moved[i] = edge(moved[i])
+            for j in sorted(order[:nth], key=lambda j: away * moved[j]):
+                beside = spans[i][0] < spans[j][1] and spans[j][0] < spans[i][1]
+                if beside and abs(moved[i] - moved[j]) < LABEL_LINE:
+                    moved[i] = moved[j] + away * LABEL_LINE
+
+    by_height = sorted(range(len(heights)), key=lambda i: heights[i])
+    settle(by_height[::-1], -1, lambda height: min(height, COST_BOTTOM - LABEL_LINE / 2))  # none below the picture
+    settle(sorted(by_height, key=lambda i: moved[i]), +1, lambda height: max(height, COST_TOP))  # and none above it
     return moved

@@ -43,7 +43,7 @@ def sweep_panels(verdict: Verdict) -> tuple[tuple[SweepPanel, ...], tuple[Tick, 
     first, last = math.floor(math.log10(min(rates)) + 1e-9), math.ceil(math.log10(max(rates)) - 1e-9)
     last = max(last, first + 1)
     span = (first, last)
-    ticks = tuple(Tick(_sweep_x(power, span), f"1e{power}") for power in _at_most(5, first, last))
+    ticks = tuple(Tick(_sweep_x(power, span), notation.rate(10.0**power)) for power in _at_most(5, first, last))
     return tuple(_sweep_panel(arm, span) for arm in arms), ticks
 
 

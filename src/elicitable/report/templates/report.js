@@ -44,7 +44,7 @@
     list.replaceChildren(...(data.items.length ? found.slice(0, SHOWN).map(card) : []));
   };
   for (const button of document.querySelectorAll("button[data-won]")) {
-    button.disabled = false;
+    button.disabled = button.textContent === "0"; // there is nothing to see
     button.addEventListener("click", () => show(Number(button.dataset.won), Number(button.dataset.lost)));
   }
 })();

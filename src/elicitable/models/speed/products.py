@@ -1,0 +1,92 @@
+"""Products with a frozen matrix, there and back: the bits of a plain block's, by what this processor does quickest."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from elicitable.models.speed.processor import bias_added, bias_adds_last, packs, rows_stand_alone
+
+ROWS = 1024  # that a product is laid out for; with more or fewer it is as exact
+
+
+def product(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Product:
+    """Choose how a frozen ``weight`` of (in, out) is multiplied in ``dtype`` on this processor."""
+    is_packed = dtype == torch.bfloat16 and packs(dtype)
+    return (PackedProduct if is_packed else Product)(weight, bias, dtype)
+
+
+class Product:
+    """x W + b and ∂y Wᵀ for a frozen W of (in, out): the bits of the operations that a plain block calls.
+
+    Where the bits allow, the bias is added after the product: ``addmm`` writes it everywhere before, which is a pass
+    more over all that is written.
+    """
+
+    is_packed = False
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.weight = weight.detach().to(dtype)
+        self.bias = None if bias is None else bias.detach().to(dtype)
+
+    def __call__(self, x: Tensor, act: str = "none") -> Tensor:
+        """(…, in) to (…, out) in ``dtype``; ``act`` is ``"none"`` or ``"relu"``."""
+        rows = x.to(self.dtype).flatten(0, -2)
+        if self.bias is not None and not bias_adds_last(len(rows), self._shape(), self.dtype, act):
+            found = torch.addmm(self.bias, rows, self.weight)
+            return (found.relu_() if act == "relu" else found).view(*x.shape[:-1], -1)
+        found = rows @ self.weight
+        if self.bias is not None:
+            found = bias_added(found, self.bias, act)
+        elif act == "relu":
+            found.relu_()
+        return found.view(*x.shape[:-1], -1)
+
+    def keeps_bits(self, rows: int, instead_of: int, is_back: bool = False) -> bool:
+        """Whether ``rows`` multiplied by themselves have the bits that they have among ``instead_of`` rows."""
+        return rows_stand_alone((rows, instead_of), self._shape(), self.dtype, is_back)
+
+    def back(self, gradient: Tensor) -> Tensor:
+        """(…, out) to (…, in) in ``dtype``."""
+        return (gradient.to(self.dtype).flatten(0, -2) @ self.weight.t()).view(*gradient.shape[:-1], -1)
+
+    def _shape(self) -> tuple[int, int]:
+        return self.weight.shape[0], self.weight.shape[1]
+
+
+class PackedProduct(Product):
+    """The same with W laid out for oneDNN, once for each way, and the bias and ReLU added on the way out."""
+
+    is_packed = True
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__(weight, bias, dtype)
+        self._there: Tensor | None = None
+        self._back: Tensor | None = None
+
+    def __call__(self, x: Tensor, act: str = "none") -> Tensor:
+        """(…, in) to (…, out) in ``dtype``; ``act`` is ``"none"`` or ``"relu"``."""
+        if self._there is None:
+            self._there = _laid_out(self.weight.t())
+        return _multiply(x.to(self.dtype), self._there, self.bias, act)
+
+    def keeps_bits(self, rows: int, instead_of: int, is_back: bool = False) -> bool:
+        """Whether ``rows`` multiplied by themselves have the bits that they have among ``instead_of`` rows: yes."""
+        return True
+
+    def back(self, gradient: Tensor) -> Tensor:
+        """(…, out) to (…, in) in ``dtype``."""
+        if self._back is None:
+            self._back = _laid_out(self.weight)
+        return _multiply(gradient.to(self.dtype), self._back, None, "none")
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+    return laid_out
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None, act: str) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, act, [], "")
+    return found

@@ -1,0 +1,88 @@
+"""Ask a task of a person's own for a little of everything, before a model is loaded and minutes are spent on it."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from numbers import Integral
+from typing import Any, Final
+
+from elicitable.errors import InputError
+from elicitable.rng import generator
+from elicitable.tasks.base import Task
+from elicitable.values import Item, Message
+
+ASKED: Final = 8  # items that are looked at
+NO_LABELS: Final = "return None from labels() where the whole answer must match, or the possible targets."
+
+
+def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextManager[None]]) -> None:
+    """Ask ``task`` for its name, labels, fingerprint, and a few training and validation items; never for a test item.
+
+    Args:
+        name: What the messages call the task.
+        task: The task.
+        asking: Given what is asked for, a context manager in which it is asked.
+
+    Raises:
+        InputError: something that it gives is not what the contract says; the message says what, and what is expected.
+    """
+
+    def asked(what: str, ask: Callable[[], Any], is_so: Callable[[Any], bool], wanted: str) -> Any:
+        with asking(what):
+            given = ask()
+        if not is_so(given):
+            raise InputError(f"{name}: {what} has to be {wanted}, and is {reprlib.repr(given)}.")
+        return given
+
+    asked("name", lambda: task.name, _is_text, "a text")
+    labels = asked("labels()", task.labels, lambda given: given is None or _is_list(given, str), "None or texts")
+    asked("fingerprint()", task.fingerprint, _is_text, "a text")
+    what = f"held_out('validation', {ASKED})"
+    held = asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")
+    if not 1 <= len(held) <= ASKED:
+        raise InputError(f"{name}: {what} has to give 1 to {ASKED} items, and gives {len(held):,}.")
+    _check_items(name, what, held, labels)
+    again = asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")
+    _check_items(name, what, again, labels)
+    if list(again) != list(held):
+        raise InputError(f"{name}: {what} gives other items at each call, and has to give the same in one order.")
+    what = f"sample({ASKED}, …)"
+    drawn = asked(what, lambda: task.sample(ASKED, generator(0, "a look at a task")), _is_items, "a list of items")
+    if len(drawn) != ASKED:
+        raise InputError(f"{name}: {what} has to give {ASKED} items, and gives {len(drawn):,}.")
+    _check_items(name, what, drawn, labels)
+
+
+def _is_text(given: object) -> bool:
+    return isinstance(given, str)
+
+
+def _is_list(given: object, kind: type) -> bool:
+    return isinstance(given, tuple | list) and all(isinstance(one, kind) for one in given)
+
+
+def _is_items(given: object) -> bool:
+    return _is_list(given, Item)
+
+
+def _check_items(name: str, what: str, items: Sequence[Item], labels: Sequence[str] | None) -> None:
+    """Raise InputError where a prompt or target cannot be read, or a target is none of those that it is chosen from."""
+    for item in items:
+        told = f"{name}: {what} has an item whose"
+        if not (_is_text(item.target) or _is_list(item.target, Integral)):
+            raise InputError(f"{told} target has to be a text or token ids, and is {reprlib.repr(item.target)}.")
+        if not (_is_text(item.prompt) or _is_list(item.prompt, Integral) or _is_list(item.prompt, Message)):
+            wanted = "a text, token ids or messages"
+            raise InputError(f"{told} prompt has to be {wanted}, and is {reprlib.repr(item.prompt)}.")
+        if labels is None:
+            continue
+        known = item.choices or labels
+        if not known:
+            raise InputError(f"{name}: labels() is empty, which is for items with choices of their own; {NO_LABELS}")
+        if item.target not in known:
+            raise InputError(
+                f"{told} target {reprlib.repr(item.target)} is none of the labels {reprlib.repr(tuple(known))}, which "
+                "are compared letter for letter, blanks included."
+            )

@@ -1,0 +1,22 @@
+"""What a race leaves open is said with what would answer it, in words that are true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from elicitable.diagnosis.verdict import Decision
+from elicitable.race.questions import said_to_be_open
+
+OPEN: list[dict[str, Any]] = [{"method": "lora", "asks": "suffice", "low": 0.0, "high": 1.0, "seconds": 0.04}]
+UNDECIDED = Decision("inconclusive", (), ())
+
+
+def test_a_price_is_at_least_a_second() -> None:
+    [said] = said_to_be_open((), OPEN, UNDECIDED)
+    assert "About 1 s more would tell" in said
+
+
+def test_a_race_that_came_to_its_end_does_not_ask_for_time() -> None:
+    [said] = said_to_be_open((), OPEN, UNDECIDED, has_ended=True)
+    assert "more --steps, --seeds or --test-items would tell" in said
+    assert "About" not in said
