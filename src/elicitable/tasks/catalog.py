@@ -96,7 +96,7 @@ def _own_task(
     task: Any,
     given: dict[str, Any],
     name: str | None = None,
-    asking: Callable[[str], AbstractContextManager[None]] = nullcontext,
+    asking: Callable[[str], AbstractContextManager[None]] = lambda what: nullcontext(),
 ) -> Task:
     """Take a ready-made task as it is, and data as a task; look at what a person wrote."""
     from elicitable.tasks.memory import is_data, memory_task
