@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from tests.conftest import tiny_gpt2
 
 import elicitable as el
+from elicitable.forecasting.forecast import Forecast
 from elicitable.glance import bars, heat
 from elicitable.race.tuned import Tuned
 from elicitable.values import ArmResult, Budget, Rung, Verdict
@@ -86,3 +88,14 @@ def test_what_was_tuned_is_a_line_and_a_bar() -> None:
 def test_names_in_pictures_are_texts() -> None:
     assert "<b>" not in bars("<b>", [("<b>", 2.0, -1.0, 3.0, False)])
     assert heat("nothing", [[float("nan")]]).count("<rect") == 0
+
+
+def test_what_won_what_answers_and_a_forecast_are_a_line(tmp_path: Path) -> None:
+    given = {"methods": ["zero-shot"], "seeds": 1, "test_items": 20}
+    el.verdict("toy:ascending", "ascending", out=tmp_path / "run", **given)
+    winner = el.read(tmp_path / "run")
+    told = r"zero-shot \(\w+\) for ascending on toy:ascending, exact-match \d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]"
+    assert re.fullmatch(rf"<Artefact .*run\W\w+: {told}>", repr(winner))
+    assert re.fullmatch(rf"<Predictor: {told}>", repr(el.predictor(winner)))
+    unknown = Forecast("m", "t\x1b[31m", 0.3, False, (), {}, {}, prediction=None)  # type: ignore[arg-type]
+    assert repr(unknown) == r"<Forecast: I do not know whether a context will do t\u001b[31m on m.>"

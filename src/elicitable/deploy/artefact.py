@@ -30,7 +30,7 @@ from elicitable.methods.folders import CONFIG as ADAPTER
 from elicitable.methods.full import read_weights
 from elicitable.methods.peft_method import MARK, peft_method
 from elicitable.records.schema import from_plain, to_plain
-from elicitable.untrusted import read_json, read_tensors
+from elicitable.untrusted import in_one_line, read_json, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +49,10 @@ class Artefact:
 
     folder: Path
     record: Record | None = None
+
+    def __repr__(self) -> str:
+        """Return what the folder holds in a line."""
+        return in_one_line(f"<Artefact {self.folder}{f': {self.record.told}' if self.record else ''}>")
 
     def adaptation(self, model: Model, methods: Sequence[Method] = (), any_base: bool = False) -> Adaptation:
         """Build what the folder holds, ready for :func:`elicitable.use` with ``model``.

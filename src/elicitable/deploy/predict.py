@@ -23,6 +23,7 @@ from elicitable.training.calibration import probabilities
 from elicitable.training.evaluate import answer_limit, answers, read_labels
 from elicitable.training.generate import generate
 from elicitable.training.loop import prepared
+from elicitable.untrusted import in_one_line
 from elicitable.values import Item
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class Predictor:
         self.model, self.adaptation, self.record = model, adaptation, record
         self.limit = max_answer
         self.most = max_answer or record.most_answer or answer_limit(model, record.longest_answer)
+
+    def __repr__(self) -> str:
+        """Return what answers in a line."""
+        return in_one_line(f"<Predictor: {self.record.told}>")
 
     def __call__(self, rows: Iterable[Any]) -> Iterator[Prediction]:
         """Yield the prediction of every row, in their order, a chunk of rows at a time.

@@ -248,6 +248,12 @@ class Record:
     versions: Mapping[str, str] = field(default_factory=dict)
     form_version: int = FORM
 
+    @property
+    def told(self) -> str:
+        """Say in a line what made it, for which task and base, and what it scores."""
+        scored = f"{self.result.score} {self.result.mean:.3f} [{self.result.low:.3f}, {self.result.high:.3f}]"
+        return f"{self.method} ({self.role}) for {self.task} on {self.base.name}, {scored}"
+
     def __post_init__(self) -> None:
         """Raise InputError where the parts contradict one another."""
         lengths = [self.max_tokens, self.most_answer]

@@ -23,6 +23,7 @@ from elicitable.records.schema import to_plain
 from elicitable.records.store import Store
 from elicitable.tasks.base import checked_count, has_turns, stops_of
 from elicitable.tasks.catalog import task_from
+from elicitable.untrusted import in_one_line
 
 RECORD = "forecast.json"
 SURE = 0.9  # from which probability on one arm is worth training by itself
@@ -46,6 +47,10 @@ class Forecast:
     seconds: Mapping[str, float]
     prediction: Prediction
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return the answer in a line."""
+        return in_one_line(f"<Forecast: {self.answer}>")
 
     @property
     def answer(self) -> str:
