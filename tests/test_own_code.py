@@ -184,7 +184,7 @@ OWN_TASK = """class Mine:
         (
             OWN_TASK,
             "mine.py:Mine",
-            "mine.py: held_out('validation', 20) raised TypeError: Mine.held_out() takes 2 positional arguments",
+            "mine.py: held_out('validation', 8) raised TypeError: Mine.held_out() takes 2 positional arguments",
         ),
         (OWN_TASK.replace("None", "1 / 0"), "mine.py:Mine", "mine.py, line 3: labels() raised ZeroDivisionError"),
     ],
