@@ -10,8 +10,11 @@ import pytest
 from tests.random_races import margins_of, race
 
 from elicitable.diagnosis.margins import LARGEST, SMALLEST, flip, stretches
+from elicitable.diagnosis.shares import wilson
 from elicitable.diagnosis.verdict import Evidence, gather
 from elicitable.values import Stretch
+
+from .test_verdict import arm
 
 
 def assert_equal(evidence: Evidence, table: tuple[Stretch, ...], margin: float) -> None:
@@ -47,6 +50,16 @@ def test_neighbours_decide_otherwise_and_the_first_begins_at_the_smallest_margin
     for one, after in pairwise(table):
         assert one.start < after.start
         assert replace(one, start=after.start) != after
+
+
+def test_a_few_items_leave_it_open_up_to_half_of_their_upper_limit() -> None:
+    """None right in three: the limit is 0.56, and where twice the margin is more, it is near the floor."""
+    evidence = gather([arm("zero-shot", 0, items=3), arm("full", 0, items=3)], floor=0.0, seed=0)
+    table = stretches(evidence)
+    assert [one.label for one in table] == ["inconclusive", "out-of-reach"]
+    assert 2 * table[1].start == pytest.approx(wilson(0.0, 3)[1])
+    for margin in (0.02, 0.2, table[1].start, 0.4):
+        assert_equal(evidence, table, margin)
 
 
 def test_a_race_in_which_nothing_ran_decides_one_thing() -> None:

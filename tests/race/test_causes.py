@@ -24,12 +24,14 @@ from elicitable.methods.unbounded import UnboundedContext
 from elicitable.models.model import Model
 from elicitable.race import contest, pace, trial
 from elicitable.race.causes import reading
+from elicitable.race.causes import study as study_module
 from elicitable.race.causes.capacity import larger
 from elicitable.race.causes.data import ByHeart
 from elicitable.race.causes.reading import other_readings
 from elicitable.race.causes.structure import any_context
 from elicitable.race.causes.study import Study
 from elicitable.race.contest import StoppedRace
+from elicitable.race.elsewhere import items_elsewhere
 from elicitable.race.reporter import Silent
 from elicitable.race.results import arm_result
 from elicitable.rng import generator
@@ -187,15 +189,16 @@ def test_a_larger_context_has_so_many_times_the_tokens_and_no_more_than_there_ar
     run(model, raced)
     race, entry = kept["race"], next(one for one in kept["entries"] if one.method.name == "slow")
     study = Study.of(race, kept["entries"], arm_result(race, entry), None)
+    monkeypatch.setattr(study_module, "SHORT", 4)
+    monkeypatch.setattr(Study, "steps", lambda self, *others, **more: 8)
     four, most = (larger(study, entry, times, 0.1) for times in (4, 10**6))
     assert four is not None
     assert most is not None
     size = entry.sized.size
     assert (four.kind, four.setting["--size"], four.steps > 0) == ("size", str(4 * size), True)
     assert four.numbers_trained == 4 * arm_result(race, entry).budget.numbers_trained
-    item = race.test()[0]
-    free = model.anatomy.trained_positions - len(item.prompt) - len(item.target)
-    assert free - 2 <= int(most.setting["--size"]) <= free  # an item read elsewhere may be longer
+    longest = max(len(item.prompt) + len(item.target) for item in [*race.test(), *items_elsewhere(model)])
+    assert int(most.setting["--size"]) == model.anatomy.trained_positions - longest
     assert larger(study, entry, 10**7, 0.1) is None  # that was asked
 
 

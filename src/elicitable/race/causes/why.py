@@ -84,7 +84,7 @@ def _run(
     read_otherwise(study, [entry for entry in chosen if not entry.refusal][:2], gap)
     judged_kindly(study, chosen, gap)
     if is_nothing_good and is_open:
-        return  # more of the race tells more than any experiment
+        return  # what settles the verdict tells more than any experiment
     if is_nothing_good:
         weights = [entry for entry in entries if entry.method.rung.group == "weights" and entry.line is not None]
         for entry in sorted(weights, key=lambda entry: -entry.sized.numbers)[:1]:  # whoever can hold the most
