@@ -62,13 +62,16 @@ def _highest(race: Race, entry: Entry, entries: Sequence[Entry]) -> float:
 
 
 def _scored(race: Race, entries: Sequence[Entry]) -> list[ArmResult]:
-    results = [arm_result(race, other) for other in entries if other.records]
-    return [arm for arm in results if arm.mean is not None and not arm.is_control]
+    return [arm for arm in _tested(race, entries) if arm.mean is not None and not arm.is_control]
 
 
 def _decided(race: Race, entries: Sequence[Entry]) -> Decision:
     """Return what the tests so far say."""
-    return decision_of(race, [arm_result(race, other) for other in entries if other.records])
+    return decision_of(race, _tested(race, entries))
+
+
+def _tested(race: Race, entries: Sequence[Entry]) -> list[ArmResult]:
+    return [arm_result(race, other) for other in entries if other.records]
 
 
 def _speaks_for_contexts(entry: Entry, entries: Sequence[Entry]) -> bool:
@@ -102,6 +105,7 @@ def urgency(race: Race, entry: Entry, entries: Sequence[Entry]) -> tuple[bool, b
 
 
 def is_at_its_end(race: Race, entry: Entry, open_arms: Sequence[Entry], entries: Sequence[Entry]) -> bool:
+    """Say whether an arm comes down now: it is ready, has nobody to wait for, or had all that one out of reach gets."""
     assert entry.line is not None
     if is_ready(race, entry) or (len(open_arms) == 1 and is_done_alone(race, entry)):
         return True
