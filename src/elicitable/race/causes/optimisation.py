@@ -16,6 +16,7 @@ from elicitable.race.results import arm_result
 
 STRIDE, FINE = 10.0, 10.0**0.5  # between rates that look for the right size, and around the best of those
 FURTHEST = 6  # strides away from the rate of the race
+DULL = 2  # strides one after the other that bring nothing, after which none is taken: what is too small to see does
 
 
 def other_rates(study: Study, entry: Entry) -> Experiment:
@@ -44,17 +45,27 @@ def _better_rate(study: Study, sized: Sized, base: Line) -> Line:
     """Return the short run of the best rate that is found from that of ``base`` on; ``base`` where none is better."""
     best = base
     for stride in (STRIDE, 1 / STRIDE):
-        for _ in range(FURTHEST):
-            line = study.short(sized, _rounded(best.rate * stride))
-            if not line.is_fine or (best.is_fine and worth(line) <= worth(best)):
-                break
-            best = line
+        best = _strode(study, sized, best, stride)
         if best is not base:
             break
     for stride in (FINE, 1 / FINE):
         line = study.short(sized, _rounded(best.rate * stride))
         if line.is_fine and (not best.is_fine or worth(line) > worth(best)):
             return line
+    return best
+
+
+def _strode(study: Study, sized: Sized, base: Line, stride: float) -> Line:
+    """Return the best of the short runs at rates that lie strides away from that of ``base``."""
+    best, dull = base, 0
+    for nth in range(1, FURTHEST + 1):
+        line = study.short(sized, _rounded(base.rate * stride**nth))
+        if not line.is_fine:
+            break
+        is_better = not best.is_fine or worth(line) > worth(best)
+        best, dull = (line, 0) if is_better else (best, dull + 1)
+        if dull == DULL:
+            break
     return best
 
 
