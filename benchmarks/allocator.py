@@ -2,6 +2,7 @@
 
     python benchmarks/allocator.py                     # 20 planted cases and 4 of the toys; hours; goes on where it was
     python benchmarks/allocator.py --cases 4 --toys 1  # fewer
+    python benchmarks/allocator.py --share 1/8 --out 1.jsonl  # every eighth case; lines of several files go together
 
 *Exhaustive* is every rate of every arm trained for 512 steps or until one solves the task, then the best rate of each
 arm to its own end (solved, flat, or as long as a race may) whatever the others do, brought down and tested, and all
@@ -50,10 +51,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=20, help="of the planted truth")
     parser.add_argument("--toys", type=int, default=len(TOYS))
+    parser.add_argument("--share", default="0/1", help="which of how many parts of the cases")
     parser.add_argument("--out", type=Path, default=RECORDS)
     given = parser.parse_args()
+    part, parts = map(int, given.share.split("/"))
     known = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
-    for name, load, asked in [*planted(given.cases), *toys(given.toys)]:
+    for name, load, asked in [*toys(given.toys), *planted(given.cases)][part::parts]:
         model, task = load()
         is_of = {"case": name, "model_hash": model.fingerprint, "data_hash": task.fingerprint()}
         if any(all(one[key] == value for key, value in is_of.items()) for one in known):

@@ -2,9 +2,10 @@
 
     python benchmarks/compile.py [--model smollm2] [--device cuda] [--out compile.jsonl] [--parts grid,shares,rates]
 
-grid    two tasks × a prompt, 12 worked examples, a trained kv-prefix × three draws. Each is compiled into weights
-        (closed form alone), a LoRA of rank 32 (closed form, then distillation) and a short prefix, and set beside the
-        context cut to its last keys, distillation alone for as long as the LoRA took, and the control.
+grid    two tasks × a prompt, 12 worked examples, a trained kv-prefix × three draws. Each is compiled as the command
+        does, into a LoRA of rank 32, weights and a short prefix, and set beside the context cut to its last keys,
+        distillation alone for as long as the LoRA took, and the control. ``--draws``, ``--tasks`` and ``--kinds``
+        share it out over processes with files of their own, whose lines belong together.
 shares  16 contexts: the mean shareability over layers against what the closed form loses, and the same layer by layer.
 starts  distillation after the closed form and from no change: rates, ranks, and few and more texts.
 rates   one context: the rates of distillation, λ, the rank, how often the places that are asked at count, and whether
@@ -22,7 +23,7 @@ import csv
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -127,63 +128,42 @@ class Bench:
         train(self.model, built, own, plan, draw)
         return built
 
-    def job(self, task: str, context: Any, draw: int, texts: int | None = None) -> _Job:
-        how, count = Recipe(batch=self.asked.batch, seed=draw), texts or self.asked.texts
+    def job(self, task: str, context: Any, draw: int, texts: int | None = None, to: str = "lora") -> _Job:
+        how = Recipe(to=to, rank=RANK, steps=self.asked.steps, batch=self.asked.batch, seed=draw)
+        count = texts or self.asked.texts
         return _Job.of(self.model, context, None, self.tasks[task], count, None, how, lambda line: None)
 
     # --- the grid ------------------------------------------------------------------------------------------------
 
     def grid(self) -> None:
         """Every cell of the grid."""
-        for draw in range(self.asked.draws):
-            for task in self.tasks:
-                for kind in ("examples", "prompt", "kv-prefix"):
-                    self.keep(["grid", task, kind, draw], lambda t=task, k=kind, d=draw: self.cell(t, k, d))
+        for draw in map(int, self.asked.draws.split(",")):
+            for task, kind in product(self.asked.tasks.split(","), self.asked.kinds.split(",")):
+                self.keep(["grid", task, kind, draw], lambda t=task, k=kind, d=draw: self.cell(t, k, d))
 
     def cell(self, task: str, kind: str, draw: int) -> dict[str, Any]:
         """Everything about one context."""
         context = self.context(task, kind, draw)
         job = self.job(task, context, draw)
         scored = _Scored(self, task, context, draw)
-        found: dict[str, Any] = {"keys": prefix_length(job.prefix)}
-        found["neither"] = self.said(job, NOTHING, scored)
+        found: dict[str, Any] = {"keys": prefix_length(job.prefix), "neither": self.said(job, NOTHING, scored)}
         found["context"] = {"forgetting": asdict(forgetting(self.model, job.prefix, 4)), "score": scored.context}
-        started = time.monotonic()
-        strength, whole = self.best(job, None)
-        found["weights"] = {"seconds": time.monotonic() - started, "ridge": strength} | self.said(job, whole, scored)
-        found["control"] = asdict(
-            likeness(self.model, job.prefix, fit_patch(self.model, job.prefix, job.fitted,
-                     Fitting(strength, shuffle=draw), self.sites), job.reported)
-        )  # fmt: skip
-        started = time.monotonic()
-        strength, patch = self.best(job, RANK)
-        closed = asdict(likeness(self.model, job.prefix, patch, job.reported))
-        plan = Distilling(self.asked.steps, self.asked.rate, seed=draw)
-        distil(self.model, job.prefix, patch, job.fitted, job.held, plan)
-        seconds = time.monotonic() - started
-        found["lora"] = {"seconds": seconds, "ridge": strength, "closed": closed} | self.said(job, patch, scored)
-        found["lora"]["elsewhere"] = self.elsewhere(task, patch, draw)
-        alone = fresh(self.model, self.sites, RANK, draw)
-        long = Distilling(10_000, 1e-3, seconds=seconds, seed=draw)
-        steps = distil(self.model, job.prefix, alone, job.fitted, job.held, long)
+        for form in ("lora", "weights", "short-prefix"):
+            own, keys = self.job(task, context, draw, to=form), min(KEYS, max(1, found["keys"] // 2))
+            own = replace(own, how=replace(own.how, keys=keys))
+            started = time.monotonic()
+            made, chosen = own.made()
+            found[form] = {"seconds": time.monotonic() - started, **chosen} | self.said(job, made, scored)
+            if form == "lora":
+                found["control"] = chosen["control"]
+                found[form]["elsewhere"] = self.elsewhere(task, made, draw)
+        alone, seconds = fresh(self.model, self.sites, RANK, draw), found["lora"]["seconds"]
+        steps = distil(
+            self.model, job.prefix, alone, job.fitted, job.held, Distilling(10_000, 1e-3, seconds=seconds, seed=draw)
+        )
         found["distilled alone"] = {"seconds": seconds, "steps": steps} | self.said(job, alone, scored)
-        return found | self.short(job, scored, draw)
-
-    def short(self, job: _Job, scored: _Scored, draw: int) -> dict[str, Any]:
-        """The short prefix, and the context cut to as many of its last keys."""
-        length = prefix_length(job.prefix)
-        keys = max(1, min(KEYS, length // 2))
-        started = time.monotonic()
-        made = fit_short_prefix(self.model, job.prefix, job.fitted, keys, self.asked.match_steps, draw)
-        closed = asdict(likeness(self.model, job.prefix, made, job.reported))
-        plan = Distilling(self.asked.steps, self.asked.prefix_rate, seed=draw)
-        distil(self.model, job.prefix, made, job.fitted, job.held, plan)
-        own = {"keys": keys, "seconds": time.monotonic() - started, "closed": closed}
-        cut = keep_tokens(job.prefix, range(length - keys, length))
-        return {
-            "short-prefix": own | self.said(job, made, scored),
-            "truncated": {"keys": keys} | self.said(job, cut, scored),
-        }
+        cut = keep_tokens(job.prefix, range(found["keys"] - keys, found["keys"]))
+        return found | {"truncated": {"keys": keys} | self.said(job, cut, scored)}
 
     def best(self, job: _Job, rank: int | None) -> tuple[float, Patch]:
         """The patch of the λ that is best on held-out texts."""
@@ -409,20 +389,16 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="elicitable-runs/compile/compile.jsonl")
     parser.add_argument("--parts", default="grid,shares,rates")
-    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--draws", default="0,1,2", help="of the grid")
     parser.add_argument("--texts", type=int, default=140)
     parser.add_argument("--test-items", type=int, default=240)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--steps", type=int, default=60, help="of distillation")
-    parser.add_argument("--rate", type=float, default=3e-4)
-    parser.add_argument("--prefix-rate", type=float, default=1e-2)
     parser.add_argument("--match-steps", type=int, default=100, help="of attention matching, a layer")
     parser.add_argument("--prefix-steps", type=int, default=60, help="of training the kv-prefix that is compiled")
     parser.add_argument("--count-asked", type=float, default=1.0, help="how often a token that is asked at counts")
-    parser.add_argument(
-        "--kinds", default="prompt,kv-prefix,examples", help="of the contexts whose starts are compared"
-    )
-    parser.add_argument("--tasks", default="movie-reviews,topics", help="on which they are")
+    parser.add_argument("--kinds", default="examples,prompt,kv-prefix", help="of context, in the grid and the starts")
+    parser.add_argument("--tasks", default="movie-reviews,topics", help="of the grid and the starts")
     parser.add_argument("--summary", action="store_true")
     bench = Bench(parser.parse_args())
     if not bench.asked.summary:

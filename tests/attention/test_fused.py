@@ -13,6 +13,7 @@ from elicitable.attention.fused import Keys, OnCPU, kernel_for
 from elicitable.methods.catalog import method_named
 from elicitable.models import attend
 from elicitable.models.attend import Call, Slot, combine
+from elicitable.models.inject import installed
 from elicitable.models.model import as_model
 from elicitable.models.speed import two_calls
 
@@ -165,3 +166,27 @@ def test_a_gpus_kernels_are_the_joint_softmax(case: str, dtype: torch.dtype, mon
         error = (ours.double().cpu() - right).abs().max()
         allowed = (theirs.double().cpu() - right).abs().max()
         assert error <= 2 * allowed + 8 * torch.finfo(dtype).eps * right.abs().max(), (error, allowed)
+
+
+def test_a_context_in_use_leaves_cudnn_out_and_puts_it_back() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        with installed(as_model(llama())):
+            assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+@WITH_GPU
+def test_gradients_behind_padding_are_numbers_at_every_width() -> None:
+    """cuDNN's are not where the keys are 64 more than a multiple of 128."""
+    model = as_model(llama().to("cuda", torch.bfloat16))
+    for width in (63, 64, 128, 192):
+        mask = torch.ones(2, width, dtype=torch.long, device="cuda")
+        mask[0, : width // 2] = 0
+        with installed(model):
+            loss = model.hf(input_ids=mask, attention_mask=mask).logits[:, -1].float().square().sum()
+        found = torch.autograd.grad(loss, [p for p in model.hf.parameters() if p.requires_grad], allow_unused=True)
+        assert all(one is None or bool(one.isfinite().all()) for one in found), width

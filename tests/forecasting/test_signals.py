@@ -21,6 +21,7 @@ from elicitable.methods.base import Adaptation
 from elicitable.models.inject import use
 from elicitable.models.layout import PLAIN
 from elicitable.models.model import Model
+from elicitable.models.speed import processor
 from elicitable.rng import torch_generator
 from elicitable.tasks.catalog import task_from
 from elicitable.training.evaluate import answer_logits
@@ -74,6 +75,15 @@ def test_signals_are_the_same_every_time_and_read_no_test_item(digits_model: Cal
     assert model.fingerprint == before
     with pytest.raises(AssertionError, match="test split"):
         Watched().held_out("test")
+
+
+@pytest.mark.usefixtures("quick")
+def test_signals_are_there_where_bfloat16_is_quicker_too(
+    digits_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "kind", lambda: "amx")  # any other processor computes the same, slowly
+    found = signals_of(digits_model(10, dtype=torch.float32), Watched()).values
+    assert all(math.isfinite(value) for value in found.values())
 
 
 @pytest.mark.usefixtures("quick")

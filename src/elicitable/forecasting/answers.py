@@ -20,6 +20,7 @@ from elicitable.methods.base import Adaptation
 from elicitable.methods.examples import LONGEST, Examples, draw
 from elicitable.methods.prompt import Prompt, room_of
 from elicitable.models.inject import room_in
+from elicitable.models.speed.precision import autocast
 from elicitable.tasks.base import groups_of
 from elicitable.training.batches import IGNORED, Batch, Reading, encode
 from elicitable.training.decision_rules import choose
@@ -239,7 +240,8 @@ def _streams(model: Model, batch: Batch) -> Tensor:
 
     hooks = [block.register_forward_hook(note) for block in model.anatomy.blocks]
     try:
-        answer_logits(model, batch)
+        with autocast(model):
+            answer_logits(model, batch)
     finally:
         for hook in hooks:
             hook.remove()

@@ -131,6 +131,7 @@ def has_alibi(hf: PreTrainedModel) -> bool:
 def attending(hf: PreTrainedModel) -> Iterator[None]:
     """Inside the ``with`` every attention module of ``hf`` attends through :func:`attend`; restored afterwards."""
     with ExitStack() as stack:
+        stack.enter_context(_without_cudnn())
         if has_adapter(hf):
             class_name, forward, _ = ADAPTERS[hf.config.model_type]
             for module in hf.modules():
@@ -140,3 +141,18 @@ def attending(hf: PreTrainedModel) -> Iterator[None]:
             stack.callback(hf.set_attn_implementation, hf.config._attn_implementation)
             hf.set_attn_implementation(NAME)
         yield
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """Leave cuDNN out of the kernels that PyTorch may choose for attention on a GPU.
+
+    Behind a mask its backward pass gives gradients that are no numbers where the keys are 64 more than a multiple of
+    128 and a row's log-sum-exp is below −88.7, as that of padding is (pytorch/pytorch#196678, seen with torch 2.11).
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

@@ -19,6 +19,7 @@ from elicitable.diagnosis import tried
 from elicitable.diagnosis.verdict import OWED
 from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
+from elicitable.models.speed.precision import autocast
 from elicitable.race.line import ending_of, leg_of
 from elicitable.rng import generator
 from elicitable.training.batches import Reading, stream
@@ -154,7 +155,7 @@ def _pass_seconds(race: Race) -> float:
     """Measure the seconds of the bare model's pass over a batch that is trained on."""
     drawn = stream(race.model, race.task, race.pace.batch, generator(race.seed, "price"), _reading(race))
     parts = next(iter(drawn))
-    with torch.no_grad(), prepared(race.model, Adaptation()) as refresh:
+    with torch.no_grad(), prepared(race.model, Adaptation()) as refresh, autocast(race.model):
         refresh()
         answer_logits(race.model, parts[0])  # what is set up at first use
         started = time.monotonic()
