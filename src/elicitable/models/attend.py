@@ -310,8 +310,11 @@ def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
             return separate
         mask = joint_mask(call, slot)
         is_laid_out = call.query.shape[1] == key.shape[1] and is_short_training(call.query, call.prefix_key, key)
+        if is_laid_out and dropout == 0.0 and not _is_special(call):
+            before = call.prefix_key, call.prefix_value
+            return written_out(call.query, key, value, mask, call.scaling, before)
         key, value = joined(call.prefix_key, key, is_laid_out), joined(call.prefix_value, value, is_laid_out)
-    if call.softcap is not None or call.sink is not None or call.content_bias is not None:
+    if _is_special(call):
         return _eager(call, key, value, mask, slot, dropout)
     groups = call.query.shape[1] // key.shape[1]
     causal = mask is None and call.query.shape[2] > 1
@@ -326,6 +329,11 @@ def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
     return torch.nn.functional.scaled_dot_product_attention(
         call.query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=call.scaling
     )
+
+
+def _is_special(call: Call) -> bool:
+    """Whether logits are capped, added to, or have a sink beside them."""
+    return call.softcap is not None or call.sink is not None or call.content_bias is not None
 
 
 def joint_mask(call: Call, slot: Slot) -> Tensor | None:

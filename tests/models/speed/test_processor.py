@@ -117,6 +117,26 @@ def test_equal_numbers_of_rows_have_equal_bits_and_unequal_ones_what_was_found()
             assert torch.equal(few, many[: counts[0]])
 
 
+@pytest.mark.parametrize("inputs", [16, 256, 1024])
+@pytest.mark.parametrize("first", [1, 64, 70])
+def test_columns_multiplied_apart_have_the_bits_that_were_found(inputs: int, first: int) -> None:
+    drawn = torch.Generator().manual_seed(3)
+    x, weight, bias = (torch.randn(shape, generator=drawn) for shape in ((48, inputs), (inputs, 192), (192,)))
+    if processor.columns_stand_alone(48, (inputs, 192), first, torch.float32):
+        whole = torch.addmm(bias, x, weight)
+        assert torch.equal(whole[:, :first], torch.addmm(bias[:first], x, weight[:, :first]))
+        assert torch.equal(whole[:, first:], torch.addmm(bias[first:], x, weight[:, first:]))
+
+
+@pytest.mark.parametrize("columns", [64, 128])
+def test_columns_that_come_out_otherwise_apart_are_found(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    processor.columns_stand_alone.cache_clear()
+    multiply = torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda b, x, w: multiply(b, x, w) + (w.shape[1] == columns))
+    assert not processor.columns_stand_alone(48, (16, 192), 64, torch.float32)
+    processor.columns_stand_alone.cache_clear()
+
+
 @pytest.mark.parametrize("act", ["none", "relu"])
 @pytest.mark.parametrize("inputs", [16, 256, 1024])
 def test_a_bias_added_last_has_the_bits_that_were_found(inputs: int, act: str) -> None:
@@ -157,5 +177,7 @@ def test_both_variables_lower_the_kind_for_a_whole_process() -> None:
 def test_the_bits_hold_without_avx512_too() -> None:
     """A machine with AVX-512 notices here what one without it would."""
     chosen = "(bit_for_bit and kv-prefix and (5-12 or 1-9)) or same_calls or looked_up_and or nobody_reads"
-    done = run_lowered("-m", "pytest", "-p", "no:cacheprovider", str(SPEED / "test_frozen.py"), "-k", chosen)
+    chosen += " or plain_gradient or context_gets"
+    files = [str(SPEED / f"test_{name}.py") for name in ("frozen", "frozen_decoder", "written_out")]
+    done = run_lowered("-m", "pytest", "-p", "no:cacheprovider", *files, "-k", chosen)
     assert done.returncode == 0, done.stdout[-4000:]

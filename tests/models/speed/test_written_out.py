@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from elicitable.models.speed import written_out as module
 from elicitable.models.speed.written_out import additive, joined, written_out
 
 SCALING = 0.3
@@ -99,3 +100,52 @@ def test_keys_laid_out_for_the_products_change_no_number() -> None:
         found.append([output, *torch.autograd.grad(output.square().sum(), xs)])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=0.0, atol=1e-5)  # the same sums in another order
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("is_alone", [None, False])
+def test_a_context_gets_the_same_gradient_where_it_alone_is_trained(
+    shape: tuple[int, int, int, int, int],
+    dtype: torch.dtype,
+    is_alone: bool | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if is_alone is not None:
+        monkeypatch.setattr(module, "keys_stand_alone", lambda *shape: is_alone)
+    first, (query, key, value) = 5, operands(shape, dtype)
+    mask = torch.ones(shape[2], shape[3], dtype=torch.bool).tril(shape[3] - shape[2])[None, None]
+    before = [x.detach()[:, :, :first].requires_grad_() for x in (key, value)]
+    content = [x.detach()[:, :, first:].requires_grad_() for x in (key, value)]
+    joint = [joined(*pair).detach().requires_grad_() for pair in zip(before, content, strict=True)]
+
+    def gradients(output: Tensor, *xs: Tensor) -> list[Tensor]:
+        weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+        return [output, *torch.autograd.grad(output, xs, weights)]
+
+    whole = gradients(written_out(query, *joint, mask, SCALING), *joint)
+    both = gradients(written_out(query, *content, mask, SCALING, (before[0], before[1])), *before, *content)
+    frozen = [x.detach() for x in (query, *content)]
+    alone = gradients(written_out(*frozen, mask, SCALING, (before[0], before[1])), *before)
+    assert torch.equal(whole[0], both[0])
+    assert torch.equal(whole[0], alone[0])
+    for place in (1, 2):
+        assert torch.equal(whole[place][:, :, :first], both[place])
+        assert torch.equal(whole[place][:, :, first:], both[place + 2])
+        assert torch.equal(both[place], alone[place])
+
+
+def test_gradients_of_frozen_content_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "keys_stand_alone", lambda *shape: True)
+    query, *both = operands((2, 3, 5, 7, 4), torch.float32)
+    before, content = [x[:, :, :2] for x in both], [x[:, :, 2:].detach() for x in both]
+    output = written_out(query.detach(), *content, None, SCALING, (before[0], before[1]))
+    bmm, rows = torch.bmm, list[int]()
+
+    def noting(a: Tensor, b: Tensor) -> Tensor:
+        rows.append(a.shape[1])
+        return bmm(a, b)
+
+    monkeypatch.setattr(torch, "bmm", noting)
+    output.sum().backward()
+    assert rows == [2, 5, 2]  # keys of the context: ∂v and ∂k; in between the weights' of all 5 queries

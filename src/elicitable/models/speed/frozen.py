@@ -9,15 +9,14 @@ and all else is done in place. In bfloat16 autocast also adds each bias in a pas
 operation, a frozen matrix is laid out for it once, each way when it is first needed, and bias and ReLU are added while
 the product is written. In float32 the plain product is as quick as one laid out, and has the bits.
 
-The last block leaves out queries that nobody reads, and the first looks its queries, keys and values up: before it, a
-token at a position is always the same. It is for small matrices: large products gain nothing, and tests hold the bits
-up to the size of the toys only.
+The last block leaves out queries that nobody reads. It is for small matrices: large products gain nothing, and tests
+hold the bits up to the size of the toys only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,39 +24,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from elicitable.models.attend import attend
-from elicitable.models.model import Model
 from elicitable.models.speed.products import product
 from elicitable.models.speed.written_out import is_short, queries_stand_alone
 
 LARGEST = 1024  # inputs or outputs of a matrix
-LARGEST_TABLE = 4096  # rows: tokens times positions
 
-_layer_norm = torch.ops.aten.native_layer_norm.default
 _layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
 _relu_backward = torch.ops.aten.threshold_backward.grad_input
-
-
-@contextmanager
-def frozen_blocks(model: Model, dtype: torch.dtype) -> Iterator[None]:
-    """Inside, GPT-2 blocks with a ReLU and no weight that is trained compute as :class:`FrozenBlock` does.
-
-    For a float32 model on a CPU; elsewhere nothing changes. ``dtype`` is the type of its products: bfloat16 under
-    autocast, float32 without. Results and gradients are those of the plain blocks, bit for bit. Weights that change
-    meanwhile are not seen.
-    """
-    if model.device.type != "cpu" or model.dtype != torch.float32:
-        yield
-        return
-    decoder = model.anatomy.decoder
-    with ExitStack() as stack:
-        for index, block in enumerate(model.anatomy.blocks):
-            if is_frozen_block(block):
-                table = _KnownRows(decoder) if index == 0 and _is_small(decoder) else None
-                if table:
-                    stack.enter_context(table.listening())
-                object.__setattr__(block, "forward", FrozenBlock(block, dtype, table))
-                stack.callback(object.__delattr__, block, "forward")
-        yield
 
 
 def is_frozen_block(block: nn.Module) -> bool:
@@ -79,14 +52,15 @@ def _products(block: Any) -> tuple[Any, ...]:
 
 
 class FrozenBlock:
-    """Stands in for the forward of a frozen GPT-2 block; ``read`` positions at the end are read, None for all.
+    """Stands in for the forward of a frozen GPT-2 block; weights that change meanwhile are not seen.
 
     Where anything asks for more than the plain thing (a cache, dropout, hooks inside, attention that is not ours),
-    the block's own forward runs.
+    the block's own forward runs. ``known`` are residuals whose queries, keys and values by head are known before the
+    block runs: they are taken where the block is given these very residuals.
     """
 
-    def __init__(self, block: Any, dtype: torch.dtype, table: _KnownRows | None = None) -> None:
-        self.block, self.attention, self.dtype, self.table = block, block.attn, dtype, table
+    def __init__(self, block: Any, dtype: torch.dtype) -> None:
+        self.block, self.attention, self.dtype = block, block.attn, dtype
         self.inside = (block.ln_1, block.attn, block.ln_2, block.mlp, block.mlp.act, *_products(block))
         self.d_model, self.heads = block.attn.embed_dim, block.attn.num_heads
         self.norm_1, self.norm_2 = _Norm(block.ln_1), _Norm(block.ln_2)
@@ -95,15 +69,20 @@ class FrozenBlock:
         self.key_value = product(weight[:, self.d_model :], bias[self.d_model :], dtype)
         self.joined, self.output, self.up, self.down = (product(x.weight, x.bias, dtype) for x in _products(block))
         self.read: int | None = None
+        self.pads = False
+        self.known: tuple[Tensor, Sequence[Tensor]] | None = None
 
     @contextmanager
-    def reading(self, positions: int) -> Iterator[None]:
-        """Inside, only the last ``positions`` are computed above the keys and values; zeros elsewhere."""
-        before, self.read = self.read, positions
+    def reading(self, positions: int | None, pads: bool = False) -> Iterator[None]:
+        """Inside, only the last ``positions`` are computed above the keys and values; the output has no others.
+
+        With ``pads`` it has zeros there.
+        """
+        before, self.read, self.pads = (self.read, self.pads), positions, pads
         try:
             yield
         finally:
-            self.read = before
+            self.read, self.pads = before
 
     def __call__(
         self,
@@ -113,7 +92,7 @@ class FrozenBlock:
         *others: Any,
         **given: Any,
     ) -> Tensor:
-        """(batch, token, d_model) to the same."""
+        """(batch, token, d_model) to the same, or to what is read of it."""
         if past_key_values is not None or any(x is not None for x in others) or self._is_looked_into():
             forward = type(self.block).forward
             plain: Tensor = forward(self.block, hidden_states, past_key_values, attention_mask, *others, **given)
@@ -156,20 +135,26 @@ class FrozenBlock:
         )
 
     def _by_head(self, hidden: Tensor, left: int) -> tuple[Tensor, Tensor, Tensor]:
-        known = self.table.of(hidden, self) if self.table else None
-        if known is None:
+        known, self.known = self.known, None
+        if known is None or known[0] is not hidden:
             query, key, value = _Before.apply(hidden, self, left)
             return query, key, value
-        query, key, value = (self.split_heads(x) for x in known.split(self.d_model, dim=-1))
+        query, key, value = known[1]
         return query[:, :, left:], key, value
 
     def project(self, normed: Tensor, left: int = 0) -> Sequence[Tensor]:
         """(batch, token, d_model) to queries, without the first ``left``, keys and values of the same shape."""
         normed = normed.to(self.dtype)
-        if self.joined.is_packed:
+        if self.joined.is_packed or (left and self._is_query_alone(normed, left)):
             return self.query(normed[:, left:]), *self.key_value(normed).split(self.d_model, dim=-1)
         query, key, value = self.joined(normed).split(self.d_model, dim=-1)  # one call, as in a plain block
         return query[:, left:], key, value
+
+    def _is_query_alone(self, normed: Tensor, left: int) -> bool:
+        """Whether queries without the first ``left`` have the bits that they have beside all keys and values."""
+        rows, tokens = normed.shape[:2]
+        is_alone = self.query.keeps_bits(rows * (tokens - left), rows * tokens)
+        return is_alone and self.joined.keeps_bits_parted(rows * tokens, self.d_model)
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(batch, token, d_model) to (batch, head, token, d_head)."""
@@ -184,7 +169,7 @@ class _Norm:
         self.shape = list(self.weight.shape)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        normed: tuple[Tensor, Tensor, Tensor] = _layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        normed: tuple[Tensor, Tensor, Tensor] = torch.native_layer_norm(x, self.shape, self.weight, self.bias, self.eps)
         return normed
 
     def back(self, gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
@@ -208,12 +193,9 @@ class _Before(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, None, None]:
         hidden, mean, rstd = ctx.saved_tensors
-        block, left = ctx.block, ctx.left
-        joined = key.new_empty(*hidden.shape[:2], 3, block.heads, key.shape[-1])
-        joined[:, :left, 0].zero_()
-        joined[:, left:, 0] = query.transpose(1, 2)
-        joined[:, :, 1] = key.transpose(1, 2)
-        joined[:, :, 2] = value.transpose(1, 2)
+        block = ctx.block
+        query = nn.functional.pad(query, (0, 0, ctx.left, 0)) if ctx.left else query
+        joined = torch.stack([x.transpose(1, 2) for x in (query, key, value)], dim=2)  # quicker than copies in place
         d_normed = block.joined.back(joined.flatten(2)).to(hidden.dtype)
         return block.norm_1.back(d_normed, hidden, mean, rstd), None, None
 
@@ -229,14 +211,15 @@ class _After(torch.autograd.Function):
         active = block.up(normed, "relu")
         ctx.save_for_backward(middle, mean, rstd, active)
         ctx.block, ctx.left = block, left
-        return _padded(block.down(active).to(middle.dtype).add_(middle), left)
+        after = block.down(active).to(middle.dtype).add_(middle)
+        return _padded(after, left) if block.pads else after
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         middle, mean, rstd, active = ctx.saved_tensors
         block, left = ctx.block, ctx.left
-        gradient = gradient[:, left:].contiguous()
+        gradient = gradient[:, gradient.shape[1] - middle.shape[1] :].contiguous()
         d_active = block.down.back(gradient)
         _relu_backward(d_active, active, 0, grad_input=d_active)
         d_normed = block.up.back(d_active).to(middle.dtype)
@@ -253,68 +236,3 @@ def _padded(x: Tensor, left: int) -> Tensor:
     padded[:, :left].zero_()
     padded[:, left:] = x
     return padded
-
-
-class _KnownRows:
-    """What the first block makes of every token at every position, to be looked up.
-
-    It listens to the embeddings while the decoder runs: the sum that leaves them, and no other tensor, is known.
-    """
-
-    def __init__(self, decoder: Any) -> None:
-        self.decoder = decoder
-        self.tokens: list[Tensor] = []
-        self.positions: list[Tensor] = []
-        self.known: tuple[Tensor, Tensor] | None = None  # the sum, and its rows in the table
-        self.table: Tensor | None = None
-
-    @contextmanager
-    def listening(self) -> Iterator[_KnownRows]:
-        """Inside, the embeddings are listened to."""
-        hooks = (
-            self.decoder.register_forward_pre_hook(self._opened),
-            self.decoder.wte.register_forward_pre_hook(lambda module, args: self.tokens.extend(args)),
-            self.decoder.wpe.register_forward_pre_hook(lambda module, args: self.positions.extend(args)),
-            self.decoder.drop.register_forward_hook(self._summed),
-        )
-        try:
-            yield self
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-    def of(self, hidden: Tensor, block: FrozenBlock) -> Tensor | None:
-        """(batch, token, 3·d_model) queries, keys and values of ``hidden``; None where it is anything else."""
-        known, self.known = self.known, None
-        if known is None or known[0] is not hidden:
-            return None
-        if not block.joined.keeps_bits(
-            self.decoder.wte.num_embeddings * self.decoder.wpe.num_embeddings, hidden.shape[:2].numel()
-        ):
-            return None
-        if self.table is None:
-            self.table = self._all(block)
-        return nn.functional.embedding(known[1].expand(hidden.shape[:2]), self.table)
-
-    def _opened(self, module: nn.Module, args: Any) -> None:
-        self.tokens.clear()
-        self.positions.clear()
-        self.known = None
-
-    def _summed(self, module: nn.Module, args: Any, output: Tensor) -> None:
-        is_changed = any(part._forward_hooks for part in (self.decoder.wte, self.decoder.wpe))
-        if not is_changed and len(self.tokens) == len(self.positions) == 1:  # no token types, no given embeddings
-            self.known = output, self.positions[0] * self.decoder.wte.num_embeddings + self.tokens[0]
-
-    @torch.no_grad()
-    def _all(self, block: FrozenBlock) -> Tensor:
-        embedded = self.decoder.wte.weight[None] + self.decoder.wpe.weight[:, None]
-        normed, _, _ = block.norm_1(embedded.flatten(0, 1))
-        return torch.cat(tuple(block.project(normed[None])), dim=-1)[0]
-
-
-def _is_small(decoder: Any) -> bool:
-    """Whether all tokens at all positions fit a table, and none of them is trained."""
-    tables = decoder.wte, decoder.wpe
-    is_frozen = not any(table.weight.requires_grad for table in tables)
-    return is_frozen and tables[0].num_embeddings * tables[1].num_embeddings <= LARGEST_TABLE

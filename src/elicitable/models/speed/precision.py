@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from elicitable.models.speed.frozen import frozen_blocks
+from elicitable.models.speed.frozen_decoder import frozen_blocks
 from elicitable.models.speed.processor import has_fast_bfloat16
 
 if TYPE_CHECKING:
@@ -24,18 +24,17 @@ def product_type(model: Model) -> torch.dtype:
 
 def autocast(model: Model) -> AbstractContextManager[object]:
     """bfloat16 autocast for a float32 model where that is faster; nothing for any other model."""
-    if product_type(model) != model.dtype:
-        return torch.autocast(model.device.type, product_type(model))
-    return nullcontext()
+    lowered = product_type(model)
+    return torch.autocast(model.device.type, lowered) if lowered != model.dtype else nullcontext()
 
 
 @contextmanager
 def frozen_casts(model: Model) -> Iterator[None]:
     """Inside, what is frozen costs less: the same results as plainly, bit for bit.
 
-    Blocks of the toys that are wholly frozen are put together (:mod:`elicitable.models.speed.frozen`). Where products
-    are lowered to bfloat16, frozen matrices are cast once instead of at every forward pass (autocast caches trained
-    ones only).
+    Blocks of the toys that are wholly frozen are put together (:mod:`elicitable.models.speed.frozen_decoder`). Where
+    products are lowered to bfloat16, frozen matrices are cast once instead of at every forward pass (autocast caches
+    trained ones only).
     """
     lowered = product_type(model)
     with ExitStack() as stack:

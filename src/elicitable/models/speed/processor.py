@@ -101,6 +101,18 @@ def rows_stand_alone(counts: tuple[int, int], weight: tuple[int, int], dtype: to
 
 
 @cache
+def columns_stand_alone(rows: int, weight: tuple[int, int], first: int, dtype: torch.dtype) -> bool:
+    """Whether x W + b has the same bits when the ``first`` columns of W and b and the others are multiplied apart.
+
+    Kernels take columns in groups as they take rows. It is found by doing both on ``rows`` random rows.
+    """
+    x, matrix, bias = _drawn(dtype, (rows, weight[0]), weight, weight[1:])
+    parts = (slice(None, first), slice(first, None))
+    apart = [torch.addmm(bias[part], x, matrix[:, part]) for part in parts]
+    return torch.equal(torch.addmm(bias, x, matrix), torch.cat(apart, dim=1))
+
+
+@cache
 def bias_adds_last(rows: int, weight: tuple[int, int], dtype: torch.dtype, act: str = "relu") -> bool:
     """Whether act(x W + b) has the same bits when b is added after the product, and not before its sums.
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from elicitable.models.speed.processor import bias_added, bias_adds_last, packs, rows_stand_alone
+from elicitable.models.speed.processor import (
+    bias_added,
+    bias_adds_last,
+    columns_stand_alone,
+    packs,
+    rows_stand_alone,
+)
 
 ROWS = 1024  # that a product is laid out for; with more or fewer it is as exact
 
@@ -28,31 +34,36 @@ class Product:
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.weight = weight.detach().to(dtype)
+        self.turned, self.shape = self.weight.t(), (weight.shape[0], weight.shape[1])
         self.bias = None if bias is None else bias.detach().to(dtype)
 
     def __call__(self, x: Tensor, act: str = "none") -> Tensor:
         """(…, in) to (…, out) in ``dtype``; ``act`` is ``"none"`` or ``"relu"``."""
-        rows = x.to(self.dtype).flatten(0, -2)
-        if self.bias is not None and not bias_adds_last(len(rows), self._shape(), self.dtype, act):
-            found = torch.addmm(self.bias, rows, self.weight)
-            return (found.relu_() if act == "relu" else found).view(*x.shape[:-1], -1)
-        found = rows @ self.weight
-        if self.bias is not None:
-            found = bias_added(found, self.bias, act)
-        elif act == "relu":
-            found.relu_()
-        return found.view(*x.shape[:-1], -1)
+        x = _of(x, self.dtype)
+        if self.bias is None:
+            found = x @ self.weight
+            return found.relu_() if act == "relu" else found
+        if bias_adds_last(x.shape[:-1].numel(), self.shape, self.dtype, act):
+            return bias_added(x @ self.weight, self.bias, act)
+        found = torch.addmm(self.bias, x.flatten(0, -2), self.weight).view(*x.shape[:-1], -1)
+        return found.relu_() if act == "relu" else found
 
     def keeps_bits(self, rows: int, instead_of: int, is_back: bool = False) -> bool:
         """Whether ``rows`` multiplied by themselves have the bits that they have among ``instead_of`` rows."""
-        return rows_stand_alone((rows, instead_of), self._shape(), self.dtype, is_back)
+        return rows_stand_alone((rows, instead_of), self.shape, self.dtype, is_back)
+
+    def keeps_bits_parted(self, rows: int, first: int) -> bool:
+        """Whether the ``first`` outputs and those behind them have the same bits when they are multiplied apart."""
+        return columns_stand_alone(rows, self.shape, first, self.dtype)
 
     def back(self, gradient: Tensor) -> Tensor:
         """(…, out) to (…, in) in ``dtype``."""
-        return (gradient.to(self.dtype).flatten(0, -2) @ self.weight.t()).view(*gradient.shape[:-1], -1)
+        return _of(gradient, self.dtype) @ self.turned
 
-    def _shape(self) -> tuple[int, int]:
-        return self.weight.shape[0], self.weight.shape[1]
+
+def _of(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x`` in ``dtype``, lying row by row: then it is multiplied as one matrix, whatever stands before its rows."""
+    return (x if x.dtype == dtype else x.to(dtype)).contiguous()
 
 
 class PackedProduct(Product):

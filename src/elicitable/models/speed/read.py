@@ -13,19 +13,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from elicitable.models.model import Model
-from elicitable.models.speed.frozen import FrozenBlock
+from elicitable.models.speed.frozen_decoder import FrozenDecoder
 
 
 @contextmanager
 def reading_last(model: Model, positions: int) -> Iterator[None]:
-    """Inside, the last layer's feed-forward computes the last ``positions`` tokens of every row; zeros elsewhere.
+    """Inside, the last layer's feed-forward computes the last ``positions`` tokens of every row, where it can.
 
-    Logits of those positions are the same; hidden states above the last layer are not to be looked at elsewhere. A
+    Logits of those positions are the same; elsewhere hidden states above the last layer are zeros, or left out. A
     model whose last block has no feed-forward of its own under the name ``mlp`` computes everything, as ever.
     """
-    last = model.anatomy.blocks[-1].forward
-    if isinstance(last, FrozenBlock):
-        with last.reading(positions):
+    decoder = model.anatomy.decoder.forward
+    if isinstance(decoder, FrozenDecoder) and decoder.last is not None:
+        with decoder.reading(positions):
             yield
         return
     mlp = _own_mlp(model)

@@ -25,23 +25,32 @@ def is_short(queries: int, keys: int) -> bool:
     return queries * keys <= 300 * 300
 
 
-def written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+def written_out(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    before: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Compute softmax(q kᵀ · scaling + mask) v; autocast lowers the operands as it does for any product.
 
     Args:
         query: (batch, head, query, d_head).
         key: (batch, head, key, d_head).
         value: (batch, head, key, d_value).
-        mask: None, bool (True is visible) or additive, broadcast to (batch, head, query, key).
+        mask: None, bool (True is visible) or additive, broadcast to (batch, head, query, key of both).
         scaling: multiplies q·k.
+        before: keys and values of a context in front of ``key`` and ``value``. Where those need no gradient, it alone
+            gets one.
 
     Returns:
         (batch, head, query, d_value).
     """
-    query, key, value = lowered(query, key, value)
+    query, key, value, *context = lowered(query, key, value, *(before or ()))
     exact = torch.promote_types(query.dtype, torch.float32)
     added = None if mask is None else additive(mask, exact)
-    output: Tensor = _WrittenOut.apply(query, key, value, added, scaling)
+    output: Tensor = _WrittenOut.apply(query, key, value, added, scaling, *context)
     return output
 
 
@@ -89,6 +98,18 @@ def queries_stand_alone(heads: int, queries: int, left: int, keys: int, width: i
     return all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@cache
+def keys_stand_alone(heads: int, queries: int, keys: int, first: int, width: int, dtype: torch.dtype) -> bool:
+    """Whether gradients of the ``first`` keys have the same bits without those of the keys behind them.
+
+    ``heads`` counts those of all rows; every other argument is one head's. Both ways run once, as above.
+    """
+    drawn = torch.Generator().manual_seed(0)
+    weights, x = (torch.randn(heads, queries, n, generator=drawn).to(dtype) for n in (keys, width))
+    alone = torch.bmm(weights[:, :, :first].transpose(1, 2), x)
+    return torch.equal(torch.bmm(weights.transpose(1, 2), x)[:, :first], alone)
+
+
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Turn a bool mask (True is visible) into what is added to logits: 0, or the lowest number of ``dtype``."""
     if mask.dtype != torch.bool:
@@ -100,11 +121,16 @@ class _WrittenOut(torch.autograd.Function):
     """Products in the type given, the softmax in float32 or better: bfloat16's is 4 times as slow on a CPU.
 
     Backwards by hand: with dA = dO vᵀ and dS = A ∘ (dA − Σ_j A dA) · scaling, ∂q = dS k, ∂k = dSᵀ q, ∂v = Aᵀ dO. The
-    same numbers as autograd's, a tenth of attention's time sooner; ∂q is left out where nobody needs it.
+    same numbers as autograd's, a tenth of attention's time sooner; ∂q is left out where nobody needs it, and so are ∂k
+    and ∂v of the content where only a context before it is trained.
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, scaling: float) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, scaling: float, *before: Tensor
+    ) -> Tensor:
+        if before:
+            key, value = joined(before[0], key), joined(before[1], value)
         q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # bmm: one product a row and head
         shape = (*query.shape[:3], key.shape[2])
         products = torch.bmm(q, k.transpose(1, 2)).view(shape)
@@ -115,22 +141,36 @@ class _WrittenOut(torch.autograd.Function):
         weights = torch.softmax(logits, dim=-1)
         rounded = weights.to(v.dtype).flatten(0, 1)
         ctx.save_for_backward(q, k, v, weights, rounded)
-        ctx.scaling = scaling
+        ctx.scaling, ctx.context = scaling, before[0].shape[2] if before else 0
         return torch.bmm(rounded, v).view(*query.shape[:3], v.shape[2])
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, weights, rounded = ctx.saved_tensors
-        rows = weights.shape[:2]
+        needs, is_joined = ctx.needs_input_grad, len(ctx.needs_input_grad) > 5
         d_output = gradient.flatten(0, 1).to(v.dtype)
-        d_value = torch.bmm(rounded.transpose(1, 2), d_output).unflatten(0, rows)
-        d_query = d_key = None
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+        d_value = _to_keys(ctx, rounded, d_output, weights.shape[:2], is_all=needs[2])
+        d_key: tuple[Tensor | None, ...] = (None, None)
+        d_query = None
+        if needs[0] or needs[1] or (is_joined and needs[5]):
             d_weights = torch.bmm(d_output, v.transpose(1, 2)).view(weights.shape).to(weights.dtype)
             d_logits = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(ctx.scaling)
             d_products = d_logits.to(q.dtype).flatten(0, 1)
-            d_key = torch.bmm(d_products.transpose(1, 2), q).unflatten(0, rows)
-            if ctx.needs_input_grad[0]:
-                d_query = torch.bmm(d_products, k).unflatten(0, rows)
-        return d_query, d_key, d_value, None, None
+            d_key = _to_keys(ctx, d_products, q, weights.shape[:2], is_all=needs[1])
+            if needs[0]:
+                d_query = torch.bmm(d_products, k).unflatten(0, weights.shape[:2])
+        found = d_query, d_key[1], d_value[1], None, None
+        return (*found, d_key[0], d_value[0]) if is_joined else found
+
+
+def _to_keys(
+    ctx: Any, weights: Tensor, x: Tensor, rows: torch.Size, is_all: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """weightsᵀ x, (batch, head, key, d): what the context's keys get, and what the content's, unless not ``is_all``."""
+    heads, queries, keys = weights.shape
+    first, shape = ctx.context, (heads, queries, keys, ctx.context, x.shape[2], x.dtype)
+    if not is_all and keys_stand_alone(*shape):
+        weights = weights[:, :, :first]
+    found = torch.bmm(weights.transpose(1, 2), x).unflatten(0, rows)
+    return found[:, :, :first], found[:, :, first:] if is_all else None
