@@ -188,6 +188,19 @@ def nothing_yet(floor: float, rising: Sequence[ArmResult], short: Sequence[ArmRe
     )
 
 
+def may_be_chance(arm: ArmResult, floor: float) -> Reason:
+    """Say that an arm's interval holds the floor, and how many items would bring its lower limit above it."""
+    assert arm.mean is not None
+    assert arm.low is not None
+    half, distance = arm.mean - arm.low, arm.mean - floor
+    found = f"{arm.method} scores {_shown(arm)}, and that may be no more than always giving one answer ({floor:.2f})"
+    if distance <= 0.1 * half:
+        return Reason(f"{found}; no reasonable number of test items would settle it (now {arm.items:,}).")
+    wanted = math.ceil((half / distance) ** 2 * (arm.items + 4))  # Wilson's width falls as 1/√(n + z²)
+    seeds = f" or more seeds (now {arm.seeds})" if arm.steps else ""
+    return Reason(f"{found}; about {wanted:,} test items (now {arm.items:,}){seeds} would settle it.")
+
+
 def too_few_items(best: ArmResult, floor: float, limit: float) -> Reason:
     """Say that so few items do not rule out a score far above the floor; how many would bring it under ``limit``."""
     assert best.mean is not None
