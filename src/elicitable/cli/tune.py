@@ -85,12 +85,14 @@ def tune(
 
 
 def _said(record: dict[str, Any]) -> Iterator[str]:
-    """Say what was tuned, how it scored, and what is not sound about it."""
+    """Say what was tuned, how it scored, what is odd about how it was read, and what is not sound about it."""
     scored = f"{record['score']} {record['mean']:.3f} [{record['low']:.3f}, {record['high']:.3f}]"
     yield (
         f"{record['method']} on {record['task']}: {scored} on {record['items']:,} test items; "
         f"{record['numbers_trained']:,} numbers trained at {record['learning_rate']:g}."
     )
+    for warning in record.get("warnings", ()):
+        yield f"warning: {warning}"
     for one in record.get("checks", ()):
         if one["status"] == "fail":
             yield f"not sound: {one['name']}: {one['found']}. {one['advice']}"

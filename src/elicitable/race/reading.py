@@ -75,6 +75,16 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
     return found
 
 
+def said_of_cuts(items: int, tokens: int, of: int, method: str) -> list[str]:
+    """Say that texts were longer than ``method`` reads: so many ``items``, by ``tokens`` in all; nothing for none."""
+    if not tokens:
+        return []
+    return [
+        f"{items} of {of} test texts are longer than is read and were cut by {tokens:,} tokens in all ({method}); more "
+        "max_tokens (--max-tokens) or a model with more positions reads them whole"
+    ]
+
+
 def _check(model: Model, items: Sequence[Item], layout: Layout, limit: int | None, split: str) -> None:
     """Read ``items``; where that fails, find one of them that cannot be read, and name it."""
     try:
