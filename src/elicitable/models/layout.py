@@ -191,6 +191,14 @@ def layout_for(
     return Layout(chat=is_chat, system=system, end=stop, stops=ends, cut=side, turns=turns)
 
 
+def layout_unsaid(model: Model, stops: tuple[str, ...] = (), turns: bool = False) -> Layout:
+    """Return how items are read where no record says: conversations by a chat template, all else without one.
+
+    ``stops`` are the task's; ``turns`` says that its items are conversations.
+    """
+    return layout_for(model, "auto" if turns else "off", stops=stops, turns=turns)
+
+
 def _as_turns(model: Model, item: Item, layout: Layout, end: str) -> Written:
     before = said(model, messages_of(item, layout), layout)
     answer = _answer(model, item, layout, str(item.target), before)
