@@ -13,7 +13,7 @@ from torch import Tensor
 from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
-from elicitable.methods.instructions import PROPOSED_PASSES, bank, edits, proposals
+from elicitable.methods.instructions import END, PROPOSED_PASSES, bank, edits, proposals
 from elicitable.methods.search import Found, Offer, Search
 from elicitable.methods.swaps import swapped_ids, swapped_texts
 from elicitable.models.capture import capture_tokens
@@ -163,6 +163,8 @@ class Prompt(Method):
     ) -> Search:
         """Look for a prompt: those given, a bank, a model's own proposals, then edits and token swaps of the best.
 
+        A given text that ends without white space is tried as it is and with an empty line behind it.
+
         Without a tokenizer: every sequence of up to ``size`` tokens of a small vocabulary, then longer ones and swaps.
         """
         if model.tokenizer is None:
@@ -181,7 +183,8 @@ class Prompt(Method):
     ) -> Search:
         texts = Texts(self, model)
         if prompts:
-            yield texts.offer(prompts, layouts, "given", is_bound=False)
+            apart = [text if text[-1:].isspace() else text + END for text in prompts]
+            yield texts.offer([*prompts, *apart], layouts, "given", is_bound=False)
         found = yield texts.offer(bank(task), layouts[:1], "bank")
         if len(layouts) > 1:
             found = yield texts.offer(_texts(found)[:BEST], layouts[1:], "bank, laid out otherwise")
