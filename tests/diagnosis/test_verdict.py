@@ -376,6 +376,10 @@ def test_an_arm_that_was_hardly_searched_settles_nothing(tried: Effort | None, s
         assert tried is not None
         told = f"{tried.candidates} of 40 candidates on {tried.items} items, too few to tell"
         assert told in decision.reasons[0]
+        needed = "more passes (--search-passes)" if stopped == "passes" else "more time (--time-limit or --steps)"
+        assert f"; {needed} would settle it" in decision.reasons[0]
+        nothing = decide([searched, arm("lora", 300)], margin=0.02, floor=0.3, seed=0)
+        assert f"; {needed} would settle it" in nothing.reasons[0]
 
 
 def test_steps_are_not_asked_of_an_arm_that_is_chosen() -> None:
