@@ -1,9 +1,9 @@
 """Decide which columns of a table are read, and which one is answered.
 
 Columns that a person names are taken as named. Otherwise these are tried in order: conversations; the chosen one of two
-answers; the usual names; if both readings fit (``input``/``target``), the one that the values suggest; and in a table of
-just two columns, the one with fewer distinct values is the label if its values can be labels, and else the first is the
-prompt.
+answers; the usual names; if both readings fit (``input``/``target``), the one that the values suggest; and in a table
+of just two columns, the one with fewer distinct values is the label if its values can be labels, and else the first is
+the prompt.
 
 Some forms of data spread what is read over two columns (Alpaca's instruction and input, a passage and a question, a
 title and a body, a premise and a hypothesis). Both are shown, unless a person names a column or a template.
