@@ -26,7 +26,10 @@ Texts = tuple[str, ...]
 LeftOut = tuple[tuple[str, str], ...]
 Cell = str | Texts | Messages | None
 MOST_NUMBERS: Final = 32  # that a list may hold before it is a vector
-TALK: Final = 'messages are like {"role": "user", "content": "a text"}; pictures, and turns that hold no text and call no tool, are not read'
+TALK: Final = (
+    'messages are like {"role": "user", "content": "a text"}; pictures, and turns that hold no text and call no tool, '
+    "are not read"
+)
 LISTED: Final = 20  # bad rows that a message names one by one
 
 _UNNAMED: Final = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
