@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.models.test_templates import chatting
+from tests.models.test_templates import SAYS, chatting
 
 from elicitable.deploy.asked import item_of
 from elicitable.deploy.record import Form, Shown
@@ -16,6 +16,7 @@ from elicitable.methods.examples import item_of_pair, plain_pair
 from elicitable.models.layout import Layout, layout_for, written
 from elicitable.models.rows import rows_of
 from elicitable.models.templates import plain_turn
+from elicitable.race.reading import reading_warnings
 from elicitable.records.schema import from_plain, to_plain
 from elicitable.tasks.catalog import task_from
 from elicitable.tasks.messages import message_of
@@ -85,6 +86,17 @@ def test_calls_stand_in_a_transcript_and_before_a_person(tmp_path: Path) -> None
     called, answered = text.split("\n")[1:3]
     assert called.startswith('Assistant: [{"function": {"arguments": {"film": ')
     assert answered == "Tool: film"
+
+
+def test_a_template_that_shows_no_calls_is_said(tmp_path: Path) -> None:
+    task = task_of(tmp_path, [talk(n) for n in range(60)])
+    blind = chatting("{% for m in messages %}" + SAYS + "{% endfor %}")
+    [said] = reading_warnings(blind, task, layout_for(blind, turns=True))
+    count = task.sizes["test"]
+    assert said.startswith(f"{count} of {count} test conversations call tools, which the chat template does not show")
+    assert reading_warnings(blind, task, layout_for(blind, "off", turns=True)) == []
+    model = chatting(TEMPLATE)
+    assert reading_warnings(model, task, layout_for(model, turns=True)) == []
 
 
 def test_other_calls_are_other_texts(tmp_path: Path) -> None:
