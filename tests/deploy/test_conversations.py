@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.compiling.test_conversations import TEMPLATE, talks
@@ -13,8 +14,11 @@ from tests.models.test_templates import chatting
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import elicitable as el
+from elicitable.models.layout import layout_for
 from elicitable.models.load import save_model
 from elicitable.models.model import Model
+from elicitable.models.rows import rows_of
+from elicitable.tasks.catalog import task_from
 
 ASKED = [[{"role": "user", "content": f"film {n}"}] for n in (3, 8)]
 
@@ -64,3 +68,21 @@ def test_a_card_says_what_ends_an_answer(model: Model, tmp_path: Path) -> None:
         el.export(run, form, tmp_path / form, model=model)
         card = (tmp_path / form / "README.md").read_text(encoding="utf-8")
         assert '* An answer ends where the model writes one of `["</s>", "<|end|>"]`.' in card
+
+
+def test_what_stands_within_the_rows_is_paid_for_and_said(model: Model, tmp_path: Path) -> None:
+    """Some rows begin with what the system says, so no keys hold the examples, and they seemed to cost nothing."""
+    rows: Any = talks(rules=2)
+    given: dict[str, Any] = {"methods": ["examples"], "search_passes": 24, "test_items": 6, "seeds": 1, "chat": "on"}
+    answer = el.verdict(model, rows, **given, out=tmp_path / "run")
+    context = el.read(tmp_path / "run").adaptation(model)
+    items = task_from(rows).held_out("test", 6)
+    context.fit(model, items)
+    asked = [
+        len(row.content) + len(context.held()) for row in rows_of(model, items, context.layout, held=context.held())
+    ]
+    plain = [len(row.content) for row in rows_of(model, items, layout_for(model))]
+    [arm], card = answer.arms, answer.card
+    assert len(context.held()) < 4 < arm.budget.keys_per_layer == card.context_tokens
+    assert card.row_tokens + card.context_tokens == pytest.approx(np.mean(asked))
+    assert card.row_tokens == pytest.approx(np.mean(plain), abs=4)  # but for the beginning of a turn

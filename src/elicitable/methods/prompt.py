@@ -20,7 +20,7 @@ from elicitable.models.capture import capture_tokens
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.rows import common_context, context_ids
 from elicitable.rng import generator
-from elicitable.values import Message
+from elicitable.values import Budget, Message
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ class TokenContext(Adaptation):
 
     def __init__(self, ids: Tensor, layout: Layout | None = None, **setting: Any) -> None:
         super().__init__(**setting, **(layout.setting() if layout else {}))
-        self.ids, self.layout = ids, layout
+        self.ids, self.layout, self.whole = ids, layout, ids.shape[1]
 
     def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV | None:
         """Keys and values of the tokens, run at batch 1 through the weights as they are right now."""
@@ -99,6 +99,10 @@ class TokenContext(Adaptation):
     def bytes_stored(self) -> int:
         """Four bytes a token id."""
         return 4 * self.ids.numel()
+
+    def budget(self) -> Budget:
+        """The three budgets; tokens that are left to the texts are paid in every request all the same."""
+        return replace(super().budget(), keys_per_layer=max(self.whole, self.keys_per_layer()))
 
 
 class Prompt(Method):
