@@ -156,7 +156,7 @@ def compile_context(
     task = None if task is None else task_from(task)
     if layout is None:
         layout = PLAIN if task is None else layout_unsaid(model, stops_of(task), has_turns(task))
-    job = _Job.of(model, context, texts, task, texts_of_task, max_tokens, layout, how, told)
+    job = _Job.of(model, context, texts, task, texts_of_task, max_tokens, how, told, layout)
     started = time.monotonic()
     adaptation, chosen = job.made()
     record = {"to": how.to, **chosen, "seconds": time.monotonic() - started} | job.measured(adaptation)
@@ -223,9 +223,9 @@ class _Job:
         task: Task | None,
         count: int,
         max_tokens: int | None,
-        layout: Layout,
         how: Recipe,
         told: Told,
+        layout: Layout = PLAIN,
     ) -> _Job:
         items = _items_of(task, count, how.seed) if texts is None else []
         _fit_to(model, context, texts, items, task)

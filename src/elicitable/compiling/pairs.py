@@ -60,9 +60,9 @@ class PairBatch:
     asked: Tensor
 
 
-def bare(layout: Layout) -> Layout:
+def bare(layout: Layout | None) -> Layout:
     """Return the layout without what a context puts before an item."""
-    return replace(layout, head="", examples=())
+    return replace(layout or PLAIN, head="", examples=())
 
 
 def layout_with(context: Any, layout: Layout) -> Layout:
