@@ -7,9 +7,10 @@ Shape glossary, used in every docstring and always in this order:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from elicitable.glance import bars
 from elicitable.untrusted import in_one_line
@@ -22,12 +23,26 @@ Split = Literal["train", "validation", "test"]
 Text = str | tuple[int, ...]
 
 
+CALLS: Final = ("tool_calls", "function_call")  # the parts of a turn that call a tool
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation: who speaks (``system``, ``user``, ``assistant``, …), and what is said."""
+    """One turn of a conversation: who speaks (``system``, ``user``, ``assistant``, …), and what is said.
+
+    ``parts`` is what else a chat template may show of it, such as calls of tools, as JSON; empty where there is none.
+    """
 
     role: str
     content: str
+    parts: str = field(default="", repr=False)
+
+    @property
+    def shown(self) -> str:
+        """What a person sees, and what stands in a transcript: the text, and the calls behind it as JSON."""
+        parts = json.loads(self.parts or "{}")
+        calls = [json.dumps(parts[name], ensure_ascii=False) for name in CALLS if name in parts]
+        return " ".join([*([self.content] if self.content or not calls else []), *calls])
 
 
 Messages = tuple[Message, ...]

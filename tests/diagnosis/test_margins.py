@@ -62,6 +62,18 @@ def test_a_few_items_leave_it_open_up_to_half_of_their_upper_limit() -> None:
         assert_equal(evidence, table, margin)
 
 
+def test_what_may_be_chance_is_open_until_the_margin_reaches_half_of_its_upper_limit() -> None:
+    """Seven of twelve: it seems better up to half of what it has above the floor; beyond that, items are too few."""
+    evidence = gather([arm("zero-shot", 7, items=12), arm("full", 7, items=12)], floor=0.5, seed=0)
+    table = stretches(evidence)
+    labels = ["inconclusive", "inconclusive", "out-of-reach", "out-of-reach"]  # standings change last
+    assert [one.label for one in table] == labels
+    assert "may be no more than always giving one answer" in table[0].reason
+    assert 2 * table[1].start == pytest.approx(7 / 12 - 0.5)
+    for margin in (0.02, table[1].start, 0.1, table[2].start, 0.4):
+        assert_equal(evidence, table, margin)
+
+
 def test_a_race_in_which_nothing_ran_decides_one_thing() -> None:
     (only,) = stretches(gather([], floor=0.1, seed=0))
     assert (only.start, only.label, only.standings) == (SMALLEST, "inconclusive", {})

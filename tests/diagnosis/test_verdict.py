@@ -155,6 +155,48 @@ def test_as_many_items_as_are_said_to_settle_what_is_out_of_reach_do() -> None:
     assert many.label == "out-of-reach"
 
 
+@pytest.mark.parametrize("method", ["zero-shot", "prompt", "examples", "soft-prompt", "kv-prefix", "steering", "lora"])
+@pytest.mark.parametrize("others", [(), ("full",)])
+def test_what_may_be_chance_is_not_called_good(method: str, others: tuple[str, ...]) -> None:
+    """Seven of twelve right between two labels: Wilson's interval is 0.32 to 0.81, and nobody can tell it from 0.5."""
+    arms = [arm(method, 7, items=12), *(arm(name, 7, items=12) for name in others)]
+    decision = decide(arms, margin=0.02, floor=0.5, seed=0)
+    assert (decision.label, decision.answer, decision.about) == ("inconclusive", "", method)
+    assert decision.reasons[0].startswith(f"{method} scores 0.583 [0.320, 0.807], and that may be no more than always")
+    assert not any("is settled" in reason for reason in decision.reasons)
+    asked = int(decision.reasons[0].split("about ")[1].split(" test items")[0])
+    many = arm(method, round(asked * 7 / 12), items=asked)
+    assert label(many, floor=0.5) == many.rung.label
+    assert label(arm(method, 7 * asked // 36, items=asked // 3), floor=0.5) == "inconclusive"  # a third does not do
+
+
+def test_an_arm_within_the_margin_of_a_better_one_may_still_be_chance() -> None:
+    """Lower limits of 0.524 and 0.526, and always giving one answer scores 0.525."""
+    arms = [arm("zero-shot", 555), arm("kv-prefix", 557), arm("lora", 100)]
+    decision = decide(arms, margin=0.01, floor=0.525, seed=0)
+    assert (decision.label, decision.about) == ("inconclusive", "zero-shot")
+    assert "may be no more than always giving one answer (0.53); about" in decision.reasons[0]
+    assert label(*arms, margin=0.01, floor=0.523) == "already-there"
+
+
+def test_what_is_chance_settles_nothing_about_contexts() -> None:
+    arms = [arm("prompt", 7, items=12), arm("kv-prefix", 7, items=12), arm("lora", 6, items=12)]
+    for floor in (0.5, 0.58):  # it seems better, and it does not
+        decision = decide(arms, margin=0.02, floor=floor, seed=0)
+        assert decision.label == "inconclusive"
+        assert not any("is settled" in reason for reason in decision.reasons)
+
+
+def test_seeds_are_asked_for_where_they_disagree_and_time_where_an_arm_still_rises() -> None:
+    torn = ((1,) * ITEMS, (1,) * ITEMS, (1,) * 100 + (0,) * 900)
+    low, high = interval(torn, 0)
+    assert low <= 0.5
+    arms = [arm("zero-shot", 300), replace(arm("full", 700, seeds=3), correct=torn, low=low, high=high)]
+    assert "or more seeds (now 3) would settle it" in decide(arms, margin=0.02, floor=0.5, seed=0).reasons[0]
+    rising = arm("lora", 250, stopped="time", curves=(curve(0.1, 0.2, 0.3, 0.4),))
+    assert "lora was still improving" in decide([*arms, rising], margin=0.02, floor=0.5, seed=0).reasons[0]
+
+
 def test_out_of_reach_waits_for_an_arm_that_still_rises() -> None:
     rising = arm("full", 100, stopped="steps", curves=(curve(0.01, 0.02, 0.05, 0.10),))
     decision = decide([arm("zero-shot", 90), rising], margin=0.02, floor=0.1, seed=0)
@@ -334,6 +376,10 @@ def test_an_arm_that_was_hardly_searched_settles_nothing(tried: Effort | None, s
         assert tried is not None
         told = f"{tried.candidates} of 40 candidates on {tried.items} items, too few to tell"
         assert told in decision.reasons[0]
+        needed = "more passes (--search-passes)" if stopped == "passes" else "more time (--time-limit or --steps)"
+        assert f"; {needed} would settle it" in decision.reasons[0]
+        nothing = decide([searched, arm("lora", 300)], margin=0.02, floor=0.3, seed=0)
+        assert f"; {needed} would settle it" in nothing.reasons[0]
 
 
 def test_steps_are_not_asked_of_an_arm_that_is_chosen() -> None:

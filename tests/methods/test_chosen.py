@@ -91,6 +91,14 @@ def test_a_search_for_a_prompt_goes_through_all_its_sources(model: Model) -> Non
     assert record.tried[0]["validation"] == record.validation
 
 
+def test_a_given_prompt_is_tried_as_it_is_and_apart_from_what_follows(model: Model) -> None:
+    """A sentence was glued to the first word of every text, and to that of the user's turn in a chat."""
+    given = ("say a", "say b. ", "say c\n")
+    offer = next(method_named("prompt").search(model, Letters(), 0, prompts=given, layouts=(PLAIN,)))
+    texts = [one.setting["text"] for one in offer.candidates]
+    assert texts == [*given, "say a\n\n"]
+
+
 def test_a_search_for_examples_tries_counts_draws_instructions_and_edits(model: Model) -> None:
     best, record = chosen(model, "examples", passes=1_500)
     assert record.effort is not None

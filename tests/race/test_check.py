@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.compiling.test_conversations import TEMPLATE
+from tests.models.test_templates import chatting
 from torch import Tensor, nn
 
 import elicitable as el
@@ -23,6 +25,7 @@ from elicitable.methods.base import Adaptation
 from elicitable.methods.catalog import method_named
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
+from elicitable.race import check
 from elicitable.race.check import QUICK, SLOW, Checked
 from elicitable.testing import Subject, trace
 
@@ -73,6 +76,32 @@ def test_an_adapter_that_does_nothing_is_found(tmp_path: Path) -> None:
     model = model_of()
     fresh = method_named("lora").build(model, 2, 0)  # B = 0
     assert failed(el.check(model, write_adapter(model, fresh, tmp_path / "adapter"), quick=True)) == ["active"]
+
+
+def test_what_needs_nothing_is_sound(tmp_path: Path) -> None:
+    """That a model does a task as it is was called an adapter that does nothing, and not sound."""
+    el.verdict("toy:ascending", "ascending", methods=["zero-shot"], seeds=1, test_items=20, out=tmp_path / "run")
+    checked = el.check("toy:ascending", tmp_path / "run", quick=True)
+    assert failed(checked) == []
+    assert status_of(checked)["active"] == "n/a"
+
+
+def test_answers_that_end_with_a_turn_end(tmp_path: Path) -> None:
+    """Texts end with a token that no turn ends with, so what was trained on turns seemed to have lost the end."""
+    model = chatting(TEMPLATE)
+    model.hf.generation_config.eos_token_id = model.tokenizer.eos_token_id
+    ends = {model.tokenizer.eos_token_id, model.tokenizer.convert_tokens_to_ids("<|end|>")}
+    asked: list[set[int]] = []
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": "ja"}]} for n in range(60)
+    ]
+    given: dict[str, Any] = {"size": 1, "learning_rate": 0.02, "steps": 12, "test_items": 4}
+    el.tune(model, rows, method="kv-prefix", out=tmp_path / "tuned", **given)
+    with pytest.MonkeyPatch.context() as patch:
+        plain = check._written
+        patch.setattr(check, "_written", lambda subject, ends: (asked.append(ends), plain(subject, ends))[1])
+        el.check(model, tmp_path / "tuned")
+    assert asked == [ends, ends]
 
 
 class Hooked(Adaptation):

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import elicitable as el
+from elicitable.cli.tune import _said
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.models.model import Model
 from elicitable.race.marking import Marking, text_of_target
@@ -191,3 +192,24 @@ def test_rules_are_compared_by_all_right_answers() -> None:
     assert right.tolist() == [0, 1]
     assert value([0, 1], [0, 1]) == 1.0
     assert value([0, 1], [1, 1]) == 0.5
+
+
+def test_a_tuning_says_by_which_rule_and_beside_what_its_score_stands(model: Model, rows: Path) -> None:
+    """The rule, and what always giving one answer scores, were in no sentence: 0.62 of two labels is little."""
+    tuned = el.tune(model, rows, method="kv-prefix", size=1, learning_rate=0.01, steps=2, test_items=30)
+    record, lines = tuned.record, list(_said(tuned.record))
+    targets = [text_of_target(item) for item in task_from(rows).held_out("test", 30)]
+    share = max(targets.count(label) for label in LABELS) / 30
+    assert record["floor"] == pytest.approx(share, abs=1e-4)
+    assert f"on 30 test items (always giving one answer: {share:.3f}); " in lines[0]
+    assert record["rule"]["name"] == "prior-corrected"
+    assert lines[1].endswith(f"by the plain likelihood it has {record['raw_mean']:.3f} right.")
+    plain = list(_said({**record, "rule": {"name": "sum"}}))
+    assert not any("by the rule" in line for line in plain)
+
+
+def test_a_rule_between_labels_is_refused_where_there_are_none(model: Model) -> None:
+    """It was left out without a word."""
+    pairs = [{"prompt": f"n{n} sees", "target": f"n{n % 7}"} for n in range(60)]
+    with pytest.raises(InputError, match="decides between labels, and data has free answers"):
+        Marking.of(model, task_from(pairs), None, "fitted")

@@ -9,8 +9,10 @@ from tests.families import reader
 from tests.models.test_templates import DATED, chatting
 
 import elicitable as el
+from elicitable.cli.tune import _said
 from elicitable.models.layout import layout_for
 from elicitable.race.reading import reading_warnings
+from elicitable.race.reporter import Silent
 from elicitable.tasks.catalog import task_from
 
 
@@ -61,3 +63,45 @@ def test_a_race_says_which_day_it_is_in_its_texts(chat: str) -> None:
     )
     said = [one for one in answer.provenance["warnings"] if "here it is always 26 Jul 2024" in one]
     assert len(said) == (chat == "auto")
+
+
+class Heard(Silent):
+    """What is said, and what begins, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
+        self.lines.append(f"{arm} begins")
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_what_is_odd_is_said_before_a_race_begins_and_before_a_training_does() -> None:
+    """A training said nothing of it at all, and a race only behind its answer."""
+    model, odd = chatting(DATED), ("the chat template writes", "test conversations begin with a system message of")
+    raced, trained = Heard(), Heard()
+    given: dict[str, Any] = {"system": "Be kind.", "test_items": 6}
+    el.verdict(model, talks(60), methods=["zero-shot"], search_passes=6, seeds=1, reporter=raced, **given)
+    tuned = el.tune(
+        model,
+        talks(60),
+        method="kv-prefix",
+        size=1,
+        learning_rate=0.01,
+        steps=2,
+        max_tokens=61,
+        reporter=trained,
+        **given,
+    )
+    for heard in (raced, trained):
+        first = next(nth for nth, line in enumerate(heard.lines) if line.endswith("begins"))
+        assert [one in line for line, one in zip(heard.lines, odd, strict=False)] == [True, True], heard.lines
+        assert first >= len(odd)
+    warnings = tuned.record["warnings"]
+    assert [line.removeprefix("warning: ") in warnings for line in trained.lines[:2]] == [True, True]
+    assert any(one.startswith("6 of 6 test texts are longer than is read and were cut by") for one in warnings)
+    assert [line for line in _said(tuned.record) if line.startswith("warning: ")] == [
+        f"warning: {one}" for one in warnings
+    ]

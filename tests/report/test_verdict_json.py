@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import pytest
 import records
 from elicitable.errors import StoreError
 from elicitable.report.verdict_json import plain_json, verdict_from_json, verdict_to_json
+from elicitable.values import ArmResult, Budget
 
 ARM_KEYS = {
     "method", "setting", "numbers_trained", "bytes_stored", "keys_per_layer", "mean", "low", "high", "items", "seeds",
     "learning_rate", "steps", "seconds", "side_effect_nats", "status", "reason", "stopped", "sweep", "curves",
     "prefix_mass", "samples", "behind", "correct", "rung", "deployment", "answers", "rule", "raw_mean", "effort",
+    "cut_items", "cut_tokens",
 }  # fmt: skip
 TOP_KEYS = {
     "why", "items", "label", "reasons", "arms", "provenance", "model", "task", "margin", "answer", "card", "margins",
@@ -34,6 +37,8 @@ def test_the_keys_are_the_promised_ones():
     record = verdict_to_json(records.verdict())
     assert set(record) == TOP_KEYS
     assert all(set(arm) == ARM_KEYS for arm in record["arms"])
+    parts = {*(one.name for one in fields(ArmResult)), *(one.name for one in fields(Budget))} - {"budget"}
+    assert parts == ARM_KEYS  # nothing that is known of an arm is left out
 
 
 def test_what_is_not_finite_becomes_null_and_is_read_back_as_nan():

@@ -483,3 +483,44 @@ def test_splits_of_other_names_are_said(tmp_path: Path) -> None:
 def test_the_answer_is_no_group(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'label' is the answer and cannot group the rows"):
         task_of(tmp_path, labelled(["x", "y"] * 50), group_column="label")
+
+
+def turns(*said: str) -> list[dict[str, str]]:
+    """Turns of the user and the assistant by turns."""
+    return [{"role": "assistant" if nth % 2 else "user", "content": text} for nth, text in enumerate(said)]
+
+
+@pytest.mark.parametrize(
+    "form", ["whole conversations", "answers as turns", "answers as texts", "a prompt beside whole ones"]
+)
+def test_of_two_answers_the_chosen_one_is_to_be_written(tmp_path: Path, form: str) -> None:
+    """Whole conversations were read as texts with labels, and the label was the answer that people had rejected."""
+    rows: list[dict[str, Any]] = []
+    for n in range(60):
+        asked, good, bad = f"film {n}", f"yes {n % 2}", f"no {n % 2}"
+        whole = {"chosen": turns(asked, good), "rejected": turns(asked, bad)}
+        rows.append(
+            {
+                "whole conversations": whole,
+                "a prompt beside whole ones": {"prompt": asked, **whole},
+                "answers as turns": {
+                    "prompt": turns(asked),
+                    "chosen": [{"role": "assistant", "content": good}],
+                    "rejected": [{"role": "assistant", "content": bad}],
+                },
+                "answers as texts": {"prompt": asked, "chosen": good, "rejected": bad},
+            }[form]
+        )
+    task = task_of(tmp_path, rows)
+    assert task.labels() is None
+    for item in task.held_out("test"):
+        text = item.prompt if isinstance(item.prompt, str) else item.prompt[0].content  # type: ignore[union-attr]
+        assert text.startswith("film ")
+        assert isinstance(item.prompt, str) or len(item.prompt) == 1
+        assert str(item.target).strip() == f"yes {int(text.split()[1]) % 2}"
+
+
+def test_two_answers_without_a_prompt_are_refused(tmp_path: Path) -> None:
+    rows = [{"chosen": f"Human: {n} Assistant: yes", "rejected": f"Human: {n} Assistant: no"} for n in range(60)]
+    with pytest.raises(InputError, match="cannot tell which columns to use"):
+        task_of(tmp_path, rows)

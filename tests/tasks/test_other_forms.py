@@ -145,8 +145,8 @@ def test_conversations_that_end_with_a_question_have_their_label_or_are_said(tmp
 
 
 def test_messages_without_a_text_are_named(tmp_path: Path) -> None:
-    call = [*talk(1)[:1], {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, *talk(1)[1:]]
-    with pytest.raises(InputError, match=r"no cell of column 'messages' is a conversation.*calls of tools"):
+    call = [*talk(1)[:1], {"role": "assistant", "content": None, "tool_calls": []}, *talk(1)[1:]]
+    with pytest.raises(InputError, match=r"no cell of column 'messages' is a conversation.*call no tool"):
         task_from(lines(tmp_path, [{"messages": call} for _ in range(60)]))
     with pytest.raises(InputError, match="line 61: column 'messages' is missing, or holds a message without a text"):
         task_from(lines(tmp_path, [*({"messages": talk(i)} for i in range(60)), {"messages": call}]))

@@ -13,7 +13,9 @@ from elicitable.cli.output import RUNS, output, print_json, result_console, say,
 from elicitable.errors import InputError
 
 if TYPE_CHECKING:
+    from elicitable.models.layout import Layout
     from elicitable.models.model import Model
+    from elicitable.tasks.base import Task
 
 
 def compile_command(
@@ -48,21 +50,26 @@ def compile_command(
     from elicitable.compiling.compile import Recipe, compile_context
     from elicitable.compiling.report import compiled_table, write_compiled
     from elicitable.report.table import print_wrapped
+    from elicitable.tasks.catalog import task_from
 
     how = Recipe(to=to, rank=rank, keys=keys, steps=steps, seed=seed)
     folder = out or RUNS / f"compile-{to}-{Path(about.model).stem}"
     lines = None if texts is None else _lines(texts)
+    _check(context, prompt, task, examples)
     with output(folder), status("loading …", quiet) as shown:
+        wanted = None if task is None else task_from(task)
         model = about.load("float32")
+        layout = _layout(model, context, wanted)
         found = compile_context(
             model,
-            _context(model, context, prompt, task, examples, seed),
+            _context(model, context, prompt, wanted, examples, layout, seed),
             lines,
-            task=task,
+            task=wanted,
             texts_of_task=items,
             test_items=test_items,
             other_tasks=other_task or (),
             max_tokens=max_tokens,
+            layout=layout,
             told=(lambda line: None) if shown is None else shown.update,
             **vars(how),
         )
@@ -74,20 +81,42 @@ def compile_command(
     say(f"Written to {folder}.")
 
 
-def _context(
-    model: Model, context: Path | None, prompt: str | None, task: str | None, examples: int | None, seed: int
-) -> Any:
+def _check(context: Path | None, prompt: str | None, task: str | None, examples: int | None) -> None:
     if sum(given is not None for given in (context, prompt, examples)) != 1:
         raise InputError("give one of: a folder CONTEXT, --prompt TEXT, or --examples N with --task.")
     if examples is None:
         check_context(context, prompt)
-        return context_of(model, context, prompt)
-    if task is None:
+    elif task is None:
         raise InputError("--examples are drawn from a task: give --task.")
+
+
+def _layout(model: Model, context: Path | None, task: Task | None) -> Layout:
+    """Return how items are read: as the record of the context's artefact says, where there is one."""
+    from elicitable.deploy.artefact import read
+    from elicitable.models.layout import PLAIN, layout_unsaid
+    from elicitable.tasks.base import has_turns, stops_of
+
+    record = None if context is None else read(context).record
+    if record is not None:
+        return record.layout.layout()
+    return PLAIN if task is None else layout_unsaid(model, stops_of(task), has_turns(task))
+
+
+def _context(
+    model: Model,
+    context: Path | None,
+    prompt: str | None,
+    task: Task | None,
+    examples: int | None,
+    layout: Layout,
+    seed: int,
+) -> Any:
+    if examples is None:
+        return context_of(model, context, prompt, layout)
     from elicitable.methods.catalog import context as make
     from elicitable.methods.examples import Examples
 
-    return make(Examples(), model, task=task, k=examples, seed=seed)
+    return make(Examples(), model, task=task, k=examples, seed=seed, layout=layout)
 
 
 def _lines(path: Path) -> list[str]:

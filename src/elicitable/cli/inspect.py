@@ -15,6 +15,7 @@ from elicitable.errors import InputError
 
 if TYPE_CHECKING:
     from elicitable.microscope.inspect import Inspection
+    from elicitable.models.layout import Layout
 
 
 def inspect(
@@ -40,7 +41,9 @@ def inspect(
     """Show what a context does inside a model, layer by layer and head by head."""
     from elicitable.deploy.artefact import read
     from elicitable.microscope.inspect import inspect as look
+    from elicitable.models.layout import layout_unsaid
     from elicitable.race.inside import laid_out, leave_out, prefix_to_cut, reading_with
+    from elicitable.tasks.base import has_turns, stops_of
 
     folder = out or default_folder("inspect", about.model, asked.task)
     drawn = _layer_and_head(heatmap)
@@ -49,9 +52,10 @@ def inspect(
         wanted = asked.read()
         loaded = about.load()
         items = wanted.held_out("test", texts)
-        parts = context_of(loaded, context, prompt)
+        unsaid = layout_unsaid(loaded, stops_of(wanted), has_turns(wanted))
+        parts = context_of(loaded, context, prompt, unsaid)
         parts.fit(loaded, [*items, *(wanted.held_out("validation", ablate) if ablate else ())])
-        reading = reading_with(loaded, parts, None if context is None else read(context).record, max_tokens)
+        reading = reading_with(loaded, parts, None if context is None else read(context).record, max_tokens, unsaid)
         rows = laid_out(loaded, parts, reading, items)
         prefix = prefix_to_cut(loaded, parts) if ablate else None
         with status(f"inspecting {len(items)} texts …", quiet) as shown:
@@ -114,8 +118,8 @@ def check_context(context: Path | None, prompt: str | None) -> None:
             raise InputError(f"--context: {error} The text of a prompt is given by --prompt.") from error
 
 
-def context_of(model: Any, context: Path | None, prompt: str | None) -> Any:
-    """The context that was asked for: a folder's, or a prompt of a text or of token ids."""
+def context_of(model: Any, context: Path | None, prompt: str | None, layout: Layout | None = None) -> Any:
+    """The context that was asked for: a folder's, or a prompt of a text (in ``layout``) or of token ids."""
     from elicitable.deploy.artefact import read
     from elicitable.methods.catalog import context as make
     from elicitable.methods.prompt import Prompt
@@ -124,7 +128,7 @@ def context_of(model: Any, context: Path | None, prompt: str | None) -> Any:
         return read(context).adaptation(model)
     assert prompt is not None
     if model.tokenizer is not None:
-        return make(Prompt(), model, text=prompt)
+        return make(Prompt(), model, text=prompt, layout=layout)
     if not re.fullmatch(r"\s*\d{1,9}([\s,]+\d{1,9})*\s*", prompt):
         raise InputError(f"{model.name} has no tokenizer: give token ids such as --prompt '3 1 2', or a folder.")
     return make(Prompt(), model, token_ids=[int(number) for number in re.findall(r"\d+", prompt)])

@@ -41,7 +41,9 @@ ScoreName = Annotated[
 Rule = Annotated[
     str,
     typer.Option(
-        "--rule", help="how labels are decided between: auto (the best on validation), sum, prior-corrected, …"
+        "--rule",
+        help="how labels are decided between: auto (the best on validation), sum, per token, per character, per byte, "
+        "prior-corrected or fitted",
     ),
 ]
 Workers = Annotated[int | None, typer.Option("--workers", help="trials at once")]
@@ -101,7 +103,8 @@ class LayoutOptions:
     """How a model reads the items of a text task."""
 
     chat: Annotated[
-        str, typer.Option(help="the tokenizer's chat template: on, off, or auto (where there is one; off is tried too)")
+        str,
+        typer.Option(help="the tokenizer's chat template: on, off, or auto (where there is one; a race tries off too)"),
     ] = "auto"
     system: Annotated[str | None, typer.Option(help="the system message of a chat")] = None
     stop: Annotated[

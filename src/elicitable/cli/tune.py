@@ -85,12 +85,20 @@ def tune(
 
 
 def _said(record: dict[str, Any]) -> Iterator[str]:
-    """Say what was tuned, how it scored, and what is not sound about it."""
+    """Say what was tuned, how it scored, what is odd about how it was read, and what is not sound about it."""
     scored = f"{record['score']} {record['mean']:.3f} [{record['low']:.3f}, {record['high']:.3f}]"
+    floor = f" (always giving one answer: {record['floor']:.3f})" if "floor" in record else ""
     yield (
-        f"{record['method']} on {record['task']}: {scored} on {record['items']:,} test items; "
+        f"{record['method']} on {record['task']}: {scored} on {record['items']:,} test items{floor}; "
         f"{record['numbers_trained']:,} numbers trained at {record['learning_rate']:g}."
     )
+    if (rule := record.get("rule", {}).get("name", "sum")) != "sum":
+        yield (
+            f"It decides between the labels by the rule {rule!r} (from validation); by the plain likelihood it has "
+            f"{record['raw_mean']:.3f} right."
+        )
+    for warning in record.get("warnings", ()):
+        yield f"warning: {warning}"
     for one in record.get("checks", ()):
         if one["status"] == "fail":
             yield f"not sound: {one['name']}: {one['found']}. {one['advice']}"

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from elicitable.compiling.distil import Distilling, distil
 from elicitable.compiling.fidelity import NOTHING, Forgetting, elsewhere_scores, forgetting, likeness, scores
 from elicitable.compiling.matching import fit_short_prefix
-from elicitable.compiling.pairs import Pair, PairBatch, batches_of, pairs_of_items, pairs_of_texts, parts_of
+from elicitable.compiling.pairs import (
+    Pair,
+    PairBatch,
+    bare,
+    batches_of,
+    layout_with,
+    pairs_of_items,
+    pairs_of_texts,
+    parts_of,
+)
 from elicitable.compiling.patch import Patch, fresh, multiplied_out
 from elicitable.compiling.static import Fitting, fit_patch
 from elicitable.errors import InputError, UnknownNameError, UnsupportedModelError
 from elicitable.models.inject import prefix_of
+from elicitable.models.layout import PLAIN, Layout, layout_unsaid
 from elicitable.models.model import as_model
 from elicitable.models.prefixes import prefix_length, row_count
 from elicitable.models.sites import Sites, sites_of
 from elicitable.rng import generator
+from elicitable.tasks.base import has_turns, stops_of
 from elicitable.tasks.catalog import task_from
 from elicitable.values import Item, PrefixKV
 
@@ -106,6 +117,7 @@ def compile_context(
     test_items: int = 240,
     other_tasks: Sequence[Any] = (),
     max_tokens: int | None = None,
+    layout: Layout | None = None,
     told: Told = lambda line: None,
     **recipe: Any,
 ) -> Compiled:
@@ -121,6 +133,8 @@ def compile_context(
         test_items: items of the test split that are scored.
         other_tasks: tasks on which is measured what the result does where nobody asked for it.
         max_tokens: longer texts are cut.
+        layout: how texts and items are read, for a context that does not lay them out itself as a text does: that in
+            which it was trained. By default conversations are read by the chat template, and all else without it.
         told: hears what is being done.
         recipe: the fields of :class:`Recipe`: ``to``, ``rank``, ``keys``, ``steps``, ``ridges``, …
 
@@ -139,15 +153,20 @@ def compile_context(
     """
     how = Recipe(**_known(recipe))
     model, context = as_model(model), _one(as_model(model), context)
-    job = _Job.of(model, context, texts, task, texts_of_task, max_tokens, how, told)
+    task = None if task is None else task_from(task)
+    if layout is None:
+        layout = PLAIN if task is None else layout_unsaid(model, stops_of(task), has_turns(task))
+    job = _Job.of(model, context, texts, task, texts_of_task, max_tokens, how, told, layout)
     started = time.monotonic()
     adaptation, chosen = job.made()
     record = {"to": how.to, **chosen, "seconds": time.monotonic() - started} | job.measured(adaptation)
     if job.task is not None:
         told("scoring the test split …")
-        record["score"] = scores(job.model, job.task, context, adaptation, test_items, how.seed, max_tokens)
-    others = [task_from(one) for one in other_tasks]
-    record["elsewhere"] = [elsewhere_scores(job.model, one, adaptation, test_items, how.seed) for one in others]
+        record["score"] = scores(job.model, job.task, context, adaptation, test_items, how.seed, max_tokens, layout)
+    record["elsewhere"] = []
+    for one in map(task_from, other_tasks):
+        read = replace(bare(layout_with(context, layout)), stops=stops_of(one), turns=has_turns(one))
+        record["elsewhere"].append(elsewhere_scores(job.model, one, adaptation, test_items, how.seed, read))
     return Compiled(adaptation, record)
 
 
@@ -201,20 +220,20 @@ class _Job:
         model: Model,
         context: Any,
         texts: Sequence[str | Sequence[int]] | None,
-        task: Any,
+        task: Task | None,
         count: int,
         max_tokens: int | None,
         how: Recipe,
         told: Told,
+        layout: Layout = PLAIN,
     ) -> _Job:
-        found = None if task is None else task_from(task)
-        items = _items_of(found, count, how.seed) if texts is None else []
-        _fit_to(model, context, texts, items, found)
+        items = _items_of(task, count, how.seed) if texts is None else []
+        _fit_to(model, context, texts, items, task)
         told("reading the texts …")
-        pairs = pairs_of_items(model, context, items, max_tokens) if texts is None else []
-        pairs = pairs or pairs_of_texts(model, context, list(texts or ()), max_tokens)
+        pairs = pairs_of_items(model, context, items, max_tokens, layout) if texts is None else []
+        pairs = pairs or pairs_of_texts(model, context, list(texts or ()), max_tokens, layout)
         fitted, held, reported = (batches_of(model, part, how.batch) for part in _dealt(pairs, how.seed))
-        return cls(model, _prefix(model, context), found, how, fitted, held, reported, told)
+        return cls(model, _prefix(model, context), task, how, fitted, held, reported, told)
 
     def made(self) -> tuple[Adaptation, dict[str, Any]]:
         """Return what the context was compiled into, and what was chosen on the way."""
@@ -333,6 +352,11 @@ def _prefix(model: Model, context: Any) -> PrefixKV:
     with torch.no_grad():
         prefix = prefix_of(model, [context])
     if prefix is None or (prefix_length(prefix) == 0 and prefix.value_bias is None):
+        if getattr(context, "layout", None) is not None:
+            raise InputError(
+                "the context is a text within the rows, which do not begin alike (some conversations have a system "
+                "message of their own), so there are no keys and values to compile; compile it for rows that do."
+            )
         raise InputError(
             "only a context can be compiled (a prompt, examples, a soft prompt, a prefix), and this is none."
         )

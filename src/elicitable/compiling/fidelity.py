@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from elicitable.compiling.pairs import PairBatch, Side, bare, batches_of, pairs_of_texts
+from elicitable.compiling.pairs import PairBatch, Side, bare, batches_of, layout_with, pairs_of_texts
 from elicitable.diagnosis.intervals import gap
 from elicitable.methods.base import Adaptation
 from elicitable.models.inject import installed, prefix_of
+from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.restoring import swapped
 from elicitable.tasks.base import groups_of
 from elicitable.tasks.passages import ITEMS
@@ -92,17 +93,27 @@ def likeness(model: Model, context: PrefixKV, what: Context, batches: Sequence[P
 
 @torch.no_grad()
 def scores(
-    model: Model, task: Task, context: Any, what: Adaptation, items: int, seed: int, max_tokens: int | None = None
+    model: Model,
+    task: Task,
+    context: Any,
+    what: Adaptation,
+    items: int,
+    seed: int,
+    max_tokens: int | None = None,
+    layout: Layout = PLAIN,
 ) -> dict[str, Any]:
     """Score the test split with the context, with ``what``, and with neither, and compare in pairs over items.
+
+    Items are read as the context lays them out, or in ``layout``.
 
     Returns:
         Means, and (difference, low, high) of the context's score less each of the others' at 95 %.
     """
     held = task.held_out("test", items)
     groups = groups_of(task, "test", items)
-    reading = Reading(32 if model.tokenizer else 250, max_tokens, bare(getattr(context, "layout", None)))
-    behind = Reading(reading.batch, max_tokens, getattr(context, "layout", None) or reading.layout, _held(context))
+    own = layout_with(context, layout)
+    reading = Reading(32 if model.tokenizer else 250, max_tokens, bare(own))
+    behind = replace(reading, layout=own, held=_held(context))
     found = {
         "context": _outcomes(model, task, context, held, behind),
         "compiled": _outcomes(model, task, what, held, reading),
@@ -114,10 +125,12 @@ def scores(
 
 
 @torch.no_grad()
-def elsewhere_scores(model: Model, task: Task, what: Adaptation, items: int, seed: int) -> dict[str, Any]:
+def elsewhere_scores(
+    model: Model, task: Task, what: Adaptation, items: int, seed: int, layout: Layout = PLAIN
+) -> dict[str, Any]:
     """Score another task with ``what`` and without it, in pairs: what a patch does where nobody asked for it."""
     held = task.held_out("test", items)
-    reading = Reading(32 if model.tokenizer else 250)
+    reading = Reading(32 if model.tokenizer else 250, layout=layout)
     base, own = (_outcomes(model, task, one, held, reading) for one in (NOTHING, what))
     lost = gap(base, own, seed, groups_of(task, "test", items))
     return {"task": task.name, "items": len(held), "base": _mean(base), "compiled": _mean(own), "lost": list(lost)}

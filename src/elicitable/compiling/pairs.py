@@ -65,27 +65,39 @@ def bare(layout: Layout | None) -> Layout:
     return replace(layout or PLAIN, head="", examples=())
 
 
-def pairs_of_items(model: Model, context: Any, items: Sequence[Item], max_tokens: int | None = None) -> list[Pair]:
+def layout_with(context: Any, layout: Layout) -> Layout:
+    """Return how items are laid out with a context: as it says itself where it is text, else in ``layout``."""
+    own: Layout | None = getattr(context, "layout", None)
+    return own or layout
+
+
+def pairs_of_items(
+    model: Model, context: Any, items: Sequence[Item], max_tokens: int | None = None, layout: Layout = PLAIN
+) -> list[Pair]:
     """Lay out task items, each with the answer that the model writes behind the context (no target is read)."""
-    layout, held, room = _reading(model, context, max_tokens)
+    layout, held, room = _reading(model, context, max_tokens, layout)
     taught = rows_of(model, items, layout, held=held, limit=room)
     read = rows_of(model, items, bare(layout), limit=room)
     most = min(MOST_WRITTEN, max(len(row.answer) for row in taught))
     with use(model, context):
-        written = generate(model, [Row(row.content, []) for row in taught], layout or PLAIN, most)
+        written = generate(model, [Row(row.content, []) for row in taught], layout, most)
     answers = [list(answer.ids) or [0] for answer in written]
     return [_pair(t.content, r.content, ids) for t, r, ids in zip(taught, read, answers, strict=True)]
 
 
 def pairs_of_texts(
-    model: Model, context: Any, texts: Sequence[str | Sequence[int]], max_tokens: int | None = None
+    model: Model,
+    context: Any,
+    texts: Sequence[str | Sequence[int]],
+    max_tokens: int | None = None,
+    layout: Layout = PLAIN,
 ) -> list[Pair]:
     """Lay out texts, or token ids, of which every token is compared.
 
     Raises:
         InputError: a text has no tokens, or the model cannot read texts.
     """
-    layout, held, room = _reading(model, context, max_tokens)
+    layout, held, room = _reading(model, context, max_tokens, layout)
     if not all(isinstance(text, str) for text in texts):
         rows = [model.ids(text)[0].tolist()[:room] for text in texts]
         return [Pair(row, row, len(row), len(row)) for row in rows]
@@ -100,13 +112,16 @@ def pairs_of_texts(
     return [replace(pair, asked=pair.shared) for pair in pairs]
 
 
-def _reading(model: Model, context: Any, max_tokens: int | None) -> tuple[Layout | None, tuple[int, ...], int | None]:
-    """Say how the context lays items out, which ids it holds, and how long a row may be."""
+def _reading(
+    model: Model, context: Any, max_tokens: int | None, layout: Layout
+) -> tuple[Layout, tuple[int, ...], int | None]:
+    """Say how items are laid out with the context, which ids it holds, and how long a row may be."""
     from elicitable.models.prefixes import prefix_length
 
+    own = layout_with(context, layout)
     if hasattr(context, "held"):
-        return context.layout, tuple(context.held()), room_in(model, max_tokens, context.keys_per_layer())
-    return None, (), room_in(model, max_tokens, prefix_length(context))
+        return own, tuple(context.held()), room_in(model, max_tokens, context.keys_per_layer())
+    return own, (), room_in(model, max_tokens, prefix_length(context))
 
 
 def _pair(taught: list[int], read: list[int], answer: list[int]) -> Pair:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elicitable.training.generate import Stop
 from elicitable.values import Budget
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def card_of(winner: Winner, form: Form, tested: Sequence[str], license: str | No
         f"{ROLES[record.role]}{f' The verdict is `{record.verdict}`.' if record.verdict else ''} {record.deployment}\n",
         _table(record),
         f"## How to use it\n\n{form.usage(winner)}\n",
-        f"## How a row is read\n\n{_reading(record)}\n",
+        f"## How a row is read\n\n{_reading(winner)}\n",
         "## Self-test\n\n" + "".join(f"* {line}\n" for line in tested),
         f"## License\n\n{_license(record, license)}\n",
     ]
@@ -75,8 +76,18 @@ def _budgets(budget: Budget) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _reading(record: Record) -> str:
-    return "\n".join(_reading_lines(record))
+def _reading(winner: Winner) -> str:
+    return "\n".join([*_reading_lines(winner.record), *_endings(winner)])
+
+
+def _endings(winner: Winner) -> list[str]:
+    """Say what ends an answer that the model writes: tokens, and texts wherever they stand in it."""
+    form, tokenizer = winner.record.form, winner.model.tokenizer
+    if form.labels is not None or form.ids or tokenizer is None:
+        return []
+    stop = Stop.of(winner.model, winner.record.layout.layout())
+    ends = [*map(str, tokenizer.convert_ids_to_tokens(sorted(stop.ids))), *stop.texts]
+    return [f"* An answer ends where the model writes one of `{json.dumps(ends, ensure_ascii=False)}`."]
 
 
 def _reading_lines(record: Record) -> Iterator[str]:
@@ -109,8 +120,6 @@ def _reading_lines(record: Record) -> Iterator[str]:
         yield f"  d = `{list(record.rule.divisors)}` and b = `{list(record.rule.offsets)}`."
     if record.slope is not None:
         yield f"* Probabilities are exp(−s·cost), normalised, with s = {record.slope:.6g}."
-    if layout.end is not None or layout.stops:
-        yield f"* An answer ends with `{json.dumps([*([layout.end] if layout.end else []), *layout.stops])}`."
 
 
 def _license(record: Record, license: str | None) -> str:

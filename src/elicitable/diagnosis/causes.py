@@ -212,7 +212,7 @@ def _data(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], floor: flo
 
 def _still_open(arm: ArmResult, best: ArmResult, floor: float) -> Diagnosis:
     seen = (
-        f"Nothing is better yet than always giving the most common answer ({floor:.2f}); the best arm, {best.method}, "
+        f"Nothing is seen yet to beat always giving the most common answer ({floor:.2f}); the best arm, {best.method}, "
         f"scores {best.mean:.2f}."
     )
     meant = "But the verdict itself is still open, and says what would settle it; until then nothing follows from that."

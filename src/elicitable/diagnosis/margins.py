@@ -14,7 +14,14 @@ from dataclasses import replace
 from functools import partial
 
 from elicitable.diagnosis.tried import could_catch_up
-from elicitable.diagnosis.verdict import Decision, Evidence, has_room, is_near_the_floor, may_be_far_above
+from elicitable.diagnosis.verdict import (
+    Decision,
+    Evidence,
+    has_room,
+    is_above_the_floor,
+    is_near_the_floor,
+    may_be_far_above,
+)
 from elicitable.values import Stretch
 
 SMALLEST, LARGEST = math.nextafter(0.0, 1.0), math.nextafter(1.0, 0.0)  # a margin lies between 0 and 1
@@ -66,6 +73,7 @@ def _questions(evidence: Evidence) -> Iterator[Callable[[float], bool]]:
     if best is None:
         return
     yield partial(is_near_the_floor, best, evidence.floor)
+    yield partial(is_above_the_floor, best, evidence.floor)
     yield partial(may_be_far_above, best, evidence.floor, evidence.highest)
     for gap in evidence.gaps:
         yield partial(_reaches, gap.low)

@@ -4,7 +4,9 @@ Each way is compared in pairs with the best one. With the 95 % interval [low, hi
 
     enough   high ≤ margin        worse   low > margin        open   otherwise
 
-The verdict is the least invasive way that is not worse; if that way is still open, it is ``inconclusive``.
+The verdict is the least invasive way that is not worse; if that way is still open, it is ``inconclusive``. So it is
+where the interval of a way's own score still holds what always giving the same answer scores: nothing that may be
+chance is called good.
 """
 
 from __future__ import annotations
@@ -52,8 +54,9 @@ class Decision:
     """Hold a label, the reasons for it, and what it rests on.
 
     The first reason says why it is this label; the others say every other arm once, from the least invasive on.
-    ``answer`` is the arm that the label speaks of, if it speaks of one. ``because`` is the first reason as far as it
-    does not hang on the very number of the margin.
+    ``answer`` is the arm that the label speaks of, if it speaks of one; ``about`` the one that the first reason is
+    about, on which an open label hangs. ``because`` is the first reason as far as it does not hang on the very number
+    of the margin.
     """
 
     label: str
@@ -61,6 +64,7 @@ class Decision:
     compared: tuple[Comparison, ...] = ()
     answer: str = ""
     because: str = ""
+    about: str = ""
 
 
 def right_or_wrong(arm: ArmResult) -> Arm:
@@ -93,11 +97,17 @@ class Evidence:
         best = self.best
         compared = () if best is None else tuple(_stand(best, one, self.solver, margin) for one in self.gaps)
         first = self._first(compared, margin)
-        settled = words.settled(compared, first.about) if first.label == "inconclusive" else ()
+        settled = words.settled(self._good(compared, margin), first.about) if first.label == "inconclusive" else ()
         others = words.of_all(self, compared, first.about, margin)
         reasons = (words.sentence(first.reason, first.about), *settled, *others)
-        answer = first.about.method if first.is_answer and first.about is not None else ""
-        return Decision(first.label, reasons, compared, answer, first.reason.because)
+        about = "" if first.about is None else first.about.method
+        return Decision(first.label, reasons, compared, about if first.is_answer else "", first.reason.because, about)
+
+    def _good(self, compared: tuple[Comparison, ...], margin: float) -> list[Comparison]:
+        """Return what is seen to be better than chance: nothing where the best arm is not."""
+        if self.best is None or is_near_the_floor(self.best, self.floor, margin):
+            return []
+        return [one for one in compared if not may_be_chance(one.arm, self.floor)]
 
     def _first(self, compared: tuple[Comparison, ...], margin: float) -> _First:
         if self.best is None:
@@ -115,6 +125,8 @@ class Evidence:
             enough = [c for c in rung if c.standing == "enough"]
             if enough:
                 winner = min(enough, key=lambda c: (c.mean, c.arm.budget.numbers_trained))
+                if may_be_chance(winner.arm, self.floor):
+                    return _First("inconclusive", words.may_be_chance(winner.arm, self.floor), winner.arm)
                 above = [c.arm for c in compared if c.arm.rung > step]
                 if has_room(winner.arm, self.highest, margin) and _weights_had_no_chance(above):
                     return _First("inconclusive", words.no_chance(above, winner.arm), winner.arm)
@@ -130,6 +142,9 @@ class Evidence:
         judged = [one.arm for one in self.gaps]
         rising = [arm for arm in judged if is_rising(arm)]
         short = [arm for arm in judged if is_barely_tried(arm)]
+        seems_better = is_above_the_floor(best, self.floor, margin)
+        if seems_better and not (rising or short):
+            return _First("inconclusive", words.may_be_chance(best, self.floor), best)
         if rising or short or not any(arm.rung.group == "weights" for arm in judged):
             return _First("inconclusive", words.nothing_yet(self.floor, rising, short))
         if may_be_far_above(best, self.floor, self.highest, margin):
@@ -226,10 +241,23 @@ def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int,
 
 
 def is_near_the_floor(best: ArmResult, floor: float, margin: float) -> bool:
-    """Say whether the best arm may not even beat always giving one answer by the margin."""
+    """Say whether the best arm may be chance, or not even beat always giving one answer by the margin."""
     assert best.low is not None
+    if may_be_chance(best, floor):
+        return True
+    return best.low <= floor + margin and not is_above_the_floor(best, floor, margin)
+
+
+def may_be_chance(arm: ArmResult, floor: float) -> bool:
+    """Say whether an arm's interval still holds what always giving one answer scores."""
+    assert arm.low is not None
+    return arm.low <= floor
+
+
+def is_above_the_floor(best: ArmResult, floor: float, margin: float) -> bool:
+    """Say whether the mean of the best arm is above always giving one answer by more than twice the margin."""
     assert best.mean is not None
-    return best.low <= floor + margin and best.mean <= floor + 2 * margin
+    return best.mean > floor + 2 * margin
 
 
 def may_be_far_above(best: ArmResult, floor: float, highest: float, margin: float) -> bool:

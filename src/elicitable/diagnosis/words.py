@@ -132,7 +132,7 @@ def left_open(closest: Comparison, best: ArmResult, margin: float) -> Reason:
     if closest.low > margin and is_barely_tried(arm):
         return Reason(
             f"{arm.method} is {_points(closest.mean)} behind {best.method} but was cut off after {_come_to(arm)}, "
-            "too few to tell; more time (--time-limit or --steps) would settle it."
+            f"too few to tell; {_more([arm])} would settle it."
         )
     if closest.low > margin:
         return Reason(
@@ -180,12 +180,25 @@ def nothing_yet(floor: float, rising: Sequence[ArmResult], short: Sequence[ArmRe
         named = ", ".join(f"{arm.method} ({_come_to(arm)})" for arm in short)
         return Reason(
             f"Nothing beats always giving one answer ({floor:.2f}) yet, but some arms were cut off too early to tell: "
-            f"{named}; more time would settle it."
+            f"{named}; {_more(short)} would settle it."
         )
     return Reason(
         f"Nothing that was tried beats always giving one answer ({floor:.2f}), and no method that changes the "
         "weights ran through; one would settle it."
     )
+
+
+def may_be_chance(arm: ArmResult, floor: float) -> Reason:
+    """Say that an arm's interval holds the floor, and how many items would bring its lower limit above it."""
+    assert arm.mean is not None
+    assert arm.low is not None
+    half, distance = arm.mean - arm.low, arm.mean - floor
+    found = f"{arm.method} scores {_shown(arm)}, and that may be no more than always giving one answer ({floor:.2f})"
+    if distance <= 0.1 * half:
+        return Reason(f"{found}; no reasonable number of test items would settle it (now {arm.items:,}).")
+    wanted = math.ceil((half / distance) ** 2 * (arm.items + 4))  # Wilson's width falls as 1/√(n + z²)
+    seeds = f" or more seeds (now {arm.seeds})" if arm.steps else ""
+    return Reason(f"{found}; about {wanted:,} test items (now {arm.items:,}){seeds} would settle it.")
 
 
 def too_few_items(best: ArmResult, floor: float, limit: float) -> Reason:
@@ -209,6 +222,13 @@ def out_of_reach(best: ArmResult, floor: float) -> Reason:
         f"The best arm, {best.method}, scores {_shown(best)}; always giving the most common answer scores "
         f"{floor:.2f}. Neither context nor weights get this model there with these data and this budget."
     )
+
+
+def _more(cut: Sequence[ArmResult]) -> str:
+    """Say what arms need that were cut off: more passes where a search had used those that it was given, else time."""
+    passes = ["more passes (--search-passes)"] if any(arm.stopped == "passes" for arm in cut) else []
+    time = ["more time (--time-limit or --steps)"] if any(arm.stopped != "passes" for arm in cut) else []
+    return " and ".join([*time, *passes])
 
 
 def _come_to(arm: ArmResult) -> str:

@@ -204,8 +204,12 @@ def plain_pair(item: Item) -> Pair:
     """A worked example as JSON holds it: the prompt (a text, ids, or turns as role and content) and the target."""
     prompt: Any = item.prompt
     if not isinstance(prompt, str):
-        prompt = [[turn.role, turn.content] if isinstance(turn, Message) else turn for turn in prompt]
+        prompt = [[*_plain(turn)] if isinstance(turn, Message) else turn for turn in prompt]
     return [prompt, item.target if isinstance(item.target, str) else list(item.target)]
+
+
+def _plain(turn: Message) -> tuple[str, ...]:
+    return (turn.role, turn.content, turn.parts) if turn.parts else (turn.role, turn.content)
 
 
 def item_of_pair(pair: Pair) -> Item:

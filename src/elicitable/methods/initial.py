@@ -33,17 +33,27 @@ def other_starts(own: str) -> tuple[dict[str, str], ...]:
     return tuple({"init": init} for init in INITS if init not in ("text", own))
 
 
-def check_init(init: str) -> None:
-    """Raise UnknownNameError for a name that is none of :data:`INITS`."""
+def check_init(init: str, text: str | None = None) -> None:
+    """Check a start by its name, and that a text is given where it is one, and nowhere else.
+
+    Raises:
+        UnknownNameError: the name is none of :data:`INITS`.
+        InputError: a text is given and not started from, or the other way round.
+    """
     if init not in INITS:
         raise UnknownNameError("init", init, INITS)
+    if init == "text" and not text:
+        raise InputError("init='text' (--init text) needs text= (--init-text).")
+    if init != "text" and text is not None:
+        raise InputError(
+            f"text= (--init-text) is what init='text' (--init text) starts from, and here the start is {init!r}; give "
+            "both or neither."
+        )
 
 
 def initial_ids(model: Model, length: int, init: str, seed: int, text: str | None) -> Tensor:
     """(1, length) token ids to start from; not defined for ``random``."""
-    if init == "text":
-        if not text:
-            raise InputError("init='text' needs text=.")
+    if init == "text" and text is not None:
         ids = model.ids(text).flatten().tolist()
         return model.ids((ids * length)[:length])
     if init == "sink":
@@ -54,7 +64,7 @@ def initial_ids(model: Model, length: int, init: str, seed: int, text: str | Non
 
 def initial_embeddings(model: Model, length: int, init: str, seed: int, text: str | None = None) -> Tensor:
     """(length, d_model) input embeddings in the trainable dtype, as the model's embedding module gives them."""
-    check_init(init)
+    check_init(init, text)
     generator = torch_generator(seed, "noise", init)
     noise = torch.randn(length, model.anatomy.d_model, generator=generator, dtype=torch.float64)
     if init == "random":

@@ -158,7 +158,7 @@ def plain(item: Item) -> str:
     """An item's prompt as one text; the turns of a conversation stand below one another."""
     if isinstance(item.prompt, str):
         return item.prompt
-    return "\n".join(str(turn.content if isinstance(turn, Message) else turn) for turn in item.prompt)
+    return "\n".join(str(turn.shown if isinstance(turn, Message) else turn) for turn in item.prompt)
 
 
 @torch.no_grad()

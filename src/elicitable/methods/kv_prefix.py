@@ -95,7 +95,7 @@ class KVPrefix(Method):
     ) -> KVPrefixContext:
         """``size`` virtual tokens; a start other than ``random`` is the keys and values of its tokens, run alone."""
         check_length(size)
-        check_init(init)
+        check_init(init, text)
         keys, values = _random(model, size, seed) if init == "random" else _of_tokens(model, size, init, seed, text)
         return KVPrefixContext(keys, values, length=size, init=init, text=text, seed=seed)
 

@@ -82,7 +82,7 @@ class LayerPrefix(Method):
     ) -> LayerPrefixContext:
         """``size`` virtual tokens a layer; other starts than ``random`` are the residual stream of their tokens."""
         check_length(size)
-        check_init(init)
+        check_init(init, text)
         if init == "random":
             shape = (model.anatomy.depth, size, model.anatomy.d_model)
             vectors = torch.randn(shape, generator=torch_generator(seed, "layer-prefix"), dtype=torch.float64)

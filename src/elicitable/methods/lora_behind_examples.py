@@ -19,7 +19,7 @@ from elicitable.methods.base import Adaptation, Method
 from elicitable.methods.examples import ExampleContext, Examples, Pair
 from elicitable.methods.lora import LoRA, LoRAWeights
 from elicitable.models.layout import PLAIN, Layout
-from elicitable.values import Item
+from elicitable.values import Budget, Item
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -77,6 +77,10 @@ class LoRAWithExamples(Adaptation):
         """Leave to the texts those tokens of the examples that a tokenizer joins with one of ``items``."""
         self.examples = copy.copy(self.examples)  # a copy of this shares them
         self.examples.fit(model, items)
+
+    def budget(self) -> Budget:
+        """The three budgets; the keys are those that the examples cost."""
+        return replace(super().budget(), keys_per_layer=self.examples.budget().keys_per_layer)
 
     def keys_per_layer(self) -> int:
         """The examples': one key a token."""

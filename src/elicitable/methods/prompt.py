@@ -13,14 +13,14 @@ from torch import Tensor
 from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
-from elicitable.methods.instructions import PROPOSED_PASSES, bank, edits, proposals
+from elicitable.methods.instructions import END, PROPOSED_PASSES, bank, edits, proposals
 from elicitable.methods.search import Found, Offer, Search
 from elicitable.methods.swaps import swapped_ids, swapped_texts
 from elicitable.models.capture import capture_tokens
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.rows import common_context, context_ids
 from elicitable.rng import generator
-from elicitable.values import Message
+from elicitable.values import Budget, Message
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ class TokenContext(Adaptation):
 
     def __init__(self, ids: Tensor, layout: Layout | None = None, **setting: Any) -> None:
         super().__init__(**setting, **(layout.setting() if layout else {}))
-        self.ids, self.layout = ids, layout
+        self.ids, self.layout, self.whole = ids, layout, ids.shape[1]
 
     def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV | None:
         """Keys and values of the tokens, run at batch 1 through the weights as they are right now."""
@@ -99,6 +99,10 @@ class TokenContext(Adaptation):
     def bytes_stored(self) -> int:
         """Four bytes a token id."""
         return 4 * self.ids.numel()
+
+    def budget(self) -> Budget:
+        """The three budgets; tokens that are left to the texts are paid in every request all the same."""
+        return replace(super().budget(), keys_per_layer=max(self.whole, self.keys_per_layer()))
 
 
 class Prompt(Method):
@@ -163,6 +167,8 @@ class Prompt(Method):
     ) -> Search:
         """Look for a prompt: those given, a bank, a model's own proposals, then edits and token swaps of the best.
 
+        A given text that ends without white space is tried as it is and with an empty line behind it.
+
         Without a tokenizer: every sequence of up to ``size`` tokens of a small vocabulary, then longer ones and swaps.
         """
         if model.tokenizer is None:
@@ -181,7 +187,8 @@ class Prompt(Method):
     ) -> Search:
         texts = Texts(self, model)
         if prompts:
-            yield texts.offer(prompts, layouts, "given", is_bound=False)
+            apart = [text if text[-1:].isspace() else text + END for text in prompts]
+            yield texts.offer([*prompts, *apart], layouts, "given", is_bound=False)
         found = yield texts.offer(bank(task), layouts[:1], "bank")
         if len(layouts) > 1:
             found = yield texts.offer(_texts(found)[:BEST], layouts[1:], "bank, laid out otherwise")

@@ -191,6 +191,14 @@ def layout_for(
     return Layout(chat=is_chat, system=system, end=stop, stops=ends, cut=side, turns=turns)
 
 
+def layout_unsaid(model: Model, stops: tuple[str, ...] = (), turns: bool = False) -> Layout:
+    """Return how items are read where no record says: conversations by a chat template, all else without one.
+
+    ``stops`` are the task's; ``turns`` says that its items are conversations.
+    """
+    return layout_for(model, "auto" if turns else "off", stops=stops, turns=turns)
+
+
 def _as_turns(model: Model, item: Item, layout: Layout, end: str) -> Written:
     before = said(model, messages_of(item, layout), layout)
     answer = _answer(model, item, layout, str(item.target), before)
@@ -217,6 +225,8 @@ def _own_spans(model: Model, item: Item, layout: Layout, before: str) -> tuple[t
     spans = []
     for nth, turn in enumerate(own_turns):
         content = turn.content.strip()
+        if nth and own_turns[nth - 1].parts:  # in which the same words may stand
+            at = _place(template, (*others, *own_turns[:nth]), turn.role, own_turns[nth + 1 :])
         at = before.find(content, at)
         if at < 0:  # the template writes it otherwise, so nothing of it can be shortened
             break
@@ -274,7 +284,7 @@ def messages_of(item: Item, layout: Layout) -> tuple[Message, ...]:
     shown += own
     first = next((n for n, turn in enumerate(shown) if turn.role == "user"), None)
     if first is not None and layout.head:
-        shown[first] = Message("user", layout.head + shown[first].content)
+        shown[first] = replace(shown[first], content=layout.head + shown[first].content)
     return (*system, *shown)
 
 
@@ -291,7 +301,7 @@ def transcript(messages: Sequence[Message]) -> str:
     """
     first = rules_of(messages)
     rules = "".join(f"{turn.content.strip()}\n\n" for turn in messages[:first])
-    turns = (f"{turn.role.capitalize()}: {turn.content.strip()}\n" for turn in messages[first:])
+    turns = (f"{turn.role.capitalize()}: {turn.shown.strip()}\n" for turn in messages[first:])
     return rules + "".join(turns) + "Assistant:"
 
 

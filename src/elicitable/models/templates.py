@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) 
     Raises:
         InputError: there is no template, or it does not take such a conversation; with its own words.
     """
-    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
+    turns = [plain_turn(turn) for turn in messages]
     try:
         text: str = tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=not answered, **_given(tokenizer)
@@ -40,6 +41,15 @@ def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) 
             f"the chat template does not take a conversation of the turns {roles}: {error}; without it: --chat off"
         ) from error
     return text
+
+
+def plain_turn(turn: Message) -> dict[str, Any]:
+    """A turn as chat templates take it.
+
+    >>> plain_turn(Message("tool", "5", '{"name": "now"}'))
+    {'role': 'tool', 'content': '5', 'name': 'now'}
+    """
+    return {"role": turn.role, "content": turn.content, **json.loads(turn.parts or "{}")}
 
 
 def asks_the_date(tokenizer: Any) -> bool:

@@ -30,10 +30,12 @@ from elicitable.models.caches import IMPLEMENTATIONS
 from elicitable.models.inject import differs_by_item, use
 from elicitable.models.load import load, quiet
 from elicitable.race.trial import elsewhere_nats
+from elicitable.training.generate import Stop
 
 if TYPE_CHECKING:
     import os
 
+    from elicitable.deploy.record import Record
     from elicitable.models.model import Model
 
 Status = Literal["pass", "fail", "n/a"]
@@ -198,8 +200,14 @@ def _is_active(subject: Adapter) -> str:
     apart = float((found[..., :tokens] - plain[..., :tokens]).abs().max())
     # beyond what sums in another order could make of the same numbers
     least = 1e-6 * float(plain.abs().max())
+    if apart <= least and _record(subject) is not None and not subject.adaptation.parameters():
+        raise NotApplicableError("it is the model as it is, or a text within the rows")
     assert apart > least or plain.shape != found.shape, f"logits differ by {apart:.1e}, which is nothing"
     return f"logits change by up to {apart:.3g}"
+
+
+def _record(subject: Adapter) -> Record | None:
+    return None if subject.source is None else subject.source.record
 
 
 def _leaves_no_trace(subject: Adapter) -> str:
@@ -238,9 +246,11 @@ def _is_what_peft_makes_of_it(subject: Adapter) -> str:
 
 
 def _ends(subject: Adapter) -> str:
-    """Does generation end by itself, or has the adapter taken the end of text away?"""
+    """Does generation end by itself, or has the adapter taken the end away: of texts, and of its own answers?"""
     end = subject.model.hf.generation_config.eos_token_id
     ends = {end} if isinstance(end, int) else set(end or ())
+    if (record := _record(subject)) is not None and subject.model.tokenizer is not None:
+        ends |= Stop.of(subject.model, record.layout.layout()).ids
     if not ends:
         raise NotApplicableError("the model has no end of text")
     plain, plain_odds = _written(subject, ends)

@@ -170,7 +170,9 @@ def verdict(
         is_test_free=test_items is None,
     )
     check_reading(model, task, layout, max_tokens)  # a task that the model cannot read is no arm's failure
-    race.warnings += reading_warnings(model, task, layout)
+    for odd in reading_warnings(model, task, layout):
+        race.warnings.append(odd)
+        race.reporter.say(f"warning: {odd}")
     sizes = _sizes(race, methods)
     check_keep(keep, [sized.method.name for sized in sizes])
     with ExitStack() as stack:

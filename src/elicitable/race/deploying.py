@@ -65,10 +65,12 @@ def serving_of(
     room = room_in(model, reading.max_tokens, adaptation.keys_per_layer())
     plain, asked = items[:ITEMS], reading.items(model, items[:ITEMS])
     rows, own = (rows_of(model, some, reading.layout, held=reading.held, limit=room) for some in (plain, asked))
+    beside = 0 if differs_by_item(adaptation) else adaptation.budget().keys_per_layer - adaptation.keys_per_layer()
     thought = _thought(model, adaptation, reading, plain[:TIMED]) if reading.marker else ()
     return Serving(
         forms=forms_of(Winner(model, adaptation, record)),
-        row_tokens=statistics.fmean(len(row.content) for row in (rows if differs_by_item(adaptation) else own)),
+        row_tokens=statistics.fmean(len(row.content) for row in (rows if differs_by_item(adaptation) else own))
+        - beside,
         answer_tokens=statistics.fmean(thought or [len(row.answer) for row in rows]),
         **timed(model, adaptation, rows[:TIMED], own[:TIMED]),
     )

@@ -11,7 +11,7 @@ from elicitable.errors import InputError, StoreError
 from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.prune import Ablation, ablate
 from elicitable.models.inject import installed, prefix_of, room_in
-from elicitable.models.layout import PLAIN
+from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.prefixes import prefix_length
 from elicitable.models.restoring import swapped
 from elicitable.models.rows import rows_of
@@ -96,9 +96,18 @@ def score_with(
         return costs.score(items, labels, costs.decide(rule)).mean
 
 
-def reading_with(model: Model, adaptation: Adaptation, record: Record | None, max_tokens: int | None = None) -> Reading:
-    """Say how items are read with ``adaptation``: in its own layout, or as ``record`` keeps it of its artefact."""
-    layout = adaptation.layout or (PLAIN if record is None else record.layout.layout())
+def reading_with(
+    model: Model,
+    adaptation: Adaptation,
+    record: Record | None,
+    max_tokens: int | None = None,
+    unsaid: Layout = PLAIN,
+) -> Reading:
+    """Say how items are read with ``adaptation``: in its own layout, or as ``record`` keeps it of its artefact.
+
+    Where neither says, it is ``unsaid``.
+    """
+    layout = adaptation.layout or (unsaid if record is None else record.layout.layout())
     most = max_tokens if max_tokens is not None or record is None else record.max_tokens
     asked = adaptation.asked if adaptation.asks_otherwise else None
     return Reading(32 if model.tokenizer else 250, most, layout, adaptation.held(), asked, adaptation.marker)

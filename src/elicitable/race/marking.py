@@ -67,6 +67,10 @@ class Marking:
         """
         if rule != AUTO and rule not in RULES:
             raise UnknownNameError("decision rule", rule, (AUTO, *RULES))
+        if rule != AUTO and task.labels() is None:
+            raise InputError(
+                f"the rule {rule!r} decides between labels, and {task.name} has free answers: leave rule= (--rule) out."
+            )
         if rule not in (AUTO, *BY_LENGTH) and task.labels() == ():
             raise InputError(
                 f"the items of {task.name} have choices of their own, and the rule {rule!r} takes a number per label "

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 def measured(
     model: Model, task: Task, marking: Marking, plan: Plan, adaptation: Adaptation, test_items: int, seed: int
 ) -> dict[str, Any]:
-    """Return its score with a 95 % interval, the rule that it decides by, its budget, side effects and checks."""
+    """Return its score with a 95 % interval, its rule and its ``floor``, its budget, side effects and checks.
+
+    The floor is what always giving one answer scores.
+    """
     items = task.held_out("test", test_items)
     known = task.held_out("validation", plan.validation_items) if task.labels() is not None else []
     adaptation.fit(model, [*items, *known])
@@ -39,6 +42,7 @@ def measured(
         "score": marking.scorer.name,
         "rule": marked.rule.record() if marked.rule else {},
         "raw_mean": marked.raw.share if marked.raw else None,
+        "floor": round(marking.floor(items), 4),
         "low": low,
         "high": high,
         "items": len(score.correct),

@@ -15,7 +15,7 @@ from elicitable.methods.kv_prefix import KVPrefix, KVPrefixContext
 from elicitable.methods.pruned_prefix import PrunedPrefix, PrunedPrefixContext
 from elicitable.microscope.prune import Pruned, pair_use, prune
 from elicitable.models.inject import room_in
-from elicitable.models.layout import layout_for
+from elicitable.models.layout import layout_unsaid
 from elicitable.models.load import load
 from elicitable.models.prefixes import keep_tokens, prefix_length
 from elicitable.models.rows import rows_of
@@ -131,8 +131,7 @@ class _Pruning:
         self.seen, self.unseen = held[: len(held) // 2], held[len(held) // 2 :]
         self.reading = reading_with(model, whole, source.record)
         if source.record is None:
-            layout = layout_for(model, "off", stops=stops_of(task), turns=has_turns(task))
-            self.reading = replace(self.reading, layout=layout)
+            self.reading = replace(self.reading, layout=layout_unsaid(model, stops_of(task), has_turns(task)))
         room = room_in(model, self.reading.max_tokens, whole.keys_per_layer())
         batch = padded(model, rows_of(model, held[:64], self.reading.layout, limit=room))
         masked = {} if batch.attention_mask is None else {"attention_mask": batch.attention_mask}

@@ -14,6 +14,7 @@ from elicitable.rng import generator
 from elicitable.tasks.base import has_turns
 from elicitable.training.generate import Stop
 from elicitable.untrusted import in_one_line
+from elicitable.values import CALLS
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -50,7 +51,7 @@ def check_reading(model: Model, task: Task, layout: Layout, max_tokens: int | No
 
 
 def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
-    """Say what texts do not hold, as one might think they do: today's date, the system message, whole answers."""
+    """Say what texts do not hold, as one might think they do: today, the system message, calls, whole answers."""
     if model.tokenizer is None:
         return []
     found = date_warning(model.tokenizer) if layout.chat else []
@@ -60,6 +61,12 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
         found.append(
             f"{own:,} of {len(items):,} test conversations begin with a system message of their own, which stands in "
             "the place of the one that was given"
+        )
+    calling = sum(any(turn.shown != turn.content for turn in turns_of(item)) for item in items)
+    if layout.chat and calling and not any(name in str(model.tokenizer.chat_template) for name in CALLS):
+        found.append(
+            f"{calling:,} of {len(items):,} test conversations call tools, which the chat template does not show; "
+            "--chat off (chat='off') reads them as a transcript, which does"
         )
     ends = (
         []
@@ -73,6 +80,16 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
             "nothing that is written can be them; name another end: --stop (stop=)"
         )
     return found
+
+
+def said_of_cuts(items: int, tokens: int, of: int, method: str) -> list[str]:
+    """Say that texts were longer than ``method`` reads: so many ``items``, by ``tokens`` in all; nothing for none."""
+    if not tokens:
+        return []
+    return [
+        f"{items} of {of} test texts are longer than is read and were cut by {tokens:,} tokens in all ({method}); more "
+        "max_tokens (--max-tokens) or a model with more positions reads them whole"
+    ]
 
 
 def _check(model: Model, items: Sequence[Item], layout: Layout, limit: int | None, split: str) -> None:

@@ -11,6 +11,7 @@ from elicitable.diagnosis.intervals import interval, point
 from elicitable.diagnosis.looks import level_after
 from elicitable.diagnosis.verdict import Decision, Evidence, gather
 from elicitable.race.entry import Entry, Race
+from elicitable.race.reading import said_of_cuts
 from elicitable.race.trial import outcomes_of
 from elicitable.records.trial import TrialRecord
 from elicitable.values import ArmResult, Budget, Effort
@@ -135,12 +136,7 @@ def cut_warning(entries: Sequence[Entry]) -> list[str]:
     records = [(entry.method.name, record) for entry in entries for record in entry.records if record.scores]
     cut = [(one.cut_tokens, one.cut_items, outcomes_of(one).of, name) for name, one in records]
     tokens, items, of, name = max(cut, default=(0, 0, 0, ""))
-    if not tokens:
-        return []
-    return [
-        f"{items} of {of} test texts are longer than is read and were cut by {tokens:,} tokens in all ({name}); more "
-        "max_tokens (--max-tokens) or a model with more positions reads them whole"
-    ]
+    return said_of_cuts(items, tokens, of, name)
 
 
 def _untested(entry: Entry) -> str:

@@ -47,7 +47,7 @@ def _rivals(decision: Decision, entries: Sequence[Entry]) -> list[Entry]:
     """Return the arm that the verdict speaks of or hangs on, and the best one, where another seed can change them."""
     best = max((one.arm for one in decision.compared), key=lambda arm: arm.mean or 0.0, default=None)
     undecided = [one.arm.method for one in decision.compared if one.standing == "open"]
-    names = {best.method if best else "", decision.answer, *([] if decision.answer else undecided)}
+    names = {best.method if best else "", decision.about, *([] if decision.answer else undecided)}
     return [entry for entry in entries if entry.method.name in names and entry.method.is_seeded and entry.records]
 
 

@@ -364,7 +364,7 @@ def as_shown(text: Text | Messages) -> str:
     if isinstance(text, str):
         return text
     if text and isinstance(text[0], Message):
-        return "\n".join(f"{turn.role}: {turn.content}" for turn in text if isinstance(turn, Message))
+        return "\n".join(f"{turn.role}: {turn.shown}" for turn in text if isinstance(turn, Message))
     return " ".join(map(str, text))
 
 

@@ -33,7 +33,7 @@ from elicitable.race.keeping import artefact_alone
 from elicitable.race.marking import AUTO, Marking
 from elicitable.race.measuring import measured
 from elicitable.race.pace import Pace, check_count, pace_for
-from elicitable.race.reading import check_reading
+from elicitable.race.reading import check_reading, reading_warnings, said_of_cuts
 from elicitable.race.reporter import Reporter, Silent
 from elicitable.race.trial import take_over
 from elicitable.race.tuned import Tuned
@@ -42,7 +42,7 @@ from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.store import Record, Store, identity
 from elicitable.records.trial import TrialRecord, keep_trial, kept_trial, record_of_fit
-from elicitable.tasks.base import has_turns, identity_of, stops_of
+from elicitable.tasks.base import has_turns, identity_of, stops_of, warnings_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.checkpoint import Checkpoint
 from elicitable.training.loop import Plan, train
@@ -118,7 +118,9 @@ def tune(
     options: dict[str, Any] = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
     check_options(recipe, options)
     pace, marking = pace_for(model, steps, test_items, max_tokens), Marking.of(model, task, score, rule)
-    told = reporter or Silent()
+    told, odd = reporter or Silent(), reading_warnings(model, task, layout)
+    for one in odd:
+        told.say(f"warning: {one}")
     if recipe.stands_on is not None:
         base = chosen_alone(recipe.stands_on, model, task, pace, layout, marking, seed, store, told)
         options |= recipe.standing_on(base)
@@ -135,6 +137,7 @@ def tune(
         options=options,
         store=store,
         reporter=told,
+        warnings=(*warnings_of(task), *odd),
     )
     return tuning.run()
 
@@ -176,6 +179,7 @@ class Tuning:
     options: dict[str, Any] = field(default_factory=dict)
     store: Store = field(default_factory=lambda: Store(None))
     reporter: Reporter = field(default_factory=Silent)
+    warnings: tuple[str, ...] = ()
 
     def run(self) -> Tuned:
         """The adaptation and its record: from the folder where they are there, else by running what is missing."""
@@ -188,6 +192,8 @@ class Tuning:
         record = measured(
             self.model, self.task, self.marking, self._plan(rate), adaptation, self.pace.test_items, self.seed
         ) | self._told(swept, rate, fit)
+        cut = said_of_cuts(record["cut_items"], record["cut_tokens"], record["items"], self.recipe.name)
+        record["warnings"] = [*self.warnings, *cut]
         if self.store.folder is not None:
             with written_whole(self.store.folder) as folder:
                 write_artefact(self.model, adaptation, self._artefact(rate, adaptation, record), folder)

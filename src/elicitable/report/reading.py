@@ -166,7 +166,7 @@ def _written(text: Any) -> str:
     if isinstance(text, str):
         return text
     if text and isinstance(text[0], Message):
-        return "\n".join([*(f"{turn.role}: {turn.content}" for turn in text), "assistant:"])
+        return "\n".join([*(f"{turn.role}: {turn.shown}" for turn in text), "assistant:"])
     return "".join(f" {token}" for token in text)
 
 

@@ -1,8 +1,9 @@
 """Decide which columns of a table are read, and which one is answered.
 
-Columns that a person names are taken as named. Otherwise these are tried in order: conversations; the usual names; if
-both readings fit (``input``/``target``), the one that the values suggest; and in a table of just two columns, the one
-with fewer distinct values is the label if its values can be labels, and else the first is the prompt.
+Columns that a person names are taken as named. Otherwise these are tried in order: conversations; the chosen one of two
+answers; the usual names; if both readings fit (``input``/``target``), the one that the values suggest; and in a table
+of just two columns, the one with fewer distinct values is the label if its values can be labels, and else the first is
+the prompt.
 
 Some forms of data spread what is read over two columns (Alpaca's instruction and input, a passage and a question, a
 title and a body, a premise and a hypothesis). Both are shown, unless a person names a column or a template.
@@ -30,6 +31,7 @@ _NAMES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "generation": (PROMPT_NAMES, TARGET_NAMES),
 }
 CHAT_NAMES: Final = ("messages", "conversations", "conversation")
+CHOSEN, REJECTED = "chosen", "rejected"  # two answers to the same prompt, of which people preferred the first
 MAX_LABELS: Final = 1_000  # that are guessed; a column that is named as the label may have more
 LISTED: Final = 20  # columns that a message names
 LONGEST_LABEL: Final = 100  # characters of a value that is guessed to be a label
@@ -83,7 +85,8 @@ def find_columns(table: Table, wanted: TaskOptions) -> Columns:
         return _complete(table, "generation", wanted.prompt_column, wanted.target_column, shown)
     if shown:
         return _beside(table, shown) or _give_up(table)
-    return _conversations(table) or _by_usual_names(table) or _of_two_columns(table) or _give_up(table)
+    found = _conversations(table) or _preferred(table) or _by_usual_names(table) or _of_two_columns(table)
+    return found or _give_up(table)
 
 
 def looks_like_labels(table: Table, column: str) -> bool:
@@ -122,6 +125,21 @@ def _conversations(table: Table) -> Columns | None:
     if label is not None and ANSWERER not in lasts and looks_like_labels(table, label):
         return Columns("classification", chat, label)
     return Columns("generation", chat, chat)
+
+
+def _preferred(table: Table) -> Columns | None:
+    """Return the chosen one of two answers as what is to be written; the rejected one is never an answer.
+
+    Both may hold the whole conversation, or stand beside a prompt.
+    """
+    chosen, rejected = _first(table, (CHOSEN,), ()), _first(table, (REJECTED,), ())
+    if chosen is None or rejected is None:
+        return None
+    firsts = {turns[0].role for turns in table.conversations(chosen)} if table.holds_messages(chosen) else set()
+    if firsts - {ANSWERER}:
+        return Columns("generation", chosen, chosen)
+    prompt = _first(table, PROMPT_NAMES, (chosen, rejected))
+    return _give_up(table) if prompt is None else Columns("generation", prompt, chosen)
 
 
 def _shown(table: Table, wanted: TaskOptions) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 Read are OpenAI's and TRL's ``[{"role": "user", "content": "…"}, …]`` (a content may also be a list of texts,
 ``[{"type": "text", "text": "…"}]``) and ShareGPT's ``[{"from": "human", "value": "…"}, …]``, also as a text of JSON.
+Calls of tools, and which call a tool answers, go along for the chat template to show.
 Keys and roles may be written in capitals; the names of the roles are one set in both forms.
 """
 
@@ -11,11 +12,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from elicitable.values import Message, Messages
+from elicitable.values import CALLS, Message, Messages
 
 ANSWERER: Final = "assistant"
 _FORMS: Final = ({"role", "content"}, {"from", "value"})
-_READ: Final = frozenset().union(*_FORMS)
+_PARTS: Final = (*CALLS, "tool_call_id", "name")  # what a template is given besides a role and a text
+_READ: Final = frozenset(_PARTS).union(*_FORMS)
 _OTHER_NAMES: Final = {"user": ("human",), ANSWERER: ("gpt", "chatgpt", "bot", "model", "ai")}
 _ROLES: Final = {
     **{role: role for role in ("system", "developer", "user", "tool", "function", ANSWERER)},
@@ -80,9 +82,47 @@ def _message(value: Any) -> Message | None:
     role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
     if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
+    parts = {name: _with_arguments(value[name]) for name in _PARTS if value.get(name)}
+    if content is None and any(name in parts for name in CALLS):
+        content = ""  # who calls a tool need not say anything
     if not isinstance(role, str) or not isinstance(content, str):
         return None
-    return Message(_ROLES.get(role.strip().casefold(), role), content)
+    try:
+        return message_of({"role": _ROLES.get(role.strip().casefold(), role), "content": content, **parts})
+    except (TypeError, ValueError):  # no JSON
+        return None
+
+
+def message_of(turn: Mapping[str, Any]) -> Message:
+    """Return a turn from what a chat template takes (:func:`elicitable.models.templates.plain_turn`).
+
+    >>> message_of({"role": "tool", "content": "5", "name": "now"}).parts
+    '{"name": "now"}'
+    """
+    parts = {name: part for name, part in turn.items() if name not in ("role", "content")}
+    return Message(
+        turn["role"], turn["content"], json.dumps(parts, ensure_ascii=False, sort_keys=True) if parts else ""
+    )
+
+
+def _with_arguments(part: Any) -> Any:
+    """Return a part of a message in which the arguments of calls are objects, as templates take them, and no text.
+
+    >>> _with_arguments([{"function": {"name": "add", "arguments": '{"to": 1}'}}])
+    [{'function': {'name': 'add', 'arguments': {'to': 1}}}]
+    """
+    if isinstance(part, list | tuple):
+        return [_with_arguments(one) for one in part]
+    if not isinstance(part, Mapping):
+        return part
+    found = {str(name): _with_arguments(inner) for name, inner in part.items()}
+    if isinstance(written := found.get("arguments"), str):
+        try:
+            read = json.loads(written)
+        except (ValueError, RecursionError):
+            read = None
+        found["arguments"] = read if isinstance(read, dict) else written
+    return found
 
 
 def parts_left_out(name: str, values: Iterable[Any]) -> list[tuple[str, str]]:
@@ -109,6 +149,8 @@ def last_answer(messages: Messages) -> tuple[Messages, str] | str:
         return "has no message of the assistant"
     if not places[-1]:
         return "begins with the assistant's only message: there is nothing to answer"
+    if any(f'"{name}":' in messages[places[-1]].parts for name in CALLS):
+        return "ends with a call of a tool, and what is asked for is a text"
     answer = messages[places[-1]].content.strip()
     return (messages[: places[-1]], answer) if answer else "ends with an empty message of the assistant"
 
@@ -130,4 +172,5 @@ def conversation(read: str | Messages, answer: str | Messages | None) -> tuple[M
 
 def text_of(messages: Messages) -> str:
     """Return one text that is the same exactly where the messages are the same: what a conversation is known by."""
-    return "\x1e".join(f"{message.role}\x1f{message.content}" for message in messages)
+    parts = (f"{one.role}\x1f{one.content}{one.parts and chr(0x1F)}{one.parts}" for one in messages)
+    return "\x1e".join(parts)

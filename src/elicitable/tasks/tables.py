@@ -27,7 +27,8 @@ LeftOut = tuple[tuple[str, str], ...]
 Cell = str | Texts | Messages | None
 MOST_NUMBERS: Final = 32  # that a list may hold before it is a vector
 TALK: Final = (
-    'messages are like {"role": "user", "content": "a text"}; pictures, and calls of tools without a text, are not read'
+    'messages are like {"role": "user", "content": "a text"}; pictures, and turns that hold no text and call no tool, '
+    "are not read"
 )
 LISTED: Final = 20  # bad rows that a message names one by one
 
@@ -135,7 +136,7 @@ def fault_of(cell: Cell) -> str | None:
         return "is missing, null or not a single value"
     texts: list[str] = []
     for part in (cell,) if isinstance(cell, str) else cell:
-        texts += [part.role, part.content] if isinstance(part, Message) else [part]
+        texts += [part.role, part.content, part.parts] if isinstance(part, Message) else [part]
     if not is_messages(cell) and not text_of_cell(cell):
         return "is empty"
     return None if all(map(is_unicode, texts)) else "holds half a surrogate pair"

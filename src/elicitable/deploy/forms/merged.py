@@ -13,6 +13,7 @@ from elicitable.deploy.forms.form import Form, Winner
 from elicitable.deploy.forms.text import usage_beside, write_beside
 from elicitable.models.load import load, save_model
 from elicitable.models.model import Model
+from elicitable.training.generate import Stop
 
 
 def _refusal(winner: Winner) -> str | None:
@@ -32,7 +33,11 @@ def _stands_in_weights(winner: Winner) -> bool:
 
 @torch.no_grad()
 def merged(winner: Winner) -> Model:
-    """Return a copy of the base model with the change in its weights; the base model stays as it is."""
+    """Return a copy of the base model with the change in its weights; the base model stays as it is.
+
+    Where answers end with a token at which the base model's ``generate`` does not stop, such as the end of a turn in a
+    template that it was not made with, the copy's does.
+    """
     with winner.adaptation.weights(winner.model):
         hf = copy.deepcopy(winner.model.hf)
     for parent in list(hf.modules()):
@@ -43,7 +48,17 @@ def merged(winner: Winner) -> Model:
         weight.requires_grad_(False)
     hf.to(winner.model.dtype)
     hf.__dict__.pop("_elicitable_model", None)
+    if winner.record.form.labels is None:
+        _stop_at(hf, Stop.of(winner.model, winner.record.layout.layout()).ids)
     return Model(hf, winner.model.tokenizer, f"{winner.model.name}, merged")
+
+
+def _stop_at(hf: Any, ids: frozenset[int]) -> None:
+    """Let ``generate`` stop at ``ids`` too."""
+    known = hf.generation_config.eos_token_id
+    known = [] if known is None else known if isinstance(known, list) else [known]
+    if new := sorted(ids - {*known}):
+        hf.generation_config.eos_token_id = [*known, *new]
 
 
 def _plain(layer: Any) -> nn.Module:

@@ -10,6 +10,8 @@ from elicitable.deploy.forms.form import Form, Winner, dumped
 from elicitable.errors import InputError
 from elicitable.models.inject import differs_by_item
 from elicitable.models.layout import Layout, before_content, has_template, messages_of, said, written
+from elicitable.models.templates import plain_turn
+from elicitable.tasks.messages import message_of
 from elicitable.tasks.splitting import Row
 from elicitable.values import Item, Message
 
@@ -34,7 +36,7 @@ def _write(winner: Winner, folder: Path) -> list[str]:
     item = _marked(winner, marks)
     messages = messages_of(item, layout)
     plain = {
-        "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+        "messages": [plain_turn(turn) for turn in messages],
         "placeholders": marks,
         "labels": [label.strip() for label in winner.record.form.labels or ()],
     }
@@ -112,7 +114,7 @@ def _checked_messages(winner: Winner, folder: Path, layout: Layout, marks: dict[
         content = turn["content"]
         for name, mark in kept["placeholders"].items():
             content = content.replace(mark, cells[name])
-        turns.append(Message(turn["role"], content))
+        turns.append(message_of({**turn, "content": content}))
     wanted = messages_of(_marked(winner, cells), layout)
     if tuple(turns) != wanted:
         raise InputError(f"the self-test failed: {MESSAGES} with a row filled in is not what the race reads.")
