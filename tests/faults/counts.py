@@ -18,7 +18,7 @@ class Counted:
     """What became of the inputs of a reader, the alterations of a kind of file, or the kills of a command.
 
     ``ends`` counts by how each ended, ``wrong`` says of each fault what it was, and ``peak_mebibytes`` is the most that
-    one process held, where every input was read in the same one.
+    one process held.
     """
 
     what: str  # "inputs", "alterations" or "kills"

@@ -25,3 +25,11 @@ def test_a_few_kills_alterations_and_inputs_are_all_accounted_for(tmp_path: Path
     assert list(counted)[1:] == ["4", "2"]
     assert "WRONG" not in done.stdout + done.stderr
     assert {one.what for one in read(tmp_path / "counts.jsonl")} == set(counted.values())
+
+
+def test_inputs_in_several_processes_are_counted_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "PART", 8)
+    (found,) = fuzz.fuzz(20, tmp_path, 0, ["heartbeat"], lambda name, count: False)
+    assert (sum(found.ends.values()), found.name, found.wrong) == (20, "heartbeat", [])
+    assert found.peak_mebibytes
+    assert 0 < found.peak_mebibytes < fuzz.MOST_MEBIBYTES
