@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.faults import fuzz
 from tests.faults.counts import read
 
 
@@ -27,6 +28,7 @@ def test_a_few_kills_alterations_and_inputs_are_all_accounted_for(tmp_path: Path
     assert {one.what for one in read(tmp_path / "counts.jsonl")} == set(counted.values())
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs where processes can be forked")
 def test_inputs_in_several_processes_are_counted_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "PART", 8)
     (found,) = fuzz.fuzz(20, tmp_path, 0, ["heartbeat"], lambda name, count: False)
