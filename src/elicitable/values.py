@@ -198,7 +198,7 @@ class Rung:
     advice: tuple[str, ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ArmResult:
     """One arm of a race: a method at one setting, over all its seeds, on the test split.
 
@@ -235,6 +235,13 @@ class ArmResult:
     rule: str = ""  # that decides between labels; empty where there are none
     raw_mean: float | None = None  # share that the plain likelihood of the labels has right, mean over seeds
     effort: Effort | None = None  # what was tried, where the arm is chosen and not trained
+
+    def __repr__(self) -> str:
+        """Return in a line how the arm did."""
+        scored = f" {self.mean:.3f}, {self.items:,} items, {self.seeds} seeds" if self.mean is not None else ""
+        return in_one_line(
+            f"<ArmResult {self.method}: {self.status}{scored}, {self.budget.numbers_trained:,} numbers trained>"
+        )
 
     @property
     def is_control(self) -> bool:

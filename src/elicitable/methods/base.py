@@ -9,11 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from elicitable.errors import BudgetError, InputError
+from elicitable.glance import table
 from elicitable.methods import folders
 from elicitable.methods.search import Offer, Search
 from elicitable.models.layout import PLAIN
@@ -43,6 +44,11 @@ class Adaptation:
 
     def __init__(self, **setting: Any) -> None:
         self.setting = {name: value for name, value in setting.items() if value is not None}
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """Its setting as a list of candidates shows it: in short, and so that one can be told from another."""
+        return self.setting
 
     def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV | None:
         """The context's keys and values, computed with ``before`` in place; None where there is no context.
@@ -149,8 +155,13 @@ class Adaptation:
         )
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{name}={value!r}" for name, value in self.setting.items())
+        inside = ", ".join(f"{name}={value!r}" for name, value in self.told.items())
         return f"{self.kind}({inside})"
+
+    def _repr_html_(self) -> str:
+        """Return its three budgets as a table, for a notebook."""
+        rows = [(name.replace("_", " "), f"{number:,}") for name, number in asdict(self.budget()).items()]
+        return table(repr(self), rows)
 
 
 THINKING = 16  # item-passes that a few hundred written tokens count as
