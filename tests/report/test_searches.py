@@ -62,9 +62,9 @@ def test_the_setting_of_a_trial_is_said_in_words():
 def test_lists_of_worked_examples_are_told_apart_by_numbers():
     """Orders and exchanges of the same examples have the same count and origin; the numbers say which is which."""
     lists = (["a → x", "<b> → y"], ["<b> → y", "a → x"], ["a → x", "c → z"])
-    sweep = tuple({"setting": {"k": 2, "examples": one}, "from": "edits", "validation": 0.5} for one in lists)
+    sweep = tuple({"setting": {"k": 2, "shown": one}, "from": "edits", "validation": 0.5} for one in lists)
     table = tried_table(replace(records.arm("examples"), sweep=sweep))
-    assert [row[0] for row in table.rows] == ["k 2, examples 1, 2", "k 2, examples 2, 1", "k 2, examples 1, 3"]
+    assert [row[0] for row in table.rows] == ["k 2, shown 1, 2", "k 2, shown 2, 1", "k 2, shown 1, 3"]
     assert table.examples == ("a → x", "<b> → y", "c → z")
     page = report_html(records.with_arm(records.verdict(), "examples", sweep=sweep))
     assert "<li>a → x</li><li>&lt;b&gt; → y</li><li>c → z</li>" in page

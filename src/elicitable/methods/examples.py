@@ -45,7 +45,7 @@ class ExampleContext(TokenContext):
     def told(self) -> dict[str, Any]:
         """The setting without the seed, with each example in short, in their order."""
         own = {name: value for name, value in self.setting.items() if name not in ("items", "seed")}
-        return own | {"examples": [" → ".join(in_short(item)) for item in self.items]}
+        return own | {"shown": [" → ".join(in_short(item)) for item in self.items]}
 
 
 class Examples(Method):

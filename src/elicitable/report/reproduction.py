@@ -20,6 +20,7 @@ from elicitable.cache import replace_file
 from elicitable.report.experiment_figures import experiment_figure, figure_names
 from elicitable.report.html import Section, write_page
 from elicitable.report.microscope import figure_svg
+from elicitable.report.notation import plural
 from elicitable.report.table import print_hanging, print_wrapped
 from elicitable.untrusted import visible
 
@@ -92,6 +93,8 @@ def print_reproduction(results: Results, console: Console, report: Path) -> None
             told = f"{text}: ours {ours}, source {source}{f' ({note})' if note else ''}"
             print_hanging(told, console, indent=" " * 20, first=f"  {mark:<18}")
     console.print()
+    if failed := results.get("trials_failed"):
+        print_wrapped([f"{plural(failed, 'trial')} failed: --status says why, and --retry runs them again."], console)
     for name, path in (("Tables", report.with_name(TABLES)), ("Report", report)):
         console.print(Text(f"{name}: {visible(str(path))}"), soft_wrap=True)
 

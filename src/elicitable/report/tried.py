@@ -12,7 +12,7 @@ from elicitable.values import ArmResult
 
 LONGEST_SETTING = 240
 NO_SETTINGS = "no settings"
-EXAMPLES = "examples"  # of a setting: worked examples in short, which a table names by number
+SHOWN = "shown"  # of a setting: worked examples in short, which a table names by number
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def setting_text(setting: Mapping[str, Any]) -> str:
 
 
 def _examples_of(setting: Any) -> list[str]:
-    found = setting.get(EXAMPLES) if isinstance(setting, Mapping) else None
+    found = setting.get(SHOWN) if isinstance(setting, Mapping) else None
     return [str(text) for text in found] if isinstance(found, list | tuple) else []
 
 
@@ -60,7 +60,7 @@ def _cell(key: str, value: Any, numbers: Mapping[str, int]) -> str:
         return notation.rate(value)
     if isinstance(value, Mapping):
         examples = ", ".join(str(numbers[text]) for text in _examples_of(value))
-        return setting_text({**value, EXAMPLES: examples} if examples else value) or NO_SETTINGS
+        return setting_text({**value, SHOWN: examples} if examples else value) or NO_SETTINGS
     if isinstance(value, float):
         return f"{value:.3f}" if key == "validation" else f"{value:.4g}"
     return setting_text({"": value}).strip()
