@@ -28,10 +28,9 @@ def _takes(found: Inspection) -> str:
     layers = _by_layer(found, "prefix_mass")
     most, least = max(layers, key=layers.__getitem__), min(layers, key=layers.__getitem__)
     governed = sum(mass > GOVERNED for mass in masses)
-    return (
-        f"The context takes {_mean(masses):.0%} of all attention, most in layer {most} ({layers[most]:.0%}) and least "
-        f"in layer {least} ({layers[least]:.0%}); {governed} of {len(masses)} heads give it more than half."
-    )
+    where = f", most in layer {most} ({layers[most]:.0%}) and least in layer {least} ({layers[least]:.0%})"
+    several = f"; {governed} of {len(masses)} heads give it more than half" if len(masses) > 1 else ""
+    return f"The context takes {_mean(masses):.0%} of all attention{where if len(layers) > 1 else ''}{several}."
 
 
 def _does(found: Inspection) -> str:
@@ -73,6 +72,8 @@ def _by_what(found: Inspection) -> str:
     if not totals or not sum(totals):
         return "No part of a context was left out to see what it is good for."
     order = sorted(range(len(totals)), key=lambda place: -totals[place])[:WORDS_SHOWN]
+    if len(totals) == 1:
+        return f"It is one token, {_name(found, 0)}."
     named = ", ".join(f"{_name(found, place)} ({totals[place] / sum(totals):.0%})" for place in order)
     dead = len(found.dead_positions)
     unused = f"no head uses {dead} of them" if dead else "each of them is used by some head"
