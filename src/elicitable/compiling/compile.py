@@ -21,6 +21,7 @@ from elicitable.models.model import as_model
 from elicitable.models.prefixes import prefix_length, row_count
 from elicitable.models.sites import Sites, sites_of
 from elicitable.rng import generator
+from elicitable.tasks.base import checked_count
 from elicitable.tasks.catalog import task_from
 from elicitable.values import Item, PrefixKV
 
@@ -151,6 +152,8 @@ def compile_context(
         >>> compiled.adaptation
         patch(rank=4, ridge=0.001)
     """
+    checked_count(texts_of_task, "texts of the task")
+    checked_count(test_items, "test items")
     how = Recipe(**_known(recipe))
     model, context = as_model(model), _one(as_model(model), context)
     job = _Job.of(model, context, texts, task, texts_of_task, max_tokens, how, told)

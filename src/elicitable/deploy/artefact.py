@@ -102,7 +102,7 @@ class Artefact:
         raise InputError(
             f"{self.folder} was made for {base.name} (hash {base.hash}){other}; {model.name} has the hash "
             f"{model.bare_fingerprint}. Load {base.source or base.name} as it was then (dtype={base.dtype!r}), or say "
-            "that another base will do: any_base=True (--any-base)."
+            "that another base will do: any_base=True (--any-base of predict and export)."
         )
 
 
