@@ -187,7 +187,7 @@ def _execute(
     if not method.is_trained:
         adaptation, record = _choose(trial, model, task)
     else:
-        adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
+        adaptation = method.made(model, trial.size, seed=trial.seed, **trial.options)
         if trained is None:
             fit = train(model, adaptation, task, trial.plan, trial.seed, progress=progress)
         else:
