@@ -155,6 +155,18 @@ def test_as_many_items_as_are_said_to_settle_what_is_out_of_reach_do() -> None:
     assert many.label == "out-of-reach"
 
 
+@pytest.mark.parametrize(
+    ("stopped", "steps", "expected"),
+    [("time", 72, "inconclusive"), ("time", 256, "out-of-reach"), ("settled", 72, "out-of-reach")],
+)
+def test_out_of_reach_waits_for_an_arm_that_the_clock_cut_off_early(stopped: str, steps: int, expected: str) -> None:
+    """Every arm is owed 256 steps; one that could no longer change the label was not cut off by the clock."""
+    full = arm("full", 100, stopped=stopped, steps=steps)
+    decision = decide([arm("zero-shot", 90), full], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == expected
+    assert ("cut off too early to tell: full (72 steps)" in decision.reasons[0]) == (expected == "inconclusive")
+
+
 def test_out_of_reach_waits_for_an_arm_that_still_rises() -> None:
     rising = arm("full", 100, stopped="steps", curves=(curve(0.01, 0.02, 0.05, 0.10),))
     decision = decide([arm("zero-shot", 90), rising], margin=0.02, floor=0.1, seed=0)

@@ -140,9 +140,9 @@ class Choosing:
 
     def _take(self, offer: Offer) -> None:
         """Score an offer: all candidates that are affordable on a few items, the better half on twice as many …"""
-        for one in offer.candidates:
-            if not isinstance(one, Adaptation):
-                raise InputError(f"a candidate has to be an Adaptation, and is {reprlib.repr(one)}.")
+        for candidate in offer.candidates:
+            if not isinstance(candidate, Adaptation):
+                raise InputError(f"a candidate has to be an Adaptation, and is {reprlib.repr(candidate)}.")
         standing = [_Standing(candidate, offer.origin) for candidate in offer.candidates]
         self.offered += len(standing)
         self.purse.spent += offer.passes
