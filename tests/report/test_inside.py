@@ -152,3 +152,12 @@ def test_of_one_layer_one_head_and_one_token_no_range_is_told():
     assert takes == f"The context takes {found.heads[0].prefix_mass:.0%} of all attention."
     assert by_what == "It is one token, “7”."
     assert re.search(r"gives back \d+% of what the context changes in a layer", shared_summary(found))
+
+
+def test_a_single_layer_is_a_single_tick():
+    model = load("toy:ascending")
+    found = inspect(model, el.context("prompt", model, token_ids=[7, 2]), [[3, 1, 2]])
+    for figure in (mass_map(found), drift_by_depth(found), position_use(found)):
+        axis = figure.axes[0]
+        low, high = sorted(axis.get_xlim())
+        assert [tick for tick in axis.get_xticks() if low <= tick <= high] == [0]

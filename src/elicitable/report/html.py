@@ -180,8 +180,8 @@ def _shown(value: Any) -> Any:
 def flat(record: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
     """Return a nested record as rows of (dotted name, text), without its empty lists.
 
-    >>> flat({"seed": 0, "versions": {"torch": "2.13"}, "open": []})
-    [('seed', '0'), ('versions.torch', '2.13')]
+    >>> flat({"seed": 0, "versions": {"torch": "2.13"}, "open": [], "two": [{"low": 1 / 3}, {"low": 0.5}]})
+    [('seed', '0'), ('versions.torch', '2.13'), ('two', 'low 0.333333; low 0.5')]
     """
     rows: list[tuple[str, str]] = []
     for key, value in record.items():
@@ -189,10 +189,16 @@ def flat(record: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += flat(value, f"{name}.")
         elif isinstance(value, list | tuple):
-            rows += [(name, ", ".join(map(str, value)))] * bool(value)
+            rows += [(name, _listed(value))] * bool(value)
         else:
             rows.append((name, str(value)))
     return rows
+
+
+def _listed(values: Sequence[Any]) -> str:
+    if all(isinstance(value, Mapping) for value in values):
+        return "; ".join(map(setting_text, values))
+    return ", ".join(map(str, values))
 
 
 @dataclass(frozen=True, slots=True)

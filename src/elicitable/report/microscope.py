@@ -163,7 +163,7 @@ def microscope_section(found: Inspection) -> Section:
         "Inside the model",
         f"<p>{html.escape(' '.join(conclusion(found)))}</p>"
         f'<p class="note">{_summary(found)}</p>{_warnings(found)}'
-        f'<div class="panels">{panels}</div>{patterns_part(found)}<div>{wide}</div>'
+        f'<div class="panels large">{panels}</div>{patterns_part(found)}<div>{wide}</div>'
         f"<h3>What the bias says</h3>{_words_table(found)}"
         f"<h3>Heads the context governs most</h3>{_heads_table(found)}{shared_part(found)}",
     )
@@ -290,12 +290,13 @@ def _heads_table(found: Inspection) -> str:
     )
     names = "".join(f"<th>{name}</th>" for name, _, _ in columns)
     rows = "".join(
-        f"<tr><td>{head.layer}</td><td>{head.head}</td>"
-        + "".join(f"<td>{getattr(head, field):{form}}</td>" for _, field, form in columns)
+        f'<tr><th scope="row">layer {head.layer}, head {head.head}</th>'
+        + "".join(f'<td data-head="{name}">{getattr(head, field):{form}}</td>' for name, field, form in columns)
         + "</tr>"
         for head in sorted(found.heads, key=lambda head: -head.prefix_mass)[:10]
     )
-    table = f"<table><tr><th>layer</th><th>head</th>{names}</tr>{rows}</table>"
+    head = f"<thead><tr><th></th>{names}</tr></thead>"
+    table = f'<table class="stacked">{head}<tbody>{rows}</tbody></table>'
     return f'<div class="table-scroll">{table}</div>'
 
 
@@ -348,7 +349,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
 def _whole_numbers() -> Any:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(integer=True)
+    return MaxNLocator(integer=True, min_n_ticks=1)  # one layer is one tick
 
 
 def _style(axis: Any) -> None:

@@ -36,12 +36,13 @@ def shared_part(found: Inspection) -> str:
     if not said:
         return ""
     rows = "".join(
-        f"<tr><td>{one.layer}</td><td>{_number(one.shareability)}</td><td>{'–' if one.rank is None else one.rank}</td>"
-        f"<td>{min(one.heads):.2f} … {max(one.heads):.2f}</td></tr>"
+        f'<tr><th scope="row">layer {one.layer}</th><td data-head="R² of one change">{_number(one.shareability)}</td>'
+        f"<td data-head='its rank (90 %)'>{'–' if one.rank is None else one.rank}</td>"
+        f'<td data-head="R² by head">{min(one.heads):.2f} … {max(one.heads):.2f}</td></tr>'
         for one in found.shared
     )
-    head = "<tr><th>layer</th><th>R² of one change</th><th>its rank (90 %)</th><th>R² by head</th></tr>"
-    table = f'<div class="table-scroll"><table>{head}{rows}</table></div>'
+    head = "<thead><tr><th></th><th>R² of one change</th><th>its rank (90 %)</th><th>R² by head</th></tr></thead>"
+    table = f'<div class="table-scroll"><table class="stacked">{head}<tbody>{rows}</tbody></table></div>'
     return f"<h3>Could one change of weights do the same?</h3><p>{html.escape(said)}</p>{table}"
 
 

@@ -44,7 +44,8 @@ def setting_text(setting: Mapping[str, Any]) -> str:
     >>> setting_text({"rank": 1, "modules": ["q", "v"], "text": "Sort."})
     "rank 1, modules ['q', 'v'], text Sort."
     """
-    text = ", ".join(f"{name} {value}".replace("\n", "⏎") for name, value in setting.items())
+    texts = {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in setting.items()}
+    text = ", ".join(f"{name} {value}".replace("\n", "⏎") for name, value in texts.items())
     return text if len(text) <= LONGEST_SETTING else text[: LONGEST_SETTING - 1] + "…"
 
 
