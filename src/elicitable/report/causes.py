@@ -179,16 +179,23 @@ def _curves(curves: Sequence[SizeCurve]) -> str:
 
 
 def _table(experiments: Sequence[Experiment]) -> str:
+    names = ("about", "score", "numbers", "steps", "s")
     rows = "".join(
-        f"<tr><td>{_safe(one.of or 'the task')}</td><td>{_safe(one.what)}</td><td>{_score(one)}</td>"
-        f"<td>{one.numbers_trained:,}</td><td>{one.steps:,}</td><td>{one.seconds:.0f}</td></tr>"
+        f"<tr><th scope='row'>{_safe(one.what)}</th>"
+        + "".join(f"<td data-head='{name}'>{cell}</td>" for name, cell in zip(names, _cells(one), strict=True))
+        + "</tr>"
         for one in experiments
     )
-    head = "".join(f"<th scope='col'>{name}</th>" for name in ("about", "experiment", "score", "numbers", "steps", "s"))
+    head = "".join(f"<th scope='col'>{name}</th>" for name in ("experiment", *names))
     return (
-        "<details><summary>All experiments</summary><div class='table-scroll'><table><thead><tr>"
+        "<details><summary>All experiments</summary><div class='table-scroll'><table class='stacked'><thead><tr>"
         f"{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
+
+
+def _cells(one: Experiment) -> tuple[str, ...]:
+    numbers = f"{one.numbers_trained:,}", f"{one.steps:,}", f"{one.seconds:.0f}"
+    return (_safe(one.of or "the task"), _score(one), *numbers)
 
 
 def _score(one: Experiment) -> str:
