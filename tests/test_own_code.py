@@ -187,6 +187,12 @@ OWN_TASK = """class Mine:
             "mine.py: held_out('validation', 8) raised TypeError: Mine.held_out() takes 2 positional arguments",
         ),
         (OWN_TASK.replace("None", "1 / 0"), "mine.py:Mine", "mine.py, line 3: labels() raised ZeroDivisionError"),
+        (
+            OWN_TASK.replace("None", "(' x',)"),
+            "mine.py:Mine",
+            "labels() has to give at least two labels, each once, and",
+        ),
+        (OWN_TASK.replace("None", "(' x', ' x')"), "mine.py:Mine", "at least two labels, each once"),
     ],
 )
 def test_what_cannot_be_is_named(fresh: None, folder: Path, content: str | None, name: str, words: str) -> None:

@@ -74,7 +74,7 @@ def test_what_is_no_prefix_is_named(model: Model, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"items": 0}, "items must be a whole number of items, at least 1, not 0"),
+        ({"items": 0}, "items must be a whole number, at least 1, not 0"),
         ({"items": 1}, "two validation items, one to search on and one to confirm, and descending gives 1 of the 1 "),
         ({"test_items": 0}, "test items must be"),
         ({"margin": -0.1}, "a share of the score from 0 to 1 .* got -0.1"),

@@ -199,14 +199,14 @@ def picture_of(task: Task) -> str:
 
 
 def checked_count(n: int, what: str = "n") -> int:
-    """Return ``n`` itself if it is a whole number of items, at least 1; else :class:`InputError`.
+    """Return ``n`` itself if it is a whole number, at least 1; else :class:`InputError`.
 
     >>> checked_count(0)
     Traceback (most recent call last):
-    elicitable.errors.InputError: n must be a whole number of items, at least 1, not 0
+    elicitable.errors.InputError: n must be a whole number, at least 1, not 0
     """
     if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
-        raise InputError(f"{what} must be a whole number of items, at least 1, not {n!r}")
+        raise InputError(f"{what} must be a whole number, at least 1, not {n!r}")
     return int(n)
 
 
