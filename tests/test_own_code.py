@@ -187,6 +187,12 @@ OWN_TASK = """class Mine:
             "mine.py: held_out('validation', 8) raised TypeError: Mine.held_out() takes 2 positional arguments",
         ),
         (OWN_TASK.replace("None", "1 / 0"), "mine.py:Mine", "mine.py, line 3: labels() raised ZeroDivisionError"),
+        (
+            OWN_TASK.replace("None", "(' x',)"),
+            "mine.py:Mine",
+            "labels() has to give at least two labels, each once, and",
+        ),
+        (OWN_TASK.replace("None", "(' x', ' x')"), "mine.py:Mine", "at least two labels, each once"),
     ],
 )
 def test_what_cannot_be_is_named(fresh: None, folder: Path, content: str | None, name: str, words: str) -> None:
@@ -255,3 +261,74 @@ def test_both_from_the_command_line(
     assert "is given ready-made and takes no options: template" in capsys.readouterr().err
     assert typed(monkeypatch, "tune", "-m", "toy:ascending", "-t", "my_task.py:Nothing", "--method", "lora", "-q") == 2
     assert "error: my_task.py has no 'Nothing'; it has " in capsys.readouterr().err
+
+
+WRONG = {
+    "NoRung": ("", "NoRung has no rung: give the class one, a Rung"),
+    "BadName": ("rung = rungs.PREFIX; name = 3", "BadName: name has to be what a person types: a text without blanks"),
+    "Elsewhere": ("rung = rungs.PREFIX; name = '../x'", "Elsewhere: name has to be"),
+    "Unfound": ("rung = rungs.PREFIX", "x: nothing says how it is found: give it a schedule of learning rates, or can"),
+    "Rate": ("rung = rungs.PREFIX; schedule = 0.1", "Rate: schedule has to be a Schedule of learning rates above 0"),
+    "NoRates": ("rung = rungs.PREFIX; schedule = Schedule(())", "NoRates: schedule has to be a Schedule"),
+    "Downhill": ("rung = rungs.PREFIX; schedule = Schedule((1, 0.1))", "from low to high"),
+    "Options": ("rung = rungs.PREFIX; schedule = Schedule((1,)); options = 'size'", "has to be a tuple of texts"),
+}
+TRAINED = "rung = rungs.PREFIX; schedule = Schedule((0.1,))"
+BUILT = {
+    "Counts": (
+        f"{TRAINED}\n    numbers = lambda self, model, size: 'five'",
+        "x: numbers(model, 1) has to say how many",
+    ),
+    "Nothing": (f"{TRAINED}\n    numbers = lambda self, model, size: 5", "x: build() has to return an Adaptation, and"),
+    "Empty": (
+        f"{TRAINED}\n    numbers = lambda self, model, size: 5\n    build = lambda self, *a, **b: Adaptation()",
+        "x: parameters() of what it builds is empty, so there is nothing to train",
+    ),
+    "Candidates": (
+        "rung = rungs.PROMPT\n    candidates = lambda self, *a, **b: [None]",
+        "a candidate has to be an Adapt",
+    ),
+}
+
+
+HEAD = """\
+from elicitable.methods import rungs
+from elicitable.methods.base import Adaptation, Method, Schedule
+
+
+class {name}(Method):
+    name = summary = "x"
+    build = lambda self, *a, **b: None
+    {body}
+"""
+
+
+def written_method(folder: Path, name: str, body: str) -> str:
+    (folder / "wrong.py").write_text(HEAD.format(name=name, body=body or "pass"), encoding="utf-8")
+    return f"wrong.py:{name}"
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_a_method_says_of_itself_is_looked_at(fresh: None, folder: Path, name: str) -> None:
+    body, words = WRONG[name]
+    with pytest.raises(InputError) as refused:
+        method_named(written_method(folder, name, body))
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_what_a_method_builds_is_looked_at(fresh: None, folder: Path, name: str) -> None:
+    """The whole race ends in one error, or the arm says why it failed, never in what Python says of None."""
+    body, words = BUILT[name]
+    methods = ["zero-shot", written_method(folder, name, body)]
+
+    def race() -> str:
+        answer = el.verdict("toy:ascending", "descending", methods=methods, steps=2, seeds=1, test_items=20)
+        return next(arm.reason for arm in answer.arms if arm.method == "x")
+
+    if name == "Counts":  # needed before the race begins
+        with pytest.raises(InputError) as refused:
+            race()
+        assert words in str(refused.value)
+    else:
+        assert words in race()

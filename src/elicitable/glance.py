@@ -10,6 +10,7 @@ from elicitable.untrusted import in_one_line
 Bar = tuple[str, float, float, float, bool]  # name, mean, low and high in [0, 1], whether it is the answer
 ROW, NAMES, TRACK = 20, 150, 300  # heights and widths of the picture of bars
 CELL = 14
+CELLS = 'style="text-align:left;vertical-align:top"'
 COLOUR = "#2f8fd0"  # stands out on light and on dark
 
 
@@ -51,6 +52,20 @@ def heat(title: str, grid: Sequence[Sequence[float]]) -> str:
         if share == share  # a head that attends to nothing has none
     )
     return f"<p>{_shown(title)}</p>{_svg(CELL * len(grid), CELL * max(map(len, grid), default=0), cells)}"
+
+
+def table(title: str, rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
+    """Draw rows of texts below ``head``; the first of a row names it.
+
+    >>> table("a < b", [("rows", "3")], ("what", "how many")).count("<td")
+    1
+    """
+    heads = "".join(f"<th {CELLS}>{_shown(one)}</th>" for one in head)
+    body = "".join(
+        f"<tr><th {CELLS}>{_shown(first)}</th>{''.join(f'<td {CELLS}>{_shown(one)}</td>' for one in rest)}</tr>"
+        for first, *rest in rows
+    )
+    return f"<p>{_shown(title)}</p><table>{heads and f'<thead><tr>{heads}</tr></thead>'}<tbody>{body}</tbody></table>"
 
 
 def _shown(text: str) -> str:

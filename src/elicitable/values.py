@@ -21,28 +21,23 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "validation", "test"]
 Text = str | tuple[int, ...]
-
-
 CALLS: Final = ("tool_calls", "function_call")  # the parts of a turn that call a tool
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation: who speaks (``system``, ``user``, ``assistant``, …), and what is said.
-
-    ``parts`` is what else a chat template may show of it, such as calls of tools, as JSON; empty where there is none.
-    """
+    """One turn of a conversation: who speaks (``system``, ``user``, ``assistant``, …), and what is said."""
 
     role: str
     content: str
-    parts: str = field(default="", repr=False)
+    parts: str = field(default="", repr=False)  # JSON of what else a template may show, such as calls of tools
 
     @property
     def shown(self) -> str:
         """What a person sees, and what stands in a transcript: the text, and the calls behind it as JSON."""
         parts = json.loads(self.parts or "{}")
         calls = [json.dumps(parts[name], ensure_ascii=False) for name in CALLS if name in parts]
-        return " ".join([*([self.content] if self.content or not calls else []), *calls])
+        return " ".join([self.content, *calls] if self.content else calls)
 
 
 Messages = tuple[Message, ...]
@@ -213,7 +208,7 @@ class Rung:
     advice: tuple[str, ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ArmResult:
     """One arm of a race: a method at one setting, over all its seeds, on the test split.
 
@@ -250,6 +245,12 @@ class ArmResult:
     rule: str = ""  # that decides between labels; empty where there are none
     raw_mean: float | None = None  # share that the plain likelihood of the labels has right, mean over seeds
     effort: Effort | None = None  # what was tried, where the arm is chosen and not trained
+
+    def __repr__(self) -> str:
+        """Return in a line how the arm did."""
+        scored = f" {self.mean:.3f}, {self.items:,} items, {self.seeds} seeds" if self.mean is not None else ""
+        trained = f"{self.budget.numbers_trained:,} numbers trained"
+        return in_one_line(f"<ArmResult {self.method}: {self.status}{scored}, {trained}>")
 
     @property
     def is_control(self) -> bool:

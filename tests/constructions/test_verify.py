@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+import elicitable.constructions.verify as verification
 from elicitable.constructions import any_map, any_sequence, longer_answers, packed_inputs, precision, tabled_inputs
 from elicitable.constructions.alphabet import Alphabet, printable
 from elicitable.constructions.capacity import extreme_targets
-from elicitable.constructions.verify import holds, verify, verify_targets
+from elicitable.constructions.reach import reach
+from elicitable.constructions.verify import holds, rows_at_once, verify, verify_targets
 from elicitable.errors import InputError
 from elicitable.rng import generator
 
@@ -260,3 +262,11 @@ def test_theorem_1_at_94_symbols() -> None:
 def test_theorem_2_at_94_symbols() -> None:
     result = verify(any_map.build(94), 10**4)
     assert (result.checked, result.passes, result.failures) == (10**4, 940_000, 0)
+
+
+def test_what_is_reached_does_not_depend_on_how_much_is_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = any_sequence.build(vocab=4, length=3)
+    together = dataclasses.replace(reach(built), seconds=0.0)
+    monkeypatch.setattr(verification, "BATCH_NUMBERS", 1)
+    assert rows_at_once(built) == 1
+    assert dataclasses.replace(reach(built), seconds=0.0) == together

@@ -197,6 +197,18 @@ def test_seeds_are_asked_for_where_they_disagree_and_time_where_an_arm_still_ris
     assert "lora was still improving" in decide([*arms, rising], margin=0.02, floor=0.5, seed=0).reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("stopped", "steps", "expected"),
+    [("time", 72, "inconclusive"), ("time", 256, "out-of-reach"), ("settled", 72, "out-of-reach")],
+)
+def test_out_of_reach_waits_for_an_arm_that_the_clock_cut_off_early(stopped: str, steps: int, expected: str) -> None:
+    """Every arm is owed 256 steps; one that could no longer change the label was not cut off by the clock."""
+    full = arm("full", 100, stopped=stopped, steps=steps)
+    decision = decide([arm("zero-shot", 90), full], margin=0.02, floor=0.1, seed=0)
+    assert decision.label == expected
+    assert ("cut off too early to tell: full (72 steps)" in decision.reasons[0]) == (expected == "inconclusive")
+
+
 def test_out_of_reach_waits_for_an_arm_that_still_rises() -> None:
     rising = arm("full", 100, stopped="steps", curves=(curve(0.01, 0.02, 0.05, 0.10),))
     decision = decide([arm("zero-shot", 90), rising], margin=0.02, floor=0.1, seed=0)

@@ -368,6 +368,15 @@ def test_broken_tensors_are_refused_and_leave_no_trace(edit: Any, said: str, tmp
     assert trace(model) == before
 
 
+def test_many_tensors_that_are_each_allowed_are_refused_together(tmp_path: Path) -> None:
+    """300,000 × 16 numbers in every part of every matrix: none is too large alone, and all of them take gigabytes."""
+    saved_by_peft(model_of().hf, config_of("GRALORA", TYPES["GRALORA"][0]), tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "r": 300_000}))
+    with pytest.raises(InputError, match="numbers more than an adapter of this model can need"):
+        read_adapter(model_of(), tmp_path)
+
+
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, model_of())
     path = folder / "adapter_model.safetensors"

@@ -71,6 +71,25 @@ def test_what_is_no_prefix_is_named(model: Model, tmp_path: Path) -> None:
     assert torch.is_tensor(read_adapter(model, soft).parameters()[0])
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"items": 0}, "items must be a whole number, at least 1, not 0"),
+        ({"items": 1}, "two validation items, one to search on and one to confirm, and descending gives 1 of the 1 "),
+        ({"test_items": 0}, "test items must be"),
+        ({"margin": -0.1}, "a share of the score from 0 to 1 .* got -0.1"),
+        ({"margin": 3.0}, "a share of the score"),
+        ({"steps": -1}, "steps must be a whole number of at least 0"),
+    ],
+)
+def test_sizes_that_cannot_be_are_named_as_they_were_given(
+    model: Model, adapter: Path, tmp_path: Path, given: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        prune_adapter(model, adapter, task_from("descending"), tmp_path / "small", **FEW | {"steps": 0} | given)
+    assert not (tmp_path / "small" / "elicitable.json").exists()
+
+
 def test_what_is_left_is_an_artefact_like_any_other(letters_model: Any, tmp_path: Path) -> None:
     """It is read as its record says: in the layout of what was pruned, by a rule, with the score that was measured."""
     from tests.deploy.conftest import save_letters, text_of, write_rows

@@ -20,3 +20,8 @@ def test_a_race_that_came_to_its_end_does_not_ask_for_time() -> None:
     [said] = said_to_be_open((), OPEN, UNDECIDED, has_ended=True)
     assert "more --steps, --seeds or --test-items would tell" in said
     assert "About" not in said
+
+
+def test_what_is_asked_of_several_arms_is_asked_once() -> None:
+    [said] = said_to_be_open((), [*OPEN, OPEN[0] | {"method": "full"}, OPEN[0] | {"asks": "beat"}], UNDECIDED)
+    assert "open: what do lora, full reach, what does lora reach?" in said

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
+from html import escape
 
+import pytest
 from rich.console import Console
 
 from elicitable.diagnosis.causes import Diagnosis, Experiment, SizeCurve, Why
 from elicitable.report.causes import alike, print_why, why_commands, why_json, why_section, without_result
 from elicitable.report.table import print_next
+from elicitable.untrusted import in_one_line
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m"
 SIZE = Experiment(
@@ -58,7 +62,11 @@ def test_the_report_shows_every_experiment_and_escapes_what_comes_from_outside()
     html = why_section(WHY, ["elicitable tune"]).html
     assert "<script>alert" not in html
     assert "\x1b" not in html
-    assert html.count("<svg") == 1  # there is nothing to draw for a cause without experiments
+    assert html.count('role="table"') == 1  # there is nothing to draw for a cause without experiments
+    drawn = [one for one in WHY.experiments if one.mean is not None]
+    assert all(f'">{escape(in_one_line(one.what))}</div>' in html for one in drawn)  # told whole
+    dots = [float(left) for left in re.findall(r'class="dot" style="left:([\d.]+)%', html)]
+    assert dots == pytest.approx([100 * one.mean for one in drawn], abs=0.01)
     assert 'aria-label="' in html
     assert "half of the gain at about 200 numbers" in html
 

@@ -8,16 +8,22 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 from tests.conftest import tiny_gpt2
+from tests.report.test_reproduction import results
 from tests.report.test_rows import CROSSING, GROWTHS
 
 import elicitable as el
 import records
+from elicitable.cli.reproduce import _print_status
 from elicitable.cli.tune import _said
+from elicitable.experiments import combine_skills
+from elicitable.lab.jobs import Job
+from elicitable.lab.reproduce import Line
 from elicitable.microscope.inspect import inspect
-from elicitable.race.check import Checked, Finding, as_text
+from elicitable.race.checked import Checked, Finding, as_text
 from elicitable.report.conclusion import conclusion
 from elicitable.report.microscope import details, inspection_table
 from elicitable.report.progress import LiveReporter
+from elicitable.report.reproduction import print_reproduction
 from elicitable.report.rows import rows_lines
 from elicitable.report.table import print_verdict, print_wrapped
 from elicitable.values import CurvePoint
@@ -86,6 +92,27 @@ def test_what_was_tuned_and_the_curves_by_rows_are_told_whole():
     assert_whole(text, 80, *lines)
     assert text.splitlines()[0] == lines[0]  # columns stay columns
     assert len(lines[0]) == len(lines[1])
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_reproduction_is_told_whole(width, tmp_path):
+    found = results()
+    text = shown(lambda console: print_reproduction(found, console, tmp_path / "report.html"), width)
+    claims, paths = text.split("Tables: ")  # a path stays on one line
+    assert_whole(claims, width, "LoRA <does> | it: ours 97.50 % [95.00, 99.00], source 92.38 %", "untestable: no model")
+    assert paths == f"{tmp_path / 'results.md'}\nReport: {tmp_path / 'report.html'}\n"
+
+
+def test_where_every_trial_stands_is_told_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = [
+        Line("combine-skills", Job(combine_skills.EXPERIMENT.trials[0], 0, rate, 1), "failed", 5, 1.0, LONG)
+        for rate in (0.1, 0.3)
+    ]
+    _print_status(lines, {"trials": 2, "trials_recorded": 2, "outcomes": {}}, as_json=False)
+    text = capsys.readouterr().out
+    assert_whole(text, 80, *(f"failed {line.job.describe()} ({LONG})" for line in lines))
+    assert text.count("combine-skills") == 1  # the heading of both
 
 
 def test_an_inspection_begins_with_its_conclusion_and_fits():

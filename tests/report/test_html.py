@@ -15,8 +15,9 @@ import pytest
 import records
 from elicitable.errors import StoreError, UnknownNameError
 from elicitable.report import phrases
-from elicitable.report.html import Section, compared_answers, flat, report_html, setting_text, write_report
+from elicitable.report.html import Section, compared_answers, flat, report_html, write_report
 from elicitable.report.script import SCRIPT
+from elicitable.report.tried import setting_text
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 LOADS = {"src", "srcset", "href", "xlink:href", "data", "poster", "action", "background"}

@@ -20,6 +20,7 @@ from elicitable.microscope.inspect import inspect
 from elicitable.microscope.patterns import LEVELS
 from elicitable.microscope.prune import Ablation
 from elicitable.microscope.watch import watch
+from elicitable.models.load import load
 from elicitable.report.conclusion import conclusion
 from elicitable.report.html import write_page
 from elicitable.report.microscope import (
@@ -30,6 +31,7 @@ from elicitable.report.microscope import (
     position_use,
     spectra,
 )
+from elicitable.report.shareability import shared_summary
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROMPT = [7, 2, 5]
@@ -67,9 +69,9 @@ def test_what_was_left_out_is_the_third_sentence(found):
 
 
 def test_without_a_context_nothing_is_concluded_of_one(model):
-    takes, _, by_what = conclusion(inspect(model, [], [[3, 1, 2]], drift=False))
+    takes, does = conclusion(inspect(model, [], [[3, 1, 2]]))
     assert "no attention goes to a context" in takes
-    assert "No part of a context" in by_what
+    assert does == "Attention over the text itself stays as it was (it moves by 0.00 of 1)."
 
 
 def test_both_maps_have_layers_from_left_to_right(found):
@@ -141,3 +143,21 @@ def test_a_thumbnail_opens_and_closes_by_keys(found, tmp_path):
         assert page.pdf().startswith(b"%PDF")
         assert noise == []
         browser.close()
+
+
+def test_of_one_layer_one_head_and_one_token_no_range_is_told():
+    model = load("toy:ascending")
+    found = inspect(model, el.context("prompt", model, token_ids=[7]), [[3, 1, 2], [5, 5, 1]])
+    takes, _, by_what = conclusion(found)
+    assert takes == f"The context takes {found.heads[0].prefix_mass:.0%} of all attention."
+    assert by_what == "It is one token, “7”."
+    assert re.search(r"gives back \d+% of what the context changes in a layer", shared_summary(found))
+
+
+def test_a_single_layer_is_a_single_tick():
+    model = load("toy:ascending")
+    found = inspect(model, el.context("prompt", model, token_ids=[7, 2]), [[3, 1, 2]])
+    for figure in (mass_map(found), drift_by_depth(found), position_use(found)):
+        axis = figure.axes[0]
+        low, high = sorted(axis.get_xlim())
+        assert [tick for tick in axis.get_xticks() if low <= tick <= high] == [0]

@@ -43,3 +43,5 @@ def test_the_section_draws_every_point_and_escapes_names() -> None:
     assert len(circles) == 4
     heights = [float(circle.attrib["cy"]) for circle in circles]
     assert heights[1] < heights[0], "a higher score stands higher"
+    fills = [element.attrib["style"] for element in drawn.iter() if element.tag == "text" and element.text == "<lora>"]
+    assert fills == ["fill:var(--weights)"]  # the page's style of texts would go before an attribute

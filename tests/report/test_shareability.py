@@ -26,7 +26,7 @@ def test_every_layer_has_a_row_and_the_summary_its_range() -> None:
 
 def test_a_block_without_such_a_change_is_a_dash_and_nothing_measured_is_nothing() -> None:
     behind_a_norm = replace(ONE, layer=1, shareability=None, rank=None, token_residual=None)
-    assert shared_part(found(ONE, behind_a_norm)).count("<td>–</td>") == 2
+    assert shared_part(found(ONE, behind_a_norm)).count(">–</td>") == 2
     assert shared_summary(found(behind_a_norm)) == ""
     assert shared_part(found()) == ""
 

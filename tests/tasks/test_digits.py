@@ -106,9 +106,9 @@ def test_bad_names_counts_and_splits_are_refused() -> None:
         DigitTask("decending")
     task = DigitTask("add-1")
     for bad in (0, -1, True, 2.0, "3"):
-        with pytest.raises(InputError, match="whole number of items, at least 1"):
+        with pytest.raises(InputError, match="whole number, at least 1"):
             task.sample(bad, np.random.default_rng(0))  # type: ignore[arg-type]
-        with pytest.raises(InputError, match="whole number of items, at least 1"):
+        with pytest.raises(InputError, match="whole number, at least 1"):
             task.held_out("test", bad)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'validation' or 'test', not 'train'"):
         task.held_out("train")  # type: ignore[arg-type]

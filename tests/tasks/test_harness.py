@@ -443,6 +443,28 @@ def test_what_cannot_be_a_task_is_refused_by_name(change: tuple[str, str], messa
         task_from(f"lm-eval:{path}")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("max_gen_toks: 24", 'max_gen_toks: "many"'), "max_gen_toks is a whole number from 1, got 'many'"),
+        (("max_gen_toks: 24", "max_gen_toks: [24]"), "max_gen_toks is a whole number"),
+        (("max_gen_toks: 24", "max_gen_toks: 0"), "max_gen_toks is a whole number"),
+        (('["\\n", " fine"]', "[1]"), "until is a text or a list of texts"),
+        (('["\\n", " fine"]', "3"), "until is a text or a list of texts"),
+        (("metric: exact_match", "metric: 0"), "a metric is named by a text, got 0"),
+    ],
+)
+def test_settings_of_free_answers_that_cannot_be_are_named(
+    change: tuple[str, str], message: str, tmp_path: Path
+) -> None:
+    path = Path(write(tmp_path, "generation", TASKS["generation"]))
+    text = path.read_text()
+    assert change[0] in text
+    path.write_text(text.replace(*change))
+    with pytest.raises(InputError, match=message):
+        el.verdict(model(), task_from(f"lm-eval:{path}"), methods=["zero-shot"], seeds=1, chat="off")
+
+
 def test_files_and_options_that_there_are_not_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no such file"):
         task_from("lm-eval:nowhere.yaml")

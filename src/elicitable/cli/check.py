@@ -21,8 +21,8 @@ def check(
     quiet: Quiet = False,
 ) -> None:
     """Check that an adapter works on a model; exit code 1 where something fails."""
-    from elicitable.race.check import as_text
     from elicitable.race.check import check as run_check
+    from elicitable.race.checked import as_text
 
     with status("checking …", quiet):
         checked = run_check(about.load(), adapter, quick=quick)

@@ -35,8 +35,8 @@ def compile_command(
     rank: Annotated[int, typer.Option(help="of the LoRA")] = 32,
     keys: Annotated[int, typer.Option(help="of the short prefix, a head")] = 16,
     steps: Annotated[int, typer.Option(help="of distillation after the closed form; 0 trains nothing")] = 200,
-    items: Annotated[int, typer.Option(help="training prompts of --task")] = 140,
-    test_items: Annotated[int, typer.Option(help="test items that are scored")] = 240,
+    items: Annotated[int, typer.Option(min=1, help="training prompts of --task")] = 140,
+    test_items: Annotated[int, typer.Option(min=1, help="test items that are scored")] = 240,
     other_task: Annotated[
         list[str] | None, typer.Option(help="a task on which to measure what the result does there; may be repeated")
     ] = None,

@@ -28,8 +28,8 @@ def inspect(
     prompt: Annotated[
         str | None, typer.Option("--prompt", help="a text as the context; token ids ('3 1 2') on a toy")
     ] = None,
-    texts: Annotated[int, typer.Option(help="how many of the task's test texts to look at")] = 64,
-    max_tokens: Annotated[int, typer.Option(help="tokens of a text at most")] = 256,
+    texts: Annotated[int, typer.Option(min=1, help="how many of the task's test texts to look at")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="tokens of a text at most")] = 256,
     heatmap: Annotated[str | None, typer.Option(help="layer,head whose attention is drawn for the first text")] = None,
     ablate: Annotated[
         int, typer.Option(min=0, help="validation items to measure on what the score loses without each part")

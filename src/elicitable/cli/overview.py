@@ -22,6 +22,7 @@ from elicitable.lab.reproduce import Watcher
 from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord, kept_trial
 from elicitable.report.progress import clock
+from elicitable.report.table import print_hanging
 from elicitable.untrusted import in_one_line
 
 LOOK_SECONDS = 1.0
@@ -76,7 +77,7 @@ class Overview(Watcher):
         ended = _outcome(record) if record.is_ok else record.status
         seconds = clock(record.timing.seconds)
         line = f"[{self._jobs - len(self._todo)}/{self._jobs}] {job.describe()}: {ended} ({seconds})"
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_hanging(line, self.console)
 
     def _look(self) -> None:
         while not self._over.wait(LOOK_SECONDS):

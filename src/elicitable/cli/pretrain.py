@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from elicitable.cli.options import Json, Out, Quiet, Seed
-from elicitable.cli.output import RUNS, print_json, progress_console, say
+from elicitable.cli.output import RUNS, print_json, progress_console, result_console, say
 
 PLANTED = "planted:"
 
@@ -23,6 +23,7 @@ def pretrain(
 ) -> None:
     """Train a toy transformer from fresh weights, as the shipped checkpoints were."""
     from elicitable.report.progress import LiveReporter
+    from elicitable.report.table import print_wrapped
 
     folder = out or RUNS / "pretrain"
     if toy.startswith(PLANTED):
@@ -38,7 +39,8 @@ def pretrain(
         print_json(record.to_json())
     else:
         scores = ", ".join(f"{task} {outcomes.share:.3f}" for task, outcomes in record.scores.items())
-        say(f"{folder / toy}.safetensors: {scores}")
+        print_wrapped([f"Right of its test items: {scores}"], result_console())
+        say(f"Written to {folder / toy}.safetensors.")
 
 
 def _pretrain_planted(name: str, folder: Path, steps: int | None, seed: int, as_json: bool, quiet: bool) -> None:
@@ -52,4 +54,6 @@ def _pretrain_planted(name: str, folder: Path, steps: int | None, seed: int, as_
     if as_json:
         print_json(record)
     else:
-        say(f"{folder / name}: {record['validation']:.3f} of its mix; SHA-256 {record['sha256']}")
+        say(f"Right of its mix: {record['validation']:.3f}")
+        say(f"SHA-256: {record['sha256']}")
+        say(f"Written to {folder / name}.")

@@ -16,8 +16,10 @@ def prune(
     about: ModelOptions,
     asked: TaskOptions,
     margin: Annotated[float, typer.Option(help="how much of the score may be lost (0.01 is 1 point)")] = 0.01,
-    items: Annotated[int, typer.Option(help="validation items: half to search on, half to confirm")] = 1000,
-    steps: Annotated[int, typer.Option(help="to train what is left, if half cannot go without; 0 never trains")] = 1000,
+    items: Annotated[int, typer.Option(min=2, help="validation items: half to search on, half to confirm")] = 1000,
+    steps: Annotated[
+        int, typer.Option(min=0, help="to train what is left, if half cannot go without; 0 never trains")
+    ] = 1000,
     peft: Annotated[bool, typer.Option("--peft", help="drop whole tokens only, so that PEFT loads the result")] = False,
     seed: Seed = 0,
     out: Out = None,

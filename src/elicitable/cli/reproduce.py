@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from elicitable.cli.options import Address, Json, Quiet, Resumed, Workers, seconds
-from elicitable.cli.output import RUNS, print_json, progress_console, say
+from elicitable.cli.output import RUNS, print_json, progress_console, result_console
 from elicitable.cli.planted import NAME, PART, planted_truth
 from elicitable.errors import InputError
-from elicitable.untrusted import visible
 
 
 def reproduce(
@@ -65,7 +65,7 @@ def reproduce(
         if given is not None:
             raise InputError(f"--{flag} is an option of {NAME}: elicitable reproduce {NAME} --{flag} {given}.")
     from elicitable.lab import reproduce as runs
-    from elicitable.report.reproduction import reproduction_markdown, write_reproduction
+    from elicitable.report.reproduction import print_reproduction, write_reproduction
 
     folder = out or RUNS / f"reproduce-{preset}"
     which: dict[str, Any] = {"preset": preset, "seeds": seeds, "first_seed": seed, "out": folder}
@@ -87,22 +87,25 @@ def reproduce(
     if as_json:
         print_json(found)
     else:
-        typer.echo(visible(reproduction_markdown(found)), nl=False)
-        typer.echo(f"\nReport: {visible(report)}")
+        print_reproduction(found, result_console(), report)
     if found.get("trials_failed"):
         raise typer.Exit(1)
 
 
 def _print_status(lines: list[Any], found: dict[str, Any], as_json: bool) -> None:
     from elicitable.report.reproduction import in_a_line
+    from elicitable.report.table import print_hanging, print_wrapped
 
     if as_json:
         print_json({"summary": in_a_line(found), "trials": [_plain_line(line) for line in lines]})
         return
-    say(in_a_line(found))
-    for line in lines:
-        note = f" ({line.reason})" if line.reason else ""
-        say(f"{line.state:<11} {line.experiment}: {line.job.describe()}{note}")
+    console = result_console()
+    print_wrapped([in_a_line(found)], console)
+    for experiment, own in groupby(lines, key=lambda line: str(line.experiment)):
+        print_wrapped(["", experiment], console)
+        for line in own:
+            note = f" ({line.reason})" if line.reason else ""
+            print_hanging(f"{line.job.describe()}{note}", console, indent=" " * 14, first=f"  {line.state:<12}")
 
 
 def _plain_line(line: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,14 @@ from elicitable.compiling.pairs import (
 from elicitable.compiling.patch import Patch, fresh, multiplied_out
 from elicitable.compiling.static import Fitting, fit_patch
 from elicitable.errors import InputError, UnknownNameError, UnsupportedModelError
+from elicitable.glance import bars
 from elicitable.models.inject import prefix_of
 from elicitable.models.layout import PLAIN, Layout, layout_unsaid
 from elicitable.models.model import as_model
 from elicitable.models.prefixes import prefix_length, row_count
 from elicitable.models.sites import Sites, sites_of
 from elicitable.rng import generator
-from elicitable.tasks.base import has_turns, stops_of
+from elicitable.tasks.base import checked_count, has_turns, stops_of
 from elicitable.tasks.catalog import task_from
 from elicitable.values import Item, PrefixKV
 
@@ -49,12 +50,25 @@ FRESH_RANK = 64  # of one that becomes whole matrices
 Told = Callable[[str], None]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Compiled:
     """Hold what a context was compiled into, ready for :func:`elicitable.use`, and what was measured."""
 
     adaptation: Adaptation
-    record: dict[str, Any] = field(repr=False)
+    record: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Return in a line what it was compiled into, and how far that is from the context."""
+        found = self.record["compiled"]
+        told = f"{self.record['numbers']:,} numbers, {found['kl_nats']:.4f} nats from the context"
+        return f"<Compiled {self.record['to']}: {told}, same first choice {found['agreement']:.3f}>"
+
+    def _repr_html_(self) -> str:
+        """Return how often the likeliest token is that with the context, as bars, for a notebook."""
+        shown = {"compiled": "compiled", "without the context": "neither", "control": "control"}
+        shares = {name: self.record[key]["agreement"] for name, key in shown.items() if key in self.record}
+        rows = [(name, share, share, share, name == "compiled") for name, share in shares.items()]
+        return bars(f"{repr(self).strip('<>')}; the same first choice as with the context:", rows)
 
 
 @dataclass(frozen=True)
@@ -151,6 +165,8 @@ def compile_context(
         >>> compiled.adaptation
         patch(rank=4, ridge=0.001)
     """
+    checked_count(texts_of_task, "texts of the task")
+    checked_count(test_items, "test items")
     how = Recipe(**_known(recipe))
     model, context = as_model(model), _one(as_model(model), context)
     task = None if task is None else task_from(task)

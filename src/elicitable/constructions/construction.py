@@ -18,6 +18,7 @@ from torch import Tensor
 from elicitable.constructions.precision import dtype_name
 from elicitable.constructions.transformer import Transformer
 from elicitable.errors import InputError
+from elicitable.glance import table
 
 Symbols = NDArray[np.int64]
 Numbers = NDArray[np.float64]
@@ -48,7 +49,7 @@ def base_digits(numbers: Symbols, base: int, places: int) -> Symbols:
     return np.stack([numbers // power % base for power in powers], axis=-1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Construction:
     """A built transformer and its code.
 
@@ -66,6 +67,25 @@ class Construction:
     model: Transformer
     to_virtual: Callable[[Symbols], Numbers]
     from_virtual: Callable[[Numbers], Symbols]
+
+    def __repr__(self) -> str:
+        """Return its sizes in a line: vocabulary, inputs, answer, virtual tokens, inverse temperature."""
+        sizes = f"V = {self.vocab}, n_X = {self.n_input}, n_Y = {self.n_answer}, n_virtual = {self.n_virtual}"
+        return f"<Construction {self.name}: {sizes}, T = {self.inverse_temperature:g}>"
+
+    def _repr_html_(self) -> str:
+        """Return what it is made of as a table, for a notebook."""
+        shape = self.model.shape()
+        rows = [
+            ("targets", f"V^{self.n_answer * self.n_inputs}, each one virtual prompt"),
+            ("inverse temperature", f"{self.inverse_temperature:g}; exact above {self.temperature_bound:.2f}"),
+            ("type", dtype_name(self.dtype)),
+            ("attention layers", f"{shape.attention_layers}, heads: {', '.join(map(str, shape.heads))}"),
+            ("MLP depths", ", ".join(map(str, shape.mlp_depths))),
+            ("embedding, stream", f"{shape.embedding}, {shape.stream}"),
+            ("numbers", f"{shape.parameters:,}"),
+        ]
+        return table(repr(self).strip("<>"), rows)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from elicitable.constructions.construction import Construction, chunks
 from elicitable.constructions.precision import dtype_name
+from elicitable.constructions.verify import rows_at_once
 from elicitable.errors import InputError
 
 #: At most this many behaviours, and this many symbols, are enumerated by running them.
@@ -27,9 +28,6 @@ MOST_SYMBOLS = 20_000_000
 
 #: Digits in which ``possible`` is written out.
 MOST_DIGITS = 4000
-
-#: Prompts run at a time.
-BATCH = 8192
 
 
 @dataclass(frozen=True)
@@ -104,14 +102,14 @@ def _hard_prompts(construction: Construction) -> Iterator[Tensor]:
     """All prompts of n_virtual hard tokens, embedded: batches (batch, n_virtual, d_e)."""
     total, places = construction.vocab**construction.n_virtual, construction.n_virtual
     powers = np.array([construction.vocab**place for place in reversed(range(places))])
-    for start, stop in chunks(total, BATCH):
+    for start, stop in chunks(total, rows_at_once(construction)):
         symbols = np.arange(start, stop)[:, None] // powers % construction.vocab
         yield construction.model.embed(torch.from_numpy(symbols))
 
 
 def _virtual_prompts(construction: Construction) -> Iterator[Tensor]:
     """The virtual tokens of every behaviour: batches (batch, n_virtual, d_e)."""
-    for start, stop in chunks(construction.n_targets, BATCH):
+    for start, stop in chunks(construction.n_targets, rows_at_once(construction)):
         yield construction.virtual_tokens(construction.numbered_targets(start, stop))
 
 

@@ -192,14 +192,19 @@ def prompts(construction: Construction, tables: Symbols, rows: Symbols) -> tuple
     return torch.cat([virtual, known], dim=1), answers
 
 
+def rows_at_once(construction: Construction) -> int:
+    """Return how many rows are run together, so that no activation of theirs holds more than :data:`BATCH_NUMBERS`."""
+    shape = construction.model.shape()
+    widest = max(shape.stream, shape.context, *(max(widths) for widths in shape.mlp_widths))
+    return max(1, BATCH_NUMBERS // (shape.context * widest))
+
+
 @torch.no_grad()
 def _leads(
     construction: Construction, tables: Symbols, inputs: Symbols | None = None
 ) -> Iterator[tuple[Symbols, Tensor]]:
     """(rows, lead of the right logit over the best other one (rows, n_Y)), batch by batch."""
-    shape = construction.model.shape()
-    widest = max(shape.stream, shape.context, *(max(widths) for widths in shape.mlp_widths))
-    batch = max(1, BATCH_NUMBERS // (shape.context * widest))
+    batch = rows_at_once(construction)
     used = np.arange(construction.n_inputs) if inputs is None else inputs
     every = (np.arange(len(tables))[:, None] * construction.n_inputs + used).ravel()
     for rows in (every[start:stop] for start, stop in chunks(len(every), batch)):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from elicitable.cache import check_seal, write_tensors
 from elicitable.deploy.record import FORM, Record
 from elicitable.errors import ElicitableError, InputError, StoreError, UnknownNameError
+from elicitable.glance import table
 from elicitable.methods.adapter import read_adapter
 from elicitable.methods.base import Adaptation, Method
 from elicitable.methods.catalog import catalog
@@ -53,6 +54,10 @@ class Artefact:
     def __repr__(self) -> str:
         """Return what the folder holds in a line."""
         return in_one_line(f"<Artefact {self.folder}{f': {self.record.told}' if self.record else ''}>")
+
+    def _repr_html_(self) -> str:
+        """Return the folder and the score of what it holds as a bar, for a notebook."""
+        return self.record.picture() if self.record else table(repr(self).strip("<>"), [])
 
     def adaptation(self, model: Model, methods: Sequence[Method] = (), any_base: bool = False) -> Adaptation:
         """Build what the folder holds, ready for :func:`elicitable.use` with ``model``.
@@ -97,7 +102,7 @@ class Artefact:
         raise InputError(
             f"{self.folder} was made for {base.name} (hash {base.hash}){other}; {model.name} has the hash "
             f"{model.bare_fingerprint}. Load {base.source or base.name} as it was then (dtype={base.dtype!r}), or say "
-            "that another base will do: any_base=True (--any-base)."
+            "that another base will do: any_base=True (--any-base of predict and export)."
         )
 
 

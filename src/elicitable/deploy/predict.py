@@ -70,6 +70,10 @@ class Predictor:
         """Return what answers in a line."""
         return in_one_line(f"<Predictor: {self.record.told}>")
 
+    def _repr_html_(self) -> str:
+        """Return the score of what answers as a bar, for a notebook."""
+        return self.record.picture()
+
     def __call__(self, rows: Iterable[Any]) -> Iterator[Prediction]:
         """Yield the prediction of every row, in their order, a chunk of rows at a time.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from elicitable.errors import InputError
+from elicitable.glance import bars
 from elicitable.models.layout import Layout, Side, Start
 from elicitable.tasks.base import Task
 from elicitable.tasks.template import Template
@@ -253,6 +254,10 @@ class Record:
         """Say in a line what made it, for which task and base, and what it scores."""
         scored = f"{self.result.score} {self.result.mean:.3f} [{self.result.low:.3f}, {self.result.high:.3f}]"
         return f"{self.method} ({self.role}) for {self.task} on {self.base.name}, {scored}"
+
+    def picture(self) -> str:
+        """Return its score as a bar, for a notebook."""
+        return bars(self.told, [(self.method, self.result.mean, self.result.low, self.result.high, True)])
 
     def __post_init__(self) -> None:
         """Raise InputError where the parts contradict one another."""

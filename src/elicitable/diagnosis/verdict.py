@@ -141,7 +141,7 @@ class Evidence:
         """Nothing beats the floor; more time, a weight method or more test items may still do it."""
         judged = [one.arm for one in self.gaps]
         rising = [arm for arm in judged if is_rising(arm)]
-        short = [arm for arm in judged if is_barely_tried(arm)]
+        short = [arm for arm in judged if is_barely_tried(arm) or _had_less_than_owed(arm)]
         seems_better = is_above_the_floor(best, self.floor, margin)
         if seems_better and not (rising or short):
             return _First("inconclusive", words.may_be_chance(best, self.floor), best)
@@ -151,6 +151,11 @@ class Evidence:
             limit = _room_above(self.floor, self.highest, margin)
             return _First("inconclusive", words.too_few_items(best, self.floor, limit), best)
         return _First("out-of-reach", words.out_of_reach(best, self.floor), best)
+
+
+def _had_less_than_owed(arm: ArmResult) -> bool:
+    """Say whether the clock ended an arm's training before the steps that every arm is owed."""
+    return arm.effort is None and arm.stopped == "time" and arm.steps < OWED
 
 
 @dataclass(frozen=True)

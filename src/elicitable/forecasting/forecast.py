@@ -15,6 +15,7 @@ from elicitable.forecasting.model import Prediction, shipped
 from elicitable.forecasting.names import SIGNALS, in_figures
 from elicitable.forecasting.signals import signals_of
 from elicitable.forecasting.steps import arms
+from elicitable.glance import table
 from elicitable.models.layout import layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.processor import kind
@@ -51,6 +52,18 @@ class Forecast:
     def __repr__(self) -> str:
         """Return the answer in a line."""
         return in_one_line(f"<Forecast: {self.answer}>")
+
+    def _repr_html_(self) -> str:
+        """Return the answer, why it is not known, and the signals that push most, for a notebook."""
+        rows = [
+            (SIGNALS[name][1], self.figure(name), f"{self.prediction.pushes[name]:+.2f}") for name in self.strongest()
+        ]
+        return table(" ".join((self.answer, *self.reasons)), rows, ("signal", "here", "pushes towards a context"))
+
+    def strongest(self, count: int = 8) -> list[str]:
+        """Return the ``count`` signals that push most, the strongest first."""
+        pushes = self.prediction.pushes
+        return sorted(pushes, key=lambda name: -abs(pushes[name]))[:count]
 
     @property
     def answer(self) -> str:

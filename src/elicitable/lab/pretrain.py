@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from dataclasses import asdict, replace
@@ -11,12 +12,13 @@ from pathlib import Path
 import torch
 
 from elicitable.cache import check_writable, filling_folder, write_tensors
-from elicitable.errors import UnknownNameError
+from elicitable.errors import InputError, UnknownNameError
 from elicitable.methods.full import FullWeights
 from elicitable.models.model import Model
 from elicitable.models.toys import TOYS, build_toy
 from elicitable.records.provenance import versions
 from elicitable.records.trial import Outcomes, TrialRecord, record_of_fit
+from elicitable.tasks.base import checked_count
 from elicitable.tasks.catalog import task_from
 from elicitable.tasks.digit_rules import RULES
 from elicitable.training.evaluate import Reading, evaluate
@@ -43,12 +45,16 @@ def pretrain(
 
     Raises:
         UnknownNameError: no such toy.
+        InputError: steps or a learning rate that cannot be trained with.
         StoreError: ``out`` cannot be written to.
     """
     if name not in TOYS:
         raise UnknownNameError("toy", name, TOYS)
     spec = TOYS[name]
-    spec = replace(spec, steps=steps or spec.steps, learning_rate=learning_rate or spec.learning_rate)
+    if steps is not None:
+        spec = replace(spec, steps=checked_count(steps, "steps"))
+    if learning_rate is not None:
+        spec = replace(spec, learning_rate=_checked_rate(learning_rate))
     folder = Path(out)
     check_writable(folder)  # said before minutes are spent
     began = time.monotonic()
@@ -65,6 +71,12 @@ def pretrain(
         write_tensors(partial / f"{name}.safetensors", state)
         (partial / f"{name}.json").write_text(text, encoding="utf-8")
     return record
+
+
+def _checked_rate(rate: float) -> float:
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        raise InputError(f"a learning rate is a number above 0, got {rate!r}.")
+    return float(rate)
 
 
 def plan_of(spec: ToySpec) -> Plan:

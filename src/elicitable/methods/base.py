@@ -6,15 +6,19 @@ that makes adaptations of one kind at a given size. Nothing outside this room as
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from elicitable.errors import BudgetError, InputError
+from elicitable.glance import table
 from elicitable.methods import folders
+from elicitable.methods.refilled import filled, read_own
 from elicitable.methods.search import Offer, Search
 from elicitable.models.layout import PLAIN
 from elicitable.models.load import home_of
@@ -43,6 +47,11 @@ class Adaptation:
 
     def __init__(self, **setting: Any) -> None:
         self.setting = {name: value for name, value in setting.items() if value is not None}
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """Its setting as a list of candidates shows it: in short, and so that one can be told from another."""
+        return self.setting
 
     def prefix(self, model: Model, before: PrefixKV | None = None, end: int = 0) -> PrefixKV | None:
         """The context's keys and values, computed with ``before`` in place; None where there is no context.
@@ -149,8 +158,13 @@ class Adaptation:
         )
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{name}={value!r}" for name, value in self.setting.items())
+        inside = ", ".join(f"{name}={value!r}" for name, value in self.told.items())
         return f"{self.kind}({inside})"
+
+    def _repr_html_(self) -> str:
+        """Return its three budgets as a table, for a notebook."""
+        rows = [(name.replace("_", " "), f"{number:,}") for name, number in asdict(self.budget()).items()]
+        return table(repr(self), rows)
 
 
 THINKING = 16  # item-passes that a few hundred written tokens count as
@@ -278,6 +292,19 @@ class Method(ABC):
     def build(self, model: Model, size: int, seed: int, **options: Any) -> Adaptation:
         """Make a fresh adaptation; the same arguments give the same bytes."""
 
+    def made(self, model: Model, size: int, seed: int, **options: Any) -> Adaptation:
+        """Build an adaptation to be trained, and see that it is one.
+
+        Raises:
+            InputError: :meth:`build` returned something else, or something without parameters.
+        """
+        built = self.build(model, size, seed=seed, **options)
+        if not isinstance(built, Adaptation):
+            raise InputError(f"{self.name}: build() has to return an Adaptation, and returned {reprlib.repr(built)}.")
+        if not built.parameters():
+            raise InputError(f"{self.name}: parameters() of what it builds is empty, so there is nothing to train.")
+        return built
+
     def candidates(self, model: Model, task: Task, seed: int, **options: Any) -> Iterator[Adaptation]:
         """Yield what to choose from on the validation split; nothing for a method that is trained."""
         return iter(())
@@ -330,7 +357,7 @@ class Method(ABC):
                 chosen.load(state)
             return chosen
         given = {name: value for name, value in setting.items() if name in self.options}
-        return _filled(self, model, self.build(model, size, seed=seed, **given), state)
+        return filled(self, model, self.build(model, size, seed=seed, **given), state)
 
     def fitting(self, model: Model, budget: int, longest: int | None = None) -> Sized:
         """Return the largest size that trains at most ``budget`` numbers on ``model``.
@@ -343,9 +370,14 @@ class Method(ABC):
         """
         if budget < 1:
             raise BudgetError(f"a budget must be at least 1 trained number, got {budget}.")
-        one = self.numbers(model, 1)
         if not self.is_trained:
             return Sized(self, 0, 0, budget)
+        one = self.numbers(model, 1)
+        if isinstance(one, bool) or not isinstance(one, Integral) or one < 1:
+            raise InputError(
+                f"{self.name}: numbers(model, 1) has to say how many numbers are trained at the smallest size, a whole "
+                f"number of at least 1, and is {reprlib.repr(one)}."
+            )
         if not self.is_bound:
             return Sized(self, 1, one, budget)
         if one > budget:
@@ -359,31 +391,3 @@ class Method(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
-
-
-def read_own(
-    method: Method, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]
-) -> Adaptation:
-    """Build an adaptation from the setting in ``config`` and take over ``tensors``, each compared by name and shape."""
-    setting = dict(config.get("setting") or {})
-    given = {name: value for name, value in setting.items() if name in method.options}
-    size = config.get("size", 1)
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise InputError(f"{folder}: size must be a whole number of at least 1, found {size!r}.")
-    held = sum(tensor.numel() for tensor in tensors.values())
-    if method.numbers(model, size) > held:  # said before anything of that size is made
-        raise InputError(
-            f"{folder}: {method.name} of size {size} on {model.name} has more numbers than the {held:,} there."
-        )
-    return _filled(method, model, method.build(model, size, seed=0, **given), tensors, str(folder))
-
-
-def _filled(
-    method: Method, model: Model, adaptation: Adaptation, tensors: dict[str, Tensor], where: str = "the artefact"
-) -> Adaptation:
-    wanted = {name: tuple(tensor.shape) for name, tensor in adaptation.state().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if wanted != found:
-        raise InputError(f"{where}: {method.name} on {model.name} has the tensors {wanted}, found are {found}.")
-    adaptation.load(tensors)
-    return adaptation

@@ -15,6 +15,7 @@ from elicitable.methods.layer_prefix import LayerPrefix
 from elicitable.methods.lora import LoRA
 from elicitable.methods.lora_behind_examples import LoRABehindExamples
 from elicitable.methods.nearest import Nearest
+from elicitable.methods.own import check_own
 from elicitable.methods.peft_method import MARK, peft_method
 from elicitable.methods.prompt import Prompt
 from elicitable.methods.random_subspace import RandomSubspace
@@ -74,6 +75,7 @@ def method_named(name: str | Method) -> Method:
         InputError: it is neither a name nor a method.
     """
     if isinstance(name, Method):
+        check_own(name)
         return name
     if isinstance(name, type) and issubclass(name, Method):
         raise InputError(f"give a method itself, {name.__name__}(), not its class.")
@@ -93,6 +95,7 @@ def _own_method(name: str) -> Method:
     method = load_own(name, "my_method.py:MyMethod")
     if not isinstance(method, Method):
         raise InputError(f"{name} is no method: derive {type(method).__name__} from elicitable.methods.base.Method.")
+    check_own(method)
     return method
 
 

@@ -15,6 +15,7 @@ from elicitable.methods.search import Found, Offer, Search
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.rows import context_ids, rows_of
 from elicitable.rng import generator
+from elicitable.tasks.base import in_short
 from elicitable.values import Item, Message
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ class ExampleContext(TokenContext):
     def __init__(self, ids: Any, layout: Layout | None, items: Sequence[Item], **setting: Any) -> None:
         super().__init__(ids, layout, k=len(items), items=[plain_pair(item) for item in items], **setting)
         self.items = tuple(items)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The setting without the seed, with each example in short, in their order."""
+        own = {name: value for name, value in self.setting.items() if name not in ("items", "seed")}
+        return own | {"shown": [" → ".join(in_short(item)) for item in self.items]}
 
 
 class Examples(Method):

@@ -96,6 +96,12 @@ class NearestExamples(Adaptation):
         self.pool, self.k, self.even, self.room, self.layout = pool, k, even, room, layout
 
     @property
+    def told(self) -> dict[str, Any]:
+        """The setting with the number of texts to choose from in their place."""
+        own = {name: value for name, value in self.setting.items() if name != "items"}
+        return own | {"texts": len(self.pool.items)}
+
+    @property
     def asks_otherwise(self) -> bool:
         """They do: every item has examples of its own."""
         return True

@@ -51,8 +51,8 @@ class PeftWeights(Adaptation):
         check_all_here(model.hf, self.kind)
         self.home, self.config = model.hf, config
         self.keeps_embeddings = tensors is not None and bool(_tables(model.hf, tensors))
-        largest = max((tensor.numel() for tensor in (tensors or {}).values()), default=0)
-        self.graft = Graft(model.hf, lambda hf: self._change(model, tensors), largest)
+        numbers = [tensor.numel() for tensor in (tensors or {}).values()]
+        self.graft = Graft(model.hf, lambda hf: self._change(model, tensors), numbers)
         self._parameters = self.graft.parameters
 
     def _change(self, model: Model, tensors: Mapping[str, Tensor] | None) -> None:

@@ -212,7 +212,7 @@ class Prompt(Method):
             more = rng.integers(0, model.anatomy.vocab, (A_ROUND, max(1, size + 1 - len(ids)))).tolist()
             longer = [[*ids, *tokens] for tokens in more]
             new = [*swapped_ids(ids, found.slopes(best), rng, A_ROUND), *(longer if len(ids) < LONGEST else [])]
-            new = [one for one in new if tuple(one) not in known]
+            new = [list(one) for one in dict.fromkeys(map(tuple, new)) if one not in known]
             known |= set(map(tuple, new))
             found = yield Offer([self.build(model, token_ids=one) for one in new], "swaps and edits")
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from elicitable.errors import InputError, UnsupportedModelError
+from elicitable.glance import heat
 from elicitable.microscope.patterns import Heatmap, Patterns, context_names, heatmap_of, patterns_of
 from elicitable.microscope.prune import Ablation
 from elicitable.microscope.scope import Scope
@@ -23,6 +24,7 @@ from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model, as_model
 from elicitable.models.prefixes import prefix_length, row_count
 from elicitable.models.projections import output_projections
+from elicitable.untrusted import in_one_line
 from elicitable.values import Item
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class LayerFacts:
     suppressed: tuple[tuple[str, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Inspection:
     """Record everything that :func:`inspect` found.
 
@@ -103,6 +105,20 @@ class Inspection:
     ablations: tuple[Ablation, ...] = ()
     shared: tuple[Shared, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return it in a line: what was looked at, and how much of the attention the context took."""
+        masses = [one.prefix_mass for one in self.heads if one.prefix_mass == one.prefix_mass]
+        taken = f", mean prefix mass {sum(masses) / len(masses):.3f}" if masses else ""
+        seen = f"{self.texts:,} texts, {self.queries:,} queries, {self.prefix} context tokens"
+        return in_one_line(f"<Inspection of {self.context} in {self.model}: {seen}{taken}>")
+
+    def _repr_html_(self) -> str:
+        """Return the prefix mass of every head as a map, for a notebook."""
+        grid: list[list[float]] = [[] for _ in self.layers]
+        for one in self.heads:
+            grid[one.layer].append(one.prefix_mass)
+        return heat(repr(self).strip("<>"), grid)
 
     def frame(self) -> pd.DataFrame:
         """Return a tidy data frame, one row per layer and head."""

@@ -7,7 +7,7 @@ afterwards, and takes all of it back. What it noted can then be put in and out a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -90,14 +90,15 @@ class _Watch(TorchDispatchMode):
     Args:
         values: the model's tensors.
         room: the most numbers that one new tensor may have.
+        left: and all of them together.
     """
 
-    def __init__(self, values: list[_Value], room: int) -> None:
+    def __init__(self, values: list[_Value], room: int, left: int) -> None:
         super().__init__()
         self.storages = {_address(value.data): value.data.untyped_storage() for value in values}
         self.storages.pop(0, None)
         self.saved: dict[int, torch.UntypedStorage] = {}
-        self.room = room
+        self.room, self.left = room, left
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -123,6 +124,9 @@ class _Watch(TorchDispatchMode):
         numbers = torch.Size(whole).numel()
         if numbers > self.room:
             raise InputError(f"it asks for a tensor of {numbers:,} numbers; {self.room:,} are the most that can be")
+        self.left -= numbers
+        if self.left < 0:
+            raise InputError(f"it asks for {-self.left:,} numbers more than an adapter of this model can need")
 
     def is_written(self, value: _Value) -> bool:
         """Whether the memory that a tensor stood in has other bytes now."""
@@ -141,22 +145,24 @@ class Graft:
         hf: the model. It is as before when this returns and when it raises: the same modules in the same order, the
             same parameters and bytes, hooks, modes, gradients and configurations.
         change: what is done to it; ``torch``'s global generators may be drawn from and stand as before afterwards.
-        numbers: the numbers of the largest tensor that an adapter brings along. No new tensor may have more than
-            8 times as many as that or as the model's own largest one (and 16 million are always allowed).
+        numbers: those of every tensor that an adapter brings along. No new tensor may have more than 8 times as many as
+            the largest of them or of the model's own (and 16 million are always allowed), and all together no more than
+            8 times as many as both have (or 32 million).
 
     Attributes:
         parameters: what wants a gradient after the change: the adapter's own, and copies of those parameters of the
             model that the change trains or has written to. The model's own never stand in here.
 
     Raises:
-        InputError: the change asks for a larger tensor than that.
+        InputError: the change asks for more than that.
     """
 
-    def __init__(self, hf: nn.Module, change: Callable[[nn.Module], None], numbers: int = 0) -> None:
+    def __init__(self, hf: nn.Module, change: Callable[[nn.Module], None], numbers: Sequence[int] = ()) -> None:
         stills = [_Still.of(thing) for thing in _things_of(hf)]
         values = [_Value.of(tensor) for tensor in (*hf.parameters(), *hf.buffers())]
-        largest = max((value.data.numel() for value in values), default=0)
-        watch = _Watch(values, max(8 * largest, 8 * numbers, _LEAST_ROOM))
+        sizes = [*numbers, *(value.data.numel() for value in values)]
+        room, whole = 8 * max(sizes, default=0), 8 * sum(sizes)
+        watch = _Watch(values, max(room, _LEAST_ROOM), max(whole, 2 * _LEAST_ROOM))
         devices = {value.data.device for value in values if value.data.device.type == "cuda"}
         self.hf, self.is_in = hf, False
         try:

@@ -96,8 +96,8 @@ def use(
     parts: list[Any] = list(context) if isinstance(context, list | tuple) else [context]
     if any(map(differs_by_item, parts)):
         raise InputError(
-            "this context differs from item to item, so it cannot be put before whatever is read: give use() what its "
-            "method before(model, items) returns, or score with it."
+            "this context differs from item to item, so it cannot be put before whatever is read, nor looked at: take "
+            "one that is the same for all. In Python, use() takes what its before(model, items) returns."
         )
     with ExitStack() as stack:
         if strength > 0:

@@ -261,10 +261,11 @@ def pretrain_mix(
 
     Raises:
         UnknownNameError: no such mix.
+        InputError: no such number of steps.
         StoreError: ``out`` cannot be written to.
     """
     mix = mix_named(name)
-    mix = replace(mix, steps=steps or mix.steps)
+    mix = mix if steps is None else replace(mix, steps=checked_count(steps, "steps"))
     check_writable(Path(out))  # said before minutes are spent
     began = time.monotonic()
     model = build_rotary_toy(

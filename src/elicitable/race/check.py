@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 import tempfile
-import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from elicitable.methods.zero_shot import ZeroShot
 from elicitable.models.caches import IMPLEMENTATIONS
 from elicitable.models.inject import differs_by_item, use
 from elicitable.models.load import load, quiet
+from elicitable.race.checked import Checked, Finding
 from elicitable.race.trial import elsewhere_nats
 from elicitable.training.generate import Stop
 
@@ -38,38 +38,8 @@ if TYPE_CHECKING:
     from elicitable.deploy.record import Record
     from elicitable.models.model import Model
 
-Status = Literal["pass", "fail", "n/a"]
 ENOUGH = 32  # tokens within which a text is expected to end
 MOST_FORGOTTEN = 2.0  # nats a token on plain text, beyond which the model is of little use for anything else
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found: ``n/a`` where it is not about this adapter, and ``advice`` where it failed."""
-
-    name: str
-    status: Status
-    found: str
-    advice: str = ""
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What all checks found, in order."""
-
-    adapter: str
-    model: str
-    findings: tuple[Finding, ...]
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether nothing failed."""
-        return all(one.status != "fail" for one in self.findings)
-
-    def record(self) -> dict[str, Any]:
-        """Return it as one JSON object."""
-        findings = [asdict(one) for one in self.findings]
-        return {"adapter": self.adapter, "model": self.model, "is_sound": self.is_sound, "findings": findings}
 
 
 class NotApplicableError(Exception):
@@ -370,23 +340,3 @@ SLOW: tuple[tuple[str, Check, str], ...] = (
     ("caches", _is_the_same_beside_every_cache, "Generate with the dynamic cache."),
     ("forgetting", _is_not_forgetful, "Use it for its task alone, or train it more gently (lower rate, fewer steps)."),
 )
-
-
-def as_text(checked: Checked, width: int = 10_000) -> str:
-    """Return a table: a line per check, and what to do where one failed; lines are broken at ``width``.
-
-    >>> print(as_text(Checked("a", "m", (Finding("active", "pass", "logits change by up to 2"),))))
-    pass  active  logits change by up to 2
-    a is sound on m.
-    """
-    names = max(len(one.name) for one in checked.findings)
-    lines = [(f"{one.status:4}  {one.name:{names}}  {one.found}", names + 8) for one in checked.findings]
-    failed = [one for one in checked.findings if one.status == "fail"]
-    is_or_not = "is not sound on" if failed else "is sound on"
-    told = f"{checked.adapter} {is_or_not} {checked.model}.{' What to do:' if failed else ''}"  # a path stays whole
-    advice = [(f"{one.name}: {one.advice}", 2) for one in failed]
-    return "\n".join([*(_filled(*line, width) for line in lines), told, *(_filled(*line, width) for line in advice)])
-
-
-def _filled(line: str, indent: int, width: int) -> str:
-    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

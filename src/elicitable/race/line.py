@@ -211,7 +211,7 @@ def _end(race: Race, line: Line, nth: int) -> Frozen | None:
     kept = race.shelf.find(_name(race, trial))
     if kept is not None:
         return kept
-    adaptation = trial.method.build(race.model, trial.size, seed=trial.seed, **trial.options)
+    adaptation = trial.method.made(race.model, trial.size, seed=trial.seed, **trial.options)
     start = _end(race, line, nth - 1)
     return train(race.model, adaptation, race.task, trial.plan, trial.seed, start=start, keeps_end=True).end
 

@@ -26,7 +26,7 @@ from elicitable.race.measuring import measured
 from elicitable.records.folder import RECORD, written_whole
 from elicitable.records.store import Store, identity
 from elicitable.scores.catalog import catalog as scores
-from elicitable.tasks.base import has_turns, identity_of, stops_of
+from elicitable.tasks.base import checked_count, has_turns, identity_of, stops_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.batches import padded
 from elicitable.training.loop import Plan, train
@@ -80,9 +80,15 @@ def prune_adapter(
         artefact like any other.
 
     Raises:
-        InputError: the adapter holds no prefix.
+        InputError: the adapter holds no prefix, or an argument is out of range.
         StoreError: ``out`` cannot be written to.
     """
+    checked_count(items, "items")
+    checked_count(test_items, "test items")
+    if not 0 <= margin < 1:
+        raise InputError(f"the margin is a share of the score from 0 to 1 (0.01 is 1 point), got {margin}.")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise InputError(f"steps must be a whole number of at least 0, which never trains, got {steps!r}.")
     model, task, adapter, out = load(model), task_from(task), Path(adapter), Path(out)
     artefact = read(adapter)
     whole = artefact.adaptation(model)
@@ -128,6 +134,11 @@ class _Pruning:
     def __init__(self, model: Model, task: Task, items: int, whole: KVPrefixContext, peft: bool, source: Read) -> None:
         self.model, self.task, self.peft, self.source = model, task, peft, source
         held = task.held_out("validation", items)
+        if len(held) < 2:
+            raise InputError(
+                f"pruning needs two validation items, one to search on and one to confirm, and {task.name} gives "
+                f"{len(held)} of the {items:,} asked for."
+            )
         self.seen, self.unseen = held[: len(held) // 2], held[len(held) // 2 :]
         self.reading = reading_with(model, whole, source.record)
         if source.record is None:

@@ -89,20 +89,23 @@ def said_to_be_open(
     beginning = f"So far {decision.label}: " if decision.answer else ""
     if known is not None:
         beginning += f"{known.method} reaches {known.mean:.2f} [{known.low:.2f}, {known.high:.2f}]; "
-    asked = ", ".join(_asked(one, known) for one in questions)
+    alike: dict[str, list[str]] = {}
+    for one in questions:
+        alike.setdefault(one["asks"], []).append(one["method"])
+    asked = ", ".join(_asked(asks, names, known) for asks, names in alike.items())
     needed = f"About {spoken(sum(one['seconds'] for one in questions))} more"
     if has_ended:
         needed = "The race came to its end; more --steps, --seeds or --test-items"
     return [f"{beginning}open: {asked}? {needed} would tell (the same --out goes on from here)."]
 
 
-def _asked(question: dict[str, Any], known: ArmResult | None) -> str:
-    name = question["method"]
+def _asked(asks: str, names: Sequence[str], known: ArmResult | None) -> str:
+    does = f"{'do' if len(names) > 1 else 'does'} {', '.join(names)}"
     if known is None:
-        return f"what does {name} reach"
-    if question["asks"] == "reach":
-        return f"how far does {name} get"
-    return f"does {name} suffice" if question["asks"] == "suffice" else f"does {name} beat it"
+        return f"what {does} reach"
+    if asks == "reach":
+        return f"how far {does} get"
+    return f"{does} suffice" if asks == "suffice" else f"{does} beat it"
 
 
 def _mean(arm: ArmResult) -> float:

@@ -10,19 +10,20 @@ whoever is ahead when the time runs out.
 from __future__ import annotations
 
 import math
+import reprlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from elicitable.errors import InputError
+from elicitable.methods.base import Adaptation
 from elicitable.methods.search import Offer, Search, Tried
 from elicitable.values import Effort, Item, Score
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from elicitable.methods.base import Adaptation
 
 TEXT_PASSES, DIGIT_PASSES = 4_096, 16_384  # by default; a training step of 16 texts costs about as much as 48 passes
 FIRST_LOOK, MANY = 16, 64  # items; half of them where more candidates are offered than so many
@@ -30,7 +31,7 @@ FINALISTS = 4  # so many of every offer are scored on the whole split, unless th
 TWO_ERRORS = 2.0
 SLOPE_PASSES = 3  # a backward pass costs about two forward ones
 
-Scoring = Callable[["Adaptation", Sequence[Item]], Score]
+Scoring = Callable[[Adaptation, Sequence[Item]], Score]
 
 
 @dataclass(eq=False)
@@ -139,6 +140,9 @@ class Choosing:
 
     def _take(self, offer: Offer) -> None:
         """Score an offer: all candidates that are affordable on a few items, the better half on twice as many …"""
+        for candidate in offer.candidates:
+            if not isinstance(candidate, Adaptation):
+                raise InputError(f"a candidate has to be an Adaptation, and is {reprlib.repr(candidate)}.")
         standing = [_Standing(candidate, offer.origin) for candidate in offer.candidates]
         self.offered += len(standing)
         self.purse.spent += offer.passes

@@ -187,7 +187,7 @@ def _execute(
     if not method.is_trained:
         adaptation, record = _choose(trial, model, task)
     else:
-        adaptation = method.build(model, trial.size, seed=trial.seed, **trial.options)
+        adaptation = method.made(model, trial.size, seed=trial.seed, **trial.options)
         if trained is None:
             fit = train(model, adaptation, task, trial.plan, trial.seed, progress=progress)
         else:
@@ -260,9 +260,8 @@ def _best_by_rule(trial: Trial, model: Model, task: Task, choosing: Choosing, it
 
 
 def _told(one: Tried) -> dict[str, Any]:
-    """A candidate in short: without the worked examples themselves."""
-    setting = {name: value for name, value in one.adaptation.setting.items() if name != "items"}
-    return {"setting": setting, "from": one.origin, "validation": one.score, "items": one.items}
+    """A candidate in short."""
+    return {"setting": dict(one.adaptation.told), "from": one.origin, "validation": one.score, "items": one.items}
 
 
 def _scored(trial: Trial, model: Model, task: Task, candidate: Adaptation, items: Sequence[Item]) -> Score:

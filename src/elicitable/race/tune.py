@@ -296,7 +296,7 @@ class Tuning:
         return adaptation, record
 
     def _built(self) -> Adaptation:
-        return self.recipe.build(self.model, self.size, seed=self.seed, **self.options)
+        return self.recipe.made(self.model, self.size, seed=self.seed, **self.options)
 
     def _checkpoint(self, spec: dict[str, Any]) -> Checkpoint | None:
         if self.store.folder is None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from elicitable.errors import InputError, StoreError
+from elicitable.glance import bars
 from elicitable.records.digested import DIGEST
 from elicitable.records.schema import from_plain, to_plain
 from elicitable.records.store import STATE_DIGEST, Store
+from elicitable.untrusted import in_one_line
 from elicitable.values import Budget, CurvePoint, Effort, Score
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class Outcomes:
         return self.right / self.of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TrialRecord:
     """Record one finished trial.
 
@@ -129,6 +131,16 @@ class TrialRecord:
     raw: Outcomes | None = None
     cut_items: int = 0
     cut_tokens: int = 0
+
+    def __repr__(self) -> str:
+        """Return in a line how it ended and what it scored."""
+        scored = "".join(f", {name} {outcomes.share:.3f}" for name, outcomes in self.scores.items())
+        return in_one_line(f"<TrialRecord {self.status}: {self.stopped} after {self.steps:,} steps{scored}>")
+
+    def _repr_html_(self) -> str:
+        """Return its score on every task as a bar, for a notebook."""
+        shares = ((name, outcomes.share) for name, outcomes in self.scores.items())
+        return bars(repr(self).strip("<>"), [(name, share, share, share, False) for name, share in shares])
 
     @property
     def is_ok(self) -> bool:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from elicitable.report.html import Section
+from elicitable.report.pictures.axes import percent
 from elicitable.report.table import print_hanging
 from elicitable.report.verdict_json import plain_json
 from elicitable.untrusted import in_one_line
@@ -27,8 +28,6 @@ NAMES = {
     "structure": "no context of its kind can do it",
     "unknown": "not known yet",
 }
-WIDTH, ROW, LEFT, RIGHT, TOP = 460, 24, 216, 44, 30
-LONGEST = 32  # characters of a row's name
 FEW = 3  # experiments without a result that are named
 
 
@@ -140,46 +139,26 @@ def _card(why: Why, group: Sequence[Diagnosis]) -> str:
 
 
 def _picture(why: Why, own: Sequence[Experiment]) -> str:
-    """Return an SVG: a row for each experiment with its score and interval, and a line where the best arm is."""
+    """Return a row for each experiment with its score and interval, and a line where the best arm is."""
     if not own:
         return ""
-    height = TOP + ROW * len(own) + 12
-
-    def x(score: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * min(1.0, max(0.0, score))
-
-    at = x(why.best_mean)
-    parts = [
-        f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 8}" y2="{height - 8}" stroke="var(--ink)" '
-        'stroke-dasharray="3 3"/>',
-        f'<text x="{at:.1f}" y="{TOP - 14}" text-anchor="middle" font-size="11" fill="var(--soft)">'
-        f"{_safe(why.best)}</text>",
-    ]
-    for nth, each in enumerate(own):
-        y = TOP + ROW * nth + ROW / 2
-        assert each.mean is not None
-        colour = "var(--accent)" if each.is_enough else "var(--soft)"
-        name = each.what if len(each.what) <= LONGEST else each.what[: LONGEST - 1] + "…"
-        parts.append(
-            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" font-size="11" fill="var(--ink)">'
-            f"<title>{_safe(each.what)}</title>{_safe(name)}</text>"
-        )
-        parts.append(
-            f'<line x1="{x(0):.1f}" x2="{x(1):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)" stroke-width="1"/>'
-        )
-        if each.low is not None and each.high is not None:
-            parts.append(
-                f'<line x1="{x(each.low):.1f}" x2="{x(each.high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}" '
-                'stroke-width="6" opacity="0.4"/>'
-            )
-        parts.append(f'<circle cx="{x(each.mean):.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
-        parts.append(
-            f'<text x="{WIDTH - RIGHT + 10}" y="{y + 4:.1f}" font-size="11" fill="var(--ink)">{each.mean:.2f}</text>'
-        )
     label = _safe(f"Scores of the experiments beside {why.best}")
+    rows = "".join(_row(why.best_mean, each) for each in own)
+    return f'<div class="rows experiments" role="table" aria-label="{label}">{rows}</div>'
+
+
+def _row(best: float, one: Experiment) -> str:
+    assert one.mean is not None
+    colour = "var(--accent)" if one.is_enough else "var(--soft)"
+    interval = ""
+    if one.low is not None and one.high is not None:
+        interval = f'<i class="interval" style="left:{percent(one.low)}%;width:{percent(one.high - one.low)}%"></i>'
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}" width="100%" '
-        f'style="max-width:680px;display:block">{"".join(parts)}</svg>'
+        f'<div class="row" role="row" style="--own:{colour}"><div class="name" role="rowheader">{_safe(one.what)}</div>'
+        '<div class="track" role="cell"><i class="base"></i>'
+        f'<i class="zero" style="left:{percent(best)}%"></i>{interval}'
+        f'<i class="dot" style="left:{percent(one.mean)}%"></i></div>'
+        f'<div class="number" role="cell">{one.mean:.2f}</div></div>'
     )
 
 
@@ -200,16 +179,23 @@ def _curves(curves: Sequence[SizeCurve]) -> str:
 
 
 def _table(experiments: Sequence[Experiment]) -> str:
+    names = ("about", "score", "numbers", "steps", "s")
     rows = "".join(
-        f"<tr><td>{_safe(one.of or 'the task')}</td><td>{_safe(one.what)}</td><td>{_score(one)}</td>"
-        f"<td>{one.numbers_trained:,}</td><td>{one.steps:,}</td><td>{one.seconds:.0f}</td></tr>"
+        f"<tr><th scope='row'>{_safe(one.what)}</th>"
+        + "".join(f"<td data-head='{name}'>{cell}</td>" for name, cell in zip(names, _cells(one), strict=True))
+        + "</tr>"
         for one in experiments
     )
-    head = "".join(f"<th scope='col'>{name}</th>" for name in ("about", "experiment", "score", "numbers", "steps", "s"))
+    head = "".join(f"<th scope='col'>{name}</th>" for name in ("experiment", *names))
     return (
-        "<details><summary>All experiments</summary><div class='table-scroll'><table><thead><tr>"
+        "<details><summary>All experiments</summary><div class='table-scroll'><table class='stacked'><thead><tr>"
         f"{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
+
+
+def _cells(one: Experiment) -> tuple[str, ...]:
+    numbers = f"{one.numbers_trained:,}", f"{one.steps:,}", f"{one.seconds:.0f}"
+    return (_safe(one.of or "the task"), _score(one), *numbers)
 
 
 def _score(one: Experiment) -> str:

@@ -16,22 +16,22 @@ STILL = 0.05  # total variation up to which attention over the text counts as le
 WORDS_SHOWN = 4
 
 
-def conclusion(found: Inspection) -> tuple[str, str, str]:
-    """Return three sentences, from the record alone."""
-    return _takes(found), _does(found), _by_what(found)
+def conclusion(found: Inspection) -> tuple[str, ...]:
+    """Return three sentences, from the record alone; two where nothing stands before the text."""
+    return (_takes(found), _does(found), _by_what(found)) if found.prefix else (_takes(found), _does(found))
 
 
 def _takes(found: Inspection) -> str:
     if not found.prefix:
-        return "There are no keys and values that stand before the text, so no attention goes to a context."
+        return "Nothing stands before the text, so no attention goes to a context."
     masses = [head.prefix_mass for head in found.heads]
     layers = _by_layer(found, "prefix_mass")
     most, least = max(layers, key=layers.__getitem__), min(layers, key=layers.__getitem__)
     governed = sum(mass > GOVERNED for mass in masses)
-    return (
-        f"The context takes {_mean(masses):.0%} of all attention, most in layer {most} ({layers[most]:.0%}) and least "
-        f"in layer {least} ({layers[least]:.0%}); {governed} of {len(masses)} heads give it more than half."
-    )
+    where = f", most in layer {most} ({layers[most]:.0%}) and least in layer {least} ({layers[least]:.0%})"
+    where = ", in every layer alike" if f"{layers[most]:.0%}" == f"{layers[least]:.0%}" else where
+    several = f"; {governed} of {len(masses)} heads give it more than half" if len(masses) > 1 else ""
+    return f"The context takes {_mean(masses):.0%} of all attention{where if len(layers) > 1 else ''}{several}."
 
 
 def _does(found: Inspection) -> str:
@@ -40,9 +40,9 @@ def _does(found: Inspection) -> str:
         return "How far attention over the text itself moves was not measured."
     mean, most = _mean(list(drifts.values())), max(drifts, key=drifts.__getitem__)
     if mean <= STILL:
+        adds = ": the context adds to what heads put out and does not redirect them" if found.prefix else ""
         return (
-            f"Attention over the text itself stays as it was (it moves by {mean:.2f} of 1): the context adds to what "
-            f"heads put out and does not redirect them{_directions(found)}."
+            f"Attention over the text itself stays as it was (it moves by {mean:.2f} of 1){adds}{_directions(found)}."
         )
     queries, keys = (_mean(list(_by_layer(found, name).values())) for name in ("drift_by_queries", "drift_by_keys"))
     cause = "its queries have changed" if queries >= keys else "its keys have changed"
@@ -73,6 +73,8 @@ def _by_what(found: Inspection) -> str:
     if not totals or not sum(totals):
         return "No part of a context was left out to see what it is good for."
     order = sorted(range(len(totals)), key=lambda place: -totals[place])[:WORDS_SHOWN]
+    if len(totals) == 1:
+        return f"It is one token, {_name(found, 0)}."
     named = ", ".join(f"{_name(found, place)} ({totals[place] / sum(totals):.0%})" for place in order)
     dead = len(found.dead_positions)
     unused = f"no head uses {dead} of them" if dead else "each of them is used by some head"

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from elicitable.forecasting.forecast import Forecast
     from elicitable.forecasting.model import ScoreGrowth
 
-SHOWN = 8  # signals, those that push the most
 LEAST = 0.05  # in logits, below which a signal pushes nowhere
 
 
@@ -50,9 +49,8 @@ def signal_table(found: Forecast, words: Mapping[str, str]) -> Table:
     table.add_column("here", justify="right")
     if found.is_known:
         table.add_column("pushes towards")
-    pushes = found.prediction.pushes
-    for name in sorted(pushes, key=lambda one: -abs(pushes[one]))[:SHOWN]:
-        push = [pushed(pushes[name])] if found.is_known else []
+    for name in found.strongest():
+        push = [pushed(found.prediction.pushes[name])] if found.is_known else []
         table.add_row(words[name], found.figure(name), *push)
     return table
 

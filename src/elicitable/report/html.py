@@ -19,7 +19,7 @@ from elicitable.report import notation, phrases, standing
 from elicitable.report.explorer import explorer
 from elicitable.report.glossary import entries, linked
 from elicitable.report.margins import margins
-from elicitable.report.pictures.axes import PANEL, TICKS, is_number
+from elicitable.report.pictures.axes import PANEL, TICKS
 from elicitable.report.pictures.cost import cost_plot
 from elicitable.report.pictures.curves import curve_panels
 from elicitable.report.pictures.differences import difference_chart
@@ -29,15 +29,14 @@ from elicitable.report.pictures.side_effects import side_effects
 from elicitable.report.pictures.sweeps import sweep_panels
 from elicitable.report.script import SCRIPT, SCRIPT_HASH
 from elicitable.report.table import warnings_of
+from elicitable.report.tried import NO_SETTINGS, setting_text, tried_table
 from elicitable.untrusted import visible
 from elicitable.values import ArmResult, Verdict
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-LONGEST_SETTING = 240
 ADVICE = "Free the place or choose another --out."
-NO_SETTINGS = "no settings"
 SHOWN_APART = ("command", "warnings")  # keys of provenance with a place of their own
 
 
@@ -115,7 +114,7 @@ def report_html(verdict: Verdict, sections: Sequence[Section] = ()) -> str:
             loss_ticks=loss_ticks,
             sweeps=sweeps,
             rate_ticks=rate_ticks,
-            sweep_tables=[(arm.method, *_sweep_table(arm)) for arm in arms if arm.sweep],
+            tried=[tried_table(arm) for arm in arms if arm.sweep],
             searches=[(arm.method, phrases.searched(arm), phrases.origins(arm)) for arm in arms if arm.effort],
             settings=[(arm.method, setting_text(arm.setting) or NO_SETTINGS) for arm in arms],
             maps=maps,
@@ -178,21 +177,11 @@ def _shown(value: Any) -> Any:
     return visible(value) if type(value) is str else value
 
 
-def setting_text(setting: Mapping[str, Any]) -> str:
-    """Return a setting in one line, with its line ends as signs, cut where it is very long.
-
-    >>> setting_text({"rank": 1, "modules": ["q", "v"], "text": "Sort."})
-    "rank 1, modules ['q', 'v'], text Sort."
-    """
-    text = ", ".join(f"{name} {value}".replace("\n", "⏎") for name, value in setting.items())
-    return text if len(text) <= LONGEST_SETTING else text[: LONGEST_SETTING - 1] + "…"
-
-
 def flat(record: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
     """Return a nested record as rows of (dotted name, text), without its empty lists.
 
-    >>> flat({"seed": 0, "versions": {"torch": "2.13"}, "open": []})
-    [('seed', '0'), ('versions.torch', '2.13')]
+    >>> flat({"seed": 0, "versions": {"torch": "2.13"}, "open": [], "two": [{"low": 1 / 3}, {"low": 0.5}]})
+    [('seed', '0'), ('versions.torch', '2.13'), ('two', 'low 0.333333; low 0.5')]
     """
     rows: list[tuple[str, str]] = []
     for key, value in record.items():
@@ -200,28 +189,16 @@ def flat(record: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += flat(value, f"{name}.")
         elif isinstance(value, list | tuple):
-            rows += [(name, ", ".join(map(str, value)))] * bool(value)
+            rows += [(name, _listed(value))] * bool(value)
         else:
             rows.append((name, str(value)))
     return rows
 
 
-def _sweep_table(arm: ArmResult) -> tuple[list[str], list[list[str]]]:
-    """Return the sweep's columns, in the order they first appear, and its rows."""
-    columns = list(dict.fromkeys(key for entry in arm.sweep for key in entry))
-    return columns, [[_cell(key, entry.get(key)) for key in columns] for entry in arm.sweep]
-
-
-def _cell(key: str, value: Any) -> str:
-    if value is None:
-        return notation.NONE
-    if key == "learning_rate" and is_number(value):
-        return notation.rate(value)
-    if isinstance(value, Mapping):
-        return setting_text(value) or NO_SETTINGS
-    if isinstance(value, float):
-        return f"{value:.3f}" if key == "validation" else f"{value:.4g}"
-    return setting_text({"": value}).strip()
+def _listed(values: Sequence[Any]) -> str:
+    if all(isinstance(value, Mapping) for value in values):
+        return "; ".join(map(setting_text, values))
+    return ", ".join(map(str, values))
 
 
 @dataclass(frozen=True, slots=True)

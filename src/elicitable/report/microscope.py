@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 _INK = "#777777"  # readable on light and dark pages
 _LINES = ("#3b76c2", "#c2603b", "#4d9a57", "#8a63b5")
 _VARIABLES = ("--soft", "--context", "--weights", "--accent", "--open")  # the page's, in the same order
-_LONGEST_WORD = 16  # letters of a token in a table
-_MOST_TOKENS = 40  # names on a heatmap's axis; more cannot be read
+_LONGEST_WORD, _MOST_TOKENS = 16, 40  # letters of a token in a table; names on a heatmap's axis: more cannot be read
 
 
 def mass_map(found: Inspection) -> Figure:
@@ -163,7 +162,7 @@ def microscope_section(found: Inspection) -> Section:
         "Inside the model",
         f"<p>{html.escape(' '.join(conclusion(found)))}</p>"
         f'<p class="note">{_summary(found)}</p>{_warnings(found)}'
-        f'<div class="panels">{panels}</div>{patterns_part(found)}<div>{wide}</div>'
+        f'<div class="panels large">{panels}</div>{patterns_part(found)}<div>{wide}</div>'
         f"<h3>What the bias says</h3>{_words_table(found)}"
         f"<h3>Heads the context governs most</h3>{_heads_table(found)}{shared_part(found)}",
     )
@@ -290,12 +289,13 @@ def _heads_table(found: Inspection) -> str:
     )
     names = "".join(f"<th>{name}</th>" for name, _, _ in columns)
     rows = "".join(
-        f"<tr><td>{head.layer}</td><td>{head.head}</td>"
-        + "".join(f"<td>{getattr(head, field):{form}}</td>" for _, field, form in columns)
+        f'<tr><th scope="row">layer {head.layer}, head {head.head}</th>'
+        + "".join(f'<td data-head="{name}">{getattr(head, field):{form}}</td>' for name, field, form in columns)
         + "</tr>"
         for head in sorted(found.heads, key=lambda head: -head.prefix_mass)[:10]
     )
-    table = f"<table><tr><th>layer</th><th>head</th>{names}</tr>{rows}</table>"
+    head = f"<thead><tr><th></th>{names}</tr></thead>"
+    table = f'<table class="stacked">{head}<tbody>{rows}</tbody></table>'
     return f'<div class="table-scroll">{table}</div>'
 
 
@@ -348,7 +348,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
 def _whole_numbers() -> Any:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(integer=True)
+    return MaxNLocator(integer=True, min_n_ticks=1)  # one layer is one tick
 
 
 def _style(axis: Any) -> None:

@@ -13,17 +13,23 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+from rich.text import Text
+
 from elicitable.cache import replace_file
 from elicitable.report.experiment_figures import experiment_figure, figure_names
 from elicitable.report.html import Section, write_page
 from elicitable.report.microscope import figure_svg
+from elicitable.report.notation import plural
+from elicitable.report.table import print_hanging, print_wrapped
+from elicitable.untrusted import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKS = {"reproduced": "✓", "differs": "✗", "not settled": "~", "not testable here": "–", "not run yet": "…"}
 TITLE = "The paper's experiments, reproduced"
-FIGURES = "figures"
+FIGURES, TABLES = "figures", "results.md"
 COMPANION = (
     "Times are of one core each. The companion code's is extrapolated to the seeds that are whole: its iterations, "
     "times what one was measured to take on a 2-core CPU."
@@ -66,8 +72,31 @@ def write_reproduction(results: Results, folder: str | os.PathLike[str]) -> Path
     folder, advice, pictures = Path(folder), "Free the place or choose another --out.", _pictures(results)
     for one in (one for drawn in pictures.values() for one in drawn):
         replace_file(folder / FIGURES / f"{one.name}.svg", one.svg, advice)
-    replace_file(folder / "results.md", _markdown(results, pictures, FIGURES).encode(), advice)
+    replace_file(folder / TABLES, _markdown(results, pictures, FIGURES).encode(), advice)
     return write_page(TITLE, _sections(results, pictures), folder / "report.html")
+
+
+def print_reproduction(results: Results, console: Console, report: Path) -> None:
+    """Print every claim with its mark, ours and the source's figure, and where the whole tables are.
+
+    Args:
+        results: what :func:`elicitable.reproduce` returns.
+        console: where; lines are broken at its width.
+        report: the path of ``report.html``, beside ``results.md``.
+    """
+    print_wrapped([summary(results)], console)
+    for experiment in results["experiments"]:
+        print_wrapped(["", experiment["title"]], console)
+        print_hanging(f"{experiment['name']}, {experiment['source']} of the paper", console, "  ", "  ")
+        for claim in experiment["claims"]:
+            mark, text, ours, source, *_, note = _row(claim, results)
+            told = f"{text}: ours {ours}, source {source}{f' ({note})' if note else ''}"
+            print_hanging(told, console, indent=" " * 20, first=f"  {mark:<18}")
+    console.print()
+    if failed := results.get("trials_failed"):
+        print_wrapped([f"{plural(failed, 'trial')} failed: --status says why, and --retry runs them again."], console)
+    for name, path in (("Tables", report.with_name(TABLES)), ("Report", report)):
+        console.print(Text(f"{name}: {visible(str(path))}"), soft_wrap=True)
 
 
 @dataclass(frozen=True)

@@ -106,14 +106,15 @@ def _picture(growths: Sequence[Growth]) -> str:
             f'<circle cx="{x(rows):.1f}" cy="{y(score.mean):.1f}" r="3.5" fill="{colour}"/>'
             for rows, score in one.scores.items()
         ]
-        parts.append(f'<text x="{LEFT + 8}" y="{22 + 16 * nth}" fill="{colour}">{_safe(one.method)}</text>')
+        parts.append(f'<text x="{LEFT + 8}" y="{22 + 16 * nth}" style="fill:{colour}">{_safe(one.method)}</text>')
     label = "Score by training rows"
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" width="100%">{"".join(parts)}</svg>'
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" style="max-width:{WIDTH}px"'
+    return f'<svg {size} role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 def _axes(growths: Sequence[Growth], x: Any, y: Any) -> str:
     numbers = sorted({rows for one in growths for rows in one.scores})
-    style = 'fill="var(--soft)" font-size="11"'
+    style = 'style="font-size:11px"'  # the page's own style of texts goes before attributes
     columns = [f'<text x="{x(n):.1f}" y="{HEIGHT - 14}" text-anchor="middle" {style}>{n:,}</text>' for n in numbers]
     rows = [
         f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y(score):.1f}" y2="{y(score):.1f}" stroke="var(--line)"/>'

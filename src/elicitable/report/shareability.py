@@ -19,9 +19,11 @@ def shared_summary(found: Inspection) -> str:
     kept = [max(share, 0.0) for share in shares]
     none = sum(share <= 0 for share in shares)
     misses = f"; in {none} of {len(shares)} layers it gives back nothing (R² is not above 0)" if none else ""
+    mean = f"{sum(kept) / len(kept):.0%}"
+    range_of = mean if len(kept) == 1 else f"{min(kept):.0%} to {max(kept):.0%} (mean {mean})"
     return (
-        f"One change of the weights gives back {min(kept):.0%} to {max(kept):.0%} of what the context changes in a "
-        f"layer, on texts that it was not fitted to (mean {sum(kept) / len(kept):.0%}): what compiling can keep"
+        f"One change of the weights gives back {range_of} of what the context changes in a "
+        f"layer, on texts that it was not fitted to: what compiling can keep"
         f"{misses}. "
         f"Largest deviation from the two identities behind it: {max(tokens):.1e} for one token, {odds:.1e} for added "
         "odds."
@@ -34,12 +36,13 @@ def shared_part(found: Inspection) -> str:
     if not said:
         return ""
     rows = "".join(
-        f"<tr><td>{one.layer}</td><td>{_number(one.shareability)}</td><td>{'–' if one.rank is None else one.rank}</td>"
-        f"<td>{min(one.heads):.2f} … {max(one.heads):.2f}</td></tr>"
+        f'<tr><th scope="row">layer {one.layer}</th><td data-head="R² of one change">{_number(one.shareability)}</td>'
+        f"<td data-head='its rank (90 %)'>{'–' if one.rank is None else one.rank}</td>"
+        f'<td data-head="R² by head">{min(one.heads):.2f} … {max(one.heads):.2f}</td></tr>'
         for one in found.shared
     )
-    head = "<tr><th>layer</th><th>R² of one change</th><th>its rank (90 %)</th><th>R² by head</th></tr>"
-    table = f'<div class="table-scroll"><table>{head}{rows}</table></div>'
+    head = "<thead><tr><th></th><th>R² of one change</th><th>its rank (90 %)</th><th>R² by head</th></tr></thead>"
+    table = f'<div class="table-scroll"><table class="stacked">{head}<tbody>{rows}</tbody></table></div>'
     return f"<h3>Could one change of weights do the same?</h3><p>{html.escape(said)}</p>{table}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from elicitable.errors import InputError, UnknownNameError
@@ -26,8 +26,8 @@ class Listed:
     """List a score: its class, and how it is made of the task's labels and of what follows the colon."""
 
     name: str
-    scorer: type[Scorer]
-    make: Callable[[Labels, str], Scorer]
+    scorer: type[Scorer] = field(repr=False)
+    make: Callable[[Labels, str], Scorer] = field(repr=False)
     argument: str = ""  # what may or must follow the colon, as help shows it
     needs_argument: bool = False
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from elicitable.errors import InputError
+from elicitable.glance import table
 from elicitable.own_code import digest_of
+from elicitable.untrusted import in_one_line
 from elicitable.values import Item, Message, Split
 
 if TYPE_CHECKING:
@@ -174,15 +176,37 @@ def identity_of(task: Task) -> str:
     return task.fingerprint() if digest is None else f"{task.fingerprint()}:{digest[:12]}"
 
 
+def in_short(item: Item, most: int = 60) -> tuple[str, str]:
+    r"""Write an item's prompt, of a conversation its last turn, and its target on a line each, of ``most`` letters.
+
+    >>> in_short(Item((3, 1, 2), (1, 2, 3))), in_short(Item("one\ntwo", " three"), most=5)
+    (('3 1 2', '1 2 3'), ('one …', 'three'))
+    """
+    last = item.prompt[-1] if isinstance(item.prompt, tuple) and item.prompt else ""
+    prompt = _on_a_line(last.content if isinstance(last, Message) else item.prompt, most)
+    return prompt, _on_a_line(item.target, most)
+
+
+def _on_a_line(text: Any, most: int) -> str:
+    line = in_one_line(text if isinstance(text, str) else " ".join(map(str, text)))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def picture_of(task: Task) -> str:
+    """Draw a few validation items as a table, for a notebook; the test split is left alone."""
+    items = task.held_out("validation", 3)
+    return table(repr(task), [in_short(item, 200) for item in items], ("a prompt", "its target"))
+
+
 def checked_count(n: int, what: str = "n") -> int:
-    """Return ``n`` itself if it is a whole number of items, at least 1; else :class:`InputError`.
+    """Return ``n`` itself if it is a whole number, at least 1; else :class:`InputError`.
 
     >>> checked_count(0)
     Traceback (most recent call last):
-    elicitable.errors.InputError: n must be a whole number of items, at least 1, not 0
+    elicitable.errors.InputError: n must be a whole number, at least 1, not 0
     """
     if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
-        raise InputError(f"{what} must be a whole number of items, at least 1, not {n!r}")
+        raise InputError(f"{what} must be a whole number, at least 1, not {n!r}")
     return int(n)
 
 
@@ -213,8 +237,10 @@ __all__ = [
     "groups_of",
     "has_turns",
     "identity_of",
+    "in_short",
     "metric_of",
     "most_of",
+    "picture_of",
     "stops_of",
     "warnings_of",
 ]

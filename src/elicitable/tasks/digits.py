@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elicitable.errors import UnknownNameError
-from elicitable.tasks.base import HeldOut, checked_count, checked_split, fingerprint_of
+from elicitable.tasks.base import HeldOut, checked_count, checked_split, fingerprint_of, picture_of
 from elicitable.tasks.digit_inputs import Digits, decode, draw_codes, held_out_codes
 from elicitable.tasks.digit_rules import MIXED, RULES
 from elicitable.values import Item
@@ -88,6 +88,10 @@ class DigitTask:
 
     def __repr__(self) -> str:
         return f"DigitTask({self.name!r})"
+
+    def _repr_html_(self) -> str:
+        """Return a few of its items as a table, for a notebook."""
+        return picture_of(self)
 
 
 def _items(prompts: Digits, targets: Digits) -> list[Item]:

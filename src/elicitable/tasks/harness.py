@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from elicitable.errors import InputError
 from elicitable.rng import generator
 from elicitable.tasks.base import HeldOut, TaskMetric, checked_count, checked_split, fingerprint_of
+from elicitable.tasks.harness_ends import most_tokens_of, stops_of
 from elicitable.tasks.harness_metrics import choice_metric, free_metric, names_of, refusal
 from elicitable.tasks.harness_source import PREFIX, files_of, judged, kind_of, loaded
 from elicitable.tasks.options import TaskOptions
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 SEED: Final = 1234  # from which the harness draws worked examples
-MOST_TOKENS: Final = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 DOCUMENTS: Final = 10_000  # of the training split at most
 DEFAULT_ITEMS: Final = {"validation": 500, "test": 1_000}
 
@@ -76,7 +76,7 @@ class HarnessTask:
         self.kind = kind_of(self.name, harness, turns)
         self.fewshot = _fewshot(self.name, harness, fewshot)
         self.reading = _reading(harness, self.fewshot)
-        self.stops = _stops(harness)
+        self.stops = stops_of(harness)
         self._told: list[str] = []
         try:
             self._documents = _documents(harness, self._told)
@@ -90,7 +90,7 @@ class HarnessTask:
         self._units = units_of([row for rows in self._splits.values() for row in rows])
         self._asked: list[Any] = []  # prompts of evaluated documents, in the order in which examples were drawn
         self._fingerprint: str | None = None
-        self.most_tokens = _most_tokens(harness)
+        self.most_tokens = most_tokens_of(harness)
         self.warnings = (*self._told, *self._doubts())
 
     def labels(self) -> tuple[str, ...] | None:
@@ -345,24 +345,6 @@ def _reading(harness: Any, fewshot: int) -> Reading:
     source = " ".join(filter(None, (harness.config.dataset_path, harness.config.dataset_name)))
     template = shown if isinstance(shown, str) else "by a function of the task's own"
     return Reading(source or "data of the task's own", (), (), template + examples)
-
-
-def _stops(harness: Any) -> tuple[str, ...]:
-    """What ends an answer; of a continuation whose likelihood is asked, nothing."""
-    if harness.OUTPUT_TYPE == "loglikelihood":
-        return ("",)
-    if harness.OUTPUT_TYPE != "generate_until":
-        return ()
-    until = harness.config.generation_kwargs.get("until") or []
-    return tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop)
-
-
-def _most_tokens(harness: Any) -> int | None:
-    """How many tokens of a free answer the harness reads: its names for it in their order, by default 256."""
-    if harness.OUTPUT_TYPE != "generate_until":
-        return None
-    given = harness.config.generation_kwargs or {}
-    return int(next((given[name] for name in MOST_TOKENS if given.get(name) is not None), 256))
 
 
 def _documents(harness: Any, told: list[str]) -> dict[Split, Any]:

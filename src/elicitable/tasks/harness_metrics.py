@@ -24,8 +24,15 @@ SUMMED: Final = ("mean", "bleu", "chrf", "chrf++")
 
 
 def names_of(harness: Any) -> tuple[str, ...]:
-    """Return the task's metrics in its own order; of free answers also those behind each filter, "metric,filter"."""
+    """Return the task's metrics in its own order; of free answers also those behind each filter, "metric,filter".
+
+    Raises:
+        InputError: a metric's name is no text.
+    """
     names = list(harness.aggregation())
+    for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"{harness.config.task}: a metric is named by a text, got {name!r:.80}.")
     filters = filters_of(harness) if harness.OUTPUT_TYPE == "generate_until" else ()
     return tuple(one for name in names for one in (name, *(f"{name},{key}" for key in filters)))
 

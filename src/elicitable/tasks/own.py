@@ -38,6 +38,10 @@ def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextMana
 
     asked("name", lambda: task.name, _is_text, "a text")
     labels = asked("labels()", task.labels, lambda given: given is None or _is_list(given, str), "None or texts")
+    if labels is not None and len(labels) and (len(labels) == 1 or len(set(labels)) < len(labels)):
+        raise InputError(
+            f"{name}: labels() has to give at least two labels, each once, and gives {reprlib.repr(labels)}."
+        )
     asked("fingerprint()", task.fingerprint, _is_text, "a text")
     what = f"held_out('validation', {ASKED})"
     held = asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from elicitable.errors import InputError
-from elicitable.tasks.base import HeldOut, Kind, checked_count, checked_split, fingerprint_of
+from elicitable.tasks.base import HeldOut, Kind, checked_count, checked_split, fingerprint_of, picture_of
 from elicitable.tasks.splitting import SPLITS, Row, Splits, units_of
 from elicitable.tasks.template import Template
 from elicitable.values import Item, Split
@@ -151,6 +151,10 @@ class TextTask:
 
     def __repr__(self) -> str:
         return f"TextTask({self.name!r}, {self.kind}, {self.sizes})"
+
+    def _repr_html_(self) -> str:
+        """Return a few of its items as a table, for a notebook."""
+        return picture_of(self)
 
 
 def _begins_another(labels: Sequence[str]) -> bool:

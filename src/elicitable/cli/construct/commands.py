@@ -74,11 +74,12 @@ def reach(
     length: Annotated[int | None, typer.Option(help="N, the symbols of the sequence [default: 6]")] = None,
     out: Out = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Count the sequences that hard and virtual tokens reach in theorem 1."""
     from elicitable.cli.construct.reach import answer
 
-    record, shown = answer(built, length)
+    record, shown = answer(built, length, quiet)
     _tell("reach", record, shown, out, as_json)
 
 
