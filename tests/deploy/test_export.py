@@ -105,8 +105,8 @@ def test_plain_transformers_and_plain_peft_give_the_same_logits(written_run: Any
         plain = model(input_ids=ids).logits
     for folder, logits in wanted.items():
         assert (logits - plain).abs().max() > 1e-3
-        # two float32 computations, one of rounded sums W + ΔW; 1.3e-6 was seen with two threads (float64: see below)
-        assert (found[folder] - logits).abs().max() <= 2e-6 * logits.abs().max(), folder
+        # two float32 computations, one of rounded sums W + ΔW; 2.05e-6 was seen on `avx2` (float64: see below)
+        assert (found[folder] - logits).abs().max() <= 4e-6 * logits.abs().max(), folder
 
 
 def test_weights_behind_a_text_are_exported_with_the_text(written_run: Any, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from elicitable.methods.catalog import method_named
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.unbounded import UnboundedContext
 from elicitable.models.model import Model
-from elicitable.models.speed import precision
 from elicitable.race import contest, pace, trial
 from elicitable.race.causes import reading
 from elicitable.race.causes import study as study_module
@@ -59,8 +58,6 @@ def quick() -> Iterator[None]:
     small = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, first_steps=4, finish=4, steps=48)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pace, "DIGITS", small)
-        # what a model of random weights learns in so few steps hangs on its digits
-        patch.setattr(precision, "has_fast_bfloat16", lambda device: False)
         patch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
         trial._elsewhere_nats.cache_clear()
         yield
@@ -74,7 +71,8 @@ Asked = tuple[Path, el.values.Verdict]
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """A race that was asked why, and its folder."""
     folder = tmp_path_factory.mktemp("why")
-    return folder, run(tiny_gpt2(8, torch.float32), folder)
+    # float64: what random weights learn in so few steps hangs on the last digits of float32, and those on the processor
+    return folder, run(tiny_gpt2(8, torch.float64), folder)
 
 
 @pytest.fixture
@@ -140,7 +138,7 @@ def test_a_range_of_rates_that_is_too_low_is_a_matter_of_optimisation(asked: Ask
 def test_a_second_run_trains_nothing_again(asked: Asked, raced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, first = asked
     with counted(monkeypatch) as seen:
-        again = run(tiny_gpt2(8, torch.float32), raced)
+        again = run(tiny_gpt2(8, torch.float64), raced)
     assert not seen
     assert [(one.of, one.cause) for one in again.why.diagnoses] == [(one.of, one.cause) for one in first.why.diagnoses]
     assert [one.mean for one in again.why.experiments] == [one.mean for one in first.why.experiments]
@@ -148,7 +146,7 @@ def test_a_second_run_trains_nothing_again(asked: Asked, raced: Path, monkeypatc
 
 def test_an_interrupt_answers_with_the_verdict_and_what_was_found(raced: Path) -> None:
     with pytest.raises(StoppedRace) as stopped:
-        run(tiny_gpt2(8, torch.float32), raced, reporter=Asks("another"))
+        run(tiny_gpt2(8, torch.float64), raced, reporter=Asks("another"))
     assert stopped.value.answer.why.diagnoses
     assert stopped.value.answer.arms
 
@@ -156,7 +154,7 @@ def test_an_interrupt_answers_with_the_verdict_and_what_was_found(raced: Path) -
 def test_no_experiment_begins_after_the_time_is_up(raced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = contest.find_why
     monkeypatch.setattr(contest, "find_why", lambda race, entries, seconds: find(race, entries, 0.0))
-    answer = run(tiny_gpt2(8, torch.float32), raced)
+    answer = run(tiny_gpt2(8, torch.float64), raced)
     assert answer.why.experiments
     assert {one.reason for one in answer.why.experiments} == {"no time was left for it"}
     assert {one.cause for one in answer.why.diagnoses} == {"unknown"}
@@ -167,7 +165,7 @@ def test_the_unbounded_context_goes_on_from_the_context_and_begins_anew_only_whe
 ) -> None:
     kept: dict[str, Any] = {}
     monkeypatch.setattr(contest, "find_why", lambda race, entries, seconds: kept.update(race=race, entries=entries))
-    run(tiny_gpt2(8, torch.float32), raced)
+    run(tiny_gpt2(8, torch.float64), raced)
     race, entries = kept["race"], {entry.method.name: entry for entry in kept["entries"]}
     arm, best = (arm_result(race, entries[name]) for name in ("slow", "full"))
     study = Study.of(race, kept["entries"], best, None)
@@ -188,7 +186,7 @@ def test_a_larger_context_has_so_many_times_the_tokens_and_no_more_than_there_ar
 ) -> None:
     kept: dict[str, Any] = {}
     monkeypatch.setattr(contest, "find_why", lambda race, entries, seconds: kept.update(race=race, entries=entries))
-    model = tiny_gpt2(8, torch.float32)
+    model = tiny_gpt2(8, torch.float64)
     run(model, raced)
     race, entry = kept["race"], next(one for one in kept["entries"] if one.method.name == "slow")
     study = Study.of(race, kept["entries"], arm_result(race, entry), None)
