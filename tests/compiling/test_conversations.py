@@ -95,7 +95,7 @@ def test_conversations_are_compiled_by_the_template_and_texts_without_it(model: 
 def test_the_record_of_an_artefact_says_how_it_is_read(model: Model, tmp_path: Path) -> None:
     given: dict[str, Any] = {"size": 1, "learning_rate": 0.01, "steps": 2, "test_items": 4, "system": "Be kind."}
     el.tune(model, texts(), method="kv-prefix", out=tmp_path / "tuned", **given)
-    assert _layout(model, tmp_path / "tuned", None) == layout_for(model, system="Be kind.")
+    assert _layout(model, el.read(tmp_path / "tuned"), None) == layout_for(model, system="Be kind.")
     assert _layout(model, None, task_from(talks())) == layout_for(model, turns=True)
     assert _layout(model, None, task_from(texts())) == layout_for(model, "off")
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitable.cli.inspect import check_context, context_of
+from elicitable.cli.inspect import artefact_of, context_of
 from elicitable.cli.options import Json, ModelOptions, Out, Quiet, Seed
 from elicitable.cli.output import RUNS, output, print_json, result_console, say, status
 from elicitable.errors import InputError
 
 if TYPE_CHECKING:
+    from elicitable.deploy.artefact import Artefact
     from elicitable.models.layout import Layout
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
@@ -55,14 +56,14 @@ def compile_command(
     how = Recipe(to=to, rank=rank, keys=keys, steps=steps, seed=seed)
     folder = out or RUNS / f"compile-{to}-{Path(about.model).stem}"
     lines = None if texts is None else _lines(texts)
-    _check(context, prompt, task, examples)
+    artefact = _artefact(context, prompt, task, examples)
     with output(folder), status("loading …", quiet) as shown:
         wanted = None if task is None else task_from(task)
         model = about.load("float32")
-        layout = _layout(model, context, wanted)
+        layout = _layout(model, artefact, wanted)
         found = compile_context(
             model,
-            _context(model, context, prompt, wanted, examples, layout, seed),
+            _context(model, artefact, prompt, wanted, examples, layout, seed),
             lines,
             task=wanted,
             texts_of_task=items,
@@ -81,30 +82,33 @@ def compile_command(
     say(f"Written to {folder}.")
 
 
-def _check(context: Path | None, prompt: str | None, task: str | None, examples: int | None) -> None:
+def _artefact(context: Path | None, prompt: str | None, task: str | None, examples: int | None) -> Artefact | None:
+    """Read the folder of the context, where it is one.
+
+    Raises:
+        InputError: there is no one context, or its folder cannot be read.
+    """
     if sum(given is not None for given in (context, prompt, examples)) != 1:
         raise InputError("give one of: a folder CONTEXT, --prompt TEXT, or --examples N with --task.")
     if examples is None:
-        check_context(context, prompt)
-    elif task is None:
+        return artefact_of(context, prompt)
+    if task is None:
         raise InputError("--examples are drawn from a task: give --task.")
+    return None
 
 
-def _layout(model: Model, context: Path | None, task: Task | None) -> Layout:
+def _layout(model: Model, artefact: Artefact | None, task: Task | None) -> Layout:
     """Return how items are read: as the record of the context's artefact says, where there is one."""
-    from elicitable.deploy.artefact import read
-    from elicitable.models.layout import PLAIN, layout_unsaid
-    from elicitable.tasks.base import has_turns, stops_of
+    from elicitable.training.batches import layout_without_record
 
-    record = None if context is None else read(context).record
-    if record is not None:
-        return record.layout.layout()
-    return PLAIN if task is None else layout_unsaid(model, stops_of(task), has_turns(task))
+    if artefact is not None and artefact.record is not None:
+        return artefact.record.layout.layout()
+    return layout_without_record(model, task)
 
 
 def _context(
     model: Model,
-    context: Path | None,
+    artefact: Artefact | None,
     prompt: str | None,
     task: Task | None,
     examples: int | None,
@@ -112,7 +116,7 @@ def _context(
     seed: int,
 ) -> Any:
     if examples is None:
-        return context_of(model, context, prompt, layout)
+        return context_of(model, artefact, prompt, layout)
     from elicitable.methods.catalog import context as make
     from elicitable.methods.examples import Examples
 

@@ -14,6 +14,7 @@ from elicitable.cli.output import default_folder, output, print_json, result_con
 from elicitable.errors import InputError
 
 if TYPE_CHECKING:
+    from elicitable.deploy.artefact import Artefact
     from elicitable.microscope.inspect import Inspection
     from elicitable.models.layout import Layout
 
@@ -39,23 +40,21 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Show what a context does inside a model, layer by layer and head by head."""
-    from elicitable.deploy.artefact import read
     from elicitable.microscope.inspect import inspect as look
-    from elicitable.models.layout import layout_unsaid
     from elicitable.race.inside import laid_out, leave_out, prefix_to_cut, reading_with
-    from elicitable.tasks.base import has_turns, stops_of
+    from elicitable.training.batches import layout_without_record
 
     folder = out or default_folder("inspect", about.model, asked.task)
     drawn = _layer_and_head(heatmap)
-    check_context(context, prompt)
+    artefact = artefact_of(context, prompt)
     with output(folder):
         wanted = asked.read()
         loaded = about.load()
         items = wanted.held_out("test", texts)
-        unsaid = layout_unsaid(loaded, stops_of(wanted), has_turns(wanted))
-        parts = context_of(loaded, context, prompt, unsaid)
+        unsaid = layout_without_record(loaded, wanted)
+        parts = context_of(loaded, artefact, prompt, unsaid)
         parts.fit(loaded, [*items, *(wanted.held_out("validation", ablate) if ablate else ())])
-        reading = reading_with(loaded, parts, None if context is None else read(context).record, max_tokens, unsaid)
+        reading = reading_with(loaded, parts, artefact.record if artefact else None, max_tokens, unsaid)
         rows = laid_out(loaded, parts, reading, items)
         prefix = prefix_to_cut(loaded, parts) if ablate else None
         with status(f"inspecting {len(items)} texts …", quiet) as shown:
@@ -102,30 +101,33 @@ def _keep(found: Inspection, model: str, folder: Path, as_json: bool) -> None:
     say(f"Report: {report}")
 
 
-def check_context(context: Path | None, prompt: str | None) -> None:
-    """Raise InputError unless there is either a folder, which exists, or the text of a prompt.
+def artefact_of(context: Path | None, prompt: str | None) -> Artefact | None:
+    """Read the folder of a context; None where the text of a prompt is given in its place.
 
     A text is never guessed from what is no folder: a mistyped folder is an error.
+
+    Raises:
+        InputError: there is neither or there are both, or the folder cannot be read.
     """
     from elicitable.deploy.artefact import read
 
     if (context is None) == (prompt is None):
         raise InputError("give either a folder (--context FOLDER) or the text of a prompt (--prompt TEXT).")
-    if context is not None:
-        try:
-            read(context)
-        except InputError as error:
-            raise InputError(f"--context: {error} The text of a prompt is given by --prompt.") from error
+    if context is None:
+        return None
+    try:
+        return read(context)
+    except InputError as error:
+        raise InputError(f"--context: {error} The text of a prompt is given by --prompt.") from error
 
 
-def context_of(model: Any, context: Path | None, prompt: str | None, layout: Layout | None = None) -> Any:
+def context_of(model: Any, artefact: Artefact | None, prompt: str | None, layout: Layout | None = None) -> Any:
     """The context that was asked for: a folder's, or a prompt of a text (in ``layout``) or of token ids."""
-    from elicitable.deploy.artefact import read
     from elicitable.methods.catalog import context as make
     from elicitable.methods.prompt import Prompt
 
-    if context is not None:
-        return read(context).adaptation(model)
+    if artefact is not None:
+        return artefact.adaptation(model)
     assert prompt is not None
     if model.tokenizer is not None:
         return make(Prompt(), model, text=prompt, layout=layout)

@@ -26,13 +26,14 @@ from elicitable.compiling.static import Fitting, fit_patch
 from elicitable.errors import InputError, UnknownNameError, UnsupportedModelError
 from elicitable.glance import bars
 from elicitable.models.inject import prefix_of
-from elicitable.models.layout import PLAIN, Layout, layout_unsaid
+from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.model import as_model
 from elicitable.models.prefixes import prefix_length, row_count
 from elicitable.models.sites import Sites, sites_of
 from elicitable.rng import generator
 from elicitable.tasks.base import checked_count, has_turns, stops_of
 from elicitable.tasks.catalog import task_from
+from elicitable.training.batches import layout_without_record
 from elicitable.values import Item, PrefixKV
 
 if TYPE_CHECKING:
@@ -170,8 +171,7 @@ def compile_context(
     how = Recipe(**_known(recipe))
     model, context = as_model(model), _one(as_model(model), context)
     task = None if task is None else task_from(task)
-    if layout is None:
-        layout = PLAIN if task is None else layout_unsaid(model, stops_of(task), has_turns(task))
+    layout = layout_without_record(model, task) if layout is None else layout
     job = _Job.of(model, context, texts, task, texts_of_task, max_tokens, how, told, layout)
     started = time.monotonic()
     adaptation, chosen = job.made()

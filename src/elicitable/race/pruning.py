@@ -15,7 +15,6 @@ from elicitable.methods.kv_prefix import KVPrefix, KVPrefixContext
 from elicitable.methods.pruned_prefix import PrunedPrefix, PrunedPrefixContext
 from elicitable.microscope.prune import Pruned, pair_use, prune
 from elicitable.models.inject import room_in
-from elicitable.models.layout import layout_unsaid
 from elicitable.models.load import load
 from elicitable.models.prefixes import keep_tokens, prefix_length
 from elicitable.models.rows import rows_of
@@ -26,9 +25,9 @@ from elicitable.race.measuring import measured
 from elicitable.records.folder import RECORD, written_whole
 from elicitable.records.store import Store, identity
 from elicitable.scores.catalog import catalog as scores
-from elicitable.tasks.base import checked_count, has_turns, identity_of, stops_of
+from elicitable.tasks.base import checked_count, identity_of
 from elicitable.tasks.catalog import task_from
-from elicitable.training.batches import padded
+from elicitable.training.batches import layout_without_record, padded
 from elicitable.training.loop import Plan, train
 from elicitable.values import Item, PrefixKV
 
@@ -142,7 +141,7 @@ class _Pruning:
         self.seen, self.unseen = held[: len(held) // 2], held[len(held) // 2 :]
         self.reading = reading_with(model, whole, source.record)
         if source.record is None:
-            self.reading = replace(self.reading, layout=layout_unsaid(model, stops_of(task), has_turns(task)))
+            self.reading = replace(self.reading, layout=layout_without_record(model, task))
         room = room_in(model, self.reading.max_tokens, whole.keys_per_layer())
         batch = padded(model, rows_of(model, held[:64], self.reading.layout, limit=room))
         masked = {} if batch.attention_mask is None else {"attention_mask": batch.attention_mask}

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from elicitable.report.html import Section
 from elicitable.report.pictures.axes import percent
+from elicitable.report.stacked import stacked_table
 from elicitable.report.table import print_hanging
 from elicitable.report.verdict_json import plain_json
 from elicitable.untrusted import in_one_line
@@ -179,18 +180,9 @@ def _curves(curves: Sequence[SizeCurve]) -> str:
 
 
 def _table(experiments: Sequence[Experiment]) -> str:
-    names = ("about", "score", "numbers", "steps", "s")
-    rows = "".join(
-        f"<tr><th scope='row'>{_safe(one.what)}</th>"
-        + "".join(f"<td data-head='{name}'>{cell}</td>" for name, cell in zip(names, _cells(one), strict=True))
-        + "</tr>"
-        for one in experiments
-    )
-    head = "".join(f"<th scope='col'>{name}</th>" for name in ("experiment", *names))
-    return (
-        "<details><summary>All experiments</summary><div class='table-scroll'><table class='stacked'><thead><tr>"
-        f"{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
-    )
+    heads = ("experiment", "about", "score", "numbers", "steps", "s")
+    table = stacked_table(heads, ((_safe(one.what), _cells(one)) for one in experiments))
+    return f"<details><summary>All experiments</summary>{table}</details>"
 
 
 def _cells(one: Experiment) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from elicitable.report.html import ADVICE, Section
 from elicitable.report.notation import drawn, visible
 from elicitable.report.pictures.patterns import patterns_part
 from elicitable.report.shareability import shared_part, shared_summary
+from elicitable.report.stacked import stacked_table
 from elicitable.report.verdict_json import plain_json
 
 if TYPE_CHECKING:
@@ -287,16 +288,11 @@ def _heads_table(found: Inspection) -> str:
         ("residual, attention", "attention_residual", ".0e"),
         ("residual, output", "output_residual", ".0e"),
     )
-    names = "".join(f"<th>{name}</th>" for name, _, _ in columns)
-    rows = "".join(
-        f'<tr><th scope="row">layer {head.layer}, head {head.head}</th>'
-        + "".join(f'<td data-head="{name}">{getattr(head, field):{form}}</td>' for name, field, form in columns)
-        + "</tr>"
+    rows = (
+        (f"layer {head.layer}, head {head.head}", [f"{getattr(head, field):{form}}" for _, field, form in columns])
         for head in sorted(found.heads, key=lambda head: -head.prefix_mass)[:10]
     )
-    head = f"<thead><tr><th></th>{names}</tr></thead>"
-    table = f'<table class="stacked">{head}<tbody>{rows}</tbody></table>'
-    return f'<div class="table-scroll">{table}</div>'
+    return stacked_table(("", *(name for name, _, _ in columns)), rows)
 
 
 def _grid(found: Inspection, pick: Callable[[HeadFacts], float]) -> list[list[float]]:

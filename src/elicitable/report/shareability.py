@@ -5,8 +5,11 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
+from elicitable.report.stacked import stacked_table
+
 if TYPE_CHECKING:
     from elicitable.microscope.inspect import Inspection
+    from elicitable.microscope.shareability import Shared
 
 
 def shared_summary(found: Inspection) -> str:
@@ -35,15 +38,14 @@ def shared_part(found: Inspection) -> str:
     said = shared_summary(found)
     if not said:
         return ""
-    rows = "".join(
-        f'<tr><th scope="row">layer {one.layer}</th><td data-head="R² of one change">{_number(one.shareability)}</td>'
-        f"<td data-head='its rank (90 %)'>{'–' if one.rank is None else one.rank}</td>"
-        f'<td data-head="R² by head">{min(one.heads):.2f} … {max(one.heads):.2f}</td></tr>'
-        for one in found.shared
-    )
-    head = "<thead><tr><th></th><th>R² of one change</th><th>its rank (90 %)</th><th>R² by head</th></tr></thead>"
-    table = f'<div class="table-scroll"><table class="stacked">{head}<tbody>{rows}</tbody></table></div>'
+    rows = ((f"layer {one.layer}", _cells(one)) for one in found.shared)
+    table = stacked_table(("", "R² of one change", "its rank (90 %)", "R² by head"), rows)
     return f"<h3>Could one change of weights do the same?</h3><p>{html.escape(said)}</p>{table}"
+
+
+def _cells(one: Shared) -> tuple[str, str, str]:
+    rank = "–" if one.rank is None else str(one.rank)
+    return _number(one.shareability), rank, f"{min(one.heads):.2f} … {max(one.heads):.2f}"
 
 
 def _number(value: float | None) -> str:

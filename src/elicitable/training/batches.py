@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from elicitable.models.inject import room_in
-from elicitable.models.layout import PLAIN, Layout
+from elicitable.models.layout import PLAIN, Layout, layout_unsaid
 from elicitable.models.rows import LabelRow, Row, rows_of
+from elicitable.tasks.base import has_turns, stops_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,14 @@ CHUNK = 32  # batches drawn at once, because drawing few items is what costs
 TOKENS_A_ROW = 256  # of a batch, on average and with padding: a batch of 16 holds 4,096 tokens at most
 LOGITS = 2**26  # logits of a batch at most: 256 MiB in float32
 ATTENDED = 2**24  # pairs of tokens in the masks of a batch at most, or those of one row: 80 MiB as bool and float32
+
+
+def layout_without_record(model: Model, task: Task | None) -> Layout:
+    """Return how the items of ``task`` are read where no record says (:func:`~elicitable.models.layout.layout_unsaid`).
+
+    Without a task: as plain texts.
+    """
+    return PLAIN if task is None else layout_unsaid(model, stops_of(task), has_turns(task))
 
 
 @dataclass(frozen=True, eq=False)
