@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "validation", "test"]
 Text = str | tuple[int, ...]
 CALLS: Final = ("tool_calls", "function_call")  # the parts of a turn that call a tool
+TOOLS: Final = "tools"  # the part of a conversation's first turn that says which tools there are
 
 
 @dataclass(frozen=True, slots=True)

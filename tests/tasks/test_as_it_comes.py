@@ -520,6 +520,44 @@ def test_of_two_answers_the_chosen_one_is_to_be_written(tmp_path: Path, form: st
         assert str(item.target).strip() == f"yes {int(text.split()[1]) % 2}"
 
 
+@pytest.mark.parametrize("form", ["texts", "turns", "a whole conversation", "csv"])
+def test_answers_that_people_did_not_want_are_left_out(tmp_path: Path, form: str) -> None:
+    """Rows for KTO: a wrong answer marked false was trained on, and scored, as if it were right."""
+    rows: list[dict[str, Any]] = []
+    for n in range(90):
+        asked, said, is_wanted = f"film {n}", f"{'no' if n % 3 == 1 else 'yes'} {n % 2}", n % 3 != 1
+        talk = turns(asked, said)
+        rows.append(
+            {
+                "texts": {"prompt": asked, "completion": said, "label": is_wanted},
+                "turns": {"prompt": talk[:1], "completion": talk[1:], "label": is_wanted},
+                "a whole conversation": {"messages": talk, "label": is_wanted},
+                "csv": {"prompt": asked, "completion": said, "label": str(is_wanted)},
+            }[form]
+        )
+    task = task_of(tmp_path, rows)
+    assert task.labels() is None
+    assert sum(task.sizes.values()) == 60
+    assert all(str(item.target).strip().startswith("yes") for item in task.held_out("test"))
+    assert any("30 of 90 rows are left out: 'label' marks their answers as not wanted" in one for one in task.warnings)
+    assert task.reading is not None
+    assert task.reading.unused == ()
+    with pytest.raises(InputError, match="says of every answer that it is not wanted"):
+        task_of(tmp_path, [{**row, "label": False} for row in rows])
+
+
+def test_a_column_label_of_other_values_marks_nothing(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"film {n}", "completion": f"yes {n}", "label": ("true", "false", "maybe")[n % 3]} for n in range(60)
+    ]
+    assert sum(task_of(tmp_path, rows).sizes.values()) == 60
+    asked = [{**row, "label": ("true", "false")[n % 2]} for n, row in enumerate(rows)]
+    shown = task_of(tmp_path, asked, template="{prompt} {label}")
+    assert sum(shown.sizes.values()) == 60
+    labelled = [{"text": row["prompt"], "label": row["label"]} for row in asked]
+    assert task_of(tmp_path, labelled).labels() == (" false", " true")
+
+
 def test_two_answers_without_a_prompt_are_refused(tmp_path: Path) -> None:
     rows = [{"chosen": f"Human: {n} Assistant: yes", "rejected": f"Human: {n} Assistant: no"} for n in range(60)]
     with pytest.raises(InputError, match="cannot tell which columns to use"):

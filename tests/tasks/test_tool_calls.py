@@ -38,7 +38,7 @@ def talk(n: int, said: Any = None, answer: str = "It is old.") -> list[dict[str,
     """As OpenAI's data have it: who calls says nothing, and the arguments are a text."""
     return [
         {"role": "user", "content": f"film {n}"},
-        {"role": "assistant", "content": said, "tool_calls": [call_of(n, json.dumps({"film": n}))]},
+        {"role": "assistant", "content": said, "tool_calls": [call_of(n, json.dumps({"film": n, "at": "x"}))]},
         {"role": "tool", "tool_call_id": f"c{n}", "content": "film"},
         {"role": "assistant", "content": answer},
     ]
@@ -61,11 +61,11 @@ def test_a_row_is_what_the_template_writes(tmp_path: Path, said: str | None) -> 
     item = task.held_out("test", 1)[0]
     number = int(str(item.prompt[0].content).split()[1])  # type: ignore[union-attr]
     plain = talk(number, said or "")
-    plain[1]["tool_calls"] = [call_of(number, {"film": number})]
+    plain[1]["tool_calls"] = [call_of(number, {"film": number, "at": "x"})]  # keys in the order of the data
     text = model.tokenizer.apply_chat_template(plain, tokenize=False)
     row = written(model, item, layout_for(model))
     assert row.text == text
-    assert f'<call>year{{"film": {number}}}</call>' in text
+    assert f'<call>year{{"film": {number}, "at": "x"}}</call>' in text
     spans = [row.text[first:last] for first, last in row.spans]
     assert spans == [f"film {number}", said or "", "film"]
     assert row.spans[2][0] == text.index("film<|end|><|assistant|>")  # and not the film within the call
@@ -84,7 +84,7 @@ def test_calls_stand_in_a_transcript_and_before_a_person(tmp_path: Path) -> None
     item = task.held_out("test", 1)[0]
     text = written(chatting(TEMPLATE), item, Layout(turns=True)).text
     called, answered = text.split("\n")[1:3]
-    assert called.startswith('Assistant: [{"function": {"arguments": {"film": ')
+    assert '"function": {"name": "year", "arguments": {"film": ' in called
     assert answered == "Tool: film"
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.deploy.record import Form
 from elicitable.errors import InputError
-from elicitable.tasks.messages import ANSWERER, conversation, messages_from, written_out
+from elicitable.tasks.messages import ANSWERER, conversation, messages_from, tools_in, with_tools, written_out
 from elicitable.tasks.nested import flat, plain
 from elicitable.tasks.splitting import Row
-from elicitable.tasks.tables import Cell, cell_of, fault_of, said_in, shown_cell
+from elicitable.tasks.tables import Cell, cell_of, fault_of, is_of_tools, said_in, shown_cell
 from elicitable.values import Item, Messages
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def item_of(form: Form, values: Any, model: Model) -> Item:
     choices = _choices(values.get(CHOICES)) if form.labels == () else ()
     target = choices[0] if choices else form.labels[0] if form.labels else form.example
     if not form.literals:
-        return Item(_talk(form, values), target)
+        return Item(with_tools(_talk(form, values), _tools(values)), target)
     item = _shown(form, values)
     is_led = form.lead is not None and all(one.startswith(form.lead) for one in choices)
     return Item(item.prompt, target, item.spans, choices, form.lead if is_led else None)
@@ -78,6 +78,15 @@ def _talk(form: Form, values: Mapping[str, Any]) -> Messages:
         return found[0]
     found = conversation(read, "")
     return () if isinstance(found, str) else found[0]
+
+
+def _tools(values: Mapping[str, Any]) -> str:
+    name = next((name for name in values if is_of_tools(str(name))), None)
+    value = None if name is None else values[name]
+    found = tools_in(value)
+    if value and not found:
+        raise InputError(f"column {name!r} holds no list of tools")
+    return found
 
 
 def _ids(name: str, value: Any, model: Model) -> tuple[int, ...]:

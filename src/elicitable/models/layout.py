@@ -7,13 +7,22 @@ template, they are written as a transcript, whose template is :func:`transcript`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from elicitable.errors import InputError
-from elicitable.models.templates import Turn, answer_turn, render, with_own_thought
+from elicitable.models.templates import (
+    Turn,
+    answer_turn,
+    render,
+    tools_alone,
+    tools_of,
+    with_own_thought,
+    without_tools,
+)
 from elicitable.models.tokens import common_beginning
 from elicitable.values import Item, Message
 
@@ -221,12 +230,12 @@ def _own_spans(model: Model, item: Item, layout: Layout, before: str) -> tuple[t
     own = len(turns_of(item)) - rules_of(turns_of(item))
     others, own_turns = messages[: len(messages) - own], messages[len(messages) - own :]
     template = model.tokenizer if layout.chat else None
-    at = _place(template, others, own_turns[0].role, own_turns[1:]) if own_turns else 0
+    at = _place(template, others, own_turns[0], own_turns[1:]) if own_turns else 0
     spans = []
     for nth, turn in enumerate(own_turns):
         content = turn.content.strip()
         if nth and own_turns[nth - 1].parts:  # in which the same words may stand
-            at = _place(template, (*others, *own_turns[:nth]), turn.role, own_turns[nth + 1 :])
+            at = _place(template, (*others, *own_turns[:nth]), turn, own_turns[nth + 1 :])
         at = before.find(content, at)
         if at < 0:  # the template writes it otherwise, so nothing of it can be shortened
             break
@@ -248,12 +257,12 @@ def before_content(model: Model, layout: Layout) -> str:
 
 
 @lru_cache(maxsize=256)
-def _place(tokenizer: Any, others: tuple[Message, ...], role: str, later: tuple[Message, ...]) -> int:
+def _place(tokenizer: Any, others: tuple[Message, ...], turn: Message, later: tuple[Message, ...]) -> int:
     """Where a turn's content begins in the rendered text: up to there it is the same whatever the content.
 
     Without a ``tokenizer`` the text is a transcript.
     """
-    every = [(*others, Message(role, mark), *later) for mark in ("a", "b")]
+    every = [(*others, Message(turn.role, mark, tools_alone(turn)), *later) for mark in ("a", "b")]
     texts = [transcript(turns) if tokenizer is None else render(tokenizer, turns) for turns in every]
     return common_beginning(texts)
 
@@ -278,7 +287,7 @@ def messages_of(item: Item, layout: Layout) -> tuple[Message, ...]:
         system = (Message("system", layout.system),)
     shown: list[Message] = []
     for example in layout.examples:
-        shown += turns_of(example)[rules_of(turns_of(example)) :]
+        shown += map(without_tools, turns_of(example)[rules_of(turns_of(example)) :])
         target = str(example.target)
         shown.append(Message("assistant", target.strip() if isinstance(example.prompt, str) else target))
     shown += own
@@ -294,13 +303,15 @@ def said(model: Model, messages: Sequence[Message], layout: Layout) -> str:
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """The text of a conversation in plain words: what the system says in front, then who says what.
+    """The text of a conversation in plain words: what the system says in front, the tools if any, then who says what.
 
     >>> transcript([Message("system", "Be brief."), Message("user", "Where is Bath?")])
     'Be brief.\\n\\nUser: Where is Bath?\\nAssistant:'
     """
     first = rules_of(messages)
     rules = "".join(f"{turn.content.strip()}\n\n" for turn in messages[:first])
+    if tools := tools_of(messages):
+        rules += f"Tools: {json.dumps(tools, ensure_ascii=False)}\n\n"
     turns = (f"{turn.role.capitalize()}: {turn.shown.strip()}\n" for turn in messages[first:])
     return rules + "".join(turns) + "Assistant:"
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
 from elicitable.errors import InputError
 from elicitable.models.tokens import common_beginning
-from elicitable.values import Message
+from elicitable.values import TOOLS, Message
 
 #: The day that is "today" in every text, so that rows are the same tomorrow. Llama's templates write this one where
 #: nobody tells them the date.
@@ -25,15 +25,18 @@ _OPENS: Final = re.compile(r"<(\w+)>|\[(\w+)\]")  # a thought, as in <think> or 
 def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) -> str:
     """The text of a conversation by the chat template, up to where the assistant's next turn begins.
 
-    A template that writes today's date writes :data:`TODAY`.
+    A template that writes today's date writes :data:`TODAY`. The tools that may be called are given to it beside the
+    turns, as it takes them.
 
     Raises:
         InputError: there is no template, or it does not take such a conversation; with its own words.
     """
     turns = [plain_turn(turn) for turn in messages]
+    for turn in turns:
+        turn.pop(TOOLS, None)
     try:
         text: str = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=not answered, **_given(tokenizer)
+            turns, tools=tools_of(messages), tokenize=False, add_generation_prompt=not answered, **_given(tokenizer)
         )
     except Exception as error:  # templates are programs: they raise whatever they like
         roles = ", ".join(turn.role for turn in messages)
@@ -50,6 +53,41 @@ def plain_turn(turn: Message) -> dict[str, Any]:
     {'role': 'tool', 'content': '5', 'name': 'now'}
     """
     return {"role": turn.role, "content": turn.content, **json.loads(turn.parts or "{}")}
+
+
+def tools_of(messages: Sequence[Message]) -> list[Any] | None:
+    """The tools that a conversation brings, a part of its first turn.
+
+    >>> tools_of([Message("user", "Hi", '{"tools": [{"name": "add"}]}'), Message("user", "Bye")])
+    [{'name': 'add'}]
+    """
+    found = (json.loads(turn.parts).get(TOOLS) for turn in messages if turn.parts)
+    return next((tools for tools in found if tools), None)
+
+
+def without_tools(turn: Message) -> Message:
+    """A turn of a worked example: the tools that may be called are those of the item behind it.
+
+    >>> without_tools(Message("user", "Hi", '{"name": "Ann", "tools": [{"name": "add"}]}')).parts
+    '{"name": "Ann"}'
+    """
+    parts = json.loads(turn.parts or "{}")
+    if TOOLS not in parts:
+        return turn
+    del parts[TOOLS]
+    return replace(turn, parts=json.dumps(parts, ensure_ascii=False) if parts else "")
+
+
+def tools_alone(turn: Message) -> str:
+    """The parts of a turn of which the tools are all that is left; "" where it has none."""
+    tools = tools_of([turn])
+    return json.dumps({TOOLS: tools}) if tools else ""
+
+
+def shows_tools(tokenizer: Any) -> bool:
+    """Whether the chat template writes out the tools that it is given."""
+    tools = json.dumps({TOOLS: [{"type": "function", "function": {"name": "q7", "description": "", "parameters": {}}}]})
+    return "q7" in render(tokenizer, [Message("user", "a", tools)])
 
 
 def asks_the_date(tokenizer: Any) -> bool:

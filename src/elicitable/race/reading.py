@@ -9,7 +9,7 @@ from elicitable.errors import InputError
 from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, end_of, rules_of, turns_of
 from elicitable.models.rows import label_rows, rows_of
-from elicitable.models.templates import date_warning
+from elicitable.models.templates import date_warning, shows_tools, tools_of
 from elicitable.rng import generator
 from elicitable.tasks.base import has_turns
 from elicitable.training.generate import Stop
@@ -66,6 +66,12 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
     if layout.chat and calling and not any(name in str(model.tokenizer.chat_template) for name in CALLS):
         found.append(
             f"{calling:,} of {len(items):,} test conversations call tools, which the chat template does not show; "
+            "--chat off (chat='off') reads them as a transcript, which does"
+        )
+    offered = sum(tools_of(turns_of(item)) is not None for item in items)
+    if layout.chat and offered and not shows_tools(model.tokenizer):
+        found.append(
+            f"{offered:,} of {len(items):,} test conversations bring tools, which the chat template does not show; "
             "--chat off (chat='off') reads them as a transcript, which does"
         )
     ends = (

@@ -31,6 +31,7 @@ _NAMES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "generation": (PROMPT_NAMES, TARGET_NAMES),
 }
 CHAT_NAMES: Final = ("messages", "conversations", "conversation")
+MARK: Final = "label"  # beside an answer: whether people wanted it
 CHOSEN, REJECTED = "chosen", "rejected"  # two answers to the same prompt, of which people preferred the first
 MAX_LABELS: Final = 1_000  # that are guessed; a column that is named as the label may have more
 LISTED: Final = 20  # columns that a message names
@@ -140,6 +141,22 @@ def _preferred(table: Table) -> Columns | None:
         return Columns("generation", chosen, chosen)
     prompt = _first(table, PROMPT_NAMES, (chosen, rejected))
     return _give_up(table) if prompt is None else Columns("generation", prompt, chosen)
+
+
+def mark_column(table: Table, columns: Columns, shown: tuple[str, ...] = ()) -> str | None:
+    """Return the column that says of each answer whether people wanted it, as rows for KTO do; None where none does.
+
+    It is true or false in every row, stands beside answers that are to be written, and no template shows it.
+
+    >>> table = Table("t.csv", ("prompt", "completion", "label"), (("1 + 1?", "3", "false"),), ("line 2",))
+    >>> mark_column(table, Columns("generation", "prompt", "completion"))
+    'label'
+    """
+    column = _first(table, (MARK,), (columns.text, columns.answer, *shown))
+    if columns.kind == "classification" or column is None:
+        return None
+    values = {value.casefold() for value in table.distinct(column)}
+    return column if values and values <= {"true", "false"} else None
 
 
 def _shown(table: Table, wanted: TaskOptions) -> tuple[str, ...]:

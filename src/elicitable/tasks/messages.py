@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from elicitable.values import CALLS, Message, Messages
+from elicitable.values import CALLS, TOOLS, Message, Messages
 
 ANSWERER: Final = "assistant"
 _FORMS: Final = ({"role", "content"}, {"from", "value"})
@@ -100,9 +101,49 @@ def message_of(turn: Mapping[str, Any]) -> Message:
     '{"name": "now"}'
     """
     parts = {name: part for name, part in turn.items() if name not in ("role", "content")}
-    return Message(
-        turn["role"], turn["content"], json.dumps(parts, ensure_ascii=False, sort_keys=True) if parts else ""
-    )
+    return Message(turn["role"], turn["content"], json.dumps(parts, ensure_ascii=False) if parts else "")
+
+
+def tools_in(value: Any) -> str:
+    """Return the tools that a row brings as JSON; "" where the value is no list of objects that name or hold one.
+
+    Taken is what OpenAI's and TRL's rows hold beside their messages, also as a text of JSON.
+
+    >>> tools_in('[{"type": "function", "function": {"name": "add"}, "strict": null}]')
+    '[{"type": "function", "function": {"name": "add"}}]'
+    >>> tools_in(["hammer", "saw"])
+    ''
+    """
+    value = parsed(value) if isinstance(value, str) else value
+    if not isinstance(value, list | tuple) or not value or not all(map(_is_tool, value)):
+        return ""
+    try:
+        return json.dumps(_said(value), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # no JSON
+        return ""
+
+
+def with_tools(messages: Messages, tools: str) -> Messages:
+    """Return ``messages`` with what :func:`tools_in` gave as a part of the first one; nothing changes without any.
+
+    >>> with_tools((Message("user", "Hi"),), '[{"name": "add"}]')[0].parts
+    '{"tools": [{"name": "add"}]}'
+    """
+    if not tools or not messages:
+        return messages
+    parts = {**json.loads(messages[0].parts or "{}"), TOOLS: json.loads(tools)}
+    return (replace(messages[0], parts=json.dumps(parts, ensure_ascii=False)), *messages[1:])
+
+
+def _is_tool(value: Any) -> bool:
+    return isinstance(value, Mapping) and (isinstance(value.get("function"), Mapping) or "name" in value)
+
+
+def _said(value: Any) -> Any:
+    """Return a value without the keys that hold nothing, which is how Arrow writes keys that others have."""
+    if isinstance(value, Mapping):
+        return {str(key): _said(inner) for key, inner in value.items() if inner is not None}
+    return [_said(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _with_arguments(part: Any) -> Any:

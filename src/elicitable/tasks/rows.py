@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from elicitable.tasks.columns import Columns
-from elicitable.tasks.messages import ANSWERER, conversation
+from elicitable.tasks.messages import ANSWERER, conversation, tools_in, with_tools
 from elicitable.tasks.splitting import Row, Splits
 from elicitable.tasks.tables import (
     Cell,
     Table,
     Texts,
     fault_of,
+    is_of_tools,
     said_in,
     shown_cell,
     text_of_cell,
@@ -112,7 +113,24 @@ def _conversations(table: Table, columns: Columns, group: str | None) -> list[Ro
 
 def _talk(row: tuple[Cell, ...], table: Table, columns: Columns) -> tuple[Messages, str] | str:
     read, answer = (said_in(row[table.columns.index(name)]) for name in (columns.text, columns.answer))
-    return conversation(read, None if columns.text == columns.answer else answer)
+    found = conversation(read, None if columns.text == columns.answer else answer)
+    tools = tools_column(table, columns)
+    if isinstance(found, str) or tools is None or not (cell := text_of_cell(row[table.columns.index(tools)])):
+        return found
+    if not (read_tools := tools_in(cell)):
+        return f"stands beside a column {tools!r} that holds no list of tools"
+    return with_tools(found[0], read_tools), found[1]
+
+
+def tools_column(table: Table, columns: Columns) -> str | None:
+    """Return the column of the tools that conversations may call; None where there are no conversations or no such one.
+
+    A column of the name in which nothing is a list of tools is none.
+    """
+    if not any(table.holds_messages(name) for name in (columns.text, columns.answer)):
+        return None
+    named = [name for name in table.columns if is_of_tools(name) and name not in (columns.text, columns.answer)]
+    return next((name for name in named if any(map(tools_in, table.distinct(name)))), None)
 
 
 def _texts(table: Table, name: str | None) -> list[str]:

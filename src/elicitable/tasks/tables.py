@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from elicitable.errors import InputError
-from elicitable.tasks.messages import messages_from, parsed, parts_left_out, written_out
+from elicitable.tasks.messages import messages_from, parsed, parts_left_out, tools_in, written_out
 from elicitable.tasks.nested import laid_out, plain
-from elicitable.values import Message, Messages
+from elicitable.values import TOOLS, Message, Messages
 
 Texts = tuple[str, ...]
 LeftOut = tuple[tuple[str, str], ...]
@@ -172,6 +172,32 @@ def without_bad_rows(table: Table, fault: Callable[[tuple[Cell, ...]], str | Non
     )
 
 
+def without_unwanted(table: Table, mark: str | None) -> Table:
+    """Return ``table`` without the rows whose answers the column ``mark`` says are not wanted, which is noted.
+
+    Raises :class:`InputError` where none is left.
+
+    >>> table = Table("t", ("completion", "label"), (("2", "true"), ("3", "false")), ("line 1", "line 2"))
+    >>> without_unwanted(table, "label").rows
+    (('2', 'true'),)
+    """
+    if mark is None or mark not in table.columns:
+        return table
+    kept = [number for number, cell in enumerate(table.cells(mark)) if shown_cell(cell).casefold() != "false"]
+    left = len(table.rows) - len(kept)
+    if not kept:
+        raise InputError(f"{table.source}: the column {mark!r} says of every answer that it is not wanted")
+    note = (
+        f"{table.source}: {left:,} of {len(table.rows):,} rows are left out: {mark!r} marks their answers as not wanted"
+    )
+    return replace(
+        table,
+        rows=tuple(table.rows[number] for number in kept),
+        places=tuple(table.places[number] for number in kept),
+        notes=(*table.notes, note) if left else table.notes,
+    )
+
+
 def without_index(table: Table) -> Table:
     """Return ``table`` without columns that have no name and only count its rows, as pandas and R write, or are empty.
 
@@ -230,9 +256,10 @@ def table_of_columns(
 ) -> Table:
     """Make a table of named columns of values, one for each of ``places``.
 
-    A column of a dotted name comes before a key of objects that would have the same one.
+    A column of a dotted name comes before a key of objects that would have the same one. Tools are one text of JSON.
     """
     given = [(name, [None if _is_vector(value) else plain(value) for value in values]) for name, values in columns]
+    given = [(name, _as_json(values) if is_of_tools(name) else values) for name, values in given]
     laid = {place: laid_out(name, values) for place, (name, values) in enumerate(given)}
     taken = {name for place, (name, _) in enumerate(given) if laid[place] is None}
     names: list[str] = []
@@ -253,6 +280,16 @@ def table_of_columns(
             dropped += parts_left_out(path, own)
     rows = tuple(zip(*cells, strict=True)) if cells else ((),) * len(places)
     return without_index(Table(source, tuple(names), rows, places, tuple(dropped)))
+
+
+def is_of_tools(name: str) -> bool:
+    """Say whether a column has the name of the tools that a conversation may call."""
+    return name.casefold() == TOOLS
+
+
+def _as_json(values: Sequence[Any]) -> list[Any]:
+    """Return the tools among ``values`` as a text of JSON, and all else as it is."""
+    return [tools_in(value) or value if isinstance(value, list | tuple) else value for value in values]
 
 
 def _is_vector(value: Any) -> bool:

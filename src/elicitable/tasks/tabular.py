@@ -10,13 +10,13 @@ from typing import Final
 
 from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
-from elicitable.tasks.columns import Columns, find_columns
+from elicitable.tasks.columns import Columns, find_columns, mark_column
 from elicitable.tasks.labels import check_labels, label_names, label_warnings, renamed
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.reading import Reading, reading_of
 from elicitable.tasks.rows import alone, behind_answers, fault_in, row_warnings, rows_of
 from elicitable.tasks.splitting import Row, split_rows
-from elicitable.tasks.tables import Table, read_as_messages, without_bad_rows
+from elicitable.tasks.tables import Table, read_as_messages, without_bad_rows, without_unwanted
 from elicitable.tasks.template import Template
 from elicitable.tasks.text import TextTask
 from elicitable.values import Split
@@ -49,6 +49,8 @@ def task_of_tables(
     if options.group_column == columns.answer:
         raise InputError(f"{train.source}: the column {columns.answer!r} is the answer and cannot group the rows too")
     template = _template(train, columns, options)
+    mark = mark_column(train, columns, template.names)
+    tables = {split: without_unwanted(table, mark) for split, table in tables.items()}
     tables = {split: _usable(table, columns, template, options) for split, table in tables.items()}
     rows = {split: rows_of(table, columns, template, options.group_column) for split, table in tables.items()}
     classes = None
