@@ -7,8 +7,10 @@ import math
 import pytest
 
 import elicitable as el
+from elicitable.methods.catalog import method_named
 from elicitable.models.model import Model
 from elicitable.models.speed import processor
+from elicitable.testing import check_method
 
 
 @pytest.fixture
@@ -33,3 +35,9 @@ def test_an_adaptation_is_tuned_and_a_context_compiled(model: Model) -> None:
     texts = [[3, 1, 2, 5], [5, 6, 0, 1], [1, 1, 4, 2], [2, 7, 6, 3]]
     made = el.compile_context(model, context, texts, rank=4, steps=2)
     assert math.isfinite(made.record["compiled"]["kl_nats"])
+
+
+@pytest.mark.parametrize("name", ["kv-prefix", "soft-prompt", "prompt", "steering", "lora", "full"])
+def test_a_method_of_ones_own_can_be_checked_in_the_type_that_everyone_loads(model: Model, name: str) -> None:
+    given = {"token_ids": [7, 0]} if name == "prompt" else {}
+    assert len(check_method(method_named(name), model, **given)) > 5

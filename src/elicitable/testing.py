@@ -35,6 +35,7 @@ from elicitable.methods.base import Adaptation, Method
 from elicitable.models.dispatch import state_of
 from elicitable.models.inject import use
 from elicitable.models.model import Model, as_model
+from elicitable.models.speed.precision import autocast
 from elicitable.rng import torch_generator
 from elicitable.training.batches import encode
 from elicitable.training.evaluate import answer_logits, token_losses
@@ -158,7 +159,7 @@ def check_the_model_is_left_as_it_came(subject: Subject) -> None:
         adaptation = subject.trained()
         with use(subject.model, adaptation):
             subject.logits()
-        with prepared(subject.model, adaptation) as refresh:
+        with prepared(subject.model, adaptation) as refresh, autocast(subject.model):
             refresh()
             subject.logits()
     assert torch.equal(subject.logits(), plain), "the base model gives other logits afterwards"
@@ -197,7 +198,9 @@ def check_gradients_flow_only_where_they_belong(subject: Subject) -> None:
         refresh()
         inside = set(map(id, model.hf.parameters()))
         assert not any(p.requires_grad for p in base if id(p) in inside), "the base model's weights want gradients"
-        loss = token_losses(answer_logits(model, batch), batch.targets).sum()
+        with autocast(model):
+            logits = answer_logits(model, batch)
+        loss = token_losses(logits, batch.targets).sum()
         assert loss.requires_grad, "no gradient reaches what is trained"
         loss.backward()
     assert all(p.grad is None for p in base), "the base model's weights got gradients"

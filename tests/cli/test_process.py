@@ -31,8 +31,19 @@ def started(*args: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-c", program, *args], stdout=pipe, stderr=pipe, text=True, env=environment
+        [sys.executable, "-c", program, *args],
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        env=environment,
+        preexec_fn=heed_signals,  # noqa: PLW1509 (nothing else runs in threads here)
     )
+
+
+def heed_signals() -> None:
+    """Let signals end this process, also where the tests themselves run in the background or under ``nohup``."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def child_cpu_seconds(*args: str) -> float:

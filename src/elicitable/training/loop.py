@@ -265,7 +265,8 @@ class _Run:
 def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] = ()) -> Iterator[Callable[[], None]]:
     """Freeze the base, install ``adaptation``, and yield the function that recomputes its keys and values.
 
-    A context that is in use around this (:func:`elicitable.use`) stands before it, and is frozen too.
+    A context that is in use around this (:func:`elicitable.use`) stands before it, and is frozen too. The model is run
+    under :func:`~elicitable.models.speed.precision.autocast` inside: its frozen matrices may be bfloat16 there.
 
     Raises:
         InputError: the context in use has a strength other than 1, which the adaptation inside it would share.
