@@ -36,7 +36,7 @@ def started(*args: str) -> subprocess.Popen[str]:
         stderr=pipe,
         text=True,
         env=environment,
-        preexec_fn=heed_signals,  # noqa: PLW1509 (nothing else runs in threads here)
+        preexec_fn=heed_signals,
     )
 
 
