@@ -17,6 +17,8 @@ from tests.reverse import Reverse
 
 import elicitable as el
 from elicitable.diagnosis.looks import ALPHA, level_after
+from elicitable.diagnosis.tried import is_rising
+from elicitable.diagnosis.verdict import Comparison, Decision
 from elicitable.methods.base import Schedule, Sized
 from elicitable.methods.catalog import method_named
 from elicitable.methods.kv_prefix import KVPrefix
@@ -507,3 +509,19 @@ def test_where_every_finalist_is_lost_the_best_of_those_that_were_dropped_goes_o
     [arm] = answer.arms
     assert sum(count > 1 for count in rounds.values()) == 2
     assert (arm.status, arm.learning_rate in {rate for rate, count in rounds.items() if count == 1}) == ("ok", True)
+
+
+@pytest.mark.parametrize(
+    ("behind", "is_still_rising", "is_run"),
+    [(0.012, False, True), (0.012, True, True), (0.025, False, True), (0.025, True, False)],
+)
+def test_another_seed_is_run_where_it_can_settle_what_is_open(
+    behind: float, is_still_rising: bool, is_run: bool
+) -> None:
+    """An arm at the end of its steps that still rose was given no other seed, although it seemed good enough."""
+    curve = tuple(CurvePoint(step, 0.1, 0.9 + 0.05 * (is_still_rising and step == 3)) for step in (1, 2, 3))
+    arm: Any = SimpleNamespace(stopped="steps", curves=(curve,))
+    assert is_rising(arm) == is_still_rising
+    open_one = Comparison(arm, behind, behind - 0.015, behind + 0.015, "open")
+    assert seeds._is_in_doubt(Decision("inconclusive", (), (open_one,)), 0.02) == is_run
+    assert not seeds._is_in_doubt(Decision("weights", (), (open_one,)), 0.02)

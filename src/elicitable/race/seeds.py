@@ -30,11 +30,11 @@ def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
         lagging = [entry for entry in rivals if len(entry.records) < race.seeds]
         is_another_look = not lagging
         if is_another_look:
-            if not _is_in_doubt(decision) or len(rivals) < 2:
+            if not _is_in_doubt(decision, race.margin) or len(rivals) < 2:
                 return
             fewest = min(len(entry.records) for entry in rivals)
             lagging = [entry for entry in rivals if len(entry.records) == fewest]
-        most = race.seeds + (EXTRA if _is_in_doubt(decision) else 0)
+        most = race.seeds + (EXTRA if _is_in_doubt(decision, race.margin) else 0)
         race.ahead(partial(_coming, race, rivals, lagging, most))
         before = sum(len(entry.records) for entry in lagging)
         ran = [_one_more(race, entry, entries) for entry in lagging]
@@ -51,11 +51,15 @@ def _rivals(decision: Decision, entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.method.name in names and entry.method.is_seeded and entry.records]
 
 
-def _is_in_doubt(decision: Decision) -> bool:
-    """Say whether the verdict is open because an interval holds the margin, which more seeds can settle."""
+def _is_in_doubt(decision: Decision, margin: float) -> bool:
+    """Say whether the verdict is open because an interval holds the margin, which more seeds can settle.
+
+    Of an arm that still rose they can say that it is good enough, and not that it is worse.
+    """
     if decision.label != "inconclusive":
         return False
-    return any(one.standing == "open" and not is_rising(one.arm) for one in decision.compared)
+    opened = [one for one in decision.compared if one.standing == "open"]
+    return any(one.mean < margin or not is_rising(one.arm) for one in opened)
 
 
 def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry], most: int) -> list[Piece]:
