@@ -350,11 +350,8 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         """Return a bar for every arm, for a notebook."""
-        rows = [
-            (arm.method, arm.mean, arm.low or 0.0, arm.high or 0.0, arm.method == self.answer)
-            for arm in self.arms
-            if arm.mean is not None
-        ]
+        arms = [(arm, arm.mean) for arm in self.arms if arm.mean is not None]
+        rows = [(arm.method, mean, arm.low or 0.0, arm.high or 0.0, arm.method == self.answer) for arm, mean in arms]
         return bars(repr(self).strip("<>"), rows)
 
 

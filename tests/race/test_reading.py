@@ -56,6 +56,14 @@ def test_answers_that_hold_their_own_end_are_counted() -> None:
     assert reading_warnings(model, task, layout_for(model, stop="##")) == []
 
 
+def test_a_stop_string_beside_labels_is_said_to_end_free_answers() -> None:
+    model = reader("byte-level BPE")
+    task = task_from([{"text": f"film {n}", "label": ("dull", "fine")[n % 2]} for n in range(80)])
+    [said] = reading_warnings(model, task, layout_for(model, stop="##"))
+    assert said.startswith("the stop string '##' (--stop, stop=) ends free answers, and labels are compared by their")
+    assert reading_warnings(model, task, layout_for(model)) == []
+
+
 @pytest.mark.parametrize("chat", ["auto", "off"])
 def test_a_race_says_which_day_it_is_in_its_texts(chat: str) -> None:
     answer = el.verdict(

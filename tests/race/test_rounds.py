@@ -446,6 +446,27 @@ def test_threads_are_those_that_are_quickest_and_the_change_is_said(monkeypatch:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("disturbed", [range(6), range(2, 8), range(0, 12, 5)])
+def test_what_disturbs_for_a_moment_changes_no_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch, disturbed: range
+) -> None:
+    """Two threads looked slow while something else ran for a second, and a race went on with one for six minutes."""
+    before, said, clock, taken = torch.get_num_threads(), [], [0.0], [0]
+    monkeypatch.setattr(threads.time, "monotonic", lambda: clock[0])
+
+    def work() -> None:
+        clock[0] += (1.0 if torch.get_num_threads() == 1 else 0.6) * (4.0 if taken[0] in disturbed else 1.0)
+        taken[0] += 1
+
+    try:
+        torch.set_num_threads(2)
+        threads.Threads(work, said.append, most=2).look_again()
+        assert torch.get_num_threads() == 2
+        assert said == []
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_number_of_threads_that_was_set_is_left_alone(digits_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setattr(threads.Threads, "_seconds", lambda *given: pytest.fail("it was tried"))

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -32,11 +32,12 @@ from elicitable.errors import (
     UnknownNameError,
     UnsupportedModelError,
 )
+from elicitable.models.claims import held_to
 from elicitable.models.dispatch import asked_how, is_spread, told
 from elicitable.models.model import Model, as_model
 from elicitable.models.restoring import swapped
 from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
-from elicitable.untrusted import is_out_of_memory, read_tensors
+from elicitable.untrusted import is_out_of_memory, read_object, read_tensors
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -120,6 +121,9 @@ def load(
         model.how = how
         if not is_spread(model.hf):
             model.hf.to(where)
+        with _readable(os.fspath(name_or_model)):  # it is run, and a configuration may be at odds with itself
+            model.hf.eval()
+            _ = model.anatomy
     if tokenizer is not None:
         model.tokenizer = tokenizer
     model.hf.eval()
@@ -261,7 +265,7 @@ def _is_whole(folder: Path) -> bool:
 
 def _dequantise(path: Path, folder: Path) -> None:
     with replacing_folder(folder) as partial:
-        with quiet(), _readable(str(path)):
+        with quiet(), _readable(str(path)), held_to([path], str(path)):
             hf = AutoModelForCausalLM.from_pretrained(
                 str(path.parent), gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
             )
@@ -277,7 +281,7 @@ def _dequantise(path: Path, folder: Path) -> None:
 
 
 def _pretrained(where: str, dtype: torch.dtype, name: str, how: Mapping[str, Any]) -> Model:
-    with quiet(), _readable(where):
+    with quiet(), _readable(where), _as_large_as_its_files(Path(where)):
         hf, found = AutoModelForCausalLM.from_pretrained(
             where,
             dtype=dtype,
@@ -293,6 +297,15 @@ def _pretrained(where: str, dtype: torch.dtype, name: str, how: Mapping[str, Any
                 f"the files ({lacking}); save it with its language-model head."
             )
         return Model(hf, tokenizer=_tokenizer(where), name=name, source=where)
+
+
+def _as_large_as_its_files(folder: Path) -> AbstractContextManager[None]:
+    """Inside, a model from ``folder`` takes no more than its files account for; of a hub id nothing is known yet."""
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not files:
+        return nullcontext()
+    config = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return held_to(files, str(folder), is_packed="quantization_config" in config)
 
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")

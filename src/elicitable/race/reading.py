@@ -74,6 +74,11 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
             f"{offered:,} of {len(items):,} test conversations bring tools, which the chat template does not show; "
             "--chat off (chat='off') reads them as a transcript, which does"
         )
+    if task.labels() is not None and layout.end is not None:
+        found.append(
+            f"the stop string {layout.end!r} (--stop, stop=) ends free answers, and labels are compared by their "
+            "likelihood instead"
+        )
     ends = (
         []
         if task.labels() is not None

@@ -1,8 +1,9 @@
 """How many threads a race computes with: those that are quickest on this machine as busy as it is.
 
 On an idle machine all of them are. Where other work has the cores, threads wait for each other at every product, and
-one alone can be several times as quick. So a race tries before its start, and again from time to time. A number that a
-person has set (``OMP_NUM_THREADS``) is left alone. Sums in another order can differ in their last digits, so every
+one alone can be several times as quick. So a race tries before its start, and again from time to time: every number by
+turns, so that what disturbs for a moment disturbs them alike, and twice where it would change something. A number that
+a person has set (``OMP_NUM_THREADS``) is left alone. Sums in another order can differ in their last digits, so every
 record says how many threads it was made with.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 SET_BY_HAND = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 GAIN = 1.2  # times as quick as now, or the number stays as it is
 EVERY_SECONDS, SHARE = 60.0, 0.02  # between two tries, which take so much of the time at most
+SHARE_IN_DOUBT = 0.05  # the same while fewer threads than there could be are in use, as other work may end
 ITEMS, TEXTS, TRIES = 32, 4, 3
 
 
@@ -61,9 +63,12 @@ class Threads:
         if self.most < 2 or time.monotonic() < self.tried + self.pause:
             return
         started, now = time.monotonic(), torch.get_num_threads()
-        seconds = {number: self._seconds(number) for number in sorted({1, (self.most + 1) // 2, self.most})}
-        best = min(seconds, key=lambda number: seconds[number])
-        chosen = best if seconds.get(now, float("inf")) > GAIN * seconds[best] else now
+        numbers = sorted({1, (self.most + 1) // 2, self.most, now})
+        seconds = self._seconds(numbers)
+        chosen = _chosen(seconds, now)
+        if chosen != now:  # is it so a moment later?
+            seconds = self._seconds(numbers)
+            chosen = _chosen(seconds, now)
         torch.set_num_threads(chosen)
         if chosen != now:
             self.say(
@@ -71,16 +76,24 @@ class Threads:
                 "machine as busy as it is."
             )
         self.tried = time.monotonic()
-        self.pause = max(EVERY_SECONDS, (self.tried - started) / SHARE)
+        share = SHARE if chosen == self.most else SHARE_IN_DOUBT
+        self.pause = max(EVERY_SECONDS, (self.tried - started) / share)
 
-    def _seconds(self, number: int) -> float:
-        torch.set_num_threads(number)
-        times = []
+    def _seconds(self, numbers: Sequence[int]) -> dict[int, float]:
+        """Return the median seconds of the work by number of threads."""
+        times: dict[int, list[float]] = {number: [] for number in numbers}
         for _ in range(TRIES):
-            started = time.monotonic()
-            self.work()
-            times.append(time.monotonic() - started)
-        return sorted(times)[len(times) // 2]
+            for number in numbers:
+                torch.set_num_threads(number)
+                started = time.monotonic()
+                self.work()
+                times[number].append(time.monotonic() - started)
+        return {number: sorted(taken)[len(taken) // 2] for number, taken in times.items()}
+
+
+def _chosen(seconds: Mapping[int, float], now: int) -> int:
+    best = min(seconds, key=lambda number: seconds[number])
+    return best if seconds[now] > GAIN * seconds[best] else now
 
 
 def _read(race: Race) -> None:
