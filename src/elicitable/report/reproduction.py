@@ -21,6 +21,7 @@ from elicitable.report.experiment_figures import experiment_figure, figure_names
 from elicitable.report.html import Section, write_page
 from elicitable.report.microscope import figure_svg
 from elicitable.report.notation import plural
+from elicitable.report.stacked import stacked_table
 from elicitable.report.table import print_hanging, print_wrapped
 from elicitable.untrusted import visible
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 MARKS = {"reproduced": "✓", "differs": "✗", "not settled": "~", "not testable here": "–", "not run yet": "…"}
 TITLE = "The paper's experiments, reproduced"
+LONG = 40  # characters of a cell that takes the whole width of a telephone
 FIGURES, TABLES = "figures", "results.md"
 COMPANION = (
     "Times are of one core each. The companion code's is extrapolated to the seeds that are whole: its iterations, "
@@ -311,6 +313,6 @@ def _cell(text: str) -> str:
 
 
 def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(one)}</th>" for one in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="table-scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    plain = ((escape(first), [escape(cell) for cell in cells]) for first, *cells in rows)
+    wide = {head for head in heads if any(len(row[heads.index(head)]) > LONG for row in rows)}
+    return stacked_table([escape(one) for one in heads], plain, wide)
