@@ -85,7 +85,11 @@ def held_to(files: list[Path], where: str, is_packed: bool = False) -> Iterator[
     Raises:
         InputError: a file cannot be read; and inside, where the configuration asks for more.
     """
-    claims = _Claims(where, *_held(files, is_packed))
+    try:
+        held = _held(files, is_packed)
+    except InputError as error:
+        raise InputError(f"{where} cannot be loaded: {error}") from error
+    claims = _Claims(where, *held)
     with ExitStack() as stack:
         hooks: tuple[Any, ...] = (
             register_module_parameter_registration_hook(claims.parameter),
