@@ -29,6 +29,10 @@ def faults(how: str) -> tuple[str, int]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked")
 def test_freed_blocks_are_used_again() -> None:
-    asked, kept = faults("kept")
-    assert asked == "True"
-    assert 2 * kept < faults("given back")[1]  # 20 MB are touched for the first time, in place of 210
+    """20 MB are touched for the first time, in place of 210, unless something small comes to lie behind a freed block.
+
+    Where that lies is chance (5,000 to 28,000 pages), so the least of three counts; those given back are always 54,000.
+    """
+    tries = [faults("kept") for _ in range(3)]
+    assert {asked for asked, _ in tries} == {"True"}
+    assert 2 * min(count for _, count in tries) < faults("given back")[1]
