@@ -17,6 +17,7 @@ from elicitable.methods.examples import item_of_pair, plain_pair
 from elicitable.models.layout import Layout, layout_for, written
 from elicitable.models.rows import rows_of
 from elicitable.race.reading import reading_warnings
+from elicitable.tasks import rows
 from elicitable.tasks.catalog import task_from
 from elicitable.tasks.text import TextTask
 from elicitable.values import Item
@@ -43,9 +44,9 @@ def row_of(n: int, system: bool = False) -> Row:
 ROWS = [row_of(n) for n in range(60)]
 
 
-def read(place: Path, rows: list[Row] = ROWS) -> TextTask:
+def read(place: Path, given: list[Row] = ROWS) -> TextTask:
     path = place / "talks.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    path.write_text("\n".join(map(json.dumps, given)), encoding="utf-8")
     task = task_from(path)
     assert isinstance(task, TextTask)
     return task
@@ -142,6 +143,21 @@ def test_a_column_of_tools_beside_plain_texts_is_one_column(tmp_path: Path) -> N
     task = read(tmp_path, rows)
     assert task.reading is not None
     assert task.reading.unused == (("tools", ""),)
+
+
+def test_the_column_of_tools_is_looked_for_as_often_however_many_rows_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was looked for with every row, and 2,000 conversations took ten seconds, not half a one."""
+    looked = []
+    found = rows.tools_column
+    monkeypatch.setattr(rows, "tools_column", lambda *given: (looked.append(1), found(*given))[1])
+    counts = []
+    for size in (60, 240):
+        looked.clear()
+        task_from([row_of(n) for n in range(size)])
+        counts.append(len(looked))
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_new_row_is_read_as_the_data_were(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tu
     main = columns.text if columns.text in template.names else template.names[0]
     wanted = [(name, table.columns.index(name)) for name in dict.fromkeys((main, columns.answer))]
     others = [(name, table.columns.index(name)) for name in template.names if name not in (main, columns.answer)]
+    tools = tools_column(table, columns)
 
     def fault(row: tuple[Cell, ...]) -> str | None:
         for name, index in wanted:
@@ -69,7 +70,7 @@ def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tu
         for name, index in others:
             if row[index] and (why := fault_of(row[index])) and why != "is empty":
                 return f"column {name!r} {why}"
-        if not template.literals and isinstance(talk := _talk(row, table, columns), str):
+        if not template.literals and isinstance(talk := _talk(row, table, columns, tools), str):
             return f"column {columns.answer!r} {talk}"
         return None
 
@@ -103,18 +104,17 @@ def behind_answers(tables: Mapping[Split, Table], columns: Columns) -> list[str]
 
 
 def _conversations(table: Table, columns: Columns, group: str | None) -> list[Row]:
-    rows = []
+    rows, tools = [], tools_column(table, columns)
     for row, one, several in zip(table.rows, _texts(table, group), _accepted(table, columns), strict=True):
-        talk = _talk(row, table, columns)
+        talk = _talk(row, table, columns, tools)
         assert not isinstance(talk, str)  # bad rows are gone
         rows.append(Row(talk[0], talk[1], one, several))
     return rows
 
 
-def _talk(row: tuple[Cell, ...], table: Table, columns: Columns) -> tuple[Messages, str] | str:
+def _talk(row: tuple[Cell, ...], table: Table, columns: Columns, tools: str | None) -> tuple[Messages, str] | str:
     read, answer = (said_in(row[table.columns.index(name)]) for name in (columns.text, columns.answer))
     found = conversation(read, None if columns.text == columns.answer else answer)
-    tools = tools_column(table, columns)
     if isinstance(found, str) or tools is None or not (cell := text_of_cell(row[table.columns.index(tools)])):
         return found
     if not (read_tools := tools_in(cell)):

@@ -163,13 +163,7 @@ def without_bad_rows(table: Table, fault: Callable[[tuple[Cell, ...]], str | Non
         raise InputError(f"{table.source}: no row is left without the bad ones: {listed}")
     whole = len(table.rows) + len(table.broken)
     note = f"{table.source}: {len(bad):,} of {whole:,} rows are left out: {listed}"
-    return replace(
-        table,
-        broken=(),
-        rows=tuple(table.rows[number] for number in kept),
-        places=tuple(table.places[number] for number in kept),
-        notes=(*table.notes, note),
-    )
+    return replace(_only(table, kept), broken=(), notes=(*table.notes, note))
 
 
 def without_unwanted(table: Table, mark: str | None) -> Table:
@@ -190,12 +184,12 @@ def without_unwanted(table: Table, mark: str | None) -> Table:
     note = (
         f"{table.source}: {left:,} of {len(table.rows):,} rows are left out: {mark!r} marks their answers as not wanted"
     )
-    return replace(
-        table,
-        rows=tuple(table.rows[number] for number in kept),
-        places=tuple(table.places[number] for number in kept),
-        notes=(*table.notes, note) if left else table.notes,
-    )
+    return replace(_only(table, kept), notes=(*table.notes, note)) if left else table
+
+
+def _only(table: Table, kept: Sequence[int]) -> Table:
+    rows = tuple(table.rows[number] for number in kept)
+    return replace(table, rows=rows, places=tuple(table.places[number] for number in kept))
 
 
 def without_index(table: Table) -> Table:
