@@ -114,6 +114,8 @@ def test_the_slider_is_reached_and_moved_by_keys_and_goes_back(page):
     assert page.inner_text("#margin-label") == "inconclusive"  # 1.1 to 1.9 points behind: holds the margin
     assert "not settled" in page.inner_text("#decides .row:has-text('kv-prefix')")
     assert page.locator("#decides .row.answer").count() == 0
+    bands = page.eval_on_selector_all("#decides .band", "found => found.map((one) => one.style.left)")
+    assert {round(float(left.removesuffix("%")), 6) for left in bands} == {63.0}  # 6/14 of 70 percent, and 3 more
     for _ in range(4):
         page.keyboard.press("ArrowLeft")
     assert page.inner_text("#margin-label") == "weights"

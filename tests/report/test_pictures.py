@@ -172,11 +172,12 @@ def test_an_unknown_method_has_a_place_before_the_control():
 
 
 def test_the_differences_that_decide_stand_beside_the_margin():
-    """Arm minus best around the margin of 2 points: the axis runs from -14 to +6 points."""
+    """Arm minus best around the margin of 2 points: -8 to +6 points have 70 percent of the axis."""
     found = difference_chart(records.verdict())
     assert found.best == "full"
-    assert found.band == (60.0, 100.0)  # -2 points is 12/20 of the way
+    assert found.band == (60.0, 100.0)  # -2 points is 6/14 of 70 percent from the bend
     assert found.zero == 70.0
+    assert found.bend == (30.0, "-8")
     rows = {row.method: row for row in found.rows}
     assert "value-bias" not in rows
     assert (rows["full"].dot, rows["full"].text, rows["full"].standing) == (70.0, "the best", "")
@@ -186,13 +187,31 @@ def test_the_differences_that_decide_stand_beside_the_margin():
     assert rows["kv-prefix"].standing == "within the margin"
     assert rows["kv-prefix"].is_answer
     assert rows["lora"].standing == "within the margin"
-    assert (rows["zero-shot"].dot, rows["zero-shot"].interval) == (None, (0.0, 0.0))
+    mean, low, high = next(arm for arm in records.verdict().arms if arm.method == "zero-shot").behind
+    assert 0.64 < low < high <= 1.0  # beyond 32 margins, which have the last 7.5 percent
+    assert rows["zero-shot"].dot == pytest.approx(7.5 * (1 - mean) / 0.36, abs=0.01)
+    assert rows["zero-shot"].interval == pytest.approx((7.5 * (1 - high) / 0.36, 7.5 * (1 - low) / 0.36), abs=0.01)
     assert rows["zero-shot"].standing == "behind by more"
     few = {row.method: row for row in difference_chart(records.inconclusive()).rows}
     assert few["kv-prefix"].standing == "not settled"
     growing = {"stopped": "steps", "steps": 12}  # hardly trained, so its place says nothing yet
     found = difference_chart(records.with_arm(records.verdict(), "layer-prefix", **growing))
     assert {row.method: row for row in found.rows}["layer-prefix"].standing == "not settled"
+
+
+@pytest.mark.parametrize("margin", [0.001, 0.02, 0.1, 0.2, 0.5])
+def test_whatever_the_margin_an_arm_that_is_further_behind_stands_further_left(margin):
+    """Also far behind: no two of them lie at the same place, and all of it is on the axis."""
+    behind = [0.0, margin, 3 * margin, *(share for share in (0.05, 0.1, 0.3, 0.31, 0.9, 1.0) if share > 3 * margin)]
+    arms = [dataclasses.replace(records.arm("full"), behind=(0.0, 0.0, 0.0), method="best")]
+    arms += [dataclasses.replace(records.arm("lora"), behind=(one, one, one), method=str(one)) for one in behind[1:]]
+    found = difference_chart(dataclasses.replace(records.verdict(arms=tuple(arms)), margin=margin))
+    dots = {row.method: row.dot for row in found.rows}
+    in_order = [dots["best"], *(dots[str(one)] for one in behind[1:])]
+    assert all(right > left for right, left in itertools.pairwise(in_order))
+    assert in_order[-1] >= 0.0
+    assert found.zero == dots["best"]
+    assert [tick.at for tick in found.ticks] == sorted({tick.at for tick in found.ticks})
 
 
 def test_there_are_no_differences_without_two_arms():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from elicitable.report import standing
-from elicitable.report.pictures.differences import MARGINS_SHOWN, STANDINGS, Differences
+from elicitable.report.pictures.differences import MARGINS_SHOWN, STANDINGS, Differences, knots_of
 from elicitable.report.script import script_data
 from elicitable.untrusted import visible
 from elicitable.values import Stretch, Verdict
@@ -42,7 +42,7 @@ def margins(verdict: Verdict, differences: Differences | None) -> Margins | None
         "arms": [visible(arm) for arm in arms],
         "margin": verdict.margin,
         "points": in_points(verdict.margin),
-        "shown": MARGINS_SHOWN,
+        "knots": knots_of(verdict.margin),
         "words": STANDINGS,
         "stretches": [
             {

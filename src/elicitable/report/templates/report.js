@@ -59,6 +59,13 @@
   const write = (name, text) => { if (at(name).textContent !== text) at(name).textContent = text; };
   // Points become a share by moving the decimal point, so that 2.3 is the 0.023 of the command line.
   const share = (points) => Number(/e/i.test(points) ? points / 100 : `${points}e-2`);
+  // A difference in margins of the race, on its axis: straight between knots.
+  const place = (difference) => {
+    const after = data.knots.findIndex(([one]) => one >= difference);
+    if (after <= 0) return after < 0 ? 100 : 0;
+    const [[low, from], [high, to]] = data.knots.slice(after - 1, after + 1);
+    return from + ((difference - low) / (high - low)) * (to - from);
+  };
   const stretchAt = (margin) => data.stretches.findLast((one) => one.from <= margin);
   const show = (points) => {
     const margin = share(points);
@@ -78,8 +85,7 @@
       row.dataset.standing = found.standings[nth];
       const words = row.querySelector(".standing");
       if (words.textContent) words.textContent = data.words[found.standings[nth]];
-      const [first, last] = data.shown;
-      const left = Math.max(0, Math.min(100, (100 * (-margin / data.margin - first)) / (last - first)));
+      const left = place(-margin / data.margin);
       const band = row.querySelector(".band");
       band.style.left = `${left}%`;
       band.style.width = `${100 - left}%`;
