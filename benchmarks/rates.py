@@ -85,8 +85,9 @@ def by_loss(look: Look, best: float) -> tuple[float, float]:
 
 def by_both(look: Look, best: float) -> tuple[float, float]:
     """The loss among scores within one standard error of the best, the score elsewhere."""
+    own, best = (score if score >= TELLING else 0.0 for score in (look[0], best))
     error = (best * (1 - best) / ITEMS) ** 0.5
-    return (max(best, TELLING) if look[0] >= best - error else by_score(look, best)[0], -look[1])
+    return (best if own >= best - error else own, -look[1])
 
 
 RULES = {"score": by_score, "loss": by_loss, "one standard error": by_both}
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("elicitable-runs/rates.jsonl"))
     parser.add_argument("--models", nargs="*", default=["smollm2", "planted"])
     parser.add_argument("--planted", type=int, default=12)
+    parser.add_argument("--cases", nargs="*", help="only these")
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--test", type=int, default=300)
     asked = parser.parse_args()
@@ -135,6 +137,8 @@ def main() -> None:
     known = [json.loads(line) for line in asked.out.read_text().splitlines()] if asked.out.exists() else []
     done = {(line["case"], line["method"], line["rate"]) for line in known}
     for name, load, first, batch in cases(asked):
+        if asked.cases and name not in asked.cases:
+            continue
         model, task = load()
         for method in map(method_named, asked.methods):
             for rate in method.schedule.learning_rates:

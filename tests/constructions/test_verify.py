@@ -270,3 +270,20 @@ def test_what_is_reached_does_not_depend_on_how_much_is_run_at_once(monkeypatch:
     monkeypatch.setattr(verification, "BATCH_NUMBERS", 1)
     assert rows_at_once(built) == 1
     assert dataclasses.replace(reach(built), seconds=0.0) == together
+
+
+@pytest.mark.parametrize("how", ["exhaustive", 40])
+def test_what_is_done_of_a_verification_is_told_up_to_the_whole(how):
+    heard = []
+    verify(any_map.build(vocab=3), how, told=heard.append)
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
+
+
+def test_what_is_done_of_a_count_is_told_row_by_row_up_to_the_whole():
+    heard = []
+    built = any_sequence.build(vocab=3, length=2)
+    counts = reach(built, heard.append)
+    assert heard == sorted(heard)
+    assert (len(heard) > 1, heard[-1]) == (True, 1.0)
+    assert counts.virtual_reached == counts.possible

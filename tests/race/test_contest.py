@@ -19,12 +19,10 @@ from elicitable.errors import BudgetError, InputError, StoreError, TrainingDiver
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.model import Model
 from elicitable.models.speed.processor import kind
-from elicitable.race import contest, line, look, pace, timing, trial
-from elicitable.race.line import Line
+from elicitable.race import contest, line, pace, timing, trial
 from elicitable.race.reporter import Silent
 from elicitable.race.trial import Trial
 from elicitable.records.store import Store
-from elicitable.records.trial import Times, TrialRecord
 from elicitable.training import loop
 from elicitable.training.loop import Plan
 from elicitable.values import ArmResult, CurvePoint, Item
@@ -452,13 +450,3 @@ def test_a_verdict_looks_inside_the_context_it_speaks_of(digits_model: Build, tm
     again = run(model, tmp_path, methods=["zero-shot", method, "full"])  # the tensors come from the store
     assert again.inspection.heads == answer.inspection.heads
     assert run(model, methods=["zero-shot", "full"]).inspection is None
-
-
-def test_a_few_lucky_items_do_not_choose_a_rate() -> None:
-    def looked(score: float, nats: float) -> Line:
-        record = TrialRecord("ok", "steps", Times(1.0), steps=4, validation=score, validation_loss_nats=nats)
-        return Line(None, 0.1, 0, [(None, record)])  # type: ignore[arg-type, list-item]
-
-    lucky, learned, telling = looked(0.02, 1.2), looked(0.0, 1.0), looked(0.05, 2.0)
-    ordered = sorted([lucky, telling, learned], key=look.worth, reverse=True)
-    assert [one is other for one, other in zip(ordered, (telling, learned, lucky), strict=True)] == [True] * 3

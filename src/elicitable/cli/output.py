@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,25 @@ def result_console() -> Console:
 def status(what: str, is_quiet: bool) -> AbstractContextManager[Any]:
     """Show ``what`` is being done for the length of a ``with``; nothing, and None, where ``is_quiet``."""
     return nullcontext() if is_quiet else progress_console().status(what)
+
+
+@contextmanager
+def counted(what: str, is_quiet: bool) -> Iterator[Callable[[float], None] | None]:
+    """Show ``what`` is being done, how much of it is done and about how long the rest takes.
+
+    It gives what hears the share that is done, from 0 to 1; None where ``is_quiet``.
+    """
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    if is_quiet:
+        yield None
+        return
+    told = TextColumn("{task.description}"), TextColumn("{task.percentage:.1f} %, left:")
+    console = progress_console()
+    columns = SpinnerColumn(), *told, TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(what, total=1.0)
+        yield lambda share: shown.update(task, completed=share)
 
 
 def say(text: str, console: Console | None = None) -> None:

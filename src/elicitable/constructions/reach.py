@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,11 +54,11 @@ class Reach:
     seconds: float
 
 
-def reach(construction: Construction) -> Reach:
+def reach(construction: Construction, told: Callable[[float], None] | None = None) -> Reach:
     """Runs all hard prompts, and all virtual prompts where they can be enumerated.
 
-    ``examples`` are the first few behaviours the hard prompts reach. Raises InputError for more hard prompts than
-    can be run.
+    ``examples`` are the first few behaviours the hard prompts reach; ``told`` hears the share that is done, from 0 to
+    1. Raises InputError for more hard prompts than can be run.
 
     >>> from elicitable.constructions import any_sequence
     >>> result = reach(any_sequence.build(vocab=4, length=3))
@@ -78,9 +78,17 @@ def reach(construction: Construction) -> Reach:
             f"the number of behaviours, {construction.vocab}^{each}, has over {MOST_DIGITS} digits; use smaller sizes."
         )
     possible = construction.n_targets
-    hard = behaviours(construction, _hard_prompts(construction))
     enumerable = possible <= MOST_ENUMERATED and possible * each <= MOST_SYMBOLS
-    virtual = behaviours(construction, _virtual_prompts(construction)) if enumerable else None
+    done, all_rows = 0, (hard_prompts + possible * enumerable) * construction.n_inputs
+
+    def ran(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if told is not None:
+            told(done / all_rows)
+
+    hard = behaviours(construction, _hard_prompts(construction), ran)
+    virtual = behaviours(construction, _virtual_prompts(construction), ran) if enumerable else None
     return Reach(
         construction=construction.name,
         vocab=construction.vocab,
@@ -102,23 +110,37 @@ def _hard_prompts(construction: Construction) -> Iterator[Tensor]:
     """All prompts of n_virtual hard tokens, embedded: batches (batch, n_virtual, d_e)."""
     total, places = construction.vocab**construction.n_virtual, construction.n_virtual
     powers = np.array([construction.vocab**place for place in reversed(range(places))])
-    for start, stop in chunks(total, rows_at_once(construction)):
+    for start, stop in _batches(construction, total):
         symbols = np.arange(start, stop)[:, None] // powers % construction.vocab
         yield construction.model.embed(torch.from_numpy(symbols))
 
 
 def _virtual_prompts(construction: Construction) -> Iterator[Tensor]:
     """The virtual tokens of every behaviour: batches (batch, n_virtual, d_e)."""
-    for start, stop in chunks(construction.n_targets, rows_at_once(construction)):
+    for start, stop in _batches(construction, construction.n_targets):
         yield construction.virtual_tokens(construction.numbered_targets(start, stop))
 
 
+def _batches(construction: Construction, count: int) -> Iterator[tuple[int, int]]:
+    """As many prompts at a time as are run together, but no more than a fiftieth: what is done is told after each."""
+    return chunks(count, max(1, min(rows_at_once(construction), count // 50)))
+
+
 @torch.no_grad()
-def behaviours(construction: Construction, prompts: Iterable[Tensor]) -> set[tuple[int, ...]]:
-    """The distinct tables (flattened) that prompts lead to, by greedy generation on every user input."""
+def behaviours(
+    construction: Construction, prompts: Iterable[Tensor], ran: Callable[[int], None] | None = None
+) -> set[tuple[int, ...]]:
+    """The distinct tables (flattened) that prompts lead to, by greedy generation on every user input.
+
+    ``ran`` hears of so many rows each time that they were run.
+    """
     inputs = torch.from_numpy(construction.inputs())
     found: set[tuple[int, ...]] = set()
     for batch in prompts:
-        rows = [construction.greedy(batch, row.expand(len(batch), construction.n_input)) for row in inputs]
+        rows = []
+        for row in inputs:
+            rows.append(construction.greedy(batch, row.expand(len(batch), construction.n_input)))
+            if ran is not None:
+                ran(len(batch))
         found.update(map(tuple, torch.cat(rows, dim=1).tolist()))
     return found

@@ -7,7 +7,7 @@ forward pass per (target, input) decides all n_Y steps at once.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,10 +73,12 @@ def verify(
     *,
     seed: int = 0,
     most_counterexamples: int = 10,
+    told: Callable[[float], None] | None = None,
 ) -> Verification:
     """Every target (``"exhaustive"``) or ``how`` random ones, always on every input.
 
-    Raises InputError when exhaustion would take more than 2·10^7 forward passes.
+    ``told`` hears the share that is done, from 0 to 1. Raises InputError when exhaustion would take more than 2·10^7
+    forward passes.
 
     >>> from elicitable.constructions import any_map
     >>> result = verify(any_map.build(vocab=3))
@@ -86,7 +88,8 @@ def verify(
     exhaustive = how == "exhaustive"
     count = _target_count(construction, how)
     groups = _numbered(construction, count) if exhaustive else _random(construction, count, seed)
-    return _verify(construction, groups, exhaustive, None if exhaustive else seed, most_counterexamples)
+    tell = None if told is None else lambda passes: told(passes / (count * construction.n_inputs))
+    return _verify(construction, groups, exhaustive, None if exhaustive else seed, most_counterexamples, tell)
 
 
 def verify_targets(construction: Construction, tables: Symbols, *, most_counterexamples: int = 10) -> Verification:
@@ -140,10 +143,11 @@ def _verify(
     exhaustive: bool,
     seed: int | None,
     most_counterexamples: int,
+    told: Callable[[int], None] | None = None,
 ) -> Verification:
-    """The loop over groups of targets."""
+    """The loop over groups of targets; ``told`` hears how many passes were made."""
     began = time.perf_counter()
-    checked = failures = 0
+    checked = failures = passes = 0
     smallest = float("inf")
     found: list[Counterexample] = []
     for tables in groups:
@@ -154,7 +158,9 @@ def _verify(
             failures += len(wrong)
             for row, step in wrong[: most_counterexamples - len(found)].tolist():
                 found.append(_counterexample(construction, tables, int(rows[row]), step))
-    passes = checked * construction.n_inputs
+            passes += len(rows)
+            if told is not None:
+                told(passes)
     return Verification(
         construction=construction.name,
         vocab=construction.vocab,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from elicitable.race.entry import Entry, Race
-from elicitable.race.line import Line, advance, leave, piece_of
-from elicitable.race.outlook import TELLING, longest
+from elicitable.race.line import Line, advance, leave, looked_at, piece_of
+from elicitable.race.outlook import longest
 from elicitable.race.pieces import Piece
+from elicitable.race.ranking import best_first, look_at
 from elicitable.race.timing import FEWEST_STEPS, LOOK_SHARE, owed_seconds, step_seconds, test_seconds
 from elicitable.records.trial import TrialRecord
 
@@ -40,7 +41,7 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
         if len(racing) <= 1:
             break
         steps = min(2 * steps, longest(race))
-    fine = racing or sorted((line for line in lines.values() if line.is_fine), key=worth, reverse=True)
+    fine = racing or ranked(race, lines.values())
     entry.line = fine[0] if fine else None  # where all that were left are lost, the best of those that were dropped
     entry.last = None if fine else next(line.latest for line in lines.values() if line.legs)
     if entry.line is not None and not entry.method.is_control:
@@ -67,7 +68,7 @@ def _rates_beyond(
         tried.append(rate)
         yield [piece_of(race, line, own.steps)]
         _go(race, entry, line, own.steps, nth, len(entries))
-        if not line.is_fine or worth(line) <= worth(own):
+        if not is_better(race, line, own):
             leave(race, line)
             break
         leave(race, own)
@@ -87,7 +88,7 @@ def _other_starts(
         said = ", ".join(map(str, line.sized.options.values()))
         race.reporter.begin(entry.method.name, f"first look from another start ({said})", nth, len(entries))
         entry.seconds += advance(race, line, own.steps).timing.seconds
-    best = max([own, *(line for line in others if line.is_fine)], key=worth)
+    best = ranked(race, [own, *others])[0]
     for line in (own, *others):
         if line is not best:
             leave(race, line)
@@ -150,16 +151,20 @@ def _of_look(record: TrialRecord) -> dict[str, Any]:
 
 def better_half(race: Race, lines: Sequence[Line]) -> list[Line]:
     """Return the better half of the lines that are fine, the best first, and at least one; leave the others of them."""
-    ranked = sorted((line for line in lines if line.is_fine), key=worth, reverse=True)
-    kept = max(1, len(ranked) // 2)
-    for line in ranked[kept:]:
+    fine = ranked(race, lines)
+    kept = max(1, len(fine) // 2)
+    for line in fine[kept:]:
         leave(race, line)
-    return ranked[:kept]
+    return fine[:kept]
 
 
-def worth(line: Line) -> tuple[float, float]:
-    """Return the validation score, then −loss. A score of a few lucky items counts as none: the loss says more."""
-    record = line.latest
-    assert record is not None
-    score = record.validation or 0.0
-    return (score if score >= TELLING else 0.0, -(record.validation_loss_nats or 0.0))
+def ranked(race: Race, lines: Iterable[Line]) -> list[Line]:
+    """Return the lines that are fine, the best first: of one method, on the validation items of a leg."""
+    fine = [line for line in lines if line.is_fine]
+    looks = {nth: look_at(line.latest) for nth, line in enumerate(fine) if line.latest is not None}
+    return [fine[nth] for nth in best_first(looks, looked_at(race))]
+
+
+def is_better(race: Race, line: Line, than: Line) -> bool:
+    """Say whether ``line`` is fine, and better than another one, or that is not fine."""
+    return line.is_fine and ranked(race, [than, line])[0] is line

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from elicitable.diagnosis.shares import wilson
 from elicitable.diagnosis.verdict import OWED, SHARE
+from elicitable.race.line import looked_at
 
 if TYPE_CHECKING:
     from elicitable.race.entry import Entry, Race
@@ -67,14 +68,14 @@ def ceiling(entry: Entry, race: Race, everyone: Sequence[Mark]) -> float:
         return 1.0
     foreseen = last.nats * fall ** (WAY_DOWN + max(0.0, math.log2(owed(race) / last.steps)))
     granted = max((one.score for one in everyone if one.nats >= foreseen), default=0.0)
-    reached = wilson(last.score, max(1, race.pace.validation_items // 2))[1] + AHEAD * rise
+    reached = wilson(last.score, looked_at(race))[1] + AHEAD * rise
     return min(1.0, max(reached, granted))
 
 
 def floor_of(entry: Entry, race: Race) -> float:
     """Return the score that an arm has already: the lower limit of its interval on validation."""
     own = marks(entry)
-    return wilson(own[-1].score, max(1, race.pace.validation_items // 2))[0] if own else 0.0
+    return wilson(own[-1].score, looked_at(race))[0] if own else 0.0
 
 
 def _doublings(own: Sequence[Mark]) -> list[tuple[Mark, Mark]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from elicitable.race.keeping import artefact_alone
 from elicitable.race.marking import AUTO, Marking
 from elicitable.race.measuring import measured
 from elicitable.race.pace import Pace, check_count, pace_for
+from elicitable.race.ranking import best_first, look_at
 from elicitable.race.reading import check_reading, reading_warnings, said_of_cuts
 from elicitable.race.reporter import Reporter, Silent
 from elicitable.race.trial import take_over
@@ -185,7 +186,7 @@ class Tuning:
         """The adaptation and its record: from the folder where they are there, else by running what is missing."""
         known = self._finished()
         swept = self._swept()
-        rate = max(swept, key=lambda one: swept[one]) if swept else self.rates[0]
+        rate = self._best(swept) if swept else self.rates[0]
         adaptation, fit = self._fitted(rate)
         if known is not None:
             return Tuned(adaptation, known)
@@ -238,25 +239,28 @@ class Tuning:
         )
 
     def _swept(self) -> dict[float, tuple[float, float]]:
-        """What a short run at every rate scored on validation (score, −loss); nothing where there is one rate.
+        """What a short run at every rate scored on validation, and its loss; nothing where there is one rate.
 
         Raises:
             TrainingDivergedError: every one of them diverged.
         """
         if len(self.rates) == 1:
             return {}
-        scores = {rate: _worth(self._short(rate)) for rate in self.rates}
-        found = {rate: worth for rate, worth in scores.items() if worth is not None}
+        short = {rate: self._short(rate) for rate in self.rates}
+        found = {rate: look_at(record) for rate, record in short.items() if record.is_ok}
         schedule = self.recipe.schedule
         while found and schedule is not None:
-            further = schedule.wider(scores, max(found, key=lambda rate: found[rate]))
+            further = schedule.wider(short, self._best(found))
             if further is None:
                 break
-            scores[further] = _worth(self._short(further))
-            found |= {rate: worth for rate, worth in scores.items() if worth is not None}
+            short[further] = self._short(further)
+            found |= {rate: look_at(record) for rate, record in short.items() if record.is_ok}
         if not found:
             raise TrainingDivergedError(f"{self.recipe.name} diverged at every learning rate of {self.rates}.")
         return found
+
+    def _best(self, swept: Mapping[float, tuple[float, float]]) -> float:
+        return best_first(swept, self.pace.validation_items)[0]
 
     def _short(self, rate: float) -> TrialRecord:
         """The record of a short run, from the store if it is there."""
@@ -378,11 +382,3 @@ def _remove(checkpoint: Checkpoint) -> None:
 def _finite(value: float) -> float | None:
     """Return ``value`` where JSON can hold it, else None."""
     return value if math.isfinite(value) else None
-
-
-def _worth(swept: TrialRecord) -> tuple[float, float] | None:
-    """Validation score, then loss; None where the run diverged."""
-    if not swept.is_ok or swept.validation is None:
-        return None
-    loss = swept.validation_loss_nats
-    return swept.validation, -math.inf if loss is None else -loss

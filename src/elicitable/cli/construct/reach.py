@@ -7,7 +7,7 @@ from dataclasses import asdict
 from elicitable.cli.construct.options import BuildOptions
 from elicitable.cli.construct.record import Answer
 from elicitable.cli.construct.theorem import build
-from elicitable.cli.output import status
+from elicitable.cli.output import counted
 from elicitable.constructions import any_sequence
 from elicitable.constructions.reach import reach
 
@@ -21,8 +21,8 @@ def answer(options: BuildOptions, length: int | None, is_quiet: bool) -> Answer:
         InputError: the sizes cannot be built, or are too many to count.
     """
     built = build(any_sequence.NAME, options, length)
-    with status("running every hard token …", is_quiet):
-        found = reach(built)
+    with counted("running every token", is_quiet) as told:
+        found = reach(built, told)
     return asdict(found), [
         f"{found.construction}: V = {found.vocab}, N = {found.n_answer}, V^N = {_counted(found.possible)} sequences",
         f"{found.hard_prompts:,} hard tokens, each run, reach {found.hard_reached:,}",

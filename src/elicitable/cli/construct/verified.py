@@ -10,7 +10,7 @@ from elicitable.cli.construct.options import Request
 from elicitable.cli.construct.record import Answer
 from elicitable.cli.construct.traced import facts, row
 from elicitable.cli.construct.wanted import Wanted
-from elicitable.cli.output import status
+from elicitable.cli.output import counted
 from elicitable.constructions.construction import Construction
 from elicitable.constructions.verify import Verification, verify, verify_targets
 from elicitable.errors import InputError
@@ -27,9 +27,9 @@ def verified(request: Request, built: Construction, wanted: Wanted) -> Answer:
         if not str(how).isdecimal() or int(how) < 1:
             raise InputError(f"--verify takes exhaustive or a number of random targets, got {how!r}.")
         how = int(how)
-    with status(f"verifying {built.name} …", request.run.quiet):
+    with counted(f"verifying {built.name}", request.run.quiet) as told:
         if wanted.target is None:
-            result = verify(built, how, seed=request.run.seed)
+            result = verify(built, how, seed=request.run.seed, told=told)
         else:
             result = verify_targets(built, built.table(wanted.target)[None])
     return plain_json(asdict(result)), [facts(built), *_verification_lines(result, wanted)]

@@ -11,7 +11,7 @@ from elicitable.methods.base import Sized
 from elicitable.race.causes.study import LONGER, Study
 from elicitable.race.entry import Entry
 from elicitable.race.line import Line
-from elicitable.race.look import worth
+from elicitable.race.look import is_better
 from elicitable.race.results import arm_result
 
 STRIDE, FINE = 10.0, 10.0**0.5  # between rates that look for the right size, and around the best of those
@@ -50,7 +50,7 @@ def _better_rate(study: Study, sized: Sized, base: Line) -> Line:
             break
     for stride in (FINE, 1 / FINE):
         line = study.short(sized, _rounded(best.rate * stride))
-        if line.is_fine and (not best.is_fine or worth(line) > worth(best)):
+        if is_better(study.race, line, best):
             return line
     return best
 
@@ -62,8 +62,7 @@ def _strode(study: Study, sized: Sized, base: Line, stride: float) -> Line:
         line = study.short(sized, _rounded(base.rate * stride**nth))
         if not line.is_fine:
             break
-        is_better = not best.is_fine or worth(line) > worth(best)
-        best, dull = (line, 0) if is_better else (best, dull + 1)
+        best, dull = (line, 0) if is_better(study.race, line, best) else (best, dull + 1)
         if dull == DULL:
             break
     return best
@@ -113,7 +112,7 @@ def other_starts(study: Study, entry: Entry, rate: float) -> Experiment | None:
         sizes = [replace(entry.sized, options=one) for one in starts]
         base, lines = study.short(entry.sized, rate), [study.short(sized, rate) for sized in sizes]
         best = study.best_of(lines)
-        if best is None or (base.is_fine and worth(best) <= worth(base)):
+        if best is None or not is_better(study.race, best, base):
             return Experiment(name, "start", what, reason="no other start did better after as many steps")
         tried = study.trained(best, study.steps(entry.tested_at))
         options = {f"--{option}": str(value) for option, value in best.sized.options.items()}

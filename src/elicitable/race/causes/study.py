@@ -18,7 +18,7 @@ from elicitable.diagnosis.verdict import OWED, SHARE, Terms, compare
 from elicitable.methods.base import Method, Sized
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, advance, finish, leave
-from elicitable.race.look import better_half, worth
+from elicitable.race.look import better_half, is_better, ranked
 from elicitable.race.outlook import ceiling, is_flat, is_solved, longest, marks, owed
 from elicitable.race.results import arm_result
 from elicitable.race.timing import cooldown_of
@@ -134,7 +134,7 @@ class Study:
             tried.append(rate)
             beyond = Line(sized, rate, 0)
             advance(self.race, beyond, best.steps)
-            if not beyond.is_fine or worth(beyond) <= worth(best):
+            if not is_better(self.race, beyond, best):
                 leave(self.race, beyond)
                 break
             leave(self.race, best)
@@ -190,7 +190,7 @@ class Study:
 
     def best_of(self, lines: Sequence[Line]) -> Line | None:
         """Return the best run by validation; None where none ran through."""
-        return max((line for line in lines if line.is_fine), key=worth, default=None)
+        return next(iter(ranked(self.race, lines)), None)
 
 
 def resized(method: Method, race: Race, size: int, options: Mapping[str, Any] | None = None) -> Sized:
