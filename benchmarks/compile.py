@@ -12,6 +12,7 @@ rates   one context: the rates of distillation, λ, the rank, how often the plac
         a block is given the context's own input.
 
 Every line of the file is one result; what is there is not run again, so the same command goes on where it stopped.
+Parts of a cell are kept beside it (``.parts.jsonl``): on a GPU that six cells share, one takes more than four minutes.
 ``--summary`` prints the tables of what is there and runs nothing. Movie reviews are sentences of film reviews; the
 topics are sentences put together from word lists (this file), written to a CSV beside the results.
 """
@@ -113,6 +114,18 @@ class Bench:
         self.lines.append(line)
         print(json.dumps(line), flush=True)
 
+    def part(self, id_: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A part of a result that takes minutes: kept in a file beside the results until the whole is there."""
+        kept = self.out.with_suffix(".parts.jsonl")
+        lines = kept.read_text().splitlines() if kept.exists() else []
+        known = next((line for line in map(json.loads, lines) if line["id"] == id_), None)
+        if known is None:
+            known = {"id": id_, "part": make()}
+            with kept.open("a") as file:
+                file.write(json.dumps(known) + "\n")
+        part: dict[str, Any] = known["part"]
+        return part
+
     def context(self, task: str, kind: str, draw: int) -> Any:
         """A context of one kind; another for every draw."""
         own = self.tasks[task]
@@ -146,24 +159,35 @@ class Bench:
         context = self.context(task, kind, draw)
         job = self.job(task, context, draw)
         scored = _Scored(self, task, context, draw)
-        found: dict[str, Any] = {"keys": prefix_length(job.prefix), "neither": self.said(job, NOTHING, scored)}
+        name, keys = ["grid", task, kind, draw], prefix_length(job.prefix)
+        short = min(KEYS, max(1, keys // 2))
+        found: dict[str, Any] = {"keys": keys, "neither": self.said(job, NOTHING, scored)}
         found["context"] = {"forgetting": asdict(forgetting(self.model, job.prefix, 4)), "score": scored.context}
         for form in ("lora", "weights", "short-prefix"):
-            own, keys = self.job(task, context, draw, to=form), min(KEYS, max(1, found["keys"] // 2))
-            own = replace(own, how=replace(own.how, keys=keys))
-            started = time.monotonic()
-            made, chosen = own.made()
-            found[form] = {"seconds": time.monotonic() - started, **chosen} | self.said(job, made, scored)
-            if form == "lora":
-                found["control"] = chosen["control"]
-                found[form]["elsewhere"] = self.elsewhere(task, made, draw)
-        alone, seconds = fresh(self.model, self.sites, RANK, draw), found["lora"]["seconds"]
-        steps = distil(
-            self.model, job.prefix, alone, job.fitted, job.held, Distilling(10_000, 1e-3, seconds=seconds, seed=draw)
+            own = self.job(task, context, draw, to=form)
+            own = replace(own, how=replace(own.how, keys=short))
+            found[form] = self.part([*name, form], lambda o=own, f=form: self.formed(o, f, job, scored, task, draw))
+        found["control"] = found["lora"]["control"]
+        found["distilled alone"] = self.part(
+            [*name, "distilled alone"], lambda: self.distilled_alone(job, found["lora"]["seconds"], scored, draw)
         )
-        found["distilled alone"] = {"seconds": seconds, "steps": steps} | self.said(job, alone, scored)
-        cut = keep_tokens(job.prefix, range(found["keys"] - keys, found["keys"]))
-        return found | {"truncated": {"keys": keys} | self.said(job, cut, scored)}
+        cut = keep_tokens(job.prefix, range(keys - short, keys))
+        return found | {"truncated": {"keys": short} | self.said(job, cut, scored)}
+
+    def formed(self, own: _Job, form: str, job: _Job, scored: _Scored, task: str, draw: int) -> dict[str, Any]:
+        """One form of a context: how long it took, what was chosen, and all that is said of it."""
+        started = time.monotonic()
+        made, chosen = own.made()
+        found = {"seconds": time.monotonic() - started, **chosen} | self.said(job, made, scored)
+        if form == "lora":
+            found["elsewhere"] = self.elsewhere(task, made, draw)
+        return found
+
+    def distilled_alone(self, job: _Job, seconds: float, scored: _Scored, draw: int) -> dict[str, Any]:
+        """Distillation from no change for as many seconds."""
+        alone, how = fresh(self.model, self.sites, RANK, draw), Distilling(10_000, 1e-3, seconds=seconds, seed=draw)
+        steps = distil(self.model, job.prefix, alone, job.fitted, job.held, how)
+        return {"seconds": seconds, "steps": steps} | self.said(job, alone, scored)
 
     def best(self, job: _Job, rank: int | None) -> tuple[float, Patch]:
         """The patch of the λ that is best on held-out texts."""
