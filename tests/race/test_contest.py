@@ -396,7 +396,7 @@ def test_a_race_against_the_clock_that_is_killed_goes_on_where_it_was(digits_mod
     assert taken < 6.6
     assert left.items() <= files(tmp_path).items()  # nothing ran twice
     keys = [
-        (spec["method"], spec["plan"]["learning_rate"], spec["plan"]["steps"], spec["seed"], spec["test_items"])
+        (*map(spec.get, ("method", "seed", "test_items")), str(spec["options"]), str(spec["plan"]))
         for spec in (record["spec"] for record in Store(tmp_path))
         if "plan" in spec and spec["plan"]["steps"]  # a choice that ran to its end is kept for every limit as well
     ]

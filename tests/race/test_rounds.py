@@ -226,7 +226,41 @@ def test_against_the_clock_half_of_the_arms_go_on_or_the_best_context_and_the_be
         arms.append(entry)
     monkeypatch.setattr(stakes, "affords_legs", lambda *given: is_paid)
     race: Any = SimpleNamespace(pace=Slow.pace, time_limit=60.0)
-    assert stakes._better(race, arms, arms) == kept
+    assert stakes._better(race, arms, arms, 16) == kept
+
+
+def test_against_the_clock_arms_are_compared_after_as_many_steps_whoever_is_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One had a longer first look and is good after it; after 16 steps, when all are there, it is the worst of them."""
+    arms = []
+    for name, is_context, score in (("a", False, 0.9), ("b", False, 0.8), ("c", True, 0.5), ("d", True, 0.4)):
+        entry = marked((16, score, 1.0)) if name != "b" else marked((16, 0.1, 1.0), (32, 0.95, 1.0))
+        entry.records, entry.is_spent = [], False
+        entry.sized = SimpleNamespace(method=SimpleNamespace(name=name, is_context=is_context))
+        arms.append(entry)
+    monkeypatch.setattr(stakes, "affords_legs", lambda *given: True)
+    monkeypatch.setattr(stakes, "is_ready", lambda race, entry: False)
+    race: Any = SimpleNamespace(
+        pace=SimpleNamespace(first_steps=16, steps=96), time_limit=60.0, compared_at=0, cohort=set("abcd")
+    )
+    assert [one.method.name for one in stakes.cohort_of(race, arms, arms)] == ["a", "c"]
+    assert race.cohort == {"a", "c"}
+    race.cohort = set("abcd")
+    assert len(stakes.cohort_of(race, arms, arms)) == 4  # they have been compared after 16 steps
+
+
+def test_what_first_looks_leave_of_their_time_is_not_the_last_ones(
+    digits_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first arm's even part is what each gets, though the first takes none of it."""
+    paid = []
+    monkeypatch.setattr(look, "step_seconds", lambda race, entry: 1.0)
+    own = look._paid
+    monkeypatch.setattr(look, "_paid", lambda *given: paid.append(own(*given)) or min(paid[-1], 1))
+    run(digits_model(8), methods=["lora", "kv-prefix", "layer-prefix", "soft-prompt"], time_limit=120.0, steps=24)
+    assert len(paid) == 4
+    assert max(paid) == paid[0] > 4
 
 
 @pytest.mark.parametrize(("steps", "owed"), [(4, 2), (16, 4), (24, 12), (64, 32)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,8 @@ class Race:
     looks: int = 0  # at the test items, after which more was added
     price: dict[str, Any] = field(default_factory=dict)  # what was said before the start
     cohort: set[str] = field(default_factory=set)  # against the clock: the arms that are still trained
+    compared_at: int = 0  # the steps after which these were last compared with each other
+    look_seconds: float = math.inf  # against the clock: what the first look at an arm may take
     warnings: list[str] = field(default_factory=list)
     was_interrupted: bool = False
     workers: Workers | None = None  # that run its trials; None: this process does

@@ -117,13 +117,17 @@ def _within_the_limit(
 
 
 def _paid(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> int:
-    """Return the steps that an even part of the time for first looks pays for; workers look at all arms at a time."""
+    """Return the steps that an even part of the time for first looks pays for; workers look at all arms at a time.
+
+    What the looks before it have left is not the last one's: it goes to the arms that are trained on.
+    """
     others = entries[nth:] if race.workers is None else entries
     coming = [one for one in others if one.method.is_trained and one.sized.size and not one.method.is_control]
     tests = owed_seconds(race, entries, entry) + len(coming) * test_seconds(race, entry) / race.hands
     hands = min(race.hands, len(coming) * len(entry.method.schedule.learning_rates) if entry.method.schedule else 1)
     part = LOOK_SHARE * max(0.0, (race.left() or 0.0) - tests) / max(1, len(coming)) * hands
-    return int(part / step_seconds(race, entry))
+    race.look_seconds = min(race.look_seconds, part)
+    return int(race.look_seconds / step_seconds(race, entry))
 
 
 def _go(race: Race, entry: Entry, line: Line, steps: int, nth: int, arms: int) -> None:

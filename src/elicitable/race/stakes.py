@@ -149,9 +149,10 @@ def cohort_of(race: Race, open_arms: Sequence[Entry], entries: Sequence[Entry]) 
     if not growing:
         race.cohort |= {entry.method.name for entry in open_arms}
         return cohort or list(open_arms)
-    marks_reached = {entry.line.steps for entry in growing if entry.line}
-    if len(growing) > 2 and len(marks_reached) == 1 and max(marks_reached) >= race.pace.first_steps:
-        race.cohort -= {entry.method.name for entry in growing} - _better(race, growing, entries)
+    reached = min(marks(entry)[-1].steps for entry in growing)
+    if len(growing) > 2 and reached >= max(race.pace.first_steps, race.compared_at + 1):
+        race.compared_at = reached  # one that had a longer first look does not keep the others from being compared
+        race.cohort -= {entry.method.name for entry in growing} - _better(race, growing, entries, reached)
         growing = [entry for entry in growing if entry.method.name in race.cohort]
     return [*ready, *growing]
 
@@ -168,12 +169,13 @@ def _leaders(open_arms: Sequence[Entry]) -> list[Entry]:
     return [*leaders.values(), *lagging]
 
 
-def _better(race: Race, growing: Sequence[Entry], entries: Sequence[Entry]) -> set[str]:
-    """Name the better half by validation, the best context and the best of the others among them.
+def _better(race: Race, growing: Sequence[Entry], entries: Sequence[Entry], steps: int) -> set[str]:
+    """Name the better half by validation after ``steps``, the best context and the best of the others among them.
 
     Where the limit does not pay for the next steps of all of those, it is these two alone.
     """
-    ranked = sorted(growing, key=lambda entry: _worth(marks(entry)[-1]), reverse=True)
+    after = {entry.method.name: [one for one in marks(entry) if one.steps <= steps] for entry in growing}
+    ranked = sorted(growing, key=lambda entry: _worth((after[entry.method.name] or marks(entry))[-1]), reverse=True)
     half, two = ranked[: (len(ranked) + 1) // 2], []
     for is_context in (True, False):
         two += [entry for entry in ranked if entry.method.is_context is is_context][:1]
