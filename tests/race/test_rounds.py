@@ -25,6 +25,7 @@ from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.models.model import Model
 from elicitable.race import contest, line, look, outlook, pace, questions, rounds, seeds, stakes, threads, timing, trial
 from elicitable.race.contest import StoppedRace
+from elicitable.race.entry import Race
 from elicitable.race.line import Line
 from elicitable.race.outlook import Mark
 from elicitable.race.reporter import Silent
@@ -250,6 +251,19 @@ def test_against_the_clock_arms_are_compared_after_as_many_steps_whoever_is_ahea
     assert len(stakes.cohort_of(race, arms, arms)) == 4  # they have been compared after 16 steps
 
 
+def test_a_task_with_few_validation_items_is_looked_at_by_as_many_as_it_has() -> None:
+    """Twelve items leave more open than 128: no arm is given up for what they happen to say."""
+    few = [(str(i), str(i % 2)) for i in range(12)]
+    race: Any = Race.__new__(Race)
+    race.pace, race.known = Slow.pace, {}
+    race.task = SimpleNamespace(held_out=lambda split, most: few[:most])
+    assert race.items_looked_at() == 12
+    flat = marked((32, 0.5, 1.3), (64, 0.5, 1.29), (128, 0.5, 1.28))
+    race.quickest, race.store = None, None
+    assert 0.7 < outlook.ceiling(flat, race, []) < 0.8  # of six right in twelve; of 64 in 128 it is 0.59
+    assert outlook.floor_of(flat, race) < 0.3
+
+
 def test_what_first_looks_leave_of_their_time_is_not_the_last_ones(
     digits_model: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +388,9 @@ class Slow:
         batch=8, steps=12_000, sweep_steps=4, evaluate_every=4, validation_items=256, test_items=8, patience_steps=300
     )
     quickest = None
+
+    def items_looked_at(self) -> int:
+        return self.pace.look_items
 
 
 def test_a_curve_that_is_short_may_lead_anywhere_and_a_long_one_leads_where_it_leads() -> None:

@@ -96,6 +96,14 @@ class Race:
         """Return the test items of this race."""
         return self.task.held_out("test", self.pace.test_items)
 
+    def items_looked_at(self) -> int:
+        """Count the validation items of a look at the end of a leg: fewer than asked for where the task has fewer."""
+        most = self.pace.look_items
+        if ("looked at", most) not in self.known:
+            self.known["looked at", most] = max(1, len(self.task.held_out("validation", most)))
+        count: int = self.known["looked at", most]
+        return count
+
     def groups(self) -> tuple[int | str, ...]:
         """Return what an interval draws together; nothing where every test item stands for itself."""
         if self.model.tokenizer is None:

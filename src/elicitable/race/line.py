@@ -125,13 +125,8 @@ class Line:
 
 def leg_of(race: Race, line: Line, steps: int) -> Trial:
     """Return the trial that takes ``line`` to ``steps`` steps at the constant rate."""
-    plan = replace(_plan(race, line), steps=steps, cooldown=0.0, evaluate_every=NEVER, validation_items=looked_at(race))
-    return _trial(race, line, plan)
-
-
-def looked_at(race: Race) -> int:
-    """Return the number of validation items of a look at the end of a leg; the way down looks at all of them."""
-    return max(1, race.pace.validation_items // 2)
+    plan = replace(_plan(race, line), steps=steps, cooldown=0.0, evaluate_every=NEVER)
+    return _trial(race, line, replace(plan, validation_items=race.pace.look_items))
 
 
 def ending_of(race: Race, line: Line, cooldown: int, steps: int | None = None) -> Trial:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from elicitable.race.entry import Entry, Race
-from elicitable.race.line import Line, advance, leave, looked_at, piece_of
+from elicitable.race.line import Line, advance, leave, piece_of
 from elicitable.race.outlook import longest
 from elicitable.race.pieces import Piece
 from elicitable.race.ranking import best_first, look_at
@@ -166,7 +166,7 @@ def ranked(race: Race, lines: Iterable[Line]) -> list[Line]:
     """Return the lines that are fine, the best first: of one method, on the validation items of a leg."""
     fine = [line for line in lines if line.is_fine]
     looks = {nth: look_at(line.latest) for nth, line in enumerate(fine) if line.latest is not None}
-    return [fine[nth] for nth in best_first(looks, looked_at(race))]
+    return [fine[nth] for nth in best_first(looks, race.items_looked_at())]
 
 
 def is_better(race: Race, line: Line, than: Line) -> bool:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from elicitable.diagnosis.shares import wilson
 from elicitable.diagnosis.verdict import OWED, SHARE
-from elicitable.race.line import looked_at
 
 if TYPE_CHECKING:
     from elicitable.race.entry import Entry, Race
@@ -68,14 +67,14 @@ def ceiling(entry: Entry, race: Race, everyone: Sequence[Mark]) -> float:
         return 1.0
     foreseen = last.nats * fall ** (WAY_DOWN + max(0.0, math.log2(owed(race) / last.steps)))
     granted = max((one.score for one in everyone if one.nats >= foreseen), default=0.0)
-    reached = wilson(last.score, looked_at(race))[1] + AHEAD * rise
+    reached = wilson(last.score, race.items_looked_at())[1] + AHEAD * rise
     return min(1.0, max(reached, granted))
 
 
 def floor_of(entry: Entry, race: Race) -> float:
     """Return the score that an arm has already: the lower limit of its interval on validation."""
     own = marks(entry)
-    return wilson(own[-1].score, looked_at(race))[0] if own else 0.0
+    return wilson(own[-1].score, race.items_looked_at())[0] if own else 0.0
 
 
 def _doublings(own: Sequence[Mark]) -> list[tuple[Mark, Mark]]:

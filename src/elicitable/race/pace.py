@@ -30,6 +30,11 @@ class Pace:
     finish: int = 64
     max_tokens: int | None = None  # of a text; None: as far as the model's positions reach
 
+    @property
+    def look_items(self) -> int:
+        """Count the validation items of a look at the end of a leg; the way down looks at all of them."""
+        return max(1, self.validation_items // 2)
+
 
 DIGITS = Pace(
     batch=16,

@@ -147,7 +147,7 @@ def cohort_of(race: Race, open_arms: Sequence[Entry], entries: Sequence[Entry]) 
     ready = [entry for entry in cohort if is_ready(race, entry)]
     growing = [entry for entry in cohort if not entry.is_tested and entry not in ready]
     if not growing:
-        race.cohort |= {entry.method.name for entry in open_arms}
+        race.cohort, race.compared_at = race.cohort | {entry.method.name for entry in open_arms}, 0
         return cohort or list(open_arms)
     reached = min(marks(entry)[-1].steps for entry in growing)
     if len(growing) > 2 and reached >= max(race.pace.first_steps, race.compared_at + 1):

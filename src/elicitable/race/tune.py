@@ -260,7 +260,7 @@ class Tuning:
         return found
 
     def _best(self, swept: Mapping[float, tuple[float, float]]) -> float:
-        return best_first(swept, self.pace.validation_items)[0]
+        return best_first(swept, len(self.task.held_out("validation", self.pace.validation_items)))[0]
 
     def _short(self, rate: float) -> TrialRecord:
         """The record of a short run, from the store if it is there."""
