@@ -597,3 +597,25 @@ def test_another_seed_is_run_where_it_can_settle_what_is_open(
     open_one = Comparison(arm, behind, behind - 0.015, behind + 0.015, "open")
     assert seeds._is_in_doubt(Decision("inconclusive", (), (open_one,)), 0.02) == is_run
     assert not seeds._is_in_doubt(Decision("weights", (), (open_one,)), 0.02)
+
+
+def test_later_looks_at_other_seeds_come_after_more_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two were asked for; in doubt one more, then two: two looks, where one at a time would take three."""
+    method = SimpleNamespace(name="a", is_seeded=True)
+    rivals = [SimpleNamespace(method=method, records=[None], stuck=0, line=None) for _ in range(2)]
+    told: list[tuple[int, int]] = []
+
+    def one_more(race: Any, entry: Any, entries: Any) -> bool:
+        entry.records.append(None)
+        told.append((race.looks, len(entry.records)))
+        return True
+
+    monkeypatch.setattr(seeds, "decision_of", lambda race, results: None)
+    monkeypatch.setattr(seeds, "arm_result", lambda race, entry: None)
+    monkeypatch.setattr(seeds, "_rivals", lambda decision, entries: entries)
+    monkeypatch.setattr(seeds, "_is_in_doubt", lambda decision, margin: True)
+    monkeypatch.setattr(seeds, "_one_more", one_more)
+    race: Any = SimpleNamespace(seeds=2, margin=0.02, looks=0, ahead=lambda pieces: None)
+    seeds.more_seeds(race, rivals)
+    assert [count for _, count in told] == [2, 2, 3, 3, 4, 4, 5, 5]
+    assert race.looks == 2

@@ -23,17 +23,22 @@ EXTRA = 3  # seeds at most, beyond those asked for, where the interval holds the
 
 
 def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
-    """Run the seeds that were asked for, then one more of each rival at a time until the label is settled."""
+    """Run the seeds that were asked for, then more of each rival until the label is settled: one, then two, then four.
+
+    Every look at what they tell widens the intervals of the next one, so later looks come after more new seeds.
+    """
+    aimed, more = race.seeds, 1
     while True:
         decision = decision_of(race, [arm_result(race, entry) for entry in entries])
         rivals = [entry for entry in _rivals(decision, entries) if len(entry.records) < race.seeds + EXTRA]
-        lagging = [entry for entry in rivals if len(entry.records) < race.seeds]
+        lagging = [entry for entry in rivals if len(entry.records) < aimed]
         is_another_look = not lagging
         if is_another_look:
             if not _is_in_doubt(decision, race.margin) or len(rivals) < 2:
                 return
-            fewest = min(len(entry.records) for entry in rivals)
-            lagging = [entry for entry in rivals if len(entry.records) == fewest]
+            aimed, more = max(aimed, min(len(entry.records) for entry in rivals)) + more, 2 * more
+            aimed = min(aimed, race.seeds + EXTRA)
+            lagging = [entry for entry in rivals if len(entry.records) < aimed]
         most = race.seeds + (EXTRA if _is_in_doubt(decision, race.margin) else 0)
         race.ahead(partial(_coming, race, rivals, lagging, most))
         before = sum(len(entry.records) for entry in lagging)
