@@ -23,7 +23,7 @@ EXTRA = 3  # seeds at most, beyond those asked for, where the interval holds the
 
 
 def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
-    """Run the seeds that were asked for, then more of each rival until the label is settled: one, then two, then four.
+    """Run the seeds that were asked for, then more of each rival until the label is settled: one, then two.
 
     Every look at what they tell widens the intervals of the next one, so later looks come after more new seeds.
     """
@@ -36,8 +36,8 @@ def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
         if is_another_look:
             if not _is_in_doubt(decision, race.margin) or len(rivals) < 2:
                 return
-            aimed, more = max(aimed, min(len(entry.records) for entry in rivals)) + more, 2 * more
-            aimed = min(aimed, race.seeds + EXTRA)
+            fewest = min(len(entry.records) for entry in rivals)
+            aimed, more = min(fewest + more, race.seeds + EXTRA), 2 * more
             lagging = [entry for entry in rivals if len(entry.records) < aimed]
         most = race.seeds + (EXTRA if _is_in_doubt(decision, race.margin) else 0)
         race.ahead(partial(_coming, race, rivals, lagging, most))
