@@ -128,3 +128,21 @@ def test_slopes_are_paid_for() -> None:
     one = Choosing(Ladder().score, ITEMS, Purse(10_000), lambda candidate: (torch.zeros(1, 1), 5))
     one.run(asks())
     assert one.effort().passes == 64 + 15
+
+
+@pytest.mark.parametrize(("passes", "whole"), [(60, 20), (350, 20), (500, 30), (4_000, 64)])
+def test_items_beyond_the_least_are_used_as_far_as_they_can_be_paid_many_times(passes: int, whole: int) -> None:
+    """(passes − 20) / 16 items, rounded down, between the 20 that are always used and the 64 there are."""
+    ladder = Ladder()
+    one = Choosing(ladder.score, ITEMS, Purse(passes), least=20)
+    one.run(offers((1, 2, 3)))
+    assert len(one.items) == one.best[0].items == one.effort().items == whole
+    assert max(ladder.read.values()) == 1
+    assert one.effort().passes <= passes
+
+
+def test_little_time_leaves_the_choice_to_the_least_items() -> None:
+    """At a hundredth of a second an item, a second pays for 80 items after the first 20: five for each look."""
+    one = Choosing(Ladder(0.01).score, ITEMS, Purse(10_000, time.monotonic() + 1.0), least=20)
+    one.run(offers((1, 2, 3)))
+    assert len(one.items) == 20

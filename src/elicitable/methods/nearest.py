@@ -28,6 +28,7 @@ from elicitable.models.prefixes import stack_rows
 from elicitable.models.rows import common_context, context_ids, rows_of
 from elicitable.models.states import text_states
 from elicitable.rng import generator
+from elicitable.tasks.wider import whole
 from elicitable.values import Budget, Item, PrefixKV
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class Nearest(Method):
         is_text = model.tokenizer is not None
         chats = {one.chat: one for one in reversed(readable(task, layouts))} if is_text else {False: PLAIN}
         ways = (False, True) if task.labels() else (False,)
-        drawn = task.sample(POOL, generator(seed, "pool"))
+        drawn = whole(task).sample(POOL, generator(seed, "pool"))  # an item's own row is never shown to it
         few = Pool(model, drawn[:FEW])  # a first look, which also tells what a larger pool would take
         first = next(iter(reversed(chats.values())))
         looks = [self.build(model, k=1, room=room, layout=first if is_text else None, pool=few)]

@@ -4,7 +4,8 @@ A candidate is scored on a few validation items; the better half goes on to twic
 split (successive halving: Karnin, Koren, Somekh, ICML 2013). No item is read twice for a candidate. Who is clearly
 behind the best on the same items, by more than two standard errors of the paired difference, is left out earlier. The
 first candidate is always scored on the whole split, so that there is an answer however short the time; and so is
-whoever is ahead when the time runs out.
+whoever is ahead when the time runs out. Where training rows are set apart to choose by (:mod:`elicitable.tasks.wider`),
+the whole split is as many of them as can be paid many times over, which is known once the first candidate was scored.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 TEXT_PASSES, DIGIT_PASSES = 4_096, 16_384  # by default; a training step of 16 texts costs about as much as 48 passes
 FIRST_LOOK, MANY = 16, 64  # items; half of them where more candidates are offered than so many
 FINALISTS = 4  # so many of every offer are scored on the whole split, unless they are clearly behind
+WHOLE_LOOKS = 16  # at the whole split that have to be affordable before it takes more than the validation items
 TWO_ERRORS = 2.0
 SLOPE_PASSES = 3  # a backward pass costs about two forward ones
 
@@ -82,7 +84,8 @@ class Choosing:
     """One search: what is tried, how it did, and what is left to spend.
 
     ``score`` scores a candidate on some items, and ``gradient`` gives the slopes of
-    :meth:`elicitable.methods.search.Found.slopes` with the number of items that were read for them.
+    :meth:`elicitable.methods.search.Found.slopes` with the number of items that were read for them. Of ``items`` the
+    first ``least`` are always used (all where it is None), the others where they can be paid.
     """
 
     def __init__(
@@ -91,11 +94,13 @@ class Choosing:
         items: Sequence[Item],
         purse: Purse,
         gradient: Callable[[Adaptation], tuple[Tensor, int]] | None = None,
+        least: int | None = None,
     ) -> None:
-        self.purse = purse
+        self.purse, self.items = purse, list(items)
         self.offered = 0
         self._started = time.monotonic()
-        self._score, self._items, self._gradient = score, list(items), gradient
+        self._score, self._gradient = score, gradient
+        self._least = len(self.items) if least is None else least
         self._tried: list[_Standing] = []
         self._is_cut = False
         self._price = 1  # of an item, for the candidates that are looked at
@@ -147,10 +152,12 @@ class Choosing:
         self.offered += len(standing)
         self.purse.spent += offer.passes
         self._price = max((candidate.price for candidate in offer.candidates), default=1)
-        whole = len(self._items)
         if standing and not self._tried:
-            self._look(standing[0], whole)
+            self._look(standing[0], self._least)
+            self.items = self.items[: max(self._least, self.left // (WHOLE_LOOKS * self._price))]
+            self._look(standing[0], len(self.items))
             self._tried.append(standing.pop(0))
+        whole = len(self.items)
         items = self._first_look(len(standing))
         kept = self._affordable(standing, items)
         self._tried += kept
@@ -168,13 +175,13 @@ class Choosing:
     def _settle(self, leader: _Standing) -> None:
         """Score ``leader`` on the whole split where nobody who was did as well on the items that it has seen."""
         seen = len(leader.correct)
-        whole = [sum(one.correct[:seen]) for one in self._tried if len(one.correct) == len(self._items)]
+        whole = [sum(one.correct[:seen]) for one in self._tried if len(one.correct) == len(self.items)]
         if sum(leader.correct) > max(whole, default=-1):
-            self._look(leader, len(self._items))
+            self._look(leader, len(self.items))
 
     def _look(self, one: _Standing, items: int) -> None:
         """Score ``one`` on those of the first ``items`` that it has not seen yet."""
-        new = self._items[len(one.correct) : items]
+        new = self.items[len(one.correct) : items]
         if new:
             since = time.monotonic()
             score = self._score(one.adaptation, new)
@@ -184,7 +191,7 @@ class Choosing:
 
     def _first_look(self, candidates: int) -> int:
         """So many items that at least a few candidates are looked at, where little can be spent."""
-        items = min(FIRST_LOOK if candidates <= MANY else FIRST_LOOK // 2, len(self._items))
+        items = min(FIRST_LOOK if candidates <= MANY else FIRST_LOOK // 2, len(self.items))
         return items if self._cost(min(candidates, FINALISTS), 0) <= self.left else max(1, items // 2)
 
     def _better(self, standing: list[_Standing]) -> list[_Standing]:
@@ -207,7 +214,7 @@ class Choosing:
 
     def _cost(self, candidates: int, seen: int, items: int | None = None) -> int:
         """Passes, at most, that bring ``candidates`` from ``seen`` items over ``items`` to the whole split."""
-        whole = len(self._items)
+        whole = len(self.items)
         items = min(FIRST_LOOK, whole) if items is None else items
         cost = candidates * (items - seen)
         while candidates and items < whole:

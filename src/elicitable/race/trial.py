@@ -27,6 +27,7 @@ from elicitable.records.trial import Outcomes, Times, TrialRecord, keep_trial, k
 from elicitable.rng import generator
 from elicitable.tasks.base import identity_of, most_of
 from elicitable.tasks.passages import FINGERPRINT
+from elicitable.tasks.wider import wider
 from elicitable.training.batches import Reading, encode
 from elicitable.training.evaluate import answers, evaluate
 from elicitable.training.generate import Answer
@@ -89,7 +90,7 @@ class Trial:
         return {"search": {"passes": self.passes or passes_for(model.tokenizer), "form": SEARCH_FORM}}
 
 
-SEARCH_FORM = 1  # of a search; raised when the same spec comes to find something else
+SEARCH_FORM = 2  # of a search; raised when the same spec comes to find something else
 FORM = 3  # of a record; raised when a race comes to keep or to measure something else for the same spec
 SHOWN = 20  # candidates that a record shows, the best ones
 SLOPE_ITEMS = 16
@@ -208,23 +209,28 @@ def _finite(value: float) -> float | None:
 
 
 def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, TrialRecord]:
-    """The best candidate on validation that the passes and seconds allotted lead to."""
+    """The best candidate that the passes and seconds allotted lead to: on validation, and rows that none shows."""
+    least = len(task.held_out("validation", trial.plan.validation_items))
+    task = wider(task, trial.plan.validation_items)
     items = task.held_out("validation", trial.plan.validation_items)
     deadline = time.monotonic() + trial.plan.seconds if trial.plan.seconds else math.inf
-    passes, last = trial.passes or passes_for(model.tokenizer), FINALISTS * len(items)
-    is_ruled = trial.marking is not None and bool(task.labels()) and passes >= 4 * last
-    purse = Purse(passes - last if is_ruled else passes, deadline)
+    passes = trial.passes or passes_for(model.tokenizer)
+    is_ruled = trial.marking is not None and bool(task.labels()) and passes >= 4 * FINALISTS * least
+    last = min(FINALISTS * len(items), passes // 4) if is_ruled else 0
+    purse = Purse(passes - last, deadline)
     choosing = Choosing(
         lambda candidate, some: _scored(trial, model, task, candidate, some),
         items,
         purse,
         lambda candidate: _slopes(trial, model, task, candidate),
+        least,
     )
     search = trial.method.search(model, task, trial.seed, layouts=trial.layouts, **trial.options)
     stopped = choosing.run(search)
     if not choosing.best:
         raise ElicitableError(f"{trial.method.name} has no candidates for {task.name} on {model.name}")
-    best = _best_by_rule(trial, model, task, choosing, items) if is_ruled else choosing.best[0]
+    purse.passes = passes
+    best = _best_by_rule(trial, model, task, choosing) if is_ruled else choosing.best[0]
     effort = choosing.effort()
     return best.adaptation, TrialRecord(
         "ok",
@@ -238,14 +244,14 @@ def _choose(trial: Trial, model: Model, task: Task) -> tuple[Adaptation, TrialRe
     )
 
 
-def _best_by_rule(trial: Trial, model: Model, task: Task, choosing: Choosing, items: Sequence[Item]) -> Tried:
+def _best_by_rule(trial: Trial, model: Model, task: Task, choosing: Choosing) -> Tried:
     """Compare the finalists by the rule that each of them would get; the one with the best plain score on a tie.
 
     Where time has run out the best plain score decides.
     """
     assert trial.marking is not None
+    items = choosing.items
     finalists = [one for one in choosing.best if one.items == len(items)][:FINALISTS]
-    choosing.purse.passes += FINALISTS * len(items)
     found: list[float] = []
     for one in finalists if len(finalists) > 1 else ():
         if choosing.left < len(items):
