@@ -38,6 +38,8 @@ def _caught_while_loading() -> list[int]:
 
 _caught = _caught_while_loading()
 
+import atexit  # noqa: E402
+import gc  # noqa: E402
 import signal  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
@@ -50,6 +52,7 @@ from elicitable.errors import ElicitableError  # noqa: E402
 from elicitable.untrusted import is_out_of_memory, visible  # noqa: E402
 
 STARTED = time.monotonic()
+atexit.register(gc.freeze)  # the last look for garbage, among all objects of torch and transformers, takes a second
 
 
 def main() -> NoReturn:
@@ -86,7 +89,18 @@ def main() -> NoReturn:
     if code == 128 + signal.SIGINT:
         print(_INTERRUPTED, file=sys.stderr)
         code = 128 + came[0] if came else code
+        _forget_interrupt()
     sys.exit(code)
+
+
+def _forget_interrupt() -> None:
+    """Let the exit code be ours: an interrupt within an import may leave Python to end as if nobody had caught it.
+
+    What C code runs by ``PyRun_String`` sets a flag when it is interrupted, and clears it when it runs through.
+    """
+    import ctypes
+
+    ctypes.pythonapi.PyRun_SimpleString(b"pass")
 
 
 def _of_own_code(error: BaseException) -> str | None:
