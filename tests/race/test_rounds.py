@@ -616,6 +616,6 @@ def test_later_looks_at_other_seeds_come_after_more_of_them(monkeypatch: pytest.
     monkeypatch.setattr(seeds, "_is_in_doubt", lambda decision, margin: True)
     monkeypatch.setattr(seeds, "_one_more", one_more)
     race: Any = SimpleNamespace(seeds=2, margin=0.02, looks=0, ahead=lambda pieces: None)
-    seeds.more_seeds(race, rivals)
+    seeds.more_seeds(race, rivals, list)
     assert [count for _, count in told] == [2, 2, 3, 3, 4, 4, 5, 5]
     assert race.looks == 2

@@ -84,7 +84,8 @@ class ExecutorOptions:
     executor: Annotated[
         str | None,
         typer.Option(
-            help="local, inline or ray: a thread a trial, equal records [default: inline, on the quickest threads]"
+            help="local, inline or ray: a thread a trial, equal records "
+            "[default: local for a small model that nothing hurries, else this process on its quickest threads]"
         ),
     ] = None
     workers: Workers = None
@@ -93,9 +94,22 @@ class ExecutorOptions:
         float | None, typer.Option(help="share of a GPU that each worker on a Ray cluster takes, such as 0.5")
     ] = None
 
-    def given(self) -> dict[str, Any]:
-        """Return the options by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    def begin(self, model: str, time_limit: float | None) -> None:
+        """Let the workers that a race of a toy will have begin, before anything that takes seconds is imported."""
+        from elicitable.executors.processes import begin_early, is_free
+
+        if not self._said() and model.startswith("toy:") and time_limit is None and is_free():
+            begin_early(["elicitable.models.load"])
+
+    def given(self, model: Model, time_limit: float | None) -> dict[str, Any]:
+        """Return the options by name; where none is given, what suits a race of ``model``."""
+        from elicitable.race.contest import suited_executor
+
+        return self._said() or {"executor": suited_executor(model, time_limit)}
+
+    def _said(self) -> dict[str, Any]:
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass(frozen=True)

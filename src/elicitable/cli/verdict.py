@@ -90,6 +90,7 @@ def verdict(
 ) -> None:
     """Try every method at a matched budget and say whether context is enough or the weights must change."""
     limit = seconds(time_limit)
+    where.begin(about.model, limit)
     folder = out or default_folder("verdict", about.model, asked.task)
     console = progress_console()
     from elicitable.race import contest
@@ -121,7 +122,7 @@ def verdict(
             seeds=seeds,
             seed=seed,
             **how.given(),
-            **where.given(),
+            **where.given(loaded, limit),
             margin=margin,
             time_limit=limit,
             steps=steps,

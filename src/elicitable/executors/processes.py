@@ -1,4 +1,9 @@
-"""Run items in processes on this machine."""
+"""Run items in processes on this machine.
+
+Workers import what takes seconds (torch, transformers). Where a command knows early that it will have workers, one
+process imports it all beside the command itself, and workers are forked from it (:func:`begin_early`); else every
+worker is a new process that imports for itself.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,19 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from typing import Any
 
 from elicitable.errors import ElicitableError
 from elicitable.executors.executor import NOTHING, RETRIES, Executor
 from elicitable.executors.packing import called, packed
+
+SET_BY_HAND = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # of threads: a number that a person has set is left alone
+ONE_THREAD = dict.fromkeys(SET_BY_HAND, "1")
+_start = {"method": "spawn"}
 
 
 class LocalProcesses(Executor):
@@ -37,9 +45,9 @@ class LocalProcesses(Executor):
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 self.at_once,
-                mp_context=get_context("spawn"),
+                mp_context=get_context(_start["method"]),
                 initializer=_begin_worker,
-                initargs=(os.getpid(), None if self._shared is NOTHING else packed(self._shared)),
+                initargs=(None if self._shared is NOTHING else packed(self._shared),),
             )
         try:
             self._running[self._pool.submit(_called, function, item)] = (index, function, item)
@@ -84,21 +92,48 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def is_free() -> bool:
+    """Say whether more than one core is there to be used, and nobody has said by how many threads."""
+    return cores() > 1 and not any(os.environ.get(name) for name in SET_BY_HAND)
+
+
+def begin_early(modules: Sequence[str]) -> None:
+    """Let the process that workers are forked from import ``modules``, while this one imports them too.
+
+    It ends with this process, however that ends. Only Linux forks so; elsewhere nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    resource_tracker.ensure_running()  # which unblocks what it blocked
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for the command alone
+    os.environ |= ONE_THREAD
+    try:
+        forkserver.set_forkserver_preload(["elicitable.executors.early", *modules])
+        forkserver.ensure_running()
+        _start["method"] = "forkserver"
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+
 _given: dict[str, bytes | None] = {"shared": None}  # to this worker
 
 
-def _begin_worker(parent: int, shared: bytes | None) -> None:
-    """Pin to one thread before torch is imported, leave Ctrl-C to the parent, and do not outlive it."""
+def _begin_worker(shared: bytes | None) -> None:
+    """Pin to one thread before torch computes, leave Ctrl-C to the command, and do not outlive it."""
     _given["shared"] = shared
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+    os.environ |= ONE_THREAD
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    threading.Thread(target=_follow, daemon=True).start()
 
 
-def _follow(parent: int) -> None:
-    """End this worker when its parent is gone: a rerun must not find two processes at one job."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _follow() -> None:
+    """End this worker when the command is gone: a rerun must not find two processes at one job."""
+    command = parent_process()
+    assert command is not None
+    command.join()
     os._exit(1)
 
 

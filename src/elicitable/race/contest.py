@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from elicitable.diagnosis.margins import stretches
 from elicitable.errors import BudgetError, InputError
 from elicitable.executors.executor import Executor, executor_named
+from elicitable.executors.processes import cores, is_free
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, method_named
@@ -41,6 +42,9 @@ from elicitable.scores.confusion import class_results
 from elicitable.tasks.base import has_turns, stops_of, warnings_of
 from elicitable.tasks.catalog import task_from
 from elicitable.values import ClassResults, Verdict
+
+SMALL = 2**23  # numbers of a model whose products keep one thread busy, and no second one
+MOST_WORKERS = 4  # more wait for each other (docs/log.md, "A race on workers")
 
 if TYPE_CHECKING:
     from elicitable.microscope.inspect import Inspection
@@ -207,6 +211,18 @@ def _raced(race: Race, sizes: Sequence[Sized], keep: Sequence[str], rows_curve: 
     if race.was_interrupted:
         raise StoppedRace(answer)
     return answer
+
+
+def suited_executor(model: Model, time_limit: float | None) -> Executor | None:
+    """Return the executor for a race of which nobody said where it runs: None is this process.
+
+    A small model gains nothing by a second thread, so its trials run beside one another, a process for each core: two
+    take half of the time that two threads do (benchmarks/workers.py). Against the clock, where workers' start is dear,
+    and where a person has set the number of threads, it is this process.
+    """
+    is_small = sum(weight.numel() for weight in model.hf.parameters()) <= SMALL
+    is_suited = is_small and model.device.type == "cpu" and time_limit is None and is_free()
+    return executor_named("local", min(cores(), MOST_WORKERS)) if is_suited else None
 
 
 def executor_of(

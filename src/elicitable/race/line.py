@@ -138,19 +138,15 @@ def ending_of(race: Race, line: Line, cooldown: int, steps: int | None = None) -
     return replace(trial, is_first=is_first)
 
 
-def piece_of(race: Race, line: Line, steps: int | None = None, cooldown: int | None = None) -> Piece:
-    """Return what a worker does to take ``line`` on to ``steps``, and then to bring it down over ``cooldown``."""
-    legs, new = [trial.plan.steps for trial, _ in line.legs], []
-    if steps is not None:
-        legs.append(steps)
-        new.append(leg_of(race, line, steps))
+def piece_of(race: Race, line: Line, *marks: int, cooldown: int | None = None) -> Piece:
+    """Return what a worker does to take ``line`` on to all ``marks``, and then to bring it down over ``cooldown``."""
+    new = [leg_of(race, line, steps) for steps in marks]
     if cooldown is not None:
-        new.append(ending_of(race, line, cooldown, steps))
+        new.append(ending_of(race, line, cooldown, marks[-1] if marks else None))
+    legs = (*(trial.plan.steps for trial, _ in line.legs), *marks)
     names = tuple(_name(race, trial) for trial in new)
     options = tuple(line.sized.options.items())
-    return Piece(
-        line.sized.method.name, line.seed, race.layout, names, line.rate, tuple(legs), cooldown, options=options
-    )
+    return Piece(line.sized.method.name, line.seed, race.layout, names, line.rate, legs, cooldown, options=options)
 
 
 def advance(race: Race, line: Line, steps: int) -> TrialRecord:

@@ -4,7 +4,7 @@
     on           the arm with the fewest steps that can still change the label is trained on to twice its steps,
                  or, once it has come to its end, brought down and tested
     seeds        the answer's arm and the best one again over the other seeds; more where the interval holds the margin
-    control      last, and only with time that nobody else needs
+    control      last, and only with time that nobody else needs, or by workers with nothing else to do
 
 Which arms those are is said in :mod:`elicitable.race.stakes`.
 """
@@ -39,11 +39,12 @@ def run_rounds(race: Race, sizes: Sequence[Sized]) -> list[Entry]:
     with Threads.chosen(race) as threads:
         try:
             _open(race, entries)
-            begun = [(nth, entry) for nth, entry in enumerate(entries) if not entry.method.is_control]
+            is_free = race.workers is not None and race.time_limit is None
+            begun = [(nth, entry) for nth, entry in enumerate(entries) if is_free or not entry.method.is_control]
             for _, group in groupby(begun, lambda one: _is_after_choices(race, one[1])):
                 _begin_all(race, list(group), entries, threads)
             _train_on(race, entries, threads)
-            more_seeds(race, entries)
+            more_seeds(race, entries, partial(_rest_of_controls, race, entries))
             _end(race, entries)
         except KeyboardInterrupt:
             race.was_interrupted = True
@@ -200,17 +201,34 @@ def _control(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> No
 
     It has no vote, so it gets twice what an arm is owed at most.
     """
-    together(race, [_look(race, entry, nth, entries)])
+    if not entry.swept:
+        together(race, [_look(race, entry, nth, entries)])
     if entry.line is None or not entry.line.is_fine:
         return
-    steps = race.quickest or max((one.line.steps for one in entries if one.line and one is not entry), default=0)
-    steps = min(steps, 2 * OWED)
+    steps = _steps_of_control(race, entry, entries)
     while entry.line.steps < steps and not entry.is_spent:
         grow(race, entry, entries)
     if affords_cooldown(race, entry, entry.line, 0, entries):
         bring_down(race, entry, entries)
     else:
         entry.line, entry.refusal = None, "a control is measured only with time that no other arm needs"
+
+
+def _steps_of_control(race: Race, entry: Entry, entries: Sequence[Entry]) -> int:
+    most = race.quickest or max((one.line.steps for one in entries if one.line and one is not entry), default=0)
+    return min(most, 2 * OWED)
+
+
+def _rest_of_controls(race: Race, entries: Sequence[Entry]) -> list[Piece]:
+    """Return what each control that has had its first look has still to do, if nothing changes how far it goes."""
+    found = []
+    for entry in entries:
+        if entry.method.is_control and entry.line is not None and entry.line.is_fine and race.time_limit is None:
+            marks = [entry.line.steps]
+            while marks[-1] < _steps_of_control(race, entry, entries) and next_mark(race, marks[-1]) > marks[-1]:
+                marks.append(next_mark(race, marks[-1]))
+            found.append(piece_of(race, entry.line, *marks[1:], cooldown=cooldown_of(race, marks[-1])))
+    return found
 
 
 def _done(entries: Sequence[Entry]) -> int:

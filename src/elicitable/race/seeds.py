@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from elicitable.diagnosis.tried import is_rising
@@ -22,10 +22,11 @@ RESTARTS = 2  # of an arm: other seeds in the place of those that do not get the
 EXTRA = 3  # seeds at most, beyond those asked for, where the interval holds the margin
 
 
-def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
+def more_seeds(race: Race, entries: Sequence[Entry], beside: Callable[[], list[Piece]]) -> None:
     """Run the seeds that were asked for, then more of each rival until the label is settled: one, then two.
 
-    Every look at what they tell widens the intervals of the next one, so later looks come after more new seeds.
+    Every look at what they tell widens the intervals of the next one, so later looks come after more new seeds. Workers
+    with nothing else to do begin what is ``beside``.
     """
     aimed, more = race.seeds, 1
     while True:
@@ -40,7 +41,8 @@ def more_seeds(race: Race, entries: Sequence[Entry]) -> None:
             aimed, more = min(fewest + more, race.seeds + EXTRA), 2 * more
             lagging = [entry for entry in rivals if len(entry.records) < aimed]
         most = race.seeds + (EXTRA if _is_in_doubt(decision, race.margin) else 0)
-        race.ahead(partial(_coming, race, rivals, lagging, most))
+        coming = partial(_coming, race, rivals, lagging, most)
+        race.ahead(lambda coming=coming: [*coming(), *beside()])  # type: ignore[misc]
         before = sum(len(entry.records) for entry in lagging)
         ran = [_one_more(race, entry, entries) for entry in lagging]
         race.looks += is_another_look and sum(len(entry.records) for entry in lagging) > before
@@ -77,7 +79,7 @@ def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry], most:
             found.append(chosen_piece(race, entry.method, seed))
         elif entry.trial is not None:
             cooldown = entry.trial.plan.steps - entry.tested_at
-            found.append(piece_of(race, Line(entry.sized, entry.line.rate, seed), entry.tested_at, cooldown))
+            found.append(piece_of(race, Line(entry.sized, entry.line.rate, seed), entry.tested_at, cooldown=cooldown))
     return found
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from elicitable.executors.processes import SET_BY_HAND
 from elicitable.methods.base import Adaptation
 from elicitable.training.batches import Reading
 from elicitable.training.evaluate import evaluate
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from elicitable.race.entry import Race
 
-SET_BY_HAND = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 GAIN = 1.2  # times as quick as now, or the number stays as it is
 EVERY_SECONDS, SHARE = 60.0, 0.02  # between two tries, which take so much of the time at most
 SHARE_IN_DOUBT = 0.05  # the same while fewer threads than there could be are in use, as other work may end
