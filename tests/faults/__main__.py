@@ -28,6 +28,7 @@ def main() -> int:
     if not (asked.kills or asked.alterations or asked.fuzz):
         print(as_markdown(read(asked.keep or PATH), names()))
         return 0
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a race is run by the process that is killed
     preload()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -92,6 +92,15 @@ def _reproduce(out: Path) -> int:
     return typed("reproduce", "--executor", "inline", "--quiet")(out)
 
 
+def _verdict_by_itself(out: Path) -> int:
+    """A race that has workers without being told to, forked from a process that imports beside it."""
+    from elicitable.executors.processes import SET_BY_HAND
+
+    for name in SET_BY_HAND:
+        os.environ.pop(name, None)
+    return typed("verdict", *_TOY, "--method", "kv-prefix", "--method", "value-bias", *_FEW, is_kept_often=False)(out)
+
+
 def _planted_truth(out: Path) -> int:
     """Two cases, each raced by one arm that is not trained."""
     from elicitable.planted import benchmark
@@ -140,6 +149,7 @@ COMMANDS = (
                                        "lora", "--rows-curve", *_FEW)),
     Command("verdict on workers", typed("verdict", *_TOY, "--method", "kv-prefix", "--method", "value-bias", *_FEW,
                                         "--executor", "local", "--workers", "2", is_kept_often=False)),
+    Command("verdict on workers of its own", _verdict_by_itself),
     Command("tune", typed(*_PREFIX)),
     Command("tune full", typed("tune", *_TOY, "--method", "full", "--learning-rate", "1e-3", "--steps", "4")),
     Command("reproduce", _reproduce),

@@ -9,7 +9,6 @@ record says how many threads it was made with.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elicitable.executors.processes import SET_BY_HAND
+from elicitable.executors.processes import is_free
 from elicitable.methods.base import Adaptation
 from elicitable.training.batches import Reading
 from elicitable.training.evaluate import evaluate
@@ -50,8 +49,8 @@ class Threads:
     def chosen(cls, race: Race) -> Iterator[Threads]:
         """Choose the number for the length of a ``with``; afterwards it is what it was."""
         before = torch.get_num_threads()
-        is_free = race.model.device.type == "cpu" and not any(os.environ.get(name) for name in SET_BY_HAND)
-        threads = cls(lambda: _read(race), race.reporter.say, before if is_free else 1)
+        may_try = race.model.device.type == "cpu" and is_free()
+        threads = cls(lambda: _read(race), race.reporter.say, before if may_try else 1)
         try:
             threads.look_again()
             yield threads
