@@ -72,7 +72,7 @@ class LocalProcesses(Executor):
         if self._deaths > RETRIES:
             raise ElicitableError(
                 f"workers died {self._deaths} times in a row (out of memory?). What is finished is kept; run it again "
-                "with fewer --workers."
+                "with fewer --workers, or with --executor inline."
             )
         for index, function, item in sorted(lost, key=lambda one: one[0]):
             self.start(index, function, item)
