@@ -56,6 +56,14 @@ def alive(session: int) -> list[str]:
     return found
 
 
+def left_of(session: int) -> list[str]:
+    """What has not ended of a session in ten seconds."""
+    until = time.monotonic() + 10
+    while (left := alive(session)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return left
+
+
 @several
 def test_it_has_workers_unless_something_speaks_against_them(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = load("toy:ascending")
@@ -80,7 +88,7 @@ def test_workers_that_began_early_run_a_race_to_its_end(tmp_path: Path) -> None:
     assert "Workers: local" in err
     answer = json.loads((tmp_path / "out" / "verdict.json").read_text())
     assert [arm["status"] for arm in answer["arms"]] == ["ok"] * 3
-    assert not alive(process.pid)
+    assert not left_of(process.pid)
 
 
 @several
@@ -104,10 +112,7 @@ def test_nothing_is_left_of_it_and_nothing_is_told_but_that_it_was_stopped(
     assert "Traceback" not in err
     if how != "SIGKILL":
         assert "interrupted" in err.splitlines()[-1]
-    until = time.monotonic() + 10
-    while (left := alive(process.pid)) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not left
+    assert not left_of(process.pid)
 
 
 @LINUX
