@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from elicitable.executors import processes
 from elicitable.models.load import load
@@ -129,4 +128,3 @@ def test_the_environment_and_the_signals_are_as_before(monkeypatch: pytest.Monke
     assert dict(os.environ) == before
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == heard
     assert processes._start["method"] == "forkserver"
-    assert torch.get_num_threads() >= 1

@@ -114,7 +114,8 @@ def begin_early(modules: Sequence[str]) -> None:
         _start["method"] = "forkserver"
     finally:
         for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+            del os.environ[name]
+            os.environ |= {} if value is None else {name: value}
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 

@@ -217,8 +217,8 @@ def suited_executor(model: Model, time_limit: float | None) -> Executor | None:
     """Return the executor for a race of which nobody said where it runs: None is this process.
 
     A small model gains nothing by a second thread, so its trials run beside one another, a process for each core: two
-    take half of the time that two threads do (benchmarks/workers.py). Against the clock, where workers' start is dear,
-    and where a person has set the number of threads, it is this process.
+    take half of the time that two threads do (docs/log.md, "A race on workers"). Against the clock, where workers'
+    start is dear, and where a person has set the number of threads, it is this process.
     """
     is_small = sum(weight.numel() for weight in model.hf.parameters()) <= SMALL
     is_suited = is_small and model.device.type == "cpu" and time_limit is None and is_free()
