@@ -257,8 +257,13 @@ def _prefix_bias(prefix: PrefixKV, keys: int, slopes: Tensor | None) -> Tensor |
 
 
 def _to_batch(rows: Tensor | None, query: Tensor) -> Tensor:
-    """Bring (row, …) to the batch: one row is shared, several are repeated for beams and samples."""
+    """Bring (row, …) to the batch: one row is shared, several are repeated for beams and samples.
+
+    What is trained is lowered last, so that its gradient is summed over the batch in its own type.
+    """
     assert rows is not None
+    if rows.requires_grad:
+        return _spread(rows.to(query.device), query.shape[0]).to(query.dtype)
     return _spread(rows.to(device=query.device, dtype=query.dtype), query.shape[0])
 
 
@@ -309,23 +314,22 @@ def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
         if separate is not None:
             return separate
         mask = joint_mask(call, slot)
-        is_laid_out = call.query.shape[1] == key.shape[1] and is_short_training(call.query, call.prefix_key, key)
+        is_laid_out = is_short_training(call.query, call.prefix_key, key)
         if is_laid_out and dropout == 0.0 and not _is_special(call):
             before = call.prefix_key, call.prefix_value
             return written_out(call.query, key, value, mask, call.scaling, before)
         key, value = joined(call.prefix_key, key, is_laid_out), joined(call.prefix_value, value, is_laid_out)
     if _is_special(call):
         return _eager(call, key, value, mask, slot, dropout)
-    groups = call.query.shape[1] // key.shape[1]
+    is_written_out = dropout == 0.0 and is_short_training(call.query, key)
     causal = mask is None and call.query.shape[2] > 1
-    if causal and key.shape[2] != call.query.shape[2]:
+    if causal and (is_written_out or key.shape[2] != call.query.shape[2]):
         mask, causal = slot.causal(call.query.shape[2], key.shape[2], 0, key.device), False
+    if is_written_out:
+        return written_out(call.query, key, value, mask, call.scaling)
+    groups = call.query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    if dropout == 0.0 and is_short_training(call.query, key):
-        if causal:
-            mask = slot.causal(call.query.shape[2], key.shape[2], 0, key.device)
-        return written_out(call.query, key, value, mask, call.scaling)
     return torch.nn.functional.scaled_dot_product_attention(
         call.query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=call.scaling
     )

@@ -67,6 +67,25 @@ def test_gradients_are_those_of_the_function() -> None:
     assert torch.autograd.gradcheck(lambda *xs: ours(*xs, mask), operands((2, 3, 5, 7, 4), torch.float64))
 
 
+@pytest.mark.parametrize("first", [0, 3])
+def test_heads_that_share_keys_are_multiplied_together(first: int) -> None:
+    """As if the keys and values stood there once for each of them, in outputs and in all gradients."""
+    drawn, groups = torch.Generator().manual_seed(0), 3
+    shapes = ((2, 6, 5, 4), (2, 2, 7, 4), (2, 2, 7, 4))
+    query, key, value = (torch.randn(shape, generator=drawn, dtype=torch.float64) for shape in shapes)
+    mask = torch.ones(5, 7, dtype=torch.bool).tril(2)[None, None]
+    found = []
+    for is_shared in (True, False):
+        xs = [x.clone().requires_grad_() for x in (query, key, value)]
+        k, v = (x if is_shared else x.repeat_interleave(groups, dim=1) for x in xs[1:])
+        before = (k[:, :, :first], v[:, :, :first]) if first else None
+        output = written_out(xs[0], k[:, :, first:], v[:, :, first:], mask, SCALING, before)
+        weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        found.append([output, *torch.autograd.grad(output, xs, weights)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.0, atol=1e-13)  # sums of a few tens of float64 numbers
+
+
 def test_a_query_that_needs_no_gradient_gets_none() -> None:
     query, key, value = operands((2, 3, 5, 7, 4), torch.float64)
     output = ours(query.detach(), key, value, None)

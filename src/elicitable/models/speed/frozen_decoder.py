@@ -18,6 +18,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from elicitable.models.model import Model
+from elicitable.models.restoring import swapped
 from elicitable.models.speed.frozen import FrozenBlock, is_frozen_block
 
 LARGEST_TABLE = 4096  # rows: tokens times positions
@@ -37,15 +38,10 @@ def frozen_blocks(model: Model, dtype: torch.dtype) -> Iterator[None]:
             decoder, blocks = model.anatomy.decoder, model.anatomy.blocks
             put_together = [(block, FrozenBlock(block, dtype)) for block in blocks if is_frozen_block(block)]
             for block, forward in put_together:
-                _stand_in(block, forward, stack)
+                stack.enter_context(swapped(block, forward=forward))
             if put_together and type(decoder).__name__ == "GPT2Model" and "forward" not in vars(decoder):
-                _stand_in(decoder, FrozenDecoder(decoder, blocks), stack)
+                stack.enter_context(swapped(decoder, forward=FrozenDecoder(decoder, blocks)))
         yield
-
-
-def _stand_in(module: nn.Module, forward: Any, stack: ExitStack) -> None:
-    object.__setattr__(module, "forward", forward)
-    stack.callback(object.__delattr__, module, "forward")
 
 
 class FrozenDecoder:

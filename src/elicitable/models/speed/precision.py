@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from elicitable.models.speed.frozen_decoder import frozen_blocks
+from elicitable.models.speed.frozen_parts import frozen_parts
 from elicitable.models.speed.processor import has_fast_bfloat16
 
 if TYPE_CHECKING:
@@ -30,15 +31,17 @@ def autocast(model: Model) -> AbstractContextManager[object]:
 
 @contextmanager
 def frozen_casts(model: Model) -> Iterator[None]:
-    """Inside, what is frozen costs less: the same results as plainly, bit for bit.
+    """Inside, what is frozen costs less.
 
-    Blocks of the toys that are wholly frozen are put together (:mod:`elicitable.models.speed.frozen_decoder`). Where
-    products are lowered to bfloat16, frozen matrices are cast once instead of at every forward pass (autocast caches
-    trained ones only).
+    Blocks of the toys that are wholly frozen are put together, with the same results as plainly, bit for bit
+    (:mod:`elicitable.models.speed.frozen_decoder`). Of other models linear layers and norms are taken one by one, as
+    exactly (:mod:`elicitable.models.speed.frozen_parts`). Where products are lowered to bfloat16, all other frozen
+    matrices are cast once instead of at every forward pass (autocast caches trained ones only).
     """
     lowered = product_type(model)
     with ExitStack() as stack:
         stack.enter_context(frozen_blocks(model, lowered))
+        stack.enter_context(frozen_parts(model, lowered))
         if lowered != model.dtype:
             _cast_frozen(model, lowered, stack)
         yield
@@ -49,6 +52,6 @@ def _cast_frozen(model: Model, lowered: torch.dtype, stack: ExitStack) -> None:
         weight = module._parameters.get("weight")
         is_matrix = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
         is_plain = weight is not None and weight.dtype == torch.float32 and not weight.is_meta
-        if is_matrix and is_plain and not weight.requires_grad:
+        if is_matrix and is_plain and not weight.requires_grad and "forward" not in vars(module):
             stack.callback(module._parameters.__setitem__, "weight", weight)
             module._parameters["weight"] = nn.Parameter(weight.detach().to(lowered), requires_grad=False)

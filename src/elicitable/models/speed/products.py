@@ -72,14 +72,15 @@ class PackedProduct(Product):
     is_packed = True
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__(weight, bias, dtype)
+        self.dtype, self.weight, self.shape = dtype, weight.detach(), (weight.shape[0], weight.shape[1])
+        self.bias = None if bias is None else bias.detach().to(dtype)
         self._there: Tensor | None = None
         self._back: Tensor | None = None
 
     def __call__(self, x: Tensor, act: str = "none") -> Tensor:
         """(…, in) to (…, out) in ``dtype``; ``act`` is ``"none"`` or ``"relu"``."""
         if self._there is None:
-            self._there = _laid_out(self.weight.t())
+            self._there = _laid_out(self.weight.t(), self.dtype)
         return _multiply(x.to(self.dtype), self._there, self.bias, act)
 
     def keeps_bits(self, rows: int, instead_of: int, is_back: bool = False) -> bool:
@@ -89,12 +90,12 @@ class PackedProduct(Product):
     def back(self, gradient: Tensor) -> Tensor:
         """(…, out) to (…, in) in ``dtype``."""
         if self._back is None:
-            self._back = _laid_out(self.weight)
+            self._back = _laid_out(self.weight, self.dtype)
         return _multiply(gradient.to(self.dtype), self._back, None, "none")
 
 
-def _laid_out(weight: Tensor) -> Tensor:
-    laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
+def _laid_out(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype).contiguous(), ROWS)
     return laid_out
 
 

@@ -37,8 +37,8 @@ def written_out(
 
     Args:
         query: (batch, head, query, d_head).
-        key: (batch, head, key, d_head).
-        value: (batch, head, key, d_value).
+        key: (batch, kv_head, key, d_head). The queries of heads that share one are multiplied with it together.
+        value: (batch, kv_head, key, d_value).
         mask: None, bool (True is visible) or additive, broadcast to (batch, head, query, key of both).
         scaling: multiplies q·k.
         before: keys and values of a context in front of ``key`` and ``value``. Where those need no gradient, it alone
@@ -131,15 +131,15 @@ class _WrittenOut(torch.autograd.Function):
     ) -> Tensor:
         if before:
             key, value = joined(before[0], key), joined(before[1], value)
-        q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # bmm: one product a row and head
-        shape = (*query.shape[:3], key.shape[2])
-        products = torch.bmm(q, k.transpose(1, 2)).view(shape)
+        k, v = key.flatten(0, 1), value.flatten(0, 1)  # bmm: one product a row and head of keys
+        q, shape = query.reshape(k.shape[0], -1, k.shape[2]), (*query.shape[:3], key.shape[2])
+        products = torch.bmm(q, k.transpose(1, 2))
         if added is None:
-            logits = products.to(torch.promote_types(products.dtype, torch.float32)) * scaling
+            logits = products.view(shape).to(torch.promote_types(products.dtype, torch.float32)) * scaling
         else:
-            logits = torch.add(added, products, alpha=scaling)
+            logits = torch.add(added, products.view(shape), alpha=scaling)
         weights = torch.softmax(logits, dim=-1)
-        rounded = weights.to(v.dtype).flatten(0, 1)
+        rounded = weights.to(v.dtype).view(products.shape)
         ctx.save_for_backward(q, k, v, weights, rounded)
         ctx.scaling, ctx.context = scaling, before[0].shape[2] if before else 0
         return torch.bmm(rounded, v).view(*query.shape[:3], v.shape[2])
@@ -149,23 +149,24 @@ class _WrittenOut(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, weights, rounded = ctx.saved_tensors
         needs, is_joined = ctx.needs_input_grad, len(ctx.needs_input_grad) > 5
-        d_output = gradient.flatten(0, 1).to(v.dtype)
-        d_value = _to_keys(ctx, rounded, d_output, weights.shape[:2], is_all=needs[2])
+        d_output = gradient.reshape(*q.shape[:2], -1).to(v.dtype)
+        rows = weights.shape[0], -1
+        d_value = _to_keys(ctx, rounded, d_output, rows, is_all=needs[2])
         d_key: tuple[Tensor | None, ...] = (None, None)
         d_query = None
         if needs[0] or needs[1] or (is_joined and needs[5]):
             d_weights = torch.bmm(d_output, v.transpose(1, 2)).view(weights.shape).to(weights.dtype)
             d_logits = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(ctx.scaling)
-            d_products = d_logits.to(q.dtype).flatten(0, 1)
-            d_key = _to_keys(ctx, d_products, q, weights.shape[:2], is_all=needs[1])
+            d_products = d_logits.to(q.dtype).view(rounded.shape)
+            d_key = _to_keys(ctx, d_products, q, rows, is_all=needs[1])
             if needs[0]:
-                d_query = torch.bmm(d_products, k).unflatten(0, weights.shape[:2])
+                d_query = torch.bmm(d_products, k).view(*weights.shape[:3], -1)
         found = d_query, d_key[1], d_value[1], None, None
         return (*found, d_key[0], d_value[0]) if is_joined else found
 
 
 def _to_keys(
-    ctx: Any, weights: Tensor, x: Tensor, rows: torch.Size, is_all: bool
+    ctx: Any, weights: Tensor, x: Tensor, rows: tuple[int, int], is_all: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """weightsᵀ x, (batch, head, key, d): what the context's keys get, and what the content's, unless not ``is_all``."""
     heads, queries, keys = weights.shape
