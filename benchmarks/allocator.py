@@ -109,8 +109,9 @@ def exhaustive() -> Iterator[None]:
         return [entry for entry in entries if entry.method.is_seeded and entry.records and not entry.method.is_control]
 
     def better_half(race: Race, lines: Sequence[Line]) -> list[Line]:
-        fine = sorted((line for line in lines if line.is_fine), key=look.worth, reverse=True)
-        is_told = not fine or min(line.steps for line in fine) >= SWEPT or look.worth(fine[0])[0] >= SOLVED
+        fine = look.ranked(race, lines)
+        best = max((line.latest.validation or 0.0 for line in fine if line.latest is not None), default=0.0)
+        is_told = not fine or min(line.steps for line in fine) >= min(SWEPT, longest(race)) or best >= SOLVED
         for line in fine[1:] if is_told else ():
             leave(race, line)
         return fine[:1] if is_told else fine

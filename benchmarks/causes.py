@@ -81,8 +81,8 @@ class OneRateLoRA(LoRA):
 
 
 def short_reviews() -> TextTask:
-    """Return the movie reviews of at most eight words, shown by a template that asks for something else."""
-    rows = [row for row in read_rows(load_table()) if len(row.cells[0].split()) <= 8]
+    """Return the movie reviews of 9 to 20 words, shown by a template that asks for something else."""
+    rows = [row for row in read_rows(load_table()) if 9 <= len(row.cells[0].split()) <= 20]
     splits, _ = split_rows({"train": rows})
     return TextTask("short-reviews", splits, Template.parse(MISLEADING, "classification"), classes=LABELS)
 

@@ -356,3 +356,22 @@ def test_no_benchmark_stands_in_for_a_library() -> None:
         [sys.executable, "-c", code, str(Path(__file__).parents[1] / "benchmarks")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def missing(scripts: Path) -> list[str]:
+    """What ``scripts`` take of the package, or give to its functions, that is not there (by mypy)."""
+    command = [sys.executable, "-m", "mypy", str(scripts), "--implicit-reexport"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parents[1])
+    assert done.returncode in (0, 1), done.stderr
+    kinds = ("[attr-defined]", "[call-arg]", "[name-defined]")
+    return [line for line in done.stdout.splitlines() if line.endswith(kinds)]
+
+
+def test_what_benchmarks_take_of_the_package_is_there() -> None:
+    """They run for hours and rarely: a function that was renamed meanwhile would show at the end of one."""
+    assert missing(PACKAGE.parents[1] / "benchmarks") == []
+
+
+def test_what_is_not_there_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "renamed.py").write_text("from elicitable.race import look\n\nlook.worth()\n", encoding="utf-8")
+    assert len(missing(tmp_path)) == 1

@@ -21,6 +21,7 @@ from elicitable.models.caches import check_cache, past_length
 from elicitable.models.model import Model, as_model
 from elicitable.models.prefixes import join, prefix_length
 from elicitable.models.restoring import swapped
+from elicitable.models.speed.memory import keep_freed_memory
 from elicitable.values import PrefixKV
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def installed(model: Model) -> Iterator[Slot]:
     if current is not None:
         yield current.slot
         return
+    if model.device.type == "cpu":
+        keep_freed_memory()
     slot = Slot()
     fix = _fix_positions(slot, anatomy.takes_position_ids, anatomy.position_limit)
     with ExitStack() as stack:

@@ -22,7 +22,6 @@ from elicitable.errors import InputError
 from elicitable.models.inject import installed, prefix_of
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.restoring import evaluating, swapped, without_gradients
-from elicitable.models.speed.memory import keep_freed_memory
 from elicitable.models.speed.precision import autocast, frozen_casts
 from elicitable.models.speed.processor import kind
 from elicitable.rng import generator
@@ -271,7 +270,6 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
     Raises:
         InputError: the context in use has a strength other than 1, which the adaptation inside it would share.
     """
-    keep_freed_memory()
     trained = adaptation.parameters()
     with ExitStack() as stack:
         for part in (*inside, adaptation):

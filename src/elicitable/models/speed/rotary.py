@@ -5,7 +5,7 @@ head. Here x of (batch, token, head · d_head), in halves (x₁, x₂) of each h
 
     y₁ = x₁ cos − x₂ sin,    y₂ = x₂ cos + x₁ sin
 
-in the type of products, computed in float32 with the plain operations' bits; the way back is the turn by the opposite angle.
+in the type of products, computed in float32 with the bits of the plain operations. The way back turns by −angle.
 """
 
 from __future__ import annotations

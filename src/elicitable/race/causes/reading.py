@@ -28,13 +28,17 @@ from elicitable.race.results import arm_result
 from elicitable.race.trial import run
 from elicitable.tasks.base import most_of, stops_of
 from elicitable.tasks.text import TextTask
-from elicitable.training.evaluate import answers
+from elicitable.training.batches import Reading
+from elicitable.training.decision_rules import prior_corrected
+from elicitable.training.evaluate import answers, read_labels, truth_of
 from elicitable.training.loop import prepared, reading_of
 
 if TYPE_CHECKING:
     from elicitable.tasks.base import Task
 
 PASSES = 512  # of a search in another reading, at most
+ASKED = ("Label", "Category", "Topic", "Sentiment", "Answer")  # what a plain template asks for
+SCREENED, KEPT = 64, 3  # validation items that all plain templates are read on, and the best, which are asked further
 
 
 @dataclass(frozen=True)
@@ -67,17 +71,20 @@ def other_readings(race: Race) -> Iterator[OtherReading]:
         if further:
             said = "asked by the chat template" if chat == "on" else "asked without the chat template"
             yield OtherReading(said, task, further, rule, {"--chat": chat})
-    for said, template, other in _other_templates(task):
-        yield OtherReading(said, other, race.layouts, rule, {"--template": template})
+    for template, other in _promising(race, list(_other_templates(task))):
+        yield OtherReading(f"the template {template!r}", other, race.layouts, rule, {"--template": template})
 
 
-def _other_templates(task: Task) -> Iterator[tuple[str, str, Task]]:
+def _other_templates(task: Task) -> Iterator[tuple[str, TextTask]]:
     """Yield plain templates in the place of the task's own, where rows have one."""
     if not isinstance(task, TextTask) or not task.template.literals:
         return
     cells = "\n".join("{" + name + "}" for name in task.template.names)
     labels = task.labels()
-    plain = [f"{cells}\nLabel:", f"Text: {cells}\nAnswer:"] if labels else [cells, f"{cells}\nAnswer:"]
+    plain = [cells, f"{cells}\nAnswer:"]
+    if labels:
+        plain = [f"{before}{cells}\n{asked}:" for asked in ASKED for before in ("", "Text: ")]
+        plain.append(f"{cells}\nThis text is")
     if labels and len(labels) <= 20:
         named = ", ".join(label.strip() for label in labels)
         plain.append(f"Text: {cells}\nWhich of these fits: {named}?\nAnswer:")
@@ -85,7 +92,25 @@ def _other_templates(task: Task) -> Iterator[tuple[str, str, Task]]:
     for template in plain:
         other = task.with_template(template)
         if other.template.shown(tuple("\x01" for _ in task.template.names)) != shown:
-            yield f"the template {template!r}", template, other
+            yield template, other
+
+
+def _promising(race: Race, templates: list[tuple[str, TextTask]]) -> list[tuple[str, TextTask]]:
+    """Return the templates by which the model alone does best on a few validation items, the best first.
+
+    Which one suits a model cannot be known beforehand. Each label's mean cost is taken off, since a template that
+    favours one label may tell them apart all the same.
+    """
+    labels = race.task.labels()
+    if not labels or len(templates) <= KEPT:
+        return templates
+
+    def share_right(template: tuple[str, TextTask]) -> float:
+        items = template[1].held_out("validation", SCREENED)
+        nats = read_labels(race.model, items, labels, Reading(layout=race.layouts[0])).nats.numpy()
+        return float((prior_corrected(nats).decide(nats) == truth_of(items, labels)).mean())
+
+    return sorted(templates, key=share_right, reverse=True)[:KEPT]
 
 
 def read_otherwise(study: Study, chosen: Sequence[Entry], gap: float) -> list[Experiment]:
