@@ -91,7 +91,10 @@ def test_the_base_of_an_adapter_is_a_path_that_plain_peft_finds(written_run: Any
         alone = AutoPeftModelForCausalLM.from_pretrained(artefact.folder).eval()
         with torch.no_grad():
             found = alone(input_ids=model.ids("say it now")).logits
-        assert torch.allclose(found[:, -10:], logits(model, artefact), atol=1e-5), method
+        ours = logits(model, artefact)
+        # either is up to 3.4e-6 of the largest logit from float64: peft's prompt stands at other positions, whose
+        # angles are rounded otherwise
+        assert torch.allclose(found[:, -10:], ours, rtol=0, atol=1e-5 * float(ours.abs().max())), method
 
 
 def test_a_toy_has_a_folder_that_transformers_loads(digits_run: Callable[..., Any]) -> None:
