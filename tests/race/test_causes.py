@@ -226,6 +226,7 @@ def test_a_misleading_template_is_told_from_what_the_model_can_do(letters_model:
     found = list(other_readings(race))
     settings = [one.setting for one in found]
     assert {"--rule": "auto"} in settings
+    assert "{text}\nLabel:" in dict(reading._other_templates(task))
     templates = [one["--template"] for one in settings if "--template" in one]
     assert len(templates) == len(set(templates)) == KEPT
     for one in found:
