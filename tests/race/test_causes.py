@@ -223,7 +223,12 @@ def test_a_misleading_template_is_told_from_what_the_model_can_do(letters_model:
     model = letters_model()
     race: Any = type("", (), {"model": model, "task": task, "layouts": (el.models.layout.PLAIN,)})()
     race.marking = type("", (), {"rule": "sum", "metric": None})()
-    found = list(other_readings(race))
+    begun: list[str] = []
+    study: Any = type("", (), {"race": race, "begins": lambda self, of, what: not begun.append(what)})()
+    found = list(other_readings(study))
+    assert len(begun) == len(dict(reading._other_templates(task)))  # each is told of, and asks whether there is time
+    study.begins = lambda of, what: False
+    assert len(list(other_readings(study))) == len(found)  # with no time left they are named, and not read on
     settings = [one.setting for one in found]
     assert {"--rule": "auto"} in settings
     assert "{text}\nLabel:" in dict(reading._other_templates(task))

@@ -52,8 +52,9 @@ class OtherReading:
     setting: dict[str, str]
 
 
-def other_readings(race: Race) -> Iterator[OtherReading]:
-    """Yield the other ways in which the task of ``race`` can be read; nothing where items are token ids."""
+def other_readings(study: Study) -> Iterator[OtherReading]:
+    """Yield the other ways in which the task of a race can be read; nothing where items are token ids."""
+    race = study.race
     if race.model.tokenizer is None:
         return
     task, rule = race.task, race.marking.rule
@@ -71,7 +72,7 @@ def other_readings(race: Race) -> Iterator[OtherReading]:
         if further:
             said = "asked by the chat template" if chat == "on" else "asked without the chat template"
             yield OtherReading(said, task, further, rule, {"--chat": chat})
-    for template, other in _promising(race, list(_other_templates(task))):
+    for template, other in _promising(study, list(_other_templates(task))):
         yield OtherReading(f"the template {template!r}", other, race.layouts, rule, {"--template": template})
 
 
@@ -95,17 +96,19 @@ def _other_templates(task: Task) -> Iterator[tuple[str, TextTask]]:
             yield template, other
 
 
-def _promising(race: Race, templates: list[tuple[str, TextTask]]) -> list[tuple[str, TextTask]]:
+def _promising(study: Study, templates: list[tuple[str, TextTask]]) -> list[tuple[str, TextTask]]:
     """Return the templates by which the model alone does best on a few validation items, the best first.
 
     Which one suits a model cannot be known beforehand. Each label's mean cost is taken off, since a template that
-    favours one label may tell them apart all the same.
+    favours one label may tell them apart all the same. What there is no time to read on comes last.
     """
-    labels = race.task.labels()
+    race, labels = study.race, study.race.task.labels()
     if not labels or len(templates) <= KEPT:
         return templates
 
     def share_right(template: tuple[str, TextTask]) -> float:
+        if not study.begins("", f"the template {template[0]!r}, in short"):
+            return 0.0
         items = template[1].held_out("validation", SCREENED)
         nats = read_labels(race.model, items, labels, Reading(layout=race.layouts[0])).nats.numpy()
         return float((prior_corrected(nats).decide(nats) == truth_of(items, labels)).mean())
@@ -120,7 +123,7 @@ def read_otherwise(study: Study, chosen: Sequence[Entry], gap: float) -> list[Ex
     """
     return [
         study.ask("", "reading", reading.said, partial(_asked_so, study, reading, chosen, gap))
-        for reading in other_readings(study.race)
+        for reading in other_readings(study)
     ]
 
 

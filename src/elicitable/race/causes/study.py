@@ -60,12 +60,16 @@ class Study:
 
     def ask(self, of: str, kind: Kind, what: str, run: Callable[[], Experiment]) -> Experiment:
         """Run an experiment, unless no time is left, and take note of it."""
-        if self.is_out_of_time:
+        if not self.begins(of, what):
             return self.lost(of, kind, what, "no time was left for it")
-        done = len(self.found)
-        self.race.reporter.begin(of or self.race.task.name, f"why: {what}", done, max(PLANNED, done + 1))
         self.found.append(run())
         return self.found[-1]
+
+    def begins(self, of: str, what: str) -> bool:
+        """Tell whoever listens what comes next, and say whether there is time for it."""
+        done = len(self.found)
+        self.race.reporter.begin(of or self.race.task.name, f"why: {what}", done, max(PLANNED, done + 1))
+        return not self.is_out_of_time
 
     def lost(self, of: str, kind: Kind, what: str, reason: str) -> Experiment:
         """Take note of an experiment that cannot be run."""
