@@ -14,7 +14,6 @@ that is there is not raced again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from kept import Kept
 
 import elicitable as el
 from elicitable.diagnosis.shares import wilson
@@ -55,15 +56,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RECORDS)
     given = parser.parse_args()
     part, parts = map(int, given.share.split("/"))
-    known = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    known = Kept(given.out)
     for name, load, asked in [*toys(given.toys), *planted(given.cases)][part::parts]:
         model, task = load()
         is_of = {"case": name, "model_hash": model.fingerprint, "data_hash": task.fingerprint()}
-        if any(all(one[key] == value for key, value in is_of.items()) for one in known):
-            continue
-        known.append({**is_of, "processor": kind(), **raced(model, task, asked)})
-        with given.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(known[-1]) + "\n")
+        if not known.has(**is_of):
+            known.add({**is_of, "processor": kind(), **raced(model, task, asked)})
     show(known)
 
 

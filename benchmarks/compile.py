@@ -31,6 +31,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+from kept import Kept
 
 import elicitable as el
 from elicitable.compiling.compile import Recipe, _Job
@@ -91,10 +92,7 @@ class Bench:
         self.asked, self.out = asked, Path(asked.out)
         self.judges: dict[tuple[str, str], _Scored] = {}
         self.contexts_made: dict[tuple[str, str], Any] = {}
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        lines = self.out.read_text().splitlines() if self.out.exists() else []
-        self.lines: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        self.done = {json.dumps(line["id"]) for line in self.lines}
+        self.lines, self.parts = Kept(self.out), Kept(self.out.with_suffix(".parts.jsonl"))
 
     def load(self) -> None:
         """Load the model and the tasks; float32, as ridge and divergence need its digits."""
@@ -105,25 +103,17 @@ class Bench:
 
     def keep(self, id_: list[Any], make: Callable[[], dict[str, Any]]) -> None:
         """Run ``make`` unless its line is there, and write the line."""
-        if json.dumps(id_) in self.done:
+        if self.lines.has(id=id_):
             return
         started = time.monotonic()
-        line = {"id": id_, **make(), "wall_seconds": time.monotonic() - started}
-        with self.out.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self.lines.append(line)
-        print(json.dumps(line), flush=True)
+        self.lines.add({"id": id_, **make(), "wall_seconds": time.monotonic() - started})
+        print(json.dumps(self.lines[-1]), flush=True)
 
     def part(self, id_: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A part of a result that takes minutes: kept in a file beside the results until the whole is there."""
-        kept = self.out.with_suffix(".parts.jsonl")
-        lines = kept.read_text().splitlines() if kept.exists() else []
-        known = next((line for line in map(json.loads, lines) if line["id"] == id_), None)
-        if known is None:
-            known = {"id": id_, "part": make()}
-            with kept.open("a") as file:
-                file.write(json.dumps(known) + "\n")
-        part: dict[str, Any] = known["part"]
+        if not self.parts.has(id=id_):
+            self.parts.add({"id": id_, "part": make()})
+        part: dict[str, Any] = next(line["part"] for line in self.parts if line["id"] == id_)
         return part
 
     def context(self, task: str, kind: str, draw: int) -> Any:

@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from contexts import tasks as text_tasks
+from kept import Kept
 
 import elicitable as el
 from elicitable.methods.catalog import method_named
@@ -111,8 +112,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["library", "movie-reviews", "strength"])
     parser.add_argument("--methods", nargs="+", default=["prompt", "examples"])
     asked = parser.parse_args()
-    lines = [json.loads(line) for line in asked.out.read_text().splitlines()] if asked.out.exists() else []
-    done = {json.dumps(line["id"]) for line in lines}
+    lines = Kept(asked.out)
     model = el.load("smollm2", device="cpu")
     whole = {name: task_from(task) for name, task in text_tasks().items() if name in asked.tasks}
     for draw in range(asked.draws):
@@ -121,12 +121,10 @@ def main() -> None:
             for method in map(method_named, asked.methods):
                 for way in WAYS:
                     id_ = [name, method.name, way, draw]
-                    if json.dumps(id_) in done:
+                    if lines.has(id=id_):
                         continue
                     found = chosen(model, few, method, way, draw, asked.passes, asked.out.with_suffix(""))
-                    lines.append({"id": id_, **found})
-                    with asked.out.open("a") as file:
-                        file.write(json.dumps(lines[-1]) + "\n")
+                    lines.add({"id": id_, **found})
                     print(json.dumps(lines[-1]), flush=True)
     summary(lines)
 

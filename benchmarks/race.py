@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kept import Kept
+
 HERE = Path(__file__).resolve().parents[1]
 RACES = (("toy:mixed", "ascending"), ("toy:ascending", "descending"))
 SPIN = "while True: pass"
@@ -30,16 +32,14 @@ def main() -> None:
     parser.add_argument("--busy", type=int, default=0, help="processes that keep cores busy meanwhile")
     parser.add_argument("--out", type=Path, default=Path("race-times.jsonl"))
     given = parser.parse_args()
-    known = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    known = Kept(given.out)
     for model, task in RACES:
         trees = [HERE, *([given.before.resolve()] if given.before else [])]
         for busy in dict.fromkeys((0, given.busy)):
-            if any((one["model"], one["task"], one["busy"]) == (model, task, busy) for one in known):
+            if known.has(model=model, task=task, busy=busy):
                 continue
-            found = timed(trees, model, task, busy)
-            known += found
-            with given.out.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(one) + "\n" for one in found)
+            for one in timed(trees, model, task, busy):
+                known.add(one)
     for one in known:
         print(
             f"{one['model']:<14} {one['task']:<11} {one['tree']:<10} busy {one['busy']}: {one['seconds']:7.1f} s, "

@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from contexts import tasks as text_tasks
+from kept import Kept
 
 import elicitable as el
 from elicitable.methods.budget import default_budget
@@ -133,21 +134,17 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--test", type=int, default=300)
     asked = parser.parse_args()
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    known = [json.loads(line) for line in asked.out.read_text().splitlines()] if asked.out.exists() else []
-    done = {(line["case"], line["method"], line["rate"]) for line in known}
+    known = Kept(asked.out)
     for name, load, first, batch in cases(asked):
         if asked.cases and name not in asked.cases:
             continue
         model, task = load()
         for method in map(method_named, asked.methods):
             for rate in method.schedule.learning_rates:
-                if (name, method.name, rate) in done:
+                if known.has(case=name, method=method.name, rate=rate):
                     continue
                 found = trained(model, task, method, rate, first, batch, asked.test)
-                known.append({"case": name, "method": method.name, "rate": rate, **found})
-                with asked.out.open("a") as file:
-                    file.write(json.dumps(known[-1]) + "\n")
+                known.add({"case": name, "method": method.name, "rate": rate, **found})
                 print(json.dumps(known[-1]), flush=True)
     show(known)
 

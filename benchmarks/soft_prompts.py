@@ -18,6 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from kept import Kept
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SCALES_AND_RATES = (
@@ -68,18 +70,14 @@ def main() -> None:
     parser.add_argument("--task", default="ascending")
     parser.add_argument("--size", type=int, default=48)
     asked = parser.parse_args()
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    kept = asked.folder / "runs.jsonl"
-    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
-    done = {(row["scale"], row["rate"]) for row in rows if (row["task"], row["size"]) == (asked.task, asked.size)}
-    left = [pair for pair in SCALES_AND_RATES if pair not in done]
-    with ProcessPoolExecutor(asked.jobs, get_context("spawn")) as pool, kept.open("a", encoding="utf-8") as file:
+    rows = Kept(asked.folder / "runs.jsonl")
+    of = {"task": asked.task, "size": asked.size}
+    left = [(scale, rate) for scale, rate in SCALES_AND_RATES if not rows.has(scale=scale, rate=rate, **of)]
+    with ProcessPoolExecutor(asked.jobs, get_context("spawn")) as pool:
         running = [pool.submit(trained, *pair, asked.steps, asked.task, asked.size) for pair in left]
         for one in as_completed(running):
-            line = json.dumps(one.result())
-            print(line, flush=True)
-            file.write(line + "\n")
-            file.flush()
+            rows.add(one.result())
+            print(json.dumps(rows[-1]), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,19 @@ import pytest
 import elicitable as el
 from elicitable.race import look, rounds, seeds, stakes
 
-SPEC = importlib.util.spec_from_file_location("allocator", Path(__file__).parents[2] / "benchmarks" / "allocator.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-allocator: Any = importlib.util.module_from_spec(SPEC)
-sys.modules[SPEC.name] = allocator
-SPEC.loader.exec_module(allocator)
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def test_an_exhaustive_race_trains_every_rate_and_every_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def allocator(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the benchmark as a module, imported from where it lies beside what it imports."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("allocator")
+
+
+def test_an_exhaustive_race_trains_every_rate_and_every_seed(
+    allocator: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(allocator, "SWEPT", 32)
     before = look.better_half, rounds.can_matter, rounds.cohort_of, stakes.owed, seeds._rivals
     trained: list[tuple[str, float, int]] = []
