@@ -3,12 +3,13 @@
     python benchmarks/allocator.py                     # 20 planted cases and 4 of the toys; hours; goes on where it was
     python benchmarks/allocator.py --cases 4 --toys 1  # fewer
     python benchmarks/allocator.py --share 1/8 --out 1.jsonl  # every eighth case; lines of several files go together
+    python benchmarks/allocator.py --cases 0 --toys 0 --texts 3 --device cuda  # SmolLM2 on three text tasks
 
 *Exhaustive* is every rate of every arm trained for 512 steps or until one solves the task, then the best rate of each
 arm to its own end (solved, flat, or as long as a race may) whatever the others do, brought down and tested, and all
 seeds of every arm. What is chosen and not trained (prompts, examples) is chosen alike. Seconds are the processor's, of
-one process on one thread. Results go to ``--out`` as JSON lines, each with the digests of its model and data; a case
-that is there is not raced again.
+one process on one thread; those that passed where the model is on another device. Results go to ``--out`` as JSON
+lines, each with the digests of its model and data; a case that is there is not raced again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from contexts import tasks as text_tasks
 from kept import Kept
 
 import elicitable as el
@@ -52,12 +54,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=20, help="of the planted truth")
     parser.add_argument("--toys", type=int, default=len(TOYS))
+    parser.add_argument("--texts", type=int, default=0, help="tasks of texts, on SmolLM2")
+    parser.add_argument("--device", default="cpu", help="of SmolLM2")
     parser.add_argument("--share", default="0/1", help="which of how many parts of the cases")
     parser.add_argument("--out", type=Path, default=RECORDS)
     given = parser.parse_args()
     part, parts = map(int, given.share.split("/"))
     known = Kept(given.out)
-    for name, load, asked in [*toys(given.toys), *planted(given.cases)][part::parts]:
+    for name, load, asked in [*toys(given.toys), *planted(given.cases), *texts(given.texts, given.device)][part::parts]:
         model, task = load()
         is_of = {"case": name, "model_hash": model.fingerprint, "data_hash": task.fingerprint()}
         if not known.has(**is_of):
@@ -68,7 +72,7 @@ def main() -> None:
 def planted(count: int) -> Iterator[Case]:
     """Return the first cases of the planted truth, in the order that mixes models and states."""
     part = part_named("one-layer")
-    for case in part.first(count):
+    for case in part.first(count) if count else ():
         yield case.name, lambda case=case: (part.load(case.model, Path(), "cpu"), case.task()), dict(part.asked)
 
 
@@ -76,6 +80,13 @@ def toys(count: int) -> Iterator[Case]:
     """Return the races of the paper's toys."""
     for model, task in TOYS[:count]:
         yield f"{model}/{task}", lambda m=model, t=task: (el.load(m, device="cpu"), task_from(t)), {}
+
+
+def texts(count: int, device: str) -> Iterator[Case]:
+    """Return races of SmolLM2 on texts, tested on as many items as the planted truth is."""
+    for name, task in list(text_tasks().items())[:count]:
+        asked = {"seeds": 2, "test_items": 500}
+        yield f"smollm2/{name}", lambda t=task: (el.load("smollm2", device=device), task_from(t)), asked
 
 
 def raced(model: Any, task: Any, asked: dict[str, Any]) -> dict[str, Any]:
@@ -89,9 +100,10 @@ def raced(model: Any, task: Any, asked: dict[str, Any]) -> dict[str, Any]:
 def timed(model: Any, task: Any, asked: dict[str, Any]) -> dict[str, Any]:
     """Return the verdict of one race from nothing, and what it cost."""
     with tempfile.TemporaryDirectory() as folder:
-        began = time.process_time()
+        clock = time.process_time if model.device.type == "cpu" else time.perf_counter
+        began = clock()
         answer = el.verdict(model, task, **asked, out=Path(folder) / "race")
-        seconds = time.process_time() - began
+        seconds = clock() - began
     arms = {arm.method: [None if arm.mean is None else round(arm.mean, 4), arm.steps, arm.seeds] for arm in answer.arms}
     return {"label": answer.label, "answer": answer.answer, "cpu_seconds": round(seconds, 1), "mean_steps_seeds": arms}
 
