@@ -474,14 +474,18 @@ def test_threads_are_those_that_are_quickest_and_the_change_is_said(monkeypatch:
     speed = {1: 1.0, 2: 3.0, 4: 8.0}
     monkeypatch.setattr(threads.time, "monotonic", lambda: clock[0])
 
+    tried: list[int] = []
+
     def work() -> None:
-        clock[0] += speed[torch.get_num_threads()]
+        tried.append(torch.get_num_threads())
+        clock[0] += speed[tried[-1]]
 
     try:
         torch.set_num_threads(4)
         chosen = threads.Threads(work, said.append, most=4)
         chosen.look_again()
         assert torch.get_num_threads() == 1
+        assert (tried.count(1), tried.count(2), tried.count(4)) == (6, 6, 2), "what is hopeless is not tried again"
         assert said == ["Threads: 1 instead of 4, 8.0 times as quick on this machine as busy as it is."]
         speed.update({1: 1.0, 2: 0.9, 4: 0.85})  # a little quicker is no reason to change
         clock[0] += 1e4
@@ -491,6 +495,10 @@ def test_threads_are_those_that_are_quickest_and_the_change_is_said(monkeypatch:
         chosen.look_again()
         assert torch.get_num_threads() == 1, "it was tried a moment ago"
         clock[0] += 1e4
+        chosen.left = lambda: 10 * chosen.took
+        chosen.look_again()
+        assert torch.get_num_threads() == 1, "a try would take a tenth of the time that is left"
+        chosen.left = lambda: 30 * chosen.took
         chosen.look_again()
         assert torch.get_num_threads() == 4
     finally:

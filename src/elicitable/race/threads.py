@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from elicitable.race.entry import Race
 
 GAIN = 1.2  # times as quick as now, or the number stays as it is
+HOPELESS = 3.0  # times as slow as another number
 EVERY_SECONDS, SHARE = 60.0, 0.02  # between two tries, which take so much of the time at most
 SHARE_IN_DOUBT = 0.05  # the same while fewer threads than there could be are in use, as other work may end
 ITEMS, TEXTS, TRIES = 32, 4, 3
@@ -36,12 +37,18 @@ ITEMS, TEXTS, TRIES = 32, 4, 3
 
 @dataclass
 class Threads:
-    """Choose the number of threads. ``work`` is a piece of what the race does, run to compare numbers."""
+    """Choose the number of threads. ``work`` is a piece of what the race does, run to compare numbers.
+
+    ``left`` tells how many seconds a race against the clock still has: a try that would take more than
+    :data:`SHARE_IN_DOUBT` of them, by what the one before it took, brings nothing any more.
+    """
 
     work: Callable[[], None]
     say: Callable[[str], None]
     most: int
+    left: Callable[[], float | None] = lambda: None
     tried: float = 0.0
+    took: float = 0.0
     pause: float = 0.0
 
     @classmethod
@@ -50,7 +57,7 @@ class Threads:
         """Choose the number for the length of a ``with``; afterwards it is what it was."""
         before = torch.get_num_threads()
         may_try = race.model.device.type == "cpu" and is_free()
-        threads = cls(lambda: _read(race), race.reporter.say, before if may_try else 1)
+        threads = cls(lambda: _read(race), race.reporter.say, before if may_try else 1, race.left)
         try:
             threads.look_again()
             yield threads
@@ -59,7 +66,9 @@ class Threads:
 
     def look_again(self) -> None:
         """Try every number again, if the last try is a while ago, and say so where the number changes."""
-        if self.most < 2 or time.monotonic() < self.tried + self.pause:
+        left = self.left()
+        is_ending = left is not None and SHARE_IN_DOUBT * left < self.took
+        if self.most < 2 or is_ending or time.monotonic() < self.tried + self.pause:
             return
         started, now = time.monotonic(), torch.get_num_threads()
         numbers = sorted({1, (self.most + 1) // 2, self.most, now})
@@ -75,14 +84,22 @@ class Threads:
                 "machine as busy as it is."
             )
         self.tried = time.monotonic()
+        self.took = self.tried - started
         share = SHARE if chosen == self.most else SHARE_IN_DOUBT
-        self.pause = max(EVERY_SECONDS, (self.tried - started) / share)
+        self.pause = max(EVERY_SECONDS, self.took / share)
 
     def _seconds(self, numbers: Sequence[int]) -> dict[int, float]:
-        """Return the median seconds of the work by number of threads."""
+        """Return the median seconds of the work by number of threads.
+
+        A number at which it takes :data:`HOPELESS` times as long as at another is not tried again: on a busy machine
+        threads that wait for each other would take a minute to say the same thrice.
+        """
         times: dict[int, list[float]] = {number: [] for number in numbers}
         for _ in range(TRIES):
+            quickest = min((min(taken) for taken in times.values() if taken), default=0.0)
             for number in numbers:
+                if times[number] and min(times[number]) > HOPELESS * quickest:
+                    continue
                 torch.set_num_threads(number)
                 started = time.monotonic()
                 self.work()
