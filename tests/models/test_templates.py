@@ -10,10 +10,13 @@ import pytest
 from tests.families import reader
 from transformers.utils import chat_template_utils
 
+from elicitable.errors import InputError
+from elicitable.models import templates
 from elicitable.models.layout import layout_for, written
 from elicitable.models.model import Model
 from elicitable.models.rows import label_rows, rows_of
 from elicitable.models.templates import TODAY, answer_turn, asks_the_date
+from elicitable.race.reading import reading_warnings
 from elicitable.training.generate import Stop
 from elicitable.values import Item, Message
 
@@ -106,7 +109,7 @@ def test_rows_are_the_same_tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
                 return day
 
         monkeypatch.setattr(chat_template_utils, "datetime", Clock)
-        answer_turn.cache_clear()
+        templates._answer_turn.cache_clear()
         days.append((by_template(model, *TALK, answered=False), written(model, Item(TALK, "dull"), layout_for(model))))
     (text, first), (later, second) = days
     assert text != later
@@ -115,3 +118,59 @@ def test_rows_are_the_same_tomorrow(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "26 Jul 2024, Friday 00:00:00" in text
     assert asks_the_date(model.tokenizer)
     assert not asks_the_date(chatting(THINKING["an opened thought"]).tokenizer)
+
+
+TAGGED = (
+    "{% for m in messages %}{% if m.role == 'user' %}<question>{{ m.content }}</question>{% else %}"
+    "<answer>{{ m.content }}</answer>{% endif %}{% endfor %}{% if add_generation_prompt %}<answer>{% endif %}"
+)
+NAMED_END = (
+    "{% for m in messages %}" + SAYS + "{% if m.role == 'assistant' %}<|end_of_answer|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+OF_TWO = (  # of what a conversation holds it shows what the user and the assistant say
+    "{% for m in messages if m.role in ('user', 'assistant') %}" + SAYS + "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [TAGGED, NAMED_END])
+def test_a_template_may_hold_any_word_around_an_answer(template: str) -> None:
+    """Behind an answer stood the word by which it was looked for, and rows read `<answer>answer</dull>`."""
+    model = chatting(template)
+    found = written(model, Item("a film", " dull"), layout_for(model))
+    assert found.text == by_template(model, Message("user", "a film"), Message("assistant", "dull"))[: len(found.text)]
+    assert found.text[found.answer :] == "dull" + answer_turn(model.tokenizer).end
+
+
+def test_a_template_that_is_set_anew_is_read_anew() -> None:
+    """Rows came in the new template, with the end of the old one."""
+    model = chatting(NAMED_END)
+    item, before = Item(TALK, "dull"), answer_turn(model.tokenizer)
+    written(model, item, layout_for(model))
+    model.tokenizer.chat_template = TAGGED
+    found = written(model, item, layout_for(model))
+    assert answer_turn(model.tokenizer) != before
+    assert found.text == by_template(model, *TALK, Message("assistant", "dull"))
+    assert found.text[slice(*found.spans[0])] == "a film"
+
+
+def test_a_stop_string_takes_no_end_of_turn_away() -> None:
+    """With a stop string of one's own nothing that a chat model ends by itself was right any more."""
+    model = chatting(NAMED_END)
+    plain, stopped = (Stop.of(model, layout_for(model, stop=stop)) for stop in (None, "###"))
+    assert len(plain.ids) == 2  # of the text, and of the turn
+    assert (stopped.ids, set(stopped.texts)) == (plain.ids, {"###"})
+
+
+def test_what_a_template_does_not_show_is_said() -> None:
+    model = chatting(OF_TWO)
+    with pytest.raises(InputError, match="does not show a system message"):
+        layout_for(model, system="Be brief.")
+    hidden = (Message("system", "Be brief."), *TALK, Message("assistant", "now?"), Message("tool", "21"))
+    task: Any = type("", (), {"held_out": lambda *_: [Item(TALK, "a"), Item(hidden, "b")], "labels": lambda _: None})()
+    said = [one for one in reading_warnings(model, task, layout_for(model)) if "does not show" in one]
+    assert [one.partition(", which")[0] for one in said] == [
+        f"1 of 2 test conversations hold turns of the role {role!r}" for role in ("system", "tool")
+    ]
+    assert not [one for one in reading_warnings(model, task, layout_for(model, "off", turns=True)) if "role" in one]

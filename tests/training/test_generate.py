@@ -119,14 +119,17 @@ def free_running(model: Model, content: list[int], stop: Stop) -> tuple[str, boo
 
 
 def test_an_answer_that_the_right_one_merely_begins_is_wrong() -> None:
-    """A model that writes " 10" is right about " 10" and wrong about " 1", ended by a token or by a stop string."""
+    """A model that writes " 10" is right about " 10" and wrong about " 1", ended by a token or by a stop string.
+
+    Blanks around an answer are no part of it, as the score says and as what answers new rows leaves them out.
+    """
     for end in (None, "\n", ", "):
         plain = reader("byte-level BPE")
         model, layout = Model(deepcopy(plain.hf), tokenizer=plain.tokenizer, name="ten"), Layout(end=end)
         items = [Item("7, 8, 9,", " 10"), Item("7, 8, 9,", " 1"), Item("7, 8, 9,", " 10 ")]
         learn(model, rows_of(model, items[:1], layout), 30)
         reading = Reading(layout=layout)
-        assert evaluate(model, items, None, reading).correct == (1, 0, 0)
+        assert evaluate(model, items, None, reading).correct == (1, 0, 1)
         assert [answer.text for answer in answers(model, items, None, reading)] == [" 10"] * 3
 
 
@@ -140,6 +143,31 @@ def test_an_answer_in_other_tokens_is_the_same_answer() -> None:
     assert letters != row.answer[:-1]
     learn(model, [Row(row.content, [*letters, model.tokenizer.eos_token_id], 1)], 40)
     assert evaluate(model, items, None, Reading()).correct == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("blank", ["\n", "  ", "\n\n"])
+@pytest.mark.parametrize("end", [None, "###"])
+def test_blanks_around_an_answer_are_no_part_of_it(blank: str, end: str | None) -> None:
+    """A base model that wrote a line break before every right answer had none of them right."""
+    plain = reader("byte-level BPE")
+    model, layout = Model(deepcopy(plain.hf), tokenizer=plain.tokenizer, name="breaks"), Layout(end=end)
+    items = [Item("a film:", target) for target in (" fine", "fine", " fin", " finer", " fi ne")]
+    learn(model, rows_of(model, [Item("a film:", f"{blank}fine{blank}")], layout), 90)
+    reading = Reading(layout=layout)
+    assert evaluate(model, items, None, reading).correct == (1, 1, 0, 0, 0)
+    texts = {answer.text.strip() for answer in answers(model, items, None, reading)}
+    assert texts == {"fine"}
+
+
+def test_what_a_tokenizer_cannot_write_is_not_right() -> None:
+    """Tokens without capitals stood for a text with capitals, and what no row ever showed was counted as right."""
+    plain = reader("WordPiece")
+    model = Model(deepcopy(plain.hf), tokenizer=plain.tokenizer, name="lower case")
+    items = [Item("a film:", target) for target in (" fine", " FINE")]
+    first, second = rows_of(model, items)
+    assert first.answer == second.answer
+    learn(model, [first], 40)
+    assert evaluate(model, items, None, Reading()).correct == (1, 0)
 
 
 def test_what_never_ends_is_shown_as_far_as_it_goes_and_said_so() -> None:

@@ -18,10 +18,12 @@ from elicitable.models.templates import (
     Turn,
     answer_turn,
     render,
+    shows_turn,
     tools_alone,
     tools_of,
     with_own_thought,
     without_tools,
+    written_by,
 )
 from elicitable.models.tokens import common_beginning
 from elicitable.values import Item, Message
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 Side = Literal["left", "right"]
 Start = Literal["own", "none", "bos"]
+SYSTEM: Final = Message("system", "a")
 NEXT_TURN: Final = "\nUser:"  # what ends an answer in a transcript
 
 
@@ -195,6 +198,11 @@ def layout_for(
     is_chat = chat == "on" or (chat == "auto" and has_template(model))
     if system is not None and not is_chat and not turns:
         raise InputError(f"a system message needs the chat template, and {model.name} is read without one.")
+    if system is not None and is_chat and not shows_turn(model.tokenizer, (SYSTEM, Message("user", "a")), 0):
+        raise InputError(
+            f"the chat template of {model.name} does not show a system message; put it into the prompt, or leave the "
+            "template out (--chat off)."
+        )
     ends: tuple[str, ...] = stops if stop is None else ()
     side: Side = "left" if cut == "left" else "right"
     return Layout(chat=is_chat, system=system, end=stop, stops=ends, cut=side, turns=turns)
@@ -256,8 +264,14 @@ def before_content(model: Model, layout: Layout) -> str:
     return one[: common_beginning([one, other])]
 
 
-@lru_cache(maxsize=256)
 def _place(tokenizer: Any, others: tuple[Message, ...], turn: Message, later: tuple[Message, ...]) -> int:
+    return _placed(tokenizer, others, turn, later, () if tokenizer is None else written_by(tokenizer))
+
+
+@lru_cache(maxsize=256)
+def _placed(
+    tokenizer: Any, others: tuple[Message, ...], turn: Message, later: tuple[Message, ...], _: tuple[str, ...]
+) -> int:
     """Where a turn's content begins in the rendered text: up to there it is the same whatever the content.
 
     Without a ``tokenizer`` the text is a transcript.

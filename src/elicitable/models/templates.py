@@ -19,6 +19,7 @@ from elicitable.values import TOOLS, Message
 TODAY: Final = datetime(2024, 7, 26)
 CLOCK: Final = "strftime_now"  # the function by which templates ask for the date
 _CODES: Final = "YymBbdjAaHIMSpfXxc"  # of strftime
+MARKS: Final = ("answer", "Bath")  # two things to say, of which neither begins or ends as the other does
 _OPENS: Final = re.compile(r"<(\w+)>|\[(\w+)\]")  # a thought, as in <think> or [THINK]
 
 
@@ -90,6 +91,21 @@ def shows_tools(tokenizer: Any) -> bool:
     return "q7" in render(tokenizer, [Message("user", "a", tools)])
 
 
+def shows_turn(tokenizer: Any, messages: Sequence[Message], nth: int) -> bool:
+    """Whether what the turn at place ``nth`` says makes a difference to the text.
+
+    A conversation that the template does not take is none that it leaves something out of.
+    """
+    try:
+        one, other = (
+            render(tokenizer, [*messages[:nth], replace(messages[nth], content=mark), *messages[nth + 1 :]])
+            for mark in MARKS
+        )
+    except InputError:
+        return True
+    return one != other
+
+
 def asks_the_date(tokenizer: Any) -> bool:
     """Whether the chat template writes today's date, so that a text would be another one tomorrow."""
     return CLOCK in str(getattr(tokenizer, "chat_template", None))
@@ -134,7 +150,11 @@ class Turn:
         return bool(self.thought) and answer.lstrip().startswith(self.thought)
 
 
-@lru_cache(maxsize=8)
+def written_by(tokenizer: Any) -> tuple[str, str]:
+    """Return what a rendered text hangs on besides its turns, for whoever remembers one: a person may set another."""
+    return str(getattr(tokenizer, "chat_template", None)), str(tokenizer.eos_token)
+
+
 def answer_turn(tokenizer: Any) -> Turn:
     """What the chat template writes around an answer, found by rendering one.
 
@@ -143,10 +163,16 @@ def answer_turn(tokenizer: Any) -> Turn:
     thought that the template has opened before the model begins to write, and that no answered turn shows, is closed
     by the lead.
     """
-    mark, asked = "answer", [Message("user", "a")]
-    before, whole = render(tokenizer, asked), render(tokenizer, [*asked, Message("assistant", mark)], answered=True)
-    at = whole.rfind(mark)
-    if at < 0:
+    return _answer_turn(tokenizer, *written_by(tokenizer))
+
+
+@lru_cache(maxsize=8)
+def _answer_turn(tokenizer: Any, *_: str) -> Turn:
+    (mark, other), asked = MARKS, [Message("user", "a")]
+    before = render(tokenizer, asked)
+    whole, another = (render(tokenizer, [*asked, Message("assistant", one)], answered=True) for one in MARKS)
+    at, tail = common_beginning([whole, another]), common_beginning([whole[::-1], another[::-1]])
+    if (whole[at : len(whole) - tail], another[at : len(another) - tail]) != (mark, other):
         raise InputError(
             "the chat template does not show what is said as it is said, so nobody can tell where an answer stands; "
             "without it: --chat off"

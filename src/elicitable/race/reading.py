@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from elicitable.errors import InputError
 from elicitable.models.inject import room_in
-from elicitable.models.layout import Layout, end_of, rules_of, turns_of
+from elicitable.models.layout import Layout, end_of, messages_of, rules_of, turns_of
 from elicitable.models.rows import label_rows, rows_of
-from elicitable.models.templates import date_warning, shows_tools, tools_of
+from elicitable.models.templates import date_warning, shows_tools, shows_turn, tools_of
 from elicitable.rng import generator
 from elicitable.tasks.base import has_turns
+from elicitable.training.evaluate import unwritable
 from elicitable.training.generate import Stop
 from elicitable.untrusted import in_one_line
 from elicitable.values import CALLS
@@ -68,6 +69,11 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
             f"{calling:,} of {len(items):,} test conversations call tools, which the chat template does not show; "
             "--chat off (chat='off') reads them as a transcript, which does"
         )
+    for role, count in _unshown(model, items, layout).items():
+        found.append(
+            f"{count:,} of {len(items):,} test conversations hold turns of the role {role!r}, which the chat template "
+            "does not show; --chat off (chat='off') reads them as a transcript, which does"
+        )
     offered = sum(tools_of(turns_of(item)) is not None for item in items)
     if layout.chat and offered and not shows_tools(model.tokenizer):
         found.append(
@@ -90,6 +96,30 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
             f"{cut:,} of {len(items):,} test answers contain what ends an answer ({', '.join(map(repr, ends))}), so "
             "nothing that is written can be them; name another end: --stop (stop=)"
         )
+    lost = (
+        unwritable(model, items, layout) if task.labels() is None and not any(item.accepted for item in items) else []
+    )
+    if lost:
+        found.append(
+            f"the tokenizer of {model.name} cannot write {len(lost):,} of {len(items):,} test answers "
+            f"({in_one_line(str(lost[0].target).strip()[:40])!r} among them), so nothing that is written can be them; "
+            "give targets as it writes them, or a score that forgives it (--score token-f1)"
+        )
+    return found
+
+
+def _unshown(model: Model, items: Sequence[Item], layout: Layout) -> dict[str, int]:
+    """Count the conversations that hold a role of which the template shows nothing, by role."""
+    having: dict[str, list[Item]] = {}
+    for item in items if layout.chat else ():
+        for role in {turn.role for turn in turns_of(item)}:
+            having.setdefault(role, []).append(item)
+    found = {}
+    for role, those in sorted(having.items()):
+        turns = messages_of(those[0], layout)
+        place = next(nth for nth, turn in enumerate(turns) if turn.role == role)
+        if not shows_turn(model.tokenizer, turns, place):
+            found[role] = len(those)
     return found
 
 

@@ -3,7 +3,9 @@
 Greedy decoding writes the whole answer, its end included, if and only if at every position the most likely token,
 given the right tokens before it, is the right one: the first miss is the same in both. So one teacher-forced pass
 scores an answer exactly as free-running greedy decoding does, without decoding. The one exception is a text that can be
-written in other tokens: where the first miss may still lead to the same characters, that item is decoded.
+written in other tokens, or with other blanks around it: where the first miss may still lead to it, that item is
+decoded. What is compared are characters: where a tokenizer cannot write a target (it knows no capitals, say), the
+tokens that stand for it are another text, and nothing that is written is right.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from elicitable.models.inject import installed, room_in
+from elicitable.models.layout import Layout, turn_in
 from elicitable.models.rows import Row, label_rows, rows_of
 from elicitable.models.speed.precision import autocast
 from elicitable.models.speed.read import reading_last
@@ -76,6 +79,8 @@ def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
         return _extracted(model, items, reading)
     rows = _rows(model, items, reading)
     correct, nats, tokens = [0] * len(rows), 0.0, 0
+    sought = None if model.tokenizer is None else _Sought(model, items, rows, reading)
+    open_: list[int] = []
     for part in groups(model, rows, reading.batch):
         batch = padded(model, [rows[place] for place in part])
         logits = answer_logits(model, batch)
@@ -83,8 +88,14 @@ def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
         best = logits.argmax(-1)
         hits = (best == batch.targets) | ~counted
         for place, is_right, row_hits, row_best in zip(part, hits.all(-1).long().tolist(), hits, best, strict=True):
-            correct[place] = is_right or int(_is_spelt_otherwise(model, rows[place], row_hits, row_best, reading))
+            if sought is None or is_right:
+                correct[place] = is_right if sought is None else int(is_right and sought.is_written(place))
+            elif sought.may_come(place, row_hits, row_best):
+                open_.append(place)
         nats, tokens = nats + float(token_losses(logits, batch.targets).sum()), tokens + int(counted.sum())
+    if sought is not None and open_:
+        for place, is_right in zip(open_, sought.decoded(open_), strict=True):
+            correct[place] = int(is_right)
     stops = [stop for stop in (*reading.layout.all_stops, reading.layout.end) if stop]
     for place, item in enumerate(items if stops else ()):
         if any(stop in str(item.target) for stop in stops):
@@ -111,26 +122,69 @@ def _behind(answer: Answer, marker: str) -> Answer:
     return Answer(lines[0].strip() if lines else "", answer.ids, answer.has_ended and bool(lines))
 
 
-def _is_spelt_otherwise(model: Model, row: Row, hits: Tensor, best: Tensor, reading: Reading) -> bool:
-    """Whether the model writes the answer's characters in other tokens than the tokenizer does, and ends there.
+class _Sought:
+    """The characters that are right for each row, but for blanks around them, and whether they can still come.
 
-    ``hits`` and ``best`` (answer) are those of the teacher-forced pass, which are what decoding does up to the first
-    miss; most often that miss is already another text.
+    They are those of the item's target. Where that brings a thought, a template writes it in its own way, and they are
+    what the row holds.
     """
-    if model.tokenizer is None:
-        return False
-    first = int((~hits).long().argmax()) - (len(hits) - len(row.answer))
-    stop = Stop.of(model, reading.layout)
-    answer = row.answer[: len(row.answer) - row.end] if row.end else row.answer
-    wanted = text_of(model, row.content, answer)
-    written = [*row.answer[:first], int(best[first - len(row.answer)])]
-    if written[-1] in stop.ids:
-        return text_of(model, row.content, written[:-1]) == wanted
-    begun = text_of(model, row.content, written).rstrip("\N{REPLACEMENT CHARACTER}")  # of a character's first bytes
-    if not any((wanted + end).startswith(begun[: len(wanted + end)]) for end in stop.texts or ("",)):
-        return False
-    found = generate(model, [row], reading.layout, 2 * len(row.answer) + 8)[0]
-    return found.has_ended and found.text == stop.shown(wanted)
+
+    def __init__(self, model: Model, items: Sequence[Item], rows: Sequence[Row], reading: Reading) -> None:
+        self.model, self.items, self.rows, self.reading = model, items, rows, reading
+        self.stop = Stop.of(model, reading.layout)
+        self.turn = turn_in(model, reading.layout) if reading.layout.is_talk else None
+        self.has_end = reading.layout.end != ""
+
+    def text(self, place: int) -> str:
+        target = str(self.items[place].target)
+        has_thought = self.turn is not None and self.turn.has_own_thought(target)
+        return self._held(place) if has_thought else target.strip()
+
+    def is_written(self, place: int) -> bool:
+        """Say whether the row's own tokens are the characters that are right."""
+        return not self.has_end or self._held(place) == self.text(place)
+
+    def may_come(self, place: int, hits: Tensor, best: Tensor) -> bool:
+        """Say whether what is written up to the first miss, and there, is or begins what is right.
+
+        ``hits`` and ``best`` (answer) are those of the teacher-forced pass, which are what decoding does up to the
+        first miss; most often that miss is already another text.
+        """
+        row = self.rows[place]
+        first = int((~hits).long().argmax()) - (len(hits) - len(row.answer))
+        written = [*row.answer[:first], int(best[first - len(row.answer)])]
+        if not self.has_end:
+            return False
+        wanted, is_end = self.text(place), written[-1] in self.stop.ids
+        begun = self.stop.shown(text_of(self.model, row.content, written[:-1] if is_end else written)).lstrip()
+        if is_end or len(begun) > len(wanted):
+            return begun.rstrip() == wanted or any(self._ends(begun, wanted, end) for end in self.stop.texts)
+        return wanted.startswith(begun.rstrip("\N{REPLACEMENT CHARACTER}"))  # of a character's first bytes
+
+    def decoded(self, places: Sequence[int]) -> list[bool]:
+        """Say for each row whether free-running decoding writes what is right, and ends there."""
+        rows = [self.rows[place] for place in places]
+        most = [2 * len(row.answer) + 8 for row in rows]
+        found = generate(self.model, rows, self.reading.layout, most, self.reading.batch)
+        return [
+            one.has_ended and one.text.strip() == self.text(place) for place, one in zip(places, found, strict=True)
+        ]
+
+    def _held(self, place: int) -> str:
+        row = self.rows[place]
+        answer = row.answer[: len(row.answer) - row.end] if row.end else row.answer
+        return self.stop.shown(text_of(self.model, row.content, answer)).strip()
+
+    def _ends(self, begun: str, wanted: str, end: str) -> bool:
+        """Say whether ``begun`` is what is ``wanted`` and then blanks, or the beginning of an end."""
+        behind = begun[len(wanted) :]
+        return begun.startswith(wanted) and (behind.startswith(end) or end.startswith(behind.lstrip()))
+
+
+def unwritable(model: Model, items: Sequence[Item], layout: Layout) -> list[Item]:
+    """Return the items whose target the tokenizer cannot write: the tokens that stand for it are another text."""
+    sought = _Sought(model, items, rows_of(model, items, layout), Reading(layout=layout))
+    return [item for place, item in enumerate(items) if not sought.is_written(place)]
 
 
 def _by_label(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> Score:

@@ -36,16 +36,21 @@ class Stop:
 
     @classmethod
     def of(cls, model: Model, layout: Layout) -> Stop:
-        """The tokenizer's end of text, and the end of answers in ``layout``: a stop string or the end of a turn."""
+        """The tokenizer's end of text, and the end of answers in ``layout``: a stop string, the end of a turn.
+
+        In a chat the end of a turn ends an answer also where there is a stop string: it is how the model ends.
+        """
         eos = getattr(model.tokenizer, "eos_token_id", None)
-        ids = set() if eos is None else {int(eos)}
-        text = end_of(model, layout)
-        end = model.ids(text).flatten().tolist() if text else []
         turn = turn_in(model, layout) if layout.is_talk else Turn("", "", False)
-        if len(end) == 1 and layout.end is None and text not in layout.all_stops:
-            ids, text = {*ids, end[0]}, ""
-        texts = tuple(dict.fromkeys(one for one in (text, *layout.all_stops) if one))
-        return cls(frozenset(ids), texts, turn.lead, turn.opened)
+        ids, texts = set() if eos is None else {int(eos)}, []
+        for text in (end_of(model, layout), turn.end if layout.chat and layout.end != "" else ""):
+            end = model.ids(text).flatten().tolist() if text else []
+            if len(end) == 1 and text not in (layout.end, *layout.all_stops):
+                ids.add(end[0])
+            else:
+                texts.append(text)
+        found = dict.fromkeys(one for one in (*texts, *layout.all_stops) if one)
+        return cls(frozenset(ids), tuple(found), turn.lead, turn.opened)
 
     def shown(self, written: str) -> str:
         """What is written as an answer: without the lead, or with the beginning of its thought."""
