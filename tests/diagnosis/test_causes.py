@@ -109,7 +109,7 @@ def test_most_of_a_gap_is_a_likely_cause() -> None:
 
 def test_where_nothing_beats_one_answer_it_is_the_data() -> None:
     low = arm("full", 110)
-    assert is_near_the_floor(low, 0.1, 0.02)
+    assert is_near_the_floor(low, 0.1, 1.0, 0.02)
     learned = Experiment("", "by-heart", "full on its rows", mean=1.0)
     found = explain(arm("kv-prefix", 100), low, [learned, tried("size", 950)], margin=0.02, floor=0.1)
     assert (found.cause, found.is_sure) == ("data", True)

@@ -209,6 +209,40 @@ def test_out_of_reach_waits_for_an_arm_that_the_clock_cut_off_early(stopped: str
     assert ("cut off too early to tell: full (72 steps)" in decision.reasons[0]) == (expected == "inconclusive")
 
 
+@pytest.mark.parametrize(("steps", "expected"), [(27, "inconclusive"), (200, "out-of-reach")])
+def test_few_steps_that_were_asked_for_settle_nothing(steps: int, expected: str) -> None:
+    """The clock was forgiven what a bound of forty steps was not, and nothing was "out of reach" after 27 of them."""
+    weights = arm("lora", 100, stopped="steps", steps=steps)
+    assert label(arm("zero-shot", 100), weights) == expected
+
+
+def test_a_context_that_still_rises_after_a_few_steps_has_not_lost() -> None:
+    rising = arm("kv-prefix", 780, stopped="steps", steps=20, curves=(curve(0.3, 0.7, 0.72, 0.76),))
+    assert not could_catch_up(rising, arm("lora", 990), 0.02)
+    assert label(rising, arm("lora", 990, stopped="steps", steps=20)) == "inconclusive"
+    decision = decide([rising, arm("lora", 990)], margin=0.02, floor=0.1, seed=0)
+    assert "still improving when its steps were up; more of them (--steps) would settle it" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("floor", "margin", "right"), [(0.985, 0.02, 1000), (0.9, 0.1, 1000), (0.97, 0.02, 990), (0.6, 0.3, 990)]
+)
+def test_where_one_answer_is_nearly_always_right_a_perfect_model_is_not_out_of_reach(
+    floor: float, margin: float, right: int
+) -> None:
+    """No arm could beat the floor by the margin, so that one without a mistake was called out of reach."""
+    arms = [arm("zero-shot", right), arm("lora", right)]
+    assert label(*arms, floor=floor, margin=margin) == "already-there"
+    chance = [arm(name, int(floor * ITEMS)) for name in ("zero-shot", "lora")]
+    assert label(*chance, floor=floor, margin=margin) in OPEN_LABELS
+
+
+def test_items_of_one_answer_tell_nothing() -> None:
+    decision = decide([arm("zero-shot", ITEMS), arm("lora", ITEMS)], margin=0.02, floor=1.0, seed=0)
+    assert decision.label == "inconclusive"
+    assert "test items of more than one answer would" in decision.reasons[0]
+
+
 def test_out_of_reach_waits_for_an_arm_that_still_rises() -> None:
     rising = arm("full", 100, stopped="steps", curves=(curve(0.01, 0.02, 0.05, 0.10),))
     decision = decide([arm("zero-shot", 90), rising], margin=0.02, floor=0.1, seed=0)

@@ -15,6 +15,8 @@ from elicitable.models.layout import Layout
 from elicitable.models.model import Model
 from elicitable.models.rows import common_context, context_ids, label_rows, rows_of
 from elicitable.models.tokens import common_beginning, tokenize
+from elicitable.training.batches import Reading
+from elicitable.training.evaluate import _rows
 from elicitable.values import Item
 
 SCRIPTS = (
@@ -190,6 +192,17 @@ def test_a_long_text_loses_tokens_on_one_side_and_nothing_else_does(family: str,
     assert len(labels) == 60
     with pytest.raises(InputError, match=r"room for .* tokens before an answer here"):
         rows_of(model, [item], layout, limit=len(row.answer) + 4)
+
+
+def test_what_is_read_of_a_text_hangs_on_no_answer_that_nobody_knows() -> None:
+    """A long text was cut by the length of its own right answer, and where rows are new by that of the longest."""
+    model, text = reader("byte-level BPE"), "a fine film " * 40
+    items = [Item(text, " dull"), Item(text, " dull" * 12)]
+    short, long = _rows(model, items, Reading(max_tokens=60))
+    assert short.content == long.content
+    assert len(long) == 60
+    alone = rows_of(model, items[:1], Layout(), limit=60, room=len(long.answer))[0]
+    assert alone == short
 
 
 def _lost(whole: list[int], kept: list[int], side: str) -> range:

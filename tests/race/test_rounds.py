@@ -348,6 +348,39 @@ def test_an_interrupted_race_answers_with_bounds_and_the_price(digits_model: Bui
     assert "more would tell" in answer.reasons[0]
 
 
+@pytest.mark.parametrize("part", ["looking inside", "on 16 rows"])
+def test_an_interrupt_after_the_race_loses_nothing_of_its_answer(
+    digits_model: Build, tmp_path: Path, part: str
+) -> None:
+    """All arms were tested, and Ctrl-C in what came behind them left neither table nor record."""
+
+    class Impatient(Silent):
+        def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
+            if what == part:
+                raise KeyboardInterrupt
+
+    given = {"rows_curve": part != "looking inside"}
+    whole = run(digits_model(8), tmp_path, **given)
+    with pytest.raises(StoppedRace) as stopped:
+        run(digits_model(8), tmp_path, reporter=Impatient(), **given)
+    answer = stopped.value.answer
+    assert (answer.label, answer.arms, answer.card) == (whole.label, whole.arms, whole.card)
+    assert whole.inspection is not None
+    assert answer.inspection is None
+
+
+def test_decisions_of_another_race_in_the_same_folder_are_not_taken_over(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A race of six steps had its price said again, and its first looks, by one that asked for eight times as many."""
+    opened: list[int] = []
+    opening = rounds.opening
+    monkeypatch.setattr(rounds, "opening", lambda race, sizes: opened.append(race.pace.steps) or opening(race, sizes))
+    for steps in (6, 48, 6, 48):
+        run(digits_model(8), tmp_path, time_limit=30.0, steps=steps)
+    assert opened == [6, 48], "each is measured once, and found again"
+
+
 def test_the_control_comes_last_and_no_arm_is_left_out_by_the_clock(digits_model: Build) -> None:
     class Order(Silent):
         def __init__(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.reverse import Reverse
 
 from elicitable.models.model import Model
-from elicitable.race import contest, pace, trial
+from elicitable.race import contest, pace, rows_curve, trial
 from elicitable.race.rows_curve import FewRows, distinct_rows, numbers_of_rows
 from elicitable.tasks.base import identity_of
 from elicitable.values import Item
@@ -73,3 +73,8 @@ def test_the_contenders_are_trained_on_fewer_rows_once(
     assert (found.rows.crossing.first, found.rows.crossing.second) == ("kv-prefix", "lora")
     assert len(list((tmp_path / "trials").iterdir())) == before + 4
     assert run(rows_curve=True).rows == found.rows
+    late = rows_curve.grown_with_rows
+    monkeypatch.setattr(contest, "grown_with_rows", lambda race, entries, seconds: late(race, entries, -1.0))
+    cut = run(rows_curve=True)
+    assert cut.rows is None
+    assert "did not come to 16 rows for kv-prefix" in cut.provenance["warnings"][-1]

@@ -174,6 +174,16 @@ def test_every_label_has_its_words(label):
     assert all(step in text for step in phrases.next_steps(records.verdict(label=label)))
 
 
+def test_a_race_without_weights_says_that_nobody_asked_for_more():
+    """A model that had a third of the items right "already does it; nothing has to be added", as no arm was better."""
+    whole = records.verdict(label="already-there")
+    few = replace(whole, arms=tuple(arm for arm in whole.arms if arm.rung.group in ("nothing", "context")))
+    low = replace(few, arms=tuple(replace(arm, mean=arm.mean and arm.mean / 3) for arm in few.arms))
+    assert "whether anything does better was not asked" in phrases.answer(low)
+    for done in (whole, replace(low, margin=0.99)):
+        assert phrases.answer(done).endswith("nothing has to be added.")
+
+
 def test_a_race_without_contexts_says_nothing_of_what_they_cannot_do():
     whole = records.verdict(label="weights")
     assert "No context that was tried" in phrases.answer(whole)

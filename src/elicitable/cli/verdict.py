@@ -77,7 +77,11 @@ def verdict(
         float | None, typer.Option(help="what an hour of training costs, for the break-even against a prompt")
     ] = None,
     rows_curve: Annotated[
-        bool, typer.Option("--rows-curve", help="also train the contenders on 16, 64, 256 … rows: what would more buy?")
+        bool,
+        typer.Option(
+            "--rows-curve",
+            help="also train the contenders on 16, 64, 256 … rows: what would more buy? Up to the time limit again",
+        ),
     ] = False,
     why: Annotated[
         bool,

@@ -163,8 +163,7 @@ class Predictor:
         rows = rows_of(self.model, items, layout, held=held)
         if room is None or max(len(row.content) for row in rows) + self.record.longest_answer <= room:
             return rows
-        limit = room - self.record.longest_answer + max(len(row.answer) for row in rows)
-        return rows_of(self.model, items, layout, held=held, limit=limit)
+        return rows_of(self.model, items, layout, held=held, limit=room, room=self.record.longest_answer)
 
 
 def predictor(

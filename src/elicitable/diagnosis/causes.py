@@ -148,14 +148,16 @@ def explain(
     floor: float,
     had_weights: bool = True,
     is_open: bool = False,
+    highest: float = 1.0,
 ) -> Diagnosis:
     """Name the cause for which ``arm`` falls short of ``best``, from what was ``found`` about it and the task.
 
-    ``floor`` is what always giving one answer scores; ``had_weights`` says whether a method that changes the weights
-    ran through, ``is_open`` whether the verdict itself is open: for more training, or for more test items.
+    ``floor`` is what always giving one answer scores, ``highest`` what can be scored; ``had_weights`` says whether a
+    method that changes the weights ran through, ``is_open`` whether the verdict itself is open: for more training, or
+    for more test items.
     """
     ran = [one for one in found if one.of in ("", arm.method) and not one.reason]
-    if is_near_the_floor(best, floor, margin):
+    if is_near_the_floor(best, floor, highest, margin):
         better = [one for one in ran if one.kind == "reading" and one.behind and one.behind[2] < -margin]
         if better:
             return _remedied(arm, best, "reading", max(better, key=_worth))

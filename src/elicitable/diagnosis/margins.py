@@ -72,8 +72,8 @@ def _questions(evidence: Evidence) -> Iterator[Callable[[float], bool]]:
     best = evidence.best
     if best is None:
         return
-    yield partial(is_near_the_floor, best, evidence.floor)
-    yield partial(is_above_the_floor, best, evidence.floor)
+    yield partial(is_near_the_floor, best, evidence.floor, evidence.highest)
+    yield partial(is_above_the_floor, best, evidence.floor, evidence.highest)
     yield partial(may_be_far_above, best, evidence.floor, evidence.highest)
     for gap in evidence.gaps:
         yield partial(_reaches, gap.low)

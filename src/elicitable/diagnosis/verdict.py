@@ -24,6 +24,7 @@ from elicitable.values import ArmResult
 OPEN_LABELS = ("out-of-reach", "inconclusive")  # the verdicts that speak of no rung
 OWED = 256  # steps that every arm is owed, however quick another one was
 ROOM = 0.25  # of the way from the floor to the highest score: a limit above it rules little out
+TELLING = 64  # steps: nobody loses for good within fewer, be they all that were asked for
 SHARE = 2  # times the steps of the arm that solved the task quickest: what every other arm is owed
 Standing = Literal["enough", "worse", "open"]
 
@@ -105,7 +106,7 @@ class Evidence:
 
     def _good(self, compared: tuple[Comparison, ...], margin: float) -> list[Comparison]:
         """Return what is seen to be better than chance: nothing where the best arm is not."""
-        if self.best is None or is_near_the_floor(self.best, self.floor, margin):
+        if self.best is None or is_near_the_floor(self.best, self.floor, self.highest, margin):
             return []
         return [one for one in compared if not may_be_chance(one.arm, self.floor)]
 
@@ -113,7 +114,7 @@ class Evidence:
         if self.best is None:
             reason = Reason("No arm of the race finished; see each arm's status for the reason.")
             return _First("inconclusive", reason)
-        if is_near_the_floor(self.best, self.floor, margin):
+        if is_near_the_floor(self.best, self.floor, self.highest, margin):
             return self._out_of_reach(self.best, margin)
         return self._climb(compared, self.best, margin)
 
@@ -139,10 +140,12 @@ class Evidence:
 
     def _out_of_reach(self, best: ArmResult, margin: float) -> _First:
         """Nothing beats the floor; more time, a weight method or more test items may still do it."""
+        if self.floor >= self.highest:
+            return _First("inconclusive", words.nothing_above(self.floor))
         judged = [one.arm for one in self.gaps]
         rising = [arm for arm in judged if is_rising(arm)]
         short = [arm for arm in judged if is_barely_tried(arm) or _had_less_than_owed(arm)]
-        seems_better = is_above_the_floor(best, self.floor, margin)
+        seems_better = is_above_the_floor(best, self.floor, self.highest, margin)
         if seems_better and not (rising or short):
             return _First("inconclusive", words.may_be_chance(best, self.floor), best)
         if rising or short or not any(arm.rung.group == "weights" for arm in judged):
@@ -154,8 +157,13 @@ class Evidence:
 
 
 def _had_less_than_owed(arm: ArmResult) -> bool:
-    """Say whether the clock ended an arm's training before the steps that every arm is owed."""
-    return arm.effort is None and arm.stopped == "time" and arm.steps < OWED
+    """Say whether the clock ended an arm's training before the steps that every arm is owed, or a few steps did."""
+    return arm.effort is None and ((arm.stopped == "time" and arm.steps < OWED) or _had_few_steps(arm))
+
+
+def _had_few_steps(arm: ArmResult) -> bool:
+    """Say whether the steps that were asked for ended an arm's training before they can tell anything."""
+    return arm.effort is None and arm.stopped == "steps" and arm.steps < TELLING
 
 
 @dataclass(frozen=True)
@@ -199,7 +207,8 @@ def _stand(best: ArmResult, one: Gap, solver: ArmResult | None, margin: float) -
     arm = one.arm
     standing: Standing = "enough" if one.high <= margin else "worse" if one.low > margin else "open"
     had_its_share = solver is not None and arm.steps >= max(OWED, SHARE * solver.steps)
-    if standing == "worse" and not had_its_share and (could_catch_up(arm, best, margin) or is_barely_tried(arm)):
+    may_come = could_catch_up(arm, best, margin) or is_barely_tried(arm) or (is_rising(arm) and _had_few_steps(arm))
+    if standing == "worse" and not had_its_share and may_come:
         standing = "open"
     outpaced_by = solver if had_its_share and is_rising(arm) else None
     return Comparison(arm, one.mean, one.low, one.high, standing, outpaced_by)
@@ -245,12 +254,20 @@ def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int,
     return gather(arms, floor=floor, seed=seed, **more).decide(margin)
 
 
-def is_near_the_floor(best: ArmResult, floor: float, margin: float) -> bool:
-    """Say whether the best arm may be chance, or not even beat always giving one answer by the margin."""
+def is_near_the_floor(best: ArmResult, floor: float, highest: float, margin: float) -> bool:
+    """Say whether the best arm may be chance, or not even beat always giving one answer by the margin.
+
+    Where one answer is right more often than not, little is left above it, and the margin counts as :data:`ROOM` of
+    that at most: else not even an arm without a mistake could pass.
+    """
     assert best.low is not None
     if may_be_chance(best, floor):
         return True
-    return best.low <= floor + margin and not is_above_the_floor(best, floor, margin)
+    return best.low <= floor + _over(floor, highest, margin) and not is_above_the_floor(best, floor, highest, margin)
+
+
+def _over(floor: float, highest: float, margin: float) -> float:
+    return min(margin, ROOM * (highest - floor)) if floor > highest / 2 else margin
 
 
 def may_be_chance(arm: ArmResult, floor: float) -> bool:
@@ -259,10 +276,10 @@ def may_be_chance(arm: ArmResult, floor: float) -> bool:
     return arm.low <= floor
 
 
-def is_above_the_floor(best: ArmResult, floor: float, margin: float) -> bool:
+def is_above_the_floor(best: ArmResult, floor: float, highest: float, margin: float) -> bool:
     """Say whether the mean of the best arm is above always giving one answer by more than twice the margin."""
     assert best.mean is not None
-    return best.mean > floor + 2 * margin
+    return best.mean > floor + 2 * _over(floor, highest, margin)
 
 
 def may_be_far_above(best: ArmResult, floor: float, highest: float, margin: float) -> bool:
@@ -274,7 +291,7 @@ def may_be_far_above(best: ArmResult, floor: float, highest: float, margin: floa
 
 
 def _room_above(floor: float, highest: float, margin: float) -> float:
-    return floor + max(2 * margin, ROOM * (highest - floor))
+    return floor + max(2 * _over(floor, highest, margin), ROOM * (highest - floor))
 
 
 def has_room(arm: ArmResult, highest: float, margin: float) -> bool:

@@ -136,8 +136,8 @@ def left_open(closest: Comparison, best: ArmResult, margin: float) -> Reason:
         )
     if closest.low > margin:
         return Reason(
-            f"{arm.method} is {_points(closest.mean)} behind {best.method} but was still improving when its time was "
-            "up; more time (--time-limit or --steps) would settle it."
+            f"{arm.method} is {_points(closest.mean)} behind {best.method} but was still improving when "
+            f"{_up([arm])} would settle it."
         )
     return Reason(
         f"{arm.method} is {_points(closest.mean)} behind {best.method}, but the 95 % interval "
@@ -174,7 +174,7 @@ def nothing_yet(floor: float, rising: Sequence[ArmResult], short: Sequence[ArmRe
     if rising:
         return Reason(
             f"Nothing beats always giving one answer ({floor:.2f}) yet, but {', '.join(arm.method for arm in rising)} "
-            "was still improving when its time was up; more time would settle it."
+            f"was still improving when {_up(rising)} would settle it."
         )
     if short:
         named = ", ".join(f"{arm.method} ({_come_to(arm)})" for arm in short)
@@ -216,12 +216,27 @@ def too_few_items(best: ArmResult, floor: float, limit: float) -> Reason:
     )
 
 
+def nothing_above(floor: float) -> Reason:
+    """Say that nothing can beat always giving one answer on these test items."""
+    return Reason(
+        f"Always giving one answer scores {floor:.2f} on these test items, the best that can be had, so they tell "
+        "nothing of the arms; test items of more than one answer would."
+    )
+
+
 def out_of_reach(best: ArmResult, floor: float) -> Reason:
     """Say that nothing beats the floor, weights included."""
     return Reason(
         f"The best arm, {best.method}, scores {_shown(best)}; always giving the most common answer scores "
         f"{floor:.2f}. Neither context nor weights get this model there with these data and this budget."
     )
+
+
+def _up(rising: Sequence[ArmResult]) -> str:
+    """Say what was up while arms still rose, and what they need more of."""
+    if all(arm.stopped == "steps" for arm in rising):
+        return "its steps were up; more of them (--steps)"
+    return "its time was up; more time (--time-limit or --steps)"
 
 
 def _more(cut: Sequence[ArmResult]) -> str:

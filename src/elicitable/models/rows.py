@@ -55,6 +55,7 @@ def rows_of(
     *,
     held: Sequence[int] = (),
     limit: int | None = None,
+    room: int = 0,
 ) -> list[Row]:
     """The row of every item: the ids of its whole text, in two parts.
 
@@ -64,6 +65,8 @@ def rows_of(
         layout: how a text is laid out; the default puts the tokenizer's start before it and its end behind it.
         held: the ids that a context in front of the rows stands for; they are the first of every row, and left out.
         limit: a row longer than that loses tokens of its text (and of nothing else), on the side ``layout.cut``.
+        room: tokens that are left for an answer within ``limit``, also where an item's own is shorter: else what is
+            read of a text would hang on the length of an answer that nobody knows yet.
 
     Raises:
         InputError: the model cannot read the items, an answer has no tokens, a row does not begin with ``held``, or
@@ -80,7 +83,7 @@ def rows_of(
     rows = []
     for one in _wholes(model, items, layout, held):
         answer = one.ids[one.at :]
-        content, cut = one.content(model, layout, one.at, None if limit is None else limit - len(answer))
+        content, cut = one.content(model, layout, one.at, None if limit is None else limit - max(room, len(answer)))
         rows.append(Row(content, answer, one.end, cut))
     return rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -122,7 +122,8 @@ def verdict(
             and answer; default accuracy where there are labels, else exact match.
         rule: how labels are decided between: "auto" takes the rule that does best on validation, for every arm alike;
             "sum" is the plain likelihood (:mod:`elicitable.training.decision_rules` has the others).
-        rows_curve: train the best context and the best of the weights on 16, 64, 256 … rows as well.
+        rows_curve: train the best context and the best of the weights on 16, 64, 256 … rows as well; that takes as
+            long again as the time limit, at most.
         why: run experiments that tell why each context that falls short does (:mod:`elicitable.race.causes`); they
             take as long again as the time limit, at most.
         keep: methods whose results are kept beside the winner's, by name.
@@ -178,6 +179,13 @@ def verdict(
         race.warnings.append(odd)
         race.reporter.say(f"warning: {odd}")
     sizes = _sizes(race, methods)
+    race.asked = {
+        "methods": [sized.method.identity for sized in sizes],
+        "steps": race.pace.steps,
+        "test_items": test_items,
+        "search_passes": search_passes,
+        **race.marking.setting(),
+    }
     check_keep(keep, [sized.method.name for sized in sizes])
     with ExitStack() as stack:
         if executor is None and (workers, address, gpus) != (None, None, None):
@@ -198,19 +206,35 @@ def _raced(race: Race, sizes: Sequence[Sized], keep: Sequence[str], rows_curve: 
     answer = _judge(race, entries)
     if race.was_interrupted:
         raise StoppedRace(answer)
-    card = keep_winner(race, entries, answer, keep)
-    is_late = is_too_late_to_look(race)
-    rows = grown_with_rows(race, entries) if rows_curve else None
-    causes = find_why(race, entries, race.time_limit) if why else None
-    inside, classes = None if is_late else _inside(race, entries, answer), _classes(race, answer)
-    if is_late:
-        race.warnings.append("the time limit left nothing to look inside the model with; elicitable inspect does")
+    try:
+        for made in _beyond(race, entries, answer, keep, rows_curve, why):
+            answer = replace(answer, **made)
+    except KeyboardInterrupt:  # what the race has found stands, with whatever was made of it so far
+        race.was_interrupted = True
     told = [*warnings_of(race.task), *race.warnings]  # and what could not be written
-    about = {**answer.provenance, "warnings": told}
-    answer = replace(answer, provenance=about, inspection=inside, classes=classes, card=card, rows=rows, why=causes)
+    answer = replace(answer, provenance={**answer.provenance, "warnings": told})
     if race.was_interrupted:
         raise StoppedRace(answer)
     return answer
+
+
+def _beyond(
+    race: Race, entries: Sequence[Entry], answer: Verdict, keep: Sequence[str], rows_curve: bool, why: bool
+) -> Iterator[dict[str, Any]]:
+    """Make what a verdict holds beside the label, part by part: the curve and the causes as long again as the limit."""
+    yield {"classes": _classes(race, answer)}
+    yield {"card": keep_winner(race, entries, answer, keep)}
+    is_late = is_too_late_to_look(race)
+    if rows_curve:
+        yield {"rows": grown_with_rows(race, entries, race.time_limit)}
+    if why:
+        yield {"why": find_why(race, entries, race.time_limit)}
+    if race.was_interrupted:
+        return
+    if is_late:
+        race.warnings.append("the time limit left nothing to look inside the model with; elicitable inspect does")
+    else:
+        yield {"inspection": _inside(race, entries, answer)}
 
 
 def suited_executor(model: Model, time_limit: float | None) -> Executor | None:
@@ -313,8 +337,9 @@ def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
     floor = race.marking.floor(race.test())
     evidence = evidence_of(race, arms)
     decision = evidence.decide(race.margin)
-    questions = [] if decision.answer and not race.was_interrupted else open_questions(race, entries)
-    bounds = said_to_be_open(arms, questions, decision, has_ended=race.time_limit is None and not race.was_interrupted)
+    is_settled = decision.label != "inconclusive" and not race.was_interrupted
+    questions = [] if is_settled else open_questions(race, entries)
+    bounds = said_to_be_open(arms, questions, decision, has_ended=_has_ended(race, questions))
     behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
     return Verdict(
         label=decision.label,
@@ -328,6 +353,12 @@ def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
         items=tuple((as_shown(item.prompt), as_shown(item.target)) for item in race.test()),
         margins=stretches(evidence),
     )
+
+
+def _has_ended(race: Race, questions: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether a race came to its own end: no limit cut it off, or what is left of it would pay for the answers."""
+    left = race.left()
+    return not race.was_interrupted and (left is None or left >= sum(one["seconds"] for one in questions))
 
 
 def _inside(race: Race, entries: Sequence[Entry], answer: Verdict) -> Inspection | None:

@@ -60,6 +60,7 @@ class Race:
     cohort: set[str] = field(default_factory=set)  # against the clock: the arms that are still trained
     compared_at: int = 0  # the steps after which these were last compared with each other
     look_seconds: float = math.inf  # against the clock: what the first look at an arm may take
+    asked: dict[str, Any] = field(default_factory=dict)  # what else time is spent on: methods, steps, passes, the score
     warnings: list[str] = field(default_factory=list)
     was_interrupted: bool = False
     workers: Workers | None = None  # that run its trials; None: this process does
@@ -144,12 +145,13 @@ class Race:
     def kept(self, what: str, decide_now: Callable[[], Any], holds_for_all: bool = False) -> Any:
         """A decision that hangs on the clock, kept with the trials: the same arguments find the same trials again.
 
-        Another time limit decides anew, unless the decision ``holds_for_all``.
+        Another time limit decides anew, and so does whatever else a race may ask, unless the decision
+        ``holds_for_all``.
         """
         spec: dict[str, Any] = {"decision": what, "model": self.model.fingerprint, "task": identity_of(self.task)}
         if not holds_for_all:
             asked = {"budget": self.budget, "seeds": self.seeds, "seed": self.seed, "margin": self.margin}
-            spec |= {"time_limit": self.time_limit, **asked}
+            spec |= {"time_limit": self.time_limit, **asked, **self.asked}
         return (self.store.get(spec) or self.store.put(spec, {"status": "ok", "decision": decide_now()}))["decision"]
 
 

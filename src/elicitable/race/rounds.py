@@ -27,7 +27,7 @@ from elicitable.race.outlook import next_mark
 from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.seeds import more_seeds
-from elicitable.race.stakes import can_matter, cohort_of, is_at_its_end, urgency, why_it_ended
+from elicitable.race.stakes import can_matter, cohort_of, is_at_its_end, urgency, what_cut_off, why_it_ended
 from elicitable.race.threads import Threads
 from elicitable.race.timing import affords_cooldown, affords_leg, cooldown_of, opening, said_of
 from elicitable.race.workers import together
@@ -183,7 +183,7 @@ def _end(race: Race, entries: Sequence[Entry]) -> None:
     left = [entry for entry in entries if entry.is_racing and not entry.is_tested]
     race.ahead(lambda: [piece_of(race, entry.line, cooldown=0) for entry in left if entry.line is not None])
     for entry in left:
-        entry.stopped = "time" if entry.is_spent else LEFT
+        entry.stopped = what_cut_off(race, entry) if entry.is_spent else LEFT
         bring_down(race, entry, entries, is_bare=True)
     for nth, entry in enumerate(entries):
         if entry.method.is_control:

@@ -7,6 +7,7 @@ by validation.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -98,8 +99,14 @@ def numbers_of_rows(available: int) -> list[int]:
     return numbers
 
 
-def grown_with_rows(race: Race, entries: Sequence[Entry], most: int = MOST) -> RowsCurve | None:
-    """Train and test the best context and the best of the weights at every number of rows; None if nothing grows."""
+def grown_with_rows(
+    race: Race, entries: Sequence[Entry], seconds: float | None = None, most: int = MOST
+) -> RowsCurve | None:
+    """Train and test the best context and the best of the weights at every number of rows; None if nothing grows.
+
+    Few rows come first. After ``seconds`` no further run begins, which is said; the same folder goes on from there.
+    """
+    started = time.monotonic()
     contenders = _contenders(race, entries)
     rows = distinct_rows(race.task, most, seed=race.seed)
     numbers = numbers_of_rows(len(rows))
@@ -107,14 +114,25 @@ def grown_with_rows(race: Race, entries: Sequence[Entry], most: int = MOST) -> R
         return None
     arms: dict[str, dict[int, Any]] = {}
     race.ahead(lambda: [_piece(race, one, FewRows(race.task, rows, count)) for one in contenders for count in numbers])
-    for entry in contenders:
-        for nth, count in enumerate(numbers):
+    for nth, count in enumerate(numbers):
+        for entry in contenders:
+            if seconds is not None and time.monotonic() > started + seconds:
+                race.warnings.append(
+                    f"the rows curve was given as long again as the time limit and did not come to {count:,} rows for "
+                    f"{entry.method.name}; the same --out goes on from here"
+                )
+                return _told(race, contenders, arms)
             race.reporter.begin(entry.method.name, f"on {count} rows", nth, len(numbers))
             record = _record(race, entry, FewRows(race.task, rows, count))
             if record.is_ok:
                 arms.setdefault(entry.method.name, {})[count] = _outcome(race, record)
-    arms = {name: by_rows for name, by_rows in arms.items() if len(by_rows) > 1}
-    return _judged(race, contenders, arms) if arms else None
+    return _told(race, contenders, arms)
+
+
+def _told(race: Race, contenders: Sequence[Entry], arms: Mapping[str, Mapping[int, Any]]) -> RowsCurve | None:
+    """Judge the arms that were tested at two numbers of rows at least; None where none was."""
+    grown = {name: by_rows for name, by_rows in arms.items() if len(by_rows) > 1}
+    return _judged(race, contenders, grown) if grown else None
 
 
 def _judged(race: Race, contenders: Sequence[Entry], arms: Mapping[str, Mapping[int, Any]]) -> RowsCurve:

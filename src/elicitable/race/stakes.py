@@ -136,7 +136,14 @@ def why_it_ended(race: Race, entry: Entry) -> str:
         return "solved"
     if is_flat(entry, race):
         return "plateau"
-    return "time" if entry.is_spent and race.time_limit is not None else "steps"
+    return what_cut_off(race, entry)
+
+
+def what_cut_off(race: Race, entry: Entry) -> str:
+    """Say whether "time" or "steps" ended an arm that is neither solved nor flat; no more steps may be asked for."""
+    assert entry.line is not None
+    is_clock = entry.is_spent and race.time_limit is not None and entry.line.steps < longest(race)
+    return "time" if is_clock else "steps"
 
 
 def cohort_of(race: Race, open_arms: Sequence[Entry], entries: Sequence[Entry]) -> list[Entry]:

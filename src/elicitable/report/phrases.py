@@ -25,6 +25,10 @@ CONTEXTS_FELL_SHORT = (
     "Contexts may not be able to do this task on this model. That is evidence at this budget, not a proof: a "
     "longer context, more steps or another start could potentially still do it."
 )
+NO_WEIGHTS_RAN = (
+    "Of what was tried on {model} for {task}, {method} is the least that does as well as any; no method that changes "
+    "the weights took part, so whether anything does better was not asked."
+)
 NO_CONTEXT_RAN = "Changing the weights gets {model} to do {task}; no context was tried."
 
 NEXT_STEPS = {
@@ -54,7 +58,9 @@ def answer(verdict: Verdict) -> str:
     words = chosen.rung.answer if chosen and chosen.rung.label == verdict.label else _of_label(ANSWERS, verdict)
     if chosen and _changes_weights(chosen) and not _has_contexts(verdict):
         words = NO_CONTEXT_RAN
-    return words.format(model=verdict.model, task=verdict.task)
+    if chosen and not _has_weights(verdict) and (chosen.mean or 0.0) + verdict.margin < 1:
+        words = NO_WEIGHTS_RAN
+    return words.format(model=verdict.model, task=verdict.task, method=chosen.method if chosen else "")
 
 
 def next_steps(verdict: Verdict) -> tuple[str, ...]:
@@ -68,6 +74,10 @@ def next_steps(verdict: Verdict) -> tuple[str, ...]:
 
 def _changes_weights(arm: ArmResult) -> bool:
     return arm.rung.group == "weights"
+
+
+def _has_weights(verdict: Verdict) -> bool:
+    return any(group == "weights" for group, _ in standing.grouped(verdict))
 
 
 def _has_contexts(verdict: Verdict) -> bool:

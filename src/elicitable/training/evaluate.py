@@ -274,8 +274,13 @@ def _wanted(rules: Sequence[DecisionRule], lengths: Sequence[Lengths], truth: Se
 
 
 def _rows(model: Model, items: Sequence[Item], reading: Reading) -> list[Row]:
+    """Return the rows of ``items``, each with room for the longest answer of all."""
     limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
-    return rows_of(model, items, reading.layout, held=reading.held, limit=limit)
+    rows = rows_of(model, items, reading.layout, held=reading.held, limit=limit)
+    longest = max((len(row.answer) for row in rows), default=0)
+    if limit is None or all(len(row.content) + longest <= limit for row in rows) or not items[0].is_text:
+        return rows
+    return rows_of(model, items, reading.layout, held=reading.held, limit=limit, room=longest)
 
 
 def answers(model: Model, items: Sequence[Item], labels: tuple[str, ...] | None, reading: Reading) -> list[Answer]:

@@ -41,7 +41,7 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
     behind = {one.arm.method: one.mean for one in decision.compared if one.standing != "enough"}
     floor = race.marking.floor(race.test())
     study = Study.of(race, entries, best, seconds)
-    is_nothing_good = is_near_the_floor(best, floor, race.margin)
+    is_nothing_good = is_near_the_floor(best, floor, race.marking.scorer.highest, race.margin)
     short = [
         entry
         for entry in entries
@@ -102,7 +102,8 @@ def _run(
 
 def _so_far(study: Study, entry: Entry, floor: float) -> Diagnosis:
     arm = arm_result(study.race, entry)
-    return explain(arm, study.best, study.found, margin=study.race.margin, floor=floor)
+    highest = study.race.marking.scorer.highest
+    return explain(arm, study.best, study.found, margin=study.race.margin, floor=floor, highest=highest)
 
 
 def _remedied(study: Study, entry: Entry, floor: float) -> bool:
@@ -154,7 +155,7 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
         found.append(enough)
     ran = [other for other in entries if other.method.rung.group == "weights"]
     had_weights = any(arm_result(study.race, other).status == "ok" for other in ran)
-    given = {"margin": study.race.margin, "floor": floor}
+    given = {"margin": study.race.margin, "floor": floor, "highest": study.race.marking.scorer.highest}
     return explain(arm, study.best, found, **given, had_weights=had_weights, is_open=is_open)
 
 
