@@ -20,6 +20,7 @@ from elicitable.errors import InputError, MissingPackageError
 from elicitable.tasks import files
 from elicitable.tasks.catalog import task_from
 from elicitable.tasks.files import read_table
+from elicitable.tasks.incoming import incoming
 from elicitable.tasks.tables import Cell, fault_of
 from elicitable.values import Message
 
@@ -73,7 +74,7 @@ BAD = [
     ("t.jsonl", "true\n", "line 1: .* found true or false"),
     ("t.jsonl", "3\n", "line 1: .* found a number"),
     ("t.json", '[\n{"text": "a"},\n]', r"t.json, line 3: not valid JSON"),
-    ("t.json", '[\n{"text": "a"}, 3]', r"t.json, row 2: expected a JSON object like {…}, found a number"),
+    ("t.json", "[\n3, null]", r"t.json, row 1: expected a JSON object like {…}, found a number"),
     ("t.json", '{"text": "a"\n"label": 1}', r"t.json, line 1: not valid JSON.*one object a line, or one array"),
     ("t.jsonl", "[" * 100_000, "line 1: not valid JSON"),
     ("t.xlsx", "x", "cannot tell the kind of file by its name; expected .csv, .tsv"),
@@ -89,12 +90,16 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, name: str, content: str |
 
 CSV = "text,label\n" + "".join(f"text {n},{'yn'[n % 2]}\n" for n in range(60))
 JSONL = "".join(json.dumps({"text": f"text {n}", "label": "yn"[n % 2]}) + "\n" for n in range(60))
+ARRAY = f"[{JSONL.strip().replace(chr(10), ', ')}"
 BROKEN = [  # a row that cannot be read, behind 60 that can
     ("t.csv", CSV + "b,0,extra\n", "t.csv, line 62: 3 fields, but the first row names 2 columns"),
     ("t.csv", CSV + "b\n", r"t.csv, line 62: 1 fields, but .* \(text, label\); put quotes around"),
     ("t.jsonl", JSONL + "[1]\n", "t.jsonl, line 61: expected a JSON object like {…}, found a list"),
     ("t.jsonl", JSONL + '"x"\n', "line 61: expected a JSON object like {…}, found a text"),
     ("t.jsonl", JSONL + '{"text": \n', "t.jsonl, line 61: not valid JSON"),
+    ("t.csv", CSV + '"a" b,0\n', "t.csv, line 62: ',' expected after '\"'; a quote within a quoted text is written"),
+    ("t.json", ARRAY + ", 3]", "t.json, row 61: expected a JSON object like {…}, found a number"),
+    ("t.json", f'{{"data": {ARRAY}, null]}}', "t.json, row 61: expected a JSON object like {…}, found null"),
 ]
 
 
@@ -109,7 +114,7 @@ def test_a_row_that_cannot_be_read_is_refused_by_name_or_left_out_and_listed(
     task = task_from(path, skip_bad_rows=True)
     assert sum(task.sizes.values()) == 60  # type: ignore[attr-defined]
     (note,) = [note for note in task.warnings if "left out" in note]  # type: ignore[attr-defined]
-    assert "1 of 61 rows are left out: line 6" in note
+    assert f"1 of 61 rows are left out: {'row' if name == 't.json' else 'line'} 6" in note
 
 
 def test_a_file_of_which_no_row_can_be_read_is_refused(tmp_path: Path) -> None:
@@ -339,3 +344,69 @@ def test_no_bytes_whatever_cause_anything_but_an_input_error(tmp_path: Path, con
             table.cells(column)
     except InputError:
         pass
+
+
+QUOTE = chr(34)
+
+
+def table_of(first: str, lines: list[str]) -> str:
+    return "\n".join([first, *lines]) + "\n"
+
+
+OPENED = [f"{['', QUOTE][i % 40 == 3]}text {i}{['', ' end' + QUOTE][i % 40 == 17]}" for i in range(400)]
+
+
+def test_quotes_that_are_characters_swallow_no_rows_of_a_table_with_tabs(tmp_path: Path) -> None:
+    """Of 400 rows in GLUE's form, in which nothing is quoted, 140 stood within others, and nothing was said."""
+    path = write(tmp_path, "t.tsv", table_of("text\tlabel", [f"{text}\t{i % 2}" for i, text in enumerate(OPENED)]))
+    table = read_table(path)
+    assert table.cells("text") == OPENED
+    assert table.places[-1] == "line 401"
+    (note,) = table.notes
+    assert "each of its lines is a row if quotes are characters like others" in note
+    with incoming(str(path), wanted=["text"]) as found:
+        assert [(one.place, one.values["text"], one.fault) for one in found.rows] == [
+            (f"line {i + 2}", text, "") for i, text in enumerate(OPENED)
+        ]
+
+
+def test_quotes_in_a_table_with_tabs_are_quotes_where_they_hold_a_text(tmp_path: Path) -> None:
+    for first, cell in (("text\tlabel", '"two\nlines, ""quoted"""'), ('"text"\t"label"', '"two\nlines, ""quoted"""')):
+        path = write(tmp_path, "t.tsv", table_of(first, [f"{cell}\t1", '"one line"\t0']))
+        table = read_table(path)
+        assert table.cells("text") == ['two\nlines, "quoted"', "one line"]
+        assert table.notes == ()
+        with incoming(str(path), wanted=["text"]) as found:
+            assert [one.values["text"] for one in found.rows] == table.cells("text")
+
+
+def test_quoted_texts_that_hold_lines_like_rows_are_warned_of(tmp_path: Path) -> None:
+    lines = [f"{text},{i % 2}" for i, text in enumerate(OPENED)]
+    (note,) = read_table(write(tmp_path, "t.csv", table_of("text,label", lines))).notes
+    assert "10 quoted texts hold lines that look like rows, the first in line 5" in note
+    letters = [f'"Dear all,\nmail {i}\nyours, me",{i % 2}' for i in range(60)]
+    for quoted in (letters, [letter.replace("\n", " ", 1) for letter in letters]):
+        assert read_table(write(tmp_path, "t.csv", table_of("text,label", quoted))).notes == ()
+
+
+def test_what_a_spreadsheet_says_of_its_delimiter_and_commas_in_its_cells(tmp_path: Path) -> None:
+    """A first line ``sep=;`` was the header, and a comma within it cut the columns."""
+    rows = [f"{i};well, text {i};{'ab'[i % 2]}" for i in range(60)]
+    for first in ('id;"text";label', '"id";"text";label', "sep=;\nid;text;label", "SEP=;\r\nid;text;label"):
+        path = write(tmp_path, "t.csv", table_of(first, rows))
+        assert read_table(path).cells("text") == [f"well, text {i}" for i in range(60)]
+        with incoming(str(path), wanted=["text"]) as found:
+            assert [one.values["text"] for one in found.rows] == [f"well, text {i}" for i in range(60)]
+    for name in ('"text, full"', "text, full", '"text (de, en)"'):
+        for cell in ("text", "well, text"):
+            lines = [f"{cell} {i};{'ab'[i % 2]}" for i in range(60)]
+            path = write(tmp_path, "t.csv", table_of(f"{name};label", lines))
+            table = read_table(path)
+            assert table.columns == (name.strip('"'), "label")
+            assert table.cells(table.columns[0])[7] == f"{cell} 7"
+            with incoming(str(path), wanted=[name.strip('"')]) as found:
+                assert next(found.rows).values[name.strip('"')] == f"{cell} 0"
+    assert read_table(write(tmp_path, "t.csv", "text (a; b; c),label\nx,1\ny,0\n")).columns == (
+        "text (a; b; c)",
+        "label",
+    )

@@ -22,7 +22,7 @@ from typing import IO, Any, Final
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks.arrow import SUFFIXES as ARROW
 from elicitable.tasks.arrow import rows_in
-from elicitable.tasks.delimited import DELIMITED, delimiter_of, long_fields
+from elicitable.tasks.delimited import DELIMITED, delimiter_of, long_fields, without_sep_line
 from elicitable.tasks.files import MARKS, PACKED, opened, suffix_of
 
 KINDS: Final = ("csv", "tsv", "jsonl", "json", "lines", "text")
@@ -99,9 +99,11 @@ def incoming(
 def _rows(source: str, name: str, text: _Text, kind: str | None, suffix: str, wanted: Sequence[str]) -> Rows:
     path = Path(source)
     plain = suffix.removesuffix(path.suffix.lower()) if path.suffix.lower() in PACKED else suffix
-    kind = kind or _BY_SUFFIX.get(plain) or _kind_of(text, wanted, is_file=source != STDIN)
+    kind = kind or _BY_SUFFIX.get(plain)
+    said = text.without_sep_line() if kind in _DELIMITERS or (kind is None and source == STDIN) else ""
+    kind = kind or ("csv" if said else _kind_of(text, wanted, is_file=source != STDIN))
     if kind in _DELIMITERS:
-        return _table(name, kind, text, wanted)
+        return _table(name, said or delimiter_of(text.peek(), _DELIMITERS[kind], wanted), kind, text, wanted)
     readers = {"json": _array, "jsonl": _lines_of_json, "lines": _lines, "text": _whole}
     return Rows(name, kind, (), readers[kind](text, wanted[0] if wanted else "text"))
 
@@ -146,6 +148,13 @@ class _Text:
                 return ""
             self.ahead.append(line)
         return next(line for line in self.ahead if line.strip())
+
+    def without_sep_line(self) -> str:
+        """Empty a first line that says the delimiter; return it, or "" where the first line says none."""
+        rest, said = without_sep_line(self.peek())
+        if said:
+            self.ahead[-1] = rest
+        return said
 
     def lines(self) -> Iterator[str]:
         """Yield the lines, ends included."""
@@ -195,15 +204,16 @@ def _kind_of(text: _Text, wanted: Sequence[str], is_file: bool) -> str:
     if line.lstrip()[:1] in ("[", "{"):
         return "json" if line.lstrip().startswith("[") else "jsonl"
     for kind, delimiter in _DELIMITERS.items():
-        columns = {cell.strip() for cell in next(csv.reader([line], delimiter=delimiter_of(line, delimiter)), [])}
+        columns = {
+            cell.strip() for cell in next(csv.reader([line], delimiter=delimiter_of(line, delimiter, wanted)), [])
+        }
         if wanted and columns >= set(wanted) and (len(wanted) > 1 or len(columns) > 1 or kind == "csv"):
             return kind
     return "lines"
 
 
-def _table(name: str, kind: str, text: _Text, wanted: Sequence[str]) -> Rows:
+def _table(name: str, delimiter: str, kind: str, text: _Text, wanted: Sequence[str]) -> Rows:
     """Return the rows of a table; its first row names the columns."""
-    delimiter = delimiter_of(text.peek(), _DELIMITERS[kind])
     records = _records(text, delimiter)
     _, header, fault = next(records, (1, [], "it has no rows"))
     if fault:
@@ -231,12 +241,18 @@ def _row(columns: tuple[str, ...], delimiter: str, line: int, record: list[str],
 
 
 def _records(text: _Text, delimiter: str) -> Iterator[tuple[int, list[str], str]]:
-    """Yield the line, the cells and the fault of each record that is not an empty line."""
-    reader = csv.reader(text.lines(), delimiter=delimiter, strict=True, skipinitialspace=True)
-    start = 1
+    """Yield the line, the cells and the fault of each record that is not an empty line.
+
+    Where tabs are between cells and a quote opens what is no quoted text, lines that are rows by themselves are rows.
+    """
+    held: list[str] = []  # the lines of the record that is being read
+    lines = (held.append(line) or line for line in text.lines())  # type: ignore[func-returns-value]
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+    start, width = 1, 0
     while True:
         fault: str = ""
         record: list[str] = []
+        held.clear()
         try:
             with long_fields(LONGEST):
                 record = next(reader)
@@ -244,8 +260,12 @@ def _records(text: _Text, delimiter: str) -> Iterator[tuple[int, list[str], str]
             return
         except csv.Error as error:
             fault = str(error)
-        if fault or len(record) > 1 or any(cell.strip() for cell in record):
+        rows = [line.rstrip("\r\n").split("\t") for line in held] if delimiter == "\t" else []
+        if width > 1 and (fault or len(rows) > 1) and rows and all(len(row) == width for row in rows):
+            yield from ((start + place, row, "") for place, row in enumerate(rows))
+        elif fault or len(record) > 1 or any(cell.strip() for cell in record):
             yield start, record, fault
+            width = width or len(record)
         start = reader.line_num + 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,26 +19,28 @@ def read_json(source: str, text: str) -> Table:
 
     A text that begins with ``[`` is one array. Otherwise every line is an object, empty lines are skipped; a text
     whose first line is not an object by itself may be one object that holds the rows: ``{"data": [...]}``, or columns
-    by name (``DataFrame.to_json``). A line that is no object is broken, and kept as such, unless none is one. Raises
-    :class:`InputError` with the line or the row.
+    by name (``DataFrame.to_json``). A line or an element that is no object is broken, and kept as such, unless none is
+    one. Raises :class:`InputError` with the line or the row.
     """
     if text.lstrip().startswith("["):
-        return table_of_objects(source, _of_array(source, _whole(source, text), "row"))
-    if (columns := _of_one_object(source, text)) is not None:
-        return table_of_objects(source, columns)
+        return _of_array(source, _whole(source, text))
+    if (found := _of_one_object(source, text)) is not None:
+        return found
+    lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+    return _table(source, "line", ((number, _of_line(number, line)) for number, line in lines))
+
+
+def _table(source: str, what: str, rows: Iterable[tuple[int, Mapping[str, Any] | str]]) -> Table:
+    """Return the table of numbered rows, each an object, or what is wrong with it in words."""
     placed: Placed = []
-    faults: list[InputError] = []
     broken: list[tuple[str, str]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            placed.append((f"line {number}", _of_line(source, number, line)))
-        except InputError as fault:
-            faults.append(fault)
-            broken.append((f"line {number}", str(fault).removeprefix(f"{source}, line {number}: ")))
-    if faults and not placed:
-        raise faults[0]
+    for number, row in rows:
+        if isinstance(row, str):
+            broken.append((f"{what} {number}", row))
+        else:
+            placed.append((f"{what} {number}", row))
+    if broken and not placed:
+        raise InputError(f"{source}, {': '.join(broken[0])}")
     return replace(table_of_objects(source, placed), broken=tuple(broken))
 
 
@@ -52,17 +54,12 @@ def _whole(source: str, text: str) -> Any:
         raise InputError(f"{source}, line {line}: not valid JSON: {error}") from error
 
 
-def _of_array(source: str, rows: Any, what: str) -> Placed:
-    placed: Placed = []
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise InputError(f"{source}, {what} {number}: expected a JSON object like {{…}}, found {_kind(row)}")
-        placed.append((f"{what} {number}", row))
-    return placed
+def _of_array(source: str, rows: Iterable[Any]) -> Table:
+    return _table(source, "row", ((number, _object(row)) for number, row in enumerate(rows, start=1)))
 
 
-def _of_one_object(source: str, text: str) -> Placed | None:
-    """Return the rows of a text that is one object as a whole and holds them; None for every other text."""
+def _of_one_object(source: str, text: str) -> Table | None:
+    """Return the table of a text that is one object as a whole and holds them; None for every other text."""
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError):
@@ -70,8 +67,14 @@ def _of_one_object(source: str, text: str) -> Placed | None:
     values = list(whole.values()) if isinstance(whole, dict) else []
     lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
     if len(lists) == 1 and not any(map(is_said, lists[0])):
-        return _of_array(source, lists[0], "row")
-    if isinstance(names := whole.get("columns") if isinstance(whole, dict) else None, list):
+        return _of_array(source, lists[0])
+    placed = _by_columns(whole, values) if isinstance(whole, dict) else None
+    return None if placed is None else table_of_objects(source, placed)
+
+
+def _by_columns(whole: Mapping[str, Any], values: Sequence[Any]) -> Placed | None:
+    """Return the rows of an object of ``values`` in one of the forms that pandas writes."""
+    if isinstance(names := whole.get("columns"), list):
         rows = whole.get("data")
         if isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(names) for row in rows):
             return [(f"row {n}", dict(zip(map(str, names), row, strict=True))) for n, row in enumerate(rows, start=1)]
@@ -87,15 +90,17 @@ def _of_one_object(source: str, text: str) -> Placed | None:
     return None
 
 
-def _of_line(source: str, number: int, line: str) -> Mapping[str, Any]:
+def _of_line(number: int, line: str) -> Mapping[str, Any] | str:
     try:
-        found = json.loads(line)
+        return _object(json.loads(line))
     except (ValueError, RecursionError) as error:
         hint = " (expected: one object a line, or one array of objects)" if number == 1 else ""
-        raise InputError(f"{source}, line {number}: not valid JSON: {error}{hint}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{source}, line {number}: expected a JSON object like {{…}}, found {_kind(found)}")
-    return found
+        return f"not valid JSON: {error}{hint}"
+
+
+def _object(value: Any) -> Mapping[str, Any] | str:
+    """Return an object, or what is wrong with a value that is none."""
+    return value if isinstance(value, dict) else f"expected a JSON object like {{…}}, found {_kind(value)}"
 
 
 def _kind(value: Any) -> str:
