@@ -562,3 +562,45 @@ def test_two_answers_without_a_prompt_are_refused(tmp_path: Path) -> None:
     rows = [{"chosen": f"Human: {n} Assistant: yes", "rejected": f"Human: {n} Assistant: no"} for n in range(60)]
     with pytest.raises(InputError, match="cannot tell which columns to use"):
         task_of(tmp_path, rows)
+
+
+def test_numbers_of_fewer_digits_are_written_as_short_as_they_are(tmp_path: Path) -> None:
+    """0.6 of a column of float32 was written 0.6000000238418579."""
+    import datasets
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    texts, numbers = [f"text {i}" for i in range(60)], [i / 10 for i in range(60)]
+    wanted = task_from([{"prompt": text, "target": n} for text, n in zip(texts, numbers, strict=True)]).fingerprint()
+    for kind in ("float16", "float32", "float64"):
+        array = np.array(numbers, dtype=kind)
+        frame = pd.DataFrame({"prompt": texts, "target": array})
+        table = pa.table({"prompt": texts, "target": pa.array(array)})
+        parquet.write_table(table, tmp_path / "t.parquet")
+        inner = pa.table({"a": pa.array([{"prompt": t, "target": n} for t, n in zip(texts, array, strict=True)])})
+        forms = [frame, table, {"prompt": texts, "target": array}, tmp_path / "t.parquet", datasets.Dataset(table)]
+        forms += [[{"prompt": text, "target": n} for text, n in zip(texts, array, strict=True)]]
+        forms += [frame.astype({"target": f"{'half' * (kind == 'float16')}float[pyarrow]"})] if "64" not in kind else []
+        forms += [frame.astype({"target": kind.title()})] if kind != "float16" else []
+        assert {task_from(form).fingerprint() for form in forms} == {wanted}
+        found = task_from(inner, prompt_column="a.prompt", target_column="a.target")
+        assert {item.target for item in found.held_out("test")} <= {f" {n:g}" for n in numbers}
+
+
+def test_a_missing_number_of_fewer_digits_is_missing() -> None:
+    import pandas as pd
+    import pyarrow as pa
+
+    numbers = [None if i % 6 == 0 else i / 10 for i in range(60)]
+    for column in (pd.array(numbers, dtype="Float32"), pd.array(numbers, dtype="float32")):
+        with pytest.raises(InputError, match=r"row 0: column 'target' is missing.*10 such rows"):
+            task_from(pd.DataFrame({"prompt": [f"text {i}" for i in range(60)], "target": column}))
+    lists = pa.table(
+        {
+            "prompt": [f"text {i}" for i in range(60)],
+            "answers": pa.array([{"n": [0.1, 0.6]}] * 60, type=pa.struct({"n": pa.list_(pa.float32())})),
+        }
+    )
+    assert task_from(lists, target_column="answers.n").held_out("test", 1)[0].accepted == ("0.1", "0.6")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from elicitable.errors import ElicitableError, InputError, MissingPackageError
+from elicitable.tasks.nested import values_of
 from elicitable.tasks.tables import LeftOut, Table, table_of_columns
 
 PARQUET: Final = (".parquet", ".pq")
@@ -110,7 +111,9 @@ def _values(array: Any, kind: Any) -> list[Any]:
         rows = zip(*(_values(own, own.type) for own in kept.values()), strict=True)
         there = array.is_valid().to_pylist()
         return [dict(zip(kept, row, strict=True)) if one else None for row, one in zip(rows, there, strict=True)]
-    if _is_list(kind) and types.is_struct(kind.value_type):
+    if types.is_float16(kind) or types.is_float32(kind):
+        return list(values_of(array.to_numpy(zero_copy_only=False)))  # what is missing is nan, which is missing too
+    if _is_list(kind) and (types.is_struct(kind.value_type) or types.is_floating(kind.value_type)):
         inner = iter(_values(array.flatten(), kind.value_type))
         lengths = compute.list_value_length(array).to_pylist()
         return [None if length is None else list(islice(inner, length)) for length in lengths]

@@ -5,6 +5,7 @@ A frame is known by the package of its class, so that none of these packages is 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,6 +14,7 @@ from elicitable.errors import InputError
 from elicitable.tasks.arrow import table_of_batches
 from elicitable.tasks.files import MAX_BYTES, read_table
 from elicitable.tasks.hub import split_parts, table_of_part, task_of_parts, unused_parts
+from elicitable.tasks.nested import NARROW, values_of
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Table, table_of_columns, table_of_objects
 from elicitable.tasks.tabular import task_of_tables
@@ -20,6 +22,13 @@ from elicitable.tasks.text import TextTask
 from elicitable.values import Split
 
 NAME: Final = "data"
+#: What numpy, pandas, Arrow within pandas, and polars call floats of fewer digits than Python's, and numpy's name.
+_NARROW: Final = {
+    **{name: name for name in NARROW},
+    **{name.title(): name for name in NARROW},
+    "halffloat[pyarrow]": "float16",
+    "float[pyarrow]": "float32",
+}
 _FRAMES: Final = ("pandas", "polars", "pyarrow", "datasets")
 
 
@@ -68,10 +77,10 @@ def _table(split: Split, part: Any, warnings: list[str]) -> Table:
     if package == "pandas" and hasattr(part, "iloc") and hasattr(part, "columns"):
         index = [name for name in part.index.names if name is not None and name not in part.columns]
         part = part.reset_index(level=index) if index else part
-        cells = [part.iloc[:, index].tolist() for index in range(len(part.columns))]
+        cells = [_of_series(part.iloc[:, index]) for index in range(len(part.columns))]
         return _filled(_of_columns(source, list(part.columns), cells))
     if package == "polars" and hasattr(part, "get_columns"):
-        return _filled(_of_columns(source, list(part.columns), [one.to_list() for one in part.get_columns()]))
+        return _filled(_of_columns(source, list(part.columns), [_of_series(one) for one in part.get_columns()]))
     raise InputError(f"{source}: {type(part).__name__} is no table whose rows can be counted and read; make it one")
 
 
@@ -99,8 +108,18 @@ def _is_columns(value: Mapping[Any, Any]) -> bool:
 def _values(column: Any) -> list[Any] | None:
     """Return the values of a list, a tuple, an array or a series of one dimension; None for anything else."""
     if getattr(column, "ndim", 0) == 1 and hasattr(column, "tolist"):
-        return list(column.tolist())
+        return _of_series(column)
     return list(column) if isinstance(column, list | tuple) else None
+
+
+def _of_series(column: Any) -> list[Any]:
+    """Return the values of an array or of a series of pandas or polars, numbers by the shortest text of their type."""
+    narrow = _NARROW.get(str(column.dtype))
+    if narrow is None:
+        return list(column.tolist() if hasattr(column, "tolist") else column.to_list())
+    if _package(column) == "pandas":
+        column = column.to_numpy(dtype=narrow, na_value=math.nan)
+    return list(values_of(column.to_numpy() if hasattr(column, "to_numpy") else column))
 
 
 def _package(value: Any) -> str:

@@ -14,6 +14,7 @@ from elicitable.tasks.messages import is_said
 
 DEEPEST: Final = 8
 MOST: Final = 100  # paths of one column; with more of them the keys are data themselves
+NARROW: Final = ("float16", "float32")  # of numpy's numbers, whose shortest texts are not those of a Python float
 _MISSING: Final = ("NAType", "NaTType")  # of pandas
 
 
@@ -25,13 +26,13 @@ def plain(value: Any, depth: int = 0) -> Any:
     >>> import numpy as np
     >>> plain(np.array([{"text": np.array(["a", "b"]), "at": np.int64(3)}], dtype=object))
     [{'text': ['a', 'b'], 'at': 3}]
-    >>> plain(float("nan")) is None
-    True
+    >>> plain(float("nan")) is None, plain(np.float32(0.6))
+    (True, 0.6)
     """
     if isinstance(value, str):
         return value
     if hasattr(value, "tolist") and hasattr(value, "ndim"):
-        value = value.tolist()  # an array or a number of numpy's
+        value = values_of(value)  # an array or a number of numpy's
     if isinstance(value, Mapping | list | tuple):
         if depth > 3 * DEEPEST:
             return None
@@ -40,6 +41,18 @@ def plain(value: Any, depth: int = 0) -> Any:
         return [plain(inner, depth + 1) for inner in value]
     is_missing = type(value).__name__ in _MISSING or (isinstance(value, float) and math.isnan(value))
     return None if is_missing else value
+
+
+def values_of(array: Any) -> Any:
+    """Return an array or a number of numpy's as Python's; what has fewer digits than Python's floats gets no more.
+
+    >>> import numpy as np
+    >>> values_of(np.array([0.1, 0.6], dtype=np.float32)), values_of(np.arange(2))
+    ([0.1, 0.6], [0, 1])
+    """
+    if str(array.dtype) in NARROW:
+        array = array.astype(str).astype(float)
+    return array.tolist()
 
 
 def laid_out(name: str, values: Sequence[Any]) -> dict[str, list[Any]] | str | None:
