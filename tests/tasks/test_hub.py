@@ -129,3 +129,75 @@ def test_without_the_package_the_one_command_is_given(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingPackageError, match="python -m pip install datasets"):
         hub_task("owner/name")
+
+
+def with_classes(columns: dict[str, list[Any]], **classes: Any) -> Any:
+    features = {name: datasets.Value("string") for name in columns} | classes
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+CLASSES = {
+    "one": datasets.ClassLabel(names=["zebra", "ant"]),
+    "list": datasets.List(datasets.ClassLabel(names=["z", "a"])),
+}
+
+
+def test_the_same_classes_have_names_and_an_order_wherever_they_were(tmp_path: Path) -> None:
+    """A Parquet file of a data set had numbers as labels, and a column of lists of one class was not read at all."""
+    for kind, feature in CLASSES.items():
+        labels = [[i % 2] if kind == "list" else i % 2 for i in range(60)]
+        data = with_classes({"text": [f"text {i}" for i in range(60)], "label": labels}, label=feature)
+        names = (" z", " a") if kind == "list" else (" zebra", " ant")
+        data.to_parquet(tmp_path / "t.parquet")
+        data.save_to_disk(tmp_path / kind)
+        saved = next((tmp_path / kind).glob("*.arrow"))
+        found = [task_from(one) for one in (data, tmp_path / "t.parquet", saved, data.data.table, {"train": data})]
+        assert [task.labels() for task in found] == [names] * 5
+        assert len({task.fingerprint() for task in found}) == 1
+    inner = with_classes(
+        {"row": [{"text": f"text {i}", "kind": i % 2} for i in range(60)]},
+        row={"text": datasets.Value("string"), "kind": CLASSES["one"]},
+    )
+    assert task_from(inner, text_column="row.text", label_column="row.kind").labels() == (" zebra", " ant")
+
+
+def test_hidden_labels_are_counted_and_those_of_other_columns_hide_nothing() -> None:
+    """Two thirds of the rows went because a column that is not used has no class there, and nothing was said."""
+    texts, numbers = [f"text {i}" for i in range(99)], list(range(99))
+    data = with_classes(
+        {"text": texts, "label": [i % 2 for i in numbers], "topic": [-1 if i % 3 else 0 for i in numbers]},
+        label=CLASSES["one"],
+        topic=datasets.ClassLabel(names=["x"]),
+    )
+    task = task_from(data)
+    assert isinstance(task, TextTask)
+    assert (sum(task.sizes.values()), task.labels()) == (99, (" zebra", " ant"))
+    assert not any("left out" in note for note in task.warnings)
+    hidden = data.remove_columns("topic").map(lambda row: {"label": -1 if row["text"].endswith("0") else row["label"]})
+    for form in (hidden, hidden.data.table):
+        task = task_from(form)
+        assert isinstance(task, TextTask)
+        assert sum(task.sizes.values()) == 89
+        assert any("10 of 99 rows are left out: their 'label' is hidden (-1)" in note for note in task.warnings)
+
+
+def test_a_schema_says_nothing_of_classes_where_its_metadata_are_not_what_they_should_be() -> None:
+    import pyarrow
+
+    deep = '{"a": ' * 100_000
+    for said in (
+        "",
+        "[]",
+        "{",
+        '{"info": 3}',
+        '{"info": {"features": [1]}}',
+        deep,
+        '{"info": {"features": {"label": []}}}',
+    ):
+        schema = pyarrow.schema(
+            [("text", pyarrow.string()), ("label", pyarrow.int64())], metadata={"huggingface": said}
+        )
+        table = pyarrow.table(
+            {"text": [f"text {i}" for i in range(60)], "label": [i % 2 for i in range(60)]}, schema=schema
+        )
+        assert task_from(table).labels() == (" 0", " 1")

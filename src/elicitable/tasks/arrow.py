@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
 from elicitable.errors import ElicitableError, InputError, MissingPackageError
+from elicitable.tasks.classes import class_names, with_class_names
 from elicitable.tasks.nested import values_of
 from elicitable.tasks.tables import LeftOut, Table, table_of_columns
 
@@ -65,40 +66,42 @@ def rows_in(path: Path, kind: str) -> Generator[tuple[str, dict[str, Any]]]:
 
 
 def table_of_batches(source: str, schema: Any, batches: Iterator[Any], max_bytes: int) -> Table:
-    """Return the table of record batches of ``schema``."""
-    columns: dict[str, list[Any]] = {field.name: [] for field in schema if _is_read(field.type)}
+    """Return the table of record batches of ``schema``, classes by their names."""
+    classes = class_names(schema)
+    columns: dict[str, list[Any]] = {field.name: [] for field in schema if _is_read(field.type, field.name in classes)}
     size = count = 0
     for batch in batches:
         count += batch.num_rows
-        for name, values in _columns(batch).items():
+        for name, values in _columns(batch, classes).items():
             size += sum(map(_size, values))
             columns[name] += values
         if size > max_bytes:
             raise InputError(f"{source} unpacks to more than {max_bytes:,} bytes, which is the most that is read")
     places = tuple(f"row {number}" for number in range(1, count + 1))
-    return table_of_columns(source, columns.items(), places, left_out(schema))
+    return with_class_names(table_of_columns(source, columns.items(), places, left_out(schema)), classes)
 
 
 def rows_of_batches(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
     """Yield the rows of record batches, without what is neither texts nor numbers."""
     for batch in batches:
-        columns = _columns(batch)
+        columns = _columns(batch, ())
         for values in zip(*columns.values(), strict=True) if columns else [()] * batch.num_rows:
             yield dict(zip(columns, values, strict=True))
 
 
 def left_out(schema: Any) -> LeftOut:
     """Return what of a schema is not read, each by its dotted path and with the reason."""
-    found = (one for field in schema for one in _unread(field.name, field.type))
+    classes = class_names(schema)
+    found = (one for field in schema for one in _unread(field.name, field.type, field.name in classes))
     return tuple((path, f"no texts or numbers, but {kind}"[:80]) for path, kind in found)
 
 
-def _columns(batch: Any) -> dict[str, list[Any]]:
-    """Return the values of what is read of a batch, by column."""
+def _columns(batch: Any, classes: Collection[str]) -> dict[str, list[Any]]:
+    """Return the values of what is read of a batch, by column; ``classes`` are columns that have them."""
     return {
         field.name: _values(batch.column(place), field.type)
         for place, field in enumerate(batch.schema)
-        if _is_read(field.type)
+        if _is_read(field.type, field.name in classes)
     }
 
 
@@ -143,7 +146,9 @@ def _parquet(path: Path, file: Any, max_bytes: int) -> tuple[Any, Iterator[Any]]
     from pyarrow import parquet
 
     found = parquet.ParquetFile(file)
-    leaves = [is_read for field in found.schema_arrow for is_read in _leaves(field.type, _is_read(field.type))]
+    classes = class_names(found.schema_arrow)
+    wanted = ((field.type, _is_read(field.type, field.name in classes)) for field in found.schema_arrow)
+    leaves = [is_read for kind, is_kept in wanted for is_read in _leaves(kind, is_kept)]
     columns = found.metadata.num_columns
     kept = [place for place in range(columns) if len(leaves) != columns or leaves[place]]
     groups = (found.metadata.row_group(index) for index in range(found.metadata.num_row_groups))

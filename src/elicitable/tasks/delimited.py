@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Final
+from typing import Final, Literal
 
 from elicitable.errors import InputError
 from elicitable.tasks.tables import Table, without_index
@@ -77,7 +77,7 @@ def delimiter_of(text: str, expected: str, wanted: Iterable[str] = ()) -> str:
     >>> delimiter_of('"text, full";label', ","), delimiter_of("a, b;label\n1,5;x\n2;y", ",")
     (';', ';')
     """
-    heads = {one: _head(text, one) for one in (expected, *_OTHERS)}
+    heads: dict[str, list[list[str]]] = {one: _head(text, one) for one in (expected, *_OTHERS)}
     found = [one for one in heads if heads[one] and len(heads[one][0]) > 1]
     if len(found) < 2:
         return found[0] if found else expected
@@ -131,7 +131,9 @@ def _unquoted(source: str, text: str) -> Records | None:
     return plain if broken or len(quoted) < len(plain) else None
 
 
-def _records(source: str, text: str, delimiter: str, quoting: int = csv.QUOTE_MINIMAL) -> tuple[Records, Faults]:
+def _records(
+    source: str, text: str, delimiter: str, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+) -> tuple[Records, Faults]:
     """Return the line number and fields of each record that is not an empty line, and those with a stray quote."""
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True, quoting=quoting)

@@ -11,6 +11,7 @@ import codecs
 import gzip
 import os
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final
 
@@ -78,9 +79,7 @@ def _checked(
     if not table.rows:
         read = f", read as {encoding}: is that the encoding it was saved in?" if encoding else ""
         raise InputError(f"{path} has no rows, only {'the column names' if text.strip() else 'white space'}{read}")
-    return Table(
-        table.source, table.columns, table.rows, table.places, table.left_out, (*table.notes, *notes), table.broken
-    )
+    return replace(table, notes=(*table.notes, *notes))
 
 
 def _check_file(path: Path) -> None:

@@ -7,15 +7,16 @@ labels come from the data set.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from elicitable.errors import InputError, MissingPackageError
 from elicitable.rng import generator
-from elicitable.tasks.arrow import ROWS, left_out, rows_of_batches
+from elicitable.tasks.arrow import ROWS, table_of_batches
 from elicitable.tasks.options import TaskOptions
-from elicitable.tasks.tables import Table, table_of_objects
+from elicitable.tasks.tables import Table
 from elicitable.tasks.tabular import task_of_tables
 from elicitable.tasks.text import TextTask
 from elicitable.values import Split
@@ -48,10 +49,10 @@ def task_of_parts(name: str, parts: Mapping[Any, Any], options: TaskOptions) -> 
         if table.rows:
             tables[split] = table
         else:
-            warnings.append(f"the {split} split of the data set has no labels and is not used")
+            warnings.append(f"the {split} split of the data set has no rows and is not used")
     if "train" not in tables:
-        raise InputError(f"data set {name!r}: its train split has no labelled rows")
-    return task_of_tables(name, tables, options, _label_order(found["train"]), warnings)
+        raise InputError(f"data set {name!r}: its train split has no rows")
+    return task_of_tables(name, tables, options, warnings=warnings)
 
 
 def split_parts(source: str, parts: Mapping[Any, Any]) -> dict[Split, Any]:
@@ -92,34 +93,14 @@ def _load(name: str, config: str | None) -> Mapping[str, Any]:
 
 
 def table_of_part(source: str, split: Split, part: Any, warnings: list[str]) -> Table:
-    """Return the rows of one part as texts, class labels by their names, rows with a hidden label (−1) left out."""
+    """Return the rows of one part as texts, class labels by their names."""
     if not hasattr(part, "__len__"):
         raise InputError(f"{source} is a stream without an end; take rows of it: Dataset.from_list(list(part.take(n)))")
     if len(part) > MAX_ROWS:
         warnings.append(f"{MAX_ROWS:,} of {len(part):,} rows of the {split} split are used, chosen at random")
         chosen = generator(0, "hub", split).choice(len(part), MAX_ROWS, replace=False)
         part = part.select(sorted(chosen.tolist()))
-    names = _class_names(part)
-    objects = []
+    schema = part.features.arrow_schema
     batches = (batch for own in part.with_format("arrow").iter(ROWS) for batch in own.to_batches())
-    for index, row in enumerate(rows_of_batches(batches)):
-        if all(row[column] is not None and row[column] >= 0 for column in names):
-            named = {column: known[row[column]] for column, known in names.items()}
-            objects.append((f"row {index}", {**row, **named}))
-    table = table_of_objects(source, objects)
-    return replace(table, left_out=(*table.left_out, *left_out(part.features.arrow_schema)))
-
-
-def _class_names(part: Any) -> dict[str, list[str]]:
-    """Return the names of the classes of each column that has them."""
-    return {
-        column: list(feature.names)
-        for column, feature in part.features.items()
-        if getattr(feature, "names", None) and hasattr(feature, "int2str")
-    }
-
-
-def _label_order(part: Any) -> list[str]:
-    """Return the order of the labels where exactly one column has classes."""
-    names = list(_class_names(part).values())
-    return names[0] if len(names) == 1 else []
+    table = table_of_batches(source, schema, batches, sys.maxsize)
+    return replace(table, places=tuple(f"row {number}" for number in range(len(table.rows))))

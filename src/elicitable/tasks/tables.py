@@ -42,6 +42,7 @@ class Table:
 
     ``left_out`` are the columns that were not taken over, each with the reason; ``notes`` are what a person should
     know about the reading. ``broken`` are rows that could not be read at all, each as its place and what is wrong.
+    ``classes`` are the names of the classes of columns that have them, in their order.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Table:
     left_out: LeftOut = ()
     notes: tuple[str, ...] = ()
     broken: tuple[tuple[str, str], ...] = ()
+    classes: tuple[tuple[str, Texts], ...] = ()
 
     def cells(self, name: str) -> list[Cell]:
         """Return the cells of one column, white space at both ends of texts taken off.
@@ -163,7 +165,7 @@ def without_bad_rows(table: Table, fault: Callable[[tuple[Cell, ...]], str | Non
         raise InputError(f"{table.source}: no row is left without the bad ones: {listed}")
     whole = len(table.rows) + len(table.broken)
     note = f"{table.source}: {len(bad):,} of {whole:,} rows are left out: {listed}"
-    return replace(_only(table, kept), broken=(), notes=(*table.notes, note))
+    return replace(only_rows(table, kept), broken=(), notes=(*table.notes, note))
 
 
 def without_unwanted(table: Table, mark: str | None) -> Table:
@@ -184,10 +186,11 @@ def without_unwanted(table: Table, mark: str | None) -> Table:
     note = (
         f"{table.source}: {left:,} of {len(table.rows):,} rows are left out: {mark!r} marks their answers as not wanted"
     )
-    return replace(_only(table, kept), notes=(*table.notes, note)) if left else table
+    return replace(only_rows(table, kept), notes=(*table.notes, note)) if left else table
 
 
-def _only(table: Table, kept: Sequence[int]) -> Table:
+def only_rows(table: Table, kept: Sequence[int]) -> Table:
+    """Return ``table`` with some of its rows, by number."""
     rows = tuple(table.rows[number] for number in kept)
     return replace(table, rows=rows, places=tuple(table.places[number] for number in kept))
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
+from elicitable.tasks.classes import labelled
 from elicitable.tasks.columns import Columns, find_columns, mark_column
 from elicitable.tasks.labels import check_labels, label_names, label_warnings, renamed
 from elicitable.tasks.options import TaskOptions
@@ -30,12 +31,11 @@ def task_of_tables(
     name: str,
     tables: Mapping[Split, Table],
     options: TaskOptions = _NONE,
-    order: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> TextTask:
     """Return the task of ``tables["train"]``, with ``"validation"`` and ``"test"`` where the data bring their own.
 
-    ``order`` is the order of the labels where the data say it. Raises :class:`InputError` for whatever makes the
+    Labels are in the order of their classes where the data say it. Raises :class:`InputError` for whatever makes the
     tables no task, with the file and, where there is one, the line.
 
     >>> rows = tuple((f"text {i}", "yn"[i % 2]) for i in range(60))
@@ -49,12 +49,14 @@ def task_of_tables(
     if options.group_column == columns.answer:
         raise InputError(f"{train.source}: the column {columns.answer!r} is the answer and cannot group the rows too")
     template = _template(train, columns, options)
+    tables, hidden = labelled(tables, columns.answer)
     mark = mark_column(train, columns, template.names)
     tables = {split: without_unwanted(table, mark) for split, table in tables.items()}
     tables = {split: _usable(table, columns, template, options) for split, table in tables.items()}
     rows = {split: rows_of(table, columns, template, options.group_column) for split, table in tables.items()}
     classes = None
     if columns.kind == "classification":
+        order = dict(train.classes).get(columns.answer, ())
         classes = renamed(train.source, rows, label_names(options.label_names or {}), order)
         check_labels(train, columns, classes, options.label_column is not None)
     elif options.label_names:
@@ -71,7 +73,12 @@ def task_of_tables(
             "empty; group by a column of more values, or give a file of its own for it"
         )
     reading = reading_of(tables, columns, template, options.group_column)
-    notes = [*warnings, *(note for table in tables.values() for note in table.notes), *_unused_warning(reading)]
+    notes = [
+        *warnings,
+        *hidden,
+        *(note for table in tables.values() for note in table.notes),
+        *_unused_warning(reading),
+    ]
     notes += [*_overlap_warning(removed), *(label_warnings(splits, classes) if classes else ())]
     notes += row_warnings(splits, columns, template, options.group_column)
     notes += [*alone(rows, options.group_column), *behind_answers(tables, columns)]
