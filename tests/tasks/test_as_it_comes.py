@@ -604,3 +604,17 @@ def test_a_missing_number_of_fewer_digits_is_missing() -> None:
         }
     )
     assert task_from(lists, target_column="answers.n").held_out("test", 1)[0].accepted == ("0.1", "0.6")
+
+
+def test_marks_of_wanted_answers_may_be_numbers_beside_prompt_and_completion(tmp_path: Path) -> None:
+    """Completions marked 0 were trained on as right answers."""
+    rows = [{"prompt": f"film {n}", "completion": f"yes {n}", "label": n % 4 != 0} for n in range(80)]
+    wanted = task_of(tmp_path, rows).fingerprint()
+    for marks in ([1, 0], ["1", "0"], ["true", "false"], ["True", "False"], [1.0, 0.0]):
+        task = task_of(tmp_path, [{**row, "label": marks[n % 4 == 0]} for n, row in enumerate(rows)])
+        assert task.fingerprint() == wanted
+        assert task.reading is not None
+        assert ("label", "whether an answer is wanted (true or 1) or not (false or 0)") in task.reading.used
+        assert any("20 of 80 rows are left out: 'label' marks their answers as not" in note for note in task.warnings)
+    others = [{"prompt": row["prompt"], "response": row["completion"], "label": n % 2} for n, row in enumerate(rows)]
+    assert sum(task_of(tmp_path, others).sizes.values()) == 80

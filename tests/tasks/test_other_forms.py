@@ -150,3 +150,11 @@ def test_messages_without_a_text_are_named(tmp_path: Path) -> None:
         task_from(lines(tmp_path, [{"messages": call} for _ in range(60)]))
     with pytest.raises(InputError, match="line 61: column 'messages' is missing, or holds a message without a text"):
         task_from(lines(tmp_path, [*({"messages": talk(i)} for i in range(60)), {"messages": call}]))
+
+
+def test_sharegpt_s_calls_and_observations_are_turns_of_the_assistant_and_of_a_tool(tmp_path: Path) -> None:
+    said = [("human", "What time is it?"), ("function_call", "{}"), ("observation", "5"), ("gpt", "It is five.")]
+    turns = [{"from": who, "value": text} for who, text in said]
+    rows = [{"conversations": [{**turns[0], "value": f"{turns[0]['value']} {i}"}, *turns[1:]]} for i in range(60)]
+    prompt = task_from(lines(tmp_path, rows)).held_out("test", 1)[0].prompt
+    assert [turn.role for turn in prompt] == ["user", "assistant", "tool"]  # type: ignore[union-attr]

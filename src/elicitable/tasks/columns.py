@@ -19,7 +19,7 @@ from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
 from elicitable.tasks.messages import ANSWERER
 from elicitable.tasks.options import TaskOptions
-from elicitable.tasks.tables import TALK, Table
+from elicitable.tasks.tables import TALK, UNWANTED, WANTED, Table
 
 TEXT_NAMES: Final = ("text", "sentence", "review", "content", "input", "question", "body", "message", "utterance")
 LABEL_NAMES: Final = ("label", "labels", "sentiment", "class", "category", "intent", "target")
@@ -32,6 +32,7 @@ _NAMES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 }
 CHAT_NAMES: Final = ("messages", "conversations", "conversation")
 MARK: Final = "label"  # beside an answer: whether people wanted it
+KTO: Final = ("prompt", "completion")  # beside which the mark may also be a number
 CHOSEN, REJECTED = "chosen", "rejected"  # two answers to the same prompt, of which people preferred the first
 MAX_LABELS: Final = 1_000  # that are guessed; a column that is named as the label may have more
 LISTED: Final = 20  # columns that a message names
@@ -146,7 +147,8 @@ def _preferred(table: Table) -> Columns | None:
 def mark_column(table: Table, columns: Columns, shown: tuple[str, ...] = ()) -> str | None:
     """Return the column that says of each answer whether people wanted it, as rows for KTO do; None where none does.
 
-    It is true or false in every row, stands beside answers that are to be written, and no template shows it.
+    It is true or false in every row, or 1 or 0 beside a prompt and a completion, stands beside answers that are to be
+    written, and no template shows it.
 
     >>> table = Table("t.csv", ("prompt", "completion", "label"), (("1 + 1?", "3", "false"),), ("line 2",))
     >>> mark_column(table, Columns("generation", "prompt", "completion"))
@@ -156,7 +158,9 @@ def mark_column(table: Table, columns: Columns, shown: tuple[str, ...] = ()) -> 
     if columns.kind == "classification" or column is None:
         return None
     values = {value.casefold() for value in table.distinct(column)}
-    return column if values and values <= {"true", "false"} else None
+    is_kto = (columns.text.casefold(), columns.answer.casefold()) == KTO
+    known = WANTED | UNWANTED if is_kto else {"true", "false"}
+    return column if values and values <= known else None
 
 
 def _shown(table: Table, wanted: TaskOptions) -> tuple[str, ...]:

@@ -19,7 +19,11 @@ ANSWERER: Final = "assistant"
 _FORMS: Final = ({"role", "content"}, {"from", "value"})
 _PARTS: Final = (*CALLS, "tool_call_id", "name")  # what a template is given besides a role and a text
 _READ: Final = frozenset(_PARTS).union(*_FORMS)
-_OTHER_NAMES: Final = {"user": ("human",), ANSWERER: ("gpt", "chatgpt", "bot", "model", "ai")}
+_OTHER_NAMES: Final = {
+    "user": ("human",),
+    ANSWERER: ("gpt", "chatgpt", "bot", "model", "ai", "function_call"),
+    "tool": ("observation",),
+}
 _ROLES: Final = {
     **{role: role for role in ("system", "developer", "user", "tool", "function", ANSWERER)},
     **{name: role for role, names in _OTHER_NAMES.items() for name in names},

@@ -79,7 +79,7 @@ def reading_of(tables: Mapping[Split, Table], columns: Columns, template: Templa
     if (tools := tools_column(train, columns)) is not None:
         roles[tools] = "the tools that the conversation may call"
     if (mark := mark_column(train, columns, template.names)) is not None:
-        roles[mark] = "whether an answer is wanted"
+        roles[mark] = "whether an answer is wanted (true or 1) or not (false or 0)"
     if group is not None:
         roles[group] = f"{roles[group]}, group" if group in roles else "group"
     unused = tuple((name, "") for name in train.columns if name not in roles)

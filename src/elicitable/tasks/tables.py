@@ -30,6 +30,7 @@ TALK: Final = (
     'messages are like {"role": "user", "content": "a text"}; pictures, and turns that hold no text and call no tool, '
     "are not read"
 )
+WANTED, UNWANTED = frozenset({"true", "1"}), frozenset({"false", "0"})  # what marks an answer
 LISTED: Final = 20  # bad rows that a message names one by one
 
 _UNNAMED: Final = re.compile(r"(Unnamed: \d+(\.\d+)*|__index_level_\d+__)?")
@@ -179,7 +180,7 @@ def without_unwanted(table: Table, mark: str | None) -> Table:
     """
     if mark is None or mark not in table.columns:
         return table
-    kept = [number for number, cell in enumerate(table.cells(mark)) if shown_cell(cell).casefold() != "false"]
+    kept = [number for number, cell in enumerate(table.cells(mark)) if shown_cell(cell).casefold() not in UNWANTED]
     left = len(table.rows) - len(kept)
     if not kept:
         raise InputError(f"{table.source}: the column {mark!r} says of every answer that it is not wanted")
