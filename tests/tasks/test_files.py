@@ -410,3 +410,22 @@ def test_what_a_spreadsheet_says_of_its_delimiter_and_commas_in_its_cells(tmp_pa
         "text (a; b; c)",
         "label",
     )
+
+
+CURLY = "text,label\n“café”,1\nfine,0\n".encode("cp1252")
+
+
+def test_bytes_of_cp1252_are_called_so(tmp_path: Path) -> None:
+    """Read as latin-1, which the message named first, its quotes became control characters, and nothing was said."""
+    path = write(tmp_path, "t.csv", CURLY)
+    with pytest.raises(InputError, match="--encoding cp1252, latin-1 or utf-16"):
+        read_table(path)
+    with pytest.raises(InputError, match="--encoding utf-8, cp1252 or latin-1"):
+        read_table(path, "ascii")
+    (note,) = read_table(path, "latin-1").notes
+    assert "holds 2 control characters (U+0080 to U+009F); try --encoding cp1252" in note
+    assert read_table(path, "cp1252").notes == ()
+    assert "control" in read_table(write(tmp_path, "t.csv", CURLY + b"\x81,1\n"), "latin-1").notes[0]
+    assert read_table(write(tmp_path, "t.csv", "text,label\ncafé,1\n".encode("latin-1")), "latin-1").notes == ()
+    with incoming(str(write(tmp_path, "t.csv", CURLY)), wanted=["text"]) as found:
+        assert "--encoding cp1252" in next(found.rows).fault

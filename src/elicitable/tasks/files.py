@@ -29,6 +29,8 @@ SUFFIXES: Final = (*TEXTS, *ARROW, *(text + packed for packed in PACKED for text
 MAX_BYTES: Final = 1 << 30
 _CHUNK: Final = 1 << 20
 
+CONTROLS: Final = frozenset(map(chr, range(0x80, 0xA0)))  # which no text means
+
 MARKS: Final = (  # of UTF-32 before UTF-16, which begins it
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -140,7 +142,7 @@ def _decode(path: Path, data: bytes, asked: str | None) -> tuple[str, tuple[str,
             f"{path} holds characters of value 0, so {encoding} is not its encoding; if it is a table saved as "
             "Unicode, try --encoding utf-16-le or utf-16-be"
         )
-    return text, _doubts(path, data, encoding) if asked and not marked else ()
+    return text, _doubts(path, data, text, encoding) if asked and not marked else ()
 
 
 def _no_encoding(name: str) -> str:
@@ -154,7 +156,8 @@ def _not_in(path: Path, data: bytes, encoding: str, error: UnicodeError) -> str:
         return f"{path} is not in {encoding}: {error}; try --encoding with another name"
     before = data[: error.start].decode(encoding, "ignore")
     name = "UTF-8" if encoding.startswith("utf-8") else encoding
-    others = "latin-1, cp1252 or utf-16" if name == "UTF-8" else "utf-8, latin-1 or cp1252"
+    one_byte = "cp1252, latin-1" if _speaks_cp1252(data) else "latin-1, cp1252"
+    others = f"{one_byte} or utf-16" if name == "UTF-8" else f"utf-8, {one_byte.replace(', ', ' or ')}"
     found = f"byte {error.start} (0x{data[error.start]:02x})" if error.start < len(data) else "the end"
     return (
         f"{path}, line {before.count(chr(10)) + 1}: {found} is not {name}; save the file as UTF-8, or name the "
@@ -162,12 +165,28 @@ def _not_in(path: Path, data: bytes, encoding: str, error: UnicodeError) -> str:
     )
 
 
-def _doubts(path: Path, data: bytes, encoding: str) -> tuple[str, ...]:
-    """Warn of a one-byte encoding, which reads whatever bytes there are: text that is UTF-8 comes out as nonsense."""
+def _speaks_cp1252(data: bytes) -> bool:
+    """Say whether bytes that are no UTF-8 are text of cp1252 where latin-1 has control characters."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        try:
+            return not CONTROLS.isdisjoint(data.decode("latin-1")) and bool(data.decode("cp1252"))
+        except UnicodeDecodeError:
+            return False
+    return False
+
+
+def _doubts(path: Path, data: bytes, text: str, encoding: str) -> tuple[str, ...]:
+    """Warn of a one-byte encoding, which reads whatever bytes there are: text of another comes out as nonsense."""
     if codecs.lookup(encoding).name == "utf-8" or data.isascii():
         return ()
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
-        return ()
+        count = sum(map(text.count, CONTROLS))
+        if not count:
+            return ()
+        named = "; try --encoding cp1252, which has quotes and dashes there" if _speaks_cp1252(data) else ""
+        return (f"{path}, read as {encoding}, as asked, holds {count:,} control characters (U+0080 to U+009F){named}",)
     return (f"{path} is read as {encoding}, as asked, but is valid UTF-8: look at its accents in the example",)

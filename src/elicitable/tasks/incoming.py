@@ -353,6 +353,7 @@ def _whole(text: _Text, main: str) -> Iterator[Incoming]:
 def _fault(texts: Any) -> str:
     """Say of texts that hold a byte which was none of their encoding; see :func:`_text`."""
     for text in texts:
-        if not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
-            return "it holds bytes that are not text in this encoding; name the one it was saved in: --encoding latin-1"
+        if not text.isascii() and (bad := [letter for letter in text if "\udc80" <= letter <= "\udcff"]):
+            name = "cp1252" if min(bad) < "\udca0" else "latin-1"
+            return f"it holds bytes that are not text in this encoding; name the one it was saved in: --encoding {name}"
     return ""
