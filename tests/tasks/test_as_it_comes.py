@@ -128,7 +128,7 @@ def test_messages_are_read_and_the_last_answer_is_the_target(tmp_path: Path) -> 
         ("user", "Ten."),
     )
     assert item == Item(tuple(Message(*turn) for turn in turns), str(int(number) + 1))
-    assert "a column that is not used: id (a template can show them, by name: {id})" in task.warnings
+    assert "a column that is not used: id" in task.warnings
     assert task.fingerprint() == task_of(tmp_path, [{"id": i, "messages": chat(i)} for i in range(60)]).fingerprint()
 
 

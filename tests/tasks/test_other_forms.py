@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from elicitable.deploy.asked import item_of
+from elicitable.deploy.record import Form
 from elicitable.errors import InputError
 from elicitable.tasks.catalog import task_from
 from elicitable.tasks.incoming import incoming
 from elicitable.tasks.labels import near_equal
+from elicitable.tasks.text import TextTask
 
 ROWS = [{"text": f"te, xt {i}", "label": "ab"[i % 2]} for i in range(60)]
 
@@ -158,3 +161,25 @@ def test_sharegpt_s_calls_and_observations_are_turns_of_the_assistant_and_of_a_t
     rows = [{"conversations": [{**turns[0], "value": f"{turns[0]['value']} {i}"}, *turns[1:]]} for i in range(60)]
     prompt = task_from(lines(tmp_path, rows)).held_out("test", 1)[0].prompt
     assert [turn.role for turn in prompt] == ["user", "assistant", "tool"]  # type: ignore[union-attr]
+
+
+def test_a_column_system_beside_a_conversation_is_its_first_message(tmp_path: Path) -> None:
+    """It was left out, and a template, which was said to show it, is refused for conversations."""
+    rule = {"role": "system", "content": "Answer in French."}
+    wanted = task_from(lines(tmp_path, [{"messages": [rule, *talk(i)]} for i in range(60)]))
+    beside = [{"conversations": talk(i), "system": rule["content"], "id": i} for i in range(60)]
+    own = [{**row, "conversations": [rule, *row["conversations"]], "system": "Be rude."} for row in beside]
+    halves = [{"prompt": talk(i)[:1], "completion": talk(i)[1:], "System": rule["content"]} for i in range(60)]
+    for rows in (beside, own, halves):
+        task = task_from(lines(tmp_path, rows))
+        assert task.fingerprint() == wanted.fingerprint()
+        assert (rows[0].keys() - {"id"}) <= dict(task.reading.used).keys()  # type: ignore[attr-defined]
+        assert isinstance(task, TextTask)
+        asked = [item_of(Form.of(task, True), row, cast("Any", None)).prompt for row in rows]
+        assert set(asked) >= {item.prompt for item in task.held_out("test")}
+    assert "a column that is not used: id" in task_from(lines(tmp_path, beside)).warnings  # type: ignore[attr-defined]
+    some = [{**row, "system": None if i % 2 else row["system"]} for i, row in enumerate(beside)]
+    firsts = {item.prompt[0].role for item in task_from(lines(tmp_path, some)).held_out("test")}  # type: ignore
+    assert firsts == {"system", "user"}
+    with pytest.raises(InputError, match="'conversations' stands beside a column 'system' that holds half a surrogate"):
+        task_from(lines(tmp_path, [{**row, "system": "\ud800"} for row in beside]))

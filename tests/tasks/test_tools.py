@@ -150,8 +150,8 @@ def test_the_column_of_tools_is_looked_for_as_often_however_many_rows_there_are(
 ) -> None:
     """It was looked for with every row, and 2,000 conversations took ten seconds, not half a one."""
     looked = []
-    found = rows.tools_column
-    monkeypatch.setattr(rows, "tools_column", lambda *given: (looked.append(1), found(*given))[1])
+    found = rows.beside_conversations
+    monkeypatch.setattr(rows, "beside_conversations", lambda *given: (looked.append(1), found(*given))[1])
     counts = []
     for size in (60, 240):
         looked.clear()

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.deploy.record import Form
 from elicitable.errors import InputError
-from elicitable.tasks.messages import ANSWERER, conversation, messages_from, tools_in, with_tools, written_out
+from elicitable.tasks.messages import (
+    ANSWERER,
+    conversation,
+    is_of_system,
+    messages_from,
+    tools_in,
+    with_system,
+    with_tools,
+    written_out,
+)
 from elicitable.tasks.nested import flat, plain
 from elicitable.tasks.splitting import Row
-from elicitable.tasks.tables import Cell, cell_of, fault_of, is_of_tools, said_in, shown_cell
+from elicitable.tasks.tables import Cell, cell_of, fault_of, is_of_tools, said_in, shown_cell, text_of_cell
 from elicitable.values import Item, Messages
 
 if TYPE_CHECKING:
@@ -39,7 +48,7 @@ def item_of(form: Form, values: Any, model: Model) -> Item:
     choices = _choices(values.get(CHOICES)) if form.labels == () else ()
     target = choices[0] if choices else form.labels[0] if form.labels else form.example
     if not form.literals:
-        return Item(with_tools(_talk(form, values), _tools(values)), target)
+        return Item(with_tools(with_system(_talk(form, values), _system(form, values)), _tools(values)), target)
     item = _shown(form, values)
     is_led = form.lead is not None and all(one.startswith(form.lead) for one in choices)
     return Item(item.prompt, target, item.spans, choices, form.lead if is_led else None)
@@ -78,6 +87,11 @@ def _talk(form: Form, values: Mapping[str, Any]) -> Messages:
         return found[0]
     found = conversation(read, "")
     return () if isinstance(found, str) else found[0]
+
+
+def _system(form: Form, values: Mapping[str, Any]) -> str:
+    name = next((name for name in values if is_of_system(str(name)) and name not in (form.main, form.answer)), None)
+    return "" if name is None else text_of_cell(cell_of(values[name]))
 
 
 def _tools(values: Mapping[str, Any]) -> str:

@@ -127,6 +127,21 @@ def tools_in(value: Any) -> str:
         return ""
 
 
+def with_system(messages: Messages, system: str) -> Messages:
+    """Return ``messages`` behind a system message; as they are where ``system`` is empty or they begin with their own.
+
+    >>> with_system((Message("user", "Hi"),), "Be brief.")[0]
+    Message(role='system', content='Be brief.')
+    """
+    has_own = bool(messages) and messages[0].role in ("system", "developer")
+    return messages if has_own or not system else (Message("system", system), *messages)
+
+
+def is_of_system(name: str) -> bool:
+    """Say whether a column has the name of the system message that stands beside conversations."""
+    return name.casefold() in ("system", "system_prompt")
+
+
 def with_tools(messages: Messages, tools: str) -> Messages:
     """Return ``messages`` with what :func:`tools_in` gave as a part of the first one; nothing changes without any.
 

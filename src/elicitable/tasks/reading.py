@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from elicitable.errors import InputError
 from elicitable.tasks.base import Kind, Task, warnings_of
 from elicitable.tasks.columns import Columns, mark_column
-from elicitable.tasks.rows import tools_column
+from elicitable.tasks.rows import beside_conversations
 from elicitable.tasks.splitting import SPLITS
 from elicitable.tasks.tables import Table, texts_of_cell
 from elicitable.tasks.template import Template
@@ -76,8 +76,11 @@ def reading_of(tables: Mapping[Split, Table], columns: Columns, template: Templa
     roles = {name: "read" for name in (columns.text, *template.names) if name in template.names}
     answered = "label" if columns.kind == "classification" else "target"
     roles[columns.answer] = answered if columns.answer != columns.text else "read, but its last answer: the target"
-    if (tools := tools_column(train, columns)) is not None:
-        roles[tools] = "the tools that the conversation may call"
+    beside = beside_conversations(train, columns)
+    if beside.system is not None:
+        roles[beside.system] = "the system message of a conversation that begins with none"
+    if beside.tools is not None:
+        roles[beside.tools] = "the tools that the conversation may call"
     if (mark := mark_column(train, columns, template.names)) is not None:
         roles[mark] = "whether an answer is wanted (true or 1) or not (false or 0)"
     if group is not None:

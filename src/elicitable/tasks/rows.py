@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from elicitable.tasks.columns import Columns
-from elicitable.tasks.messages import ANSWERER, conversation, tools_in, with_tools
+from elicitable.tasks.messages import ANSWERER, conversation, is_of_system, tools_in, with_system, with_tools
 from elicitable.tasks.splitting import Row, Splits
 from elicitable.tasks.tables import (
     Cell,
@@ -58,7 +59,7 @@ def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tu
     main = columns.text if columns.text in template.names else template.names[0]
     wanted = [(name, table.columns.index(name)) for name in dict.fromkeys((main, columns.answer))]
     others = [(name, table.columns.index(name)) for name in template.names if name not in (main, columns.answer)]
-    tools = tools_column(table, columns)
+    beside = beside_conversations(table, columns)
 
     def fault(row: tuple[Cell, ...]) -> str | None:
         for name, index in wanted:
@@ -70,7 +71,7 @@ def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tu
         for name, index in others:
             if row[index] and (why := fault_of(row[index])) and why != "is empty":
                 return f"column {name!r} {why}"
-        if not template.literals and isinstance(talk := _talk(row, table, columns, tools), str):
+        if not template.literals and isinstance(talk := _talk(row, table, columns, beside), str):
             return f"column {columns.answer!r} {talk}"
         return None
 
@@ -104,33 +105,47 @@ def behind_answers(tables: Mapping[Split, Table], columns: Columns) -> list[str]
 
 
 def _conversations(table: Table, columns: Columns, group: str | None) -> list[Row]:
-    rows, tools = [], tools_column(table, columns)
+    rows, beside = [], beside_conversations(table, columns)
     for row, one, several in zip(table.rows, _texts(table, group), _accepted(table, columns), strict=True):
-        talk = _talk(row, table, columns, tools)
+        talk = _talk(row, table, columns, beside)
         assert not isinstance(talk, str)  # bad rows are gone
         rows.append(Row(talk[0], talk[1], one, several))
     return rows
 
 
-def _talk(row: tuple[Cell, ...], table: Table, columns: Columns, tools: str | None) -> tuple[Messages, str] | str:
+def _talk(row: tuple[Cell, ...], table: Table, columns: Columns, beside: Beside) -> tuple[Messages, str] | str:
     read, answer = (said_in(row[table.columns.index(name)]) for name in (columns.text, columns.answer))
     found = conversation(read, None if columns.text == columns.answer else answer)
-    if isinstance(found, str) or tools is None or not (cell := text_of_cell(row[table.columns.index(tools)])):
+    if isinstance(found, str):
         return found
-    if not (read_tools := tools_in(cell)):
-        return f"stands beside a column {tools!r} that holds no list of tools"
-    return with_tools(found[0], read_tools), found[1]
+    system, tools = (row[table.columns.index(name)] if name else None for name in (beside.system, beside.tools))
+    if (fault := fault_of(system)) and text_of_cell(system):
+        return f"stands beside a column {beside.system!r} that {fault}"
+    if text_of_cell(tools) and not tools_in(text_of_cell(tools)):
+        return f"stands beside a column {beside.tools!r} that holds no list of tools"
+    return with_tools(with_system(found[0], text_of_cell(system)), tools_in(text_of_cell(tools))), found[1]
 
 
-def tools_column(table: Table, columns: Columns) -> str | None:
-    """Return the column of the tools that conversations may call; None where there are no conversations or no such one.
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Name the columns that belong to conversations: their system message, and the tools that they may call."""
 
-    A column of the name in which nothing is a list of tools is none.
+    system: str | None = None
+    tools: str | None = None
+
+
+def beside_conversations(table: Table, columns: Columns) -> Beside:
+    """Return the columns that belong to conversations; none where there are no conversations.
+
+    A column of the name in which nothing is a text, or a list of tools, is none.
     """
-    if not any(table.holds_messages(name) for name in (columns.text, columns.answer)):
-        return None
-    named = [name for name in table.columns if is_of_tools(name) and name not in (columns.text, columns.answer)]
-    return next((name for name in named if any(map(tools_in, table.distinct(name)))), None)
+    read = (columns.text, columns.answer)
+    if not any(table.holds_messages(name) for name in read):
+        return Beside()
+    others = [name for name in table.columns if name not in read]
+    system = next((name for name in others if is_of_system(name) and table.distinct(name)), None)
+    tools = [name for name in others if is_of_tools(name)]
+    return Beside(system, next((name for name in tools if any(map(tools_in, table.distinct(name)))), None))
 
 
 def _texts(table: Table, name: str | None) -> list[str]:

@@ -128,8 +128,8 @@ def _unused_warning(reading: Reading) -> list[str]:
     if not unused:
         return []
     what = "columns that are not used" if len(unused) > 1 else "a column that is not used"
-    braces = f"{{{unused[0]}}}"
-    return [f"{what}: {', '.join(unused)} (a template can show them, by name: {braces})"]
+    hint = f" (a template can show them, by name: {{{unused[0]}}})" if reading.template else ""
+    return [f"{what}: {', '.join(unused)}{hint}"]
 
 
 def _overlap_warning(removed: int) -> list[str]:
