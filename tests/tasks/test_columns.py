@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from elicitable.errors import InputError
-from elicitable.tasks.columns import Columns, find_columns
+from elicitable.tasks.columns import Columns, find_columns, other_reading
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Table
 
@@ -88,3 +88,33 @@ def test_the_partner_of_a_named_column_is_the_other_one_of_two() -> None:
 def test_what_cannot_be_told_is_said(rows: Table, wanted: TaskOptions, message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_columns(rows, wanted)
+
+
+TWO = [
+    (table(question=MANY, answer=MANY, category=FEW), "generation", "--label-column category reads"),
+    (table(instruction=MANY, context=MANY, response=MANY, category=FEW), "generation", "--label-column category"),
+    (table(input=MANY, output=MANY, label=FEW), "classification", "--target-column output reads"),
+]
+
+
+@pytest.mark.parametrize(("rows", "kind", "said"), TWO)
+def test_of_two_readings_the_other_one_and_its_option_are_said(rows: Table, kind: str, said: str) -> None:
+    """Dolly's and others' free answers were left out, and what a row is about was asked for."""
+    for wanted in (TaskOptions(), TaskOptions(template=f"{{{rows.columns[0]}}}")):
+        found = find_columns(rows, wanted)
+        assert found.kind == kind
+        (note,) = other_reading(rows, wanted, found)
+        assert said in note
+    option, column = said.split()[:2]
+    wanted = TaskOptions(**{option.removeprefix("--").replace("-", "_"): column})
+    found = find_columns(rows, wanted)
+    assert found.kind == ("generation" if kind == "classification" else "classification")
+    assert other_reading(rows, wanted, found) == []
+
+
+def test_of_one_reading_no_other_is_said() -> None:
+    for rows, _ in CASES:
+        assert other_reading(rows, TaskOptions(), find_columns(rows, TaskOptions())) == []
+    few = table(question=MANY, answer=FEW, category=FEW)
+    assert find_columns(few, TaskOptions()) == Columns("classification", "question", "category")
+    assert other_reading(few, TaskOptions(), find_columns(few, TaskOptions())) == []

@@ -183,3 +183,20 @@ def test_a_column_system_beside_a_conversation_is_its_first_message(tmp_path: Pa
     assert firsts == {"system", "user"}
     with pytest.raises(InputError, match="'conversations' stands beside a column 'system' that holds half a surrogate"):
         task_from(lines(tmp_path, [{**row, "system": "\ud800"} for row in beside]))
+
+
+@pytest.mark.parametrize("places", ["0123", "1234", "ABCD", "abcd"])
+def test_answers_that_are_places_among_choices_are_refused_unless_these_are_shown(places: str, tmp_path: Path) -> None:
+    """MMLU's rows were read as a question and the number 2, of which nothing says what it stands for."""
+    choices = [[f"{i + k} apples" for k in range(4)] for i in range(60)]
+    rows = [{"question": f"How many, {i}?", "choices": choices[i], "answer": places[i % 4]} for i in range(60)]
+    path = lines(tmp_path, rows)
+    with pytest.raises(InputError, match=r"'answer' holds places among 'choices', which are not shown; show them"):
+        task_from(path)
+    named = task_from(path, prompt_column="question", target_column="answer")
+    assert any("'answer' holds places among 'choices'" in note for note in named.warnings)  # type: ignore[attr-defined]
+    shown = task_from(path, template="{question}\\n{choices}\\nAnswer:", label_column="answer")
+    assert not any("places among" in note for note in shown.warnings)  # type: ignore[attr-defined]
+    assert shown.labels() == tuple(f" {place}" for place in places)
+    texts = [{**row, "answer": row["choices"][i % 4]} for i, row in enumerate(rows)]
+    assert not any("places" in note for note in task_from(lines(tmp_path, texts)).warnings)  # type: ignore[attr-defined]

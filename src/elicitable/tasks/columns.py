@@ -11,7 +11,7 @@ title and a body, a premise and a hypothesis). Both are shown, unless a person n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,7 @@ from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
 from elicitable.tasks.messages import ANSWERER
 from elicitable.tasks.options import TaskOptions
-from elicitable.tasks.tables import TALK, UNWANTED, WANTED, Table
+from elicitable.tasks.tables import TALK, UNWANTED, WANTED, Table, text_of_cell, texts_of_cell
 
 TEXT_NAMES: Final = ("text", "sentence", "review", "content", "input", "question", "body", "message", "utterance")
 LABEL_NAMES: Final = ("label", "labels", "sentiment", "class", "category", "intent", "target")
@@ -31,6 +31,9 @@ _NAMES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "generation": (PROMPT_NAMES, TARGET_NAMES),
 }
 CHAT_NAMES: Final = ("messages", "conversations", "conversation")
+ABOUT: Final = "category"  # a label that beside free answers says what they are about
+CHOICES: Final = ("choices", "choices.text", "options", "options.text", "endings")
+LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MARK: Final = "label"  # beside an answer: whether people wanted it
 KTO: Final = ("prompt", "completion")  # beside which the mark may also be a number
 CHOSEN, REJECTED = "chosen", "rejected"  # two answers to the same prompt, of which people preferred the first
@@ -69,6 +72,9 @@ class Columns:
     form: str = ""
 
 
+Readings = tuple[Columns | None, Columns | None]  # as labels, and as answers to be written
+
+
 def find_columns(table: Table, wanted: TaskOptions) -> Columns:
     """Return the columns of ``table`` as the head of this module says.
 
@@ -86,9 +92,15 @@ def find_columns(table: Table, wanted: TaskOptions) -> Columns:
     if wanted.prompt_column is not None or wanted.target_column is not None:
         return _complete(table, "generation", wanted.prompt_column, wanted.target_column, shown)
     if shown:
-        return _beside(table, shown) or _give_up(table)
-    found = _conversations(table) or _preferred(table) or _by_usual_names(table) or _of_two_columns(table)
+        return _likelier(table, _shown_readings(table, shown)) or _give_up(table)
+    found = _conversations(table) or _preferred(table) or _likelier(table, _readings(table)) or _of_two_columns(table)
     return found or _give_up(table)
+
+
+def names_columns(wanted: TaskOptions) -> bool:
+    """Say whether a person named a column that is read or answered."""
+    names = (wanted.text_column, wanted.label_column, wanted.prompt_column, wanted.target_column)
+    return any(name is not None for name in names)
 
 
 def looks_like_labels(table: Table, column: str) -> bool:
@@ -144,6 +156,28 @@ def _preferred(table: Table) -> Columns | None:
     return _give_up(table) if prompt is None else Columns("generation", prompt, chosen)
 
 
+def unseen_choices(table: Table, columns: Columns, shown: tuple[str, ...]) -> str | None:
+    """Return the column of choices among which every answer is a place, a number or a letter, if none shows it.
+
+    >>> table = Table("t", ("question", "choices", "answer"), (("1 + 1?", ("3", "2"), "B"),), ("line 1",))
+    >>> unseen_choices(table, Columns("generation", "question", "answer"), ("question",))
+    'choices'
+    """
+    column = _first(table, CHOICES, (columns.answer, *shown))
+    if column is None or not table.holds_lists(column):
+        return None
+    pairs = zip(table.cells(column), map(text_of_cell, table.cells(columns.answer)), strict=True)
+    return column if all(_is_place(answer, texts_of_cell(cell)) for cell, answer in pairs if answer) else None
+
+
+def _is_place(answer: str, choices: Sequence[str]) -> bool:
+    if answer in choices:
+        return False
+    if answer.isdecimal() and len(answer) < 3:
+        return int(answer) <= len(choices)
+    return len(answer) == 1 and answer.upper() in LETTERS[: len(choices)]
+
+
 def mark_column(table: Table, columns: Columns, shown: tuple[str, ...] = ()) -> str | None:
     """Return the column that says of each answer whether people wanted it, as rows for KTO do; None where none does.
 
@@ -186,16 +220,41 @@ def _complete(table: Table, kind: Kind, text: str | None, answer: str | None, sh
     return Columns(kind, text, answer)
 
 
-def _by_usual_names(table: Table) -> Columns | None:
-    return _likelier(table, [_named(table, "classification"), _named(table, "generation")])
+def other_reading(table: Table, wanted: TaskOptions, columns: Columns) -> list[str]:
+    """Say of columns that were found by their names which option reads the same rows the other way, if there is one.
+
+    >>> rows = tuple((f"What is {i}?", f"It is {i}.", "xy"[i % 2]) for i in range(60))
+    >>> table = Table("t", ("question", "answer", "label"), rows, ("",) * 60)
+    >>> other_reading(table, TaskOptions(), find_columns(table, TaskOptions()))
+    ["'label' is read as labels; --target-column answer reads 'answer' as answers to be written"]
+    """
+    if names_columns(wanted):
+        return []
+    as_labels, as_answers = _shown_readings(table, shown) if (shown := _shown(table, wanted)) else _readings(table)
+    if as_labels is None or as_answers is None or columns not in (as_labels, as_answers):
+        return []
+    if not looks_like_labels(table, as_labels.answer) or looks_like_labels(table, as_answers.answer):
+        return []
+    label, target = as_labels.answer, as_answers.answer
+    if columns == as_labels:
+        return [f"{label!r} is read as labels; --target-column {target} reads {target!r} as answers to be written"]
+    return [f"{target!r} is read as answers to be written; --label-column {label} reads {label!r} as labels"]
 
 
-def _likelier(table: Table, readings: list[Columns | None]) -> Columns | None:
-    """Choose the first reading that there is, as labels or as answers; where there are both, the values decide."""
+def _readings(table: Table) -> Readings:
+    return _named(table, "classification"), _named(table, "generation")
+
+
+def _likelier(table: Table, readings: Readings) -> Columns | None:
+    """Choose the first reading that there is, as labels or as answers; where there are both, the values decide.
+
+    A category beside free answers only says what they are about, as in Dolly.
+    """
     as_labels, as_answers = readings
-    if as_labels is not None and as_answers is not None and not looks_like_labels(table, as_labels.answer):
-        return as_answers
-    return as_labels or as_answers
+    if as_labels is None or as_answers is None:
+        return as_labels or as_answers
+    is_about = as_labels.answer.casefold() == ABOUT and not looks_like_labels(table, as_answers.answer)
+    return as_answers if is_about or not looks_like_labels(table, as_labels.answer) else as_labels
 
 
 def _named(table: Table, kind: Kind) -> Columns | None:
@@ -210,16 +269,16 @@ def _named(table: Table, kind: Kind) -> Columns | None:
     return None if text is None else Columns(kind, text, answer)
 
 
-def _beside(table: Table, shown: tuple[str, ...]) -> Columns | None:
-    """Return the reading where a template shows some columns and one of the others is the answer."""
+def _shown_readings(table: Table, shown: tuple[str, ...]) -> Readings:
+    """Return the readings where a template shows some columns and one of the others is the answer."""
     labels, targets = (_first(table, _NAMES[kind][1], shown) for kind in ("classification", "generation"))
     if labels is None and targets is None:
         rest = [name for name in table.columns if name not in shown]
         if len(rest) != 1:
-            return None
+            return None, None
         labels, targets = (rest[0] if looks_like_labels(table, rest[0]) else None), rest[0]
     as_labels = Columns("classification", shown[0], labels) if labels is not None else None
-    return _likelier(table, [as_labels, Columns("generation", shown[0], targets) if targets is not None else None])
+    return as_labels, Columns("generation", shown[0], targets) if targets is not None else None
 
 
 def _form(table: Table, answer: str | None) -> tuple[str, str, str] | None:

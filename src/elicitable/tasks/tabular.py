@@ -11,7 +11,7 @@ from typing import Final
 from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
 from elicitable.tasks.classes import labelled
-from elicitable.tasks.columns import Columns, find_columns, mark_column
+from elicitable.tasks.columns import Columns, find_columns, mark_column, names_columns, other_reading, unseen_choices
 from elicitable.tasks.labels import check_labels, label_names, label_warnings, renamed
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.reading import Reading, reading_of
@@ -49,6 +49,7 @@ def task_of_tables(
     if options.group_column == columns.answer:
         raise InputError(f"{train.source}: the column {columns.answer!r} is the answer and cannot group the rows too")
     template = _template(train, columns, options)
+    told = [*other_reading(train, options, columns), *_choices(train, columns, template, options)]
     tables, hidden = labelled(tables, columns.answer)
     mark = mark_column(train, columns, template.names)
     tables = {split: without_unwanted(table, mark) for split, table in tables.items()}
@@ -75,6 +76,7 @@ def task_of_tables(
     reading = reading_of(tables, columns, template, options.group_column)
     notes = [
         *warnings,
+        *told,
         *hidden,
         *(note for table in tables.values() for note in table.notes),
         *_unused_warning(reading),
@@ -83,6 +85,21 @@ def task_of_tables(
     notes += row_warnings(splits, columns, template, options.group_column)
     notes += [*alone(rows, options.group_column), *behind_answers(tables, columns)]
     return TextTask(name, splits, template, classes=classes, warnings=notes, reading=reading)
+
+
+def _choices(table: Table, columns: Columns, template: Template, options: TaskOptions) -> list[str]:
+    """Warn of answers that are places among choices which are not shown; raise where a person has named nothing."""
+    column = unseen_choices(table, columns, template.names)
+    if column is None or not template.literals:
+        return []
+    shown = "\\n".join(f"{{{name}}}" for name in (columns.text, column))
+    said = (
+        f"{table.source}: {columns.answer!r} holds places among {column!r}, which are not shown; show them (--template "
+        f"'{shown}\\nAnswer:' --label-column {columns.answer}), or write the text of the right one in their place"
+    )
+    if options.template is None and not names_columns(options):
+        raise InputError(said)
+    return [said]
 
 
 def _template(table: Table, columns: Columns, options: TaskOptions) -> Template:
