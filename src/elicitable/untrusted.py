@@ -187,6 +187,15 @@ def _escape(letter: str) -> str:
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
+def typed(text: str) -> str:
+    r"""Return what a person means by a text in which a line break or a tab is typed as two characters.
+
+    >>> typed(r"\n\n")
+    '\n\n'
+    """
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
 def in_one_line(text: object) -> str:
     r"""Write ``text`` as :func:`visible` does, on one line.
 

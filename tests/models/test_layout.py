@@ -112,8 +112,9 @@ def test_the_end_of_a_turn_is_the_templates(template: str, end: str) -> None:
     assert answer_turn(model.tokenizer).end == end
     row = rows_of(model, [Item("a film", " b")], layout_for(model))[0]
     assert model.tokenizer.convert_ids_to_tokens(row.answer[-row.end :]) == [end]
-    stopped = rows_of(model, [Item("a film", " b")], layout_for(model, stop="\n"))[0]
-    assert model.tokenizer.decode(stopped.answer).lstrip() == "b\n"
+    for stop in ("\n", "\\n"):  # as it is typed on the command line
+        stopped = rows_of(model, [Item("a film", " b")], layout_for(model, stop=stop))[0]
+        assert model.tokenizer.decode(stopped.answer).lstrip() == "b\n"
 
 
 def test_long_turns_are_shortened_and_the_template_is_not() -> None:

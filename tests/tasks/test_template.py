@@ -22,6 +22,7 @@ from elicitable.tasks.template import Template
         ("Q {text}\n", None, "Q T", "\nA"),
         ("{text}\\nLabel:\\t", None, "T\nLabel:", "\tA"),
         ("{text}:", "", "T:", "A"),
+        ("{text}:", "\\n\\t", "T:", "\n\tA"),  # as a line break in the template
         ("{x} {{text}}", None, "{x} {T}", " A"),
     ],
 )

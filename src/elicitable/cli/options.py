@@ -130,9 +130,8 @@ class LayoutOptions:
     truncate: Annotated[str, typer.Option(help="the side on which texts are cut: left or right")] = "left"
 
     def given(self) -> dict[str, Any]:
-        """The options by name; a line break or a tab may be typed as two characters."""
-        stop = self.stop and self.stop.replace("\\n", "\n").replace("\\t", "\t")
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {"stop": stop}
+        """The options by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def _option_of(field: Field[Any], kind: Any) -> tuple[str, Any, Any]:

@@ -26,6 +26,7 @@ from elicitable.models.templates import (
     written_by,
 )
 from elicitable.models.tokens import common_beginning
+from elicitable.untrusted import typed
 from elicitable.values import Item, Message
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def layout_for(
 ) -> Layout:
     """Return the layout that a person asks for: ``chat`` is "auto" (where there is a template), "on" or "off".
 
-    ``stops`` are the task's, which a person's ``stop`` replaces; ``turns`` says that its items are conversations.
+    ``stops`` are the task's, which a person's ``stop`` replaces; in it a line break may be typed as two characters.
+    ``turns`` says that its items are conversations.
 
     Raises:
         InputError: a setting is unknown, or a template is asked for (or a system message given) and there is none.
@@ -203,6 +205,7 @@ def layout_for(
             f"the chat template of {model.name} does not show a system message; put it into the prompt, or leave the "
             "template out (--chat off)."
         )
+    stop = stop and typed(stop)
     ends: tuple[str, ...] = stops if stop is None else ()
     side: Side = "left" if cut == "left" else "right"
     return Layout(chat=is_chat, system=system, end=stop, stops=ends, cut=side, turns=turns)

@@ -18,6 +18,7 @@ from typing import Final
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks.base import Kind
 from elicitable.tasks.splitting import Row
+from elicitable.untrusted import typed
 from elicitable.values import Item
 
 SLOTS: Final[dict[Kind, str]] = {"classification": "{text}", "generation": "{prompt}"}
@@ -44,7 +45,7 @@ class Template:
     ) -> Template:
         r"""Read a template: ``{text}`` or ``{prompt}`` is the ``main`` column, any other of ``columns`` goes by name.
 
-        ``\n`` and ``\t`` typed as two characters are a line break and a tab. White space at the end of the
+        ``\n`` and ``\t`` typed as two characters are a line break and a tab, in both. White space at the end of the
         template is taken as the separator; otherwise that is one space. ``separator`` overrides both. Raises
         :class:`InputError` where no column is shown or one is shown twice, and :class:`UnknownNameError` for a name
         in braces that is not a column; braces around anything but a name stay as they are.
@@ -57,7 +58,7 @@ class Template:
         >>> two.item(Row(("", "It rained."), "Weather")).prompt
         'It rained.'
         """
-        template = template.replace("\\n", "\n").replace("\\t", "\t").replace(_SLOT, "")
+        template = typed(template).replace(_SLOT, "")
         body = template.rstrip()
         tail = template[len(body) :] or " "
         known = {**dict.fromkeys(MAIN, main), **{name: name for name in columns}}
@@ -67,7 +68,7 @@ class Template:
         _check(template, kind, shown, pieces[::2], columns)
         names = sorted(shown)  # so that the order in a template is not part of what a row is
         slots = tuple(names.index(name) for name in shown)
-        return cls(tuple(pieces[::2]), slots, tuple(names), tail if separator is None else separator)
+        return cls(tuple(pieces[::2]), slots, tuple(names), tail if separator is None else typed(separator))
 
     def item(self, row: Row, ending: str = "") -> Item:
         """Make the item that asks for the row's answer; ``ending`` stands after every answer."""
