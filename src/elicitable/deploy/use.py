@@ -35,6 +35,9 @@ def _part(model: Model, part: Any) -> Any:
 def use(model: Any, context: Any, strength: float = 1.0) -> AbstractContextManager[Model]:
     """Let every forward pass and ``generate`` of ``model`` inside the ``with`` see ``context``.
 
+    Only one thread can have something in place in a model. A ``with`` that is left before one inside it takes out what
+    it put in and nothing else, and raises an InputError.
+
     Args:
         model: what :func:`elicitable.load` returns, or a transformers model.
         context: a context, an adaptation (LoRA, full), a :class:`~elicitable.values.PrefixKV`, an artefact
@@ -44,7 +47,8 @@ def use(model: Any, context: Any, strength: float = 1.0) -> AbstractContextManag
             outputs are bit-equal to the base model's; changed weights are then not installed either.
 
     Raises:
-        InputError: the strength is outside [0, 1], the context does not fit the model, or there is no such folder.
+        InputError: the strength is outside [0, 1], the context does not fit the model, there is no such folder, or
+            another thread uses the model.
 
     Example:
         >>> import elicitable as el

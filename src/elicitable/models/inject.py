@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from elicitable.errors import InputError
 from elicitable.models.adapters import attending
 from elicitable.models.attend import Seat, Slot
 from elicitable.models.caches import check_cache, past_length
+from elicitable.models.in_place import Place, Together, changed, entered
 from elicitable.models.model import Model, as_model
 from elicitable.models.prefixes import join, prefix_length
 from elicitable.models.restoring import swapped
@@ -43,28 +45,49 @@ class Adaptation(Protocol):
         """Install changed weights; nothing to do for a context."""
 
 
+class _OnlyHere:
+    """What stands in a model for the length of a ``with``, and in no copy of it: there it would refer to the model."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise InputError(
+            "something is in place in this model (`use`, `watch`, or a training), and a copy would be neither with nor "
+            "without it: copy it outside of the `with`."
+        )
+
+
+class _TakenSeat(_OnlyHere, Seat):
+    """A seat in a model."""
+
+
 @contextmanager
 def installed(model: Model) -> Iterator[Slot]:
     """Install an empty slot: the model attends through it until the end of the ``with``.
 
-    Nested use of one model shares the outer slot, so that contexts compose.
+    Nested use of one model shares the outer slot, so that contexts compose; whoever leaves last takes it away.
+
+    Raises:
+        InputError: another thread has something in place in this model.
     """
+    with entered(model.hf) as place:
+        slot: Together[Slot] = place.shared.setdefault("slot", Together(_install))
+        with slot.held(model) as held:
+            yield held
+
+
+@contextmanager
+def _install(model: Model) -> Iterator[Slot]:
     anatomy = model.anatomy
-    current: Seat | None = getattr(anatomy.attentions[0], "_elicitable_seat", None)
-    if current is not None:
-        yield current.slot
-        return
     if model.device.type == "cpu":
         keep_freed_memory()
     slot = Slot()
-    fix = _fix_positions(slot, anatomy.takes_position_ids, anatomy.position_limit)
+    fix = _FixPositions(slot, anatomy.takes_position_ids, anatomy.position_limit)
     with ExitStack() as stack:
         stack.enter_context(anatomy.decoder.register_forward_pre_hook(fix, with_kwargs=True))
         stack.enter_context(attending(model.hf))
         # beside a static cache on a GPU generate would compile the forward pass, and anew for every text and context
         stack.enter_context(swapped(model.hf, _valid_auto_compile_criteria=lambda *given: False))
         for layer, attention in enumerate(anatomy.attentions):
-            stack.enter_context(swapped(attention, _elicitable_seat=Seat(slot, layer)))
+            stack.enter_context(swapped(attention, _elicitable_seat=_TakenSeat(slot, layer)))
         yield slot
 
 
@@ -74,6 +97,9 @@ def use(
 ) -> Iterator[Model]:
     """Let every forward pass and ``generate`` of ``model`` inside the ``with`` see ``context``.
 
+    Only one thread can have something in place in a model. A ``with`` that is left before one inside it takes out what
+    it put in and nothing else, and raises an InputError.
+
     Args:
         model: what :func:`elicitable.load` returns, or a transformers model.
         context: a context, an adaptation (LoRA, full), a :class:`PrefixKV`, or several: the first stands first and
@@ -82,7 +108,7 @@ def use(
             outputs are bit-equal to the base model's; changed weights are then not installed either.
 
     Raises:
-        InputError: the strength is outside [0, 1], or the context does not fit the model.
+        InputError: the strength is outside [0, 1], the context does not fit the model, or another thread uses it.
 
     Example:
         >>> import elicitable as el
@@ -104,19 +130,59 @@ def use(
         )
     with ExitStack() as stack:
         if strength > 0:
-            for part in parts:
-                if not isinstance(part, PrefixKV):
-                    stack.enter_context(part.weights(model))
             slot = stack.enter_context(installed(model))
             if slot.parts and strength != slot.strength:
                 raise InputError(
                     f"a context of strength {slot.strength:g} is in use; one inside it cannot have strength "
                     f"{strength:g}."
                 )
-            joined = (*slot.parts, *parts)
-            prefix = prefix_of(model, joined)
-            stack.enter_context(swapped(slot, parts=joined, prefix=prefix, strength=strength))
+            place, own = stack.enter_context(entered(model.hf)), _Standing(parts, strength)
+            stack.callback(_leave, model, slot, place, own)
+            for part in parts:
+                if not isinstance(part, PrefixKV):
+                    stack.enter_context(weights_in(model, part))
+            _stand(model, slot, place, own)
         yield model
+
+
+def weights_in(model: Model, part: Adaptation) -> AbstractContextManager[None]:
+    """Have the weights that ``part`` changes in place, on top of what is (see :mod:`elicitable.models.in_place`)."""
+    return changed(model.hf, lambda: part.weights(model))
+
+
+@dataclass(eq=False)
+class _Standing:
+    """What one ``with`` has put into a slot, and what stood there before."""
+
+    parts: Sequence[Any]
+    strength: float
+    before: dict[str, Any] = field(default_factory=dict)
+
+
+def _stand(model: Model, slot: Slot, place: Place, own: _Standing) -> None:
+    """Put ``own`` into the slot, behind what stands there."""
+    joined = (*slot.parts, *own.parts)
+    prefix = prefix_of(model, joined)
+    own.before = {"parts": slot.parts, "prefix": slot.prefix, "strength": slot.strength}
+    vars(slot).update(parts=joined, prefix=prefix, strength=own.strength)
+    place.contexts.append(own)
+
+
+def _leave(model: Model, slot: Slot, place: Place, own: _Standing) -> None:
+    """Take ``own`` out of the slot; what was put in behind it is computed again without it, and that is said."""
+    if own not in place.contexts:  # it was never put in
+        return
+    at = place.contexts.index(own)
+    later = place.contexts[at + 1 :]
+    del place.contexts[at:]
+    vars(slot).update(own.before)
+    for other in later:
+        _stand(model, slot, place, other)
+    if later:
+        raise InputError(
+            "what is in use was left in another order than it was put in: an outer `with` ended before one inside it. "
+            "What is still in use stands alone from now on; leave the inner `with` first."
+        )
 
 
 def differs_by_item(part: Any) -> bool:
@@ -179,11 +245,18 @@ def room_in(model: Model, max_tokens: int | None = None, taken: int | None = Non
     return max(0, min(bounds)) if bounds else None
 
 
-def _fix_positions(slot: Slot, takes_position_ids: bool, limit: int | None) -> Any:
-    """Make the decoder's pre-hook: the content starts at position 0 (or ``shift``) in every row, padded or not."""
+@dataclass(frozen=True, eq=False)
+class _FixPositions(_OnlyHere):
+    """The decoder's pre-hook: the content starts at position 0 (or ``shift``) in every row, padded or not."""
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        ids = kwargs.get("input_ids", args[0] if args else None)
+    slot: Slot
+    takes_position_ids: bool
+    limit: int | None
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        slot, ids = self.slot, kwargs.get("input_ids", args[0] if args else None)
         ids = kwargs.get("inputs_embeds") if ids is None else ids
         if ids is None:
             return args, kwargs
@@ -197,16 +270,14 @@ def _fix_positions(slot: Slot, takes_position_ids: bool, limit: int | None) -> A
         positions = kwargs.get("position_ids")
         positions = counted if positions is None else positions
         shift = slot.prefix.shift if slot.prefix is not None and slot.strength > 0 else 0
-        if takes_position_ids:
+        if self.takes_position_ids:
             kwargs["position_ids"] = positions + shift if shift else positions
-            if shift and limit is not None and int(positions.max()) + shift >= limit:
+            if shift and self.limit is not None and int(positions.max()) + shift >= self.limit:
                 raise InputError(
                     f"the context takes {shift} positions and the content needs {int(positions.max()) + 1}, "
-                    f"but the model has only {limit}."
+                    f"but the model has only {self.limit}."
                 )
         return args, kwargs
-
-    return hook
 
 
 def _count(shape: torch.Size, past: int, mask: Any, device: torch.device) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from elicitable.errors import InputError
-from elicitable.models.inject import installed, prefix_of
+from elicitable.models.inject import installed, prefix_of, weights_in
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.restoring import evaluating, swapped, without_gradients
 from elicitable.models.speed.precision import autocast, frozen_casts
@@ -273,7 +273,7 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
     trained = adaptation.parameters()
     with ExitStack() as stack:
         for part in (*inside, adaptation):
-            stack.enter_context(part.weights(model))
+            stack.enter_context(weights_in(model, part))
         slot = stack.enter_context(installed(model))
         around = slot.parts
         if around and slot.strength != 1.0:
