@@ -15,7 +15,10 @@ from torch import Tensor
 import elicitable as el
 from elicitable.errors import InputError
 from elicitable.methods.adapter import read_adapter, write_adapter
+from elicitable.methods.catalog import method_named
+from elicitable.methods.lora import LoRA
 from elicitable.methods.peft_config import REFUSED_TYPES, peft_types
+from elicitable.methods.peft_method import peft_method
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
 from elicitable.testing import trace
@@ -275,6 +278,69 @@ def test_two_that_replace_the_same_weights_are_refused_together(tmp_path: Path) 
         ours(model, [one, two])
     with pytest.raises(InputError, match="already in use"):
         ours(model, [one, one])
+    assert trace(model) == before
+
+
+FIRSTS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "dora": {"use_dora": True},
+    "modules_to_save": {"modules_to_save": ["lm_head"]},
+    "head": {"target_modules": ["lm_head"]},
+}
+
+
+@pytest.mark.parametrize("first", FIRSTS.values(), ids=FIRSTS)
+def test_what_is_read_inside_another_is_what_the_list_of_both_is(first: dict[str, Any], tmp_path: Path) -> None:
+    """PEFT, which builds the second one, never sees the first one's layers."""
+    model = model_of()
+    saved_by_peft(model.hf, config_of("LORA", {**QV, **first}), tmp_path / "a", 1)
+    saved_by_peft(model.hf, config_of("LORA", QV), tmp_path / "b", 2)
+    context, before = el.context("prompt", model, token_ids=[3, 4]), trace(model)
+    expected = ours(model, [tmp_path / "a", context, tmp_path / "b"])
+    with el.use(model, [tmp_path / "a", context]):
+        outside = model(input_ids=IDS).logits
+        assert torch.equal(ours(model, tmp_path / "b"), expected)
+        assert torch.equal(model(input_ids=IDS).logits, outside)
+    assert not torch.equal(outside, expected)
+    assert trace(model) == before
+
+
+def test_reading_leaves_every_module_in_its_own_mode(tmp_path: Path) -> None:
+    model = model_of()
+    saved_by_peft(model.hf, config_of("LORA", QV), tmp_path)
+    for is_training in (True, False):
+        model.hf.train(is_training)
+        model.anatomy.blocks[0].train(not is_training)
+        before = trace(model)
+        read_adapter(model, tmp_path)
+        assert trace(model) == before
+
+
+@pytest.mark.parametrize("name", ["lora", "full", "peft:ia3"])
+def test_what_is_built_inside_an_adapter_stands_on_the_model_s_own_weights(name: str, tmp_path: Path) -> None:
+    method = peft_method(name) if ":" in name else method_named(name)
+    model = model_of()
+    saved_by_peft(model.hf, config_of("LORA", QV), tmp_path)
+    before, numbers = trace(model), method.numbers(model, 1)
+    with el.use(model, tmp_path):
+        outside = model(input_ids=IDS).logits
+        built = method.build(model, 1)
+        assert sum(one.numel() for one in built.parameters()) == numbers == method.numbers(model, 1)
+        assert torch.equal(ours(model, built), outside)  # as it starts it changes nothing
+    assert trace(model) == before
+
+
+def test_a_model_that_holds_an_adapter_of_peft_s_is_refused_another(tmp_path: Path) -> None:
+    model = model_of()
+    saved_by_peft(model.hf, config_of("LORA", QV), tmp_path)
+    model.hf.load_adapter(tmp_path, adapter_name="mine")
+    before, plain = trace(model), ours(model, [])
+    with pytest.raises(InputError, match=r"q_proj: PEFT's Linear.*Merge or unload it first"):
+        read_adapter(model, tmp_path)
+    for method in (peft_method("peft:ia3"), LoRA()):
+        with pytest.raises(InputError, match="Merge or unload it first"):
+            method.build(model, 1, modules=["k_proj"])
+    assert torch.equal(ours(model, []), plain)
     assert trace(model) == before
 
 

@@ -30,6 +30,7 @@ from elicitable.methods.catalog import catalog
 from elicitable.methods.folders import CONFIG as ADAPTER
 from elicitable.methods.full import read_weights
 from elicitable.methods.peft_method import MARK, peft_method
+from elicitable.models.in_place import base_weights
 from elicitable.records.schema import from_plain, to_plain
 from elicitable.untrusted import in_one_line, read_json, read_tensors
 
@@ -72,6 +73,10 @@ class Artefact:
         """
         if self.record is not None and not any_base:
             self._check_base(model, self.record)
+        with base_weights(model.hf):
+            return self._read(model, methods)
+
+    def _read(self, model: Model, methods: Sequence[Method]) -> Adaptation:
         if (self.folder / STATE).is_file() and self.record is not None:
             return self._of_state(model, self.record, methods)
         if (self.folder / ADAPTER).is_file():

@@ -15,6 +15,7 @@ from elicitable.errors import InputError
 from elicitable.methods import folders, rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.models.dispatch import check_whole
+from elicitable.models.in_place import base_weights
 from elicitable.models.load import load, save_model
 
 if TYPE_CHECKING:
@@ -29,10 +30,12 @@ class FullWeights(Adaptation):
     def __init__(self, model: Model, **setting: Any) -> None:
         super().__init__(**setting)
         check_whole(model.hf, self.kind)
-        self.names = [name for name, _ in model.hf.named_parameters()]
+        with base_weights(model.hf):
+            named = dict(model.hf.named_parameters())
+        self.names = list(named)
         self.copies = [
             nn.Parameter(p.detach().clone().to(model.trainable_dtype) if p.is_floating_point() else p.detach().clone())
-            for _, p in model.hf.named_parameters()
+            for p in named.values()
         ]
 
     @contextmanager
@@ -117,7 +120,8 @@ class Full(Method):
 
     def numbers(self, model: Model, size: int = 1) -> int:
         """Every number of the model."""
-        return sum(p.numel() for p in model.hf.parameters())
+        with base_weights(model.hf):
+            return sum(p.numel() for p in model.hf.parameters())
 
     def build(self, model: Model, size: int = 1, seed: int = 0, **options: Any) -> FullWeights:
         """A copy that starts at the pretrained weights."""

@@ -41,6 +41,8 @@ class LoRAWeights(PeftWeights):
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules), lora_dropout=0.0)
         try:
             super().__init__(model, config, rank=rank, modules=list(modules), alpha=alpha, seed=seed, **setting)
+        except InputError:
+            raise
         except ValueError as error:
             linear = sorted({n.rsplit(".", 1)[-1] for n, m in model.hf.named_modules() if isinstance(m, nn.Linear)})
             raise InputError(

@@ -22,6 +22,8 @@ from elicitable.methods.folders import read_config, read_tensors
 from elicitable.methods.peft_config import peft_config, peft_types
 from elicitable.models.dispatch import check_all_here
 from elicitable.models.graft import Graft
+from elicitable.models.in_place import base_weights
+from elicitable.models.restoring import evaluating
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -41,7 +43,8 @@ class PeftWeights(Adaptation):
         tensors: what the adapter's file holds, under PEFT's names; None for a fresh adapter as PEFT starts it.
 
     Raises:
-        InputError: PEFT cannot put this configuration or these tensors into the model; the model is as it was.
+        InputError: PEFT cannot put this configuration or these tensors into the model, or its own layers stand there
+            already; the model is as it was.
     """
 
     kind = "peft"
@@ -52,7 +55,9 @@ class PeftWeights(Adaptation):
         self.home, self.config = model.hf, config
         self.keeps_embeddings = tensors is not None and bool(_tables(model.hf, tensors))
         numbers = [tensor.numel() for tensor in (tensors or {}).values()]
-        self.graft = Graft(model.hf, lambda hf: self._change(model, tensors), numbers)
+        with base_weights(model.hf):
+            _check_is_bare(model)
+            self.graft = Graft(model.hf, lambda hf: self._change(model, tensors), numbers)
         self._parameters = self.graft.parameters
 
     def _change(self, model: Model, tensors: Mapping[str, Tensor] | None) -> None:
@@ -108,8 +113,9 @@ def read_weights(model: Model, folder: Path, config: dict[str, Any], tensors: di
     made = peft_config(folder, config)
     kind = str(config["peft_type"]).lower()
     try:
-        read = PeftWeights(model, made, tensors, type=kind, adapter=str(folder))
-        _check_it_is_all_there(model, read)
+        with base_weights(model.hf):
+            read = PeftWeights(model, made, tensors, type=kind, adapter=str(folder))
+            _check_it_is_all_there(model, read)
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error
     except ElicitableError:
@@ -139,6 +145,17 @@ def peft_logits(model: Model, folder: Path, ids: Tensor) -> Tensor | None:
         given = {"task_ids": ids.new_zeros(len(ids))} if config["peft_type"] == "MULTITASK_PROMPT_TUNING" else {}
         logits: Tensor = theirs(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits
     return logits[:, -ids.shape[1] :]
+
+
+def _check_is_bare(model: Model) -> None:
+    """Raise InputError where layers of PEFT's stand in the model already: it would switch their adapters off."""
+    for name, module in model.hf.named_modules():
+        if type(module).__module__.split(".")[0] == "peft":
+            raise InputError(
+                f"{model.name} holds an adapter of PEFT's already ({name}: PEFT's {type(module).__name__}), which "
+                "another one would switch off. Merge or unload it first (merge_and_unload, unload), or load the base "
+                "model anew."
+            )
 
 
 def _load(peft: Any, tensors: Mapping[str, Tensor]) -> None:
@@ -227,14 +244,9 @@ def _is_repeated(hf: Any, key: str, tensors: Mapping[str, Tensor]) -> bool:
 def _check_it_is_all_there(model: Model, read: PeftWeights) -> None:
     """Compare PEFT's own forward pass with the model's while the modules are in place: they must be the same bits."""
     ids = torch.arange(3, device=model.device)[None] % model.anatomy.vocab
-    was_training = model.hf.training
-    model.hf.eval()
-    try:
-        with read.weights(model):
-            theirs = read.peft(input_ids=ids, use_cache=False).logits
-            ours = model.hf(input_ids=ids, use_cache=False).logits
-    finally:
-        model.hf.train(was_training)
+    with evaluating(model.hf), read.weights(model):
+        theirs = read.peft(input_ids=ids, use_cache=False).logits
+        ours = model.hf(input_ids=ids, use_cache=False).logits
     if not torch.equal(theirs, ours):
         raise InputError("PEFT acts outside of the model's modules with this adapter, or draws anew at every call.")
 
