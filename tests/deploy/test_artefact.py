@@ -16,6 +16,7 @@ import elicitable as el
 from elicitable.cache import seal, sealed_files
 from elicitable.deploy.artefact import ARTEFACT, KEPT, WINNER, kept_in
 from elicitable.errors import InputError, StoreError, UnknownNameError
+from elicitable.methods.adapter import write_adapter
 from elicitable.methods.catalog import EXTRAS, METHODS
 from elicitable.models.inject import differs_by_item
 
@@ -184,6 +185,16 @@ def test_a_mistyped_folder_is_named_with_what_is_near(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         el.read(tmp_path / "file")
+
+
+def test_adapters_in_folders_are_named(tmp_path: Path) -> None:
+    """PEFT saves adapters with names into folders of these names."""
+    model = el.load("toy:ascending")
+    for name in ("a", "b"):
+        write_adapter(model, el.context("kv-prefix", model, length=2), tmp_path / name)
+    with pytest.raises(InputError, match=r"give one of them: .*/a, .*/b\.$"):
+        el.read(tmp_path)
+    assert el.read(tmp_path / "a").adaptation(model).keys_per_layer() == 2
 
 
 def test_a_model_folder_is_no_artefact(written_run: Any) -> None:

@@ -141,6 +141,11 @@ def read(folder: Named, method: str | None = None) -> Artefact:
         raise InputError(f"{path} has no winner; it keeps {', '.join(kept)}: name one of them (--method).")
     if (path / ADAPTER).is_file():
         return Artefact(path)
+    inside = sorted(str(one.parent) for one in path.glob(f"*/{ADAPTER}"))
+    if inside:
+        raise InputError(
+            f"{path} holds no adapter itself, and folders in it do; give one of them: {', '.join(inside)}."
+        )
     what = "a model, which el.load loads" if (path / MODEL).is_file() else "no artefact and no adapter"
     raise InputError(f"{path} holds {what}; expected a run of verdict or tune, or an adapter folder ({ADAPTER}).")
 
