@@ -82,6 +82,31 @@ def test_every_cache_gives_the_tokens_of_the_dynamic_one(name: str, kind: str, m
     assert not torch.equal(plain[1], expected[1])  # the context does something, so that losing it would show
 
 
+@torch.no_grad()
+def by_hand(model: Model, is_whole: bool) -> Tensor:
+    """The logits of a loop as people write it; the mask is as long as the static cache, or as what is in it."""
+    begun = IDS.shape[1]
+    cache = StaticCache(config=model.hf.config, max_cache_len=begun + NEW)
+    mask = torch.zeros(len(IDS), begun + NEW, dtype=torch.long)
+    mask[:, :begun] = MASK
+    ids, found = IDS, []
+    for now in range(begun, begun + NEW):
+        given = mask if is_whole else mask[:, :now]
+        found.append(model(input_ids=ids, attention_mask=given, past_key_values=cache).logits[:, -1])
+        ids = found[-1].argmax(dim=-1, keepdim=True)
+        mask[:, now] = 1
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mask_as_long_as_a_static_cache_says_where_the_padding_is(name: str) -> None:
+    model = model_of(name)
+    with el.use(model, context_of("prompt", model)):
+        expected = written(model, cache_implementation="dynamic")[1]
+        for is_whole in (True, False):
+            torch.testing.assert_close(by_hand(model, is_whole).to(expected), expected, rtol=0.0, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "deepseek_v3"])
 def test_a_watch_sees_the_same_beside_a_static_cache(name: str) -> None:
     model = model_of(name)

@@ -158,3 +158,49 @@ def test_a_copy_inside_is_refused(kind: str, name: str) -> None:
                     copied(thing)
     assert trace(model) == before
     assert torch.equal(logits(copy.deepcopy(model.hf)), plain)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_model_is_trained_behind_a_context_for_as_many_steps_as_one_likes(name: str) -> None:
+    model = model_of(name)
+    model.hf.requires_grad_(True)
+    losses = []
+    optimizer = torch.optim.SGD(model.hf.parameters(), lr=0.01)
+    with el.use(model, MADE["prompt"](model, 3)):
+        for _ in range(3):
+            loss = model(input_ids=IDS, labels=IDS).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(float(loss.detach()))
+    assert losses[0] > losses[1] > losses[2]
+    assert all(weight.requires_grad for weight in model.hf.parameters())
+
+
+def test_a_context_still_has_its_own_gradient() -> None:
+    model = model_of()
+    model.hf.requires_grad_(True)
+    context = MADE["soft-prompt"](model, 3)
+    with el.use(model, context):
+        model(input_ids=IDS, labels=IDS).loss.backward()
+    assert float(context.parameters()[0].grad.abs().max()) > 0
+
+
+def test_an_attention_that_is_set_inside_is_not_passed_over() -> None:
+    model = model_of()
+    before = trace(model)
+    with el.use(model, MADE["prompt"](model, 3)):
+        model.hf.set_attn_implementation("eager")
+        with pytest.raises(InputError, match="attention was set to 'eager'"):
+            logits(model)
+    assert trace(model) == before
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_weights_that_there_are_none_of_are_refused(attention: str) -> None:
+    model = model_of()
+    model.hf.set_attn_implementation(attention)
+    with el.use(model, MADE["prompt"](model, 3)), pytest.raises(InputError, match=r"output_attentions.*watch"):
+        model(input_ids=IDS, output_attentions=True)
+    if attention == "eager":
+        assert len(model(input_ids=IDS, output_attentions=True).attentions) == model.anatomy.depth

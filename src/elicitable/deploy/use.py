@@ -37,6 +37,8 @@ def use(model: Any, context: Any, strength: float = 1.0) -> AbstractContextManag
 
     Only one thread can have something in place in a model. A ``with`` that is left before one inside it takes out what
     it put in and nothing else, and raises an InputError.
+    A context's keys and values are computed at the start. Gradients go back to the context's own numbers through them,
+    and not to the model's.
 
     Args:
         model: what :func:`elicitable.load` returns, or a transformers model.

@@ -51,7 +51,7 @@ class _Change:
         self._inside.enter_context(self._enter())
         self.is_in = True
 
-    def take_out(self, *raised: Any) -> bool:
+    def take_out(self, *raised: Any) -> bool | None:
         """Leave its ``with``; ``raised`` is how an exception is told to one."""
         self.is_in = False
         return self._inside.__exit__(*(raised or (None, None, None)))
@@ -79,7 +79,7 @@ class Place:
             for change in taken:
                 change.put_in()
 
-    def leave(self, change: _Change, *raised: Any) -> bool:
+    def leave(self, change: _Change, *raised: Any) -> bool | None:
         """Take one out from wherever it is."""
         with self.without(self.changes[self.changes.index(change) + 1 :]):
             self.changes.remove(change)

@@ -22,7 +22,7 @@ from elicitable.models.caches import check_cache, past_length
 from elicitable.models.in_place import Place, Together, changed, entered
 from elicitable.models.model import Model, as_model
 from elicitable.models.prefixes import join, prefix_length
-from elicitable.models.restoring import swapped
+from elicitable.models.restoring import swapped, without_gradients
 from elicitable.models.speed.memory import keep_freed_memory
 from elicitable.values import PrefixKV
 
@@ -43,6 +43,9 @@ class Adaptation(Protocol):
 
     def weights(self, model: Model) -> AbstractContextManager[None]:
         """Install changed weights; nothing to do for a context."""
+
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """The numbers that training changes."""
 
 
 class _OnlyHere:
@@ -80,10 +83,11 @@ def _install(model: Model) -> Iterator[Slot]:
     if model.device.type == "cpu":
         keep_freed_memory()
     slot = Slot()
-    fix = _FixPositions(slot, anatomy.takes_position_ids, anatomy.position_limit)
     with ExitStack() as stack:
-        stack.enter_context(anatomy.decoder.register_forward_pre_hook(fix, with_kwargs=True))
         stack.enter_context(attending(model.hf))
+        attention = _attention_of(anatomy.decoder)
+        fix = _FixPositions(slot, anatomy.takes_position_ids, anatomy.position_limit, attention)
+        stack.enter_context(anatomy.decoder.register_forward_pre_hook(fix, with_kwargs=True))
         # beside a static cache on a GPU generate would compile the forward pass, and anew for every text and context
         stack.enter_context(swapped(model.hf, _valid_auto_compile_criteria=lambda *given: False))
         for layer, attention in enumerate(anatomy.attentions):
@@ -99,6 +103,8 @@ def use(
 
     Only one thread can have something in place in a model. A ``with`` that is left before one inside it takes out what
     it put in and nothing else, and raises an InputError.
+    A context's keys and values are computed at the start. Gradients go back to the context's own numbers through them,
+    and not to the model's.
 
     Args:
         model: what :func:`elicitable.load` returns, or a transformers model.
@@ -162,7 +168,9 @@ class _Standing:
 def _stand(model: Model, slot: Slot, place: Place, own: _Standing) -> None:
     """Put ``own`` into the slot, behind what stands there."""
     joined = (*slot.parts, *own.parts)
-    prefix = prefix_of(model, joined)
+    trained = [number for part in joined if not isinstance(part, PrefixKV) for number in part.parameters()]
+    with without_gradients(model.hf, but=trained):  # it is computed once, so a second step could not go back through it
+        prefix = prefix_of(model, joined)
     own.before = {"parts": slot.parts, "prefix": slot.prefix, "strength": slot.strength}
     vars(slot).update(parts=joined, prefix=prefix, strength=own.strength)
     place.contexts.append(own)
@@ -252,6 +260,7 @@ class _FixPositions(_OnlyHere):
     slot: Slot
     takes_position_ids: bool
     limit: int | None
+    attention: str | None
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -260,6 +269,7 @@ class _FixPositions(_OnlyHere):
         ids = kwargs.get("inputs_embeds") if ids is None else ids
         if ids is None:
             return args, kwargs
+        self._check_attention(module, kwargs)
         cache = kwargs.get("past_key_values")
         check_cache(cache)
         past = past_length(cache)
@@ -279,12 +289,29 @@ class _FixPositions(_OnlyHere):
                 )
         return args, kwargs
 
+    def _check_attention(self, module: nn.Module, kwargs: dict[str, Any]) -> None:
+        if _attention_of(module) != self.attention:
+            raise InputError(
+                f"the model's attention was set to {_attention_of(module)!r} while something is in use, which it would "
+                "not see any more. Set it before the `with`; it has it again afterwards."
+            )
+        if kwargs.get("output_attentions"):
+            raise InputError(
+                "output_attentions: a model returns no attention weights while something is in use. `elicitable.watch` "
+                "measures attention, and its keep=(layer, …) keeps queries and keys."
+            )
+
+
+def _attention_of(decoder: nn.Module) -> str | None:
+    return getattr(getattr(decoder, "config", None), "_attn_implementation", None)
+
 
 def _count(shape: torch.Size, past: int, mask: Any, device: torch.device) -> Tensor:
     """Count each row's tokens from 0, padding left out: (batch, query)."""
     batch, queries = shape
-    if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] == past + queries:
-        positions: Tensor = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -queries:]
+    if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= past + queries:
+        # beside a static cache a mask may be as long as the cache, with places that nothing fills yet
+        positions: Tensor = (mask[:, : past + queries].long().cumsum(-1) - 1).clamp(min=0)[:, -queries:]
         return positions.to(device)
     return torch.arange(past, past + queries, device=device)[None].expand(batch, -1)
 
