@@ -104,6 +104,18 @@ def test_a_generator_that_ends_early_leaves_the_other_one_in_use() -> None:
     assert trace(model) == before
 
 
+def test_two_models_that_are_left_in_any_order_leave_torch_s_own_switches() -> None:
+    one, two = model_of(), model_of("gpt2")
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    first, second = (el.use(model, MADE["prompt"](model, 3)) for model in (one, two))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    second.__exit__(None, None, None)
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
 def in_a_thread(task: Callable[[], Any]) -> Any:
     """What ``task`` returns, or what it raises, in a thread of its own."""
     found: list[Any] = []

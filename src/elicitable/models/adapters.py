@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from elicitable.models.attend import NAME, attend
+from elicitable.models.in_place import Together
 from elicitable.models.restoring import swapped
 
 Forward = Callable[..., tuple[Tensor, None]]
@@ -131,7 +132,7 @@ def has_alibi(hf: PreTrainedModel) -> bool:
 def attending(hf: PreTrainedModel) -> Iterator[None]:
     """Inside the ``with`` every attention module of ``hf`` attends through :func:`attend`; restored afterwards."""
     with ExitStack() as stack:
-        stack.enter_context(_without_cudnn())
+        stack.enter_context(_CUDNN_LEFT_OUT.held())
         if has_adapter(hf):
             class_name, forward, _ = ADAPTERS[hf.config.model_type]
             for module in hf.modules():
@@ -156,3 +157,6 @@ def _without_cudnn() -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+_CUDNN_LEFT_OUT = Together(_without_cudnn)  # the switch is one for all models

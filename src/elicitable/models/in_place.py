@@ -26,19 +26,22 @@ class Together(Generic[Held]):
 
     def __init__(self, enter: Callable[..., AbstractContextManager[Held]]) -> None:
         self._enter, self._inside, self._holders = enter, ExitStack(), 0
+        self._counting = threading.RLock()
 
     @contextmanager
     def held(self, *given: Any) -> Iterator[Held]:
         """Hold it inside the ``with``; ``given`` goes to ``enter`` where it is not there yet."""
-        if self._holders == 0:
-            self._value = self._inside.enter_context(self._enter(*given))
-        self._holders += 1
+        with self._counting:
+            if self._holders == 0:
+                self._value = self._inside.enter_context(self._enter(*given))
+            self._holders += 1
         try:
             yield self._value
         finally:
-            self._holders -= 1
-            if self._holders == 0:
-                self._inside.close()
+            with self._counting:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._inside.close()
 
 
 class _Change:
