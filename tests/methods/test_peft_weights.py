@@ -330,6 +330,60 @@ def test_what_is_built_inside_an_adapter_stands_on_the_model_s_own_weights(name:
     assert trace(model) == before
 
 
+# and whether a copy of the model's own is in it, which fewer digits would change
+MOVED: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "lora": ("LORA", {}, False),
+    "modules_to_save": ("LORA", {"modules_to_save": ["lm_head"]}, True),
+    "bias": ("LORA", {"bias": "all"}, True),
+    "ia3": ("IA3", {"target_modules": ["k_proj"], "feedforward_modules": []}, False),
+    "vera": ("VERA", {}, False),
+    "oft": ("OFT", {"oft_block_size": 8}, False),
+}
+
+
+@pytest.mark.parametrize(("kind", "given", "is_refused"), MOVED.values(), ids=MOVED)
+def test_an_adapter_goes_with_its_model_to_another_type_or_is_refused(
+    kind: str, given: dict[str, Any], is_refused: bool, tmp_path: Path
+) -> None:
+    model = model_of("qwen2", FLOAT32)
+    saved_by_peft(model.hf, config_of(kind, {**QV, **given}), tmp_path)
+    read = read_adapter(model, tmp_path)
+    expected = ours(model, read)
+    model.hf.to(FLOAT64)
+    assert float((ours(model, read) - ours(model, tmp_path)).abs().max()) <= 1e-10
+    model.hf.to(FLOAT32)
+    assert torch.equal(ours(model, read), expected)
+    model.hf.to(torch.bfloat16)
+    before = trace(model)
+    if is_refused:
+        with pytest.raises(InputError, match="the model has changed since"):
+            ours(model, read)
+    else:
+        assert torch.equal(ours(model, read), ours(model, tmp_path))
+    assert trace(model) == before
+
+
+def test_a_copy_of_weights_that_have_changed_is_refused(tmp_path: Path) -> None:
+    """PiSSA's layers hold what a weight is without its largest parts."""
+    model = model_of(dtype=FLOAT32)
+    saved_by_peft(model.hf, config_of("LORA", {**QV, "init_lora_weights": "pissa"}), tmp_path)
+    read = read_adapter(model, tmp_path)
+    expected, weight = ours(model, read), model.hf.get_parameter("model.layers.0.self_attn.q_proj.weight")
+    model.hf.to(FLOAT64)
+    assert float((ours(model, read) - expected).abs().max()) < 1e-4
+    model.hf.to(FLOAT32)
+    read_adapter(model, tmp_path)  # PEFT writes into the weights meanwhile, and they are as before
+    assert torch.equal(ours(model, read), expected)
+    with torch.no_grad():
+        weight.mul_(2)
+    with pytest.raises(InputError, match=r"the model has changed since .*; read or build it again"):
+        ours(model, read)
+    assert not torch.equal(ours(model, tmp_path), expected)
+    model.hf.to(torch.bfloat16)
+    with pytest.raises(InputError, match="the model has changed since"):
+        ours(model, read)
+
+
 def test_a_model_that_holds_an_adapter_of_peft_s_is_refused_another(tmp_path: Path) -> None:
     model = model_of()
     saved_by_peft(model.hf, config_of("LORA", QV), tmp_path)

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig, PreTrainedConfig
 
 from elicitable.errors import InputError
+from elicitable.models.following import Followers
 
 _ABSENT = object()
 _LEFT_OUT = {"training", "peft_config", "_elicitable_model"}  # attributes that a graft does not carry
@@ -176,6 +177,8 @@ class Graft:
                 still.restore()
             for value in values:
                 value.restore()
+        model = next((value.tensor for value in values if value.tensor.is_floating_point()), torch.empty(0))
+        self.followers = Followers(model, self.copies, self.new, self.displaced)
 
     def _note(self, stills: list[_Still], values: list[_Value], watch: _Watch) -> None:
         known = {id(still.thing) for still in stills}
@@ -189,7 +192,8 @@ class Graft:
             if not isinstance(content, dict) and still.own[name] != content
         ]
         self.parameters = [parameter for parameter in self.hf.parameters() if parameter.requires_grad]
-        displaced = {id(entry.before) for entry in self.entries if isinstance(entry.before, nn.Module)}
+        self.displaced = [entry.before for entry in self.entries if isinstance(entry.before, nn.Module)]
+        displaced = set(map(id, self.displaced))
         self.slots = [
             (cast("dict[str, Any]", module._modules), name, child)
             for module in self.new
@@ -199,17 +203,16 @@ class Graft:
 
     def _copy_changed_tensors(self, values: list[_Value], watch: _Watch) -> None:
         """Let copies stand for the model's tensors that were written to or are to be trained."""
-        copies: dict[int, Tensor] = {}
+        self.copies: dict[int, tuple[Tensor, Tensor]] = {}
         for value in values:
             is_trained = isinstance(value.tensor, nn.Parameter) and value.tensor.requires_grad
             if is_trained or value.has_moved() or watch.is_written(value):
                 copy = value.tensor.data.clone()
-                copies[id(value.tensor)] = (
-                    nn.Parameter(copy, is_trained) if isinstance(value.tensor, nn.Parameter) else copy
-                )
+                own = nn.Parameter(copy, is_trained) if isinstance(value.tensor, nn.Parameter) else copy
+                self.copies[id(value.tensor)] = value.tensor, own
         for module in self.hf.modules():
             for held in (cast("dict[str, Any]", module._parameters), cast("dict[str, Any]", module._buffers)):
-                held.update({name: copies[id(one)] for name, one in held.items() if id(one) in copies})
+                held.update({name: self.copies[id(one)][1] for name, one in held.items() if id(one) in self.copies})
 
     @contextmanager
     def grown(self, name: str = "it") -> Iterator[None]:
@@ -219,10 +222,12 @@ class Graft:
         call it.
 
         Raises:
-            InputError: it is in use already, or another change in use has replaced what this one replaces.
+            InputError: it is in use already, another change in use has replaced what this one replaces, or the model
+                is not as it was when it was made.
         """
         if self.is_in:
             raise InputError(f"{name} is already in use; the same one cannot be put in twice.")
+        self.followers.follow(name)
         chained = self._chained(name)
         # PEFT's layers for single parameters take those out of their module and put them back last
         ordered = [child._parameters for _, _, child in self.slots]
@@ -260,7 +265,7 @@ class Graft:
             if not isinstance(now, nn.Module) or not slots:
                 raise InputError(
                     f"{name} replaces {entry.key!r} of the model, which an adaptation in use has replaced already; use "
-                    "one of them, or merge the other first."
+                    f"one of them, or merge the other first. If none is in use, read {name} again."
                 )
             found += slots
         return found

@@ -85,8 +85,8 @@ def _install(model: Model) -> Iterator[Slot]:
     slot = Slot()
     with ExitStack() as stack:
         stack.enter_context(attending(model.hf))
-        attention = _attention_of(anatomy.decoder)
-        fix = _FixPositions(slot, anatomy.takes_position_ids, anatomy.position_limit, attention)
+        own = _attention_of(anatomy.decoder)
+        fix = _FixPositions(slot, anatomy.takes_position_ids, anatomy.position_limit, own)
         stack.enter_context(anatomy.decoder.register_forward_pre_hook(fix, with_kwargs=True))
         # beside a static cache on a GPU generate would compile the forward pass, and anew for every text and context
         stack.enter_context(swapped(model.hf, _valid_auto_compile_criteria=lambda *given: False))
