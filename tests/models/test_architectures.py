@@ -111,7 +111,16 @@ def test_an_architecture_that_cannot_be_split_is_refused_by_name_with_the_reason
     with pytest.raises(UnsupportedModelError) as refusal:
         _ = Model(model).anatomy
     assert type(model).__name__ in str(refusal.value)
-    telling = {"attention interface", "another kind", "twice", "2 times", "mask", "chunks", "both directions"}
+    telling = {
+        "attention interface",
+        "another kind",
+        "twice",
+        "2 times",
+        "mask",
+        "chunks",
+        "both directions",
+        "outside of attention",
+    }
     assert any(words in str(refusal.value) for words in telling)
 
 

@@ -1,8 +1,12 @@
-"""Read the facts of an architecture off the live model: three tokens are run, and nothing is guessed."""
+"""Read the facts of an architecture off the live model: three tokens are run, and nothing is guessed.
+
+Whether a context then stands in for its tokens is checked with a few more (see :mod:`elicitable.models.standing_in`).
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +16,8 @@ from transformers import PreTrainedModel
 
 from elicitable.errors import UnsupportedModelError
 from elicitable.models.adapters import attending, has_adapter, has_alibi
-from elicitable.models.attend import probing
 from elicitable.models.dispatch import runs_on
+from elicitable.models.probes import Probed, probing, window_of
 from elicitable.models.restoring import evaluating
 
 
@@ -85,19 +89,17 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
     modules = [call[0] for call in calls]
     depth = getattr(hf.config.get_text_config(), "num_hidden_layers", len(modules))
     _check_every_layer_attends(name, modules, depth)
-    if any("chunked" in str(kind) for kind in getattr(hf.config.get_text_config(), "layer_types", None) or ()):
-        raise UnsupportedModelError(
-            f"{name} attends in chunks; which chunk a context belongs to is not defined, so it is refused."
-        )
+    _check_kinds(name, getattr(hf.config.get_text_config(), "layer_types", None) or ())
+    decoder = _decoder(hf, modules)
     return Anatomy(
-        decoder=hf.get_decoder(),
+        decoder=decoder,
         blocks=_blocks(hf, modules),
         attentions=tuple(modules),
         layers=tuple(_shape(call) for call in calls),
         d_model=hf.get_input_embeddings().weight.shape[1],
         vocab=hf.get_input_embeddings().weight.shape[0],
         has_relative_positions=_has_relative_positions(hf),
-        takes_position_ids="position_ids" in inspect.signature(hf.get_decoder().forward).parameters,
+        takes_position_ids="position_ids" in inspect.signature(decoder.forward).parameters,
         trained_positions=getattr(hf.config.get_text_config(), "max_position_embeddings", None),
     )
 
@@ -116,6 +118,20 @@ def _check_every_layer_attends(name: str, modules: list[nn.Module], depth: int) 
         )
 
 
+def _check_kinds(name: str, kinds: Iterable[Any]) -> None:
+    """What only a longer text than the probe's would show."""
+    for kind in map(str, kinds):
+        if "chunked" in kind:
+            raise UnsupportedModelError(
+                f"{name} attends in chunks; which chunk a context belongs to is not defined, so it is refused."
+            )
+        if "compressed" in kind:
+            raise UnsupportedModelError(
+                f"{name} attends to earlier tokens in compressed groups outside of attention's keys; which group a "
+                "context's tokens belong to is not defined, so it is refused."
+            )
+
+
 def _has_relative_positions(hf: PreTrainedModel) -> bool:
     """Rotary angles or ALiBi, unless queries are also scaled by their absolute position."""
     rope = getattr(hf.config.get_text_config(), "rope_parameters", None) or {}
@@ -125,11 +141,10 @@ def _has_relative_positions(hf: PreTrainedModel) -> bool:
 
 
 _BOTH_DIRECTIONS = "attends in both directions; elicitable needs a causal decoder."
-_Probed = tuple[nn.Module, Any, Any, Any, dict[str, Any]]
 
 
 @torch.no_grad()
-def _probe(hf: PreTrainedModel, name: str) -> list[_Probed]:
+def _probe(hf: PreTrainedModel, name: str) -> list[Probed]:
     ids = torch.arange(3, device=runs_on(hf.get_input_embeddings()))[None]
     with evaluating(hf):
         with attending(hf), probing() as calls:
@@ -146,7 +161,7 @@ def _logits(hf: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     return logits.double()
 
 
-def _check_mask(name: str, call: _Probed) -> None:
+def _check_mask(name: str, call: Probed) -> None:
     """The attention is causal; the probe's mask shows and hides, and nothing else; keys are one a token."""
     module, query, key, _, kwargs = call
     tokens, mask = query.shape[2], kwargs.get("attention_mask")
@@ -179,15 +194,27 @@ def _check_same(name: str, ours: torch.Tensor, own: torch.Tensor, changed: torch
         )
 
 
-def _shape(call: tuple[nn.Module, Any, Any, Any, dict[str, Any]]) -> LayerShape:
-    _, query, key, value, kwargs = call
+def _shape(call: Probed) -> LayerShape:
+    _, query, key, value, _ = call
     return LayerShape(
         heads=query.shape[1],
         kv_heads=key.shape[1],
         d_head=key.shape[3],
         d_value=value.shape[3],
-        sliding_window=kwargs.get("sliding_window"),
+        sliding_window=window_of(call),
     )
+
+
+def _decoder(hf: PreTrainedModel, attentions: list[nn.Module]) -> nn.Module:
+    """Find the innermost module that takes token ids or embeddings, no stream, and holds all attention modules."""
+    within = set(map(id, attentions))
+    found: nn.Module = hf
+    for module in hf.modules():
+        takes = set(inspect.signature(module.forward).parameters)
+        takes_text = takes & {"input_ids", "inputs_embeds"} and "hidden_states" not in takes
+        if takes_text and within <= set(map(id, module.modules())):
+            found = module
+    return found
 
 
 def _blocks(hf: PreTrainedModel, attentions: list[nn.Module]) -> tuple[nn.Module, ...]:

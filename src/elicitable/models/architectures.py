@@ -80,6 +80,7 @@ _PARTIAL = {"partial_rotary_factor": 0.5, "head_dim": 8}
 
 _NO_INTERFACE = "its attention does not go through transformers' attention interface"
 _OTHER_LAYERS = "layers of another kind (state space, linear or recurrent) would not see a context"
+_OUTSIDE = "a part of it sees earlier tokens outside of attention"
 _BOTH_WAYS = "it is no causal decoder"
 
 ARCHITECTURES: tuple[Architecture, ...] = (
@@ -144,6 +145,9 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
         "mpt", ("ALiBi",), {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64, "expansion_ratio": 2}
     ),
+    Architecture(
+        "modernbert-decoder", ("sliding-window",), {"local_attention": 8, "cls_token_id": 1, "sep_token_id": 2}
+    ),
     Architecture("nanochat", ("QK-norm", "final softcap")),
     Architecture("nemotron", ("partial-rotary",), {"partial_rotary_factor": 0.5}),
     Architecture("olmo", ("grouped-query",)),
@@ -155,8 +159,16 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("phi", ("partial-rotary", "parallel-block"), {"partial_rotary_factor": 0.5}),
     Architecture("phi3", ("grouped-query", "fused projections")),
     Architecture("phimoe", ("MoE",), _MOE),
+    Architecture("phimoe (window)", ("MoE", "sliding-window"), _MOE | _WINDOW, "", "phimoe"),
     Architecture("qwen2", ("grouped-query",)),
     Architecture("qwen2_moe", ("MoE",), _MOE),
+    Architecture(
+        "qwen2_moe (window)",
+        ("MoE", "sliding-window"),
+        _MOE | _WINDOW | {"use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]},
+        "",
+        "qwen2_moe",
+    ),
     Architecture("qwen3", ("QK-norm", "wide heads"), _WIDE),
     Architecture("qwen3_moe", ("QK-norm", "MoE"), _MOE | _WIDE),
     Architecture("seed_oss", ("grouped-query",), {"head_dim": 8}),
@@ -167,13 +179,18 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("youtu", ("latent keys",), _LATENT),
     Architecture("bert", (), {}, _BOTH_WAYS),
     Architecture("codegen", (), _GPT2 | {"rotary_dim": 4}, _NO_INTERFACE),
+    Architecture(
+        "deepseek_v4", (), _MOE | {"layer_types": ["compressed_sparse_attention"] * 2}, "it compresses earlier tokens"
+    ),
     Architecture("diffllama", (), {}, "it attends twice in one layer (differential attention)"),
     Architecture("doge", (), {}, "it computes its attention mask from the input"),
     Architecture("falcon (ALiBi)", (), {"alibi": True}, _NO_INTERFACE, "falcon"),
+    Architecture("falcon_h1", (), {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_ssm": 64}, _OUTSIDE),
     Architecture("falcon_mamba", (), {}, _OTHER_LAYERS),
     Architecture("gpt_neo", (), {"num_layers": 2, "attention_types": [[["global", "local"], 1]]}, _NO_INTERFACE),
     Architecture("gptj", (), _GPT2 | {"rotary_dim": 4}, _NO_INTERFACE),
     Architecture("gpt_neox_japanese", (), {}, _NO_INTERFACE),
+    Architecture("inkling_text", (), _MOE, _OUTSIDE),
     Architecture("jamba", (), _MOE, _OTHER_LAYERS),
     Architecture("llama4_text", (), _MOE | _WIDE, "it attends in chunks"),
     Architecture("mamba", (), {}, _OTHER_LAYERS),
@@ -184,6 +201,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("rwkv", (), {}, _NO_INTERFACE),
     Architecture("xglm", (), {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48}, _NO_INTERFACE),
     Architecture("xlm", (), {}, _NO_INTERFACE),
+    Architecture("zaya", (), _MOE | {"num_experts": 16, "num_experts_per_tok": 1}, _OUTSIDE),
 )
 
 

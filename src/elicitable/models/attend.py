@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
 
 from elicitable.attention.operands import Operands
 from elicitable.errors import InputError, UnsupportedModelError
+from elicitable.models.probes import mask_of, note
 from elicitable.models.speed.two_calls import in_two_calls
 from elicitable.models.speed.written_out import additive, is_short_training, joined, written_out
 from elicitable.values import PrefixKV
@@ -114,24 +114,11 @@ class Slot:
 
 @dataclass(frozen=True)
 class Seat:
-    """Tell an attention module which slot it listens to and which layer it is."""
+    """Tell an attention module which slot it listens to, which layer it is, and how many tokens back that sees."""
 
     slot: Slot
     layer: int
-
-
-_probes: list[list[tuple[Module, Tensor, Tensor, Tensor, dict[str, Any]]]] = []
-
-
-@contextmanager
-def probing() -> Iterator[list[tuple[Module, Tensor, Tensor, Tensor, dict[str, Any]]]]:
-    """Record every attention call made inside, in order: (module, query, key, value, keyword arguments)."""
-    calls: list[tuple[Module, Tensor, Tensor, Tensor, dict[str, Any]]] = []
-    _probes.append(calls)
-    try:
-        yield calls
-    finally:
-        _probes.remove(calls)
+    window: int | None = None
 
 
 def attend(
@@ -160,8 +147,7 @@ def attend(
     Raises:
         UnsupportedModelError: the model passes an argument that changes attention and is not known here.
     """
-    for calls in _probes:
-        calls.append((module, query, key, value, {**kwargs, "attention_mask": attention_mask}))
+    note(module, query, key, value, {**kwargs, "attention_mask": attention_mask})
     _refuse_unknown(module, kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     seat: Seat | None = getattr(module, "_elicitable_seat", None)
@@ -215,7 +201,7 @@ def _call(
         slot.capture[layer] = (key, value)
     prefix_key = prefix_value = visible = prefix_bias = value_bias = None
     prefix = slot.prefix
-    window, bias = kwargs.get("sliding_window"), kwargs.get("position_bias")
+    bias = kwargs.get("position_bias")
     if prefix is not None and slot.strength > 0:
         added = prefix.value_bias[layer] if prefix.value_bias is not None else None
         if added is not None:
@@ -224,7 +210,7 @@ def _call(
         if prefix.keys[layer] is not None:
             prefix_key = _to_batch(prefix.keys[layer], query)
             prefix_value = _to_batch(prefix.values[layer], query)
-            visible = _seen_by_heads(_prefix_visible(prefix, slot, query, window), prefix, layer, query)
+            visible = _seen_by_heads(_prefix_visible(prefix, slot, query, seat.window), prefix, layer, query)
             prefix_bias = _prefix_bias(prefix, prefix_key.shape[2], kwargs.get("position_slopes"))
     return Call(
         layer=layer,
@@ -396,4 +382,4 @@ def _eager(call: Call, key: Tensor, value: Tensor, mask: Tensor | None, slot: Sl
 
 
 AttentionInterface.register(NAME, attend)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(NAME, mask_of)

@@ -91,7 +91,8 @@ def _install(model: Model) -> Iterator[Slot]:
         # beside a static cache on a GPU generate would compile the forward pass, and anew for every text and context
         stack.enter_context(swapped(model.hf, _valid_auto_compile_criteria=lambda *given: False))
         for layer, attention in enumerate(anatomy.attentions):
-            stack.enter_context(swapped(attention, _elicitable_seat=_TakenSeat(slot, layer)))
+            seat = _TakenSeat(slot, layer, anatomy.layers[layer].sliding_window)
+            stack.enter_context(swapped(attention, _elicitable_seat=seat))
         yield slot
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from elicitable.models.adapters import attending
-from elicitable.models.attend import probing
 from elicitable.models.model import Model
+from elicitable.models.probes import probing
 from elicitable.models.restoring import evaluating
 
 

@@ -1,0 +1,100 @@
+"""A model in which a context is not what its tokens are in front of a text is refused, in any type of numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import elicitable as el
+from elicitable.errors import UnsupportedModelError
+from elicitable.models.architectures import ARCHITECTURES, tiny_model
+from elicitable.models.model import Model
+
+EXACT = [row.name for row in ARCHITECTURES if not row.reason]
+OUTSIDE = [row.name for row in ARCHITECTURES if "outside of attention" in row.reason]
+ROUNDED = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize("dtype", ROUNDED, ids=str)
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_what_sees_earlier_tokens_outside_of_attention_is_refused(name: str, dtype: torch.dtype) -> None:
+    hf = tiny_model(name, dtype=dtype)
+    with pytest.raises(UnsupportedModelError, match=f"{type(hf).__name__}: a part of it sees .*outside of attention"):
+        el.load(hf)
+
+
+@pytest.mark.parametrize("dtype", ROUNDED, ids=str)
+def test_rounding_refuses_no_exact_architecture(dtype: torch.dtype) -> None:
+    """Experts among them, whose routers choose otherwise where scores are as good as equal."""
+    for name in EXACT:
+        assert Model(tiny_model(name, dtype=dtype)).anatomy.depth == 2
+
+
+class Behind(nn.Module):
+    """Adds to every token what stood before it, as a short convolution over the stream does."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + nn.functional.pad(x, (0, 0, 1, 0))[:, :-1])
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma2"])
+def test_a_convolution_that_somebody_put_into_a_model_is_found(name: str) -> None:
+    hf = tiny_model(name, dtype=torch.float32)
+    assert el.load(hf).anatomy.depth == 2
+    changed = tiny_model(name, dtype=torch.float32)
+    changed.model.layers[1].post_attention_layernorm = Behind(changed.model.layers[1].post_attention_layernorm)
+    with pytest.raises(UnsupportedModelError, match="outside of attention"):
+        el.load(changed)
+
+
+# two that keep their window in the mask alone, one that passes it as well, and one with a window in every other layer
+WINDOWS: dict[str, dict[str, Any]] = {
+    "phimoe": {},
+    "qwen2_moe": {"use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]},
+    "mistral": {},
+    "gemma2": {"head_dim": 16},
+}
+
+
+def with_window(name: str, window: int) -> Model:
+    like = {**tiny_model(name).config.to_dict(), "sliding_window": window, **WINDOWS[name]}
+    config = AutoConfig.for_model(name, **{key: value for key, value in like.items() if key != "model_type"})
+    torch.manual_seed(0)
+    hf = AutoModelForCausalLM.from_config(config)
+    for weight in hf.parameters():
+        if weight.ndim > 1:
+            weight.data = 0.25 * torch.randn(weight.shape)
+    return el.load(hf.eval())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [4, 16])
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_window_cuts_the_context_off_wherever_the_model_keeps_it(name: str, window: int) -> None:
+    model = with_window(name, window)
+    assert model.anatomy.layers[0].sliding_window == window
+    head, ids = torch.tensor([[7, 9, 4]]), torch.arange(10, 40)[None]
+    plain = model(input_ids=torch.cat([head, ids], dim=1)).logits[:, 3:]
+    with el.use(model, el.context("prompt", model, token_ids=[7, 9, 4])):
+        injected = model(input_ids=ids).logits
+    torch.testing.assert_close(injected, plain, rtol=0.0, atol=2e-5)  # float32: logits of size 6
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_window_that_is_far_is_read_off_the_mask(name: str) -> None:
+    assert with_window(name, 4096).anatomy.layers[0].sliding_window == 4096
+
+
+def test_the_decoder_is_the_module_that_takes_the_text() -> None:
+    """modernbert calls its head a decoder."""
+    model = Model(tiny_model("modernbert-decoder"))
+    assert model.anatomy.decoder is model.hf.model
+    assert model.anatomy.takes_position_ids
