@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -128,9 +128,18 @@ def has_alibi(hf: PreTrainedModel) -> bool:
     return has_adapter(hf) and ADAPTERS[hf.config.model_type][2]
 
 
+def configurations(modules: Iterable[nn.Module]) -> tuple[Any, ...]:
+    """Return the distinct configurations that ``modules`` read their attention function from."""
+    held = [getattr(module, "config", None) for module in modules]
+    return tuple({id(one): one for one in held if hasattr(one, "_attn_implementation_internal")}.values())
+
+
 @contextmanager
-def attending(hf: PreTrainedModel) -> Iterator[None]:
-    """Inside the ``with`` every attention module of ``hf`` attends through :func:`attend`; restored afterwards."""
+def attending(hf: PreTrainedModel, configs: Iterable[Any]) -> Iterator[None]:
+    """Let the attention modules of ``hf`` that read ``configs`` attend through :func:`attend`; restored afterwards.
+
+    Other parts of the model, such as a tower that reads images, keep their own attention.
+    """
     with ExitStack() as stack:
         stack.enter_context(_CUDNN_LEFT_OUT.held())
         if has_adapter(hf):
@@ -139,8 +148,8 @@ def attending(hf: PreTrainedModel) -> Iterator[None]:
                 if type(module).__name__ == class_name:
                     stack.enter_context(swapped(module, forward=types.MethodType(forward, module)))
         else:
-            stack.callback(hf.set_attn_implementation, hf.config._attn_implementation)
-            hf.set_attn_implementation(NAME)
+            for config in configs:
+                stack.enter_context(swapped(config, _attn_implementation_internal=NAME))
         yield
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from elicitable.errors import UnsupportedModelError
-from elicitable.models.adapters import attending, has_adapter, has_alibi
+from elicitable.models.adapters import attending, configurations, has_adapter, has_alibi
 from elicitable.models.dispatch import runs_on
-from elicitable.models.probes import Probed, probing, window_of
+from elicitable.models.probes import Probed, is_causal, probing, window_of
 from elicitable.models.restoring import evaluating
 
 
@@ -58,6 +59,11 @@ class Anatomy:
     def depth(self) -> int:
         """Count the layers."""
         return len(self.layers)
+
+    @cached_property
+    def configs(self) -> tuple[Any, ...]:
+        """The configurations that the decoder and its attention modules read their attention function from."""
+        return configurations((self.decoder, *self.attentions))
 
     @property
     def position_limit(self) -> int | None:
@@ -147,7 +153,7 @@ _BOTH_DIRECTIONS = "attends in both directions; elicitable needs a causal decode
 def _probe(hf: PreTrainedModel, name: str) -> list[Probed]:
     ids = torch.arange(3, device=runs_on(hf.get_input_embeddings()))[None]
     with evaluating(hf):
-        with attending(hf), probing() as calls:
+        with attending(hf, configurations(hf.modules())), probing() as calls:
             ours = _logits(hf, ids)
         for call in calls:
             _check_mask(name, call)
@@ -165,7 +171,7 @@ def _check_mask(name: str, call: Probed) -> None:
     """The attention is causal; the probe's mask shows and hides, and nothing else; keys are one a token."""
     module, query, key, _, kwargs = call
     tokens, mask = query.shape[2], kwargs.get("attention_mask")
-    if getattr(module, "is_causal", True) is False:
+    if not is_causal(module, kwargs):
         raise UnsupportedModelError(f"{name} {_BOTH_DIRECTIONS}")
     if key.shape[2] != tokens:
         raise UnsupportedModelError(

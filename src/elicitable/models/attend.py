@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from elicitable.attention.operands import Operands
 from elicitable.errors import InputError, UnsupportedModelError
-from elicitable.models.probes import mask_of, note
+from elicitable.models.probes import is_causal, mask_of, note
 from elicitable.models.speed.two_calls import in_two_calls
 from elicitable.models.speed.written_out import additive, is_short_training, joined, written_out
 from elicitable.values import PrefixKV
@@ -148,9 +149,12 @@ def attend(
         UnsupportedModelError: the model passes an argument that changes attention and is not known here.
     """
     note(module, query, key, value, {**kwargs, "attention_mask": attention_mask})
+    seat: Seat | None = getattr(module, "_elicitable_seat", None)
+    if seat is None and not is_causal(module, kwargs):  # of an encoder that shares the decoder's configuration
+        attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+        return attended, None
     _refuse_unknown(module, kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    seat: Seat | None = getattr(module, "_elicitable_seat", None)
     seat = Seat(Slot(), -1) if seat is None else seat
     key, value, attention_mask = _filled(seat.slot.key_count, key, value, attention_mask)
     call = _call(seat, module, query, key, value, attention_mask, scaling, dropout, kwargs)

@@ -84,7 +84,7 @@ def _install(model: Model) -> Iterator[Slot]:
         keep_freed_memory()
     slot = Slot()
     with ExitStack() as stack:
-        stack.enter_context(attending(model.hf))
+        stack.enter_context(attending(model.hf, anatomy.configs))
         own = _attention_of(anatomy.decoder)
         fix = _FixPositions(slot, anatomy.takes_position_ids, anatomy.position_limit, own)
         stack.enter_context(anatomy.decoder.register_forward_pre_hook(fix, with_kwargs=True))

@@ -6,7 +6,7 @@ made while somebody looks is always made in full, and carries the window that it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,3 +53,9 @@ def window_of(call: Probed) -> int | None:
     given = kwargs.get("sliding_window", getattr(module, "sliding_window", None))
     window: int | None = getattr(kwargs.get("attention_mask"), "window", given)
     return window
+
+
+def is_causal(module: Module, kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether a call, or else the module that makes it, leaves out the tokens that come later."""
+    given = kwargs.get("is_causal")
+    return bool(getattr(module, "is_causal", True) if given is None else given)

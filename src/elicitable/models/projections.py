@@ -35,6 +35,6 @@ def output_projections(model: Model) -> tuple[nn.Module | None, ...]:
             for leaf in (m for m in attention.modules() if not any(m.children())):
                 stack.enter_context(leaf.register_forward_pre_hook(noting(layer, attention)))
         calls = stack.enter_context(probing())
-        with evaluating(model.hf), attending(model.hf):
+        with evaluating(model.hf), attending(model.hf, model.anatomy.configs):
             model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
     return tuple(modules[0] if modules else None for modules in found)
