@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from elicitable.errors import UnsupportedModelError
 from elicitable.models.adapters import attending, configurations, has_adapter, has_alibi
+from elicitable.models.angles import angles_change_at
 from elicitable.models.dispatch import runs_on
 from elicitable.models.probes import Probed, is_causal, probing, window_of
 from elicitable.models.restoring import evaluating
@@ -42,7 +43,8 @@ class Anatomy:
 
     With ``has_relative_positions`` (rotary angles, or ALiBi) a context can stand at −n … −1, and the content stays
     where it was; without them (learned positions, tables) the content is shifted by n instead. ``trained_positions``
-    is how many positions the configuration speaks of, None where it says nothing.
+    is how many positions the configuration speaks of, None where it says nothing; ``angles_change_at`` the longest text
+    whose rotary angles a context's keys have, None where they do not hang on the length.
     """
 
     decoder: nn.Module
@@ -54,6 +56,7 @@ class Anatomy:
     has_relative_positions: bool
     takes_position_ids: bool
     trained_positions: int | None
+    angles_change_at: int | None
 
     @property
     def depth(self) -> int:
@@ -107,6 +110,7 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
         has_relative_positions=_has_relative_positions(hf),
         takes_position_ids="position_ids" in inspect.signature(decoder.forward).parameters,
         trained_positions=getattr(hf.config.get_text_config(), "max_position_embeddings", None),
+        angles_change_at=angles_change_at(decoder),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elicitable.errors import InputError
+from elicitable.models.angles import before_a_text
 from elicitable.models.inject import installed
 from elicitable.models.model import Model
 from elicitable.models.prefixes import row_count
@@ -69,7 +70,7 @@ def _capture(
     given["attention_mask"] = torch.ones(rows, length, dtype=torch.long, device=model.device)
     captured: dict[int, tuple[Tensor, Tensor]] = {}
     alone: dict[str, Any] = {"prefix": before, "strength": 1.0, "watchers": [], "capture": captured}
-    with installed(model) as slot, swapped(slot, **alone), evaluating(model.hf):
+    with installed(model) as slot, swapped(slot, **alone), evaluating(model.hf), before_a_text(anatomy.decoder):
         model.hf(**inputs, **given, use_cache=False, logits_to_keep=1)
     return PrefixKV(
         keys=tuple(captured[layer][0] for layer in range(anatomy.depth)),

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from elicitable.errors import InputError
 from elicitable.models.adapters import attending
+from elicitable.models.anatomy import Anatomy
+from elicitable.models.angles import check_angles
 from elicitable.models.attend import Seat, Slot
 from elicitable.models.caches import check_cache, past_length
 from elicitable.models.in_place import Place, Together, changed, entered
@@ -86,7 +88,7 @@ def _install(model: Model) -> Iterator[Slot]:
     with ExitStack() as stack:
         stack.enter_context(attending(model.hf, anatomy.configs))
         own = _attention_of(anatomy.decoder)
-        fix = _FixPositions(slot, anatomy.takes_position_ids, anatomy.position_limit, own)
+        fix = _FixPositions(slot, anatomy, own)
         stack.enter_context(anatomy.decoder.register_forward_pre_hook(fix, with_kwargs=True))
         # beside a static cache on a GPU generate would compile the forward pass, and anew for every text and context
         stack.enter_context(swapped(model.hf, _valid_auto_compile_criteria=lambda *given: False))
@@ -246,27 +248,20 @@ def room_in(model: Model, max_tokens: int | None = None, taken: int | None = Non
 
     ``taken`` is by default the length of the context that is in use; None means that nothing bounds a text.
     """
-    reach = model.anatomy.trained_positions
     if taken is None:
         seat: Seat | None = getattr(model.anatomy.attentions[0], "_elicitable_seat", None)
         taken = prefix_length(seat.slot.prefix) if seat is not None and seat.slot.prefix is not None else 0
+    reach = model.anatomy.angles_change_at if taken else None
+    reach = model.anatomy.trained_positions if reach is None else reach
     bounds = [bound for bound in (max_tokens, reach - taken if reach else None) if bound is not None]
     return max(0, min(bounds)) if bounds else None
 
 
-@dataclass(frozen=True, eq=False)
-class _FixPositions(_OnlyHere):
-    """The decoder's pre-hook: the content starts at position 0 (or ``shift``) in every row, padded or not."""
-
-    slot: Slot
-    takes_position_ids: bool
-    limit: int | None
-    attention: str | None
-
-    def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        slot, ids = self.slot, kwargs.get("input_ids", args[0] if args else None)
+        prefix, anatomy = slot.prefix if slot.strength > 0 else None, self.anatomy
+        shift = 0 if prefix is None else prefix.shift
+        if anatomy.angles_change_at is not None:
+            check_angles(prefix, int(positions.max()) + 1, anatomy.angles_change_at)
+        if anatomy.takes_position_ids:
         ids = kwargs.get("inputs_embeds") if ids is None else ids
         if ids is None:
             return args, kwargs
@@ -280,13 +275,21 @@ class _FixPositions(_OnlyHere):
         slot.query_positions = _counted_in_windows(kwargs.get("attention_mask"), counted)
         positions = kwargs.get("position_ids")
         positions = counted if positions is None else positions
+<<<<<<< HEAD
         shift = slot.prefix.shift if slot.prefix is not None and slot.strength > 0 else 0
         if self.takes_position_ids:
+=======
+        prefix = slot.prefix if slot.strength > 0 else None
+        shift = 0 if prefix is None else prefix.shift
+        if anatomy.angles_change_at is not None:
+            check_angles(prefix, int(positions.max()) + 1, anatomy.angles_change_at)
+        if anatomy.takes_position_ids:
+>>>>>>> 453454f (Rotary angles that hang on the length: a text past the length where they change is refused behind a context)
             kwargs["position_ids"] = positions + shift if shift else positions
-            if shift and self.limit is not None and int(positions.max()) + shift >= self.limit:
+            if shift and anatomy.position_limit is not None and int(positions.max()) + shift >= anatomy.position_limit:
                 raise InputError(
                     f"the context takes {shift} positions and the content needs {int(positions.max()) + 1}, "
-                    f"but the model has only {self.limit}."
+                    f"but the model has only {anatomy.position_limit}."
                 )
         return args, kwargs
 
