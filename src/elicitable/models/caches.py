@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import BaseQuantizedLayer, DynamicLayer, StaticLayer
+from transformers.cache_utils import BaseQuantizedLayer, DummyLayer, DynamicLayer, StaticLayer
 from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
 
 from elicitable.errors import InputError
@@ -34,7 +34,8 @@ def check_cache(cache: Any) -> None:
     """Raise InputError, which names the cache, where it does not give back the keys that the model computed.
 
     Dynamic, sliding-window, static and offloaded caches do. A quantized one rounds them, and a paged one keeps them
-    elsewhere: a context's share of attention would then be measured against other keys than the model's own.
+    elsewhere: a context's share of attention would then be measured against other keys than the model's own. A layer
+    that stores nothing stands for one that takes the keys of another layer.
     """
     if cache is None:
         return
@@ -49,7 +50,7 @@ def check_cache(cache: Any) -> None:
 
 
 def _is_exact(layer: Any) -> bool:
-    return isinstance(layer, DynamicLayer | StaticLayer) and not isinstance(layer, BaseQuantizedLayer)
+    return isinstance(layer, DynamicLayer | StaticLayer | DummyLayer) and not isinstance(layer, BaseQuantizedLayer)
 
 
 def cache_of(config: Any, pairs: Iterable[tuple[Tensor, Tensor]]) -> Cache:

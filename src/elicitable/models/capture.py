@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elicitable.errors import InputError
+from elicitable.errors import InputError, UnsupportedModelError
 from elicitable.models.angles import before_a_text
 from elicitable.models.inject import installed
 from elicitable.models.model import Model
 from elicitable.models.prefixes import row_count
+from elicitable.models.replay import check_stream
 from elicitable.models.restoring import evaluating, swapped
 from elicitable.values import PrefixKV
 
@@ -35,7 +36,16 @@ def capture_tokens(model: Model, ids: Tensor, before: PrefixKV | None = None, en
 
 
 def capture_embeddings(model: Model, embeddings: Tensor, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
-    """Run input embeddings (row, prefix, d_model) through all layers: a soft prompt."""
+    """Run input embeddings (row, prefix, d_model) through all layers: a soft prompt.
+
+    Raises:
+        UnsupportedModelError: the model looks at token ids again after it has embedded them.
+    """
+    if not model.runs_on_embeddings:
+        raise UnsupportedModelError(
+            f"{type(model.hf).__name__} does not run on embeddings that are no tokens' own: it looks at the token ids "
+            "again further up, so it cannot have a soft prompt."
+        )
     embeddings = embeddings.to(model.dtype, copy=True)  # a model may scale what it reads in place, as CTRL does
     return _capture(model, {"inputs_embeds": embeddings}, embeddings.shape[0], embeddings.shape[1], before, end)
 
@@ -84,12 +94,14 @@ def _capture(
 def _layer_inputs(model: Model, vectors: Tensor) -> Iterator[None]:
     with ExitStack() as stack:
         for block, own in zip(model.anatomy.blocks, vectors, strict=True):
-            stack.enter_context(block.register_forward_pre_hook(_replace_input(own), with_kwargs=True))
+            hook = _replace_input(own, type(model.hf).__name__)
+            stack.enter_context(block.register_forward_pre_hook(hook, with_kwargs=True))
         yield
 
 
-def _replace_input(vectors: Tensor) -> Any:
+def _replace_input(vectors: Tensor, name: str) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        check_stream(name, args[0] if args else kwargs["hidden_states"])
         if args:
             return (vectors[None].to(args[0].dtype), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": vectors[None].to(kwargs["hidden_states"].dtype)}

@@ -257,15 +257,23 @@ def room_in(model: Model, max_tokens: int | None = None, taken: int | None = Non
     return max(0, min(bounds)) if bounds else None
 
 
-        prefix, anatomy = slot.prefix if slot.strength > 0 else None, self.anatomy
-        shift = 0 if prefix is None else prefix.shift
-        if anatomy.angles_change_at is not None:
-            check_angles(prefix, int(positions.max()) + 1, anatomy.angles_change_at)
-        if anatomy.takes_position_ids:
+@dataclass(frozen=True, eq=False)
+class _FixPositions(_OnlyHere):
+    """The decoder's pre-hook: the content starts at position 0 (or ``shift``) in every row, padded or not."""
+
+    slot: Slot
+    anatomy: Anatomy
+    attention: str | None
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        slot, anatomy, ids = self.slot, self.anatomy, kwargs.get("input_ids", args[0] if args else None)
         ids = kwargs.get("inputs_embeds") if ids is None else ids
         if ids is None:
             return args, kwargs
         self._check_attention(module, kwargs)
+        kwargs.pop("logits_to_keep", None)  # a decoder that is told leaves the other tokens out of its upper layers
         cache = kwargs.get("past_key_values")
         check_cache(cache)
         past = past_length(cache)
@@ -275,16 +283,11 @@ def room_in(model: Model, max_tokens: int | None = None, taken: int | None = Non
         slot.query_positions = _counted_in_windows(kwargs.get("attention_mask"), counted)
         positions = kwargs.get("position_ids")
         positions = counted if positions is None else positions
-<<<<<<< HEAD
-        shift = slot.prefix.shift if slot.prefix is not None and slot.strength > 0 else 0
-        if self.takes_position_ids:
-=======
         prefix = slot.prefix if slot.strength > 0 else None
         shift = 0 if prefix is None else prefix.shift
         if anatomy.angles_change_at is not None:
             check_angles(prefix, int(positions.max()) + 1, anatomy.angles_change_at)
         if anatomy.takes_position_ids:
->>>>>>> 453454f (Rotary angles that hang on the length: a text past the length where they change is refused behind a context)
             kwargs["position_ids"] = positions + shift if shift else positions
             if shift and anatomy.position_limit is not None and int(positions.max()) + shift >= anatomy.position_limit:
                 raise InputError(

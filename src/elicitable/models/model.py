@@ -77,6 +77,19 @@ class Model:
         check_stands_in(looked_at)
         return looked_at.anatomy
 
+    @cached_property
+    def runs_on_embeddings(self) -> bool:
+        """Whether it runs on embeddings that no token has; some models look at the ids again in their layers."""
+        token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        try:
+            with torch.no_grad():
+                self.hf(inputs_embeds=0.5 * self.embed(token), attention_mask=token + 1, use_cache=False)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # whatever a model's own code says where it misses the ids
+            return False
+        return True
+
     @torch.no_grad()
     def embed(self, ids: Tensor) -> Tensor:
         """Embed token ids as the model itself does: (row, token) to (row, token, d_model), in the model's type.

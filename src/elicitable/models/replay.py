@@ -95,6 +95,7 @@ class _Chain:
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        check_stream(self.name, hidden)
         if self.last is not None and (hidden.shape != self.last.shape or not torch.equal(hidden, self.last)):
             raise UnsupportedModelError(
                 f"{self.name} changes its residual stream between its blocks (at block {len(self.given)}), so one "
@@ -105,6 +106,15 @@ class _Chain:
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.last = _stream(output)
+
+
+def check_stream(name: str, hidden: Tensor) -> None:
+    """Raise UnsupportedModelError where ``hidden``, which a block is given, is not (batch, token, d_model)."""
+    if hidden.ndim != 3:
+        raise UnsupportedModelError(
+            f"{name} gives its blocks several residual streams at once, {tuple(hidden.shape)} and not (batch, token, "
+            "d_model), so a block cannot be given vectors of its own, nor be run without the others."
+        )
 
 
 def _stream(output: Any) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from elicitable.models.inject import installed
 from elicitable.models.model import Model
+from elicitable.models.replay import check_stream
 from elicitable.models.restoring import evaluating, swapped
 from elicitable.models.speed.precision import autocast
 
@@ -53,6 +54,7 @@ def _read(model: Model, rows: Sequence[Sequence[int]], layer: int) -> Tensor:
 
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kept.append(args[0] if args else kwargs["hidden_states"])
+        check_stream(type(model.hf).__name__, kept[0])
         raise _EnoughError
 
     hook = model.anatomy.blocks[layer].register_forward_pre_hook(keep, with_kwargs=True)
