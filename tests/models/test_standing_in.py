@@ -55,6 +55,27 @@ def test_a_convolution_that_somebody_put_into_a_model_is_found(name: str) -> Non
         el.load(changed)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["hunyuan_v1_dense", "hunyuan_v1_moe"])
+def test_angles_that_a_norm_turns_back_are_not_relative(name: str, dtype: torch.dtype) -> None:
+    """Where queries and keys are normed after they are turned, and the norm's weights differ."""
+    hf, drawn = tiny_model(name, dtype=torch.float64), torch.Generator().manual_seed(5)
+    assert Model(hf).anatomy.has_relative_positions  # its weights are ones
+    for weight in hf.parameters():
+        if weight.ndim == 1:
+            weight.copy_(1 + 0.3 * torch.randn(weight.shape, generator=drawn))
+    model = Model(hf.to(dtype))
+    assert not model.anatomy.has_relative_positions
+    if dtype == torch.bfloat16:
+        return
+    head, ids = torch.tensor([[7, 9, 4]]), torch.arange(10, 40)[None]
+    plain = model(input_ids=torch.cat([head, ids], dim=1)).logits[:, 3:]
+    with el.use(model, el.context("prompt", model, token_ids=[7, 9, 4])):
+        injected = model(input_ids=ids).logits
+    torch.testing.assert_close(injected, plain, rtol=0.0, atol=2e-5)  # norms in float32: logits of size 5
+
+
 # two that keep their window in the mask alone, one that passes it as well, and one with a window in every other layer
 WINDOWS: dict[str, dict[str, Any]] = {
     "phimoe": {},

@@ -70,12 +70,9 @@ class Model:
     @cached_property
     def anatomy(self) -> Anatomy:
         """Facts of the architecture; read by running a few tokens, once, and held to what a context stands in for."""
-        from elicitable.models.standing_in import check_stands_in  # which puts a context into a model
+        from elicitable.models.standing_in import settled  # which puts a context into a model
 
-        looked_at = Model(self.hf, name=self.name)
-        looked_at.__dict__["anatomy"] = anatomy_of(self.hf)
-        check_stands_in(looked_at)
-        return looked_at.anatomy
+        return settled(Model(self.hf, name=self.name), anatomy_of(self.hf))
 
     @cached_property
     def runs_on_embeddings(self) -> bool:
