@@ -7,9 +7,11 @@ is shown to a person shows its control characters instead of obeying them.
 from __future__ import annotations
 
 import json
+import operator
 import os
 import unicodedata
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +24,8 @@ MOST_BYTES = 1 << 26  # of one JSON file: 64 MiB
 DEEPEST = 64  # lists and objects inside one another
 _LONGEST_HEADER = 1 << 26  # of a safetensors file
 _KEPT = "\n\t"
+_NOTHING = ()
+_IDS = frozenset((int, str))
 _HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # control, format (bidi, zero width), private, surrogates, line ends
 
 
@@ -203,6 +207,27 @@ def in_one_line(text: object) -> str:
     'two lines'
     """
     return " ".join(visible(str(text).replace("\r\n", "\n").replace("\r", "\n")).split())
+
+
+def make_plain(record: object, *parts: str) -> None:
+    """Turn lists in these parts of a frozen record into tuples, and whole numbers of other libraries into Python's.
+
+    They break later, where they are looked up or written down. What is plain already stays the same object, quickly.
+    """
+    for name in parts:
+        given = getattr(record, name)
+        if given.__class__ is not str and given is not _NOTHING and (plain := _plain(given)) is not given:
+            object.__setattr__(record, name, plain)
+
+
+def _plain(given: Any) -> Any:
+    kind = given.__class__
+    if kind is tuple and _IDS.issuperset(map(type, given)):
+        return given
+    if kind is not list and kind is not tuple:
+        return int(given) if isinstance(given, Integral) else given
+    plain = tuple(map(_plain, given))
+    return given if kind is tuple and all(map(operator.is_, plain, given)) else plain
 
 
 def is_out_of_memory(error: BaseException) -> bool:

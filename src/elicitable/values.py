@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from elicitable.glance import bars
-from elicitable.untrusted import in_one_line
+from elicitable.untrusted import in_one_line, make_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +67,9 @@ class Item:
     accepted: tuple[str, ...] = field(default=(), repr=False, compare=False)
     reference: Any = field(default=None, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        make_plain(self, "prompt", "target", "spans", "choices", "shown", "accepted")
+
     @property
     def is_text(self) -> bool:
         """Whether it is read by a tokenizer: a text or a conversation, not token ids."""
@@ -78,8 +81,7 @@ class Score:
     """Per-item outcomes of one evaluation, kept per item so that methods can be compared in pairs.
 
     ``correct`` holds one 0/1 per item, in the order of the split. ``loss_nats`` is the mean negative log-likelihood
-    of the target per token, in nats. Of ``cut_items`` texts that were longer than the model reads, ``cut_tokens``
-    were left out in all.
+    of the target per token, in nats. Of ``cut_items`` texts that were too long ``cut_tokens`` were left out in all.
     """
 
     correct: tuple[int, ...]

@@ -11,7 +11,7 @@ import pytest
 import elicitable as el
 from elicitable.errors import InputError
 from elicitable.tasks.catalog import task_from
-from elicitable.values import Item
+from elicitable.values import Item, Message
 
 GOOD = Item("a ->", " x")
 CALLS = iter(range(10_000))
@@ -88,3 +88,21 @@ def test_a_look_at_a_task_does_not_read_its_test_split() -> None:
         return [GOOD]
 
     task_from(made(held_out=held_out))
+
+
+def test_lists_and_whole_numbers_of_numpy_become_what_an_item_holds() -> None:
+    """They were taken, and broke where items are looked up or written down, minutes later."""
+    given = Item(list(np.array([3, 1])), np.array([1, 3]).tolist(), choices=[" x", " y"], shown=[Item([1], [2])])  # type: ignore[arg-type]
+    assert given == Item((3, 1), (1, 3), choices=(" x", " y"), shown=(Item((1,), (2,)),))
+    assert {given: 1}[given] == 1
+    assert {type(id_) for id_ in (*given.prompt, *given.target)} == {int}
+    told = Item([Message("user", "a")], " x", [[0, 1]], accepted=[" x", " z"], reference=["left", "as it is"])  # type: ignore[arg-type]
+    assert (told.prompt, told.spans, told.accepted) == ((Message("user", "a"),), ((0, 1),), (" x", " z"))
+    assert told.reference == ["left", "as it is"]
+
+
+def test_what_is_plain_already_stays_the_same_object() -> None:
+    prompt, spans = tuple(range(300, 340)), ((0, 2), (3, 5))
+    item = Item(prompt, "x", spans)
+    assert item.prompt is prompt
+    assert item.spans is spans
