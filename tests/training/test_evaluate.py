@@ -119,12 +119,18 @@ def test_rows_are_padded_on_the_left_and_targets_are_aligned_at_the_end(digits_m
         (Item((1, 2), (10,)), "token id 10.*vocabulary of 10"),
         (Item((1, -2), (1,)), "token id -2"),
         (Item((1, 2), ()), "needs an answer"),
+        (Item((), (1, 2)), r"before the answer \(1, 2\): the prompt is empty"),
+        (Item((1,) * 60, (2,) * 6), "tiny has room for 64 tokens here, and an item has 65 to be read, which are ids"),
         (Item("text", " answer"), "no tokenizer"),
     ],
 )
 def test_items_a_model_cannot_read_are_refused(digits_model: Build, item: Item, message: str) -> None:
     with pytest.raises(InputError, match=message):
         encode(digits_model(10), [item])
+
+
+def test_an_item_of_ids_that_takes_every_position_is_read(digits_model: Build) -> None:
+    assert encode(digits_model(10), [Item((1,) * 60, (2,) * 5)]).input_ids.shape == (1, 64)
 
 
 def test_an_empty_answer_in_a_text_is_refused(letters_model: Build) -> None:

@@ -70,7 +70,7 @@ def rows_of(
 
     Raises:
         InputError: the model cannot read the items, an answer has no tokens, a row does not begin with ``held``, or
-            does not fit into ``limit`` although all of its text is left out.
+            does not fit into ``limit`` although all of its text is left out (ids are never left out).
 
     Example:
         >>> import elicitable as el
@@ -78,7 +78,7 @@ def rows_of(
         [Row(content=[3, 1], answer=[1, 3], end=0, cut=0)]
     """
     if items and not items[0].is_text:
-        return _rows_of_ids(model, items)
+        return _rows_of_ids(model, items, limit)
     layout = Layout() if layout is None else layout
     rows = []
     for one in _wholes(model, items, layout, held):
@@ -257,7 +257,7 @@ def _begins_another(rows: Sequence[list[int]]) -> bool:
     return any(later[: len(one)] == one for one, later in pairwise(sorted(rows)))
 
 
-def _rows_of_ids(model: Model, items: Sequence[Item]) -> list[Row]:
+def _rows_of_ids(model: Model, items: Sequence[Item], limit: int | None) -> list[Row]:
     if model.tokenizer is not None:
         raise InputError(
             f"the task gives token ids and {model.name} reads texts: the digit tasks are for the toy models, use a "
@@ -267,6 +267,13 @@ def _rows_of_ids(model: Model, items: Sequence[Item]) -> list[Row]:
     for item, row in zip(items, rows, strict=True):
         if not row.answer:
             raise InputError(f"the answer {item.target!r} has no tokens; every item needs an answer.")
+        if not row.content:
+            raise InputError(f"nothing stands before the answer {item.target!r}: the prompt is empty; give it a token.")
+        if limit is not None and len(row) - 1 > limit:  # the last token of an answer is written and not read
+            raise InputError(
+                f"{model.name} has room for {limit} tokens here, and an item has {len(row) - 1:,} to be read, which are "
+                "ids that are not cut; raise max_tokens (--max-tokens) where it is set, or shorten the items."
+            )
     used = [id_ for row in rows for id_ in row.content + row.answer]
     if min(used) < 0 or max(used) >= model.anatomy.vocab:
         wrong = min(used) if min(used) < 0 else max(used)
