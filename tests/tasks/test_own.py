@@ -82,6 +82,51 @@ def test_a_race_refuses_it_before_anything_runs() -> None:
         el.verdict("toy:ascending", made(held_out=lambda self, split, n=None: [GOOD] * (split != "test")))
 
 
+def sorting(test: Callable[[list[Item]], Any], **parts: Callable[..., Any]) -> Any:
+    """Make a task of token ids whose test split is ``test`` of thirty items."""
+
+    def held_out(self: Any, split: str, n: int | None = None) -> Any:
+        items = [Item((nth % 8, 1, 3), (1, 3, nth % 8)) for nth in range(30)][:n]
+        return test(items) if split == "test" else items
+
+    sample: Callable[..., Any] = lambda self, n, rng: [Item((3, 2, 1), (1, 2, 3))] * n  # noqa: E731
+    return made(labels=lambda self: None, sample=sample, held_out=held_out, **parts)
+
+
+def replaced(item: Item) -> Callable[[list[Item]], list[Item]]:
+    """Put ``item`` in the place of the 21st."""
+    return lambda items: [item if nth == 20 else one for nth, one in enumerate(items)]
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        (iter, r"held_out\('test', 1000\) has to be a list of items, and is <list_it"),
+        (lambda items: None, r"held_out\('test', 1000\) has to be a list of items, and is None"),
+        (lambda items: items * 40, r"held_out\('test', 1000\) has to give at most 1,000 items, and gives 1,200"),
+        (replaced(3), r"held_out\('test', 1000\) has to be a list of items"),  # type: ignore[arg-type]
+        (replaced(Item((1, 2, 3), "abc")), r"are not both read as texts or both token ids: \(1, 2, 3\) and 'abc'"),
+        (replaced(Item("abc", "abc")), r"has items of texts and items of token ids, such as 'abc' and 'abc'"),
+        (replaced(Item((1, 2, 3), (99,))), r"the test item '1 2 3': the task uses token id 99"),
+        (replaced(Item((), (1,))), r"the test item '': nothing stands before the answer"),
+        (
+            lambda items: [Item((1, next(CALLS) % 7), (1, 2)) for _ in items],
+            r"held_out\('test', 1000\) gives other items at each call",
+        ),
+    ],
+)
+def test_what_is_odd_about_a_test_item_is_said_before_anything_is_trained(test: Any, words: str) -> None:
+    """Test items were first looked at where they are scored: after minutes of training, in a traceback."""
+    with pytest.raises(InputError, match=words):
+        el.verdict("toy:ascending", sorting(test), methods=["zero-shot"], steps=1, seeds=1)
+
+
+def test_every_held_out_item_has_a_group() -> None:
+    own = sorting(list, groups=lambda self, split, n=None: [0] * 7)
+    with pytest.raises(InputError, match=r"own: groups\('validation', 1000\) has to give .* the 30 items .* gives 7"):
+        el.verdict("toy:ascending", own, methods=["zero-shot"], steps=1, seeds=1)
+
+
 def test_a_look_at_a_task_does_not_read_its_test_split() -> None:
     def held_out(self: Any, split: str, n: int | None = None) -> list[Item]:
         assert split == "validation"

@@ -120,7 +120,7 @@ def test_rows_are_padded_on_the_left_and_targets_are_aligned_at_the_end(digits_m
         (Item((1, -2), (1,)), "token id -2"),
         (Item((1, 2), ()), "needs an answer"),
         (Item((), (1, 2)), r"before the answer \(1, 2\): the prompt is empty"),
-        (Item((1,) * 60, (2,) * 6), "tiny has room for 64 tokens here, and an item has 65 to be read, which are ids"),
+        (Item((1,) * 60, (2,) * 6), "tiny has room for 64 tokens here, and an item has 65 to be read, and ids"),
         (Item("text", " answer"), "no tokenizer"),
     ],
 )

@@ -271,8 +271,8 @@ def _rows_of_ids(model: Model, items: Sequence[Item], limit: int | None) -> list
             raise InputError(f"nothing stands before the answer {item.target!r}: the prompt is empty; give it a token.")
         if limit is not None and len(row) - 1 > limit:  # the last token of an answer is written and not read
             raise InputError(
-                f"{model.name} has room for {limit} tokens here, and an item has {len(row) - 1:,} to be read, which are "
-                "ids that are not cut; raise max_tokens (--max-tokens) where it is set, or shorten the items."
+                f"{model.name} has room for {limit} tokens here, and an item has {len(row) - 1:,} to be read, "
+                "and ids are not cut; raise max_tokens (--max-tokens) where it is set, or shorten the items."
             )
     used = [id_ for row in rows for id_ in row.content + row.answer]
     if min(used) < 0 or max(used) >= model.anatomy.vocab:

@@ -10,8 +10,10 @@ from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, end_of, messages_of, rules_of, turns_of
 from elicitable.models.rows import label_rows, rows_of
 from elicitable.models.templates import date_warning, shows_tools, shows_turn, tools_of
+from elicitable.own_code import digest_of
 from elicitable.rng import generator
-from elicitable.tasks.base import has_turns
+from elicitable.tasks.base import has_turns, in_short
+from elicitable.tasks.own import check_held_out
 from elicitable.training.evaluate import unwritable
 from elicitable.training.generate import Stop
 from elicitable.untrusted import in_one_line
@@ -23,25 +25,30 @@ if TYPE_CHECKING:
     from elicitable.values import Item
 
 
-LOOKED_AT = 1_000  # conversations of each split
+LOOKED_AT = 1_000  # items of each split
 
 
 def check_reading(model: Model, task: Task, layout: Layout, max_tokens: int | None = None) -> None:
-    """Read an item and all labels of ``task``, of conversations every item, as the model will.
+    """Read an item and all labels of ``task`` as the model will, and every held-out item where one may be odd.
+
+    That is where they are conversations, which a template may refuse one by one, token ids, or of a person's own task.
 
     Raises:
-        InputError: the test split is empty, an item is not for this model (its chat template does not take a
-            conversation, its text leaves no room for an answer), two labels are the same tokens to it, or free-form
-            answers could not end, because the tokenizer has no end of text and no stop string is given.
+        InputError: held-out items are not as the contract says, the test split is empty, an item is not for this model
+            (its chat template does not take a conversation, its text leaves no room for an answer), two labels are the
+            same tokens to it, or free-form answers could not end, because the tokenizer has no end of text and no stop
+            string is given.
     """
+    check_held_out(task, LOOKED_AT)
     if not task.held_out("test", 1):
         raise InputError(f"{task.name} has no items in its test split, which the answer rests on.")
     first, labels, limit = task.held_out("validation", 1), task.labels(), room_in(model, max_tokens)
     rows_of(model, first, layout, limit=limit)
     if labels is not None:
         label_rows(model, first, labels, layout, limit=limit)
-    if has_turns(task):  # which a template may refuse one by one
+    if has_turns(task):
         _check(model, task.sample(LOOKED_AT, generator(0, "reading")), layout, limit, "training")
+    if has_turns(task) or model.tokenizer is None or digest_of(task) is not None:
         _check(model, task.held_out("validation", LOOKED_AT), layout, limit, "validation")
         _check(model, task.held_out("test", LOOKED_AT), layout, limit, "test")
     if labels is None and model.tokenizer is not None and Stop.of(model, layout) == Stop():
@@ -142,5 +149,5 @@ def _check(model: Model, items: Sequence[Item], layout: Layout, limit: int | Non
             half = len(items) // 2
             _check(model, items[:half], layout, limit, split)
             _check(model, items[half:], layout, limit, split)
-        asked = in_one_line(turns_of(items[0])[-1].content[:40])
+        asked, _ = in_short(items[0], 40)
         raise InputError(f"the {split} item {asked!r}: {error}") from error

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from elicitable.errors import InputError
 from elicitable.rng import generator
-from elicitable.tasks.base import Task
+from elicitable.tasks.base import HeldOut, Task, groups_of
 from elicitable.values import Item, Message
 
 ASKED: Final = 8  # items that are looked at
+HELD_OUT: Final[tuple[HeldOut, ...]] = ("validation", "test")
 NO_LABELS: Final = "return None from labels() where the whole answer must match, or the possible targets."
 
 
@@ -59,12 +60,41 @@ def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextMana
     _check_items(name, what, drawn, labels)
 
 
+def check_held_out(task: Task, most: int) -> None:
+    """Look at the form of the first ``most`` items of both held-out splits, before minutes are spent on training.
+
+    Raises:
+        InputError: something is no item, or odd; there are more than were asked for, or other ones at the next call;
+            or not every item has a group.
+    """
+    labels = task.labels()
+    for split in HELD_OUT:
+        what = f"held_out({split!r}, {most})"
+        held = task.held_out(split, most)
+        if not _is_items(held):
+            raise InputError(f"{task.name}: {what} has to be a list of items, and is {reprlib.repr(held)}.")
+        if len(held) > most:
+            raise InputError(f"{task.name}: {what} has to give at most {most:,} items, and gives {len(held):,}.")
+        _check_items(task.name, what, held, labels)
+        if list(task.held_out(split, most)) != list(held):
+            raise InputError(f"{task.name}: {what} gives other items at each call, and has to give the same in order.")
+        if (groups := len(groups_of(task, split, most))) != len(held):
+            raise InputError(
+                f"{task.name}: groups({split!r}, {most}) has to give a group for each of the {len(held):,} items of "
+                f"{what}, and gives {groups:,}."
+            )
+
+
 def _is_text(given: object) -> bool:
     return isinstance(given, str)
 
 
 def _is_list(given: object, kind: type) -> bool:
     return isinstance(given, tuple | list) and all(isinstance(one, kind) for one in given)
+
+
+def _both(item: Item) -> str:
+    return f"{reprlib.repr(item.prompt)} and {reprlib.repr(item.target)}"
 
 
 def _is_items(given: object) -> bool:
@@ -80,6 +110,10 @@ def _check_items(name: str, what: str, items: Sequence[Item], labels: Sequence[s
         if not (_is_text(item.prompt) or _is_list(item.prompt, Integral) or _is_list(item.prompt, Message)):
             wanted = "a text, token ids or messages"
             raise InputError(f"{told} prompt has to be {wanted}, and is {reprlib.repr(item.prompt)}.")
+        if item.is_text == _is_list(item.prompt, Integral):
+            raise InputError(f"{told} prompt and target are not both read as texts or both token ids: {_both(item)}.")
+        if item.is_text != items[0].is_text:
+            raise InputError(f"{name}: {what} has items of texts and items of token ids, such as {_both(item)}.")
         if labels is None:
             continue
         known = item.choices or labels
