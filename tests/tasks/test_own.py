@@ -10,6 +10,7 @@ import pytest
 
 import elicitable as el
 from elicitable.errors import InputError
+from elicitable.tasks.base import stops_of, warnings_of
 from elicitable.tasks.catalog import task_from
 from elicitable.values import Item, Message
 
@@ -54,6 +55,14 @@ def test_one_that_keeps_it_is_taken_as_it_is() -> None:
         ("labels", lambda self: (), r"labels\(\) is empty, .*; return None from labels\(\) where the whole answer"),
         ("labels", lambda self: ("x", "y"), r"target ' x' is none of the labels \('x', 'y'\), .* blanks included"),
         ("labels", lambda self: iter("xy"), r"labels\(\) has to be None or texts"),
+        ("labels", lambda self: (" x", "x", " y"), r"labels\(\) gives ' x' and 'x', which are one answer: white space"),
+        ("fingerprint", lambda self: str(next(CALLS)), r"fingerprint\(\) gives another text at each call"),
+        (
+            "sample",
+            lambda self, n, rng: [Item("a", " x", choices=(" x", " x\n"))] * n,
+            r"with choices of its own gives ' x' and ' x\\n', which are one answer",
+        ),
+        ("sample", lambda self, n, rng: [Item("a", "x", choices="xy")] * n, r"choices have to be texts, and are 'xy'"),
         ("fingerprint", lambda self: 7, r"fingerprint\(\) has to be a text, and is 7"),
         ("sample", lambda self, n, rng: [GOOD], r"sample\(8, …\) has to give 8 items, and gives 1\."),
         ("sample", lambda self, n, rng: [("a", "b")] * n, r"sample\(8, …\) has to be a list of items"),
@@ -75,6 +84,17 @@ def test_one_that_keeps_it_is_taken_as_it_is() -> None:
 def test_what_is_not_as_the_contract_says_is_named(part: str, given: Callable[..., Any], words: str) -> None:
     with pytest.raises(InputError, match=f"^Own: .*{words}"):
         task_from(made(**{part: given}))
+
+
+def test_one_warning_is_not_one_a_letter() -> None:
+    own = made()
+    own.warnings = "few rows"
+    own.stops = "##"
+    assert warnings_of(task_from(own)) == ("few rows",)
+    assert stops_of(own) == ("##",)
+    own.warnings = 3
+    with pytest.raises(InputError, match="warnings has to be a tuple of texts, and is 3"):
+        task_from(own)
 
 
 def test_a_race_refuses_it_before_anything_runs() -> None:

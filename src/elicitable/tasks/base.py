@@ -128,12 +128,17 @@ def most_of(task: Task) -> int | None:
 
 def warnings_of(task: Task) -> tuple[str, ...]:
     """Return what the task says about its data; empty where the task has no ``warnings``."""
-    return tuple(getattr(task, "warnings", ()))
+    return _texts(getattr(task, "warnings", ()))
 
 
 def stops_of(task: Task) -> tuple[str, ...]:
     """Return the texts that end an answer of this task; the first of them ends its targets. Empty where it has none."""
-    return tuple(getattr(task, "stops", ()))
+    return _texts(getattr(task, "stops", ()))
+
+
+def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the texts that were given; one alone is one, and not its letters."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def groups_of(task: Task, split: HeldOut, n: int | None = None) -> tuple[int | str, ...]:

@@ -43,15 +43,23 @@ def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextMana
         raise InputError(
             f"{name}: labels() has to give at least two labels, each once, and gives {reprlib.repr(labels)}."
         )
-    asked("fingerprint()", task.fingerprint, _is_text, "a text")
+    check_apart(name, "labels()", labels or ())
+    for optional in ("warnings", "stops"):
+        asked(optional, lambda name=optional: getattr(task, name, ()), _is_texts, "a tuple of texts")  # type: ignore[misc]
+    fingerprint = asked("fingerprint()", task.fingerprint, _is_text, "a text")
+    if (again := asked("fingerprint()", task.fingerprint, _is_text, "a text")) != fingerprint:
+        raise InputError(
+            f"{name}: fingerprint() gives another text at each call ({reprlib.repr(fingerprint)}, then "
+            f"{reprlib.repr(again)}), and has to be the same as long as data and template are."
+        )
     what = f"held_out('validation', {ASKED})"
     held = asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")
     if not 1 <= len(held) <= ASKED:
         raise InputError(f"{name}: {what} has to give 1 to {ASKED} items, and gives {len(held):,}.")
     _check_items(name, what, held, labels)
-    again = asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")
-    _check_items(name, what, again, labels)
-    if list(again) != list(held):
+    held_again = asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")
+    _check_items(name, what, held_again, labels)
+    if list(held_again) != list(held):
         raise InputError(f"{name}: {what} gives other items at each call, and has to give the same in one order.")
     what = f"sample({ASKED}, …)"
     drawn = asked(what, lambda: task.sample(ASKED, generator(0, "a look at a task")), _is_items, "a list of items")
@@ -68,6 +76,7 @@ def check_held_out(task: Task, most: int) -> None:
             or not every item has a group.
     """
     labels = task.labels()
+    check_apart(task.name, "labels()", labels or ())
     for split in HELD_OUT:
         what = f"held_out({split!r}, {most})"
         held = task.held_out(split, most)
@@ -85,8 +94,29 @@ def check_held_out(task: Task, most: int) -> None:
             )
 
 
+def check_apart(name: str, what: str, labels: Sequence[str]) -> None:
+    """Raise InputError where two of ``labels`` differ in white space at their ends alone, which no score sees.
+
+    >>> check_apart("mine", "labels()", ("yes", " yes"))
+    Traceback (most recent call last):
+    elicitable.errors.InputError: mine: labels() gives 'yes' and ' yes', which are one answer: white space around ...
+    """
+    known: dict[str, str] = {}
+    for label in labels:
+        other = known.setdefault(label.strip(), label)
+        if other != label:
+            raise InputError(
+                f"{name}: {what} gives {other!r} and {label!r}, which are one answer: white space around answers does "
+                "not count; give labels that differ in their letters."
+            )
+
+
 def _is_text(given: object) -> bool:
     return isinstance(given, str)
+
+
+def _is_texts(given: object) -> bool:
+    return _is_text(given) or _is_list(given, str)
 
 
 def _is_list(given: object, kind: type) -> bool:
@@ -114,6 +144,10 @@ def _check_items(name: str, what: str, items: Sequence[Item], labels: Sequence[s
             raise InputError(f"{told} prompt and target are not both read as texts or both token ids: {_both(item)}.")
         if item.is_text != items[0].is_text:
             raise InputError(f"{name}: {what} has items of texts and items of token ids, such as {_both(item)}.")
+        for part, texts in (("choices", item.choices), ("accepted", item.accepted)):
+            if not _is_list(texts, str):
+                raise InputError(f"{told} {part} have to be texts, and are {reprlib.repr(texts)}.")
+        check_apart(name, f"an item of {what} with choices of its own", item.choices)
         if labels is None:
             continue
         known = item.choices or labels
