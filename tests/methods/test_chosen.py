@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import elicitable as el
+from elicitable.errors import InputError
 from elicitable.methods.base import Adaptation, Method
 from elicitable.methods.catalog import method_named
 from elicitable.methods.instructions import bank, edits, proposals, sentence
@@ -106,6 +107,23 @@ def test_a_search_for_examples_tries_counts_draws_instructions_and_edits(model: 
     assert "items" not in record.tried[0]["setting"]
     assert len(best.setting["items"]) == best.setting["k"]
     assert best.keys_per_layer() <= 32  # half of the model's positions
+
+
+def test_a_search_without_an_instruction_that_fits_is_skipped_and_says_so(model: Model) -> None:
+    """Two hundred labels in a short window: every instruction names them all, and the arm was an IndexError."""
+
+    class Many(Letters):
+        def labels(self) -> tuple[str, ...]:
+            return (" a", " b", *(f" label{nth}" for nth in range(20)))
+
+    class Nothing:
+        best, left = (), 0
+
+    search: Any = method_named("prompt").search(model, Many(), 0, layouts=(PLAIN,))
+    assert not next(search).candidates
+    search.send(Nothing())
+    with pytest.raises(InputError, match=r"no instruction has room: each takes more than 32 tokens, half of the pos"):
+        search.send(Nothing())
 
 
 def test_few_passes_are_kept_and_said(model: Model) -> None:

@@ -197,6 +197,12 @@ class Prompt(Method):
             found = yield texts.offer([THINK], [best], "thinking first", tail=TAIL, marker=MARKER)
         said, passes = proposals(model, proposer, task, seed) if found.left > 4 * PROPOSED_PASSES else ([], 0)
         found = yield replace(texts.offer(said, [best], f"proposed by {proposer or model.name}"), passes=passes)
+        if not found.best:
+            raise InputError(
+                f"no instruction has room: each takes more than {room_of(model)} tokens, half of the positions of "
+                f"{model.name}, and as many are left to the items; give a shorter one (--prompt), or fewer or shorter "
+                "labels."
+            )
         for nth in range(ROUNDS):
             found = yield texts.edits(found, generator(seed, "edits", nth), by_slopes=nth % 2 == 0)
 
