@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,19 @@ def test_a_worker_that_is_killed_is_replaced_and_its_item_started_again(name: st
 def test_workers_that_keep_dying_end_the_run_with_advice() -> None:
     with pytest.raises(ElicitableError, match=r"died 4 times in a row.*fewer --workers"):
         LocalProcesses(1).run(die, [1])
+
+
+def test_a_script_without_a_guard_is_told_of_it_at_once(tmp_path: Path) -> None:
+    """Every worker ran the script again and died of it, four times, which read like a lack of memory."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from elicitable.executors.processes import LocalProcesses\nprint(LocalProcesses(1).run(abs, [-1]))\n"
+    )
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("elicitable.errors.InputError: every process that is started runs the script again")
+    assert last.endswith("put the call under `if __name__ == '__main__':` in the script.")
 
 
 @pytest.mark.parametrize("name", [LOCAL, RAY])
