@@ -148,6 +148,8 @@ def test_a_mean_over_items_is_one_also_on_resamples(name: str) -> None:
         ("regex:[A-D]", "B", "(B) because of A", 1),
         ("regex:[A-D]", "B", "Answer", 0),
         ("regex:x(y)?", "y", "x", 0),
+        ("regex:(yes)|(no)", "no", "I say no", 1),
+        ("regex:(yes)|(no)", "no", "yes", 0),
         ("regex:(?=a)", "b", "a", 0),
         ("equal-json", '{"a": 1, "b": [1.0, true]}', '{"b":[1,true],\n"a":1e0}', 1),
         ("equal-json", "[1, 2]", "[2, 1]", 0),
@@ -181,6 +183,7 @@ def test_what_one_answer_is_worth(name: str, target: str, answer: str, worth: fl
         ("equal-json", "Infinity", "is none"),
         ("rouge-l", "永字八法", "use chrf"),
         ("regex:[A-D]", " ", "empty target"),
+        ("regex:x(y)?", "an x", "matches in the target 'an x', and none of its groups"),
     ],
 )
 def test_a_target_that_cannot_be_scored_is_refused_by_name(name: str, target: str, told: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,10 @@ from elicitable.scores.scorer import MeanScorer
 class FirstMatch(MeanScorer):
     """Score by the share of answers in which the pattern's first match is the target's.
 
-    What counts of a match is its first group if the pattern has one, else all of it, without blanks around it. A target
-    in which the pattern does not occur counts as a whole, so targets may be bare ("42") or texts that hold the answer
-    ("… #### 42" with ``regex:#### (\\d+)``). An answer in which the pattern does not occur is wrong. Python's ``re``.
+    What counts of a match is its first group that takes part if the pattern has groups, else all of it, without blanks
+    around it. A target in which the pattern does not occur counts as a whole, so targets may be bare ("42") or texts
+    that hold the answer ("… #### 42" with ``regex:#### (\\d+)``). An answer in which the pattern does not occur is
+    wrong. Python's ``re``.
     """
 
     pattern: re.Pattern[str]
@@ -33,6 +35,12 @@ class FirstMatch(MeanScorer):
         """Raise where a target is empty, since an empty match does not count."""
         if not all(self.wanted(target) for target in targets):
             raise InputError(f"{self.name} finds nothing to compare with in an empty target.")
+        for target in targets:
+            if self.pattern.search(target) and not self.first(target):
+                raise InputError(
+                    f"{self.name} matches in the target {reprlib.repr(target)}, and none of its groups holds any "
+                    "of it, so no answer could be right; put the group around what counts."
+                )
 
     def item(self, target: str, answer: str) -> float:
         """Return 1 where the first match in the answer is the target's."""
@@ -42,7 +50,10 @@ class FirstMatch(MeanScorer):
     def first(self, text: str) -> str:
         """Say what counts of the first match, empty where there is none."""
         match = self.pattern.search(text)
-        return ((match[1] if self.pattern.groups else match[0]) or "").strip() if match else ""
+        if match is None:
+            return ""
+        took_part = [group for group in match.groups() if group is not None] if self.pattern.groups else [match[0]]
+        return took_part[0].strip() if took_part else ""
 
     def wanted(self, target: str) -> str:
         """Say what counts of the target."""
