@@ -55,6 +55,38 @@ def test_both_kinds_have_intervals_and_gaps() -> None:
         assert low <= mean <= high
 
 
+def test_the_names_of_parameters_say_which_is_the_target() -> None:
+    """A function of (prediction, target) got the target as its prediction, and every score was of the wrong one."""
+
+    def own(prediction: str, target: str) -> float:
+        return float(prediction.startswith(target))
+
+    def gold_last(text: str, gold_answer: str) -> float:
+        return float(text.startswith(gold_answer))
+
+    def answer_is_right(prediction: str, answer: str) -> float:
+        return float(prediction.startswith(answer))
+
+    def unknown(one: str, other: str) -> float:
+        return float(other.startswith(one))
+
+    def known(answer: str, response: str) -> float:
+        return float(response.startswith(answer))
+
+    for function in (own, gold_last, answer_is_right, unknown, known):
+        assert score_from(function).point(["a"], ["ab"]) == 1.0, function.__name__
+    with pytest.raises(InputError, match="for the target 'a' and the answer 'b'"):
+        score_from(_named(lambda prediction, target: prediction / target)).point(["a"], ["b"])
+
+
+def test_all_are_given_where_the_names_are_plurals() -> None:
+    def swapped(predictions: list[str], references: list[str]) -> float:
+        return harsh(references, predictions) if isinstance(predictions, list) else 0.0
+
+    assert score_from(swapped).point(TARGETS, ANSWERS) == harsh(TARGETS, ANSWERS)
+    assert score_from(_named(lambda answers, targets: float(answers == ["b"]))).point(["a"], ["b"]) == 1.0
+
+
 @pytest.mark.parametrize("result", [1.5, -0.1, float("nan"), None, "1", [1]])
 def test_what_is_no_number_from_0_to_1_is_refused(result: object) -> None:
     with pytest.raises(InputError, match=r"the score mine has to be a number from 0 to 1, got .* target 'a'"):

@@ -15,6 +15,11 @@ from elicitable.values import Scored
 if TYPE_CHECKING:
     import numpy as np
 
+# Words in the names of parameters, by which targets and what a model wrote are told apart.
+TARGETS = frozenset({"target", "reference", "ref", "gold", "golden", "expected", "truth", "true", "label", "correct"})
+WRITTEN = frozenset(
+    {"prediction", "predicted", "pred", "output", "response", "generated", "hypothesis", "hyp", "completion", "model"}
+)
 FEWER_REPLICATES = 1_000  # the function runs once for each
 
 
@@ -24,6 +29,7 @@ class OwnItemScore(MeanScorer):
 
     function: Callable[[str, str], float]
     name: str
+    is_swapped: bool = False  # whether it takes the answer first
     kind = "generation"
     summary = "mean of a function of one's own"
 
@@ -41,6 +47,7 @@ class OwnScore(Scorer):
 
     function: Callable[[list[str], list[str]], float]
     name: str
+    is_swapped: bool = False  # whether it takes the answers first
     kind = "generation"
     summary = "a function of one's own of all items"
 
@@ -89,7 +96,8 @@ class _Resampled:
 def own_score(function: Callable[..., Any], name: str = "") -> Scorer:
     """Return the score that a person's function defines.
 
-    A function whose first parameter is called ``targets`` gets all of them, any other one target and one answer.
+    It gets a target and an answer in this order, unless the names of its parameters tell another (``prediction,
+    reference``). Where they are ``targets`` and something, or two such names in the plural, it gets all of them.
 
     Raises:
         InputError: it is not a function, or does not take two arguments by position.
@@ -103,9 +111,27 @@ def own_score(function: Callable[..., Any], name: str = "") -> Scorer:
         signature.bind("target", "answer")
     except (TypeError, ValueError) as error:
         raise InputError(f"the score {name} is no function of (target, answer) or (targets, answers).") from error
-    if next(iter(signature.parameters)) == "targets":
-        return OwnScore(function, name)
-    return OwnItemScore(function, name)
+    first, second = (*signature.parameters, "")[:2]
+    is_swapped = _told(first) > _told(second)
+    is_of_all = (second if is_swapped else first) == "targets" or (_is_plural(first) and _is_plural(second))
+    return (OwnScore if is_of_all else OwnItemScore)(function, name, is_swapped)
+
+
+def _told(parameter: str) -> int:
+    """Return by how much a name tells that answers are given there: below 0 where it tells of targets.
+
+    ``answer`` alone is an answer beside a ``target``, and the right one beside a ``prediction``.
+
+    >>> [_told(name) for name in ("gold_answer", "one", "answer", "predicted_label")]
+    [-1, 0, 1, 2]
+    """
+    words = [word for part in parameter.lower().split("_") for word in (part, part.removesuffix("s"))]
+    return next((-1 if word in TARGETS else 2 for word in words if word in TARGETS | WRITTEN), int("answer" in words))
+
+
+def _is_plural(parameter: str) -> bool:
+    """Say whether a known name is one of several."""
+    return _told(parameter) != 0 and parameter.endswith("s") and not parameter.endswith("is")
 
 
 def _called(scorer: OwnItemScore | OwnScore, arguments: tuple[Any, Any]) -> float:
@@ -113,7 +139,7 @@ def _called(scorer: OwnItemScore | OwnScore, arguments: tuple[Any, Any]) -> floa
     given = "" if isinstance(scorer, OwnScore) else f" for the target {arguments[0]!r} and the answer {arguments[1]!r}"
     function: Callable[..., Any] = scorer.function
     try:
-        result = function(*arguments)
+        result = function(*arguments[::-1] if scorer.is_swapped else arguments)
     except (Exception, SystemExit) as error:
         raise InputError(f"the score {scorer.name} raised {type(error).__name__}{given}: {error}.") from error
     try:
