@@ -124,6 +124,10 @@ def replaced(item: Item) -> Callable[[list[Item]], list[Item]]:
         (iter, r"held_out\('test', 1000\) has to be a list of items, and is <list_it"),
         (lambda items: None, r"held_out\('test', 1000\) has to be a list of items, and is None"),
         (lambda items: items * 40, r"held_out\('test', 1000\) has to give at most 1,000 items, and gives 1,200"),
+        (
+            lambda items: [Item((nth % 8,), (nth % 7,)) for nth in range(30)],
+            r"held_out\('test', 1\) has to give the first of the items of held_out\('test', 1000\) alone",
+        ),
         (replaced(3), r"held_out\('test', 1000\) has to be a list of items"),  # type: ignore[arg-type]
         (replaced(Item((1, 2, 3), "abc")), r"are not both read as texts or both token ids: \(1, 2, 3\) and 'abc'"),
         (replaced(Item("abc", "abc")), r"has items of texts and items of token ids, such as 'abc' and 'abc'"),

@@ -84,9 +84,11 @@ def check_held_out(task: Task, most: int) -> None:
             raise InputError(f"{task.name}: {what} has to be a list of items, and is {reprlib.repr(held)}.")
         if len(held) > most:
             raise InputError(f"{task.name}: {what} has to give at most {most:,} items, and gives {len(held):,}.")
-        _check_items(task.name, what, held, labels)
         if list(task.held_out(split, most)) != list(held):
             raise InputError(f"{task.name}: {what} gives other items at each call, and has to give the same in order.")
+        if list(task.held_out(split, 1)) != list(held[:1]):
+            raise InputError(f"{task.name}: held_out({split!r}, 1) has to give the first of the items of {what} alone.")
+        _check_items(task.name, what, held, labels)
         if (groups := len(groups_of(task, split, most))) != len(held):
             raise InputError(
                 f"{task.name}: groups({split!r}, {most}) has to give a group for each of the {len(held):,} items of "
