@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import current_process
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,11 @@ from typing import Any
 from elicitable.errors import InputError
 from elicitable.untrusted import in_one_line
 
+RUN_AGAIN = 86  # the exit code of a process that runs a script once more, where that would begin another run
+NO_GUARD = (
+    "every process that is started runs the script again, which would start processes itself: put the call under "
+    "`if __name__ == '__main__':` in the script."
+)
 _PREFIX = "elicitable_own_code_"
 _NAMED = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")
 _loaded: dict[tuple[str, str], Any] = {}  # by the module's and the object's name
@@ -105,6 +111,16 @@ def vouch(thing: object, digest: str | None) -> None:
     """Take ``digest`` for what :func:`digest_of` says of ``thing``, which another process has read from its source."""
     if digest is not None:
         _digests[id(thing)] = (thing, digest)
+
+
+def end_if_run_again() -> None:
+    """End this process where it is one that was just started and runs a person's script again, down to its call.
+
+    So Python starts processes that are not forked. The run that started this one sees by the exit code what is wrong.
+    """
+    if getattr(current_process(), "_inheriting", False):
+        print(NO_GUARD, file=sys.stderr, flush=True)
+        os._exit(RUN_AGAIN)
 
 
 def _source(thing: Any) -> str:

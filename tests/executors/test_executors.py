@@ -109,7 +109,12 @@ def test_a_script_without_a_guard_is_told_of_it_at_once(tmp_path: Path) -> None:
     """Every worker ran the script again and died of it, four times, which read like a lack of memory."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from elicitable.executors.processes import LocalProcesses\nprint(LocalProcesses(1).run(abs, [-1]))\n"
+        "from elicitable.executors.processes import LocalProcesses\n"
+        "from elicitable.records.lock import alone_in_out\n"
+        "@alone_in_out\n"
+        "def run(out):\n"
+        "    print(LocalProcesses(1).run(abs, [-1]))\n"
+        f"run(out={str(tmp_path / 'run')!r})\n"
     )
     ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 1

@@ -14,17 +14,17 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import current_process, forkserver, get_context, parent_process, resource_tracker
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from typing import Any
 
 from elicitable.errors import ElicitableError, InputError
 from elicitable.executors.executor import NOTHING, RETRIES, Executor
 from elicitable.executors.packing import called, packed
+from elicitable.own_code import NO_GUARD, RUN_AGAIN, end_if_run_again
 
 SET_BY_HAND = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # of threads: a number that a person has set is left alone
 ONE_THREAD = dict.fromkeys(SET_BY_HAND, "1")
 _start = {"method": "spawn"}
-_UNGUARDED = 86  # the exit code of a worker whose main module starts workers of its own
 
 
 class LocalProcesses(Executor):
@@ -37,8 +37,7 @@ class LocalProcesses(Executor):
     name = "local"
 
     def __init__(self, workers: int | None = None) -> None:
-        if getattr(current_process(), "_inheriting", False):  # a worker that runs the main module once more
-            os._exit(_UNGUARDED)
+        end_if_run_again()
         self.at_once = workers or cores()
         self._pool: ProcessPoolExecutor | None = None
         self._running: dict[Future[Any], tuple[int, Callable[..., Any], Any]] = {}
@@ -73,11 +72,8 @@ class LocalProcesses(Executor):
         lost = [*self._running.values(), *more]
         workers = list((self._pool._processes or {}).values()) if self._pool is not None else []
         self.stop()
-        if any(worker.exitcode == _UNGUARDED for worker in workers):
-            raise InputError(
-                "every process that is started runs the script again, which would start processes itself: put the call "
-                "under `if __name__ == '__main__':` in the script."
-            )
+        if any(worker.exitcode == RUN_AGAIN for worker in workers):
+            raise InputError(NO_GUARD)
         if self._deaths > RETRIES:
             raise ElicitableError(
                 f"workers died {self._deaths} times in a row (out of memory?). What is finished is kept; run it again "

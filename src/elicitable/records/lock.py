@@ -14,6 +14,7 @@ from typing import IO, Any, ParamSpec, TypeVar
 
 from elicitable.cache import check_writable
 from elicitable.errors import StoreError
+from elicitable.own_code import end_if_run_again
 from elicitable.untrusted import in_one_line
 
 LOCK = ".lock"
@@ -39,6 +40,7 @@ def alone(folder: Path) -> Iterator[None]:
     ...         [one.name for one in Path(place).iterdir()]
     ['.lock']
     """
+    end_if_run_again()
     name, me = str(folder.absolute()), threading.get_ident()
     thread, depth = _held.get(name, (me, 0))
     if depth and thread == me:
@@ -120,6 +122,7 @@ def alone_in_out(run: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(run)
     def held(*args: P.args, **given: P.kwargs) -> T:
+        end_if_run_again()
         out: Any = given.get("out")
         if out is None:
             return run(*args, **given)
