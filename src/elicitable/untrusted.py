@@ -209,15 +209,18 @@ def in_one_line(text: object) -> str:
     return " ".join(visible(str(text).replace("\r\n", "\n").replace("\r", "\n")).split())
 
 
-def make_plain(record: object, *parts: str) -> None:
-    """Turn lists in these parts of a frozen record into tuples, and whole numbers of other libraries into Python's.
+def make_plain(record: Any, but: str) -> None:
+    """Turn lists in a frozen record into tuples, and whole numbers of other libraries in them into Python's.
 
-    They break later, where they are looked up or written down. What is plain already stays the same object, quickly.
+    They break later, where they are looked up or written down. ``but`` one part stays as it is. What is plain already
+    stays the same object, quickly.
     """
-    for name in parts:
-        given = getattr(record, name)
-        if given.__class__ is not str and given is not _NOTHING and (plain := _plain(given)) is not given:
-            object.__setattr__(record, name, plain)
+    for name in record.__slots__:
+        kind = (given := getattr(record, name)).__class__
+        if kind is list or (kind is tuple and given is not _NOTHING):
+            plain = _plain(given)
+            if plain is not given and name != but:
+                object.__setattr__(record, name, plain)
 
 
 def _plain(given: Any) -> Any:

@@ -68,7 +68,7 @@ class Item:
     reference: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        make_plain(self, *Item.__slots__[:-1])  # a reference is whatever its score takes
+        make_plain(self, but="reference")
 
     @property
     def is_text(self) -> bool:

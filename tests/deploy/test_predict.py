@@ -325,8 +325,6 @@ def test_rows_with_choices_of_their_own(written_run: Any, tmp_path: Path) -> Non
         assert sum(one.probabilities.values()) == pytest.approx(1, abs=1e-12)
     [broken] = el.predictor(tmp_path)([{"prompt": "is it?", "choices": "yes"}])
     assert "column 'choices' must hold a list" in broken.fault
-    [alike] = el.predictor(tmp_path)([{"prompt": "is it?", "choices": [" yes", "yes"]}])
-    assert "column 'choices' gives ' yes' and 'yes', which are one answer" in alike.fault
 
 
 def test_a_chat_is_laid_out_as_it_was_raced(labels_run: Any, tmp_path: Path) -> None:

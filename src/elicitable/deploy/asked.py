@@ -19,7 +19,6 @@ from elicitable.tasks.messages import (
     written_out,
 )
 from elicitable.tasks.nested import flat, plain
-from elicitable.tasks.own import check_apart
 from elicitable.tasks.splitting import Row
 from elicitable.tasks.tables import Cell, cell_of, fault_of, is_of_tools, said_in, shown_cell, text_of_cell
 from elicitable.values import Item, Messages
@@ -126,5 +125,4 @@ def _choices(value: Any) -> tuple[str, ...]:
         raise InputError(
             f"column {CHOICES!r} must hold a list of at least two texts, each as it stands behind the prompt"
         )
-    check_apart("the row", f"column {CHOICES!r}", value)
     return tuple(value)

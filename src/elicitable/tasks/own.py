@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, Final
 
 from elicitable.errors import InputError
+from elicitable.own_code import digest_of
 from elicitable.rng import generator
 from elicitable.tasks.base import HeldOut, Task, groups_of
 from elicitable.values import Item, Message
@@ -59,6 +60,7 @@ def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextMana
     _check_items(name, what, held, labels)
     held_again = asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")
     _check_items(name, what, held_again, labels)
+    _check_choices(name, what, held)
     if list(held_again) != list(held):
         raise InputError(f"{name}: {what} gives other items at each call, and has to give the same in one order.")
     what = f"sample({ASKED}, …)"
@@ -66,6 +68,7 @@ def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextMana
     if len(drawn) != ASKED:
         raise InputError(f"{name}: {what} has to give {ASKED} items, and gives {len(drawn):,}.")
     _check_items(name, what, drawn, labels)
+    _check_choices(name, what, drawn)
 
 
 def check_held_out(task: Task, most: int) -> None:
@@ -89,6 +92,8 @@ def check_held_out(task: Task, most: int) -> None:
         if list(task.held_out(split, 1)) != list(held[:1]):
             raise InputError(f"{task.name}: held_out({split!r}, 1) has to give the first of the items of {what} alone.")
         _check_items(task.name, what, held, labels)
+        if digest_of(task) is not None:  # documents of a benchmark are as they are
+            _check_choices(task.name, what, held)
         if (groups := len(groups_of(task, split, most))) != len(held):
             raise InputError(
                 f"{task.name}: groups({split!r}, {most}) has to give a group for each of the {len(held):,} items of "
@@ -133,6 +138,11 @@ def _is_items(given: object) -> bool:
     return _is_list(given, Item)
 
 
+def _check_choices(name: str, what: str, items: Sequence[Item]) -> None:
+    for item in items:
+        check_apart(name, f"an item of {what} with choices of its own", item.choices)
+
+
 def _check_items(name: str, what: str, items: Sequence[Item], labels: Sequence[str] | None) -> None:
     """Raise InputError where a prompt or target cannot be read, or a target is none of those that it is chosen from."""
     for item in items:
@@ -149,7 +159,6 @@ def _check_items(name: str, what: str, items: Sequence[Item], labels: Sequence[s
         for part, texts in (("choices", item.choices), ("accepted", item.accepted)):
             if not _is_list(texts, str):
                 raise InputError(f"{told} {part} have to be texts, and are {reprlib.repr(texts)}.")
-        check_apart(name, f"an item of {what} with choices of its own", item.choices)
         if labels is None:
             continue
         known = item.choices or labels
