@@ -173,13 +173,11 @@ def _read_chat_template(place: Path, text: str) -> object:
 
     from elicitable.models.layout import alternatives, layout_for
     from elicitable.models.rows import rows_of
-    from elicitable.models.templates import answer_turn
     from elicitable.values import Item, Message
 
     model = copy.copy(letters_model())
     model.tokenizer = copy.copy(model.tokenizer)
     model.tokenizer.chat_template = text
-    answer_turn.cache_clear()
     layout = layout_for(model, "on", "be kind", None, "left", ())
     talk = (Message("user", "hi"), Message("assistant", "yes?"), Message("user", "ab"))
     return [rows_of(model, [Item("ab", "c"), Item(talk, "c")], one) for one in (layout, *alternatives(model, layout))]

@@ -204,7 +204,7 @@ def test_a_larger_context_has_so_many_times_the_tokens_and_no_more_than_there_ar
 
 
 def test_answers_that_hang_on_nothing_are_a_matter_of_the_data(digits_model: Build) -> None:
-    answer = run(digits_model(8, torch.float32), task=Random(), steps=32)
+    answer = run(digits_model(8, torch.float32), task=Random(), steps=64)
     (learned,) = [one for one in answer.why.experiments if one.kind == "by-heart"]
     assert learned.mean is not None
     assert {one.cause for one in answer.why.diagnoses} == {"data"}

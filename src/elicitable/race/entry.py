@@ -151,7 +151,7 @@ class Race:
         spec: dict[str, Any] = {"decision": what, "model": self.model.fingerprint, "task": identity_of(self.task)}
         if not holds_for_all:
             asked = {"budget": self.budget, "seeds": self.seeds, "seed": self.seed, "margin": self.margin}
-            spec |= {"time_limit": self.time_limit, **asked, **self.asked}
+            spec |= {"time_limit": self.time_limit, **asked, "asked": self.asked}
         return (self.store.get(spec) or self.store.put(spec, {"status": "ok", "decision": decide_now()}))["decision"]
 
 

@@ -125,8 +125,8 @@ def _behind(answer: Answer, marker: str) -> Answer:
 class _Sought:
     """The characters that are right for each row, but for blanks around them, and whether they can still come.
 
-    They are those of the item's target. Where that brings a thought, a template writes it in its own way, and they are
-    what the row holds.
+    They are those of the item's target. Where that brings a thought, a template writes it in its own way, and where a
+    tokenizer's words are put together with other blanks, it writes those: then they are what the row holds.
     """
 
     def __init__(self, model: Model, items: Sequence[Item], rows: Sequence[Row], reading: Reading) -> None:
@@ -138,7 +138,8 @@ class _Sought:
     def text(self, place: int) -> str:
         target = str(self.items[place].target)
         has_thought = self.turn is not None and self.turn.has_own_thought(target)
-        return self._held(place) if has_thought else target.strip()
+        held = self._held(place)
+        return held if has_thought or _bare(held) == _bare(target) else target.strip()
 
     def is_written(self, place: int) -> bool:
         """Say whether the row's own tokens are the characters that are right."""
@@ -179,6 +180,10 @@ class _Sought:
         """Say whether ``begun`` is what is ``wanted`` and then blanks, or the beginning of an end."""
         behind = begun[len(wanted) :]
         return begun.startswith(wanted) and (behind.startswith(end) or end.startswith(behind.lstrip()))
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split())
 
 
 def unwritable(model: Model, items: Sequence[Item], layout: Layout) -> list[Item]:
