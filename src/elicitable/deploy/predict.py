@@ -160,9 +160,6 @@ class Predictor:
         """Return the rows of ``items``, with room for the longest right answer behind each."""
         room, layout, held = room_in(self.model, reading.max_tokens), reading.layout, reading.held
         items = list(reading.items(self.model, items))
-        rows = rows_of(self.model, items, layout, held=held)
-        if room is None or max(len(row.content) for row in rows) + self.record.longest_answer <= room:
-            return rows
         return rows_of(self.model, items, layout, held=held, limit=room, room=self.record.longest_answer)
 
 

@@ -90,7 +90,7 @@ class Place:
 
 
 _places: WeakKeyDictionary[nn.Module, Place] = WeakKeyDictionary()
-_counting = threading.Lock()
+_counting = threading.RLock()  # collected garbage may leave a `with` while this thread counts
 
 
 @contextmanager

@@ -88,9 +88,9 @@ def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
         best = logits.argmax(-1)
         hits = (best == batch.targets) | ~counted
         for place, is_right, row_hits, row_best in zip(part, hits.all(-1).long().tolist(), hits, best, strict=True):
-            if sought is None or is_right:
-                correct[place] = is_right if sought is None else int(is_right and sought.is_written(place))
-            elif sought.may_come(place, row_hits, row_best):
+            if is_right:
+                correct[place] = int(sought is None or sought.is_written(place))
+            elif sought is not None and sought.may_come(place, row_hits, row_best):
                 open_.append(place)
         nats, tokens = nats + float(token_losses(logits, batch.targets).sum()), tokens + int(counted.sum())
     if sought is not None and open_:
@@ -151,11 +151,11 @@ class _Sought:
         ``hits`` and ``best`` (answer) are those of the teacher-forced pass, which are what decoding does up to the
         first miss; most often that miss is already another text.
         """
+        if not self.has_end:
+            return False
         row = self.rows[place]
         first = int((~hits).long().argmax()) - (len(hits) - len(row.answer))
         written = [*row.answer[:first], int(best[first - len(row.answer)])]
-        if not self.has_end:
-            return False
         wanted, is_end = self.text(place), written[-1] in self.stop.ids
         begun = self.stop.shown(text_of(self.model, row.content, written[:-1] if is_end else written)).lstrip()
         if is_end or len(begun) > len(wanted):
