@@ -3,13 +3,14 @@
     python benchmarks/allocator.py                     # 20 planted cases and 4 of the toys; hours; goes on where it was
     python benchmarks/allocator.py --cases 4 --toys 1  # fewer
     python benchmarks/allocator.py --share 1/8 --out 1.jsonl  # every eighth case; lines of several files go together
-    python benchmarks/allocator.py --cases 0 --toys 0 --texts 3 --device cuda  # SmolLM2 on three text tasks
+    python benchmarks/allocator.py --cases 0 --toys 0 --texts 4 --device cuda  # SmolLM2 on four text tasks
 
 *Exhaustive* is every rate of every arm trained for 512 steps or until one solves the task, then the best rate of each
 arm to its own end (solved, flat, or as long as a race may) whatever the others do, brought down and tested, and all
-seeds of every arm. What is chosen and not trained (prompts, examples) is chosen alike. Seconds are the processor's, of
-one process on one thread; those that passed where the model is on another device. Results go to ``--out`` as JSON
-lines, each with the digests of its model and data; a case that is there is not raced again.
+seeds of every arm. What is chosen and not trained (prompts, examples) is chosen alike. SmolLM2 is raced with five arms
+of 512 steps at most, and every rate is trained for 128. Seconds are the processor's, of one process on one thread;
+those that passed where the model is on another device. Results go to ``--out`` as JSON lines, one for each way of a
+case, with the digests of its model and data; what is there is not raced again.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from compile import topics_csv
 from contexts import tasks as text_tasks
 from kept import Kept
 
@@ -39,6 +41,13 @@ from elicitable.race.outlook import SOLVED, longest
 from elicitable.tasks.catalog import task_from
 
 SWEPT = 512  # steps of every rate, where none solves the task
+TEXTS: dict[str, Any] = {  # what is asked of SmolLM2; as many test items as the planted truth has
+    "methods": ("zero-shot", "prompt", "examples", "soft-prompt", "kv-prefix", "lora"),
+    "steps": 512,
+    "seeds": 2,
+    "test_items": 500,
+}
+TEXTS_SWEPT = 128
 RECORDS = Path(__file__).resolve().parents[1] / "records" / "allocator.jsonl"
 TOYS = (
     ("toy:ascending", "descending"),
@@ -64,8 +73,11 @@ def main() -> None:
     for name, load, asked in [*toys(given.toys), *planted(given.cases), *texts(given.texts, given.device)][part::parts]:
         model, task = load()
         is_of = {"case": name, "model_hash": model.fingerprint, "data_hash": task.fingerprint()}
-        if not known.has(**is_of):
-            known.add({**is_of, "processor": kind(), **raced(model, task, asked)})
+        for way, around in (("allocated", nullcontext), ("exhaustive", exhaustive)):
+            if not known.has(**is_of, way=way):
+                with around():
+                    found = raced(model, task, asked)
+                known.add({**is_of, "way": way, "processor": kind(), "device": model.device.type, **found})
     show(known)
 
 
@@ -83,21 +95,18 @@ def toys(count: int) -> Iterator[Case]:
 
 
 def texts(count: int, device: str) -> Iterator[Case]:
-    """Return races of SmolLM2 on texts, tested on as many items as the planted truth is."""
-    for name, task in list(text_tasks().items())[:count]:
-        asked = {"seeds": 2, "test_items": 500}
-        yield f"smollm2/{name}", lambda t=task: (el.load("smollm2", device=device), task_from(t)), asked
+    """Return races of SmolLM2 on texts."""
+    for name, task in list(text_tasks_and_topics().items())[:count] if count else ():
+        yield f"smollm2/{name}", lambda t=task: (el.load("smollm2", device=device), task_from(t)), TEXTS
+
+
+def text_tasks_and_topics() -> dict[str, Any]:
+    """Return four tasks of texts by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {**text_tasks(), "topics": task_from(topics_csv(Path(folder)))}
 
 
 def raced(model: Any, task: Any, asked: dict[str, Any]) -> dict[str, Any]:
-    """Race a case both ways."""
-    found = {"allocated": timed(model, task, asked)}
-    with exhaustive():
-        found["exhaustive"] = timed(model, task, asked)
-    return found
-
-
-def timed(model: Any, task: Any, asked: dict[str, Any]) -> dict[str, Any]:
     """Return the verdict of one race from nothing, and what it cost."""
     with tempfile.TemporaryDirectory() as folder:
         clock = time.process_time if model.device.type == "cpu" else time.perf_counter
@@ -105,7 +114,7 @@ def timed(model: Any, task: Any, asked: dict[str, Any]) -> dict[str, Any]:
         answer = el.verdict(model, task, **asked, out=Path(folder) / "race")
         seconds = clock() - began
     arms = {arm.method: [None if arm.mean is None else round(arm.mean, 4), arm.steps, arm.seeds] for arm in answer.arms}
-    return {"label": answer.label, "answer": answer.answer, "cpu_seconds": round(seconds, 1), "mean_steps_seeds": arms}
+    return {"label": answer.label, "answer": answer.answer, "seconds": round(seconds, 1), "mean_steps_seeds": arms}
 
 
 @contextmanager
@@ -121,7 +130,8 @@ def exhaustive() -> Iterator[None]:
     def better_half(race: Race, lines: Sequence[Line]) -> list[Line]:
         fine = look.ranked(race, lines)
         best = max((line.latest.validation or 0.0 for line in fine if line.latest is not None), default=0.0)
-        is_told = not fine or min(line.steps for line in fine) >= min(SWEPT, longest(race)) or best >= SOLVED
+        swept = min(SWEPT if race.model.tokenizer is None else TEXTS_SWEPT, longest(race))
+        is_told = not fine or min(line.steps for line in fine) >= swept or best >= SOLVED
         for line in fine[1:] if is_told else ():
             leave(race, line)
         return fine[:1] if is_told else fine
@@ -151,22 +161,29 @@ def patched(module: Any, name: str, value: Any) -> Iterator[None]:
 
 def show(known: Sequence[dict[str, Any]]) -> None:
     """Print every pair, the share of equal labels with its interval, and the share of the time."""
+    pairs = list(paired(known))
     print(f"{'case':<34} {'allocated':<14} {'s':>6}  {'exhaustive':<14} {'s':>6}  share")
-    for one in known:
-        ours, whole = one["allocated"], one["exhaustive"]
-        share = ours["cpu_seconds"] / whole["cpu_seconds"]
+    for name, ours, whole in pairs:
         sign = " " if ours["label"] == whole["label"] else "≠"
         print(
-            f"{one['case']:<34} {ours['label']:<14} {ours['cpu_seconds']:>6.0f} {sign}{whole['label']:<14} "
-            f"{whole['cpu_seconds']:>6.0f}  {share:.2f}"
+            f"{name:<34} {ours['label']:<14} {ours['seconds']:>6.0f} {sign}{whole['label']:<14} "
+            f"{whole['seconds']:>6.0f}  {ours['seconds'] / whole['seconds']:.2f}"
         )
-    same = sum(one["allocated"]["label"] == one["exhaustive"]["label"] for one in known)
-    low, high = wilson(same / len(known), len(known))
-    spent, whole = (sum(one[way]["cpu_seconds"] for one in known) for way in ("allocated", "exhaustive"))
+    same = sum(ours["label"] == whole["label"] for _, ours, whole in pairs)
+    low, high = wilson(same / len(pairs), len(pairs))
+    spent, needed = (sum(pair[way]["seconds"] for pair in pairs) for way in (1, 2))
     print(
-        f"{same} of {len(known)} labels equal ({same / len(known):.3f} [{low:.3f}, {high:.3f}]); "
-        f"{spent:,.0f} of {whole:,.0f} s, a share of {spent / whole:.2f}"
+        f"{same} of {len(pairs)} labels equal ({same / len(pairs):.3f} [{low:.3f}, {high:.3f}]); "
+        f"{spent:,.0f} of {needed:,.0f} s, a share of {spent / needed:.2f}"
     )
+
+
+def paired(known: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Yield the cases that were raced both ways: name, allocated, exhaustive."""
+    of = {way: {line["case"]: line for line in known if line["way"] == way} for way in ("allocated", "exhaustive")}
+    for name, ours in of["allocated"].items():
+        if name in of["exhaustive"]:
+            yield name, ours, of["exhaustive"][name]
 
 
 if __name__ == "__main__":

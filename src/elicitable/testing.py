@@ -35,6 +35,7 @@ from elicitable.methods.base import Adaptation, Method
 from elicitable.models.dispatch import state_of
 from elicitable.models.inject import use
 from elicitable.models.model import Model, as_model
+from elicitable.models.rounding import rounding
 from elicitable.models.speed.precision import autocast
 from elicitable.rng import torch_generator
 from elicitable.training.batches import encode
@@ -43,6 +44,7 @@ from elicitable.training.loop import prepared
 from elicitable.values import Item
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}  # norms and rotary angles are computed in float32 by many models
+ROUNDED = 2e-2  # in 16-bit types, and where products of float32 are rounded as theirs are
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,8 @@ class Subject:
 
     def __post_init__(self) -> None:
         if not self.tolerance:
-            object.__setattr__(self, "tolerance", TOLERANCE.get(self.model.dtype, 2e-2))
+            is_lowered = rounding(self.model) > torch.finfo(torch.float32).eps
+            object.__setattr__(self, "tolerance", ROUNDED if is_lowered else TOLERANCE[self.model.dtype])
 
     def build(self, seed: int = 0, size: int | None = None) -> Adaptation:
         """Return a fresh adaptation."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.coarse import TF32
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -13,6 +14,7 @@ import elicitable as el
 from elicitable.errors import UnsupportedModelError
 from elicitable.models.architectures import ARCHITECTURES, tiny_model
 from elicitable.models.model import Model
+from elicitable.models.rounding import rounding
 
 EXACT = [row.name for row in ARCHITECTURES if not row.reason]
 OUTSIDE = [row.name for row in ARCHITECTURES if "outside of attention" in row.reason]
@@ -32,6 +34,34 @@ def test_rounding_refuses_no_exact_architecture(dtype: torch.dtype) -> None:
     """Experts among them, whose routers choose otherwise where scores are as good as equal."""
     for name in EXACT:
         assert Model(tiny_model(name, dtype=dtype)).anatomy.depth == 2
+
+
+def test_products_in_tf32_refuse_no_exact_architecture() -> None:
+    """A model of plain attention was called one with a state space, where float32 products are computed in TF32."""
+    for name in EXACT:
+        hf = tiny_model(name, dtype=torch.float32)
+        with TF32():
+            assert Model(hf).anatomy.depth == 2
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_what_sees_earlier_tokens_outside_of_attention_is_refused_in_tf32(name: str) -> None:
+    hf = tiny_model(name, dtype=torch.float32)
+    with TF32(), pytest.raises(UnsupportedModelError, match="outside of attention"):
+        el.load(hf)
+
+
+def test_rounding_is_measured_not_asked() -> None:
+    """Settings that lower products are many; the type of the model is one of them."""
+    model = Model(tiny_model("llama", dtype=torch.float32))
+    eps = torch.finfo(torch.float32).eps
+    assert rounding(model) == eps
+    with TF32():
+        assert 2**-13 < rounding(model) < 2**-10
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert 2**-12 < rounding(model) < 2**-7
+    assert rounding(Model(tiny_model("llama", dtype=torch.float64))) == torch.finfo(torch.float64).eps
+    assert rounding(Model(tiny_model("llama", dtype=torch.bfloat16))) == torch.finfo(torch.bfloat16).eps
 
 
 class Behind(nn.Module):

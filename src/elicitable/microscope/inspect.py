@@ -24,6 +24,7 @@ from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model, as_model
 from elicitable.models.prefixes import prefix_length, row_count
 from elicitable.models.projections import output_projections
+from elicitable.models.rounding import rounding
 from elicitable.untrusted import in_one_line
 from elicitable.values import Item
 
@@ -303,8 +304,11 @@ def _warnings(model: Model, parts: list[Any], scope: Scope, drift: bool) -> Iter
             "The context's keys are stored without positions (as PEFT stores them): on a rotary model its prefix "
             "mass depends on where in the sequence a query stands."
         )
-    if torch.finfo(model.dtype).bits < 32:
-        yield f"The model is in {model.dtype}: residuals of 1e-3 are rounding. Decide in float32 or float64."
+    if rounding(model) > torch.finfo(torch.float32).eps:
+        yield (
+            f"The model is in {model.dtype}, with products rounded to {rounding(model):.0e}: residuals of 1e-3 are "
+            "rounding. Decide in float32 or float64."
+        )
     elif (scope.attention_residual.nan_to_num(0) > 1e-3).any():
         changed = (scope.attention_residual.nan_to_num(0) > 1e-3).any(dim=1).nonzero()[:, 0].tolist()
         yield (

@@ -17,6 +17,7 @@ from elicitable.models.capture import capture_tokens
 from elicitable.models.inject import installed
 from elicitable.models.model import Model
 from elicitable.models.restoring import evaluating, swapped
+from elicitable.models.rounding import rounding
 
 CONTEXT, CONTENT = 4, 8  # tokens: more than the convolutions of such layers reach
 NEAR = 64  # a window up to this many tokens is passed
@@ -71,8 +72,7 @@ def _off(model: Model) -> float:
 def _is_exact(model: Model) -> bool:
     """Whether all is computed in float32 or better."""
     types = {weight.dtype for weight in model.hf.parameters()}
-    is_lowered = torch.is_autocast_enabled(model.device.type) or torch.get_float32_matmul_precision() != "highest"
-    return types <= {torch.float32, torch.float64} and not is_lowered
+    return types <= {torch.float32, torch.float64} and rounding(model) <= torch.finfo(torch.float32).eps
 
 
 def _tokens(model: Model) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from elicitable.errors import InputError
 from elicitable.models.inject import installed, use
 from elicitable.models.prefixes import prefix_length
+from elicitable.models.rounding import rounding
 from elicitable.rng import torch_generator
 from elicitable.values import PrefixKV
 
@@ -93,8 +94,8 @@ class Winner:
         """
         largest = float(wanted.abs().max())
         apart = float((found.to(wanted) - wanted).abs().max())
-        rounding = max(torch.finfo(kind).eps for kind in (self.model.dtype, *([torch.float32] if is_moved else [])))
-        allowed = TOLERANCE * rounding * max(largest, 1.0)
+        least = float(torch.finfo(torch.float32).eps) if is_moved else 0.0
+        allowed = TOLERANCE * max(rounding(self.model), least) * max(largest, 1.0)
         if not apart <= allowed:
             raise InputError(
                 f"the self-test failed: {what} gives logits that differ by {apart:.2g} from those of the race, and "
