@@ -337,9 +337,10 @@ def summary(lines: list[dict[str, Any]]) -> None:
     for kind in dict.fromkeys((line["id"][1], line["id"][2]) for line in grid):
         own = [line for line in grid if tuple(line["id"][1:3]) == kind]
         print(f"\n{kind[0]}, {kind[1]} ({own[0]['keys']} keys), {len(own)} draws; score with it "
-              f"{mean(line['context']['score'] for line in own):.3f}")  # fmt: skip
+              f"{mean(line['context']['score'] for line in own if 'context' in line):.3f}")  # fmt: skip
         for form in forms:
-            print("  " + _form(form, [line[form] for line in own]))
+            drawn = [line[form] for line in own if form in line]
+            print("  " + _form(form, drawn) + (f"  ({len(drawn)} draws)" if len(drawn) < len(own) else ""))
     correlations([line for line in lines if line["id"][0] == "shares"])
     for line in lines:
         if line["id"][0] == "starts":
