@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--share", default="0/1", help="which of how many parts of the cases")
     parser.add_argument("--out", type=Path, default=RECORDS)
     given = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a race that is interrupted answers, and would be kept as a whole one
     part, parts = map(int, given.share.split("/"))
     known = Kept(given.out)
     for name, load, asked in [*toys(given.toys), *planted(given.cases), *texts(given.texts, given.device)][part::parts]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,9 +20,8 @@ class TF32(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Compute ``func``, of rounded matrices where it is a product."""
-        call: Callable[..., Any] = func
         is_product = func.overloadpacket.__name__ in PRODUCTS
-        return call(*(map(_rounded, args) if is_product else args), **(kwargs or {}))
+        return func(*(map(_rounded, args) if is_product else args), **(kwargs or {}))
 
 
 def _rounded(one: Any) -> Any:

@@ -304,9 +304,9 @@ def _warnings(model: Model, parts: list[Any], scope: Scope, drift: bool) -> Iter
             "The context's keys are stored without positions (as PEFT stores them): on a rotary model its prefix "
             "mass depends on where in the sequence a query stands."
         )
-    if rounding(model) > torch.finfo(torch.float32).eps:
+    if (coarseness := rounding(model)) > torch.finfo(torch.float32).eps:
         yield (
-            f"The model is in {model.dtype}, with products rounded to {rounding(model):.0e}: residuals of 1e-3 are "
+            f"The model is in {model.dtype}, with products rounded to {coarseness:.0e}: residuals of 1e-3 are "
             "rounding. Decide in float32 or float64."
         )
     elif (scope.attention_residual.nan_to_num(0) > 1e-3).any():
