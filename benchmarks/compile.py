@@ -176,7 +176,7 @@ class Bench:
     def distilled_alone(self, job: _Job, seconds: float, scored: _Scored, draw: int) -> dict[str, Any]:
         """Distillation from no change for as many seconds."""
         alone, how = fresh(self.model, self.sites, RANK, draw), Distilling(10_000, 1e-3, seconds=seconds, seed=draw)
-        steps = distil(self.model, job.prefix, alone, job.fitted, job.held, how)
+        steps = distil(job.teacher, alone, job.fitted, job.held, how)
         return {"seconds": seconds, "steps": steps} | self.said(job, alone, scored)
 
     def best(self, job: _Job, rank: int | None) -> tuple[float, Patch]:
@@ -187,13 +187,13 @@ class Bench:
             )
             for strength in RIDGES
         }
-        kl = {one: likeness(self.model, job.prefix, patch, job.held).kl_nats for one, patch in tried.items()}
+        kl = {one: likeness(job.teacher, patch, job.held).kl_nats for one, patch in tried.items()}
         strength = min(kl, key=lambda one: kl[one])
         return strength, tried[strength]
 
     def said(self, job: _Job, what: Any, scored: _Scored) -> dict[str, Any]:
         """Likeness, forgetting and score of one thing."""
-        return asdict(likeness(self.model, job.prefix, what, job.reported)) | {
+        return asdict(likeness(job.teacher, what, job.reported)) | {
             "forgetting": asdict(forgetting(self.model, what, 4)),
             **scored.lost(what),
         }
@@ -215,7 +215,7 @@ class Bench:
         job, scored = self.job(task, context, 0, texts), self.judges[task, kind]
         began = time.monotonic()
         patch = self.best(job, rank)[1] if start == "closed" else fresh(self.model, self.sites, rank or 64, 0)
-        steps = distil(self.model, job.prefix, patch, job.fitted, job.held, Distilling(self.asked.steps, rate))
+        steps = distil(job.teacher, patch, job.fitted, job.held, Distilling(self.asked.steps, rate))
         return {"seconds": time.monotonic() - began, "steps": steps} | self.said(job, patch, scored)
 
     def cached(self, task: str, kind: str) -> Any:
@@ -258,7 +258,7 @@ class Bench:
         patch = fit_patch(self.model, job.prefix, job.fitted, Fitting(1e-2), self.sites)
         low = fit_patch(self.model, job.prefix, job.fitted, Fitting(1e-2, RANK), self.sites)
         kl = {
-            name: likeness(self.model, job.prefix, what, job.reported).kl_nats
+            name: likeness(job.teacher, what, job.reported).kl_nats
             for name, what in (("neither", NOTHING), ("weights", patch), ("lora", low))
         }
         return {
@@ -282,7 +282,7 @@ class Bench:
             started = time.monotonic()
             patch = fit_patch(self.model, job.prefix, job.fitted, fitting, self.sites)
             seconds = time.monotonic() - started
-            return patch, {"seconds": seconds} | asdict(likeness(self.model, job.prefix, patch, job.held))
+            return patch, {"seconds": seconds} | asdict(likeness(job.teacher, patch, job.held))
 
         for rank in (None, 8, 32, 64):
             for strength in RIDGES:
@@ -305,10 +305,10 @@ class Bench:
         return fit_short_prefix(self.model, job.prefix, job.fitted, KEYS, self.asked.match_steps)
 
     def trained(self, job: _Job, what: Any, rate: float) -> dict[str, Any]:
-        before = likeness(self.model, job.prefix, what, job.held).kl_nats
+        before = likeness(job.teacher, what, job.held).kl_nats
         started = time.monotonic()
-        distil(self.model, job.prefix, what, job.fitted, job.held, Distilling(self.asked.steps, rate))
-        after = asdict(likeness(self.model, job.prefix, what, job.held))
+        distil(job.teacher, what, job.fitted, job.held, Distilling(self.asked.steps, rate))
+        after = asdict(likeness(job.teacher, what, job.held))
         return {"before": before, "seconds": time.monotonic() - started} | after
 
 

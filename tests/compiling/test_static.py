@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import elicitable as el
-from elicitable.compiling.fidelity import NOTHING, divergence, last_logits, likeness
+from elicitable.compiling.fidelity import NOTHING, Teacher, divergence, last_logits, likeness
 from elicitable.compiling.pairs import batches_of, pairs_of_texts
 from elicitable.compiling.static import Fitting, fit_patch
 from elicitable.microscope.ridge import Change, Moments
@@ -168,7 +168,8 @@ def test_many_texts_share_one_patch_and_dealt_targets_do_not() -> None:
     patch = fit_patch(model, prefix, told, Fitting(1e-2))
     low = fit_patch(model, prefix, told, Fitting(1e-2, rank=4))
     control = fit_patch(model, prefix, told, Fitting(1e-2, shuffle=0))
-    kl = [likeness(model, prefix, one, unseen).kl_nats for one in (patch, low, control, NOTHING)]
+    teacher = Teacher(model, prefix)
+    kl = [likeness(teacher, one, unseen).kl_nats for one in (patch, low, control, NOTHING)]
     assert kl[0] < kl[1] < min(kl[2], kl[3])
     assert kl[0] < 0.2 * min(kl[2], kl[3])
 
@@ -177,8 +178,9 @@ def test_rows_of_different_length_are_compared_at_their_own_tokens() -> None:
     model = Model(tiny_model("llama"))
     prefix = capture_tokens(model, PROMPT)
     texts = [[12, 40, 5], [8, 17, 3, 44, 20, 61]]
-    alone = [likeness(model, prefix, NOTHING, one_text(model, ids)) for ids in texts]
-    together = likeness(model, prefix, NOTHING, batches_of(model, pairs_of_texts(model, NOTHING, texts), 4))
+    teacher = Teacher(model, prefix)
+    alone = [likeness(teacher, NOTHING, one_text(model, ids)) for ids in texts]
+    together = likeness(teacher, NOTHING, batches_of(model, pairs_of_texts(model, NOTHING, texts), 4))
     assert together.kl_nats == pytest.approx((3 * alone[0].kl_nats + 6 * alone[1].kl_nats) / 9, rel=1e-5)
 
 

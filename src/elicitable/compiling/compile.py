@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from elicitable.compiling.distil import Distilling, distil
-from elicitable.compiling.fidelity import NOTHING, Forgetting, elsewhere_scores, forgetting, likeness, scores
+from elicitable.compiling.fidelity import NOTHING, Forgetting, Teacher, elsewhere_scores, forgetting, likeness, scores
 from elicitable.compiling.matching import fit_short_prefix
 from elicitable.compiling.pairs import (
     Pair,
@@ -230,6 +230,11 @@ class _Job:
     reported: list[PairBatch]
     told: Told
 
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The model behind the context."""
+        return Teacher(self.model, self.prefix)
+
     @classmethod
     def of(
         cls,
@@ -270,8 +275,8 @@ class _Job:
     def _distilled(self, made: Adaptation, how: Distilling) -> dict[str, Any]:
         """Train ``made`` towards the context; return the steps and what is left on held-out texts."""
         told = partial(_tell_step, self.told, self.how.steps)
-        steps = distil(self.model, self.prefix, made, self.fitted, self.held, how, told)
-        return {"steps": steps, "held_nats": likeness(self.model, self.prefix, made, self.held).kl_nats}
+        steps = distil(self.teacher, made, self.fitted, self.held, how, told)
+        return {"steps": steps, "held_nats": likeness(self.teacher, made, self.held).kl_nats}
 
     def _short(self) -> tuple[Adaptation, dict[str, Any]]:
         self.told(f"matching attention with {self.how.keys} keys …")
@@ -289,7 +294,7 @@ class _Job:
         for strength in self.how.ridges:
             self.told(f"solving for λ = {strength:g} …")
             patch = fit_patch(self.model, self.prefix, self.fitted, self._fitting(strength), sites)
-            tried[strength] = (likeness(self.model, self.prefix, patch, self.held).kl_nats, patch)
+            tried[strength] = (likeness(self.teacher, patch, self.held).kl_nats, patch)
         best = min(tried, key=lambda strength: tried[strength][0])
         patch = tried[best][1]
         chosen: dict[str, Any] = {"rank": self._rank, "ridge": best, "down_projections": downs}
@@ -310,7 +315,7 @@ class _Job:
         return Fitting(strength, self._rank, has_biases=has_biases, asked=self.how.asked, shuffle=shuffle)
 
     def _likeness(self, what: Adaptation) -> dict[str, float]:
-        return asdict(likeness(self.model, self.prefix, what, self.reported))
+        return asdict(likeness(self.teacher, what, self.reported))
 
     def measured(self, adaptation: Adaptation) -> dict[str, Any]:
         """Return what is measured on texts that had no part in anything, and on texts of another kind."""

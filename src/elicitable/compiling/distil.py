@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from elicitable.compiling.fidelity import divergence, last_logits, likeness
+from elicitable.compiling.fidelity import Teacher, divergence, last_logits, likeness
 from elicitable.compiling.pairs import PairBatch
 from elicitable.models.restoring import evaluating, without_gradients
-from elicitable.models.speed.precision import autocast
+from elicitable.models.speed.precision import autocast, frozen_casts
 from elicitable.rng import generator
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
-    from elicitable.models.model import Model
-    from elicitable.values import PrefixKV
 
 Told = Callable[[int, float], None]  # the step, and the divergence on held-out texts
 
@@ -41,42 +39,65 @@ class Distilling:
 
 
 def distil(
-    model: Model,
-    context: PrefixKV,
+    teacher: Teacher,
     adaptation: Adaptation,
     batches: Sequence[PairBatch],
     held: Sequence[PairBatch],
     plan: Distilling,
     told: Told = lambda step, nats: None,
 ) -> int:
-    """Train ``adaptation`` towards the distributions behind ``context``; return how many steps were taken.
+    """Train ``adaptation`` towards the distributions of ``teacher``; return how many steps were taken.
 
     The loss of a batch is the mean of KL(with the context ‖ with the adaptation) over the places where the model is
     asked, and over all of the text, half each. Its best state on ``held`` is loaded at the end.
     """
-    parameters = adaptation.parameters()
-    optimizer = torch.optim.AdamW(parameters, lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0)
-    order, started, step = generator(plan.seed, "distil"), time.monotonic(), 0
-    best, state = likeness(model, context, adaptation, held).kl_nats, adaptation.state()
-    with evaluating(model.hf), without_gradients(model.hf, but=parameters):
-        while step < plan.steps and not _is_late(plan, started):
-            batch = batches[int(order.integers(len(batches)))]
-            for group in optimizer.param_groups:
-                group["lr"] = plan.rate * _pace(plan, step, time.monotonic() - started)
-            loss = _loss(model, context, adaptation, batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if not bool(torch.isfinite(nn.utils.clip_grad_norm_(parameters, 1.0))):
-                break
-            optimizer.step()
-            step += 1
-            if step % max(1, plan.steps // plan.looks) == 0 or step == plan.steps or _is_late(plan, started):
-                nats = likeness(model, context, adaptation, held).kl_nats
-                told(step, nats)
-                if nats < best:
-                    best, state = nats, adaptation.state()
+    run, started = _Run(teacher, adaptation, batches, plan), time.monotonic()
+    best, state = likeness(teacher, adaptation, held).kl_nats, adaptation.state()
+    with evaluating(teacher.model.hf), without_gradients(teacher.model.hf, but=adaptation.parameters()):
+        while run.go_on(started):
+            nats = likeness(teacher, adaptation, held).kl_nats
+            told(run.step, nats)
+            if nats < best:
+                best, state = nats, adaptation.state()
     adaptation.load(state)
-    return step
+    return run.step
+
+
+class _Run:
+    """Hold a distillation between two looks at the texts that are held out."""
+
+    def __init__(
+        self, teacher: Teacher, adaptation: Adaptation, batches: Sequence[PairBatch], plan: Distilling
+    ) -> None:
+        self.teacher, self.adaptation, self.batches, self.plan = teacher, adaptation, batches, plan
+        self.order, self.step = generator(plan.seed, "distil"), 0
+        self.optimizer = torch.optim.AdamW(adaptation.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=0.0)
+
+    def go_on(self, started: float) -> bool:
+        """Take the steps up to the next look; False where there are none, or where the gradient is no number."""
+        plan, every = self.plan, max(1, self.plan.steps // self.plan.looks)
+        if self.step >= plan.steps or _is_late(plan, started):
+            return False
+        with frozen_casts(self.teacher.model):
+            while True:
+                if not self._take(time.monotonic() - started):
+                    return False
+                self.step += 1
+                if self.step % every == 0 or self.step == plan.steps or _is_late(plan, started):
+                    return True
+
+    def _take(self, seconds: float) -> bool:
+        """Take one step; False where the gradient is no number, and then nothing has changed."""
+        batch, parameters = self.batches[int(self.order.integers(len(self.batches)))], self.adaptation.parameters()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.rate * _pace(self.plan, self.step, seconds)
+        loss = _loss(self.teacher, self.adaptation, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if not bool(torch.isfinite(nn.utils.clip_grad_norm_(parameters, 1.0))):
+            return False
+        self.optimizer.step()
+        return True
 
 
 def _is_late(plan: Distilling, started: float) -> bool:
@@ -89,11 +110,9 @@ def _pace(plan: Distilling, step: int, seconds: float) -> float:
     return min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _loss(model: Model, context: PrefixKV, adaptation: Adaptation, batch: PairBatch) -> torch.Tensor:
-    tokens = batch.shared.shape[1]
-    with autocast(model):
-        with torch.no_grad():
-            taught = last_logits(model, context, batch.taught, tokens)
-        read = last_logits(model, adaptation, batch.read, tokens)
+def _loss(teacher: Teacher, adaptation: Adaptation, batch: PairBatch) -> torch.Tensor:
+    with autocast(teacher.model):
+        taught = teacher(batch)
+        read = last_logits(teacher.model, adaptation, batch.read, batch.shared.shape[1])
     off = divergence(taught, read)
     return (off[batch.asked].mean() + off[batch.shared].mean()) / 2

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Context = Adaptation | PrefixKV
 NOTHING = Adaptation()  # the model as it is
+KEPT = 2**30  # bytes of logits that a teacher keeps
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,19 @@ def in_place(model: Model, what: Context) -> Iterator[None]:
 
 def last_logits(model: Model, what: Context, side: Side, tokens: int) -> Tensor:
     """(batch, tokens, vocab) logits at the last ``tokens`` of a side's rows, with ``what`` in place."""
+    return _exact(_logits(model, what, side, tokens))
+
+
+def _logits(model: Model, what: Context, side: Side, tokens: int) -> Tensor:
     with in_place(model, what):
         logits: Tensor = model.hf(
             input_ids=side.ids, attention_mask=side.mask, use_cache=False, logits_to_keep=tokens
         ).logits
-    return logits[:, -tokens:].to(torch.promote_types(logits.dtype, torch.float32))
+    return logits[:, -tokens:]
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def divergence(taught: Tensor, read: Tensor) -> Tensor:
@@ -74,14 +83,42 @@ def divergence(taught: Tensor, read: Tensor) -> Tensor:
     return (taught.exp() * (taught - read.log_softmax(dim=-1))).sum(dim=-1)
 
 
+class Teacher:
+    """Answer with the logits behind ``context``, and keep those of the first batches, which are asked for again.
+
+    Those of :data:`KEPT` bytes are kept, apart for the type of the products that made them; the others are computed at
+    every call. What is kept is what would be computed: neither the model nor the context may change meanwhile.
+    """
+
+    def __init__(self, model: Model, context: PrefixKV) -> None:
+        self.model, self.context = model, context
+        self._kept: dict[tuple[PairBatch, bool], Tensor] = {}
+        self._room = KEPT
+
+    @torch.no_grad()
+    def __call__(self, batch: PairBatch) -> Tensor:
+        """(batch, shared, vocab) logits at the tokens of ``batch`` that are compared."""
+        is_lowered = torch.is_autocast_enabled(self.model.device.type)
+        logits = self._kept.get((batch, is_lowered))
+        if logits is None:
+            logits = _logits(self.model, self.context, batch.taught, batch.shared.shape[1])
+            self._keep((batch, is_lowered), logits)
+        return _exact(logits)
+
+    def _keep(self, key: tuple[PairBatch, bool], logits: Tensor) -> None:
+        size = logits.numel() * logits.element_size()
+        if size <= self._room:
+            self._kept[key] = logits.clone()  # alone, not with the logits of padding that it may be a view of
+            self._room -= size
+
+
 @torch.no_grad()
-def likeness(model: Model, context: PrefixKV, what: Context, batches: Sequence[PairBatch]) -> Likeness:
-    """Compare ``what`` with ``context`` on ``batches``."""
+def likeness(teacher: Teacher, what: Context, batches: Sequence[PairBatch]) -> Likeness:
+    """Compare ``what`` with the context of ``teacher`` on ``batches``."""
     sums, counts, agreed = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), 0
     for batch in batches:
-        tokens = batch.shared.shape[1]
-        taught = last_logits(model, context, batch.taught, tokens)
-        read = last_logits(model, what, batch.read, tokens)
+        taught = teacher(batch)
+        read = last_logits(teacher.model, what, batch.read, batch.shared.shape[1])
         off = divergence(taught, read)
         for nth, where in enumerate((batch.asked, batch.shared)):
             sums[nth] += float(off[where].double().sum())
