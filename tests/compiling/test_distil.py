@@ -11,8 +11,8 @@ import torch
 import elicitable as el
 from elicitable.compiling import distil as distilling
 from elicitable.compiling import fidelity
-from elicitable.compiling.distil import Distilling, distil
-from elicitable.compiling.fidelity import NOTHING, Teacher
+from elicitable.compiling.distil import Distilling, distil, weighted_divergence
+from elicitable.compiling.fidelity import NOTHING, Teacher, divergence
 from elicitable.compiling.pairs import PairBatch, batches_of, pairs_of_texts
 from elicitable.compiling.patch import Patch, fresh
 from elicitable.models.architectures import tiny_model
@@ -98,3 +98,28 @@ def test_a_gradient_that_is_no_number_ends_the_run_and_changes_nothing() -> None
     before = patch.state()
     assert distil(teacher, patch, batches[:-1], batches[-1:], Distilling(9, 1e-3, looks=9)) == 0
     assert all(torch.equal(before[part], one) for part, one in patch.state().items())
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_the_weighted_divergence_and_its_gradient_are_the_definitions(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distilling, "CACHED", 2 * 11)  # two rows at once
+    taught, read = torch.randn(2, 3, rows, 11, generator=torch_generator(0, "logits"), dtype=torch.float64)
+    weights = torch.rand(3, rows, generator=torch_generator(1, "weights"), dtype=torch.float64)
+    weights[0] = 0  # padding
+    read.requires_grad_()
+    (weights * divergence(taught, read)).sum().backward()
+    wanted, read.grad = read.grad, None
+    loss = weighted_divergence(taught, read, weights)
+    (3 * loss).backward()
+    assert wanted is not None
+    assert read.grad is not None
+    assert torch.allclose(loss, (weights * divergence(taught, read)).sum(), rtol=1e-12)
+    assert torch.allclose(read.grad, 3 * wanted, rtol=1e-11, atol=1e-15)
+    assert torch.autograd.gradcheck(lambda x: weighted_divergence(taught, x, weights), [read])
+    coarse = read.detach().bfloat16().requires_grad_()
+    weighted_divergence(taught.bfloat16(), coarse, weights.float()).backward()
+    assert coarse.grad is not None
+    assert coarse.grad.dtype == torch.bfloat16
+    assert torch.allclose(coarse.grad.double(), wanted, rtol=0.05, atol=1e-2)  # 2⁻⁸ of logits of up to 3

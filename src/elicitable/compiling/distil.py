@@ -6,19 +6,23 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from elicitable.compiling.fidelity import Teacher, divergence, last_logits, likeness
+from elicitable.compiling.fidelity import Teacher, exact, likeness, logits_at
 from elicitable.compiling.pairs import PairBatch
 from elicitable.models.restoring import evaluating, without_gradients
 from elicitable.models.speed.precision import autocast, frozen_casts
 from elicitable.rng import generator
+from elicitable.training.batches import LOGITS
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
+
+CACHED: Final = 2**16  # numbers of a few rows of logits that stay in a processor's cache
 
 Told = Callable[[int, float], None]  # the step, and the divergence on held-out texts
 
@@ -110,9 +114,51 @@ def _pace(plan: Distilling, step: int, seconds: float) -> float:
     return min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _loss(teacher: Teacher, adaptation: Adaptation, batch: PairBatch) -> torch.Tensor:
+def _loss(teacher: Teacher, adaptation: Adaptation, batch: PairBatch) -> Tensor:
     with autocast(teacher.model):
         taught = teacher(batch)
-        read = last_logits(teacher.model, adaptation, batch.read, batch.shared.shape[1])
-    off = divergence(taught, read)
-    return (off[batch.asked].mean() + off[batch.shared].mean()) / 2
+        read = logits_at(teacher.model, adaptation, batch.read, batch.shared.shape[1])
+    weights = (batch.asked / batch.asked.sum() + batch.shared / batch.shared.sum()) / 2
+    return weighted_divergence(taught, read, weights)
+
+
+def weighted_divergence(taught: Tensor, read: Tensor, weights: Tensor) -> Tensor:
+    """Return Σ w KL(softmax(taught) ‖ softmax(read)) in nats, to which gradients flow through ``read`` only.
+
+    Args:
+        taught: logits (…, vocab).
+        read: logits (…, vocab).
+        weights: w (…).
+
+    >>> weighted_divergence(torch.zeros(2, 3), torch.ones(2, 3), torch.tensor([0.5, 0.5])).item()
+    0.0
+    """
+    vocab = read.shape[-1]
+    loss: Tensor = _Divergence.apply(taught.reshape(-1, vocab), read.reshape(-1, vocab), weights.reshape(-1))
+    return loss
+
+
+class _Divergence(torch.autograd.Function):
+    """A few rows at a time, with their gradient w (softmax(read) − softmax(taught)), while they are in a cache."""
+
+    @staticmethod
+    def forward(ctx: Any, taught: Tensor, read: Tensor, weights: Tensor) -> Tensor:
+        """Return the sum, and keep the gradient."""
+        gradient, whole = torch.empty_like(read), exact(read.new_zeros(()))
+        at_once = max(1, (CACHED if read.device.type == "cpu" else LOGITS) // read.shape[-1])
+        parts = zip(*(x.split(at_once) for x in (taught, read, weights, gradient)), strict=True)
+        for given, found, weight, into in parts:
+            log_p, log_q = (exact(x).log_softmax(dim=-1) for x in (given, found))
+            p = log_p.exp()
+            off = (p * log_p.sub_(log_q)).sum(dim=-1)
+            whole += (off * weight).sum()
+            into.copy_(log_q.exp_().sub_(p).mul_(weight[:, None]))
+        ctx.save_for_backward(gradient)
+        return whole
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor, None]:
+        """Return the gradient by ``read``."""
+        (gradient,) = ctx.saved_tensors
+        return None, gradient * upstream.to(gradient.dtype), None

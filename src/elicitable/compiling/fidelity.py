@@ -58,10 +58,11 @@ def in_place(model: Model, what: Context) -> Iterator[None]:
 
 def last_logits(model: Model, what: Context, side: Side, tokens: int) -> Tensor:
     """(batch, tokens, vocab) logits at the last ``tokens`` of a side's rows, with ``what`` in place."""
-    return _exact(_logits(model, what, side, tokens))
+    return exact(logits_at(model, what, side, tokens))
 
 
-def _logits(model: Model, what: Context, side: Side, tokens: int) -> Tensor:
+def logits_at(model: Model, what: Context, side: Side, tokens: int) -> Tensor:
+    """Return the same in the type that the model gives them."""
     with in_place(model, what):
         logits: Tensor = model.hf(
             input_ids=side.ids, attention_mask=side.mask, use_cache=False, logits_to_keep=tokens
@@ -69,7 +70,8 @@ def _logits(model: Model, what: Context, side: Side, tokens: int) -> Tensor:
     return logits[:, -tokens:]
 
 
-def _exact(logits: Tensor) -> Tensor:
+def exact(logits: Tensor) -> Tensor:
+    """Return ``logits`` in float32, or in float64 where they are."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -97,13 +99,13 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, batch: PairBatch) -> Tensor:
-        """(batch, shared, vocab) logits at the tokens of ``batch`` that are compared."""
+        """(batch, shared, vocab) logits at the tokens of ``batch`` that are compared, in the type that made them."""
         is_lowered = torch.is_autocast_enabled(self.model.device.type)
         logits = self._kept.get((batch, is_lowered))
         if logits is None:
-            logits = _logits(self.model, self.context, batch.taught, batch.shared.shape[1])
+            logits = logits_at(self.model, self.context, batch.taught, batch.shared.shape[1])
             self._keep((batch, is_lowered), logits)
-        return _exact(logits)
+        return logits
 
     def _keep(self, key: tuple[PairBatch, bool], logits: Tensor) -> None:
         size = logits.numel() * logits.element_size()
@@ -117,7 +119,7 @@ def likeness(teacher: Teacher, what: Context, batches: Sequence[PairBatch]) -> L
     """Compare ``what`` with the context of ``teacher`` on ``batches``."""
     sums, counts, agreed = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), 0
     for batch in batches:
-        taught = teacher(batch)
+        taught = exact(teacher(batch))
         read = last_logits(teacher.model, what, batch.read, batch.shared.shape[1])
         off = divergence(taught, read)
         for nth, where in enumerate((batch.asked, batch.shared)):
