@@ -399,6 +399,26 @@ def test_the_control_comes_last_and_no_arm_is_left_out_by_the_clock(digits_model
     assert set(order.begun[first:]) == {"value-bias"}
 
 
+def test_a_control_has_no_first_look_once_the_time_is_over(
+    digits_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first look took a race of eight minutes with workers a minute and a half beyond its limit."""
+    begun: list[str] = []
+
+    class Over(Silent):
+        def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
+            begun.append(arm)
+
+        def end(self, arm: Any) -> None:
+            if arm.method == "lora" and arm.mean is not None:
+                monkeypatch.setattr(Race, "left", lambda race: 0.0)
+
+    answer = run(digits_model(8), time_limit=20.0, methods=["value-bias", "zero-shot", "lora"], reporter=Over())
+    control = next(arm for arm in answer.arms if arm.is_control)
+    assert (control.status, control.reason) == ("skipped", rounds.SPARE)
+    assert "value-bias" not in begun
+
+
 def marked(*points: tuple[int, float, float]) -> Any:
     from elicitable.race.entry import Entry
     from elicitable.race.line import Line

@@ -29,8 +29,10 @@ from elicitable.race.results import arm_result, decision_of
 from elicitable.race.seeds import more_seeds
 from elicitable.race.stakes import can_matter, cohort_of, is_at_its_end, urgency, what_cut_off, why_it_ended
 from elicitable.race.threads import Threads
-from elicitable.race.timing import affords_cooldown, affords_leg, cooldown_of, opening, said_of
+from elicitable.race.timing import affords_cooldown, affords_leg, affords_look, cooldown_of, opening, said_of
 from elicitable.race.workers import together
+
+SPARE = "a control is measured only with time that no other arm needs"
 
 
 def run_rounds(race: Race, sizes: Sequence[Sized]) -> list[Entry]:
@@ -199,9 +201,13 @@ def _end(race: Race, entries: Sequence[Entry]) -> None:
 def _control(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> None:
     """Give a control as many steps as the quickest solver had, or as the longest run; its first look comes before.
 
-    It has no vote, so it gets twice what an arm is owed at most.
+    It has no vote, so it gets twice what an arm is owed at most, and nothing where no time is left.
     """
     if not entry.swept:
+        if not affords_look(race, entry, entries):
+            entry.refusal = SPARE
+            race.reporter.end(arm_result(race, entry))
+            return
         together(race, [_look(race, entry, nth, entries)])
     if entry.line is None or not entry.line.is_fine:
         return
@@ -211,7 +217,7 @@ def _control(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> No
     if affords_cooldown(race, entry, entry.line, 0, entries):
         bring_down(race, entry, entries)
     else:
-        entry.line, entry.refusal = None, "a control is measured only with time that no other arm needs"
+        entry.line, entry.refusal = None, SPARE
 
 
 def _steps_of_control(race: Race, entry: Entry, entries: Sequence[Entry]) -> int:

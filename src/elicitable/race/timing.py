@@ -240,6 +240,12 @@ def affords_choice(race: Race, entry: Entry, seed: int, entries: Sequence[Entry]
     return _pays(race, f"time for seed {seed} of {entry.method.identity}", cost, entries, entry)
 
 
+def affords_look(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Say whether the limit pays for the first steps of an arm, and a look at the validation split after them."""
+    cost = FEWEST_STEPS * step_seconds(race, entry) + race.pace.look_items * race.item_seconds
+    return _pays(race, f"time for a first look at {entry.method.identity}", cost, entries, entry)
+
+
 def affords_legs(race: Race, growing: Sequence[tuple[Entry, int]], entries: Sequence[Entry]) -> bool:
     """Say whether the limit pays for training each of some arms to its next mark, beside what all arms are owed."""
     cost = sum((steps - one.line.steps) * step_seconds(race, one) for one, steps in growing if one.line is not None)
