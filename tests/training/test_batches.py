@@ -83,6 +83,16 @@ def test_texts_of_similar_length_share_a_batch() -> None:
     assert sum(map(len, drawn)) == 2 * CHUNK * 16
 
 
+def test_one_long_text_does_not_widen_fifteen_others() -> None:
+    """The longest of 300 short texts made sixteen of 54 tokens and less as wide as itself, 124."""
+    model, lengths = reader("byte-level BPE"), [*range(40, 55), 124]
+    rows = of_lengths(lengths)
+    assert [len(part) for part in groups(model, rows, 16)] == [15, 1]
+    assert padding(rows, groups(model, rows, 16)) < 0.15 < 0.5 < padding(rows, [list(range(16))])
+    close = of_lengths([*range(40, 55), 60])
+    assert [len(part) for part in groups(model, close, 16)] == [16]
+
+
 def test_a_few_long_texts_among_many_short_ones_stay_within_bounds() -> None:
     """20 of 3,000 tokens among 2,000 of 20: no batch holds more than a batch's tokens, or than one long text has."""
     rows = of_lengths([3000 if n % 101 == 0 else 20 for n in range(2020)])

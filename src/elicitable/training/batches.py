@@ -32,6 +32,7 @@ IGNORED = -100
 CHUNK = 32  # batches drawn at once, because drawing few items is what costs
 TOKENS_A_ROW = 256  # of a batch, on average and with padding: a batch of 16 holds 4,096 tokens at most
 LOGITS = 2**26  # logits of a batch at most: 256 MiB in float32
+PADDED = 256, 1 / 8  # tokens of padding in a batch, and its share of the others, above which another pass costs less
 ATTENDED = 2**24  # pairs of tokens in the masks of a batch at most, or those of one row: 80 MiB as bool and float32
 
 
@@ -113,7 +114,7 @@ def padded(model: Model, rows: Sequence[Row]) -> Batch:
 
 
 def groups(model: Model, rows: Sequence[Row] | Sequence[LabelRow], batch: int) -> list[list[int]]:
-    """Places in ``rows`` that share a batch: short ones together, bounded in tokens, in masks and in logits.
+    """Places in ``rows`` that share a batch: short ones together, bounded in tokens, padding, masks and logits.
 
     Rows of token ids (a model without a tokenizer) stay in their order, ``batch`` at a time.
     """
@@ -121,16 +122,18 @@ def groups(model: Model, rows: Sequence[Row] | Sequence[LabelRow], batch: int) -
         return [list(range(first, min(first + batch, len(rows)))) for first in range(0, len(rows), batch)]
     most, vocab = batch * TOKENS_A_ROW, model.hf.get_input_embeddings().weight.shape[0]
     found: list[list[int]] = []
-    answer = 0
+    answer = read = 0
     for place in sorted(range(len(rows)), key=lambda place: len(rows[place])):  # so the latest is the longest
         width, longest = len(rows[place]), _written(rows[place])
         answer = max(answer, longest)
         count = len(found[-1]) + 1 if found else 1
         is_full = count * width > most or count * width**2 > ATTENDED or count * answer * vocab > LOGITS
-        if not found or is_full:
+        padding = (count - 1) * width - read
+        if not found or is_full or padding > max(PADDED[0], PADDED[1] * read):
             found.append([])
-            answer = longest
+            answer, read = longest, 0
         found[-1].append(place)
+        read += width
     return found
 
 
