@@ -16,7 +16,7 @@ import pytest
 
 from elicitable.executors import processes
 from elicitable.models.load import load
-from elicitable.race.contest import suited_executor
+from elicitable.race.workers import suited_executor
 
 RACE = ("verdict", "--model", "toy:ascending", "--task", "descending")  # half a minute of two cores
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked early on Linux alone")
@@ -70,7 +70,7 @@ def test_it_has_workers_unless_something_speaks_against_them(monkeypatch: pytest
     assert found is not None
     assert (found.name, found.size) == ("local", min(processes.cores(), 4))
     assert suited_executor(toy, 60.0) is None
-    monkeypatch.setattr("elicitable.race.contest.SMALL", sum(x.numel() for x in toy.hf.parameters()) - 1)
+    monkeypatch.setattr("elicitable.race.workers.SMALL", sum(x.numel() for x in toy.hf.parameters()) - 1)
     assert suited_executor(toy, None) is None
     monkeypatch.undo()
     monkeypatch.setenv("OMP_NUM_THREADS", "2")

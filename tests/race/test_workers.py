@@ -24,7 +24,7 @@ from elicitable.executors.packing import packed, unpacked
 from elicitable.models.load import load
 from elicitable.models.model import Model
 from elicitable.models.whereabouts import whereabouts
-from elicitable.race import contest, pace, trial
+from elicitable.race import contest, pace, trial, workers
 from elicitable.records.store import Store, identity
 
 Build = Callable[..., Model]
@@ -232,7 +232,7 @@ def test_what_means_nothing_is_refused(digits_model: Build, tmp_path: Path) -> N
         run(model, tmp_path, "local", gpus=1.0)
     elsewhere: Any = type("OnAGPU", (), {"device": torch.device("cuda")})
     with pytest.raises(InputError, match="for GPUs give 'ray'"):
-        contest.executor_of("local", None, None, None, elsewhere)
+        workers.executor_of("local", None, None, None, elsewhere)
 
 
 # --- processes and clusters -----------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class ExecutorOptions:
 
     def given(self, model: Model, time_limit: float | None) -> dict[str, Any]:
         """Return the options by name; where none is given, what suits a race of ``model``."""
-        from elicitable.race.contest import suited_executor
+        from elicitable.race.workers import suited_executor
 
         return self._said() or {"executor": suited_executor(model, time_limit)}
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.diagnosis.margins import stretches
 from elicitable.errors import BudgetError, InputError
-from elicitable.executors.executor import Executor, executor_named
-from elicitable.executors.processes import cores, is_free
+from elicitable.executors.executor import Executor
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, method_named
@@ -32,9 +31,10 @@ from elicitable.race.reporter import Reporter, Silent
 from elicitable.race.results import arm_result, cut_warning, evidence_of
 from elicitable.race.rounds import run_rounds
 from elicitable.race.rows_curve import grown_with_rows
+from elicitable.race.threads import Threads
 from elicitable.race.timing import is_too_late_to_look
 from elicitable.race.trial import as_shown
-from elicitable.race.workers import staffed
+from elicitable.race.workers import executor_of, staffed
 from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.store import Store
@@ -43,12 +43,8 @@ from elicitable.tasks.base import has_turns, stops_of, warnings_of
 from elicitable.tasks.catalog import task_from
 from elicitable.values import ClassResults, Verdict
 
-SMALL = 2**23  # numbers of a model whose products keep one thread busy, and no second one
-MOST_WORKERS = 4  # more wait for each other (docs/log.md, "A race on workers")
-
 if TYPE_CHECKING:
     from elicitable.microscope.inspect import Inspection
-    from elicitable.models.model import Model
 
 LONGEST_SECONDS = 366 * 86_400.0
 LONGEST = 64  # virtual tokens: every query pays for each of them in every layer, whatever the budget allows
@@ -198,8 +194,15 @@ def verdict(
 
 
 def _raced(race: Race, sizes: Sequence[Sized], keep: Sequence[str], rows_curve: bool, why: bool) -> Verdict:
-    """Run the race, judge it, keep its winner, and look at it."""
-    entries = run_rounds(race, sizes)
+    """Run the race, judge it, keep its winner, and look at it, all on as many threads as are quickest meanwhile."""
+    with Threads.chosen(race) as threads:
+        entries = run_rounds(race, sizes, threads)
+        return _answered(race, entries, keep, rows_curve, why, threads)
+
+
+def _answered(
+    race: Race, entries: Sequence[Entry], keep: Sequence[str], rows_curve: bool, why: bool, threads: Threads
+) -> Verdict:
     if race.was_interrupted and not any(entry.records or entry.line for entry in entries):
         raise KeyboardInterrupt  # there is nothing to answer with
     race.warnings += cut_warning(entries)
@@ -209,6 +212,7 @@ def _raced(race: Race, sizes: Sequence[Sized], keep: Sequence[str], rows_curve: 
     try:
         for made in _beyond(race, entries, answer, keep, rows_curve, why):
             answer = replace(answer, **made)
+            threads.look_again()
     except KeyboardInterrupt:  # what the race has found stands, with whatever was made of it so far
         race.was_interrupted = True
     told = [*warnings_of(race.task), *race.warnings]  # and what could not be written
@@ -235,35 +239,6 @@ def _beyond(
         race.warnings.append("the time limit left nothing to look inside the model with; elicitable inspect does")
     else:
         yield {"inspection": _inside(race, entries, answer)}
-
-
-def suited_executor(model: Model, time_limit: float | None) -> Executor | None:
-    """Return the executor for a race of which nobody said where it runs: None is this process.
-
-    A small model gains nothing by a second thread, so its trials run beside one another, a process for each core: two
-    take half of the time that two threads do (docs/log.md, "A race on workers"). Against the clock, where workers'
-    start is dear, and where a person has set the number of threads, it is this process.
-    """
-    is_small = sum(weight.numel() for weight in model.hf.parameters()) <= SMALL
-    is_suited = is_small and model.device.type == "cpu" and time_limit is None and is_free()
-    return executor_named("local", min(cores(), MOST_WORKERS)) if is_suited else None
-
-
-def executor_of(
-    executor: str | Executor, workers: int | None, address: str | None, gpus: float | None, model: Model
-) -> Executor:
-    """Return the executor that runs trials on ``model``.
-
-    Raises:
-        InputError: processes on this machine would all be on its one GPU.
-    """
-    if isinstance(executor, Executor):
-        return executor
-    is_on_gpu = model.device.type != "cpu"
-    if executor == "local" and is_on_gpu:
-        raise InputError("executor 'local' is for the processor (--device cpu); for GPUs give 'ray'.")
-    share = 1.0 if gpus is None and is_on_gpu and executor == "ray" else gpus
-    return executor_named(executor, workers, address, share)
 
 
 def _classes(race: Race, answer: Verdict) -> ClassResults | None:

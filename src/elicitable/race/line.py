@@ -29,6 +29,7 @@ NEVER = 10**9
 LARGEST_STATE = 2**32  # bytes of a run that is kept between its legs; a larger one starts again from nothing
 LARGEST_DOWN = 2**30  # of one that has come down, which is kept for other tests
 WARMUP = 10
+HALVED = 16  # steps of a way down from which on there are looks on the way too: one costs as much as a few steps
 
 
 class Shelf:
@@ -132,7 +133,8 @@ def leg_of(race: Race, line: Line, steps: int) -> Trial:
 def ending_of(race: Race, line: Line, cooldown: int, steps: int | None = None) -> Trial:
     """Return the trial that brings ``line`` down over ``cooldown`` steps, from where it is or from ``steps``."""
     whole = (line.steps if steps is None else steps) + cooldown
-    plan = replace(_plan(race, line), steps=whole, cooldown=cooldown / whole, evaluate_every=max(1, cooldown // 2))
+    every = NEVER if cooldown < HALVED else cooldown // 2
+    plan = replace(_plan(race, line), steps=whole, cooldown=cooldown / whole, evaluate_every=every)
     is_first = line.seed == 0 and race.store.folder is not None
     trial = replace(_trial(race, line, plan), test_items=race.pace.test_items, marking=race.marking)
     return replace(trial, is_first=is_first)

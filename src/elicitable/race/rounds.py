@@ -35,22 +35,21 @@ from elicitable.race.workers import together
 SPARE = "a control is measured only with time that no other arm needs"
 
 
-def run_rounds(race: Race, sizes: Sequence[Sized]) -> list[Entry]:
+def run_rounds(race: Race, sizes: Sequence[Sized], threads: Threads) -> list[Entry]:
     """Run the race; after an interrupt too, its arms as far as they came."""
     entries = [Entry(sized) for sized in sorted(sizes, key=lambda sized: (sized.method.is_control, sized.method.turn))]
-    with Threads.chosen(race) as threads:
-        try:
-            _open(race, entries)
-            is_free = race.workers is not None and race.time_limit is None
-            begun = [(nth, entry) for nth, entry in enumerate(entries) if is_free or not entry.method.is_control]
-            for _, group in groupby(begun, lambda one: _is_after_choices(race, one[1])):
-                _begin_all(race, list(group), entries, threads)
-            _train_on(race, entries, threads)
-            more_seeds(race, entries, partial(_rest_of_controls, race, entries))
-            _end(race, entries)
-        except KeyboardInterrupt:
-            race.was_interrupted = True
-            race.shelf.save()
+    try:
+        _open(race, entries)
+        is_free = race.workers is not None and race.time_limit is None
+        begun = [(nth, entry) for nth, entry in enumerate(entries) if is_free or not entry.method.is_control]
+        for _, group in groupby(begun, lambda one: _is_after_choices(race, one[1])):
+            _begin_all(race, list(group), entries, threads)
+        _train_on(race, entries, threads)
+        more_seeds(race, entries, partial(_rest_of_controls, race, entries))
+        _end(race, entries)
+    except KeyboardInterrupt:
+        race.was_interrupted = True
+        race.shelf.save()
     return entries
 
 

@@ -20,7 +20,7 @@ from elicitable.diagnosis.verdict import OWED
 from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
 from elicitable.models.speed.precision import autocast
-from elicitable.race.line import ending_of, leg_of
+from elicitable.race.line import HALVED, ending_of, leg_of
 from elicitable.rng import generator
 from elicitable.training.batches import Reading, stream
 from elicitable.training.evaluate import answer_logits, evaluate
@@ -43,7 +43,7 @@ LOOKING_READS = 200  # items read, about, for what the report says of the contex
 WRITTEN_A_SECOND = 5e7  # bytes of a winner that is a whole model: written, hashed and read back
 OVERDRAWN = 1.05  # times the limit: when there is no look at the winner any more
 LEAST_DOWN = 0.5  # of a way down, which one arm's whole way down leaves to the others
-COOLDOWN_LOOKS = 3  # at the validation split, on the way down
+COOLDOWN_LOOKS = 3  # at the validation split, on a way down that is not short
 VALIDATIONS = 6  # looks at the validation split that an arm takes, about
 
 
@@ -221,8 +221,9 @@ def affords_leg(race: Race, entry: Entry, steps: int, entries: Sequence[Entry]) 
 def affords_cooldown(race: Race, entry: Entry, line: Line, cooldown: int, entries: Sequence[Entry]) -> bool:
     """Say whether the limit pays for the way down and the test beside the tests of the others."""
     trial = ending_of(race, line, cooldown)
-    looks = COOLDOWN_LOOKS * race.pace.validation_items * race.item_seconds if cooldown else 0.0
-    cost = cooldown * step_seconds(race, entry) + looks + test_seconds(race, entry)
+    looks = 0 if not cooldown else 1 if cooldown < HALVED else COOLDOWN_LOOKS
+    looking = looks * race.pace.validation_items * race.item_seconds
+    cost = cooldown * step_seconds(race, entry) + looking + test_seconds(race, entry)
     return _affords(race, trial, cost, entries, entry, share=LEAST_DOWN)
 
 

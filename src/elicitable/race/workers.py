@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from elicitable.errors import InputError
-from elicitable.executors.executor import Executor
+from elicitable.executors.executor import Executor, executor_named
+from elicitable.executors.processes import cores, is_free
 from elicitable.models.whereabouts import whereabouts
 from elicitable.own_code import digest_of
 from elicitable.race.reporter import Silent
@@ -22,9 +23,13 @@ from elicitable.records.store import Store
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Sized
+    from elicitable.models.model import Model
     from elicitable.race.entry import Race
     from elicitable.race.pieces import Piece
     from elicitable.records.trial import TrialRecord
+
+SMALL = 2**23  # numbers of a model whose products keep one thread busy, and no second one
+MOST_WORKERS = 4  # more wait for each other (docs/log.md, "A race on workers")
 
 Run = Iterator[list["Piece"]]  # of an arm: before every round it yields what the round will ask for
 
@@ -162,3 +167,32 @@ def staffed(race: Race, sizes: Sequence[Sized], executor: Executor | None) -> It
     finally:
         race.workers.close()
         race.workers = None
+
+
+def suited_executor(model: Model, time_limit: float | None) -> Executor | None:
+    """Return the executor for a race of which nobody said where it runs: None is this process.
+
+    A small model gains nothing by a second thread, so its trials run beside one another, a process for each core: two
+    take half of the time that two threads do (docs/log.md, "A race on workers"). Against the clock, where workers'
+    start is dear, and where a person has set the number of threads, it is this process.
+    """
+    is_small = sum(weight.numel() for weight in model.hf.parameters()) <= SMALL
+    is_suited = is_small and model.device.type == "cpu" and time_limit is None and is_free()
+    return executor_named("local", min(cores(), MOST_WORKERS)) if is_suited else None
+
+
+def executor_of(
+    executor: str | Executor, workers: int | None, address: str | None, gpus: float | None, model: Model
+) -> Executor:
+    """Return the executor that runs trials on ``model``.
+
+    Raises:
+        InputError: processes on this machine would all be on its one GPU.
+    """
+    if isinstance(executor, Executor):
+        return executor
+    is_on_gpu = model.device.type != "cpu"
+    if executor == "local" and is_on_gpu:
+        raise InputError("executor 'local' is for the processor (--device cpu); for GPUs give 'ray'.")
+    share = 1.0 if gpus is None and is_on_gpu and executor == "ray" else gpus
+    return executor_named(executor, workers, address, share)
