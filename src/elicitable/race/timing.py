@@ -20,7 +20,7 @@ from elicitable.diagnosis.verdict import OWED
 from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
 from elicitable.models.speed.precision import autocast
-from elicitable.race.line import HALVED, ending_of, leg_of
+from elicitable.race.line import ending_of, leg_of
 from elicitable.rng import generator
 from elicitable.training.batches import Reading, stream
 from elicitable.training.evaluate import answer_logits, evaluate
@@ -221,7 +221,7 @@ def affords_leg(race: Race, entry: Entry, steps: int, entries: Sequence[Entry]) 
 def affords_cooldown(race: Race, entry: Entry, line: Line, cooldown: int, entries: Sequence[Entry]) -> bool:
     """Say whether the limit pays for the way down and the test beside the tests of the others."""
     trial = ending_of(race, line, cooldown)
-    looks = 0 if not cooldown else 1 if cooldown < HALVED else COOLDOWN_LOOKS
+    looks = COOLDOWN_LOOKS if trial.plan.evaluate_every <= cooldown else min(1, cooldown)
     looking = looks * race.pace.validation_items * race.item_seconds
     cost = cooldown * step_seconds(race, entry) + looking + test_seconds(race, entry)
     return _affords(race, trial, cost, entries, entry, share=LEAST_DOWN)
