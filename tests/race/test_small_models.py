@@ -15,6 +15,7 @@ from tests.reverse import Reverse
 import elicitable as el
 from elicitable.errors import InputError
 from elicitable.models.model import Model
+from elicitable.models.speed import frozen_parts
 from elicitable.race import trial
 from elicitable.tasks.catalog import task_from
 
@@ -98,3 +99,23 @@ def test_what_is_cut_off_long_texts_is_counted_and_said(letters_model: Build, tm
     whole = el.verdict(reader("byte-level BPE"), path, **given)
     assert whole.arms[0].cut_items == 0
     assert not [said for said in whole.provenance["warnings"] if "cut" in said]
+
+
+@pytest.mark.parametrize("what", ["verdict", "tune"])
+def test_what_is_frozen_is_prepared_once(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates, legs and tests each enter the model; all of them have the parts of the first."""
+    born = list[Any]()
+
+    class Counted(frozen_parts.Kept):
+        def __init__(self) -> None:
+            super().__init__()
+            born.append(self)
+
+    model, task = reader("byte-level BPE", 128), rows(tmp_path, ["yes", "no"])
+    monkeypatch.setattr(frozen_parts, "Kept", Counted)
+    if what == "tune":
+        el.tune(model, task, method="kv-prefix", size=2, steps=2, test_items=10)
+    else:
+        el.verdict(model, task, methods=["zero-shot", "kv-prefix"], steps=2, seeds=1, budget=20_000, test_items=10)
+    assert len(born) == 1
+    assert model.hf not in frozen_parts._kept

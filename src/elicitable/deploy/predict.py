@@ -18,6 +18,7 @@ from elicitable.errors import InputError
 from elicitable.models.inject import room_in
 from elicitable.models.load import load
 from elicitable.models.rows import Row, rows_of
+from elicitable.models.speed.frozen_parts import keep_parts
 from elicitable.training.batches import Reading
 from elicitable.training.calibration import probabilities
 from elicitable.training.evaluate import answer_limit, answers, read_labels
@@ -65,6 +66,7 @@ class Predictor:
         self.model, self.adaptation, self.record = model, adaptation, record
         self.limit = max_answer
         self.most = max_answer or record.most_answer or answer_limit(model, record.longest_answer)
+        keep_parts(model)  # a row by itself takes less time than laying the model out
 
     def __repr__(self) -> str:
         """Return what answers in a line."""

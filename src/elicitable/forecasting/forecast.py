@@ -18,6 +18,7 @@ from elicitable.forecasting.steps import arms
 from elicitable.glance import table
 from elicitable.models.layout import layout_for
 from elicitable.models.load import load
+from elicitable.models.speed.frozen_parts import keeping_parts
 from elicitable.models.speed.processor import kind
 from elicitable.records.provenance import versions
 from elicitable.records.schema import to_plain
@@ -153,7 +154,8 @@ def forecast(
     model, task = load(model), task_from(task, **task_options)
     layout = layout_for(model, chat, system, stop, truncate, stops_of(task), has_turns(task))
     names = {*forecaster.signals, *forecaster.border.constant}
-    measured = signals_of(model, task, names=names, seed=seed, layout=layout, max_tokens=max_tokens)
+    with keeping_parts(model):
+        measured = signals_of(model, task, names=names, seed=seed, layout=layout, max_tokens=max_tokens)
     found = forecaster.predict(measured.values)
     made = Forecast(
         model=model.name,

@@ -18,6 +18,7 @@ from elicitable.methods.catalog import METHODS, method_named
 from elicitable.methods.instructions import proposing
 from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import load
+from elicitable.models.speed.frozen_parts import keeping_parts
 from elicitable.models.speed.processor import kind, one_thread
 from elicitable.race.causes.why import find_why
 from elicitable.race.entry import Entry, Race
@@ -195,7 +196,7 @@ def verdict(
 
 def _raced(race: Race, sizes: Sequence[Sized], keep: Sequence[str], rows_curve: bool, why: bool) -> Verdict:
     """Run the race, judge it, keep its winner, and look at it, all on as many threads as are quickest meanwhile."""
-    with Threads.chosen(race) as threads:
+    with keeping_parts(race.model), Threads.chosen(race) as threads:
         entries = run_rounds(race, sizes, threads)
         return _answered(race, entries, keep, rows_curve, why, threads)
 

@@ -27,6 +27,7 @@ from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import load
+from elicitable.models.speed.frozen_parts import keeping_parts
 from elicitable.race.choice import chosen_alone
 from elicitable.race.in_the_way import other_than, record_in
 from elicitable.race.keeping import artefact_alone
@@ -140,7 +141,8 @@ def tune(
         reporter=told,
         warnings=(*warnings_of(task), *odd),
     )
-    return tuning.run()
+    with keeping_parts(model):
+        return tuning.run()
 
 
 def _trained(method: str | Method) -> Method:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from elicitable.errors import ElicitableError, StoreError
+from elicitable.models.speed.frozen_parts import keep_parts
 from elicitable.models.speed.processor import one_thread
 from elicitable.models.whereabouts import Whereabouts
 from elicitable.own_code import vouch
@@ -60,9 +61,9 @@ def _race(briefing: Briefing) -> Race:
         raise StoreError(f"this worker does not see {briefing.folder}; give an out (--out) that all workers share.")
     for thing, digest in briefing.digests:
         vouch(thing, digest)
-    return replace(
-        briefing.race, model=briefing.model.load(), store=Store(briefing.folder), workers=None, is_on_a_worker=True
-    )
+    model = briefing.model.load()
+    keep_parts(model)
+    return replace(briefing.race, model=model, store=Store(briefing.folder), workers=None, is_on_a_worker=True)
 
 
 def _run(race: Race, briefing: Briefing, piece: Piece) -> list[tuple[str, TrialRecord]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -81,6 +83,62 @@ def test_what_stands_in_is_taken_out_again(name: str, fast: bool) -> None:
             pass
         assert stood_in(model, FrozenLinear) == (linear if fast and PACKS else 0)
     assert [vars(module).get("forward") for module in model.hf.modules()] == before
+
+
+def test_what_is_kept_is_there_the_next_time_and_no_longer(fast: bool) -> None:
+    model, other = tiny("llama"), tiny("llama")
+
+    def prepared() -> dict[nn.Module, Any]:
+        with opened(model):
+            own = {module: vars(module).get("forward") for module in model.hf.modules()}
+            cast = {module: weight for module in own if (weight := module._parameters.get("weight")) is not None}
+        kinds = FrozenNorm, FrozenLinear
+        kept = {module: forward for module, forward in own.items() if isinstance(forward, kinds)}
+        return kept | {module: cast[module] for module in set(cast) - set(kept) if cast[module].dtype != torch.float32}
+
+    def anew(before: dict[nn.Module, Any], after: dict[nn.Module, Any]) -> int:
+        assert before.keys() == after.keys()
+        return sum(before[module] is not after[module] for module in before)
+
+    count = len(prepared())
+    assert count >= (20 if fast else 5)
+    assert anew(prepared(), prepared()) == count
+    with parts.keeping_parts(model):
+        first = prepared()
+        assert anew(first, prepared()) == 0
+        with parts.keeping_parts(model), parts.keeping_parts(other):
+            pass
+        assert anew(first, prepared()) == 0
+        own, norm = model.hf.model.layers[0].input_layernorm.weight, model.hf.model.norm
+        model.hf.model.layers[0].input_layernorm.weight = nn.Parameter(own.detach() + 1)
+        with torch.no_grad():
+            norm.weight.mul_(2)
+        changed = prepared()
+        assert anew(first, changed) == 2
+        assert torch.equal(changed[norm].weight, norm.weight)
+        assert torch.equal(changed[model.hf.model.layers[0].input_layernorm].weight, own.detach() + 1)
+    assert anew(changed, prepared()) == count
+
+
+def test_steps_are_the_same_bits_with_what_is_kept() -> None:
+    model, batch = tiny("llama"), batch_of(6, 11, 3, padded=True)
+    found = one_step(model, "kv-prefix", batch)
+    with parts.keeping_parts(model):
+        for method in ("lora", "kv-prefix"):
+            again = one_step(model, method, batch)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+
+
+def test_what_is_kept_goes_with_its_model() -> None:
+    model = tiny("llama")
+    parts.keep_parts(model)
+    with opened(model):
+        pass
+    assert model.hf in parts._kept
+    gone = weakref.ref(model.hf)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_outputs_of_llamas_form_are_the_plain_ones_bit_for_bit(fast: bool) -> None:

@@ -8,13 +8,17 @@ needed. A norm of transformers passes ten times over its input, there and back; 
 
 Outputs are the plain ones, bit for bit where the kernel sums as for a matrix that is not laid out. Gradients are summed
 in another order than autograd's, and are as near to the exact ones.
+
+Laying a model's matrices out takes as long as a step or two on short texts, and a race enters it hundreds of times: for
+every candidate, leg and test. Inside :func:`keeping_parts` they stay as they are from one time to the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +32,58 @@ from elicitable.models.speed.rotary import RotaryAttention, is_of_llamas_form
 
 LAID_OUT = 2**28  # numbers of all matrices together: 512 MiB for each way
 
+Made = TypeVar("Made")
+_Seen = tuple[Tensor, int | None]  # a weight and its version
+
+
+class Kept:
+    """What was made of modules' weights, for as long as they hold those very weights, unchanged."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[nn.Module, Callable[..., Any]], tuple[list[_Seen], Any]] = {}
+
+    def made(self, make: Callable[[Any], Made], module: nn.Module) -> Made:
+        """Return ``make(module)``, the one that is kept where it was made of the same weights.
+
+        Where others are swapped in for a while, what is kept waits for its own.
+        """
+        own, kept = _weights(module), self._made.get((module, make))
+        if kept is not None and _are_those(kept[0], own):
+            made: Made = kept[1]
+            return made
+        made = make(module)
+        if kept is None or not _are_those(kept[0], [weight for weight, _ in kept[0]]):
+            self._made[module, make] = [(weight, _version(weight)) for weight in own], made
+        return made
+
+
+_kept: WeakKeyDictionary[nn.Module, Kept] = WeakKeyDictionary()
+
+
+def kept_of(model: Model) -> Kept:
+    """What is kept of ``model``; a new one, for this once, where nothing is to be kept."""
+    return _kept.get(model.hf) or Kept()
+
+
+def keep_parts(model: Model) -> None:
+    """From now on what is prepared of frozen parts of ``model`` stays so: up to 1 GiB of laid out matrices.
+
+    Weights that are swapped or changed in place are seen when the next run begins.
+    """
+    _kept.setdefault(model.hf, Kept())
+
+
+@contextmanager
+def keeping_parts(model: Model) -> Iterator[None]:
+    """Keep them inside the ``with``."""
+    is_kept = model.hf in _kept
+    keep_parts(model)
+    try:
+        yield
+    finally:
+        if not is_kept:
+            _kept.pop(model.hf, None)
+
 
 @contextmanager
 def frozen_parts(model: Model, dtype: torch.dtype) -> Iterator[None]:
@@ -38,11 +94,11 @@ def frozen_parts(model: Model, dtype: torch.dtype) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if model.device.type == "cpu" and model.dtype == torch.float32:
-            own = [module for module in model.hf.modules() if "forward" not in vars(module)]
-            norms = {module: FrozenNorm(module) for module in own if is_frozen_norm(module)}
+            own, kept = [module for module in model.hf.modules() if "forward" not in vars(module)], kept_of(model)
+            norms = {module: kept.made(FrozenNorm, module) for module in own if is_frozen_norm(module)}
             linear = filter(is_frozen_linear, own) if dtype == torch.bfloat16 and packs(dtype) else ()
             attentions = {module: RotaryAttention(module) for module in own if is_of_llamas_form(module)}
-            matrices = {module: FrozenLinear(module) for module in _within(LAID_OUT, linear)}
+            matrices = {module: kept.made(FrozenLinear, module) for module in _within(LAID_OUT, linear)}
             for module, forward in (norms | attentions | matrices).items():
                 stack.enter_context(swapped(module, forward=forward))
         yield
@@ -73,8 +129,24 @@ def is_frozen_norm(module: nn.Module) -> bool:
 
 
 def _is_frozen(module: nn.Module) -> bool:
-    weights = [weight for weight in module._parameters.values() if weight is not None]
-    return not any(w.requires_grad or w.is_meta or w.dtype != torch.float32 for w in weights)
+    return not any(w.requires_grad or w.is_meta or w.dtype != torch.float32 for w in _weights(module))
+
+
+def _weights(module: nn.Module) -> list[nn.Parameter]:
+    return [weight for weight in module._parameters.values() if weight is not None]
+
+
+def _version(weight: Tensor) -> int | None:
+    """How often it was written to; None where nobody counts."""
+    return None if weight.is_inference() else weight._version
+
+
+def _are_those(known: Sequence[_Seen], now: Sequence[Tensor]) -> bool:
+    """Whether weights are the very ``known`` ones, none written to since."""
+    return len(known) == len(now) and all(
+        one is weight and version is not None and _version(one) == version
+        for (weight, version), one in zip(known, now, strict=True)
+    )
 
 
 def _epsilon(module: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from elicitable.models.speed.frozen_decoder import frozen_blocks
-from elicitable.models.speed.frozen_parts import frozen_parts
+from elicitable.models.speed.frozen_parts import Kept, frozen_parts, kept_of
 from elicitable.models.speed.processor import has_fast_bfloat16
 
 if TYPE_CHECKING:
@@ -36,22 +36,28 @@ def frozen_casts(model: Model) -> Iterator[None]:
     Blocks of the toys that are wholly frozen are put together, with the same results as plainly, bit for bit
     (:mod:`elicitable.models.speed.frozen_decoder`). Of other models linear layers and norms are taken one by one, as
     exactly (:mod:`elicitable.models.speed.frozen_parts`). Where products are lowered to bfloat16, all other frozen
-    matrices are cast once instead of at every forward pass (autocast caches trained ones only).
+    matrices are cast once instead of at every forward pass (autocast caches trained ones only). What was prepared is
+    there the next time inside :func:`~elicitable.models.speed.frozen_parts.keeping_parts`.
     """
     lowered = product_type(model)
     with ExitStack() as stack:
         stack.enter_context(frozen_blocks(model, lowered))
         stack.enter_context(frozen_parts(model, lowered))
         if lowered != model.dtype:
-            _cast_frozen(model, lowered, stack)
+            _cast_frozen(model, stack)
         yield
 
 
-def _cast_frozen(model: Model, lowered: torch.dtype, stack: ExitStack) -> None:
+def _cast_frozen(model: Model, stack: ExitStack) -> None:
+    kept = kept_of(model) if model.device.type == "cpu" else Kept()  # a GPU casts in no time, and has less memory
     for module in model.hf.modules():
         weight = module._parameters.get("weight")
         is_matrix = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
         is_plain = weight is not None and weight.dtype == torch.float32 and not weight.is_meta
         if is_matrix and is_plain and not weight.requires_grad and "forward" not in vars(module):
             stack.callback(module._parameters.__setitem__, "weight", weight)
-            module._parameters["weight"] = nn.Parameter(weight.detach().to(lowered), requires_grad=False)
+            module._parameters["weight"] = kept.made(_in_bfloat16, module)
+
+
+def _in_bfloat16(module: nn.Linear) -> nn.Parameter:
+    return nn.Parameter(module.weight.detach().to(torch.bfloat16), requires_grad=False)
