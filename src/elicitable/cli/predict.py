@@ -141,7 +141,7 @@ def _wanted(form: Form) -> tuple[str, ...]:
     """Return the columns that a table must have, the main one first."""
     from elicitable.deploy.asked import CHOICES
 
-    own = (CHOICES,) if form.labels == () else ()
+    own = (form.choices or (CHOICES,)) if form.labels == () else ()
     return (form.main, *(name for name in form.columns if name != form.main), *own)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.deploy.record import Form
 from elicitable.errors import InputError
+from elicitable.tasks.choices import listed
 from elicitable.tasks.messages import (
     ANSWERER,
     conversation,
@@ -40,12 +41,12 @@ def item_of(form: Form, values: Any, model: Model) -> Item:
     if not isinstance(values, Mapping):
         values = {form.main: values}
     values = plain(values)
-    if not set(form.columns) <= set(values):
+    if not {*form.columns, *form.choices} <= set(values):
         values = flat(values)
     if form.ids:
         ids = _ids(form.main, values.get(form.main), model)
         return Item(ids, (0,))
-    choices = _choices(values.get(CHOICES)) if form.labels == () else ()
+    choices = _choices(form, values) if form.labels == () else ()
     target = choices[0] if choices else form.labels[0] if form.labels else form.example
     if not form.literals:
         return Item(with_tools(with_system(_talk(form, values), _system(form, values)), _tools(values)), target)
@@ -115,7 +116,19 @@ def _ids(name: str, value: Any, model: Model) -> tuple[int, ...]:
     return ids
 
 
-def _choices(value: Any) -> tuple[str, ...]:
+def _choices(form: Form, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the choices of a row as they stand behind the prompt."""
+    if not form.choices:
+        return _verbatim(values.get(CHOICES))
+    found = dict.fromkeys(filter(None, listed([cell_of(values.get(name)) for name in form.choices])))
+    if len(found) < 2:
+        names = ", ".join(map(repr, form.choices))
+        raise InputError(f"column{'s' * (len(form.choices) > 1)} {names} must hold at least two different choices")
+    template = form.template()
+    return tuple(template.target(one, form.ending) for one in found)
+
+
+def _verbatim(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
             value = json.loads(value)

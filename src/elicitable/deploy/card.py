@@ -115,6 +115,8 @@ def _reading_lines(record: Record) -> Iterator[str]:
         yield f"* The model thinks first; the answer is the first line behind its last `{json.dumps(marker)}`."
     if form.labels:
         yield f"* Labels, as they stand behind the prompt: `{json.dumps(form.labels, ensure_ascii=False)}`."
+    if form.choices:
+        yield f"* Each row brings its own choices, in {', '.join(f'`{name}`' for name in form.choices)}."
     if record.rule is not None:
         yield f"* Decided by the rule `{record.rule.name}`: the least of nats_k / d_k − b_k, with"
         yield f"  d = `{list(record.rule.divisors)}` and b = `{list(record.rule.offsets)}`."

@@ -14,6 +14,7 @@ from elicitable.errors import InputError
 from elicitable.glance import bars
 from elicitable.models.layout import Layout, Side, Start
 from elicitable.tasks.base import Task
+from elicitable.tasks.reading import CHOSEN_FROM
 from elicitable.tasks.template import Template
 from elicitable.training.decision_rules import DecisionRule
 from elicitable.values import Budget, Item, Message
@@ -103,9 +104,10 @@ class Form:
 
     ``columns`` are the columns that are shown, ``main`` the one that must not be empty. They enter ``literals`` at
     ``slots`` (:class:`~elicitable.tasks.template.Template`); without literals the main column holds a conversation.
-    ``labels`` are the possible answers, verbatim: None for free answers, empty where every row brings ``choices`` of
-    its own. ``answer`` is the column that the right answers had, and ``example`` one of them, verbatim; ``lead`` is
-    what separates answers from the prompt, where the task says so. A ``raw`` row is shown as it is; ``ids`` says that
+    ``labels`` are the possible answers, verbatim: None for free answers, empty where every row brings choices of its
+    own: in the columns ``choices``, with ``ending`` behind each, or verbatim in a column of that name. ``answer`` is
+    the column that the right answers had, and ``example`` one of them, verbatim; ``lead`` is what separates answers
+    from the prompt, where the task says so. A ``raw`` row is shown as it is; ``ids`` says that
     it is token ids.
     """
 
@@ -121,6 +123,8 @@ class Form:
     lead: str | None = None
     raw: bool = False
     ids: bool = False
+    choices: tuple[str, ...] = ()
+    ending: str = ""
 
     @classmethod
     def of(cls, task: Task, is_text: bool) -> Form:
@@ -145,6 +149,8 @@ class Form:
             labels,
             next((name for name, role in used.items() if "label" in role or "target" in role), ""),
             example,
+            choices=tuple(name for name, role in used.items() if role == CHOSEN_FROM),
+            ending=getattr(task, "ending", ""),
         )
 
     def template(self) -> Template:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 INDENT = 12
 LABELS_SHOWN = 12
 EXAMPLE_SHOWN = 600  # characters in the terminal, from both ends
+MOST_CHOICES = 5  # of a row, that an example shows
 _TURNS = (
     "the messages of a conversation, in the model's chat template; where it has none, or with --chat off, as a "
     "transcript: what the system says, then User: … and Assistant: … line by line; the answer ends at \\nUser:"
@@ -158,8 +159,9 @@ def _label_row(label: str, counts: Mapping[Any, int], splits: Sequence[Any]) -> 
 
 
 def _example(item: Item) -> str:
-    """Return the prompt and target, and a mark between them."""
-    return f"{_written(item.prompt)} →{_written(item.target)}"
+    """Return the prompt and target, and a mark between them; below, what else there is to choose from."""
+    others = "".join(f"\n  not{_written(one)}" for one in item.choices[:MOST_CHOICES] if one != item.target)
+    return f"{_written(item.prompt)} →{_written(item.target)}{others}"
 
 
 def _written(text: Any) -> str:

@@ -63,13 +63,15 @@ FORMS: Final[tuple[tuple[tuple[str, ...], tuple[str, ...], int, str], ...]] = (
 class Columns:
     """Hold the main column that is read and the column that is answered (the same where it holds conversations).
 
-    ``form`` shows a known form's two columns; empty where the main column is read alone.
+    ``form`` shows a known form's two columns; empty where the main column is read alone. ``choices`` are the columns of
+    choices that a row brings itself: one that holds lists, or one for each.
     """
 
     kind: Kind
     text: str
     answer: str
     form: str = ""
+    choices: tuple[str, ...] = ()
 
 
 Readings = tuple[Columns | None, Columns | None]  # as labels, and as answers to be written
@@ -83,7 +85,7 @@ def find_columns(table: Table, wanted: TaskOptions) -> Columns:
 
     >>> table = Table("t.csv", ("body", "stars"), (("Fine.", "5"), ("Dull.", "1"), ("Grand.", "5")), ("", "", ""))
     >>> find_columns(table, TaskOptions())
-    Columns(kind='classification', text='body', answer='stars', form='')
+    Columns(kind='classification', text='body', answer='stars', form='', choices=())
     """
     _check_names(table, wanted)
     shown = _shown(table, wanted)
@@ -209,7 +211,7 @@ def _complete(table: Table, kind: Kind, text: str | None, answer: str | None, sh
         text = next((name for name in shown if name != answer), None)
     elif answer is None and kind == "generation" and table.holds_messages(text):
         return Columns(kind, text, text)
-    if text is None and (found := _form(table, answer)) is not None:
+    if text is None and (found := form_of(table, answer)) is not None:
         answer = answer or _first(table, answers, found[:2])
         if answer is not None:
             return Columns(kind, found[0], answer, found[2])
@@ -263,7 +265,7 @@ def _named(table: Table, kind: Kind) -> Columns | None:
     answer = _first(table, answers, ())
     if answer is None:
         return None
-    if (found := _form(table, answer)) is not None:
+    if (found := form_of(table, answer)) is not None:
         return Columns(kind, found[0], answer, found[2])
     text = _first(table, texts, (answer,))
     return None if text is None else Columns(kind, text, answer)
@@ -281,7 +283,7 @@ def _shown_readings(table: Table, shown: tuple[str, ...]) -> Readings:
     return as_labels, Columns("generation", shown[0], targets) if targets is not None else None
 
 
-def _form(table: Table, answer: str | None) -> tuple[str, str, str] | None:
+def form_of(table: Table, answer: str | None) -> tuple[str, str, str] | None:
     """Return the main column, its companion, and how both are shown, of the first known form that the table has."""
     for firsts, seconds, main, shown in FORMS:
         first = _first(table, firsts, (answer,))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from elicitable.errors import InputError
 from elicitable.tasks.base import Kind, Task, warnings_of
+from elicitable.tasks.choices import keys_column
 from elicitable.tasks.columns import Columns, mark_column
 from elicitable.tasks.rows import beside_conversations
 from elicitable.tasks.splitting import SPLITS
@@ -23,6 +24,7 @@ from elicitable.values import Item, Message, Messages, Split, Text
 if TYPE_CHECKING:
     from elicitable.tasks.text import TextTask
 
+CHOSEN_FROM: Final = "choices"
 HELD_OUT: Final = ("validation", "test")
 
 
@@ -76,6 +78,9 @@ def reading_of(tables: Mapping[Split, Table], columns: Columns, template: Templa
     roles = {name: "read" for name in (columns.text, *template.names) if name in template.names}
     answered = "label" if columns.kind == "classification" else "target"
     roles[columns.answer] = answered if columns.answer != columns.text else "read, but its last answer: the target"
+    roles |= dict.fromkeys(columns.choices, CHOSEN_FROM)
+    if (keys := keys_column(train, columns)) is not None:
+        roles[keys] = "what the choices are called"
     beside = beside_conversations(train, columns)
     if beside.system is not None:
         roles[beside.system] = "the system message of a conversation that begins with none"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from elicitable.tasks.choices import fault_in_choices, listed
 from elicitable.tasks.columns import Columns
 from elicitable.tasks.messages import ANSWERER, conversation, is_of_system, tools_in, with_system, with_tools
 from elicitable.tasks.splitting import Row, Splits
@@ -37,10 +38,20 @@ def rows_of(table: Table, columns: Columns, template: Template, group: str | Non
     shown = [table.cells(name) for name in template.names]
     groups, accepted = _texts(table, group), _accepted(table, columns)
     answers = [text_of_cell(cell) for cell in table.cells(columns.answer)]
+    choices = [_choices(table, row, columns) for row in table.rows]
     return [
-        Row(tuple(shown_cell(cell) for cell in cells), answer, one, several)
-        for cells, answer, one, several in zip(zip(*shown, strict=True), answers, groups, accepted, strict=True)
+        Row(tuple(shown_cell(cell) for cell in cells), answer, one, several, own)
+        for cells, answer, one, several, own in zip(
+            zip(*shown, strict=True), answers, groups, accepted, choices, strict=True
+        )
     ]
+
+
+def _choices(table: Table, row: tuple[Cell, ...], columns: Columns) -> Texts:
+    """Return the different choices of a row, in their order."""
+    if not columns.choices:
+        return ()
+    return tuple(dict.fromkeys(filter(None, listed([row[table.columns.index(name)] for name in columns.choices]))))
 
 
 def _accepted(table: Table, columns: Columns) -> list[Texts]:
@@ -68,6 +79,10 @@ def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tu
                 return f"column {name!r} {'is missing, or holds a message without a text' if is_talk else why}"
         if columns.kind == "classification" and len(texts_of_cell(row[wanted[-1][1]])) > 1:
             return f"column {columns.answer!r} is a list of several values, and a label is one"
+        if columns.choices and (
+            why := fault_in_choices(text_of_cell(row[wanted[-1][1]]), _choices(table, row, columns), columns.answer)
+        ):
+            return why
         for name, index in others:
             if row[index] and (why := fault_of(row[index])) and why != "is empty":
                 return f"column {name!r} {why}"

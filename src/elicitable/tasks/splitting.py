@@ -36,7 +36,8 @@ _SLACK: Final = 20  # a share may be off by one in so many
 class Row:
     """Hold one row: the cells that are read (or a conversation's messages), the answer, and the group if there is one.
 
-    ``accepted`` are all right answers, where there are several.
+    ``accepted`` are all right answers, where there are several; ``choices`` what there is to choose from, where the row
+    brings that itself.
 
     >>> Row(("a title", "a body"), "sports").text
     'a title\\x1fa body'
@@ -46,6 +47,7 @@ class Row:
     answer: str
     group: str = ""
     accepted: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:

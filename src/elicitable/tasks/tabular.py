@@ -10,6 +10,7 @@ from typing import Final
 
 from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
+from elicitable.tasks.choices import ENDINGS, with_own_choices
 from elicitable.tasks.classes import labelled
 from elicitable.tasks.columns import Columns, find_columns, mark_column, names_columns, other_reading, unseen_choices
 from elicitable.tasks.labels import check_labels, label_names, label_warnings, renamed
@@ -45,25 +46,31 @@ def task_of_tables(
     """
     tables = {split: read_as_messages(table) for split, table in tables.items()}
     train = tables["train"]
-    columns = find_columns(train, options)
+    own = with_own_choices(tables, options)
+    tables, columns = own or (tables, find_columns(train, options))
+    train = tables["train"]
     if options.group_column == columns.answer:
         raise InputError(f"{train.source}: the column {columns.answer!r} is the answer and cannot group the rows too")
     template = _template(train, columns, options)
     told = [*other_reading(train, options, columns), *_choices(train, columns, template, options)]
-    tables, hidden = labelled(tables, columns.answer)
+    tables, hidden = (tables, []) if columns.choices else labelled(tables, columns.answer)
     mark = mark_column(train, columns, template.names)
     tables = {split: without_unwanted(table, mark) for split, table in tables.items()}
     tables = {split: _usable(table, columns, template, options) for split, table in tables.items()}
     rows = {split: rows_of(table, columns, template, options.group_column) for split, table in tables.items()}
-    classes = None
-    if columns.kind == "classification":
+    classes: tuple[str, ...] | None = None
+    if columns.choices:
+        classes = ()
+        if options.label_names:
+            raise InputError(f"{train.source}: its rows bring choices of their own, so label names do not apply to it")
+    elif columns.kind == "classification":
         order = dict(train.classes).get(columns.answer, ())
         classes = renamed(train.source, rows, label_names(options.label_names or {}), order)
         check_labels(train, columns, classes, options.label_column is not None)
     elif options.label_names:
         raise InputError(f"{train.source} has prompts and targets: label names do not apply to it")
     _check_size(train, rows)
-    splits, removed = split_rows(rows, is_stratified=classes is not None)
+    splits, removed = split_rows(rows, is_stratified=bool(classes))
     if removed and not splits["train"]:
         raise InputError(
             f"{train.source}: every text is also in the validation or test data, so nothing is left to train on"
@@ -111,11 +118,17 @@ def _template(table: Table, columns: Columns, options: TaskOptions) -> Template:
                 "transcript shows; leave out the template and the separator"
             )
         return Template((), (), (columns.text,), "")
-    default = TEMPLATES[columns.kind]
+    default = _answered(columns) if columns.choices else TEMPLATES[columns.kind]
     if columns.form:
         default = default.replace("{text}", columns.form).replace("{prompt}", columns.form)
     asked = options.template or default
     return Template.parse(asked, columns.kind, options.separator, table.columns, columns.text)
+
+
+def _answered(columns: Columns) -> str:
+    """Return the template of rows that bring their own choices: endings go on, others answer."""
+    goes_on = columns.choices[0].lower().startswith(ENDINGS)
+    return "{text}" if goes_on else "{text}\nAnswer:"
 
 
 def _usable(table: Table, columns: Columns, template: Template, options: TaskOptions) -> Table:

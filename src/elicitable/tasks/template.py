@@ -80,7 +80,8 @@ class Template:
             if is_cell and piece:
                 spans.append((len(text), len(text) + len(piece)))
             text += piece
-        return Item(text, target, tuple(spans), accepted=row.accepted)
+        choices = tuple(self.target(one, ending) for one in row.choices)
+        return Item(text, target, tuple(spans), choices, accepted=row.accepted)
 
     def target(self, answer: str, ending: str = "") -> str:
         """Write what is to be written for ``answer``."""

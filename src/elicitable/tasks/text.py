@@ -32,7 +32,8 @@ class TextTask:
     """Hold a task over texts, whatever they came from.
 
     ``splits`` are rows, held-out splits in their fixed order (:func:`~elicitable.tasks.splitting.split_rows`);
-    ``classes`` are the possible answers without the separator, None for generation. ``reading`` is how the rows were
+    ``classes`` are the possible answers without the separator, None for generation, none where every row brings its own
+    choices. ``ending`` stands behind every answer that is compared (see above). ``reading`` is how the rows were
     found in their source.
 
     >>> splits = {"train": [Row(("good",), "y")], "validation": [Row(("fine",), "y")], "test": [Row(("bad",), "n")]}
@@ -56,8 +57,9 @@ class TextTask:
         self.kind: Kind = "generation" if classes is None else "classification"
         self.reading = reading
         self._classes = None if classes is None else tuple(classes)
-        self._ending = "\n" if _begins_another(self._classes or ()) else ""
         self._splits = {split: tuple(splits[split]) for split in SPLITS}
+        compared = {self._classes or (), *(row.choices for rows in self._splits.values() for row in rows)}
+        self.ending = "\n" if any(map(_begins_another, compared)) else ""
         self._units = units_of([row for rows in self._splits.values() for row in rows])
         self.warnings = (*warnings, *self._split_warnings())
         self._fingerprint: str | None = None
@@ -75,10 +77,10 @@ class TextTask:
         return self._splits[split]
 
     def labels(self) -> tuple[str, ...] | None:
-        """Return the possible targets, each with the separator in front; None for generation."""
+        """Return the possible targets, each with the separator in front; None for generation, none of own choices."""
         if self._classes is None:
             return None
-        return tuple(self.template.target(answer, self._ending) for answer in self._classes)
+        return tuple(self.template.target(answer, self.ending) for answer in self._classes)
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
         """Draw ``n`` training items uniformly; within one call no item returns before all others were drawn."""
@@ -115,19 +117,19 @@ class TextTask:
 
     def item(self, row: Row) -> Item:
         """Return the item of a row."""
-        return self.template.item(row, self._ending)
+        return self.template.item(row, self.ending)
 
     def fingerprint(self) -> str:
         """Hash all rows of all splits, the labels and the template."""
         if self._fingerprint is None:
             several = [str(len(self.template.literals))] if len(self.template.literals) != 2 else []
-            shape = [*several, *self.template.literals, self.template.separator + self._ending]
+            shape = [*several, *self.template.literals, self.template.separator + self.ending]
             sizes = [str(size) for size in self.sizes.values()]
             rows = [
                 field
                 for rows in self._splits.values()
                 for row in rows
-                for field in (row.text, row.answer, *row.accepted)
+                for field in (row.text, row.answer, *row.accepted, *row.choices)
             ]
             self._fingerprint = fingerprint_of(["text", self.kind, *shape, *sizes, *(self._classes or ()), *rows])
         return self._fingerprint
@@ -142,7 +144,7 @@ class TextTask:
         if distinct < FEW_TEST_ITEMS:
             of = "" if distinct == len(test) else f", of which {distinct} are different"
             found.append(f"the test split has only {len(test)} items{of}: intervals will be wide")
-        if self._classes is not None:
+        if self._classes:
             trained = {row.answer for row in self._splits["train"]}
             for split in ("validation", "test"):
                 for answer in sorted({row.answer for row in self._splits[split]} - trained):
