@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Final
 
 from elicitable.errors import InputError
-from elicitable.tasks.columns import CHOICES, LETTERS, Columns, find_columns, form_of, names_columns
+from elicitable.tasks.columns import CHOICES, LETTERS, PROMPT_NAMES, Columns, find_columns, form_of, names_columns
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Cell, Table, text_of_cell
 from elicitable.values import Split
@@ -26,8 +26,8 @@ ANSWERS: Final = (
     *("correct_option", "target", "gold", "gold_label", "cop"),
 )
 QUESTIONS: Final = (
-    *("question", "question_stem", "question.stem", "stem", "query", "ctx", "goal", "premise", "sentence", "prompt"),
-    *("startphrase", "story", "context", "text", "input", "instruction"),
+    *("question", "question_stem", "question.stem", "stem", "query", "ctx", "goal", "premise", "sentence"),
+    *("startphrase", "story", "context", *PROMPT_NAMES),
 )
 ENDINGS: Final = ("ending", "sol")  # choices that go on where the text ends, and answer no question
 MOST: Final = 0.9  # of all rows have to be read alike; the others are bad rows
