@@ -10,7 +10,7 @@ from tests.random_races import race
 
 from elicitable.diagnosis.intervals import interval
 from elicitable.diagnosis.tried import could_catch_up, is_rising, slope
-from elicitable.diagnosis.verdict import OPEN_LABELS, decide
+from elicitable.diagnosis.verdict import CONTEXT, OPEN_LABELS, decide
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.values import ArmResult, Budget, CurvePoint, Effort, Rung
 
@@ -266,8 +266,8 @@ def test_an_arm_that_had_its_share_of_steps_is_judged_by_where_it_stands() -> No
     decision = decide([arm("zero-shot", 100), slow, best, quick], margin=0.02, floor=0.1, seed=0)
     assert decision.label == "prefix"
     assert any("still improving after 400 steps; lora solved the task in 200." in why for why in decision.reasons)
-    assert label(arm("zero-shot", 100), slow, best, replace(quick, steps=201)) == "inconclusive"
-    assert label(arm("zero-shot", 100), slow, best, replace(quick, stopped="plateau")) == "inconclusive"
+    assert label(arm("zero-shot", 100), slow, best, replace(quick, steps=201)) == "context"
+    assert label(arm("zero-shot", 100), slow, best, replace(quick, stopped="plateau")) == "context"
 
 
 def test_a_context_does_not_win_over_weights_that_were_hardly_trained() -> None:
@@ -364,11 +364,12 @@ def test_an_arm_that_was_cut_off_within_its_warm_up_is_not_judged() -> None:
 def test_every_arm_is_said_once(seed: int) -> None:
     evidence = race(seed)
     decision = evidence.decide(0.02)
-    about = [arm.method for arm in evidence.arms if not decision.reasons[0].startswith((f"{arm.method} ", "The best"))]
-    subjects = [why.removeprefix("The control, ").split()[0].rstrip(",") for why in decision.reasons[1:]]
+    first, *others = decision.reasons[decision.label == CONTEXT :]  # which a sentence about no arm by itself leads
+    about = [arm.method for arm in evidence.arms if not first.startswith((f"{arm.method} ", "The best"))]
+    subjects = [why.removeprefix("The control, ").split()[0].rstrip(",") for why in others]
     assert len(subjects) == len(set(subjects))
     assert set(about) <= set(subjects) | {evidence.best.method if evidence.best else ""}
-    assert len(decision.reasons) in (len(evidence.arms), len(evidence.arms) + 1)
+    assert len([first, *others]) in (len(evidence.arms), len(evidence.arms) + 1)
 
 
 @pytest.mark.parametrize(
@@ -433,16 +434,34 @@ def test_steps_are_not_asked_of_an_arm_that_is_chosen() -> None:
     assert label(searched, arm("lora", 900)) == "weights"
 
 
-def test_what_is_settled_is_said_where_only_the_rung_is_open() -> None:
-    """A context is enough whatever the open one, less invasive, turns out to be; across groups nothing is settled."""
+def test_a_context_is_the_answer_where_only_the_least_one_is_open() -> None:
+    """The weights need not change whatever the open one, less invasive, turns out to be."""
     rising = curve(0.1, 0.3, 0.5, 0.6, 0.7, 0.85)
     soft = arm("soft-prompt", 850, stopped="time", curves=(rising,), steps=60)
     found = decide([soft, arm("kv-prefix", 900), arm("full", 905)], margin=0.02, floor=0.1, seed=0)
-    assert found.label == "inconclusive"
-    assert "That a context is enough is settled: kv-prefix is." in found.reasons[1]
-    apart = decide([soft, arm("full", 905)], margin=0.02, floor=0.1, seed=0)
-    assert apart.label == "inconclusive"
-    assert not any("settled" in reason for reason in apart.reasons)
+    assert (found.label, found.answer, found.about) == ("context", "kv-prefix", "soft-prompt")
+    assert found.is_open
+    assert found.reasons[0] == "A context is enough: kv-prefix is. Open is only whether soft-prompt is too."
+    assert "soft-prompt is 5.5 points behind full but was still improving" in found.reasons[1]
+    settled = decide([arm("soft-prompt", 600), arm("kv-prefix", 900), arm("full", 905)], margin=0.02, floor=0.1, seed=0)
+    assert (settled.label, settled.is_open) == ("prefix", False)
+
+
+def test_across_groups_nothing_is_settled() -> None:
+    rising = curve(0.1, 0.3, 0.5, 0.6, 0.7, 0.85)
+    soft = arm("soft-prompt", 850, stopped="time", curves=(rising,), steps=60)
+    assert label(soft, arm("full", 905)) == "inconclusive"
+    assert label(soft, arm("steering", 900), arm("full", 905)) == "inconclusive"
+    base = arm("zero-shot", 880)
+    assert label(base, arm("kv-prefix", 900), arm("full", 905)) in ("inconclusive", "already-there")
+
+
+def test_a_context_is_not_the_answer_where_weights_had_no_chance_or_it_may_be_chance() -> None:
+    open_ = arm("prompt", 840)
+    short = arm("full", 300, stopped="time", steps=3)
+    assert label(open_, arm("kv-prefix", 860), short) == "inconclusive"
+    assert label(open_, arm("kv-prefix", 860), arm("full", 855)) == "context"
+    assert label(open_, arm("kv-prefix", 860), arm("full", 855), floor=0.85) != "context"
 
 
 def test_nothing_less_invasive_is_spoken_of_only_where_there_is_something() -> None:

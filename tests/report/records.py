@@ -25,7 +25,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "lora": {"mean": 0.99, "numbers": 12_288, "keys": 0, "rates": (1e-4, 1e-3, 1e-2)},
     "full": {"mean": 0.995, "numbers": 3_159_552, "keys": 0, "rates": (1e-4, 5e-4, 1e-3)},
 }
-ANSWER_OF = {"already-there": "zero-shot", "prompt": "prompt", "prefix": "kv-prefix", "weights": "lora"}
+ANSWER_OF = {
+    "already-there": "zero-shot",
+    "prompt": "prompt",
+    "prefix": "kv-prefix",
+    "context": "kv-prefix",
+    "weights": "lora",
+}
 CONTEXTS = ("prompt", "examples", "soft-prompt", "layer-prefix", "kv-prefix")
 SIDE_EFFECTS = {"soft-prompt": 0.21, "layer-prefix": 0.87, "kv-prefix": 1.785, "lora": 0.05, "full": 0.644}
 

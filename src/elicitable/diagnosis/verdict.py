@@ -4,9 +4,10 @@ Each way is compared in pairs with the best one. With the 95 % interval [low, hi
 
     enough   high ≤ margin        worse   low > margin        open   otherwise
 
-The verdict is the least invasive way that is not worse; if that way is still open, it is ``inconclusive``. So it is
-where the interval of a way's own score still holds what always giving the same answer scores: nothing that may be
-chance is called good.
+The verdict is the least invasive way that is not worse; if that way is still open, it is ``inconclusive``. Where the
+open way is a context and a more invasive context is enough, the verdict is ``context``: the weights need not change,
+and open is only which context is the least. ``inconclusive`` it is too where the interval of a way's own score still
+holds what always giving the same answer scores: nothing that may be chance is called good.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from elicitable.diagnosis import words
 from elicitable.diagnosis.intervals import LEVEL, Arm, Groups, gap
 from elicitable.diagnosis.tried import could_catch_up, is_barely_tried, is_rising
 from elicitable.diagnosis.words import Reason
-from elicitable.values import ArmResult
+from elicitable.values import ArmResult, Rung
 
+CONTEXT = "context"  # some context is enough, whichever is the least
 OPEN_LABELS = ("out-of-reach", "inconclusive")  # the verdicts that speak of no rung
 OWED = 256  # steps that every arm is owed, however quick another one was
 ROOM = 0.25  # of the way from the floor to the highest score: a limit above it rules little out
@@ -54,9 +56,10 @@ class Comparison(Gap):
 class Decision:
     """Hold a label, the reasons for it, and what it rests on.
 
-    The first reason says why it is this label; the others say every other arm once, from the least invasive on.
-    ``answer`` is the arm that the label speaks of, if it speaks of one; ``about`` the one that the first reason is
-    about, on which an open label hangs. ``because`` is the first reason as far as it does not hang on the very number
+    The first reason says why it is this label; the others say every other arm once, from the least invasive on. Of
+    ``context`` the second one says why it is open which is the least. ``answer`` is the arm that the label speaks of,
+    if it speaks of one; ``about`` the one that this reason is about, on which an open label hangs. ``because`` is the
+    first reason as far as it does not hang on the very number
     of the margin.
     """
 
@@ -66,6 +69,11 @@ class Decision:
     answer: str = ""
     because: str = ""
     about: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether it is open which rung is the least that is enough."""
+        return self.label in ("inconclusive", CONTEXT)
 
 
 def right_or_wrong(arm: ArmResult) -> Arm:
@@ -98,17 +106,11 @@ class Evidence:
         best = self.best
         compared = () if best is None else tuple(_stand(best, one, self.solver, margin) for one in self.gaps)
         first = self._first(compared, margin)
-        settled = words.settled(self._good(compared, margin), first.about) if first.label == "inconclusive" else ()
         others = words.of_all(self, compared, first.about, margin)
-        reasons = (words.sentence(first.reason, first.about), *settled, *others)
-        about = "" if first.about is None else first.about.method
-        return Decision(first.label, reasons, compared, about if first.is_answer else "", first.reason.because, about)
-
-    def _good(self, compared: tuple[Comparison, ...], margin: float) -> list[Comparison]:
-        """Return what is seen to be better than chance: nothing where the best arm is not."""
-        if self.best is None or is_near_the_floor(self.best, self.floor, self.highest, margin):
-            return []
-        return [one for one in compared if not may_be_chance(one.arm, self.floor)]
+        lead = words.a_context(first.answer, first.about) if first.label == CONTEXT else ()
+        reasons = (*lead, words.sentence(first.reason, first.about), *others)
+        about, answer = ("" if arm is None else arm.method for arm in (first.about, first.answer))
+        return Decision(first.label, reasons, compared, answer, "".join(lead) or first.reason.because, about)
 
     def _first(self, compared: tuple[Comparison, ...], margin: float) -> _First:
         if self.best is None:
@@ -131,12 +133,26 @@ class Evidence:
                 above = [c.arm for c in compared if c.arm.rung > step]
                 if has_room(winner.arm, self.highest, margin) and _weights_had_no_chance(above):
                     return _First("inconclusive", words.no_chance(above, winner.arm), winner.arm)
-                return _First(step.label, words.won(winner, best, margin, step == lowest), winner.arm, is_answer=True)
+                return _First(step.label, words.won(winner, best, margin, step == lowest), winner.arm, winner.arm)
             undecided = [c for c in rung if c.standing == "open"]
             if undecided:
                 closest = min(undecided, key=lambda c: c.mean)
-                return _First("inconclusive", words.left_open(closest, best, margin), closest.arm)
+                reason, settled = words.left_open(closest, best, margin), self._settled(compared, step, margin)
+                if settled is not None:
+                    return _First(CONTEXT, reason, closest.arm, settled)
+                return _First("inconclusive", reason, closest.arm)
         raise AssertionError("the best arm is never worse than itself")
+
+    def _settled(self, compared: tuple[Comparison, ...], step: Rung, margin: float) -> ArmResult | None:
+        """Return the least context above an open one that is enough for sure; None where none is."""
+        above = [c for c in compared if c.arm.rung > step and c.arm.rung.group == step.group == "context"]
+        enough = [c for c in above if c.standing == "enough" and not may_be_chance(c.arm, self.floor)]
+        least = min(enough, key=lambda c: (c.arm.rung, c.mean, c.arm.budget.numbers_trained), default=None)
+        if least is None:
+            return None
+        further = [c.arm for c in compared if c.arm.rung > least.arm.rung]
+        is_unasked = has_room(least.arm, self.highest, margin) and _weights_had_no_chance(further)
+        return None if is_unasked else least.arm
 
     def _out_of_reach(self, best: ArmResult, margin: float) -> _First:
         """Nothing beats the floor; more time, a weight method or more test items may still do it."""
@@ -168,12 +184,12 @@ def _had_few_steps(arm: ArmResult) -> bool:
 
 @dataclass(frozen=True)
 class _First:
-    """Hold a label with the reason that gives it, and the arm that this reason is about."""
+    """Hold a label with the reason that gives it, the arm that this reason is about, and the one that is the answer."""
 
     label: str
     reason: Reason
     about: ArmResult | None = None
-    is_answer: bool = False
+    answer: ArmResult | None = None
 
 
 @dataclass(frozen=True)

@@ -146,16 +146,11 @@ def left_open(closest: Comparison, best: ArmResult, margin: float) -> Reason:
     )
 
 
-def settled(compared: Sequence[Comparison], about: ArmResult | None) -> tuple[str, ...]:
-    """Say what is settled where a verdict is open between arms of one group: that some way of that kind is enough."""
-    if about is None:
+def a_context(enough: ArmResult | None, closest: ArmResult | None) -> tuple[str, ...]:
+    """Say that a context is enough for sure, and of which less invasive one that is open."""
+    if enough is None or closest is None:
         return ()
-    kin = [one.arm for one in compared if one.standing == "enough" and one.arm.rung.group == about.rung.group]
-    enough = min((arm for arm in kin if arm.rung > about.rung), key=lambda arm: arm.rung, default=None)
-    if enough is None:
-        return ()
-    kind = {"context": "a context", "weights": "a change of the weights"}.get(about.rung.group, "one of this kind")
-    return (f"That {kind} is enough is settled: {enough.method} is. Open is only whether {about.method} is too.",)
+    return (f"A context is enough: {enough.method} is. Open is only whether {closest.method} is too.",)
 
 
 def _settle(closest: Comparison, margin: float) -> str:

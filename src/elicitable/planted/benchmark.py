@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from elicitable.cache import replace_file
 from elicitable.diagnosis.shares import wilson
-from elicitable.diagnosis.verdict import OPEN_LABELS
+from elicitable.diagnosis.verdict import CONTEXT, OPEN_LABELS
 from elicitable.errors import ElicitableError, InputError, StoreError
 from elicitable.executors.executor import executor_named
 from elicitable.models.model import Model
@@ -271,7 +271,7 @@ def _short(share: float | None) -> float | None:
 
 def group_of(answer: Verdict) -> str:
     """Return the group of a verdict: nothing, context, weights (steering counts as such), or an open label itself."""
-    if answer.label in OPEN_LABELS:
+    if answer.label in (CONTEXT, *OPEN_LABELS):
         return answer.label
     group = next(arm.rung.group for arm in answer.arms if arm.rung.label == answer.label)
     return "weights" if group == "other" else group

@@ -313,8 +313,7 @@ def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
     floor = race.marking.floor(race.test())
     evidence = evidence_of(race, arms)
     decision = evidence.decide(race.margin)
-    is_settled = decision.label != "inconclusive" and not race.was_interrupted
-    questions = [] if is_settled else open_questions(race, entries)
+    questions = [] if not (decision.is_open or race.was_interrupted) else open_questions(race, entries)
     bounds = said_to_be_open(arms, questions, decision, has_ended=_has_ended(race, questions))
     behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
     return Verdict(

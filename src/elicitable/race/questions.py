@@ -43,6 +43,10 @@ def _question(race: Race, entry: Entry, entries: Sequence[Entry], decision: Deci
     low, high = _bounds(race, entry, entries, result)
     if high is not None and best is not None and high < (best.arm.mean or 0.0) - race.margin:
         return None
+    answer = next((one.arm for one in decision.compared if one.arm.method == decision.answer), None)
+    is_beyond = answer is not None and not result.rung < answer.rung
+    if answer is not None and is_beyond and (high or 0.0) <= (answer.mean or 0.0) + race.margin:
+        return None
     asks = "suffice" if entry.method.is_context or result.mean is not None else "beat"
     if is_best_cut_off:
         asks = "reach"

@@ -190,7 +190,7 @@ def _end(race: Race, entries: Sequence[Entry]) -> None:
         if entry.method.is_control:
             _control(race, entry, nth, entries)
     decision = decision_of(race, [arm_result(race, entry) for entry in entries])
-    if decision.answer:
+    if decision.answer and not decision.is_open:
         for entry in entries:
             if entry.line is not None and not entry.method.keeps_state:
                 leave(race, entry.line)

@@ -63,7 +63,7 @@ def _is_in_doubt(decision: Decision, margin: float) -> bool:
 
     Of an arm that still rose they can say that it is good enough, and not that it is worse.
     """
-    if decision.label != "inconclusive":
+    if not decision.is_open:
         return False
     opened = [one for one in decision.compared if one.standing == "open"]
     return any(one.mean < margin or not is_rising(one.arm) for one in opened)

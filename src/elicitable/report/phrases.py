@@ -17,6 +17,7 @@ from elicitable.values import ArmResult, Verdict
 Words = TypeVar("Words")
 
 ANSWERS = {
+    "context": "A context elicits {task} from {model}; the weights can stay as they are.",
     "out-of-reach": "Nothing that was tried gets {model} to do {task}.",
     "inconclusive": "The evidence does not settle what {model} needs for {task}.",
 }
@@ -28,6 +29,10 @@ CONTEXTS_FELL_SHORT = (
 NO_WEIGHTS_RAN = (
     "Of what was tried on {model} for {task}, {method} is the least that does as well as any; no method that changes "
     "the weights took part, so whether anything does better was not asked."
+)
+LEAST_IS_OPEN = (
+    "Take {method}, which is enough for sure. To know whether a less invasive context is too, do what the reasons ask "
+    "for; the race resumes where it stopped."
 )
 NO_CONTEXT_RAN = "Changing the weights gets {model} to do {task}; no context was tried."
 
@@ -68,6 +73,8 @@ def next_steps(verdict: Verdict) -> tuple[str, ...]:
     chosen = standing.winner(verdict)
     if chosen is None:
         return _of_label(NEXT_STEPS, verdict)
+    if verdict.label in ANSWERS:
+        return (LEAST_IS_OPEN.format(method=chosen.method), *chosen.rung.advice)
     fell_short = _changes_weights(chosen) and _has_contexts(verdict)
     return (*chosen.rung.advice, CONTEXTS_FELL_SHORT) if fell_short else chosen.rung.advice
 

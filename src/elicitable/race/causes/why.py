@@ -52,7 +52,7 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
     if not short:
         return None
     short.sort(key=lambda entry: -(arms[entry.method.name].mean or 0.0))
-    is_open = decision.label == "inconclusive"
+    is_open = decision.is_open
     try:
         _run(study, entries, short, floor, is_nothing_good, is_open)
     except KeyboardInterrupt:
