@@ -8,9 +8,9 @@
 *Exhaustive* is every rate of every arm trained for 512 steps or until one solves the task, then the best rate of each
 arm to its own end (solved, flat, or as long as a race may) whatever the others do, brought down and tested, and all
 seeds of every arm. What is chosen and not trained (prompts, examples) is chosen alike. SmolLM2 is raced with four arms
-of 300 steps at most (what a race of it has by itself), and every rate is trained for 64. Seconds are the processor's, of one process on one thread;
-those that passed where the model is on another device. Results go to ``--out`` as JSON lines, one for each way of a
-case, with the digests of its model and data; what is there is not raced again.
+of 300 steps at most (what a race of it has by itself), and every rate is trained for 64. Seconds are the processor's,
+of one process on one thread; those that passed where the model is on another device. Results go to ``--out`` as JSON
+lines, one for each way of a case, with the digests of its model and data; what is there is not raced again.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from elicitable.race.outlook import SOLVED, longest
 from elicitable.tasks.catalog import task_from
 
 SWEPT = 512  # steps of every rate, where none solves the task
-TEXTS: dict[str, Any] = {  # what is asked of SmolLM2; fewer test items than the planted truth has
+TEXTS: dict[str, Any] = {  # what is asked of SmolLM2
     "methods": ("zero-shot", "prompt", "kv-prefix", "lora"),
     "steps": 300,
     "seeds": 2,
