@@ -253,7 +253,7 @@ def gather(
     """
     scored = [arm for arm in arms if arm.status == "ok" and arm.correct]
     judged = [arm for arm in scored if not arm.is_control]
-    best = max(judged, key=lambda arm: arm.mean or 0.0, default=None)
+    best = max(judged, key=lambda arm: (arm.mean or 0.0, -arm.rung.depth), default=None)  # of equals the least invasive
     solver = min((arm for arm in judged if arm.stopped == "solved"), key=lambda arm: arm.steps, default=None)
 
     def behind(arm: ArmResult) -> Gap:
