@@ -117,6 +117,11 @@ def test_what_is_kept_is_there_the_next_time_and_no_longer(fast: bool) -> None:
         assert anew(first, changed) == 2
         assert torch.equal(changed[norm].weight, norm.weight)
         assert torch.equal(changed[model.hf.model.layers[0].input_layernorm].weight, own.detach() + 1)
+        for write in (lambda: norm.weight.data.mul_(2), lambda: setattr(norm.weight, "data", norm.weight.data * 2)):
+            before = prepared()[norm]  # neither is counted as a change of the weight, and adapters are merged so
+            write()
+            assert prepared()[norm] is not before
+            assert torch.equal(prepared()[norm].weight, norm.weight)
     assert anew(changed, prepared()) == count
 
 
