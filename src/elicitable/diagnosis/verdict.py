@@ -12,7 +12,7 @@ holds what always giving the same answer scores: nothing that may be chance is c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -253,7 +253,7 @@ def gather(
     """
     scored = [arm for arm in arms if arm.status == "ok" and arm.correct]
     judged = [arm for arm in scored if not arm.is_control]
-    best = max(judged, key=lambda arm: (arm.mean or 0.0, -arm.rung.depth), default=None)  # of equals the least invasive
+    best = best_of(judged)
     solver = min((arm for arm in judged if arm.stopped == "solved"), key=lambda arm: arm.steps, default=None)
 
     def behind(arm: ArmResult) -> Gap:
@@ -268,6 +268,11 @@ def gather(
 def decide(arms: Sequence[ArmResult], *, margin: float, floor: float, seed: int, **more: Any) -> Decision:
     """Decide the verdict of a race at one margin: :func:`gather`, whose arguments it takes, and then decide."""
     return gather(arms, floor=floor, seed=seed, **more).decide(margin)
+
+
+def best_of(arms: Iterable[ArmResult]) -> ArmResult | None:
+    """Return the arm of the highest mean, of equals the least invasive, in whatever order they come."""
+    return max(arms, key=lambda arm: (arm.mean or 0.0, -arm.rung.depth), default=None)
 
 
 def is_near_the_floor(best: ArmResult, floor: float, highest: float, margin: float) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from elicitable.diagnosis.tried import is_barely_tried, is_rising
+from elicitable.diagnosis.verdict import best_of
 from elicitable.race.outlook import ceiling, longest, marks
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.stakes import can_matter
@@ -29,9 +30,9 @@ def open_questions(race: Race, entries: Sequence[Entry]) -> list[dict[str, Any]]
 def _question(race: Race, entry: Entry, entries: Sequence[Entry], decision: Decision) -> dict[str, Any] | None:
     result = arm_result(race, entry)
     own = next((one for one in decision.compared if one.arm.method == entry.method.name), None)
-    best = max(decision.compared, key=lambda one: one.arm.mean or 0.0, default=None)
+    best = best_of(one.arm for one in decision.compared)
     has_more = entry.line is not None and entry.line.steps < longest(race)
-    is_best_cut_off = own is not None and own is best and not decision.answer and has_more and _may_rise(result)
+    is_best_cut_off = own is not None and own.arm is best and not decision.answer and has_more and _may_rise(result)
     if entry.refusal or result.status in ("diverged", "failed") or (own and own.standing == "worse"):
         return None
     if own is not None and own.standing == "enough" and not is_best_cut_off:
@@ -41,11 +42,10 @@ def _question(race: Race, entry: Entry, entries: Sequence[Entry], decision: Deci
     if entry.is_racing and not entry.is_tested and not can_matter(race, entry, entries):
         return None
     low, high = _bounds(race, entry, entries, result)
-    if high is not None and best is not None and high < (best.arm.mean or 0.0) - race.margin:
+    if high is not None and best is not None and high < (best.mean or 0.0) - race.margin:
         return None
     answer = next((one.arm for one in decision.compared if one.arm.method == decision.answer), None)
-    is_beyond = answer is not None and not result.rung < answer.rung
-    if answer is not None and is_beyond and (high or 0.0) <= (answer.mean or 0.0) + race.margin:
+    if answer is not None and not result.rung < answer.rung and (high or 0.0) <= (answer.mean or 0.0) + race.margin:
         return None
     asks = "suffice" if entry.method.is_context or result.mean is not None else "beat"
     if is_best_cut_off:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from elicitable.diagnosis.tried import is_rising
-from elicitable.diagnosis.verdict import Decision
+from elicitable.diagnosis.verdict import Decision, best_of
 from elicitable.race.choice import choose, chosen_piece
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, advance, finish, leave, name_of_end, piece_of
@@ -52,7 +52,7 @@ def more_seeds(race: Race, entries: Sequence[Entry], beside: Callable[[], list[P
 
 def _rivals(decision: Decision, entries: Sequence[Entry]) -> list[Entry]:
     """Return the arm that the verdict speaks of or hangs on, and the best one, where another seed can change them."""
-    best = max((one.arm for one in decision.compared), key=lambda arm: arm.mean or 0.0, default=None)
+    best = best_of(one.arm for one in decision.compared)
     undecided = [one.arm.method for one in decision.compared if one.standing == "open"]
     names = {best.method if best else "", decision.about, *([] if decision.answer else undecided)}
     return [entry for entry in entries if entry.method.name in names and entry.method.is_seeded and entry.records]

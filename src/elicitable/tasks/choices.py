@@ -16,7 +16,16 @@ from dataclasses import replace
 from typing import Final
 
 from elicitable.errors import InputError
-from elicitable.tasks.columns import CHOICES, LETTERS, PROMPT_NAMES, Columns, find_columns, form_of, names_columns
+from elicitable.tasks.columns import (
+    CHOICES,
+    LETTERS,
+    PROMPT_NAMES,
+    Columns,
+    find_columns,
+    first_of,
+    form_of,
+    names_columns,
+)
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Cell, Table, text_of_cell
 from elicitable.values import Split
@@ -105,8 +114,7 @@ def _columns(table: Table, options: TaskOptions) -> Columns | None:
     choices = _of_lists(table) or _of_letters(table)
     if not choices or any(f"{{{name}}}" in (options.template or "") for name in choices):
         return None
-    by_name = {name.lower(): name for name in reversed(table.columns) if name not in choices}
-    answer = options.label_column or next((by_name[name] for name in ANSWERS if name in by_name), None)
+    answer = options.label_column or first_of(table, ANSWERS, choices)
     if answer is None or answer in choices or answer not in table.columns:
         return None
     if options.template is not None or names_columns(options):
@@ -115,7 +123,7 @@ def _columns(table: Table, options: TaskOptions) -> Columns | None:
     found = form_of(table, answer)
     if found is not None and found[0] not in choices and found[1] not in choices:
         return Columns("classification", found[0], answer, found[2], choices)
-    text = next((by_name[name] for name in QUESTIONS if name in by_name and by_name[name] != answer), None)
+    text = first_of(table, QUESTIONS, (answer, *choices))
     return None if text is None else Columns("classification", text, answer, "", choices)
 
 
@@ -124,8 +132,7 @@ def _read(columns: Columns) -> tuple[str, ...]:
 
 
 def _of_lists(table: Table) -> tuple[str, ...]:
-    by_name = {name.lower(): name for name in reversed(table.columns)}
-    column = next((by_name[name] for name in CHOICES if name in by_name), None)
+    column = first_of(table, CHOICES, ())
     if column is None or not table.rows:
         return ()
     several = sum(len(listed([cell])) > 1 for cell in table.cells(column))

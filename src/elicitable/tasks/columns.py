@@ -129,14 +129,14 @@ def _conversations(table: Table) -> Columns | None:
 
     Raises :class:`InputError` where not one of its conversations can be read.
     """
-    chat = _first(table, CHAT_NAMES, ())
+    chat = first_of(table, CHAT_NAMES, ())
     if chat is None:
         return None
     if not table.holds_messages(chat):
         if not table.distinct(chat):
             raise InputError(f"{table.source}: no cell of column {chat!r} is a conversation that can be read: {TALK}")
         return None
-    label = _first(table, LABEL_NAMES, (chat,))
+    label = first_of(table, LABEL_NAMES, (chat,))
     lasts = {turns[-1].role for turns in table.conversations(chat)}
     if label is not None and ANSWERER not in lasts and looks_like_labels(table, label):
         return Columns("classification", chat, label)
@@ -148,13 +148,13 @@ def _preferred(table: Table) -> Columns | None:
 
     Both may hold the whole conversation, or stand beside a prompt.
     """
-    chosen, rejected = _first(table, (CHOSEN,), ()), _first(table, (REJECTED,), ())
+    chosen, rejected = first_of(table, (CHOSEN,), ()), first_of(table, (REJECTED,), ())
     if chosen is None or rejected is None:
         return None
     firsts = {turns[0].role for turns in table.conversations(chosen)} if table.holds_messages(chosen) else set()
     if firsts - {ANSWERER}:
         return Columns("generation", chosen, chosen)
-    prompt = _first(table, PROMPT_NAMES, (chosen, rejected))
+    prompt = first_of(table, PROMPT_NAMES, (chosen, rejected))
     return _give_up(table) if prompt is None else Columns("generation", prompt, chosen)
 
 
@@ -165,7 +165,7 @@ def unseen_choices(table: Table, columns: Columns, shown: tuple[str, ...]) -> st
     >>> unseen_choices(table, Columns("generation", "question", "answer"), ("question",))
     'choices'
     """
-    column = _first(table, CHOICES, (columns.answer, *shown))
+    column = first_of(table, CHOICES, (columns.answer, *shown))
     if column is None or not table.holds_lists(column):
         return None
     pairs = zip(table.cells(column), map(text_of_cell, table.cells(columns.answer)), strict=True)
@@ -190,7 +190,7 @@ def mark_column(table: Table, columns: Columns, shown: tuple[str, ...] = ()) -> 
     >>> mark_column(table, Columns("generation", "prompt", "completion"))
     'label'
     """
-    column = _first(table, (MARK,), (columns.text, columns.answer, *shown))
+    column = first_of(table, (MARK,), (columns.text, columns.answer, *shown))
     if columns.kind == "classification" or column is None:
         return None
     values = {value.casefold() for value in table.distinct(column)}
@@ -212,11 +212,11 @@ def _complete(table: Table, kind: Kind, text: str | None, answer: str | None, sh
     elif answer is None and kind == "generation" and table.holds_messages(text):
         return Columns(kind, text, text)
     if text is None and (found := form_of(table, answer)) is not None:
-        answer = answer or _first(table, answers, found[:2])
+        answer = answer or first_of(table, answers, found[:2])
         if answer is not None:
             return Columns(kind, found[0], answer, found[2])
-    text = text or _first(table, texts, (answer,)) or _other(table, answer)
-    answer = answer or _first(table, answers, (text, *shown)) or _other(table, text)
+    text = text or first_of(table, texts, (answer,)) or _other(table, answer)
+    answer = answer or first_of(table, answers, (text, *shown)) or _other(table, text)
     if text is None or answer is None:
         return _give_up(table)
     return Columns(kind, text, answer)
@@ -262,18 +262,18 @@ def _likelier(table: Table, readings: Readings) -> Columns | None:
 def _named(table: Table, kind: Kind) -> Columns | None:
     """Return the reading as ``kind`` by usual names alone, if there is one."""
     texts, answers = _NAMES[kind]
-    answer = _first(table, answers, ())
+    answer = first_of(table, answers, ())
     if answer is None:
         return None
     if (found := form_of(table, answer)) is not None:
         return Columns(kind, found[0], answer, found[2])
-    text = _first(table, texts, (answer,))
+    text = first_of(table, texts, (answer,))
     return None if text is None else Columns(kind, text, answer)
 
 
 def _shown_readings(table: Table, shown: tuple[str, ...]) -> Readings:
     """Return the readings where a template shows some columns and one of the others is the answer."""
-    labels, targets = (_first(table, _NAMES[kind][1], shown) for kind in ("classification", "generation"))
+    labels, targets = (first_of(table, _NAMES[kind][1], shown) for kind in ("classification", "generation"))
     if labels is None and targets is None:
         rest = [name for name in table.columns if name not in shown]
         if len(rest) != 1:
@@ -286,8 +286,8 @@ def _shown_readings(table: Table, shown: tuple[str, ...]) -> Readings:
 def form_of(table: Table, answer: str | None) -> tuple[str, str, str] | None:
     """Return the main column, its companion, and how both are shown, of the first known form that the table has."""
     for firsts, seconds, main, shown in FORMS:
-        first = _first(table, firsts, (answer,))
-        second = _first(table, seconds, (answer, first))
+        first = first_of(table, firsts, (answer,))
+        second = first_of(table, seconds, (answer, first))
         if first is not None and second is not None and table.distinct(first) and table.distinct(second):
             pair = (first, second)
             return pair[main], pair[1 - main], shown.format(first=first, second=second)
@@ -313,7 +313,7 @@ def _give_up(table: Table) -> Columns:
     )
 
 
-def _first(table: Table, names: tuple[str, ...], taken: Iterable[str | None]) -> str | None:
+def first_of(table: Table, names: tuple[str, ...], taken: Iterable[str | None]) -> str | None:
     """Return the first column, in the order of ``names`` and whatever its case, that is not ``taken``."""
     by_name = {column.lower(): column for column in reversed(table.columns) if column not in taken}
     return next((by_name[name] for name in names if name in by_name), None)
