@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from elicitable.models.speed.frozen_decoder import frozen_blocks
-from elicitable.models.speed.frozen_parts import Kept, frozen_parts, kept_of
+from elicitable.models.speed.frozen_parts import frozen_parts, kept_of
 from elicitable.models.speed.processor import has_fast_bfloat16
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def frozen_casts(model: Model) -> Iterator[None]:
 
 
 def _cast_frozen(model: Model, stack: ExitStack) -> None:
-    kept = kept_of(model) if model.device.type == "cpu" else Kept()  # a GPU casts in no time, and has less memory
+    kept = kept_of(model)
     for module in model.hf.modules():
         weight = module._parameters.get("weight")
         is_matrix = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
