@@ -13,11 +13,12 @@ import elicitable
 
 PACKAGE = Path(elicitable.__file__).parent
 
-GROUND = {"errors", "glance", "values", "rng", "untrusted", "cache", "own_code"}
+GROUND = {"errors", "durations", "glance", "values", "rng", "untrusted", "cache", "own_code"}
 SIBLINGS = {"models", "attention", "constructions", "tasks"}
 WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "compiling", "scores", "diagnosis", "records"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "durations": {"errors"},
     "glance": {"untrusted"},
     "values": {"errors", "glance", "untrusted"},
     "rng": {"errors"},

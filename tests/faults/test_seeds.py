@@ -17,7 +17,7 @@ from tests.faults.models import letters_gguf, letters_model
 import elicitable as el
 from elicitable import cli
 from elicitable.cache import check_seal, replacing_folder, seal, sweep, write_tensors
-from elicitable.cli.options import seconds
+from elicitable.durations import seconds_of
 from elicitable.errors import BudgetError, InputError, StoreError
 from elicitable.methods import rungs
 from elicitable.methods.adapter import read_adapter, write_adapter
@@ -344,7 +344,7 @@ def test_text_that_is_harmless_stays_as_it_is() -> None:
 @pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "h", "1e9", "nan", "inf"])
 def test_a_time_limit_without_end_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="a time limit is a number"):
-        seconds(text)
+        seconds_of(text)
     for limit in (float("inf"), 1e300):
         with pytest.raises(BudgetError, match="at most a year"):
             verdict("toy:ascending", "ascending", time_limit=limit)

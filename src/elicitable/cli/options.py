@@ -8,7 +8,6 @@ line alike: a field there is an option of every command that takes a task.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, make_dataclass
 from pathlib import Path
@@ -234,17 +233,3 @@ def _parameters_of(group: type) -> list[inspect.Parameter]:
         )
         for field in fields(group)
     ]
-
-
-def seconds(text: str | None) -> float | None:
-    """A duration such as ``90``, ``90s``, ``30m`` or ``1.5h`` in seconds.
-
-    >>> seconds("30m")
-    1800.0
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*(s|m|h)?", text.strip())
-    if match is None:
-        raise InputError(f"a time limit is a number with s, m or h (90s, 30m, 2h), got {text!r}.")
-    return float(match[1]) * {None: 1, "s": 1, "m": 60, "h": 3600}[match[2]]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from elicitable.cli.options import Address, Json, Quiet, Resumed, Workers, seconds
+from elicitable.cli.options import Address, Json, Quiet, Resumed, Workers
 from elicitable.cli.output import RUNS, print_json, progress_console, result_console
 from elicitable.cli.planted import NAME, PART, planted_truth
 from elicitable.errors import InputError
@@ -57,7 +57,7 @@ def reproduce(
             is_quiet=quiet,
             count=cases,
             device=device or "auto",
-            time_limit=seconds(time_limit),
+            time_limit=time_limit,
             workers=workers,
         )
         return

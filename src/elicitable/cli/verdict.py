@@ -24,9 +24,9 @@ from elicitable.cli.options import (
     Seed,
     TaskOptions,
     TestItems,
-    seconds,
 )
 from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, write_json
+from elicitable.durations import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ def verdict(
     quiet: Quiet = False,
 ) -> None:
     """Try every method at a matched budget and say whether context is enough or the weights must change."""
-    limit = seconds(time_limit)
+    limit = seconds_of(time_limit)
     where.begin(about.model, limit)
     folder = out or default_folder("verdict", about.model, asked.task)
     console = progress_console()

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from elicitable.diagnosis.distinct import distinct
 from elicitable.diagnosis.shares import wilson
+from elicitable.durations import seconds_of
 from elicitable.errors import BudgetError, InputError, UnknownNameError
 from elicitable.lab.targets import TARGETS, drawn_targets
 from elicitable.models.capture import start_token
@@ -63,7 +64,7 @@ def token_reach(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
-    time_limit: float | None = None,
+    time_limit: float | str | None = None,
 ) -> TokenReach:
     """Count the distinct greedy continuations of single hard tokens, and the hits of single trained virtual tokens.
 
@@ -85,7 +86,8 @@ def token_reach(
         seed: of the sample, the targets and the starts.
         out: folder of the records; in memory only when None.
         progress: told what runs and how much of the work is done.
-        time_limit: seconds for the whole. Hard tokens come first; what is left is shared evenly by the virtual ones.
+        time_limit: seconds for the whole, or ``"15m"``. Hard tokens come first; what is left is shared evenly by the
+            virtual ones.
 
     Raises:
         InputError: a size that is not a positive number, or more tokens than the model has positions.
@@ -99,10 +101,11 @@ def token_reach(
         >>> found.hard.distinct.sampled, found.virtual.tried
         (10, 2)
     """
-    check_sizes(hard_tokens, virtual_tokens, targets, length=length, steps=steps, time_limit=time_limit)
+    limit = seconds_of(time_limit)
+    check_sizes(hard_tokens, virtual_tokens, targets, length=length, steps=steps, time_limit=limit)
     model = as_model(model)
     start = start_token(model) if with_start else None
-    plan = _Plan(length, targets, steps, () if start is None else (start,), seed, time_limit)
+    plan = _Plan(length, targets, steps, () if start is None else (start,), seed, limit)
     _check_positions(model, plan)
     sitting = _Sitting(model, plan, Store(out), progress or _say_nothing, time.monotonic())
     hard = sitting.hard_reach(model.anatomy.vocab if hard_tokens == "all" else hard_tokens)

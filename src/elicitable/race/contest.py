@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from elicitable.diagnosis.margins import stretches
+from elicitable.durations import seconds_of
 from elicitable.errors import BudgetError, InputError
 from elicitable.executors.executor import Executor
 from elicitable.methods.base import Method, Sized
@@ -61,7 +62,7 @@ def verdict(
     seeds: int = 2,
     seed: int = 0,
     margin: float = 0.02,
-    time_limit: float | None = None,
+    time_limit: float | str | None = None,
     steps: int | None = None,
     test_items: int | None = None,
     prompts: Sequence[str] = (),
@@ -102,8 +103,8 @@ def verdict(
             all that are built in.
         seeds: of the arm that the verdict speaks of and of the best one; more where the margin is in doubt.
         seed: the first of them, and of everything else that is drawn.
-        time_limit: seconds for the whole race; None trains until nothing can change the label any more. A longer one in
-            the same ``out`` goes on from what is there.
+        time_limit: seconds for the whole race, or ``"8m"``; None trains until nothing can change the label any more. A
+            longer one in the same ``out`` goes on from what is there.
         steps: at most so many steps a run. test_items: how many of the test split; by default the pace's, or as
             many as the time limit pays for.
         prompts: texts for the prompt arm to try besides its own. proposer: a model, by name, that reads worked
@@ -143,7 +144,8 @@ def verdict(
         'already-there'
     """
     clock = time.monotonic() if started is None else started
-    _check(seeds, margin, time_limit, steps, test_items, max_tokens)
+    limit = seconds_of(time_limit)  # 480, 480.0 and "8m" find the same decisions
+    _check(seeds, margin, limit, steps, test_items, max_tokens)
     check_count("search passes", search_passes)
     if proposer is not None:
         proposing(proposer)  # a name that is none is said before minutes are spent
@@ -161,7 +163,7 @@ def verdict(
         seeds=seeds,
         seed=seed,
         margin=margin,
-        time_limit=None if time_limit is None else float(time_limit),  # 480 and 480.0 find the same decisions
+        time_limit=limit,
         started=clock,
         reporter=reporter or Silent(),
         marking=Marking.of(model, task, score, rule),
@@ -264,9 +266,8 @@ def _check(
     counts = (("seeds", seeds), ("steps", steps), ("test items", test_items), ("max tokens", max_tokens))
     for name, number in counts:
         check_count(name, number)
-    for name, value in (("margin", margin), ("a time limit in seconds", time_limit)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise InputError(f"{name} must be a number, got {value!r}.")
+    if isinstance(margin, bool) or not isinstance(margin, int | float):
+        raise InputError(f"margin must be a number, got {margin!r}.")
     if not 0.0 < margin < 1.0:
         raise InputError(f"margin must be a share of items between 0 and 1 (2 points are 0.02), got {margin}.")
     if time_limit is not None and not time_limit > 0:
