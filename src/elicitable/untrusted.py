@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1 << 26  # of one JSON file: 64 MiB
 DEEPEST = 64  # lists and objects inside one another
+ALIGNMENT = 64  # bytes: where PyTorch begins a tensor of its own
 _LONGEST_HEADER = 1 << 26  # of a safetensors file
 _KEPT = "\n\t"
 _NOTHING = ()
@@ -149,12 +150,21 @@ def read_tensors(path: Path, is_finite: bool = False) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        tensors = dict(load_file(path))
+        tensors = {name: aligned(tensor) for name, tensor in load_file(path).items()}
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{path} cannot be read ({_first_line(error)})") from error
     if is_finite:
         check_finite(tensors, str(path))
     return tensors
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """Return ``tensor``, copied where it lies in the processor's memory as PyTorch's own tensors do not.
+
+    A tensor that was mapped from a file begins wherever the file has it. Some kernels (MKL's on AVX2) add up in another
+    order then, so that the same numbers would give other last digits from a file than from memory.
+    """
+    return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT else tensor
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:

@@ -35,7 +35,7 @@ from elicitable.errors import (
 )
 from elicitable.models.claims import held_to
 from elicitable.models.dispatch import asked_how, is_spread, told
-from elicitable.models.model import Model, as_model
+from elicitable.models.model import Model, align, as_model
 from elicitable.models.restoring import swapped
 from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
 from elicitable.untrusted import is_out_of_memory, read_object, read_tensors
@@ -311,6 +311,7 @@ def _pretrained(where: str, dtype: torch.dtype, name: str, how: Mapping[str, Any
                 f"{where} is not a whole {type(hf).__name__}: {len(found['missing_keys'])} of its weights are not in "
                 f"the files ({lacking}); save it with its language-model head."
             )
+        align(hf)
         return Model(hf, tokenizer=_tokenizer(where), name=name, source=where)
 
 

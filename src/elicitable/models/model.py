@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from elicitable.errors import InputError
 from elicitable.glance import bars
 from elicitable.models.anatomy import Anatomy, anatomy_of
 from elicitable.models.dispatch import runs_on, state_of
-from elicitable.untrusted import in_one_line
+from elicitable.untrusted import aligned, in_one_line
 
 
 @dataclass(eq=False, repr=False)
@@ -230,6 +231,16 @@ def _hash_of(texts: Iterable[str], tensors: Iterable[tuple[str, Tensor]]) -> str
     return digest.hexdigest()[:16]
 
 
+def align(hf: PreTrainedModel) -> None:
+    """Let every weight begin where PyTorch begins its own (:func:`elicitable.untrusted.aligned`).
+
+    So a model computes the same digits here and in a worker, from whatever file it came.
+    """
+    for weight in itertools.chain(hf.parameters(), hf.buffers()):
+        if type(weight.data) is Tensor and weight.layout is torch.strided:
+            weight.data = aligned(weight.data)
+
+
 def as_model(model: Any) -> Model:
     """A :class:`Model` as it is; a transformers model wrapped, once.
 
@@ -242,6 +253,7 @@ def as_model(model: Any) -> Model:
         raise InputError(f"expected a model from el.load or a transformers model, got {type(model).__name__}.")
     wrapped: Model | None = model.__dict__.get("_elicitable_model")
     if wrapped is None:
+        align(model)
         wrapped = Model(model, name=getattr(model.config, "_name_or_path", "") or type(model).__name__)
         model.__dict__["_elicitable_model"] = wrapped
     return wrapped

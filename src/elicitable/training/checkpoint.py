@@ -19,7 +19,7 @@ import torch
 
 from elicitable.cache import replacing_file, write_tensors
 from elicitable.errors import InputError, StoreError
-from elicitable.untrusted import parse_json, shapes_of
+from elicitable.untrusted import aligned, parse_json, shapes_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,7 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="pt") as file:
                 head = parse_json((file.metadata() or {}).get("run", "{}"), is_finite=False)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                tensors = {name: aligned(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no mapping)
         except (OSError, ValueError, SafetensorError) as error:
             raise self.refused(str(error)) from error
         return (head if isinstance(head, dict) else {}), tensors
