@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizer, PreTrainedTokenizerFast
 
 from elicitable.models.model import Model
@@ -25,10 +25,20 @@ CHAT = (
 )
 
 
-def byte_level(start: tuple[str, ...] = (), trims: bool = True) -> Tokenizer:
-    """As GPT-2's, Llama 3's and Qwen's."""
+# How Llama 3 and Qwen tell words apart: punctuation takes the line breaks behind it along, so ".\n" may be one token.
+LINES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+
+
+def byte_level(start: tuple[str, ...] = (), trims: bool = True, words: str = "") -> Tokenizer:
+    """As GPT-2's; with ``words``, a rule for what is a word, as Llama 3's and Qwen's."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if words:
+        split = pre_tokenizers.Split(Regex(words), "isolated")
+        made.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
@@ -136,6 +146,7 @@ class Letters(PreTrainedTokenizer):
 FAMILIES = (
     "byte-level BPE",
     "byte-level BPE with a start",
+    "byte-level BPE by lines",
     "SentencePiece with Prepend",
     "Metaspace, first",
     "Metaspace with a start",
@@ -161,6 +172,7 @@ def tokenizer(family: str) -> Any:
     made = {
         "byte-level BPE": byte_level,
         "byte-level BPE with a start": lambda: byte_level(("<s>",)),
+        "byte-level BPE by lines": lambda: byte_level(words=LINES),
         "SentencePiece with Prepend": lambda: sentencepiece("prepend"),
         "Metaspace, first": lambda: sentencepiece("first"),
         "Metaspace with a start": lambda: sentencepiece("first", ("<s>",)),

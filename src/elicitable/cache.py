@@ -121,7 +121,7 @@ def replacing_folder(path: Path, advice: str = CACHE_ADVICE, is_sealed: bool = T
             yield partial
             _finish(partial)
             if is_sealed:
-                seal(partial, _files_in(partial))
+                seal(partial, _files_in(partial), advice=advice)
             _take_the_place(partial, path, former)
     finally:
         for left in (partial, former):
@@ -167,7 +167,7 @@ def filling_folder(path: Path, last: Sequence[str] = (), advice: str = CACHE_ADV
             partial.mkdir()
             yield partial
             _finish(partial)
-            seal(partial, _files_in(partial), _kept_of(path))
+            seal(partial, _files_in(partial), _kept_of(path), advice)
             _move_in(partial, path, [*last, SEAL])
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -213,7 +213,9 @@ def digest_of_json(plain: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def seal(folder: Path, names: Iterable[str], others: Mapping[str, str] | None = None) -> None:
+def seal(
+    folder: Path, names: Iterable[str], others: Mapping[str, str] | None = None, advice: str = CACHE_ADVICE
+) -> None:
     """Write ``seal.json`` into ``folder``: the SHA-256 of the files called ``names``, besides those of ``others``.
 
     Raises:
@@ -221,7 +223,7 @@ def seal(folder: Path, names: Iterable[str], others: Mapping[str, str] | None = 
     """
     files = {**(others or {}), **{name: sha256_of(folder / name) for name in names}}
     text = json.dumps({"version": SEAL_VERSION, "files": dict(sorted(files.items()))}, indent=1) + "\n"
-    with replacing_file(folder / SEAL) as partial:
+    with replacing_file(folder / SEAL, advice) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

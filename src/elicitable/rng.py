@@ -8,7 +8,10 @@ stream is the same in every process, on every machine and in any order of creati
 from __future__ import annotations
 
 import hashlib
+from numbers import Integral
 from typing import TYPE_CHECKING
+
+from elicitable.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +24,8 @@ def derive_seed(seed: int, *names: str | int) -> int:
     >>> derive_seed(0, "data") == derive_seed(0, "data") != derive_seed(0, "init")
     True
     """
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise InputError(f"a seed is a whole number, got {seed!r}.")
     text = "\x1f".join([str(int(seed)), *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

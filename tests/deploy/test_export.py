@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from safetensors.torch import load_file
 import elicitable as el
 from elicitable.deploy.artefact import kept_in
 from elicitable.deploy.export import FORMS, forms_of
-from elicitable.deploy.forms import cache, merged
+from elicitable.deploy.forms import cache, merged, text
 from elicitable.deploy.forms.form import Winner
 from elicitable.errors import InputError, UnknownNameError
+from elicitable.tasks.catalog import task_from
 
 CAN = {
     "zero-shot": ("prompt",),
@@ -195,6 +197,24 @@ def test_the_text_of_a_prompt_is_what_a_client_sends(labels_run: Any, tmp_path: 
     assert ids == list(record.held)
     model = el.load(str(labels_run.model))
     assert model.ids(text)[0, : len(ids)].tolist() == ids
+
+
+def test_a_start_that_the_race_put_in_front_is_exported(letters_model: Callable[..., el.Model], tmp_path: Path) -> None:
+    """A tokenizer that has a start token and writes none: the race wrote it, and the exported text went without."""
+    model = letters_model()
+    rows = [{"text": f"{a}{b}", "label": "yes" if a < b else "no"} for a in "abcdefgh" for b in "ijklabcd"]
+    task = task_from(rows)
+    el.verdict(model, task, methods=["zero-shot"], seeds=1, test_items=8, out=tmp_path / "run")
+    zero = el.read(tmp_path / "run")
+    assert zero.record is not None
+    for start, ids in (("bos", [0]), ("own", [])):
+        record = replace(zero.record, layout=replace(zero.record.layout, start=start))
+        winner = Winner(model, zero.adaptation(model), record)
+        folder = tmp_path / start
+        folder.mkdir()
+        text.FORM.write(winner, folder)
+        assert json.loads((folder / "token_ids.json").read_text())["token_ids"] == ids
+        assert ("`<s>` (id 0)" in text.FORM.usage(winner)) is bool(ids)
 
 
 def test_a_placeholder_is_one_that_no_text_holds(labels_run: Any, tmp_path: Path) -> None:

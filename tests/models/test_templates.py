@@ -174,3 +174,17 @@ def test_what_a_template_does_not_show_is_said() -> None:
         f"1 of 2 test conversations hold turns of the role {role!r}" for role in ("system", "tool")
     ]
     assert not [one for one in reading_warnings(model, task, layout_for(model, "off", turns=True)) if "role" in one]
+
+
+def test_a_thought_may_be_named_in_other_ways() -> None:
+    opened = THINKING["an opened thought"].replace("<think>\n{% endif %}", "<seed:think>\n{% endif %}")
+    model = chatting(opened)
+    found = written(model, Item(TALK, "dull"), layout_for(model))
+    assert found.text[found.answer :].startswith("</seed:think>")
+
+
+def test_every_code_of_a_date_is_written() -> None:
+    """Codes with a flag (%-d), and some of the others, stood in every prompt as they are."""
+    codes = "%F | %-d %B %Y | %e %b | %D | %H:%M | %T | %j | %A | %I %p | %u %V %G"
+    model = chatting(DATED.replace("%d %b %Y, %A %H:%M:%S", codes))
+    assert TODAY.strftime(codes) in written(model, Item(TALK, "dull"), layout_for(model)).text

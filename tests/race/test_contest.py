@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,16 @@ def test_an_arm_below_the_budget_is_skipped_with_the_reason_and_one_asked_for_is
         ({"time_limit": "soon"}, InputError, "a time limit is a number of seconds.*got 'soon'"),
         ({"methods": ["kv-prefx"]}, UnknownNameError, "did you mean 'kv-prefix'"),
         ({"seeds": 0}, InputError, "seeds must be at least 1, got 0"),
+        ({"seed": "a"}, InputError, "a seed is a whole number, got 'a'"),
+        ({"seed": 1.7}, InputError, r"a seed is a whole number, got 1\.7"),
+        ({"seed": None}, InputError, "a seed is a whole number, got None"),
+        ({"out": 3}, InputError, "an output folder is a path, got 3"),
+        ({"out": ""}, InputError, "an output folder is a path, got ''"),
+        ({"executor": 3}, InputError, "an executor is a name .*got 3"),
+        ({"keep": "lora"}, InputError, "a list of names, got 'lora'"),
+        ({"keep": 3}, InputError, "a list of names, got 3"),
+        ({"prompts": "hi"}, InputError, "a list of texts, got 'hi'"),
+        ({"stop": "x"}, InputError, "reads and writes token ids, and a stop string is a text"),
         ({"steps": 0}, InputError, "steps must be at least 1, got 0"),
         ({"test_items": 0}, InputError, "test items must be at least 1, got 0"),
         ({"margin": 0.0}, InputError, "margin must be"),
@@ -219,6 +230,29 @@ def test_arguments_out_of_range_are_named(
 ) -> None:
     with pytest.raises(error, match=message):
         run(digits_model(8), **options)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_a_race_does_not_hang_on_the_mode_of_its_caller(mode: Any, tmp_path: Path) -> None:
+    """Under no_grad every arm had failed, and the verdict was that nothing does."""
+    found = []
+    for nth, around in enumerate((nullcontext, mode)):
+        with around():
+            answer = run(el.load("toy:ascending", device="cpu"), tmp_path / str(nth), methods=["soft-prompt"], seeds=1)
+        found.append([(arm.status, arm.mean, arm.steps) for arm in answer.arms])
+    assert found[0] == found[1]
+    assert found[0][0][0] == "ok"
+
+
+def test_a_cache_that_cannot_be_written_is_named_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The race ran to its end, and its answer was lost with the error."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ELICITABLE_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(StoreError, match="ELICITABLE_CACHE"):
+        run(el.load("toy:ascending", device="cpu"), tmp_path / "out", methods=["kv-prefix"])
+    assert not list((tmp_path / "out").rglob("record.json"))
 
 
 def test_running_a_race_against_the_clock_again_is_a_no_op(digits_model: Build, tmp_path: Path) -> None:

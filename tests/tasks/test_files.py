@@ -384,6 +384,9 @@ def test_quoted_texts_that_hold_lines_like_rows_are_warned_of(tmp_path: Path) ->
     lines = [f"{text},{i % 2}" for i, text in enumerate(OPENED)]
     (note,) = read_table(write(tmp_path, "t.csv", table_of("text,label", lines))).notes
     assert "10 quoted texts hold lines that look like rows, the first in line 5" in note
+    # each line with as many commas as there are columns, and at its end the label of its own row alone
+    orders = [f'{i},"Order {i} is broken, please help.\nsecond, line",label {i}' for i in range(60)]
+    assert read_table(write(tmp_path, "t.csv", table_of("id,text,label", orders))).notes == ()
     letters = [f'"Dear all,\nmail {i}\nyours, me",{i % 2}' for i in range(60)]
     for quoted in (letters, [letter.replace("\n", " ", 1) for letter in letters]):
         assert read_table(write(tmp_path, "t.csv", table_of("text,label", quoted))).notes == ()

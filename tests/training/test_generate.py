@@ -13,13 +13,14 @@ import torch
 from tests.families import CHAT, reader
 
 import elicitable as el
+from elicitable.errors import InputError
 from elicitable.methods.base import Adaptation
 from elicitable.methods.catalog import method_named
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.model import Model
 from elicitable.models.rows import Row, rows_of
 from elicitable.training.batches import Reading, padded
-from elicitable.training.evaluate import answer_logits, answers, evaluate, token_losses
+from elicitable.training.evaluate import answer_logits, answers, evaluate, token_losses, unwritable
 from elicitable.training.generate import Stop, generate
 from elicitable.training.loop import Plan, prepared, reading_of, train
 from elicitable.values import Item
@@ -143,6 +144,32 @@ def test_an_answer_in_other_tokens_is_the_same_answer() -> None:
     assert letters != row.answer[:-1]
     learn(model, [Row(row.content, [*letters, model.tokenizer.eos_token_id], 1)], 40)
     assert evaluate(model, items, None, Reading()).correct == (1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", "\nUser:"])
+def test_a_token_may_hold_the_last_of_an_answer_and_the_first_of_its_end(end: str) -> None:
+    """Of answers whose full stop and line break are one token, as to Llama 3 and Qwen, none had ever been right."""
+    plain = reader("byte-level BPE by lines")
+    model, layout = Model(deepcopy(plain.hf), tokenizer=plain.tokenizer, name="by lines"), Layout(end=end)
+    items = [Item("a film:", target) for target in (" fine.", " fine", " fine!", " fine. And")]
+    rows = rows_of(model, items, layout)
+    assert ".Ċ" in model.tokenizer.convert_ids_to_tokens(rows[0].answer)[-len(end) - 1 :]
+    assert unwritable(model, items, layout) == []
+    learn(model, rows[:1], 40)
+    assert [answer.text for answer in answers(model, items, None, Reading(layout=layout))] == [" fine."] * 4
+    assert evaluate(model, items, None, Reading(layout=layout)).correct == (1, 0, 0, 0)
+
+
+def test_an_answer_that_is_one_token_with_its_end_is_one() -> None:
+    plain = reader("byte-level BPE by lines")
+    model, layout = Model(deepcopy(plain.hf), tokenizer=plain.tokenizer, name="full stop"), Layout(end="\n")
+    items = [Item("Is it so", "."), Item("Is it so", "!"), Item("Is it so", "")]
+    row = rows_of(model, items[:1], layout)[0]
+    assert (model.tokenizer.convert_ids_to_tokens(row.answer), row.end) == ([".Ċ"], 0)
+    learn(model, [row], 40)
+    assert evaluate(model, items[:2], None, Reading(layout=layout)).correct == (1, 0)
+    with pytest.raises(InputError, match="has no tokens"):
+        rows_of(model, items[2:], layout)
 
 
 @pytest.mark.parametrize("blank", ["\n", "  ", "\n\n"])

@@ -11,6 +11,7 @@ import typer
 from elicitable.cli.options import Address, Json, Quiet, Resumed, Workers
 from elicitable.cli.output import RUNS, print_json, progress_console, result_console
 from elicitable.cli.planted import NAME, PART, planted_truth
+from elicitable.durations import seconds_of
 from elicitable.errors import InputError
 
 
@@ -57,7 +58,7 @@ def reproduce(
             is_quiet=quiet,
             count=cases,
             device=device or "auto",
-            time_limit=time_limit,
+            time_limit=seconds_of(time_limit),
             workers=workers,
         )
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +31,7 @@ from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.model import as_model
 from elicitable.models.prefixes import prefix_length, row_count
 from elicitable.models.sites import Sites, sites_of
+from elicitable.models.speed.precision import undisturbed
 from elicitable.rng import generator
 from elicitable.tasks.base import checked_count, has_turns, stops_of
 from elicitable.tasks.catalog import task_from
@@ -122,6 +124,7 @@ class Recipe:
         return Distilling(self.steps, rate, self.seconds, seed=self.seed)
 
 
+@undisturbed()
 def compile_context(
     model: Any,
     context: Any,
@@ -196,6 +199,10 @@ def _one(model: Model, context: Any) -> Any:
     import torch
 
     parts = list(context) if isinstance(context, list | tuple) else [context]
+    if any(isinstance(part, str | os.PathLike) for part in parts):
+        raise InputError(
+            f"a context is an adaptation or a prefix, and {context!r} is a path; el.read_adapter reads it."
+        )
     if any(getattr(part, "asks_otherwise", False) for part in parts):
         raise InputError("what stands behind every item, or differs from item to item, is no context to compile.")
     if any(len(getattr(part, "parts", ())) > 1 for part in parts):

@@ -19,6 +19,7 @@ from elicitable.glance import table
 from elicitable.models.layout import layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.frozen_parts import keeping_parts
+from elicitable.models.speed.precision import undisturbed
 from elicitable.models.speed.processor import kind
 from elicitable.records.provenance import versions
 from elicitable.records.schema import to_plain
@@ -115,6 +116,7 @@ class Forecast:
         return shlex.join(["elicitable", "verdict", *about])
 
 
+@undisturbed()
 def forecast(
     model: Any,
     task: Any,

@@ -22,7 +22,7 @@ from elicitable.methods.folders import read_config, read_tensors
 from elicitable.methods.peft_config import peft_config, peft_types
 from elicitable.models.dispatch import check_all_here
 from elicitable.models.graft import Graft
-from elicitable.models.in_place import base_weights
+from elicitable.models.in_place import base_weights, check_bare
 from elicitable.models.restoring import evaluating
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class PeftWeights(Adaptation):
         self.home, self.config = model.hf, config
         self.keeps_embeddings = tensors is not None and bool(_tables(model.hf, tensors))
         numbers = [tensor.numel() for tensor in (tensors or {}).values()]
+        check_bare(model.hf, self.kind)
         with base_weights(model.hf):
-            _check_is_bare(model)
             self.graft = Graft(model.hf, lambda hf: self._change(model, tensors), numbers)
         self._parameters = self.graft.parameters
 
@@ -145,17 +145,6 @@ def peft_logits(model: Model, folder: Path, ids: Tensor) -> Tensor | None:
         given = {"task_ids": ids.new_zeros(len(ids))} if config["peft_type"] == "MULTITASK_PROMPT_TUNING" else {}
         logits: Tensor = theirs(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits
     return logits[:, -ids.shape[1] :]
-
-
-def _check_is_bare(model: Model) -> None:
-    """Raise InputError where layers of PEFT's stand in the model already: it would switch their adapters off."""
-    for name, module in model.hf.named_modules():
-        if type(module).__module__.split(".")[0] == "peft":
-            raise InputError(
-                f"{model.name} holds an adapter of PEFT's already ({name}: PEFT's {type(module).__name__}), which "
-                "another one would switch off. Merge or unload it first (merge_and_unload, unload), or load the base "
-                "model anew."
-            )
 
 
 def _load(peft: Any, tensors: Mapping[str, Tensor]) -> None:

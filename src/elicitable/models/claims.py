@@ -26,13 +26,30 @@ from torch.nn.modules.module import (
 )
 
 from elicitable.errors import InputError
-from elicitable.untrusted import shapes_of
+from elicitable.untrusted import read_object, shapes_of
 
 NUMBERS, MODULES = 4, 16  # of what is asked for, for each that is held
 SLACK_NUMBERS = 1 << 24  # 64 MiB in float32
 SLACK_MODULES = 10_000
 NUMBERS_A_BYTE = 8  # at least a bit each, where they are packed
 BYTES_A_TENSOR = 24  # of a GGUF header, at least
+
+
+def check_is_model(folder: Path) -> None:
+    """Raise InputError for the folder of an adapter: transformers would load the base that it names, and it on top.
+
+    That base may be anywhere, and what is found out would be kept as said of the adapter's folder.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        return
+    told = read_object(folder / "adapter_config.json")
+    base, kind = told.get("base_model_name_or_path"), str(told.get("peft_type") or "PEFT").replace("_", " ")
+    raise InputError(
+        f"{folder} holds an adapter ({kind}) and no model: name its base as the model"
+        f"{f', {base!r}' if isinstance(base, str) and base else ''}. To go on from the adapted model, merge the "
+        "adapter into it first, save that (PEFT's merge_and_unload, or elicitable export --to merged), and name its "
+        "folder."
+    )
 
 
 @dataclass

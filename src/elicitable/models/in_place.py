@@ -144,3 +144,18 @@ def base_weights(hf: nn.Module) -> Iterator[None]:
     """
     with entered(hf) as place, place.without(place.changes):
         yield
+
+
+def check_bare(hf: nn.Module, what: str) -> None:
+    """Raise InputError where ``what``, which changes the weights, would find layers that PEFT has put around some.
+
+    Another adapter would switch theirs off, and the weights within them have other names than in the model's files.
+    """
+    with base_weights(hf):
+        for name, module in hf.named_modules():
+            if type(module).__module__.split(".")[0] == "peft":
+                raise InputError(
+                    f"the model holds an adapter of PEFT's already ({name}: PEFT's {type(module).__name__}), which "
+                    f"{what} cannot train beside. Merge or unload it first (merge_and_unload, unload), or load the "
+                    "base model anew."
+                )

@@ -195,6 +195,8 @@ def layout_for(
         raise InputError(f"the side on which long texts are cut must be 'left' or 'right', got {cut!r}.")
     if stop == "":
         raise InputError("a stop string needs at least one character.")
+    if stop is not None and model.tokenizer is None:
+        raise InputError(f"{model.name} reads and writes token ids, and a stop string is a text; leave it out.")
     if chat == "on" and not has_template(model):
         raise InputError(f"{model.name} has no chat template; leave chat at 'auto', or give a tokenizer that has one.")
     is_chat = chat == "on" or (chat == "auto" and has_template(model))

@@ -33,10 +33,11 @@ from elicitable.errors import (
     UnknownNameError,
     UnsupportedModelError,
 )
-from elicitable.models.claims import held_to
+from elicitable.models.claims import check_is_model, held_to
 from elicitable.models.dispatch import asked_how, is_spread, told
-from elicitable.models.model import Model, align, as_model
+from elicitable.models.model import Model, as_model
 from elicitable.models.restoring import swapped
+from elicitable.models.speed.precision import undisturbed
 from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
 from elicitable.untrusted import is_out_of_memory, read_object, read_tensors
 
@@ -67,6 +68,7 @@ def catalog() -> tuple[ModelCard, ...]:
     )
 
 
+@undisturbed()
 def load(
     name_or_model: Any,
     *,
@@ -311,22 +313,18 @@ def _pretrained(where: str, dtype: torch.dtype, name: str, how: Mapping[str, Any
                 f"{where} is not a whole {type(hf).__name__}: {len(found['missing_keys'])} of its weights are not in "
                 f"the files ({lacking}); save it with its language-model head."
             )
-        align(hf)
         return Model(hf, tokenizer=_tokenizer(where), name=name, source=where)
 
 
 def _as_large_as_its_files(folder: Path) -> AbstractContextManager[None]:
     """Inside, a model from ``folder`` takes no more than its files account for."""
+    check_is_model(folder)
     files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        return nullcontext()
     config = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return held_to(files, str(folder), is_packed="quantization_config" in config)
+    return held_to(files, str(folder), is_packed="quantization_config" in config) if files else nullcontext()
 
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")
-
-
 _OF_A_TOKENIZER = re.compile(r"token|vocab|merges|spiece|spm|sentencepiece|tekken")
 
 
@@ -367,7 +365,7 @@ def _readable(where: str) -> Iterator[None]:
                 f"{where} needs code of its own to run; elicitable never runs such code."
             ) from error
         if "Unrecognized configuration class" in text or "model type" in text:
-            first = text.split(". ")[0].split("\n")[0]
+            first = text.split(". ")[0].split("\n")[0].rstrip(".")
             raise UnsupportedModelError(f"{where} is no causal decoder that transformers knows: {first}.") from error
         raise InputError(f"{where} cannot be loaded: {text.splitlines()[0]}") from error
     except (OSError, SafetensorError) as error:

@@ -38,6 +38,12 @@ class Model:
     how: dict[str, Any] = field(default_factory=dict)
     _fingerprint: tuple[Any, str] | None = field(default=None, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        """Let every weight begin where it would in a worker: the digits hang on it (:func:`aligned`)."""
+        for weight in itertools.chain(self.hf.parameters(), self.hf.buffers()):
+            if type(weight.data) is Tensor and weight.layout is torch.strided:
+                weight.data = aligned(weight.data)
+
     def __repr__(self) -> str:
         """Return the model in a line: its kind, its size, its type and where it is."""
         numbers = sum(weight.numel() for weight in self.hf.parameters())
@@ -231,16 +237,6 @@ def _hash_of(texts: Iterable[str], tensors: Iterable[tuple[str, Tensor]]) -> str
     return digest.hexdigest()[:16]
 
 
-def align(hf: PreTrainedModel) -> None:
-    """Let every weight begin where PyTorch begins its own (:func:`elicitable.untrusted.aligned`).
-
-    So a model computes the same digits here and in a worker, from whatever file it came.
-    """
-    for weight in itertools.chain(hf.parameters(), hf.buffers()):
-        if type(weight.data) is Tensor and weight.layout is torch.strided:
-            weight.data = aligned(weight.data)
-
-
 def as_model(model: Any) -> Model:
     """A :class:`Model` as it is; a transformers model wrapped, once.
 
@@ -253,7 +249,6 @@ def as_model(model: Any) -> Model:
         raise InputError(f"expected a model from el.load or a transformers model, got {type(model).__name__}.")
     wrapped: Model | None = model.__dict__.get("_elicitable_model")
     if wrapped is None:
-        align(model)
         wrapped = Model(model, name=getattr(model.config, "_name_or_path", "") or type(model).__name__)
         model.__dict__["_elicitable_model"] = wrapped
     return wrapped

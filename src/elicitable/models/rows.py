@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Row:
     """One item as ids: ``content`` stands before the answer, behind the ids that a context holds.
 
-    ``answer`` is what should be written, its last ``end`` ids being its end; ``cut`` tokens of the text are left out.
+    ``answer`` is what should be written, its last ``end`` ids being nothing but its end; ``cut`` tokens of the text are
+    left out.
     """
 
     content: list[int]
@@ -170,8 +171,9 @@ def _wholes(
 def _whole(text: Written, tokens: Tokens, start: list[int], end: int | None, held: Sequence[int]) -> _Whole:
     begin = without_double(start, tokens.ids)
     moved = len(begin) - len(held)
-    at, behind = tokens.before(text.answer), tokens.before(len(text.text) - len(text.end))
-    if at == behind:
+    border = len(text.text) - len(text.end)
+    at, behind = tokens.before(text.answer), tokens.covering(border)
+    if at == behind or text.answer >= border:
         raise InputError(f"the answer {text.text[text.answer :]!r} has no tokens; every item needs an answer.")
     ids = [*begin, *tokens.ids, *([] if end is None else [end])]
     if ids[: len(held)] != list(held) or at + moved < 0:
@@ -232,7 +234,8 @@ def _behind(
     rows = [[*one.ids, *([] if end is None else [end])] for one in ends]
     at = [one.before(text.answer - cut) for text, one in zip(texts, ends, strict=True)]
     for text, one, border in zip(texts, ends, at, strict=True):
-        if border == one.before(len(text.text) - len(text.end) - cut):
+        behind = len(text.text) - len(text.end)
+        if border == one.covering(behind - cut) or text.answer >= behind:
             raise InputError(f"the answer {text.text[text.answer :]!r} has no tokens; every item needs an answer.")
     common = min(common_beginning(rows), *at)
     if begin + place + common < 0:

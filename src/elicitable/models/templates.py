@@ -18,9 +18,9 @@ from elicitable.values import TOOLS, Message
 #: nobody tells them the date.
 TODAY: Final = datetime(2024, 7, 26)
 CLOCK: Final = "strftime_now"  # the function by which templates ask for the date
-_CODES: Final = "YymBbdjAaHIMSpfXxc"  # of strftime
+_CODE: Final = re.compile(r"%[-_0^#]?[A-Za-z]")  # of strftime
 MARKS: Final = ("answer", "Bath")  # two things to say, of which neither begins or ends as the other does
-_OPENS: Final = re.compile(r"<(\w+)>|\[(\w+)\]")  # a thought, as in <think> or [THINK]
+_OPENS: Final = re.compile(r"<([\w:.-]+)>|\[([\w:.-]+)\]")  # a thought, as in <think> or [THINK]
 
 
 def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) -> str:
@@ -126,9 +126,10 @@ def _given(tokenizer: Any) -> dict[str, str]:
     """
     if not asks_the_date(tokenizer):
         return {}
-    codes = "".join(f" | replace('%{code}', '{TODAY.strftime(f'%{code}')}')" for code in _CODES)
+    template = tokenizer.get_chat_template()
+    codes = "".join(f" | replace('{code}', '{TODAY.strftime(code)}')" for code in sorted({*_CODE.findall(template)}))
     clock = f"{{% macro {CLOCK}(form) %}}{{{{ form{codes} }}}}{{% endmacro %}}\n"
-    return {"chat_template": clock + tokenizer.get_chat_template()}
+    return {"chat_template": clock + template}
 
 
 @dataclass(frozen=True)

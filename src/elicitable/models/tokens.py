@@ -3,7 +3,8 @@
 ``tokenize(a) + tokenize(b)`` is not ``tokenize(a + b)``: tokenizers join characters across the border, and some put
 a mark before whatever text they are given. So a text is tokenized as it will stand, and its parts are found by the
 characters that each token stands for. **A token that spans a border belongs to the part behind it**, because that is
-what the model has to write there.
+what the model has to write there. Only between an answer and its end it is the answer's, which is compared by its
+characters and ends within it.
 
 A tokenizer that does not say which characters its tokens stand for is asked for the text up to the border as well: the
 tokens that both have in common from the beginning are those before the border.
@@ -45,6 +46,15 @@ class Tokens:
             return common_beginning([part, self.ids])
         behind = (i for i, (first, end) in enumerate(self.spans) if end > border or first >= border)
         return next(behind, len(self.ids))
+
+    def covering(self, border: int) -> int:
+        """How many tokens it takes to hold all characters before ``border``: one that goes on behind it is counted."""
+        known = self.before(border)
+        if border >= len(self.text) or known == len(self.ids):
+            return known
+        if self.spans is None:
+            return known + (known < len(plain_ids(self.tokenizer, [self.text[:border]])[0]))
+        return next((i for i in range(known, len(self.ids)) if self.spans[i][0] >= border), len(self.ids))
 
     def inside(self, first: int, end: int) -> range:
         """The tokens that lie wholly in characters ``first`` to ``end``."""

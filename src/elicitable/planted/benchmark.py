@@ -29,7 +29,6 @@ from typing import Any, Final
 from elicitable.cache import replace_file
 from elicitable.diagnosis.shares import wilson
 from elicitable.diagnosis.verdict import CONTEXT, OPEN_LABELS
-from elicitable.durations import seconds_of
 from elicitable.errors import ElicitableError, InputError, StoreError
 from elicitable.executors.executor import executor_named
 from elicitable.models.model import Model
@@ -118,7 +117,7 @@ def run(
     *,
     part: str = DEFAULT,
     device: str = "auto",
-    time_limit: float | str | None = None,
+    time_limit: float | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Race the first ``count`` cases (all where None) that have no record in ``out``; return the counts of all records.
@@ -134,9 +133,9 @@ def run(
         ElicitableError: races failed; the others were run before it is raised.
         KeyboardInterrupt: of a race that was stopped; the same call goes on from there.
     """
-    folder, which, limit = Path(out), part_named(part), seconds_of(time_limit)
+    folder, which = Path(out), part_named(part)
     chosen = which.first(count)
-    asked = {**which.asked, **({} if limit is None else {"time_limit": limit})}
+    asked = {**which.asked, **({} if time_limit is None else {"time_limit": time_limit})}
     jobs = [Job(part, str(folder), case.model, nth, device, tuple(asked.items())) for nth, case in enumerate(chosen)]
     runner = executor_named("inline") if workers is None else executor_named("local", workers)
     done, began = 0, time.monotonic()

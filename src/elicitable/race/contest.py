@@ -18,8 +18,9 @@ from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.methods.instructions import proposing
 from elicitable.models.layout import alternatives, layout_for
-from elicitable.models.load import load
+from elicitable.models.load import home_of, load
 from elicitable.models.speed.frozen_parts import keeping_parts
+from elicitable.models.speed.precision import undisturbed
 from elicitable.models.speed.processor import kind, one_thread
 from elicitable.race.causes.why import find_why
 from elicitable.race.entry import Entry, Race
@@ -53,6 +54,7 @@ LONGEST = 64  # virtual tokens: every query pays for each of them in every layer
 
 
 @alone_in_out
+@undisturbed()
 def verdict(
     model: Any,
     task: Any,
@@ -147,6 +149,8 @@ def verdict(
     limit = seconds_of(time_limit)  # 480, 480.0 and "8m" find the same decisions
     _check(seeds, margin, limit, steps, test_items, max_tokens)
     check_count("search passes", search_passes)
+    if isinstance(prompts, str):
+        raise InputError(f"prompts are a list of texts, got {prompts!r}; put it into a list.")
     if proposer is not None:
         proposing(proposer)  # a name that is none is said before minutes are spent
     if isinstance(budget, bool) or not isinstance(budget, int | None):
@@ -177,6 +181,8 @@ def verdict(
     for odd in reading_warnings(model, task, layout):
         race.warnings.append(odd)
         race.reporter.say(f"warning: {odd}")
+    if race.store.folder is not None:
+        home_of(model)  # a toy is written where its winner finds it; better not at all than after hours
     sizes = _sizes(race, methods)
     race.asked = {
         "methods": [sized.method.identity for sized in sizes],

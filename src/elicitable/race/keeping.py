@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from elicitable.cache import check_seal, replacing_folder
 from elicitable.deploy.artefact import KEPT, WINNER, Artefact, folder_name, kept_in, write_artefact
 from elicitable.deploy.making import base_of, completed
 from elicitable.deploy.record import Form, Record, Result, Role
-from elicitable.errors import StoreError, UnknownNameError
+from elicitable.errors import InputError, StoreError, UnknownNameError
 from elicitable.race.aside import clear_aside
 from elicitable.race.deploying import deployment_card, serving_of
 from elicitable.race.inside import again
@@ -34,6 +34,8 @@ ADVICE = "Free the place, or choose another --out."
 
 def check_keep(keep: Sequence[str], known: Sequence[str]) -> None:
     """Raise UnknownNameError for the first of ``keep`` that takes no part in the race."""
+    if isinstance(keep, str) or not isinstance(keep, Iterable):
+        raise InputError(f"methods to keep are a list of names, got {keep!r}.")
     for name in keep:
         if name not in known:
             raise UnknownNameError("method to keep", name, known, "It must take part in the race.")

@@ -103,8 +103,10 @@ def said_of(price: dict[str, Any]) -> str:
     >>> said_of({"everything_seconds": 5400.0, "fair_minimum_seconds": 100.0, "arms": 9, "step_seconds": 0.5})
     'Price: all 9 arms to the end take about 1 h 30 min on this machine; 1 min 40 s would be a fair minimum.'
     """
+    arms = "the one arm" if price["arms"] == 1 else f"all {price['arms']} arms"
     text = (
-        f"Price: all {price['arms']} arms to the end take about {spoken(price['everything_seconds'])} on this "
+        f"Price: {arms} to the end {'takes' if price['arms'] == 1 else 'take'} about "
+        f"{spoken(price['everything_seconds'])} on this "
         f"machine; {spoken(price['fair_minimum_seconds'])} would be a fair minimum"
     )
     if "limit_seconds" not in price:

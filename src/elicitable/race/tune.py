@@ -28,6 +28,7 @@ from elicitable.methods.catalog import METHODS, TUNED, check_options, method_nam
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.frozen_parts import keeping_parts
+from elicitable.models.speed.precision import undisturbed
 from elicitable.race.choice import chosen_alone
 from elicitable.race.in_the_way import other_than, record_in
 from elicitable.race.keeping import artefact_alone
@@ -59,6 +60,7 @@ CHECKPOINT_SECONDS = 60.0
 
 
 @alone_in_out
+@undisturbed()
 def tune(
     model: Any,
     task: Any,

@@ -191,6 +191,8 @@ def executor_of(
     """
     if isinstance(executor, Executor):
         return executor
+    if not isinstance(executor, str):
+        raise InputError(f"an executor is a name ('inline', 'local', 'ray') or an Executor, got {executor!r}.")
     is_on_gpu = model.device.type != "cpu"
     if executor == "local" and is_on_gpu:
         raise InputError("executor 'local' is for the processor (--device cpu); for GPUs give 'ray'.")

@@ -110,8 +110,9 @@ def commands(card: DeploymentCard, own: str | None = None) -> tuple[str, ...]:
     >>> commands(card)[1]
     "elicitable export 'my run' --to peft --out 'my run/peft'"
     """
-    run = shlex.quote(card.run) + (f" --method {shlex.quote(own)}" if own else "")
-    exports = (f"elicitable export {run} --to {form} --out {shlex.quote(f'{card.run}/{form}')}" for form in card.forms)
+    folder = f"./{card.run}" if card.run.startswith("-") else card.run  # which is no option
+    run = shlex.quote(folder) + (f" --method {shlex.quote(own)}" if own else "")
+    exports = (f"elicitable export {run} --to {form} --out {shlex.quote(f'{folder}/{form}')}" for form in card.forms)
     return (f"elicitable predict {run} --input rows.csv", *exports)
 
 

@@ -6,10 +6,10 @@ import csv
 import io
 import re
 import threading
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Final, Literal
 
 from elicitable.errors import InputError
@@ -161,12 +161,13 @@ def _swallowed(source: str, records: Records, delimiter: str) -> tuple[str, ...]
     several = [(line, cells) for line, cells in records[1:] if any("\n" in cell or "\r" in cell for cell in cells)]
     if not several or width < 2:
         return ()
-    seen: defaultdict[int, set[str]] = defaultdict(set)
-    for _, record in records[1:]:
-        for place, cell in enumerate(record):
-            seen[place].add(cell)
-    pieces = [(line, [one.split(delimiter) for one in delimiter.join(cells).splitlines()]) for line, cells in several]
-    found = [line for line, rows in pieces if all(_is_row(one, width, seen) for one in rows)]
+    seen = [Counter(column) for column in zip_longest(*(record for _, record in records[1:]), fillvalue="")]
+    found = []
+    for line, cells in several:
+        others = [counts - Counter([cell]) for counts, cell in zip(seen, cells, strict=False)]
+        pieces = [one.split(delimiter) for one in delimiter.join(cells).splitlines()]
+        if all(_is_row(one, width, others) for one in pieces):
+            found.append(line)
     if not found:
         return ()
     return (
@@ -175,8 +176,9 @@ def _swallowed(source: str, records: Records, delimiter: str) -> tuple[str, ...]
     )
 
 
-def _is_row(cells: Sequence[str], width: int, seen: Mapping[int, set[str]]) -> bool:
-    return len(cells) == width and any(cell.strip() and cell in seen[place] for place, cell in enumerate(cells))
+def _is_row(cells: Sequence[str], width: int, seen: Sequence[Counter[str]]) -> bool:
+    pairs = zip(cells, seen, strict=False)
+    return len(cells) == width and any(cell.strip() and counts[cell] > 0 for cell, counts in pairs)
 
 
 @contextmanager

@@ -172,9 +172,14 @@ class _Sought:
         ]
 
     def _held(self, place: int) -> str:
+        """Return the characters of the row's own answer, up to its end: a token may hold both."""
         row = self.rows[place]
-        answer = row.answer[: len(row.answer) - row.end] if row.end else row.answer
-        return self.stop.shown(text_of(self.model, row.content, answer)).strip()
+        known = len(row.answer) - row.end
+        ended = next((i for i in range(known, len(row.answer)) if row.answer[i] in self.stop.ids), len(row.answer))
+        text = self.stop.shown(text_of(self.model, row.content, row.answer[:ended]))
+        if (end := self.stop.at(text)) is None and ended == len(row.answer) and row.end:
+            text = self.stop.shown(text_of(self.model, row.content, row.answer[:known]))
+        return text[:end].strip()
 
     def _ends(self, begun: str, wanted: str, end: str) -> bool:
         """Say whether ``begun`` is what is ``wanted`` and then blanks, or the beginning of an end."""

@@ -9,7 +9,8 @@ from typing import Any
 from elicitable.deploy.forms.form import Form, Winner, dumped
 from elicitable.errors import InputError
 from elicitable.models.inject import differs_by_item
-from elicitable.models.layout import Layout, before_content, has_template, messages_of, said, written
+from elicitable.models.layout import Layout, before_content, has_template, messages_of, said, start_ids, written
+from elicitable.models.rows import rows_of
 from elicitable.models.templates import plain_turn
 from elicitable.tasks.messages import message_of
 from elicitable.tasks.splitting import Row
@@ -62,7 +63,20 @@ def usage_beside(winner: Winner) -> str:
 
 def _ids(winner: Winner) -> list[int]:
     state = winner.adaptation.state().get("token_ids")
-    return [] if state is None else [int(one) for one in state.flatten().tolist()]
+    if state is None:
+        return [] if winner.model.tokenizer is None else start_ids(winner.model, winner.record.layout.layout())
+    return [int(one) for one in state.flatten().tolist()]
+
+
+def _of_start(winner: Winner) -> str:
+    """Say what a tokenizer does otherwise than the race did before a row, where it does."""
+    model, layout = winner.model, winner.record.layout.layout()
+    if model.tokenizer is None or layout.chat or start_ids(model, layout) == model.start_ids():
+        return ""
+    if layout.start == "none":
+        return " This tokenizer puts a start before a text, which the race left out (`add_special_tokens=False`)."
+    first = f"`{model.tokenizer.bos_token}` (id {model.tokenizer.bos_token_id})"
+    return f" The race put {first} before every row, which this tokenizer does not do by itself: put it first."
 
 
 def _marks(winner: Winner, layout: Layout) -> dict[str, str]:
@@ -101,7 +115,9 @@ def _checked_text(winner: Winner, folder: Path, layout: Layout, marks: dict[str,
     text, cells = (folder / TEXT).read_bytes().decode("utf-8"), _cells(marks)
     for name, mark in marks.items():
         text = text.replace(mark, cells[name])
-    if text != _text(winner, _marked(winner, cells), layout):
+    item = _marked(winner, cells)
+    begins = rows_of(winner.model, [item], layout)[0].content[: len(start_ids(winner.model, layout))]
+    if text != _text(winner, item, layout) or _ids(winner)[: len(begins)] != begins:
         raise InputError(f"the self-test failed: {TEXT} with a row filled in is not what the race reads.")
     return f"{TEXT} with a row filled in is the text that the race reads, character by character"
 
@@ -144,7 +160,7 @@ def _usage(winner: Winner) -> str:
     return (
         f"`{TEXT}` is the whole text before the answer, and `{MESSAGES}` the same as turns for a chat client. Put a "
         f"row's cells in the place of the `placeholders`. `{IDS}` are the ids that stand before every row. "
-        f"{free if labels is None else chosen}{_of_turns(winner)}"
+        f"{free if labels is None else chosen}{_of_start(winner)}{_of_turns(winner)}"
     )
 
 

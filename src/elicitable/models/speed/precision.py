@@ -48,6 +48,20 @@ def frozen_casts(model: Model) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Compute as in a process of its own, whatever mode the caller is in: no_grad, inference mode or an autocast.
+
+    Under one of them an arm cannot be trained, or is trained in another type, and would be called worse.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for device in ("cpu", *(("cuda",) if torch.cuda.is_available() else ())):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
 def _cast_frozen(model: Model, stack: ExitStack) -> None:
     kept = kept_of(model)
     for module in model.hf.modules():
