@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from elicitable.cli.options import seconds
+from elicitable.durations import seconds_of
 from elicitable.errors import InputError
 
 ROWS = [f"text number {i} about things,{'good' if i % 2 else 'bad'}" for i in range(60)]
@@ -263,13 +263,13 @@ def test_bad_input_leaves_no_folder_behind(call: Call, tmp_path: Path) -> None:
     ("text", "value"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), (" 2 m ", 120), (None, None)]
 )
 def test_durations(text: str | None, value: float | None) -> None:
-    assert seconds(text) == value
+    assert seconds_of(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "m", "-5", "5d", "1e3", "5 m 3 s", "inf"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="90s, 30m, 2h"):
-        seconds(text)
+        seconds_of(text)
 
 
 def test_a_task_of_the_harness_that_there_is_not_is_named(call: Call) -> None:

@@ -33,8 +33,9 @@ def test_what_a_thousand_requests_cost_adds_up() -> None:
     assert break_even(replace(CARD, context_tokens=400), prices) is None
     assert break_even(replace(CARD, context_tokens=900), prices) is None
     assert "500 tokens fewer" in against(replace(CARD, context_tokens=900), prices)
-    with pytest.raises(InputError, match="must be 0 or more"):
-        Prices(read=-1.0)
+    for price in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="must be a number of 0 or more"):
+            Prices(read=price)
 
 
 def test_a_race_keeps_its_card_and_says_the_same_again(written_run: Any) -> None:

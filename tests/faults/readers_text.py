@@ -41,6 +41,7 @@ def _typed(place: Path) -> st.SearchStrategy[Any]:
 
 
 def _read_typed(place: Path, given: tuple[str, str]) -> object:
+    from elicitable import durations
     from elicitable.cli import inspect, options
     from elicitable.experiments.catalog import experiments_named
     from elicitable.methods.catalog import method_named
@@ -58,7 +59,7 @@ def _read_typed(place: Path, given: tuple[str, str]) -> object:
         return task_from(str(place / "rows.csv"), encoding=text)
     os.chdir(place)
     read: dict[str, Any] = {
-        "seconds": options.seconds,
+        "seconds": durations.seconds_of,
         "pairs": lambda one: options._pairs("labels", [one]),
         "head": inspect._layer_and_head,
         "tokens": lambda one: inspect.context_of(_toy(), None, one),

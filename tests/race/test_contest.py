@@ -212,6 +212,7 @@ def test_an_arm_below_the_budget_is_skipped_with_the_reason_and_one_asked_for_is
         ({"executor": 3}, InputError, "an executor is a name .*got 3"),
         ({"keep": "lora"}, InputError, "a list of names, got 'lora'"),
         ({"keep": 3}, InputError, "a list of names, got 3"),
+        ({"prompts": ["1 2"], "methods": ["lora"]}, InputError, "no method that takes part tries any"),
         ({"prompts": "hi"}, InputError, "a list of texts, got 'hi'"),
         ({"stop": "x"}, InputError, "reads and writes token ids, and a stop string is a text"),
         ({"steps": 0}, InputError, "steps must be at least 1, got 0"),

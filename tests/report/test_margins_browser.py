@@ -147,3 +147,16 @@ def test_a_moved_margin_is_printed_without_its_controls(page):
 
 def test_points_are_the_share_with_its_point_moved():
     assert [in_points(share) for share in (0.02, 0.023, 0.1, 0.0125)] == ["2", "2.3", "10", "1.25"]
+
+
+@pytest.mark.parametrize("width", [320, 375, 390])
+def test_no_name_reaches_into_the_score_beside_it_on_a_telephone(browser, tmp_path, width):
+    """The answer's mark lay under the score of a method whose name is long."""
+    opened = browser.new_page(viewport={"width": width, "height": 900})
+    for nth, name in enumerate(("lora", "lora-behind-examples", "my_method.py:ADaptationThatIsNamedAtLength")):
+        arms = tuple(replace(arm, method=name) if arm.method == "lora" else arm for arm in records.verdict().arms)
+        opened.goto(write_report(records.verdict(arms=arms, answer=name), tmp_path / f"{nth}.html").as_uri())
+        names = opened.locator(".row .name").evaluate_all("all => all.map((one) => [one.scrollWidth, one.clientWidth])")
+        assert len(names) > 10
+        assert all(needed <= there for needed, there in names), name
+    opened.close()

@@ -111,7 +111,9 @@ def _ids(name: str, value: Any, model: Model) -> tuple[int, ...]:
     except (TypeError, ValueError):
         raise InputError(f"column {name!r} must hold token ids such as 3 1 2, not {value!r}") from None
     vocab = model.anatomy.vocab
-    if not ids or len(ids) != len(parts) or not all(0 <= one < vocab for one in ids):
+    if wrong := [one for one in ids if not 0 <= one < vocab]:
+        raise InputError(f"column {name!r} holds the token id {wrong[0]}, and the model's are 0 to {vocab - 1}")
+    if not ids or len(ids) != len(parts):
         raise InputError(f"column {name!r} must hold at least one token id, from 0 to {vocab - 1}, not {value!r}")
     return ids
 

@@ -175,7 +175,7 @@ def _named(name: str, dtype: torch.dtype, how: Mapping[str, Any] = MappingProxyT
         if not os.path.isfile(path):  # unlike pathlib's, False also of a name that is too long
             raise InputError(f"no such GGUF file: {name}.")
         return _gguf(path, dtype, path.stem, how)
-    if os.path.isdir(path):
+    if name and os.path.isdir(path):
         check_seal(path, "Write it again, or take another folder.")
         return _pretrained(str(path), dtype, path.name, how)
     if _is_hub_id(name):

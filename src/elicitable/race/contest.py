@@ -184,6 +184,8 @@ def verdict(
     if race.store.folder is not None:
         home_of(model)  # a toy is written where its winner finds it; better not at all than after hours
     sizes = _sizes(race, methods)
+    if prompts and not any("prompts" in sized.method.searched for sized in sizes):
+        raise InputError("prompts are given, and no method that takes part tries any; leave them out, or add one.")
     race.asked = {
         "methods": [sized.method.identity for sized in sizes],
         "steps": race.pace.steps,

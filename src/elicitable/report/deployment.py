@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import shlex
 from dataclasses import dataclass
 
@@ -34,10 +35,10 @@ class Prices:
     hour: float | None = None
 
     def __post_init__(self) -> None:
-        """Raise InputError for a price below nothing."""
+        """Raise InputError for a price below nothing, or without end."""
         for name, price in (("read", self.read), ("written", self.written), ("hour", self.hour)):
-            if price is not None and not price >= 0:
-                raise InputError(f"the price ({name}) must be 0 or more, got {price}.")
+            if price is not None and not 0 <= price < math.inf:
+                raise InputError(f"the price ({name}) must be a number of 0 or more, got {price}.")
 
     def of(self, row_tokens: float, answer_tokens: float, context_tokens: float, requests: int) -> float:
         """Return what so many requests cost: each reads its row and the context, and writes its answer."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from elicitable.models.inject import installed, room_in
-from elicitable.models.layout import Layout, turn_in
+from elicitable.models.layout import Layout, end_of, turn_in
 from elicitable.models.rows import Row, label_rows, rows_of
 from elicitable.models.speed.precision import autocast
 from elicitable.models.speed.read import reading_last
@@ -133,7 +133,7 @@ class _Sought:
         self.model, self.items, self.rows, self.reading = model, items, rows, reading
         self.stop = Stop.of(model, reading.layout)
         self.turn = turn_in(model, reading.layout) if reading.layout.is_talk else None
-        self.has_end = reading.layout.end != ""
+        self.end, self.has_end = end_of(model, reading.layout), reading.layout.end != ""
 
     def text(self, place: int) -> str:
         target = str(self.items[place].target)
@@ -177,9 +177,10 @@ class _Sought:
         known = len(row.answer) - row.end
         ended = next((i for i in range(known, len(row.answer)) if row.answer[i] in self.stop.ids), len(row.answer))
         text = self.stop.shown(text_of(self.model, row.content, row.answer[:ended]))
-        if (end := self.stop.at(text)) is None and ended == len(row.answer) and row.end:
-            text = self.stop.shown(text_of(self.model, row.content, row.answer[:known]))
-        return text[:end].strip()
+        if ended == len(row.answer) and self.end:
+            before, found, _ = text.rpartition(self.end)
+            text = before if found else self.stop.shown(text_of(self.model, row.content, row.answer[:known]))
+        return text.strip()
 
     def _ends(self, begun: str, wanted: str, end: str) -> bool:
         """Say whether ``begun`` is what is ``wanted`` and then blanks, or the beginning of an end."""
