@@ -153,9 +153,9 @@ def test_points_are_the_share_with_its_point_moved():
 def test_no_name_reaches_into_the_score_beside_it_on_a_telephone(browser, tmp_path, width):
     """The answer's mark lay under the score of a method whose name is long."""
     opened = browser.new_page(viewport={"width": width, "height": 900})
-    for nth, name in enumerate(("lora", "lora-behind-examples", "my_method.py:ADaptationThatIsNamedAtLength")):
+    for nth, name in enumerate(("lora", "lora-behind-examples", "random-subspace")):
         arms = tuple(replace(arm, method=name) if arm.method == "lora" else arm for arm in records.verdict().arms)
-        opened.goto(write_report(records.verdict(arms=arms, answer=name), tmp_path / f"{nth}.html").as_uri())
+        opened.goto(write_report(records.verdict(arms=arms, answer=name, label="weights"), tmp_path / f"{nth}.html").as_uri())
         names = opened.locator(".row .name").evaluate_all("all => all.map((one) => [one.scrollWidth, one.clientWidth])")
         assert len(names) > 10
         assert all(needed <= there for needed, there in names), name
