@@ -7,9 +7,9 @@ import io
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice, zip_longest
+from itertools import islice
 from typing import Final, Literal
 
 from elicitable.errors import InputError
@@ -161,12 +161,11 @@ def _swallowed(source: str, records: Records, delimiter: str) -> tuple[str, ...]
     several = [(line, cells) for line, cells in records[1:] if any("\n" in cell or "\r" in cell for cell in cells)]
     if not several or width < 2:
         return ()
-    seen = [Counter(column) for column in zip_longest(*(record for _, record in records[1:]), fillvalue="")]
+    seen = Counter((place, cell) for _, record in records[1:] for place, cell in enumerate(record))
     found = []
     for line, cells in several:
-        others = [counts - Counter([cell]) for counts, cell in zip(seen, cells, strict=False)]
         pieces = [one.split(delimiter) for one in delimiter.join(cells).splitlines()]
-        if all(_is_row(one, width, others) for one in pieces):
+        if all(_is_row(one, width, seen, cells) for one in pieces):
             found.append(line)
     if not found:
         return ()
@@ -176,9 +175,12 @@ def _swallowed(source: str, records: Records, delimiter: str) -> tuple[str, ...]
     )
 
 
-def _is_row(cells: Sequence[str], width: int, seen: Sequence[Counter[str]]) -> bool:
-    pairs = zip(cells, seen, strict=False)
-    return len(cells) == width and any(cell.strip() and counts[cell] > 0 for cell, counts in pairs)
+def _is_row(cells: Sequence[str], width: int, seen: Mapping[tuple[int, str], int], own: Sequence[str]) -> bool:
+    """Say whether ``cells``, of the record ``own``, are as many as columns, and one of them stands in others' too."""
+    others = (
+        seen[place, cell] - (own[place : place + 1] == [cell]) for place, cell in enumerate(cells) if cell.strip()
+    )
+    return len(cells) == width and any(count > 0 for count in others)
 
 
 @contextmanager
