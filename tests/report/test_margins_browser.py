@@ -155,7 +155,9 @@ def test_no_name_reaches_into_the_score_beside_it_on_a_telephone(browser, tmp_pa
     opened = browser.new_page(viewport={"width": width, "height": 900})
     for nth, name in enumerate(("lora", "lora-behind-examples", "random-subspace")):
         arms = tuple(replace(arm, method=name) if arm.method == "lora" else arm for arm in records.verdict().arms)
-        opened.goto(write_report(records.verdict(arms=arms, answer=name, label="weights"), tmp_path / f"{nth}.html").as_uri())
+        opened.goto(
+            write_report(records.verdict(arms=arms, answer=name, label="weights"), tmp_path / f"{nth}.html").as_uri()
+        )
         names = opened.locator(".row .name").evaluate_all("all => all.map((one) => [one.scrollWidth, one.clientWidth])")
         assert len(names) > 10
         assert all(needed <= there for needed, there in names), name
