@@ -362,6 +362,17 @@ def said_of(what: str, advice: str) -> Iterator[None]:
         raise StoreError(f"cannot write {what}: {error}. {advice}") from error
 
 
+def output_folder(out: Any) -> Path:
+    """Return the folder that a person gave. Raises InputError for what is no path, or an empty one.
+
+    >>> output_folder("runs/one").name
+    'one'
+    """
+    if not isinstance(out, str | os.PathLike) or not os.fspath(out):
+        raise InputError(f"an output folder is a path, got {out!r}.")
+    return Path(out)
+
+
 def check_writable(folder: Path, what: str = "the output folder", advice: str = "choose another --out.") -> None:
     """Make ``folder`` and write a file in it, before minutes are spent on something that cannot be kept.
 

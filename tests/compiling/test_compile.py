@@ -250,6 +250,8 @@ def test_what_is_no_context_and_what_has_no_texts_is_refused() -> None:
     model = el.load("toy:ascending")
     with pytest.raises(InputError, match="only a context can be compiled"):
         compiled(model, NOTHING)
+    with pytest.raises(InputError, match=r"'runs/one' is a path; el\.read\(path\)\.adaptation\(model\) reads"):
+        compiled(model, "runs/one")
     with pytest.raises(InputError, match="give texts= or task="):
         el.compile_context(model, el.context("prompt", model, token_ids=[7, 0]))
     with pytest.raises(InputError, match="at least 3 texts"):

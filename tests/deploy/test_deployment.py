@@ -113,3 +113,9 @@ def test_what_is_said_of_a_card_is_all_of_it() -> None:
     alone = dict(facts(replace(CARD, forms=(), rival=""), Prices()))
     assert alone["what serves it"] == "this package alone: elicitable predict 'runs/a b'"
     assert len(commands(replace(CARD, forms=()))) == 1
+    dashed = replace(CARD, run="-lead")
+    assert commands(dashed)[:2] == (
+        "elicitable predict ./-lead --input rows.csv",
+        "elicitable export ./-lead --to peft --out ./-lead/peft",
+    )
+    assert not any("predict -lead" in text for _, text in facts(dashed, Prices()))

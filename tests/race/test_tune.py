@@ -13,7 +13,7 @@ import torch
 
 import elicitable as el
 from elicitable.cache import check_seal
-from elicitable.errors import StoreError, TrainingDivergedError
+from elicitable.errors import InputError, StoreError, TrainingDivergedError
 from elicitable.race import tune as tuning
 from elicitable.race.reporter import Silent
 from elicitable.records.folder import written_whole
@@ -261,3 +261,27 @@ def test_a_rate_at_which_it_diverged_is_no_trial(tmp_path: Path) -> None:
     with pytest.raises(TrainingDivergedError, match="give a lower one"):
         tuned(tmp_path / "out", method="full", learning_rate=1e30, steps=4)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ELICITABLE_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(tuning, "train", lambda *given, **named: pytest.fail("something was trained"))
+    with pytest.raises(StoreError, match="ELICITABLE_CACHE"):
+        el.tune("toy:ascending", "ascending", method="lora", steps=4, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("out", [3, "", b"x"])
+def test_an_output_folder_is_a_path(out: Any, tmp_path: Path) -> None:
+    for asked in (
+        lambda: el.tune("toy:ascending", "ascending", method="lora", steps=4, out=out),
+        lambda: el.forecast("toy:ascending", "ascending", out=out),
+        lambda: el.reproduce(["combine-skills"], out=out),
+        lambda: el.export(tmp_path, "peft", out),
+        lambda: el.prune("toy:ascending", tmp_path, "ascending", out),
+        lambda: el.pretrain("ascending", out),
+    ):
+        with pytest.raises(InputError, match="an output folder is a path"):
+            asked()

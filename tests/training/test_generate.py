@@ -146,6 +146,19 @@ def test_an_answer_in_other_tokens_is_the_same_answer() -> None:
     assert evaluate(model, items, None, Reading()).correct == (1, 0, 0, 0)
 
 
+def test_so_it_is_where_a_tokenizer_does_not_say_where_its_tokens_stand() -> None:
+    """Of "fine" and a blank, "e " is one token."""
+    plain = reader("in Python")
+    model, layout = Model(deepcopy(plain.hf), tokenizer=plain.tokenizer, name="pairs"), Layout(end=" so")
+    items = [Item("a film: ", target) for target in ("fine", "fin", "so fine")]
+    rows = rows_of(model, items, layout)
+    assert model.tokenizer.convert_ids_to_tokens(rows[0].answer) == ["f", "in", "e ", "s", "o"]
+    assert [row.end for row in rows] == [2, 3, 2]
+    assert unwritable(model, items, layout) == []
+    learn(model, rows[:1], 40)
+    assert evaluate(model, items, None, Reading(layout=layout)).correct == (1, 0, 0)
+
+
 @pytest.mark.parametrize("end", ["\n", "\n\n", "\nUser:"])
 def test_a_token_may_hold_the_last_of_an_answer_and_the_first_of_its_end(end: str) -> None:
     """Of answers whose full stop and line break are one token, as to Llama 3 and Qwen, none had ever been right."""

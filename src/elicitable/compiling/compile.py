@@ -201,7 +201,8 @@ def _one(model: Model, context: Any) -> Any:
     parts = list(context) if isinstance(context, list | tuple) else [context]
     if any(isinstance(part, str | os.PathLike) for part in parts):
         raise InputError(
-            f"a context is an adaptation or a prefix, and {context!r} is a path; el.read_adapter reads it."
+            f"a context is an adaptation or a prefix, and {context!r} is a path; el.read(path).adaptation(model) reads "
+            "what is there."
         )
     if any(getattr(part, "asks_otherwise", False) for part in parts):
         raise InputError("what stands behind every item, or differs from item to item, is no context to compile.")

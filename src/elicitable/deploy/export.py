@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.cache import replacing_folder
+from elicitable.cache import output_folder, replacing_folder
 from elicitable.deploy.artefact import Artefact, read
 from elicitable.deploy.card import card_of
 from elicitable.deploy.forms import cache, embeddings, merged, peft, text
@@ -15,6 +15,7 @@ from elicitable.deploy.forms.form import Form, Winner
 from elicitable.deploy.predict import base_model
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.models.load import load
+from elicitable.models.speed.precision import undisturbed
 
 if TYPE_CHECKING:
     from elicitable.methods.base import Method
@@ -23,6 +24,7 @@ FORMS: tuple[Form, ...] = (text.FORM, peft.FORM, merged.FORM, embeddings.FORM, c
 CARD = "README.md"
 
 
+@undisturbed()
 def export(
     run: str | os.PathLike[str] | Artefact,
     to: str,
@@ -55,7 +57,7 @@ def export(
         StoreError: the folder cannot be written to.
     """
     form = _form(to)
-    place = Path(out)
+    place = output_folder(out)
     if os.path.exists(place) and (not place.is_dir() or any(place.iterdir())):
         raise InputError(f"{place} is there already; choose another --out.")
     winner = _winner(run, method, model, device, methods, any_base)

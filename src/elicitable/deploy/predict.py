@@ -19,6 +19,7 @@ from elicitable.models.inject import room_in
 from elicitable.models.load import load
 from elicitable.models.rows import Row, rows_of
 from elicitable.models.speed.frozen_parts import keep_parts
+from elicitable.models.speed.precision import undisturbed
 from elicitable.training.batches import Reading
 from elicitable.training.calibration import probabilities
 from elicitable.training.evaluate import answer_limit, answers, read_labels
@@ -121,6 +122,7 @@ class Predictor:
             half = len(items) // 2
             return [*self._answered(items[:half]), *self._answered(items[half:])]
 
+    @undisturbed()
     @torch.no_grad()
     def _together(self, items: list[Item]) -> list[Prediction]:
         own = copy.copy(self.adaptation)

@@ -180,15 +180,17 @@ def checkpoint_of(store: Store, job: Job, every_seconds: float = CHECKPOINT_SECO
 
 
 def _execute(job: Job, store: Store, checkpoint: Checkpoint, beat: Heartbeat) -> tuple[TrialRecord, State]:
+    from elicitable.models.speed.precision import undisturbed
     from elicitable.models.speed.processor import kind
     from elicitable.records.provenance import versions
 
-    if isinstance(job.trial, Pretrain):
-        record, state = _pretrain(job, job.trial, checkpoint, beat)
-    elif isinstance(job.trial, Adapt):
-        record, state = _adapt(job, job.trial, store, checkpoint, beat), None
-    else:
-        record, state = _measure(job, job.trial, checkpoint, beat), None
+    with undisturbed():
+        if isinstance(job.trial, Pretrain):
+            record, state = _pretrain(job, job.trial, checkpoint, beat)
+        elif isinstance(job.trial, Adapt):
+            record, state = _adapt(job, job.trial, store, checkpoint, beat), None
+        else:
+            record, state = _measure(job, job.trial, checkpoint, beat), None
     return replace(record, versions=versions(), processor=record.processor or kind()), state
 
 

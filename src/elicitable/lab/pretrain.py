@@ -7,14 +7,14 @@ import math
 import os
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
 
-from elicitable.cache import check_writable, filling_folder, write_tensors
+from elicitable.cache import check_writable, filling_folder, output_folder, write_tensors
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.methods.full import FullWeights
 from elicitable.models.model import Model
+from elicitable.models.speed.precision import undisturbed
 from elicitable.models.toys import TOYS, build_toy
 from elicitable.records.provenance import versions
 from elicitable.records.trial import Outcomes, TrialRecord, record_of_fit
@@ -28,6 +28,7 @@ from elicitable.values import ToySpec
 ADVICE = "Free the place or choose another --out."
 
 
+@undisturbed()
 def pretrain(
     name: str,
     out: str | os.PathLike[str],
@@ -55,7 +56,7 @@ def pretrain(
         spec = replace(spec, steps=checked_count(steps, "steps"))
     if learning_rate is not None:
         spec = replace(spec, learning_rate=_checked_rate(learning_rate))
-    folder = Path(out)
+    folder = output_folder(out)
     check_writable(folder)  # said before minutes are spent
     began = time.monotonic()
     model = build_toy(spec, seed)

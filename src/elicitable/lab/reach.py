@@ -30,6 +30,7 @@ from elicitable.errors import BudgetError, InputError, UnknownNameError
 from elicitable.lab.targets import TARGETS, drawn_targets
 from elicitable.models.capture import start_token
 from elicitable.models.model import as_model
+from elicitable.models.speed.precision import undisturbed
 from elicitable.models.speed.processor import kind
 from elicitable.records.provenance import versions
 from elicitable.records.reach import HardReach, ReachExample, TokenReach, VirtualReach
@@ -52,6 +53,7 @@ SHOWN = 5  # examples of a kind
 Progress = Callable[[str, float], None]  # what runs now, and the share of the whole work that is done
 
 
+@undisturbed()
 def token_reach(
     model: Any,
     *,

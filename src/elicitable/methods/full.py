@@ -15,7 +15,7 @@ from elicitable.errors import InputError
 from elicitable.methods import folders, rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.models.dispatch import check_whole
-from elicitable.models.in_place import base_weights, check_bare
+from elicitable.models.in_place import base_weights
 from elicitable.models.load import load, save_model
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ class FullWeights(Adaptation):
     def __init__(self, model: Model, **setting: Any) -> None:
         super().__init__(**setting)
         check_whole(model.hf, self.kind)
-        check_bare(model.hf, self.kind)
         with base_weights(model.hf):
             named = dict(model.hf.named_parameters())
         self.names = list(named)

@@ -25,7 +25,6 @@ from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.full import places_of
 from elicitable.models.dispatch import check_whole
-from elicitable.models.in_place import check_bare
 from elicitable.rng import torch_generator
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ class Subspace(Adaptation):
     def __init__(self, model: Model, size: int, seed: int, **setting: Any) -> None:
         super().__init__(seed=seed, **setting)
         check_whole(model.hf, self.kind)
-        check_bare(model.hf, self.kind)
         self.z = nn.Parameter(torch.zeros(size, dtype=model.trainable_dtype, device=model.device))
         self.shapes = {name: p.shape for name, p in model.hf.named_parameters() if p.is_floating_point()}
         self.moves = self._drawn(seed)

@@ -21,7 +21,6 @@ from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.full import places_of
 from elicitable.models.attend import Call
 from elicitable.models.dispatch import check_whole
-from elicitable.models.in_place import check_bare
 from elicitable.models.inject import installed
 from elicitable.models.restoring import evaluating
 from elicitable.rng import torch_generator
@@ -39,7 +38,6 @@ class SomeWeights(Adaptation):
     def __init__(self, model: Model, kind: str, chosen: Chosen, **setting: Any) -> None:
         super().__init__(**setting)
         check_whole(model.hf, kind)
-        check_bare(model.hf, kind)
         if not chosen:
             raise InputError(f"{kind}: {model.name} has no weights of this kind.")
         self.kind = kind  # type: ignore[misc]

@@ -25,6 +25,7 @@ from elicitable.models.model import Model, as_model
 from elicitable.models.prefixes import prefix_length, row_count
 from elicitable.models.projections import output_projections
 from elicitable.models.rounding import rounding
+from elicitable.models.speed.precision import undisturbed
 from elicitable.untrusted import in_one_line
 from elicitable.values import Item
 
@@ -133,6 +134,7 @@ class Inspection:
         return max(max(h.attention_residual, h.output_residual) for h in self.heads if h.layer in chosen)
 
 
+@undisturbed()
 def inspect(
     model: Any,
     context: Any,

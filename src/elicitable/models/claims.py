@@ -12,7 +12,7 @@ a module registers is counted here on the way, and what the files cannot account
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -125,3 +125,12 @@ def _held(files: list[Path], is_packed: bool) -> tuple[int, int]:
         return NUMBERS_A_BYTE * size, size // BYTES_A_TENSOR
     shapes = [shape for file in files for _, shape in shapes_of(file).values()]
     return NUMBERS_A_BYTE * size if is_packed else sum(map(prod, shapes)), len(shapes)
+
+
+def as_large_as_its_files(folder: Path) -> AbstractContextManager[None]:
+    """Inside, a model from ``folder`` takes no more than its files account for."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return nullcontext()
+    config = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return held_to(files, str(folder), is_packed="quantization_config" in config)

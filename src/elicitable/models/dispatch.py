@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
 from elicitable.errors import MissingPackageError, UnknownNameError, UnsupportedModelError
+from elicitable.models.in_place import check_bare
 
 
 def runs_on(module: nn.Module) -> torch.device:
@@ -66,8 +67,14 @@ def is_spread(hf: nn.Module) -> bool:
 
 
 def check_whole(hf: nn.Module, what: str) -> None:
-    """Raise UnsupportedModelError where ``what``, which trains the weights themselves, would find packed ones."""
+    """Raise where ``what``, which trains the weights themselves, would find packed, offloaded or wrapped ones.
+
+    Raises:
+        UnsupportedModelError: they are packed, or offloaded.
+        InputError: PEFT has put layers around some (:func:`elicitable.models.in_place.check_bare`).
+    """
     check_all_here(hf, what)
+    check_bare(hf, what)
     packed = [name for name, weight in hf.named_parameters() if not weight.is_floating_point()]
     if packed:
         raise UnsupportedModelError(

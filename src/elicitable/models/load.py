@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -33,13 +33,13 @@ from elicitable.errors import (
     UnknownNameError,
     UnsupportedModelError,
 )
-from elicitable.models.claims import check_is_model, held_to
+from elicitable.models.claims import as_large_as_its_files, check_is_model, held_to
 from elicitable.models.dispatch import asked_how, is_spread, told
 from elicitable.models.model import Model, as_model
 from elicitable.models.restoring import swapped
 from elicitable.models.speed.precision import undisturbed
 from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
-from elicitable.untrusted import is_out_of_memory, read_object, read_tensors
+from elicitable.untrusted import is_out_of_memory, read_tensors
 
 # What is fetched of a hub id: weights, configurations and the tokenizer's files, but no second copy in another layout.
 _OF_A_MODEL = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
@@ -298,7 +298,8 @@ def _dequantise(path: Path, folder: Path) -> None:
 
 
 def _pretrained(where: str, dtype: torch.dtype, name: str, how: Mapping[str, Any]) -> Model:
-    with quiet(), _readable(where), _as_large_as_its_files(Path(where)):
+    check_is_model(Path(where))
+    with quiet(), _readable(where), as_large_as_its_files(Path(where)):
         hf, found = AutoModelForCausalLM.from_pretrained(
             where,
             dtype=dtype,
@@ -314,14 +315,6 @@ def _pretrained(where: str, dtype: torch.dtype, name: str, how: Mapping[str, Any
                 f"the files ({lacking}); save it with its language-model head."
             )
         return Model(hf, tokenizer=_tokenizer(where), name=name, source=where)
-
-
-def _as_large_as_its_files(folder: Path) -> AbstractContextManager[None]:
-    """Inside, a model from ``folder`` takes no more than its files account for."""
-    check_is_model(folder)
-    files = sorted(folder.glob("*.safetensors"))
-    config = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return held_to(files, str(folder), is_packed="quantization_config" in config) if files else nullcontext()
 
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")

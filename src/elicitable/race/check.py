@@ -28,6 +28,7 @@ from elicitable.methods.zero_shot import ZeroShot
 from elicitable.models.caches import IMPLEMENTATIONS
 from elicitable.models.inject import differs_by_item, use
 from elicitable.models.load import load, quiet
+from elicitable.models.speed.precision import undisturbed
 from elicitable.race.checked import Checked, Finding
 from elicitable.race.trial import elsewhere_nats
 from elicitable.training.generate import Stop
@@ -76,6 +77,7 @@ class Adapter(testing.Subject):
             return self.logits(**given)
 
 
+@undisturbed()
 def check(model: Any, adapter: str | os.PathLike[str] | Adaptation, *, quick: bool = False) -> Checked:
     """Check that ``adapter`` is sound on ``model``.
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elicitable.cache import output_folder
 from elicitable.deploy.artefact import read, write_artefact
 from elicitable.errors import InputError
 from elicitable.methods.kv_prefix import KVPrefix, KVPrefixContext
@@ -18,6 +19,7 @@ from elicitable.models.inject import room_in
 from elicitable.models.load import load
 from elicitable.models.prefixes import keep_tokens, prefix_length
 from elicitable.models.rows import rows_of
+from elicitable.models.speed.precision import undisturbed
 from elicitable.race.inside import reading_with, score_with
 from elicitable.race.keeping import artefact_alone
 from elicitable.race.marking import Marking
@@ -41,6 +43,7 @@ RATES = (3e-1, 1e-1)  # the two hottest of kv-prefix: half a prefix has to find 
 Left = PrunedPrefixContext | KVPrefixContext
 
 
+@undisturbed()
 def prune_adapter(
     model: Any,
     adapter: str | os.PathLike[str],
@@ -88,7 +91,7 @@ def prune_adapter(
         raise InputError(f"the margin is a share of the score from 0 to 1 (0.01 is 1 point), got {margin}.")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise InputError(f"steps must be a whole number of at least 0, which never trains, got {steps!r}.")
-    model, task, adapter, out = load(model), task_from(task), Path(adapter), Path(out)
+    model, task, adapter, out = load(model), task_from(task), Path(adapter), output_folder(out)
     artefact = read(adapter)
     whole = artefact.adaptation(model)
     if not isinstance(whole, KVPrefixContext):

@@ -26,7 +26,7 @@ from elicitable.methods.base import Method
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named
 from elicitable.models.layout import Layout, layout_for
-from elicitable.models.load import load
+from elicitable.models.load import home_of, load
 from elicitable.models.speed.frozen_parts import keeping_parts
 from elicitable.models.speed.precision import undisturbed
 from elicitable.race.choice import chosen_alone
@@ -118,6 +118,8 @@ def tune(
     model, task = load(model), task_from(task, **task_options)
     layout = layout_for(model, chat, system, stop, truncate, stops_of(task), has_turns(task))
     check_reading(model, task, layout, max_tokens)
+    if store.folder is not None:
+        home_of(model)  # as in a race
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
     options: dict[str, Any] = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
     check_options(recipe, options)

@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
-from elicitable.cache import check_writable
-from elicitable.errors import InputError, StoreError
+from elicitable.cache import check_writable, output_folder
+from elicitable.errors import StoreError
 from elicitable.own_code import end_if_run_again
 from elicitable.untrusted import in_one_line
 
@@ -126,9 +126,7 @@ def alone_in_out(run: Callable[P, T]) -> Callable[P, T]:
         out: Any = given.get("out")
         if out is None:
             return run(*args, **given)
-        if not isinstance(out, str | os.PathLike) or not os.fspath(out):
-            raise InputError(f"an output folder is a path, got {out!r}.")
-        with alone(Path(out)):
+        with alone(output_folder(out)):
             return run(*args, **given)
 
     return held

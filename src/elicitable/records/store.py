@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import (
     check_writable,
+    output_folder,
     replace_file,
     replacing_folder,
     seal,
@@ -66,7 +67,7 @@ class Store:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, is_read_only: bool = False) -> None:
-        self.folder = Path(folder) if folder is not None else None
+        self.folder = output_folder(folder) if folder is not None else None
         self._memory: dict[str, tuple[Record, dict[str, Tensor]]] = {}
         self._archive: dict[str, tuple[str, Record]] | None = None
         if self.folder is not None and not is_read_only:

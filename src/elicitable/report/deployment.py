@@ -111,10 +111,15 @@ def commands(card: DeploymentCard, own: str | None = None) -> tuple[str, ...]:
     >>> commands(card)[1]
     "elicitable export 'my run' --to peft --out 'my run/peft'"
     """
-    folder = f"./{card.run}" if card.run.startswith("-") else card.run  # which is no option
+    folder = _typed(card.run)
     run = shlex.quote(folder) + (f" --method {shlex.quote(own)}" if own else "")
     exports = (f"elicitable export {run} --to {form} --out {shlex.quote(f'{folder}/{form}')}" for form in card.forms)
     return (f"elicitable predict {run} --input rows.csv", *exports)
+
+
+def _typed(run: str) -> str:
+    """Return a folder as it can be typed where options may stand too."""
+    return f"./{run}" if run.startswith("-") else run
 
 
 def deployment_section(card: DeploymentCard, prices: Prices, typed: tuple[str, ...]) -> Section:
@@ -140,4 +145,4 @@ def _time(card: DeploymentCard) -> str:
 
 
 def _nothing(card: DeploymentCard) -> str:
-    return f"this package alone: elicitable predict {shlex.quote(card.run)}"
+    return f"this package alone: elicitable predict {shlex.quote(_typed(card.run))}"
