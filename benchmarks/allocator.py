@@ -10,16 +10,21 @@ arm to its own end (solved, flat, or as long as a race may) whatever the others 
 seeds of every arm. What is chosen and not trained (prompts, examples) is chosen alike. SmolLM2 is raced with four arms
 of 300 steps at most (what a race of it has by itself), and every rate is trained for 64. Seconds are the processor's,
 of one process on one thread; those that passed where the model is on another device. Results go to ``--out`` as JSON
-lines, one for each way of a case, with the digests of its model and data; what is there is not raced again.
+lines, one for each way of a case, with the digests of its model and data; what is there is not raced again. A race that
+was cut off goes on from its folder in ``--races``, and its seconds are those of all its pieces.
 """
 
 from __future__ import annotations
 
 import argparse
+import html
 import os
+import shutil
 import signal
 import tempfile
+import threading
 import time
+import zoneinfo
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -40,6 +45,9 @@ from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, leave
 from elicitable.race.outlook import SOLVED, longest
 from elicitable.tasks.catalog import task_from
+from elicitable.tasks.memory import memory_task
+from elicitable.tasks.movie_reviews import load_table
+from elicitable.tasks.options import TaskOptions
 
 SWEPT = 512  # steps of every rate, where none solves the task
 TEXTS: dict[str, Any] = {  # what is asked of SmolLM2
@@ -49,6 +57,9 @@ TEXTS: dict[str, Any] = {  # what is asked of SmolLM2
     "test_items": 400,
 }
 TEXTS_SWEPT = 64
+CONTINENTS = ("Africa", "America", "Asia", "Europe")
+SHORT = 10  # words of a review
+NOTED = 10.0  # seconds between two notes of what a race has cost
 RECORDS = Path(__file__).resolve().parents[1] / "records" / "allocator.jsonl"
 TOYS = (
     ("toy:ascending", "descending"),
@@ -68,17 +79,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="of SmolLM2")
     parser.add_argument("--share", default="0/1", help="which of how many parts of the cases")
     parser.add_argument("--out", type=Path, default=RECORDS)
+    parser.add_argument("--races", type=Path, help="where races go on that were cut off; beside --out if not said")
     given = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a race that is interrupted answers, and would be kept as a whole one
     part, parts = map(int, given.share.split("/"))
-    known = Kept(given.out)
+    known, races = Kept(given.out), given.races or given.out.with_suffix(".races")
     for name, load, asked in [*toys(given.toys), *planted(given.cases), *texts(given.texts, given.device)][part::parts]:
         model, task = load()
         is_of = {"case": name, "model_hash": model.fingerprint, "data_hash": task.fingerprint()}
         for way, around in (("allocated", nullcontext), ("exhaustive", exhaustive)):
             if not known.has(**is_of, way=way):
                 with around():
-                    found = raced(model, task, asked)
+                    found = raced(model, task, asked, races / f"{name}-{way}".replace("/", "-"))
                 known.add({**is_of, "way": way, "processor": kind(), "device": model.device.type, **found})
     show(known)
 
@@ -97,26 +109,69 @@ def toys(count: int) -> Iterator[Case]:
 
 
 def texts(count: int, device: str) -> Iterator[Case]:
-    """Return races of SmolLM2 on texts."""
-    for name, task in list(text_tasks_and_topics().items())[:count] if count else ():
+    """Return races of SmolLM2 on texts, those of few words first."""
+    for name, task in list(tasks_of_texts().items())[:count] if count else ():
         yield f"smollm2/{name}", lambda t=task: (el.load("smollm2", device=device), task_from(t)), TEXTS
 
 
-def text_tasks_and_topics() -> dict[str, Any]:
-    """Return four tasks of texts by name."""
+def tasks_of_texts() -> dict[str, Any]:
+    """Return the tasks of texts by name."""
+    columns = TaskOptions(text_column="text", label_column="label")
     with tempfile.TemporaryDirectory() as folder:
-        return {**text_tasks(), "topics": task_from(topics_csv(Path(folder)))}
+        short = {"topics": task_from(topics_csv(Path(folder)))}
+    short["cities"] = memory_task(list(cities()), columns)
+    short["short-reviews"] = memory_task(list(short_reviews()), columns)
+    return {**short, **dict(reversed(text_tasks().items()))}
 
 
-def raced(model: Any, task: Any, asked: dict[str, Any]) -> dict[str, Any]:
-    """Return the verdict of one race from nothing, and what it cost."""
-    with tempfile.TemporaryDirectory() as folder:
-        clock = time.process_time if model.device.type == "cpu" else time.perf_counter
-        began = clock()
-        answer = el.verdict(model, task, **asked, out=Path(folder) / "race")
-        seconds = clock() - began
+def cities() -> Iterator[dict[str, str]]:
+    """Yield the places of the time zones and the continents they are in."""
+    for name in sorted(zoneinfo.available_timezones()):
+        continent, *_, place = name.split("/")
+        if continent in CONTINENTS:
+            yield {"text": place.replace("_", " "), "label": continent}
+
+
+def short_reviews() -> Iterator[dict[str, str]]:
+    """Yield the movie reviews of a few words."""
+    for line in load_table().decode("utf-8").splitlines():
+        _, rating, text = line.split("\t")
+        if len(words := html.unescape(text).split()) <= SHORT:
+            yield {"text": " ".join(words), "label": "positive" if float(rating) > 0 else "negative"}
+
+
+def raced(model: Any, task: Any, asked: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the verdict of one race from nothing, or from where it was cut off, and what it cost."""
+    clock = time.process_time if model.device.type == "cpu" else time.perf_counter
+    with noted(folder / "seconds", clock) as spent:
+        answer = el.verdict(model, task, **asked, out=folder / "race")
+        seconds = spent()
+    shutil.rmtree(folder)
     arms = {arm.method: [None if arm.mean is None else round(arm.mean, 4), arm.steps, arm.seeds] for arm in answer.arms}
     return {"label": answer.label, "answer": answer.answer, "seconds": round(seconds, 1), "mean_steps_seeds": arms}
+
+
+@contextmanager
+def noted(path: Path, clock: Callable[[], float]) -> Iterator[Callable[[], float]]:
+    """Inside, what passes by a clock, and what passed in earlier pieces, is written to a file again and again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before, began, ended = float(path.read_text()) if path.exists() else 0.0, clock(), threading.Event()
+
+    def spent() -> float:
+        return before + clock() - began
+
+    def note() -> None:
+        while not ended.wait(NOTED):
+            path.with_suffix(".new").write_text(f"{spent():.1f}")
+            path.with_suffix(".new").replace(path)
+
+    noting = threading.Thread(target=note, daemon=True)
+    noting.start()
+    try:
+        yield spent
+    finally:
+        ended.set()
+        noting.join()
 
 
 @contextmanager
