@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from tests.models.test_templates import SAYS, chatting
 
 import elicitable as el
 from elicitable.errors import InputError
@@ -14,9 +15,13 @@ from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.words import says
 from elicitable.models.architectures import tiny_model
 from elicitable.models.capture import capture_tokens
+from elicitable.models.layout import layout_for
 from elicitable.models.model import Model
 from elicitable.models.projections import output_projections
-from elicitable.values import Item, PrefixKV
+from elicitable.models.rows import rows_of
+from elicitable.report.conclusion import conclusion
+from elicitable.report.microscope import microscope_section
+from elicitable.values import Item, Message, PrefixKV
 
 TEXTS = [[5, 6, 7, 8, 12], [9, 10, 11], [20, 21, 22, 23, 24, 25, 26], [40, 41]]
 
@@ -117,6 +122,40 @@ def test_dead_tokens_are_named() -> None:
     assert inspect(model, prefix, TEXTS).dead_positions == ()
     found = inspect(model, queries_dislike, TEXTS)
     assert all(0 <= dead < 3 for dead in found.dead_positions)
+
+
+def test_of_a_long_context_that_is_read_evenly_every_token_is_used() -> None:
+    """Each of 200 tokens has half a percent, and less than one was called used by no head."""
+    model, _ = fresh()
+    zeros = [torch.zeros(1, at.kv_heads, 200, at.d_head, dtype=torch.float64) for at in model.anatomy.layers]
+    even = PrefixKV(tuple(zeros), tuple(zeros), positions=torch.arange(-200, 0)[None], shift=200)
+    found = inspect(model, even, TEXTS, shares=False)
+    assert found.dead_positions == ()
+    assert found.dead_share == 0.1 / 200
+    assert "used by some head" in " ".join(conclusion(found))
+    some = dataclasses.replace(found, dead_positions=(3, 5))
+    assert "no head uses (under 0.05% of its prefix mass): 3, 5." in microscope_section(some).html
+    few = dataclasses.replace(found, prefix=3, dead_positions=(0,))
+    assert "no head uses (under 1% of its prefix mass): 0." in microscope_section(few).html
+
+
+@torch.no_grad()
+def test_conversations_are_laid_out_as_a_race_reads_them() -> None:
+    """Messages were taken for token ids, and refused as such."""
+    said = "{% for m in messages %}" + SAYS + "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    for template, chat in ((said, "auto"), (None, "off")):
+        model = chatting(template)
+        items = [Item((Message("user", f"film {n}"),), "dull") for n in range(2)]
+        kept = rows_of(model, items, layout_for(model, chat, turns=True))
+        rows = [[*row.content, *row.answer] for row in kept]
+        prefix = capture_tokens(model, model.ids([3, 4]))
+        assert inspect(model, prefix, items).heads == inspect(model, prefix, rows).heads
+        prompt = el.context("prompt", model, text="Judge it.\n\n", layout=layout_for(model, chat, turns=True))
+        prompt.fit(model, items)
+        behind = rows_of(model, items, prompt.layout, held=prompt.held())
+        found = inspect(model, prompt, items)
+        assert found.queries == sum(map(len, behind))
+        assert found.prefix == len(prompt.held())
 
 
 def test_texts_may_be_items_and_must_be_there() -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from elicitable.attention.drift import jensen_shannon, total_variation
+from elicitable.attention.float64 import with_float64
 from elicitable.attention.operands import Operands, block_rows, chunks, content_logits, valid_queries
 from elicitable.attention.patterns import content_pattern, joint_pattern
 
@@ -128,9 +129,10 @@ def drift(with_context: Operands, without: Operands, block: int | None = None) -
         for name, each in _block(with_context, without, rows, first).items():
             each = torch.where(later[:, None, rows] if name in OVER_LATER else seen, each, 0.0)
             if name == "residual":
-                sums[name] = torch.maximum(sums[name], each.amax(dim=(0, 2)).double().cpu())
+                sums[name] = torch.maximum(sums[name], each.amax(dim=(0, 2)).cpu().double())
             else:
-                sums[name] += each.sum(dim=(0, 2), dtype=torch.float64).cpu()
+                own = each.to(with_float64(each.device))
+                sums[name] += own.sum(dim=(0, 2), dtype=torch.float64).cpu()
     return Drift(**sums, queries=int(valid.sum()), later=int(later.sum()))
 
 

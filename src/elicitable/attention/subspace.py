@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from elicitable.attention.float64 import doubled
+
 
 @dataclass(frozen=True, eq=False)
 class Subspace:
@@ -44,7 +46,7 @@ def second_moment(bias: Tensor, valid: Tensor) -> Tensor:
     if not bool(valid.all()):
         bias = torch.where(valid[:, None, :, None], bias, 0.0)
     rows = bias.transpose(0, 1).reshape(heads, batch * queries, d_value)
-    return torch.matmul(rows.transpose(1, 2), rows).double()
+    return doubled(torch.matmul(rows.transpose(1, 2), rows))
 
 
 def packed(moment: Tensor) -> Tensor:
@@ -82,7 +84,7 @@ def subspace(moment: Tensor) -> Subspace:
         >>> found.effective_rank.item(), found.first_share.item(), found.rank().item()
         (1.0, 1.0, 1)
     """
-    energies = torch.linalg.eigvalsh(moment.double()).flip(-1).clamp(min=0.0)
+    energies = torch.linalg.eigvalsh(doubled(moment)).flip(-1).clamp(min=0.0)
     total = energies.sum(dim=-1, keepdim=True)
     shares = torch.where(total > 0, energies / total.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
     entropy = -torch.special.xlogy(shares, shares).sum(dim=-1)

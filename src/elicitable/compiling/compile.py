@@ -39,6 +39,7 @@ from elicitable.training.batches import layout_without_record
 from elicitable.values import Item, PrefixKV
 
 if TYPE_CHECKING:
+    from elicitable.compiling.fidelity import Marks
     from elicitable.methods.base import Adaptation
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
@@ -136,6 +137,7 @@ def compile_context(
     other_tasks: Sequence[Any] = (),
     max_tokens: int | None = None,
     layout: Layout | None = None,
+    marks: Marks | None = None,
     told: Told = lambda line: None,
     **recipe: Any,
 ) -> Compiled:
@@ -153,6 +155,8 @@ def compile_context(
         max_tokens: longer texts are cut.
         layout: how texts and items are read, for a context that does not lay them out itself as a text does: that in
             which it was trained. By default conversations are read by the chat template, and all else without it.
+        marks: scores the test split, as :meth:`elicitable.race.standard.Standard.outcome` does by the score and rule of
+            a run; by default labels are compared by likelihood, and free answers with the whole of the right one.
         told: hears what is being done.
         recipe: the fields of :class:`Recipe`: ``to``, ``rank``, ``keys``, ``steps``, ``ridges``, …
 
@@ -181,7 +185,8 @@ def compile_context(
     record = {"to": how.to, **chosen, "seconds": time.monotonic() - started} | job.measured(adaptation)
     if job.task is not None:
         told("scoring the test split …")
-        record["score"] = scores(job.model, job.task, context, adaptation, test_items, how.seed, max_tokens, layout)
+        given = (test_items, how.seed, max_tokens, layout, marks)
+        record["score"] = scores(job.model, job.task, context, adaptation, *given)
     record["elsewhere"] = []
     for one in map(task_from, other_tasks):
         read = replace(bare(layout_with(context, layout)), stops=stops_of(one), turns=has_turns(one))

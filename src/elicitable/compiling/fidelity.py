@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from elicitable.attention.float64 import doubled
 from elicitable.compiling.pairs import PairBatch, Side, bare, batches_of, layout_with, pairs_of_texts
-from elicitable.diagnosis.intervals import gap
+from elicitable.diagnosis.intervals import Arm, gap, point
 from elicitable.methods.base import Adaptation
 from elicitable.models.inject import installed, prefix_of
 from elicitable.models.layout import PLAIN, Layout
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from elicitable.tasks.base import Task
 
 Context = Adaptation | PrefixKV
+Marks = Callable[["Model", "Task", Sequence[Item], Reading], Arm]  # the answers with whatever is in use
 NOTHING = Adaptation()  # the model as it is
 KEPT = 2**30  # bytes of logits that a teacher keeps
 
@@ -123,7 +125,7 @@ def likeness(teacher: Teacher, what: Context, batches: Sequence[PairBatch]) -> L
         read = last_logits(teacher.model, what, batch.read, batch.shared.shape[1])
         off = divergence(taught, read)
         for nth, where in enumerate((batch.asked, batch.shared)):
-            sums[nth] += float(off[where].double().sum())
+            sums[nth] += float(doubled(off[where]).sum())
             counts[nth] += int(where.sum())
         agreed += int((taught.argmax(-1) == read.argmax(-1))[batch.asked].sum())
     means = (sums / counts.clamp(min=1)).tolist()
@@ -140,13 +142,14 @@ def scores(
     seed: int,
     max_tokens: int | None = None,
     layout: Layout = PLAIN,
+    marks: Marks | None = None,
 ) -> dict[str, Any]:
     """Score the test split with the context, with ``what``, and with neither, and compare in pairs over items.
 
-    Items are read as the context lays them out, or in ``layout``.
+    Items are read as the context lays them out, or in ``layout``, and scored by ``marks``, or plainly.
 
     Returns:
-        Means, and (difference, low, high) of the context's score less each of the others' at 95 %.
+        Scores, and (difference, low, high) of the context's score less each of the others' at 95 %.
     """
     held = task.held_out("test", items)
     groups = groups_of(task, "test", items)
@@ -154,12 +157,12 @@ def scores(
     reading = Reading(32 if model.tokenizer else 250, max_tokens, bare(own))
     behind = replace(reading, layout=own, held=_held(context))
     found = {
-        "context": _outcomes(model, task, context, held, behind),
-        "compiled": _outcomes(model, task, what, held, reading),
-        "neither": _outcomes(model, task, NOTHING, held, reading),
+        "context": _outcomes(model, task, context, held, behind, marks),
+        "compiled": _outcomes(model, task, what, held, reading, marks),
+        "neither": _outcomes(model, task, NOTHING, held, reading, marks),
     }
     lost = {name: gap(found["context"], found[name], seed, groups) for name in ("compiled", "neither")}
-    means = {name: sum(outcomes[0]) / len(held) for name, outcomes in found.items()}
+    means = {name: point(outcome) for name, outcome in found.items()}
     return {"items": len(held), **means, "lost": list(lost["compiled"]), "lost_without": list(lost["neither"])}
 
 
@@ -172,11 +175,7 @@ def elsewhere_scores(
     reading = Reading(32 if model.tokenizer else 250, layout=layout)
     base, own = (_outcomes(model, task, one, held, reading) for one in (NOTHING, what))
     lost = gap(base, own, seed, groups_of(task, "test", items))
-    return {"task": task.name, "items": len(held), "base": _mean(base), "compiled": _mean(own), "lost": list(lost)}
-
-
-def _mean(outcomes: tuple[tuple[int, ...], ...]) -> float:
-    return sum(outcomes[0]) / len(outcomes[0])
+    return {"task": task.name, "items": len(held), "base": point(base), "compiled": point(own), "lost": list(lost)}
 
 
 def _held(context: Any) -> tuple[int, ...]:
@@ -184,10 +183,15 @@ def _held(context: Any) -> tuple[int, ...]:
 
 
 def _outcomes(
-    model: Model, task: Task, what: Context, items: Sequence[Item], reading: Reading
-) -> tuple[tuple[int, ...], ...]:
+    model: Model, task: Task, what: Context, items: Sequence[Item], reading: Reading, marks: Marks | None = None
+) -> Arm:
     with in_place(model, what):
-        return (evaluate(model, items, task.labels(), reading).correct,)
+        return (marks or _plainly)(model, task, items, reading)
+
+
+def _plainly(model: Model, task: Task, items: Sequence[Item], reading: Reading) -> Arm:
+    """Which labels are likeliest, or which whole answers are right."""
+    return (evaluate(model, items, task.labels(), reading).correct,)
 
 
 @dataclass(frozen=True)
@@ -210,9 +214,10 @@ def forgetting(model: Model, what: Context, size: int) -> Forgetting | None:
         tokens = batch.shared.shape[1]
         base, own = (last_logits(model, one, side, tokens)[:, :-1] for one in (NOTHING, what))
         target = side.ids[:, -tokens + 1 :, None]
-        losses = [-logits.log_softmax(-1).gather(-1, target)[..., 0][where].double().sum() for logits in (base, own)]
+        right = [logits.log_softmax(-1).gather(-1, target)[..., 0][where] for logits in (base, own)]
+        losses = [-doubled(nats).sum() for nats in right]
         lost += float(losses[1] - losses[0])
-        off += float(divergence(base, own)[where].double().sum())
+        off += float(doubled(divergence(base, own)[where]).sum())
         count += int(where.sum())
     return Forgetting(lost / count, off / count)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from elicitable.attention.float64 import doubled, with_float64
 from elicitable.attention.odds import prefix_lse
 from elicitable.attention.operands import Operands, prefix_logits, weighted
 from elicitable.attention.split import attend_content, recombine, split
@@ -166,7 +167,7 @@ def _matched(
     """Return keys (kv_head, count, d_head) and values (kv_head, count, d_value) for one block."""
     facts = model.anatomy.layers[layer]
     start = _first_keys(lessons, facts.kv_heads, count)
-    keys = nn.Parameter(start.to(model.trainable_dtype))
+    keys = nn.Parameter(start.to(lessons[0].call.query.device, model.trainable_dtype))
     with torch.no_grad():
         values = nn.Parameter(_solved_values(lessons, keys, facts.d_value).to(keys))
     spread = [float(x.detach().square().mean().sqrt().clamp(min=1e-6)) for x in (keys, values)]
@@ -188,8 +189,8 @@ def _matched(
 def _first_keys(lessons: Sequence[_Lesson], kv_heads: int, count: int) -> Tensor:
     """Take the context's keys with the most attention, each as the k′ of least squared distance of logits over q̃."""
     width = lessons[0].call.query.shape[3]
-    query = lessons[0].call.query
-    gram = torch.zeros(kv_heads, width, width, dtype=torch.float64, device=query.device)
+    device = with_float64(lessons[0].call.query.device)
+    gram = torch.zeros(kv_heads, width, width, dtype=torch.float64, device=device)
     cross: Tensor | None = None
     used: Tensor | None = None
     for one in lessons:
@@ -202,7 +203,7 @@ def _first_keys(lessons: Sequence[_Lesson], kv_heads: int, count: int) -> Tensor
         cross = (0 if cross is None else cross) + asked.transpose(1, 2) @ finite
         used = (0 if used is None else used) + share.sum(dim=1)
     if cross is None or used is None:
-        return torch.zeros(kv_heads, count, width, dtype=torch.float64, device=query.device)
+        return torch.zeros(kv_heads, count, width, dtype=torch.float64, device=device)
     eye = torch.eye(width, dtype=gram.dtype, device=gram.device)
     ridge = RIDGE * gram.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None] + torch.finfo(torch.float64).tiny
     best = used.topk(count, dim=1).indices[:, None, :].expand(-1, width, -1)
@@ -222,15 +223,16 @@ def _by_kv_head(one: _Lesson, kv_heads: int) -> tuple[Tensor, Tensor]:
 def _by_group(x: Tensor, where: Tensor, kv_heads: int) -> Tensor:
     """(batch, head, query, …) to (kv_head, query, …): the queries of all of a group's heads and rows, unpadded."""
     heads = x.shape[1]
-    rows = x.transpose(1, 2)[where].double()  # (token, head, …)
+    rows = doubled(x.transpose(1, 2)[where])  # (token, head, …)
     return rows.reshape(len(rows), kv_heads, heads // kv_heads, *rows.shape[2:]).transpose(0, 1).flatten(1, 2)
 
 
 def _solved_values(lessons: Sequence[_Lesson], keys: Tensor, width: int) -> Tensor:
     """Solve for the values: output − (1 − α)·content = Σ_j α·share_j·v_j, ridge over all queries of a group's heads."""
     kv_heads, count = keys.shape[:2]
-    gram = torch.zeros(kv_heads, count, count, dtype=torch.float64, device=keys.device)
-    cross = torch.zeros(kv_heads, count, width, dtype=torch.float64, device=keys.device)
+    device = with_float64(keys.device)
+    gram = torch.zeros(kv_heads, count, count, dtype=torch.float64, device=device)
+    cross = torch.zeros(kv_heads, count, width, dtype=torch.float64, device=device)
     for one in lessons:
         _, lse, share = one.given(keys, keys.new_zeros(kv_heads, count, width))
         mass = torch.sigmoid(lse - one.content_lse)[..., None]

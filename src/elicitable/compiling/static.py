@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from elicitable.attention.float64 import doubled
 from elicitable.compiling.pairs import PairBatch
 from elicitable.compiling.patch import Patch
 from elicitable.compiling.streams import Streams
@@ -96,7 +97,7 @@ class _Both(Streams):
 
     def counts(self, asked: float) -> Tensor:
         """Return how often each shared token counts, (token,)."""
-        return 1.0 + (asked - 1.0) * self.batch.asked[self.batch.shared].double()
+        return 1.0 + (asked - 1.0) * doubled(self.batch.asked[self.batch.shared])
 
 
 @dataclass(frozen=True, eq=False)

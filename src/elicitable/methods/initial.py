@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from elicitable.attention.float64 import doubled
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.models.capture import sink_token
 from elicitable.models.dispatch import brought_in
@@ -86,7 +87,7 @@ def embedding_spread(model: Model) -> float:
         table: Tensor = embeddings.weight.detach()
     rows = table[:256]
     embedded = model.embed(torch.arange(len(rows), device=table.device)[None])[0]
-    scale = float(embedded.double().norm() / rows.double().norm()) if not torch.equal(embedded, rows) else 1.0
+    scale = float(doubled(embedded).norm() / doubled(rows).norm()) if not torch.equal(embedded, rows) else 1.0
     return float(table.float().std()) * scale
 
 

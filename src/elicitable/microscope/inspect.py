@@ -21,18 +21,21 @@ from elicitable.microscope.shareability import Shared, shareability
 from elicitable.microscope.watch import changes_weights, watch
 from elicitable.microscope.words import says
 from elicitable.models.inject import prefix_of
+from elicitable.models.layout import layout_unsaid
 from elicitable.models.model import Model, as_model
 from elicitable.models.prefixes import prefix_length, row_count
 from elicitable.models.projections import output_projections
 from elicitable.models.rounding import rounding
+from elicitable.models.rows import rows_of
 from elicitable.models.speed.precision import undisturbed
 from elicitable.untrusted import in_one_line
-from elicitable.values import Item
+from elicitable.values import Item, Message
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DEAD_SHARE = 0.01  # a position that nowhere has more than this share of a head's prefix mass is called dead
+DEAD_SHARE = 0.01  # a position that nowhere has that share of a head's prefix mass is called dead, but for
+EVEN_SHARE = 0.1  # a long context: there it is so much of what each position would have if all had the same
 SINK = 0.3  # a head with more than this weight on its first token has a sink there
 
 
@@ -122,6 +125,11 @@ class Inspection:
             grid[one.layer].append(one.prefix_mass)
         return heat(repr(self).strip("<>"), grid)
 
+    @property
+    def dead_share(self) -> float:
+        """Return the share of a head's prefix mass below which, in every head, a context token is called dead."""
+        return _dead_share(self.prefix)
+
     def frame(self) -> pd.DataFrame:
         """Return a tidy data frame, one row per layer and head."""
         import pandas as pd
@@ -153,7 +161,7 @@ def inspect(
     Args:
         model: what :func:`elicitable.load` returns, or a transformers model.
         context: as :func:`elicitable.use` takes it.
-        texts: texts, token ids, or task items (their prompt and target).
+        texts: texts, token ids, or task items (their prompt and target; conversations as a race lays them out).
         batch_size: texts at once; shorter ones are padded on the left.
         max_tokens: longer texts are cut at their end.
         heatmap: a (layer, head) whose attention on the first text is kept in full, with and without the context.
@@ -173,10 +181,10 @@ def inspect(
         (2, 2, 5)
     """
     model = as_model(model)
-    rows = [_token_row(model, text)[:max_tokens] for text in texts]
+    parts = list(context) if isinstance(context, list | tuple) else [context]
+    rows = [_token_row(model, text, parts)[:max_tokens] for text in texts]
     if not rows or min(map(len, rows)) == 0:
         raise InputError("inspect needs at least one text, and every text at least one token.")
-    parts = list(context) if isinstance(context, list | tuple) else [context]
     with torch.no_grad():
         _check_head(model, heatmap)
         with watch(model, parts, drift=drift, reference=reference) as scope:
@@ -206,14 +214,24 @@ def inspect(
     )
 
 
-def _token_row(model: Model, text: str | Sequence[int] | Item) -> list[int]:
+def _token_row(model: Model, text: str | Sequence[int] | Item, parts: Sequence[Any]) -> list[int]:
     if isinstance(text, Item):
+        if text.prompt and isinstance(text.prompt[0], Message):
+            return _row_of_turns(model, text, parts)
         if isinstance(text.prompt, str) and isinstance(text.target, str):
             text = text.prompt + text.target
         else:
             text = [*text.prompt, *text.target]  # type: ignore[list-item]
     row: list[int] = model.ids(text)[0].tolist()
     return row
+
+
+def _row_of_turns(model: Model, item: Item, parts: Sequence[Any]) -> list[int]:
+    """Lay a conversation out behind a context: in that one's own layout, or as a race reads it where none says."""
+    own = [part.layout for part in parts if getattr(part, "layout", None) is not None]
+    held = [token for part in parts if hasattr(part, "held") for token in part.held()]
+    [row] = rows_of(model, [item], own[0] if own else layout_unsaid(model, turns=True), held=held)
+    return [*row.content, *row.answer]
 
 
 def _batches(model: Model, rows: list[list[int]], size: int) -> Iterator[dict[str, Tensor]]:
@@ -285,7 +303,19 @@ def _layer_facts(model: Model, scope: Scope, top: int) -> tuple[LayerFacts, ...]
 
 def _dead(layers: Sequence[LayerFacts]) -> tuple[int, ...]:
     used = [layer.position_share for layer in layers if layer.position_share]
-    return tuple(i for i in range(len(used[0])) if max(share[i] for share in used) < DEAD_SHARE) if used else ()
+    if not used:
+        return ()
+    most = [max(shares) for shares in zip(*used, strict=True)]
+    return tuple(place for place, share in enumerate(most) if share < _dead_share(len(most)))
+
+
+def _dead_share(length: int) -> float:
+    """Return the share below which one of ``length`` positions is called dead.
+
+    >>> _dead_share(5), _dead_share(1000)
+    (0.01, 0.0001)
+    """
+    return min(DEAD_SHARE, EVEN_SHARE / max(length, 1))
 
 
 def _warnings(model: Model, parts: list[Any], scope: Scope, drift: bool) -> Iterator[str]:

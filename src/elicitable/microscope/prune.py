@@ -226,7 +226,7 @@ def pair_use(model: Any, prefix: PrefixKV, batches: Sequence[dict[str, Tensor]])
     for layer, (value, at) in enumerate(zip(prefix.values, model.anatomy.layers, strict=True)):
         if value is not None:
             mass = scope.position_mass[layer, : at.heads].reshape(at.kv_heads, -1, use.shape[2]).mean(dim=1)
-            use[layer, : at.kv_heads] = mass * value[0].detach().double().norm(dim=-1).cpu()
+            use[layer, : at.kv_heads] = mass * value[0].detach().cpu().double().norm(dim=-1)
         if prefix.kept is not None and (kept := prefix.kept[layer]) is not None:
             use[layer, : at.kv_heads].masked_fill_(~kept.cpu().expand(at.kv_heads, -1), -torch.inf)
     return use

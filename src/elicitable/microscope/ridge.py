@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from elicitable.attention.float64 import doubled, with_float64
+
 
 @dataclass(frozen=True, eq=False)
 class Change:
@@ -46,7 +48,7 @@ class Moments:
     """
 
     def __init__(self, inputs: int, outputs: int, device: torch.device) -> None:
-        where = torch.device("cpu") if device.type == "mps" else device  # which has no float64
+        where = with_float64(device)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=where)
@@ -61,12 +63,12 @@ class Moments:
         x, t = inputs.to(wide), targets.to(wide)
         counts = x.new_ones(len(x)) if weights is None else weights.to(x)
         weighted, told = x * counts[:, None], t * counts[:, None]
-        self.gram += (x.T @ weighted).to(self.gram)
-        self.cross += (weighted.T @ t).to(self.gram)
-        self.input_sum += weighted.sum(dim=0).to(self.gram)
-        self.target_sum += told.sum(dim=0).to(self.gram)
-        self.square += (told.to(self.gram) * t.to(self.gram)).sum()
-        self.tokens += float(counts.double().sum())
+        self.gram += self._own(x.T @ weighted)
+        self.cross += self._own(weighted.T @ t)
+        self.input_sum += self._own(weighted.sum(dim=0))
+        self.target_sum += self._own(told.sum(dim=0))
+        self.square += (self._own(told) * self._own(t)).sum()
+        self.tokens += float(doubled(counts).sum())
 
     def ridge(self, strength: float, rank: int | None = None, has_bias: bool = False) -> Change:
         """Return the best change at λ = ``strength`` · mean diagonal of HᵀH; at ``strength`` 0 the one of least norm.
@@ -96,20 +98,23 @@ class Moments:
 
         It can be more than 1 on tokens that the change was not fitted to.
         """
-        matrix = change.matrix.to(self.gram)
+        matrix = self._own(change.matrix)
         left = self.square - 2 * (matrix.T * self.cross).sum() + ((matrix @ self.gram) * matrix).sum()
         if change.bias is not None:
-            bias = change.bias.to(self.gram)
+            bias = self._own(change.bias)
             left = left + self.tokens * bias @ bias - 2 * bias @ (self.target_sum - matrix @ self.input_sum)
         return float(left / self.square.clamp(min=torch.finfo(torch.float64).tiny))
 
     def spectrum(self, change: Change) -> Tensor:
         """Return how the energy of HΔWᵀ divides over directions: shares (outputs,), largest first."""
-        matrix = change.matrix.to(self.gram)
+        matrix = self._own(change.matrix)
         metric = matrix @ self.gram @ matrix.T
         energies = torch.linalg.eigvalsh((metric + metric.T) / 2).clamp(min=0).flip(0)
         shares: Tensor = energies / energies.sum().clamp(min=torch.finfo(torch.float64).tiny)
         return shares
+
+    def _own(self, x: Tensor) -> Tensor:
+        return doubled(x).to(self.gram)
 
 
 def _solved(gram: Tensor, cross: Tensor, strength: float) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from elicitable.attention.crossing import OVER_LATER, OVER_QUERIES, Drift
+from elicitable.attention.float64 import doubled
 from elicitable.attention.operands import Operands, valid_queries
 from elicitable.attention.positions import share_histogram, spread
 from elicitable.attention.residuals import Residuals
@@ -382,5 +383,5 @@ def _visible_share(operands: Operands, valid: Tensor) -> float:
     if operands.prefix_visible is None:
         return 1.0
     batch, queries = valid.shape
-    seen = operands.prefix_visible.double().mean(dim=(1, 3)).expand(batch, queries)
-    return float(seen[valid].mean()) if bool(valid.any()) else 0.0
+    seen = doubled(operands.prefix_visible).mean(dim=(1, 3)).expand(batch, queries)
+    return float(seen[valid.to(seen.device)].mean()) if bool(valid.any()) else 0.0

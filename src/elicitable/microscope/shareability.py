@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elicitable.attention.float64 import doubled
 from elicitable.attention.odds import odds_residual
 from elicitable.attention.operands import valid_queries
 from elicitable.attention.split import recombine, split
@@ -121,7 +122,7 @@ class _Layer:
         operands = call.detached()
         parts = split(operands)
         moved = recombine(parts) - parts.content
-        self.odds = torch.maximum(self.odds, odds_residual(operands).double().cpu())
+        self.odds = torch.maximum(self.odds, odds_residual(operands).cpu().double())
         valid = valid_queries(operands) & mask
         for half in range(2):
             where = _every_other(valid, half)
@@ -177,7 +178,7 @@ def token_residual(
 
 def _rank_one(moved: Tensor, read: Tensor) -> Any:
     """Make the change of a module's output by ΔW = moved · readᵀ/‖read‖²."""
-    direction = read / read.double().square().sum().to(read.dtype)
+    direction = read / doubled(read).square().sum().to(read)
 
     def change(x: Tensor, output: Tensor) -> Tensor:
         return output + (x @ direction)[..., None] * moved

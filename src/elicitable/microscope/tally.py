@@ -31,17 +31,17 @@ class Tally:
 
     def add(self, name: str, value: Tensor) -> None:
         """Add to a sum, from zero."""
-        value = value.double().cpu()
+        value = value.cpu().double()
         self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def raise_to(self, name: str, value: Tensor) -> None:
         """Keep the larger of what is there and ``value``; a NaN stays."""
-        value = value.double().cpu()
+        value = value.cpu().double()
         self.largest[name] = torch.maximum(self.largest[name], value) if name in self.largest else value
 
     def add_positions(self, mass: Tensor, histogram: Tensor) -> None:
         """Add per-position sums (head, prefix); contexts of different length are aligned at the content."""
-        self.position_mass = _add_aligned(self.position_mass, mass.double().cpu())
+        self.position_mass = _add_aligned(self.position_mass, mass.cpu().double())
         if self._counts is not None:
             histogram = _add_aligned(self.histogram, histogram)
         self._counts = histogram.flatten().to_sparse()

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from elicitable.attention.float64 import doubled
 from elicitable.errors import UnsupportedModelError
 from elicitable.models.adapters import attending, configurations, has_adapter, has_alibi
 from elicitable.models.angles import angles_change_at
@@ -168,7 +169,7 @@ def _probe(hf: PreTrainedModel, name: str) -> list[Probed]:
 
 def _logits(hf: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     logits: torch.Tensor = hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-    return logits.double()
+    return doubled(logits)
 
 
 def _check_mask(name: str, call: Probed) -> None:

@@ -234,7 +234,16 @@ def _answer(model: Model, item: Item, layout: Layout, target: str, before: str) 
     turn = turn_in(model, layout)
     if turn.has_own_thought(target):
         return with_own_thought(model.tokenizer, messages_of(item, layout), target, before)
-    return turn.lead + (target.strip() if turn.strips or isinstance(item.prompt, str) else target)
+    return turn.lead + as_written(model, item, layout, target)
+
+
+def as_written(model: Model, item: Item, layout: Layout, target: str) -> str:
+    """Return the ``target`` of ``item`` as an answer has it: in a turn without the blanks that stand around it.
+
+    Those of a conversation's turn stay where its template leaves them.
+    """
+    is_bare = layout.is_talk and (isinstance(item.prompt, str) or turn_in(model, layout).strips)
+    return target.strip() if is_bare else target
 
 
 def _own_spans(model: Model, item: Item, layout: Layout, before: str) -> tuple[tuple[int, int], ...]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elicitable.attention.float64 import doubled
 from elicitable.models.model import Model
 from elicitable.models.projections import output_projections
 from elicitable.models.replay import Replayer, Tape, changing, replaying
@@ -133,7 +134,7 @@ def _measured(
 
 def _constant(moved: Tensor, delta: Tensor) -> float | None:
     """Return c where ``moved`` is c · ``delta``, to :data:`CONSTANT` of its length; None where it is not."""
-    moved, delta = moved.double(), delta.double()
+    moved, delta = doubled(moved), doubled(delta)
     c = float((moved * delta).sum() / (delta * delta).sum())
     off = float((moved - c * delta).norm())
     if off > CONSTANT * abs(c) * float(delta.norm()):

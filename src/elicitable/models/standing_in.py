@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from elicitable.attention.float64 import doubled
 from elicitable.errors import UnsupportedModelError
 from elicitable.models.anatomy import Anatomy
 from elicitable.models.capture import capture_tokens
@@ -85,4 +86,4 @@ def _tokens(model: Model) -> Tensor:
 def _logits(model: Model, ids: Tensor) -> Tensor:
     """(token, vocabulary)."""
     logits: Tensor = model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-    return logits[0].double()
+    return doubled(logits[0])

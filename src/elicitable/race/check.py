@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from elicitable import testing
+from elicitable.attention.float64 import doubled
 from elicitable.deploy.artefact import Artefact, read
 from elicitable.errors import ElicitableError, InputError, StoreError
 from elicitable.methods.adapter import read_adapter, write_adapter
@@ -252,7 +253,7 @@ def _written(subject: Adapter, ends: set[int]) -> tuple[int, float]:
         )
     new = out.sequences[:, ids.shape[1] :]
     found = int(torch.isin(new, torch.tensor(sorted(ends), device=new.device)).any(dim=1).sum())
-    odds = torch.stack(out.logits).double().log_softmax(-1)[..., sorted(ends)]
+    odds = doubled(torch.stack(out.logits)).log_softmax(-1)[..., sorted(ends)]
     return found, float(odds.max())
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from elicitable.diagnosis.intervals import point
 from elicitable.errors import InputError, StoreError
 from elicitable.microscope.inspect import Inspection, inspect
 from elicitable.microscope.prune import Ablation, ablate
@@ -16,11 +17,11 @@ from elicitable.models.prefixes import prefix_length
 from elicitable.models.restoring import swapped
 from elicitable.models.rows import rows_of
 from elicitable.race.aside import set_aside_of
+from elicitable.race.standard import Standard
 from elicitable.race.trial import Trial, take_over
 from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord
 from elicitable.training.batches import Reading
-from elicitable.training.evaluate import evaluate, read_labels
 from elicitable.training.loop import reading_of
 from elicitable.values import Item, PrefixKV
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from elicitable.methods.base import Adaptation
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
-    from elicitable.training.decision_rules import DecisionRule
 
 TEXTS, MOST_TOKENS = 8, 96  # a few seconds on a small language model
 MOST_LEFT_OUT = 32  # context tokens left out one by one
@@ -82,18 +82,11 @@ def score_with(
     task: Task,
     items: Sequence[Item],
     reading: Reading,
-    rule: DecisionRule | None = None,
+    standard: Standard,
 ) -> float:
-    """Score ``prefix`` alone: the share of ``items`` that the model gets right with it and nothing else in use.
-
-    Between labels ``rule`` decides, where one is given.
-    """
-    labels = task.labels()
+    """Score by ``standard`` what the model answers to ``items`` with ``prefix`` and nothing else in use."""
     with installed(model) as slot, swapped(slot, prefix=prefix, strength=1.0):
-        if labels is None or rule is None:
-            return evaluate(model, items, labels, reading).mean
-        costs = read_labels(model, items, labels, reading, (rule,))
-        return costs.score(items, labels, costs.decide(rule)).mean
+        return point(standard.outcome(model, task, items, reading))
 
 
 def reading_with(
@@ -141,13 +134,14 @@ def leave_out(
     items: int,
     found: Inspection,
     reading: Reading,
+    standard: Standard,
     told: Callable[[int, int], None] = lambda done, whole: None,
 ) -> tuple[Ablation, ...]:
     """Measure what the score on ``items`` validation items loses without each part of ``prefix``, one at a time.
 
     Parts are its tokens (neighbours together where there are more than 32), ranges of layers (a sixth of the depth
-    each), and the prefix of single heads: those that attend to it the most in ``found``. ``told`` hears how many of how
-    many were measured.
+    each), and the prefix of single heads: those that attend to it the most in ``found``. ``standard`` scores; ``told``
+    hears how many of how many were measured.
     """
     held = task.held_out("validation", items)
     tokens, layers = _ranges(prefix_length(prefix), MOST_LEFT_OUT), _ranges(model.anatomy.depth, RANGES)
@@ -156,7 +150,7 @@ def leave_out(
 
     def score(candidate: PrefixKV) -> float:
         nonlocal done
-        value = score_with(model, candidate, task, held, reading)
+        value = score_with(model, candidate, task, held, reading, standard)
         done += 1
         told(done, whole)
         return value

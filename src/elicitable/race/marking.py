@@ -93,15 +93,32 @@ class Marking:
             scorer.check(marking.targets(known))
         return marking
 
+    @property
+    def is_as_looked_at(self) -> bool:
+        """Say whether a look at a run, which counts answers that are right, tells of the score: both are that share."""
+        return self.scorer.is_exact or (self.scorer.is_share and self.scorer.kind == "classification")
+
     def setting(self) -> dict[str, str]:
         """Return what a trial's identity holds of it."""
         return {"score": self.scorer.name, "rule": self.rule, "code": self.identity}
 
-    def mark(self, model: Model, task: Task, items: Sequence[Item], known: Sequence[Item], reading: Reading) -> Marked:
-        """Mark the answers to ``items`` with whatever is in use; ``known`` are validation items, for the rule."""
+    def mark(
+        self,
+        model: Model,
+        task: Task,
+        items: Sequence[Item],
+        known: Sequence[Item],
+        reading: Reading,
+        rule: DecisionRule | None = None,
+    ) -> Marked:
+        """Mark the answers to ``items`` with whatever is in use.
+
+        ``known`` are validation items, on which the rule is chosen; where a ``rule`` is given, it decides.
+        """
         labels = task.labels()
         if labels is not None:
-            return self._between_labels(model, task, items, known, reading, labels)
+            rule = rule or self._rule(model, task, known or items[:1], reading, labels)
+            return self._between_labels(model, items, reading, labels, rule)
         score = evaluate(model, items, labels, reading)
         if model.tokenizer is None or self.scorer.is_exact:
             return Marked(score, Outcomes.of_items(score.correct))
@@ -149,15 +166,8 @@ class Marking:
         return [text_of_target(item) for item in items]
 
     def _between_labels(
-        self,
-        model: Model,
-        task: Task,
-        items: Sequence[Item],
-        known: Sequence[Item],
-        reading: Reading,
-        labels: tuple[str, ...],
+        self, model: Model, items: Sequence[Item], reading: Reading, labels: tuple[str, ...], rule: DecisionRule
     ) -> Marked:
-        rule = self._rule(model, task, known or items[:1], reading, labels)
         costs = read_labels(model, items, labels, reading, (rule, SUM))
         found = costs.decide(rule)
         texts = [item.choices or labels for item in items]

@@ -22,11 +22,10 @@ from elicitable.models.rows import rows_of
 from elicitable.models.speed.precision import undisturbed
 from elicitable.race.inside import reading_with, score_with
 from elicitable.race.keeping import artefact_alone
-from elicitable.race.marking import Marking
 from elicitable.race.measuring import measured
+from elicitable.race.standard import Standard
 from elicitable.records.folder import RECORD, written_whole
 from elicitable.records.store import Store, identity
-from elicitable.scores.catalog import catalog as scores
 from elicitable.tasks.base import checked_count, identity_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.batches import layout_without_record, padded
@@ -56,6 +55,7 @@ def prune_adapter(
     steps: int = 1000,
     peft: bool = False,
     seed: int = 0,
+    score: Any = None,
 ) -> dict[str, Any]:
     """Prune the prefix in ``adapter`` on the validation split and write the smaller one to ``out``.
 
@@ -70,12 +70,14 @@ def prune_adapter(
             record says, where it has one.
         task: as for :func:`elicitable.verdict`; whose validation split decides, and whose test split is reported.
         out: where the smaller adapter is written.
-        margin: the most the score may lose.
+        margin: the most the score may lose: that of the run, as the adapter's record has it.
         items: of the validation split.
         test_items: of the test split.
         steps: of training at most, for each of two rates; 0 never trains.
         peft: drop whole virtual tokens alone, so that PEFT loads what is left.
         seed: of the training data.
+        score: what is scored by instead, as for :func:`elicitable.verdict`; needed where the run was scored by a
+            function of one's own.
 
     Returns:
         The record that is written beside the adapter: what was kept, and the scores before and after. The folder is an
@@ -97,7 +99,7 @@ def prune_adapter(
     if not isinstance(whole, KVPrefixContext):
         raise InputError(f"{adapter} holds no prefix (it is {whole.kind}); only virtual tokens can be pruned.")
     Store(out)
-    pruning = _Pruning(model, task, items, whole, peft, artefact)
+    pruning = _Pruning(model, task, items, whole, peft, artefact, Standard.of(model, task, artefact.record, score))
     prefix = whole.prefix(model)
     before, length = pruning.confirmed(prefix), prefix_length(prefix)
     chosen, trained = tuple(range(length)), 0
@@ -121,6 +123,7 @@ def prune_adapter(
         "trained_steps": trained,
         "peft": peft,
         "margin": margin,
+        "score": pruning.standard.marking.scorer.name,
         "adapter": str(out),
     }
     kept = pruning.artefact(left, test_items, seed, margin=margin, items=items, steps=steps, peft=peft)
@@ -133,8 +136,17 @@ def prune_adapter(
 class _Pruning:
     """Score, search and train a prefix for one model and task, read as ``record`` says where there is one."""
 
-    def __init__(self, model: Model, task: Task, items: int, whole: KVPrefixContext, peft: bool, source: Read) -> None:
-        self.model, self.task, self.peft, self.source = model, task, peft, source
+    def __init__(
+        self,
+        model: Model,
+        task: Task,
+        items: int,
+        whole: KVPrefixContext,
+        peft: bool,
+        source: Read,
+        standard: Standard,
+    ) -> None:
+        self.model, self.task, self.peft, self.source, self.standard = model, task, peft, source, standard
         held = task.held_out("validation", items)
         if len(held) < 2:
             raise InputError(
@@ -151,9 +163,8 @@ class _Pruning:
         self.batches = [{"input_ids": batch.input_ids, **masked}]
 
     def score(self, prefix: PrefixKV, items: Sequence[Item]) -> float:
-        """Return the share of ``items`` that the model gets right with ``prefix``, by the rule of its record."""
-        rule = None if self.source.record is None else self.source.record.rule
-        return score_with(self.model, prefix, self.task, items, self.reading, rule)
+        """Return what the answers to ``items`` are worth with ``prefix``."""
+        return score_with(self.model, prefix, self.task, items, self.reading, self.standard)
 
     def confirmed(self, prefix: PrefixKV) -> float:
         """Return the score on items that no search and no training has seen."""
@@ -209,10 +220,8 @@ class _Pruning:
         ``asked`` is what else the result hangs on.
         """
         model, task, before = self.model, self.task, self.source.record
-        known = before is not None and before.result.score in [one.name for one in scores()]
-        marking = Marking.of(model, task, before.result.score if before is not None and known else None)
         plan = replace(self._plan(), validation_items=len(self.seen) + len(self.unseen))
-        found = measured(model, task, marking, plan, left, test_items, seed)
+        found = measured(model, task, self.standard.marking, plan, left, test_items, seed)
         made = KVPrefix() if self.peft else PrunedPrefix()
         of = {"pruned": before.identity if before else str(self.source.folder), "task": identity_of(task)}
         return artefact_alone(
@@ -252,7 +261,7 @@ def pruning_summary(record: dict[str, Any]) -> str:
         f"dropped {len(record['dropped'])} of {tokens} virtual tokens, and {len(record['silent'])} of "
         f"{record['heads']} heads see none: {record['numbers_before']:,} numbers are now "
         f"{record['numbers_after']:,} ({1 - record['numbers_after'] / record['numbers_before']:.0%} saved).",
-        f"validation {record['score_before']:.3f} -> {record['score_after']:.3f}, "
+        f"{record['score']}: validation {record['score_before']:.3f} -> {record['score_after']:.3f}, "
         f"test {record['test_before']:.3f} -> {record['test_after']:.3f} on {record['test_items']:,} items.",
     ]
     if record["trained_steps"]:

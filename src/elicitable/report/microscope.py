@@ -252,7 +252,8 @@ def _summary(found: Inspection) -> str:
         f"tokens, in {found.dtype}. Largest deviation from the two identities of one attention layer, given that "
         f"layer's input: {first:.1e} in layer 0, {worst:.1e} in any layer."
     ) + (
-        f" Context tokens that no head uses (under 1% of its prefix mass): {', '.join(map(str, found.dead_positions))}."
+        f" Context tokens that no head uses (under {100 * found.dead_share:.2g}% of its prefix mass): "
+        f"{', '.join(map(str, found.dead_positions))}."
         if found.dead_positions
         else ""
     )

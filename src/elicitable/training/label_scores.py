@@ -265,7 +265,7 @@ def _price(searches: list[Search], logits: Tensor, nodes: list[Numbers]) -> None
     tokens = np.concatenate([one.tokens for one in steps])
     at = [torch.from_numpy(index).to(logits.device) for index in (rows, places, tokens)]
     total = torch.logsumexp(_exact(logits), dim=-1)
-    nats = (total[at[0], at[1]].double() - logits[at[0], at[1], at[2]].double()).cpu().numpy()
+    nats = (total[at[0], at[1]].cpu().double() - logits[at[0], at[1], at[2]].cpu().double()).numpy()
     ends = np.cumsum([len(one.labels) for one in steps])
     for search, one, own in zip(searches, steps, np.split(nats, ends[:-1]), strict=True):
         search.take(one.labels, own)

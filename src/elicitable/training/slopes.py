@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from elicitable.attention.float64 import doubled
 from elicitable.methods.soft_prompt import SoftPromptContext
 from elicitable.models.inject import room_in
 from elicitable.models.rows import rows_of
@@ -56,11 +57,11 @@ def token_slopes(model: Model, ids: Tensor, items: Sequence[Item], reading: Read
             (token_losses(logits, batch.targets).sum() / tokens).backward()
     gradient = context.vectors.grad
     assert gradient is not None
-    return _swaps(model, gradient.double(), start.double())
+    return _swaps(model, doubled(gradient), doubled(start))
 
 
 @torch.no_grad()
 def _swaps(model: Model, gradient: Tensor, start: Tensor) -> Tensor:
     ids = torch.arange(model.anatomy.vocab, device=model.device)
-    parts = [gradient @ model.embed(some[None])[0].double().T for some in ids.split(AT_ONCE)]
+    parts = [gradient @ doubled(model.embed(some[None])[0]).T for some in ids.split(AT_ONCE)]
     return (torch.cat(parts, dim=1) - (gradient * start).sum(-1, keepdim=True)).cpu()
