@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elicitable.errors import InputError, StoreError
+from elicitable.errors import InputError, StoreError, UnwritableError
 from elicitable.untrusted import read_object
 
 if TYPE_CHECKING:
@@ -351,15 +351,15 @@ def _beside(path: Path) -> Path:
 
 @contextmanager
 def said_of(what: str, advice: str) -> Iterator[None]:
-    """Turn whatever keeps ``what`` from being written, such as a full disk, into a StoreError that says so."""
+    """Turn whatever keeps ``what`` from being written, such as a full disk, into an UnwritableError that says so."""
     try:
         yield
     except OSError as error:
-        raise StoreError(f"cannot write {what}: {error.strerror or error}. {advice}") from error
+        raise UnwritableError(f"cannot write {what}: {error.strerror or error}. {advice}") from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":  # its own exception for a full disk
             raise
-        raise StoreError(f"cannot write {what}: {error}. {advice}") from error
+        raise UnwritableError(f"cannot write {what}: {error}. {advice}") from error
 
 
 def output_folder(out: Any) -> Path:

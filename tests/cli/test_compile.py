@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import elicitable as el
+
 Call = Callable[..., tuple[int, str, str]]
 QUICK = ("--steps", "0", "--items", "12", "--test-items", "10", "--rank", "4", "-q")
+QUICKEST = ("--steps", "0", "--items", "12", "--test-items", "2", "--rank", "2", "-q")
 
 
 def test_a_prompt_becomes_a_folder_and_its_losses_are_said(call: Call, tmp_path: Path) -> None:
@@ -71,3 +75,52 @@ def test_what_cannot_be_is_said_in_one_line(
     assert says in err
     assert err.count("\n") == 1
     assert not any(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ("--prompt", "7 0", "--task", "descending"),
+        ("--prompt", "7 1", "--task", "ascending"),
+        ("--examples", "1", "--task", "ascending"),
+        ("--prompt", "7 0", "--task", "ascending", "--seed", "1"),
+    ],
+)
+def test_other_contexts_and_tasks_go_to_other_folders(call: Call, tmp_path: Path, others: tuple[str, ...]) -> None:
+    for _ in range(2):  # the same question has the same folder
+        assert call("compile", "--prompt", "7 0", "--task", "ascending", "-m", "toy:ascending", *QUICKEST)[0] == 0
+    assert call("compile", *others, "-m", "toy:ascending", *QUICKEST)[0] == 0
+    made = [path.name for path in (tmp_path / "elicitable-runs").iterdir()]
+    assert len(made) == 2
+    assert all(name.startswith("compile-lora-toy-ascending-") for name in made)
+
+
+@pytest.fixture
+def tuned(tmp_path: Path) -> Path:
+    """The folder of a tuning, that is, of an artefact."""
+    el.tune("toy:ascending", "ascending", method="kv-prefix", size=1, learning_rate=0.1, steps=2, out=tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_folder_that_holds_an_artefact_is_refused_before_anything_is_computed(
+    call: Call, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "race"
+    shutil.copytree(tuned, run / "winner")
+    plain = tmp_path / "plain"
+    shutil.copytree(tuned, plain)
+    for name in ("artefact.json", "elicitable.json"):
+        (plain / name).unlink()
+    monkeypatch.setattr("elicitable.cli.options.ModelOptions.load", lambda *_: pytest.fail("the model was loaded"))
+    for folder, held in (
+        (tuned, "artefact.json"),
+        (run, "winner/artefact.json"),
+        (plain, "adapter_config.json"),
+    ):
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        code, said, err = call(
+            "compile", "--prompt", "7 0", "-m", "toy:ascending", "-t", "ascending", *QUICKEST, "--out", str(folder)
+        )
+        assert (code, said) == (2, "")
+        assert f"{folder} holds something that was not compiled ({held}); choose another --out." in err
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from elicitable.cli import commands
 from elicitable.cli.construct.commands import CONSTRUCTIONS
-from elicitable.cli.options import spread
+from elicitable.cli.options import TaskOptions, spread
 from elicitable.tasks import catalog, options
 
 Call = Callable[..., tuple[int, str, str]]
@@ -132,6 +132,22 @@ def test_every_command_that_takes_a_task_takes_all_that_say_how_to_read_it(
     assert (code, given) == (2, wanted), err
     code, _, err = call(*TAKES_A_TASK[command], "--task", "mail.csv")
     assert given == wanted | {"task": "mail.csv"}
+
+
+def test_a_zero_that_is_typed_is_given(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It equals False, and --fewshot 0 was taken for nothing typed: the task's own number of examples was shown."""
+    import elicitable.race.tune  # noqa: F401 (what is imported under the patch would keep it)
+
+    given: dict[str, Any] = {}
+
+    def task_from(task: str, **options: Any) -> None:
+        given.update(options)
+        raise catalog.InputError("far enough")
+
+    monkeypatch.setattr(catalog, "task_from", task_from)
+    call(*TAKES_A_TASK["tune"], "--task", "lm-eval:arc_easy", "--fewshot", "0")
+    assert given == {"fewshot": 0}
+    assert TaskOptions(task="lm-eval:arc_easy", fewshot=0).typed()[-2:] == ["--fewshot", "0"]  # type: ignore[call-arg]
 
 
 def test_other_names_of_labels_are_pairs(call: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shlex
 from collections.abc import Callable
@@ -81,12 +82,32 @@ def test_the_commands_of_the_report_can_be_typed(call: Callable[..., Any], tmp_p
     assert {path.name for path in (tmp_path / "my run").iterdir()} >= set(record["card"]["forms"])
 
 
+def test_the_command_that_trains_alone_trains_what_was_raced(call: Callable[..., Any], tmp_path: Path) -> None:
+    race = ["verdict", "--model", "toy:ascending", "--task", "ascending", "--seeds", "1", "--steps", "9", "-q"]
+    race += ["--method", "kv-prefix", "--test-items", "30", "--seed", "3", "--budget", "800", "--out", "one"]
+    code, _, err = call(*race, "--dtype", "float64", "--score", "exact-match")
+    assert code == 0, err
+    (line,) = [one for one in (tmp_path / "one" / "report.html").read_text().split("<") if "elicitable tune" in one]
+    typed = shlex.split(html.unescape(next(one for one in line.splitlines() if one.startswith("elicitable tune"))))
+    arm = json.loads((tmp_path / "one" / "verdict.json").read_text())["arms"][0]
+    assert arm["setting"]["length"] == 4
+    for name, value in (("--dtype", "float64"), ("--score", "exact-match"), ("--seed", "3"), ("--size", "4")):
+        assert typed[typed.index(name) + 1] == value
+    code, _, err = call(*typed[1:], "--out", "alone", "-q")
+    assert code == 0, err
+    alone = json.loads((tmp_path / "alone" / "elicitable.json").read_text())
+    assert alone["numbers_trained"] == arm["numbers_trained"]
+    assert alone["learning_rate"] == arm["learning_rate"]
+
+
 def test_the_command_that_trains_alone_has_the_options_that_were_typed() -> None:
     from elicitable.cli.options import TaskOptions
 
     typed = TaskOptions(task="mail.csv", label_names=["0=no", "1=a yes"], skip_bad_rows=True, template="{text}:")
-    assert TaskOptions(task="mail.csv").typed() == []
+    assert TaskOptions(task="mail.csv").typed() == ["--task", "mail.csv"]
     assert typed.typed() == [
+        "--task",
+        "mail.csv",
         "--template",
         "{text}:",
         "--label-names",

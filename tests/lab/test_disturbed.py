@@ -395,6 +395,25 @@ def test_an_archive_gives_the_tables_and_nothing_is_run(
     assert not (archive / "trials").exists()
 
 
+def test_an_export_loses_nothing_of_what_an_archive_holds(archive: Path, copy: Path, tmp_path: Path) -> None:
+    before = (archive / "tiny.jsonl").read_bytes()
+    for out in (tmp_path / "empty", copy):
+        if out == copy:
+            forget(copy, rate=0.03)
+        reproduce.export_experiments([TINY], [0], Store(out, is_read_only=True), archive)
+        assert (archive / "tiny.jsonl").read_bytes() == before
+
+
+def test_all_three_views_are_written_without_a_run(copy: Path, reproduce_tiny: Callable[..., Any]) -> None:
+    results = copy / "results.json"
+    wanted = json.loads(results.read_text(encoding="utf-8"))
+    results.write_text("{}", encoding="utf-8")
+    reproduce_tiny(copy, "--tables", "--seeds", "2")
+    found = json.loads(results.read_text(encoding="utf-8"))
+    assert (wanted["seeds"], found["seeds"]) == (1, 2)
+    assert {"results.md", "report.html"} <= {path.name for path in copy.iterdir()}
+
+
 def test_a_base_without_weights_is_run_again_only_for_what_needs_it(archive: Path, whole: Path) -> None:
     path = archive / "tiny.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitable.cli.inspect import artefact_of, context_of
-from elicitable.cli.options import Json, ModelOptions, Out, Quiet, Seed
-from elicitable.cli.output import RUNS, output, print_json, result_console, say, status
+from elicitable.cli.inspect import artefact_of, base_of, context_of
+from elicitable.cli.options import Json, ModelOptions, Out, Quiet, ScoreName, Seed
+from elicitable.cli.output import default_folder, digest_of, output, print_json, result_console, say, status
 from elicitable.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def compile_command(
         list[str] | None, typer.Option(help="a task on which to measure what the result does there; may be repeated")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="longer texts are cut")] = None,
+    score: ScoreName = None,
     seed: Seed = 0,
     out: Out = None,
     as_json: Json = False,
@@ -50,17 +51,22 @@ def compile_command(
     """Turn a context into a LoRA, changed weights or a short prefix that does the same, and say what is lost."""
     from elicitable.compiling.compile import Recipe, compile_context
     from elicitable.compiling.report import compiled_table, write_compiled
+    from elicitable.race.standard import Standard
     from elicitable.report.table import print_wrapped
     from elicitable.tasks.catalog import task_from
 
     how = Recipe(to=to, rank=rank, keys=keys, steps=steps, seed=seed)
-    folder = out or RUNS / f"compile-{to}-{Path(about.model).stem}"
+    what = digest_of(how, context, prompt, examples, texts, items, max_tokens)
+    folder = out or default_folder(f"compile-{to}", about.model, task or "texts", what)
+    _check_free(folder)
     lines = None if texts is None else _lines(texts)
     artefact = _artefact(context, prompt, task, examples)
     with output(folder), status("loading …", quiet) as shown:
         wanted = None if task is None else task_from(task)
-        model = about.load("float32")
+        record = None if artefact is None else artefact.record
+        model = about.load("float32", base_of(artefact))
         layout = _layout(model, artefact, wanted)
+        marks = None if wanted is None else Standard.of(model, wanted, record, score).outcome
         found = compile_context(
             model,
             _context(model, artefact, prompt, wanted, examples, layout, seed),
@@ -71,6 +77,7 @@ def compile_command(
             other_tasks=other_task or (),
             max_tokens=max_tokens,
             layout=layout,
+            marks=marks,
             told=(lambda line: None) if shown is None else shown.update,
             **vars(how),
         )
@@ -80,6 +87,17 @@ def compile_command(
         return
     print_wrapped(compiled_table(found.record).splitlines(), result_console())
     say(f"Written to {folder}.")
+
+
+def _check_free(folder: Path) -> None:
+    """Raise InputError where a folder holds what was not compiled, which would go on speaking for what is."""
+    from elicitable.compiling.report import LAST, RECORD
+    from elicitable.deploy.artefact import ARTEFACT, WINNER
+
+    others = LAST if not (folder / RECORD).is_file() else ()
+    taken = next((name for name in (ARTEFACT, f"{WINNER}/{ARTEFACT}", *others) if (folder / name).is_file()), None)
+    if taken is not None:
+        raise InputError(f"{folder} holds something that was not compiled ({taken}); choose another --out.")
 
 
 def _artefact(context: Path | None, prompt: str | None, task: str | None, examples: int | None) -> Artefact | None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitable.cli.options import Json, ModelOptions, Out, Quiet, TaskOptions
+from elicitable.cli.options import Json, ModelOptions, Out, Quiet, ScoreName, TaskOptions
 from elicitable.cli.output import default_folder, output, print_json, result_console, say, status, write_json
 from elicitable.errors import InputError
 
 if TYPE_CHECKING:
     from elicitable.deploy.artefact import Artefact
+    from elicitable.deploy.record import Base
     from elicitable.microscope.inspect import Inspection
     from elicitable.models.layout import Layout
 
@@ -30,11 +31,12 @@ def inspect(
         str | None, typer.Option("--prompt", help="a text as the context; token ids ('3 1 2') on a toy")
     ] = None,
     texts: Annotated[int, typer.Option(min=1, help="how many of the task's test texts to look at")] = 64,
-    max_tokens: Annotated[int, typer.Option(min=1, help="tokens of a text at most")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, help="tokens of a text that is looked at, at most")] = 256,
     heatmap: Annotated[str | None, typer.Option(help="layer,head whose attention is drawn for the first text")] = None,
     ablate: Annotated[
         int, typer.Option(min=0, help="validation items to measure on what the score loses without each part")
     ] = 0,
+    score: ScoreName = None,
     out: Out = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -42,6 +44,7 @@ def inspect(
     """Show what a context does inside a model, layer by layer and head by head."""
     from elicitable.microscope.inspect import inspect as look
     from elicitable.race.inside import laid_out, leave_out, prefix_to_cut, reading_with
+    from elicitable.race.standard import Standard
     from elicitable.training.batches import layout_without_record
 
     folder = out or default_folder("inspect", about.model, asked.task)
@@ -49,23 +52,25 @@ def inspect(
     artefact = artefact_of(context, prompt)
     with output(folder):
         wanted = asked.read()
-        loaded = about.load()
+        loaded = about.load(base=base_of(artefact))
         items = wanted.held_out("test", texts)
         unsaid = layout_without_record(loaded, wanted)
         parts = context_of(loaded, artefact, prompt, unsaid)
         parts.fit(loaded, [*items, *(wanted.held_out("validation", ablate) if ablate else ())])
-        reading = reading_with(loaded, parts, artefact.record if artefact else None, max_tokens, unsaid)
-        rows = laid_out(loaded, parts, reading, items)
+        record = artefact.record if artefact else None
+        rows = laid_out(loaded, parts, reading_with(loaded, parts, record, max_tokens, unsaid), items)
         prefix = prefix_to_cut(loaded, parts) if ablate else None
+        standard = Standard.of(loaded, wanted, record, score) if ablate else None
         with status(f"inspecting {len(items)} texts …", quiet) as shown:
             found = look(loaded, parts, rows, max_tokens=max_tokens, heatmap=drawn)
-            if prefix is not None:
+            if prefix is not None and standard is not None:
 
                 def told(done: int, whole: int) -> None:
                     if shown is not None:
                         shown.update(f"leaving out one part after another: {done} of {whole} measured …")
 
-                lost = leave_out(loaded, prefix, wanted, ablate, found, reading, told)
+                reading = reading_with(loaded, parts, record, unsaid=unsaid)
+                lost = leave_out(loaded, prefix, wanted, ablate, found, reading, standard, told)
                 found = replace(found, ablations=lost)
         _keep(found, about.model, folder, as_json)
 
@@ -99,6 +104,11 @@ def _keep(found: Inspection, model: str, folder: Path, as_json: bool) -> None:
     console.print()
     print_wrapped(details(found), console)
     say(f"Report: {report}")
+
+
+def base_of(artefact: Artefact | None) -> Base | None:
+    """Return what is known of the model that a context is of."""
+    return None if artefact is None or artefact.record is None else artefact.record.base
 
 
 def artefact_of(context: Path | None, prompt: str | None) -> Artefact | None:

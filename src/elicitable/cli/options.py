@@ -19,6 +19,7 @@ from elicitable.errors import InputError
 from elicitable.tasks import options
 
 if TYPE_CHECKING:
+    from elicitable.deploy.record import Base
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
 
@@ -68,12 +69,21 @@ class ModelOptions:
     ] = None
     load_in: Annotated[str | None, typer.Option(help="8bit or 4bit: pack its matrices (needs bitsandbytes)")] = None
 
-    def load(self, dtype: str | None = None) -> Model:
-        """The model, in the type that was asked for, in ``dtype``, or in the one that suits the device."""
+    def load(self, dtype: str | None = None, base: Base | None = None) -> Model:
+        """The model, in the type that was asked for, in ``dtype``, or in the one that suits the device.
+
+        What was not asked for is as it was in ``base``, where an artefact of it is read.
+        """
         from elicitable.models.load import load
 
-        how = {"device_map": self.device_map, "load_in": self.load_in}
-        return load(self.model, device=self.device, dtype=self.dtype or dtype, **how)
+        asked = {"dtype": self.dtype, "device_map": self.device_map, "load_in": self.load_in}
+        typed = {name: value for name, value in asked.items() if value is not None}
+        known = {} if base is None else base.how(self.device)
+        return load(self.model, **{"device": self.device, "dtype": dtype} | known | typed)
+
+    def typed(self) -> list[str]:
+        """The options as they are typed on a command line."""
+        return _typed(self)
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,17 @@ class LayoutOptions:
         """The options by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def typed(self) -> list[str]:
+        """The options as they are typed on a command line."""
+        return _typed(self)
+
+
+def _typed(group: Any) -> list[str]:
+    """What was given of a group of options that take a value each, as it is typed."""
+    given = {field: getattr(group, field.name) for field in fields(group)}
+    changed = {field.name: value for field, value in given.items() if value != field.default}
+    return [part for name, value in changed.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
 
 def _option_of(field: Field[Any], kind: Any) -> tuple[str, Any, Any]:
     """An option of a task as typer wants it: what is a mapping in Python is typed as OLD=NEW, a choice as a flag."""
@@ -174,17 +195,22 @@ class TaskOptions(_Read):  # type: ignore[misc, valid-type]
     def given(self) -> dict[str, Any]:
         """The options that were typed."""
         typed = {field.name: getattr(self, field.name) for field in fields(_Read)}
-        known = {name: value for name, value in typed.items() if value not in (None, False, [])}
+        known = {name: value for name, value in typed.items() if not _is_unsaid(value)}
         return {name: _pairs(name, value) if isinstance(value, list) else value for name, value in known.items()}
 
     def typed(self) -> list[str]:
         """The options as they are typed on a command line."""
-        found: list[str] = []
+        found: list[str] = ["--task", self.task]
         for name, value in self.given().items():
             flag = f"--{name.replace('_', '-')}"
             values = [f"{old}={new}" for old, new in value.items()] if isinstance(value, dict) else [value]
             found += [part for one in values for part in ([flag] if one is True else [flag, str(one)])]
         return found
+
+
+def _is_unsaid(value: Any) -> bool:
+    """Say whether ``value`` is that of an option which was not typed; a 0 was, although it equals False."""
+    return value is None or value is False or value == []
 
 
 def _pairs(name: str, typed: list[str]) -> dict[str, str]:

@@ -17,20 +17,38 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 RUNS = Path("elicitable-runs")
+LONGEST = 200  # bytes of a folder's name; file systems take 255
 
 
-def default_folder(what: str, model: str, task: str) -> Path:
-    """Where results go without ``--out``: a folder named after the question.
+def default_folder(what: str, model: str, task: str, *more: str) -> Path:
+    """Where results go without ``--out``: a folder named after the question, whose file names lose their endings.
 
-    >>> default_folder("verdict", "models/tiny.gguf", "mail.csv").as_posix()
+    >>> default_folder("verdict", "tiny.gguf", "mail.csv").as_posix()
     'elicitable-runs/verdict-tiny-mail'
+    >>> default_folder("verdict", "Qwen/Qwen2.5-7B", "hub:mine/mail-1.5").as_posix()
+    'elicitable-runs/verdict-Qwen-Qwen2.5-7B-hub-mine-mail-1.5'
     """
-    name = "-".join((what, Path(model).stem if Path(model).suffix else model, re.sub(r"\.\w+(?=:|$)", "", _last(task))))
-    return RUNS / re.sub(r"[^\w.-]+", "-", name)
+    from elicitable.tasks.files import suffix_of
+
+    data = re.sub(r"\.py(?=:)", "", task)[: -len(suffix_of(Path(task))) or None]
+    return folder_named(what, model.removesuffix(".gguf"), data, *more)
 
 
-def _last(path: str) -> str:
-    return Path(path).name
+def folder_named(*parts: str) -> Path:
+    """A folder of runs that is named after ``parts``; where that is more than a name may be long, after a digest too.
+
+    >>> folder_named("pretrain", "planted:adder", "0").as_posix()
+    'elicitable-runs/pretrain-planted-adder-0'
+    """
+    name = re.sub(r"[^\w.-]+", "-", "-".join(parts))
+    return RUNS / (name if len(name.encode()) <= LONGEST else f"{name[: LONGEST // 5]}-{digest_of(*parts)}")
+
+
+def digest_of(*parts: Any) -> str:
+    """Eight characters that tell ``parts`` from others, for a name."""
+    from elicitable.cache import digest_of_json
+
+    return digest_of_json(list(map(str, parts)))[:8]
 
 
 @contextmanager

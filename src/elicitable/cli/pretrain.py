@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from elicitable.cli.options import Json, Out, Quiet, Seed
-from elicitable.cli.output import RUNS, print_json, progress_console, result_console, say
+from elicitable.cli.output import folder_named, print_json, progress_console, result_console, say
 
 PLANTED = "planted:"
 
@@ -25,7 +25,7 @@ def pretrain(
     from elicitable.report.progress import LiveReporter
     from elicitable.report.table import print_wrapped
 
-    folder = out or RUNS / "pretrain"
+    folder = out or folder_named("pretrain", toy, str(seed), *([] if steps is None else [str(steps)]))
     if toy.startswith(PLANTED):
         _pretrain_planted(toy.removeprefix(PLANTED), folder, steps, seed, as_json, quiet)
         return

@@ -28,7 +28,7 @@ def reproduce(
     status: Annotated[bool, typer.Option("--status", help="say what is done and run nothing")] = False,
     tables: Annotated[bool, typer.Option("--tables", help="tables and report of what is done; run nothing")] = False,
     export: Annotated[
-        Path | None, typer.Option(help="also write the records there, one JSON lines file an experiment")
+        Path | None, typer.Option(help="also add the records to those there, one JSON lines file an experiment")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="run failed trials again")] = False,
     cases: Annotated[int | None, typer.Option(help="of planted-truth: so many, the first; default all")] = None,
@@ -75,6 +75,7 @@ def reproduce(
         return
     if tables:
         found = runs.tables(name or (), **which)
+        runs.write_results(found, folder)
     else:
         from elicitable.cli.overview import Overview
         from elicitable.executors.processes import cores

@@ -104,9 +104,10 @@ class Artefact:
             return
         dtype = str(model.dtype).removeprefix("torch.")
         other = f" in {base.dtype}, and this one is in {dtype}" if base.dtype != dtype else ""
+        then = ", ".join(f"{name}={value!r}" for name, value in base.how().items() if name != "device")
         raise InputError(
             f"{self.folder} was made for {base.name} (hash {base.hash}){other}; {model.name} has the hash "
-            f"{model.bare_fingerprint}. Load {base.source or base.name} as it was then (dtype={base.dtype!r}), or say "
+            f"{model.bare_fingerprint}. Load {base.source or base.name} as it was then ({then}), or say "
             "that another base will do: any_base=True (--any-base of predict and export)."
         )
 

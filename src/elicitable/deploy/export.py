@@ -14,7 +14,6 @@ from elicitable.deploy.forms import cache, embeddings, merged, peft, text
 from elicitable.deploy.forms.form import Form, Winner
 from elicitable.deploy.predict import base_model
 from elicitable.errors import InputError, UnknownNameError
-from elicitable.models.load import load
 from elicitable.models.speed.precision import undisturbed
 
 if TYPE_CHECKING:
@@ -93,5 +92,5 @@ def _winner(
     artefact = run if isinstance(run, Artefact) else read(run, method)
     if artefact.record is None:
         raise InputError(f"{artefact.folder} is an adapter without a record; tune or race it first.")
-    base = base_model(artefact.record, device) if model is None else load(model, device=device)
+    base = base_model(artefact.record, device, model)
     return Winner(base, artefact.adaptation(base, methods, any_base), artefact.record)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
 
-from elicitable.deploy.record import Base, Laid, Record
+from elicitable.deploy.record import Base, Laid, Record, Spread
 from elicitable.models.load import home_of
 from elicitable.records.provenance import versions
 from elicitable.training.calibration import slope_of
@@ -24,13 +24,19 @@ if TYPE_CHECKING:
 
 
 def base_of(model: Model) -> Base:
-    """Return what an artefact says of its base model."""
+    """Return what an artefact says of its base model.
+
+    A map of a person's own names the devices of this machine; on another one ``auto`` spreads the model.
+    """
+    spread = model.how.get("device_map")
     return Base(
         name=model.name,
         hash=model.fingerprint,
         dtype=str(model.dtype).removeprefix("torch."),
         source=model.source,
         path=home_of(model),
+        load_in=model.how.get("load_in"),
+        device_map=spread if spread is None or spread in get_args(Spread) else "auto",
     )
 
 

@@ -51,8 +51,9 @@ def write(
 ) -> Iterator[tuple[Incoming, Prediction]]:
     """Write each pair to ``file`` as it comes, and yield it.
 
-    CSV and TSV keep the input's cells, JSON lines its values; ``lines`` are the bare answers, an empty line for a row
-    that is broken. A column that is already there has a prediction's under a longer name.
+    CSV and TSV keep the input's cells, JSON lines its values, but for null in the place of a number that JSON does not
+    have, such as NaN; ``lines`` are the bare answers, an empty line for a row that is broken. A column that is already
+    there has a prediction's under a longer name.
     """
     columns = rows.columns or (main,)
     names = _names(columns if kind in NATURAL else ())
@@ -106,5 +107,12 @@ def _json(file: TextIO) -> Callable[[Incoming, Prediction], None]:
 
 
 def _dumped(record: dict[str, Any]) -> str:
-    text = json.dumps(record, ensure_ascii=False, default=str)
-    return text if text.isascii() or is_unicode(text) else json.dumps(record, default=str)
+    try:
+        return _as_json(record)
+    except ValueError:  # JSON has no word for a number that is none or has no end
+        return _as_json(json.loads(json.dumps(record, default=str), parse_constant=lambda _: None))
+
+
+def _as_json(record: dict[str, Any]) -> str:
+    text = json.dumps(record, ensure_ascii=False, default=str, allow_nan=False)
+    return text if text.isascii() or is_unicode(text) else json.dumps(record, default=str, allow_nan=False)

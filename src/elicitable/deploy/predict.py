@@ -182,7 +182,8 @@ def predictor(
     Args:
         run: the folder of a race or a tuning, or an artefact.
         method: what was kept of a run, instead of its winner.
-        model: the base model, where it cannot be found as it was named then.
+        model: the base model, where it cannot be found as it was named then. One that is named is loaded in the type,
+            and packed and spread, as it was then.
         device: where it runs, as for :func:`elicitable.load`.
         methods: methods of your own, one of which may have made it.
         any_base: take another base model as well.
@@ -205,17 +206,22 @@ def predictor(
         raise InputError(
             f"{artefact.folder} is an adapter without a record of how rows are read; tune or race it first."
         )
-    base = load(model, device=device) if model is not None else base_model(record, device)
+    base = base_model(record, device, model)
     return Predictor(base, artefact.adaptation(base, methods, any_base), record, max_answer)
 
 
-def base_model(record: Record, device: str = "auto") -> Model:
-    """Load the base model of an artefact: where it was, or as it was named.
+def base_model(record: Record, device: str = "auto", model: Any = None) -> Model:
+    """Load the base model of an artefact as it was loaded then: ``model``, or where it was, or as it was named.
+
+    A ``model`` in memory is taken as it is.
 
     Raises:
         InputError: it was only ever in memory, or is in neither place.
     """
     base = record.base
+    if model is not None:
+        is_named = isinstance(model, str | os.PathLike)
+        return load(model, **base.how(device)) if is_named else load(model, device=device)
     names = [base.source, base.path] if str(base.source).startswith("toy:") else [base.path, base.source]
     known = [name for name in names if name is not None]
     if not known:
@@ -223,8 +229,8 @@ def base_model(record: Record, device: str = "auto") -> Model:
             f"the base model {base.name} was in memory and has no place to load it from; give it: --model."
         )
     try:
-        return load(known[0], device=device, dtype=base.dtype)
+        return load(known[0], **base.how(device))
     except InputError:
         if len(known) == 1:
             raise
-    return load(known[1], device=device, dtype=base.dtype)
+    return load(known[1], **base.how(device))

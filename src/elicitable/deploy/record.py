@@ -24,6 +24,8 @@ FORM = 1  # of this record; raised when a key changes its meaning
 RAW = "prompt"  # the column of a task whose items come ready-made
 Kind = Literal["classification", "generation"]
 Role = Literal["winner", "best", "kept", "tuned", "pruned"]
+Packed = Literal["8bit", "4bit"]
+Spread = Literal["auto", "balanced", "sequential"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,8 @@ class Base:
     """Name the base model: how elicitable loads it again, where transformers finds it, and which one it was.
 
     ``hash`` is over the weights, the configuration and the tokenizer (:attr:`Model.fingerprint`). ``path`` is a folder
-    or a hub id; both it and ``source`` are None for a model that was only ever in memory.
+    or a hub id; both it and ``source`` are None for a model that was only ever in memory. ``load_in`` says how its
+    matrices were packed, and ``device_map`` how it was spread over devices.
     """
 
     name: str
@@ -171,6 +174,18 @@ class Base:
     dtype: str
     source: str | None = None
     path: str | None = None
+    load_in: Packed | None = None
+    device_map: Spread | None = None
+
+    def how(self, device: str = "auto") -> dict[str, Any]:
+        """Return how :func:`elicitable.load` loads it as it was then; a ``device`` that is named holds all of it.
+
+        >>> Base("mine", "0", "bfloat16", device_map="auto").how("cpu")
+        {'device': 'cpu', 'dtype': 'bfloat16'}
+        """
+        how = {"device": device, "dtype": self.dtype}
+        how |= {} if self.load_in is None else {"load_in": self.load_in}
+        return how | ({} if self.device_map is None or device != "auto" else {"device_map": self.device_map})
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from elicitable.lab.heartbeat import read_beat
 from elicitable.lab.jobs import CHECKPOINT_SECONDS, Job, Order, is_final, lacks_weights, run_job
 from elicitable.lab.outcomes import results_of
 from elicitable.records.lock import alone, is_in_use
-from elicitable.records.store import Store, write_archive
+from elicitable.records.store import Store, add_to_archives
 from elicitable.records.trial import TrialRecord, kept_trial
 
 RESULTS = "results.json"
@@ -131,10 +131,18 @@ def run_experiments(
         with told.watching(jobs, todo, store):
             executor.run(run_job, orders, _needs(todo), lambda index, record: told.done(todo[index], record))
         found = results(experiments, preset, seeds, store)
-        replace_file(
-            folder / RESULTS, (json.dumps(found, indent=1) + "\n").encode(), "Free the place and run it again."
-        )
+        write_results(found, folder)
     return found
+
+
+def write_results(found: dict[str, Any], folder: str | os.PathLike[str]) -> None:
+    """Write the tables as ``results.json`` into ``folder``.
+
+    Raises:
+        StoreError: it cannot be written to.
+    """
+    data = (json.dumps(found, indent=1) + "\n").encode()
+    replace_file(Path(folder) / RESULTS, data, "Free the place and run it again.")
 
 
 def _todo(jobs: Sequence[Job], store: Store, retry: bool) -> tuple[list[Job], set[str]]:
@@ -181,10 +189,11 @@ def export(
     out: str | os.PathLike[str],
     to: str | os.PathLike[str],
 ) -> list[Path]:
-    """Write the records of ``out`` as archives, ``to/<experiment>.jsonl``, without weights; the paths.
+    """Add the records of ``out`` to the archives ``to/<experiment>.jsonl``, without weights; the paths.
 
-    A base that experiments share is in the first of them. What failed, or could not be had, is left out. The folder is
-    one that ``out`` can name: ``reproduce`` and ``tables`` find the records there.
+    A base that experiments share is in the first of them. What failed, or could not be had, is left out. What an
+    archive holds already stays there, and of a trial that it holds too the new record takes the place of the old. The
+    folder is one that ``out`` can name: ``reproduce`` and ``tables`` find the records there.
     """
     chosen, which = _chosen(names, preset, seeds, first_seed)
     return export_experiments(chosen, which, Store(out, is_read_only=True), Path(to))
@@ -192,15 +201,14 @@ def export(
 
 def export_experiments(experiments: Sequence[Experiment], seeds: Sequence[int], store: Store, to: Path) -> list[Path]:
     """Do what :func:`export` does, for any experiments."""
-    written: set[str] = set()
-    paths = []
+    listed: set[str] = set()
+    found = {}
     for experiment in experiments:
-        jobs = {job.identity: job for job in _jobs(experiment, seeds) if job.identity not in written}
-        written |= set(jobs)
-        found = [store.get(job.spec()) for job in jobs.values()]
-        paths.append(to / f"{experiment.name}.jsonl")
-        write_archive((record for record in found if record and record["status"] in ("ok", "diverged")), paths[-1])
-    return paths
+        jobs = {job.identity: job for job in _jobs(experiment, seeds) if job.identity not in listed}
+        listed |= set(jobs)
+        records = [store.get(job.spec()) for job in jobs.values()]
+        found[experiment.name] = [record for record in records if record and record["status"] in ("ok", "diverged")]
+    return add_to_archives(found, to)
 
 
 def status(

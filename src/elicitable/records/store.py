@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,20 +237,28 @@ def _checked(record: Record, where: str, key: str, is_vouched_for: bool = False)
 
 def _archived(folder: Path) -> Iterator[tuple[str, tuple[str, Record]]]:
     """Find, by identity, where each record of the archives stands and what it says."""
-    for path in sorted(folder.glob("*.jsonl")):
-        is_vouched_for = _is_vouched_for(path)
+    for path in _archives_in(folder):
+        yield from _lines_of(path)
+
+
+def _archives_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.jsonl"))
+
+
+def _lines_of(path: Path) -> Iterator[tuple[str, tuple[str, Record]]]:
+    is_vouched_for = _is_vouched_for(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); move it away to run its trials again.") from error
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}:{number}"
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise StoreError(f"{path} cannot be read ({error}); move it away to run its trials again.") from error
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}:{number}"
-            try:
-                record = _object(parse_json(line), where)
-            except InputError as error:
-                raise StoreError(f"{where} cannot be read ({error}); {ADVICE}") from error
-            key = identity(record.get("spec", {}))
-            yield key, (where, _checked(record, where, key, is_vouched_for))
+            record = _object(parse_json(line), where)
+        except InputError as error:
+            raise StoreError(f"{where} cannot be read ({error}); {ADVICE}") from error
+        key = identity(record.get("spec", {}))
+        yield key, (where, _checked(record, where, key, is_vouched_for))
 
 
 def _is_vouched_for(path: Path) -> bool:
@@ -281,3 +289,30 @@ def write_archive(records: Iterable[Record], path: Path) -> None:
     sealed = sealed_files(path.parent) or {}
     if path.name in sealed:  # it spoke of the archive that was there
         seal(path.parent, [path.name], sealed)
+
+
+def add_to_archives(found: Mapping[str, Sequence[Record]], folder: Path) -> list[Path]:
+    """Add complete records to the archives ``folder/NAME.jsonl``, by name; the paths.
+
+    What stands there already stays. A trial that is there, in whichever archive, gets its new record in the same place.
+
+    Raises:
+        StoreError: an archive that is there cannot be read, or one cannot be written.
+    """
+    held = {path.stem: {_trial(one["spec"]): one for _, (_, one) in _lines_of(path)} for path in _archives_in(folder)}
+    former = {name: dict(records) for name, records in held.items()}
+    for name, records in found.items():
+        own = held.setdefault(name, {})
+        for record in records:
+            trial = _trial(record["spec"])
+            for archive in [one for one in held.values() if trial in one] or [own]:
+                archive[trial] = record
+    for name, kept in held.items():
+        if kept != former.get(name):
+            write_archive(kept.values(), folder / f"{name}.jsonl")
+    return [folder / f"{name}.jsonl" for name in found]
+
+
+def _trial(spec: dict[str, Any]) -> str:
+    """Return the same for both forms of a trial's spec."""
+    return identity(first_form(spec) or spec)
