@@ -49,5 +49,9 @@ class StoreError(ElicitableError):
     """A stored record or output folder cannot be used: unwritable, corrupt or from a newer version."""
 
 
+class UnwritableError(StoreError):
+    """A file or a folder cannot be written: the disk is full, or the folder is gone or not to be written to."""
+
+
 class TrainingDivergedError(ElicitableError):
     """The loss or a gradient became NaN or infinite; the arm stops and is recorded as diverged."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import operator
 import os
+import shlex
 import unicodedata
 from collections.abc import Mapping
 from numbers import Integral
@@ -217,6 +218,31 @@ def in_one_line(text: object) -> str:
     'two lines'
     """
     return " ".join(visible(str(text).replace("\r\n", "\n").replace("\r", "\n")).split())
+
+
+def command_line(*parts: str) -> str:
+    r"""Return a command as it can be typed into a shell, on one line whatever is in it.
+
+    What does not stay itself on one line (a line break, a control character) is written as bash and zsh read it.
+
+    >>> print(command_line("elicitable", "verdict", "--task", "my rows.csv", "--template", "{text}\nLabel:"))
+    elicitable verdict --task 'my rows.csv' --template $'{text}\nLabel:'
+    """
+    return " ".join(map(_quoted, parts))
+
+
+def _quoted(part: str) -> str:
+    if all(letter.isprintable() for letter in part):
+        return shlex.quote(part)
+    special = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    return "$'" + "".join(special.get(letter) or _in_a_shell(letter) for letter in part) + "'"
+
+
+def _in_a_shell(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    code = ord(letter)
+    return f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
 
 
 def make_plain(record: Any, but: str) -> None:

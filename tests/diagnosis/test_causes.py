@@ -13,8 +13,8 @@ from elicitable.diagnosis.causes import (
     Kind,
     experiment_of,
     explain,
-    size_curve,
 )
+from elicitable.diagnosis.sizes import size_curve
 from elicitable.diagnosis.verdict import Terms, compare, is_near_the_floor
 
 from .test_verdict import arm
@@ -76,7 +76,7 @@ def test_where_another_rate_more_steps_and_another_start_do_nothing_and_more_tok
 
 
 def test_where_even_the_unbounded_context_falls_short_it_is_structure_for_sure() -> None:
-    found = why(tried("rate", 510), tried("size", 520), ended(600), tried("weights", 948, "", "the MLP"))
+    found = why(tried("rate", 510), tried("size", 520), ended(590), ended(600), tried("weights", 948, "", "the MLP"))
     assert (found.cause, found.is_sure) == ("structure", True)
     assert "no context can give" in " ".join(found.sentences)
     assert "the MLP alone is enough" in " ".join(found.sentences)
@@ -133,7 +133,7 @@ def test_an_unbounded_context_half_way_there_rules_nothing_out_while_it_gets_bet
     rising, stuck = ended(740, "steps"), ended(740)  # from 500, half of the gap to 950 is at 725
     assert why(tried("size", 520), rising).cause == "optimisation"
     assert "still gets better, so nothing in the form of a context" in " ".join(why(rising).sentences)
-    assert (why(tried("size", 520), stuck).cause, why(stuck).is_sure) == ("structure", True)
+    assert (why(tried("size", 520), stuck).cause, why(stuck, stuck).is_sure) == ("structure", True)
     assert why(tried("size", 520), ended(720, "steps")).cause == "structure"
 
 
@@ -143,6 +143,29 @@ def test_of_two_starts_of_the_unbounded_context_the_better_counts_and_both_must_
     assert "scores 0.60" in " ".join(found.sentences)
     assert not why(ended(520, "steps"), ended(600)).is_sure
     assert why(ended(520), ended(948)).cause == "optimisation"
+
+
+def test_one_of_the_two_starts_of_the_unbounded_context_makes_it_likely_and_no_more() -> None:
+    lost = replace(ended(0), mean=None, reason="no time was left for it")
+    for found in (why(tried("size", 520), ended(600)), why(tried("size", 520), ended(600), lost)):
+        assert (found.cause, found.is_sure) == ("structure", False)
+        assert "from one of two starts: most likely" in " ".join(found.sentences)
+
+
+def test_what_is_about_the_task_closes_each_contexts_own_gap() -> None:
+    asked = tried("reading", 720, "")  # of a gap of 0.45 it leaves 0.23: half
+    far = replace(arm("soft-prompt", 200), learning_rate=0.1)
+    found = explain(far, BEST, [asked], margin=0.02, floor=0.1)
+    assert (found.cause, found.is_sure) == ("reading", False)
+    assert "69% of its gap" in found.sentences[0]  # 0.52 of 0.75
+    assert why(tried("reading", 720, "")).remedy is None  # 0.22 of 0.45
+
+
+def test_a_context_that_falls_short_of_the_model_as_it_is_asks_for_no_weights() -> None:
+    base = arm("zero-shot", 950)
+    found = explain(SHORT, base, [tried("size", 520), ended(600), ended(600)], margin=0.02, floor=0.1)
+    assert (found.cause, found.is_sure, found.advice) == ("optimisation", False, "Use the model as it is.")
+    assert "weights" not in " ".join(found.sentences)
 
 
 def test_where_another_reading_beats_what_nothing_beat_it_is_the_reading() -> None:

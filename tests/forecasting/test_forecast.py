@@ -43,7 +43,7 @@ def made(**changed: float) -> Forecast:
 def printed(found: Forecast, width: int = 80) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
     words = {name: plain for name, (_, plain) in SIGNALS.items()}
-    print_forecast(found, words, found.command("toy", ["task"]), console)
+    print_forecast(found, words, found.command(["--model", "toy", "--task", "task"]), console)
     return console.export_text()
 
 
@@ -106,7 +106,7 @@ def test_what_is_printed_fits_80_columns_and_says_what_follows() -> None:
 )
 def test_the_next_command_is_for_what_is_known(probability: float, base: float, is_known: bool, wanted: str) -> None:
     found = replace(made(base_score=base), probability=probability, is_known=is_known)
-    assert found.command("toy", ["task"]) == wanted
+    assert found.command(["--model", "toy", "--task", "task"]) == wanted
 
 
 def test_a_push_says_where_it_goes() -> None:

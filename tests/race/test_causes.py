@@ -23,7 +23,7 @@ from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.unbounded import UnboundedContext
 from elicitable.models.model import Model
 from elicitable.race import contest, pace, trial
-from elicitable.race.causes import reading
+from elicitable.race.causes import optimisation, reading, why
 from elicitable.race.causes import study as study_module
 from elicitable.race.causes.capacity import larger
 from elicitable.race.causes.data import ByHeart
@@ -32,6 +32,7 @@ from elicitable.race.causes.structure import any_context
 from elicitable.race.causes.study import Study
 from elicitable.race.contest import StoppedRace
 from elicitable.race.elsewhere import items_elsewhere
+from elicitable.race.entry import Entry
 from elicitable.race.reporter import Silent
 from elicitable.race.results import arm_result
 from elicitable.rng import generator
@@ -201,6 +202,65 @@ def test_a_larger_context_has_so_many_times_the_tokens_and_no_more_than_there_ar
     longest = max(len(item.prompt) + len(item.target) for item in [*race.test(), *items_elsewhere(model)])
     assert int(most.setting["--size"]) == model.anatomy.trained_positions - longest
     assert larger(study, entry, 10**7, 0.1) is None  # that was asked
+
+
+@pytest.fixture
+def study(raced: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """The study of that race, in which an experiment is a run of a few steps."""
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(contest, "find_why", lambda race, entries, seconds: kept.update(race=race, entries=entries))
+    run(tiny_gpt2(8, torch.float64), raced)
+    race, entries = kept["race"], kept["entries"]
+    monkeypatch.setattr(study_module, "SHORT", 4)
+    monkeypatch.setattr(Study, "steps", lambda self, *others, **more: 8)
+    full = next(one for one in entries if one.method.name == "full")
+    return Study.of(race, entries, arm_result(race, full), None)
+
+
+def entry_of(study: Study, name: str) -> Entry:
+    return next(one for one in study.entries if one.method.name == name)
+
+
+def test_the_best_context_is_enough_beside_itself_however_few_test_items_there_are(study: Study) -> None:
+    """Beside another copy of its own results Tango's interval of 0 among 32 pairs is wider than two points."""
+    study.race.margin = 0.02
+    study.best = arm_result(study.race, entry_of(study, "slow"))
+    found = why._sufficient(study, entry_of(study, "full"), study.entries)
+    assert found is not None
+    assert (found.kind, found.what, found.behind) == ("context", "slow", (0.0, 0.0, 0.0))
+
+
+def test_a_rate_that_ends_below_the_race_is_not_gone_on_from(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = entry_of(study, "slow")
+    own = entry.rate
+    other = study.short(entry.sized, 0.1)
+    monkeypatch.setattr(optimisation, "_better_rate", lambda *given: other)
+    for gain, rate in ((-1.0, own), (1.0, 0.1)):
+        study.runs.clear()
+        study.found.clear()
+        monkeypatch.setattr(optimisation, "arm_result", _worse_by(gain))
+        found = optimisation.other_rates(study, entry)
+        assert (found.setting["--learning-rate"], found.setting["--size"]) == ("0.1", str(entry.sized.size))
+        assert optimisation.rate_of(study, entry) == rate
+        assert bool(study.runs) is (rate == 0.1)
+
+
+def _worse_by(gain: float) -> Callable[[Any, Any], Any]:
+    """Results of a race that stand below what an experiment finds by ``gain``."""
+    return lambda race, entry: replace(arm_result(race, entry), mean=(arm_result(race, entry).mean or 0.0) - 2 * gain)
+
+
+def test_a_method_without_a_size_is_not_made_larger(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = entry_of(study, "slow")
+    monkeypatch.setattr(type(entry.method), "has_size", False)
+    assert larger(study, entry, 4, 0.1) is None
+    assert not study.found
+
+
+def test_nothing_to_explain_is_said(raced: Path) -> None:
+    answer = run(tiny_gpt2(8, torch.float64), raced, methods=["zero-shot", "full"])
+    assert answer.why is None
+    assert any("--why has nothing to explain: no context" in one for one in answer.provenance["warnings"])
 
 
 def test_answers_that_hang_on_nothing_are_a_matter_of_the_data(digits_model: Build) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.families import reader
 from tests.models.test_templates import DATED, chatting
+from torch.nn.functional import one_hot
 
 import elicitable as el
 from elicitable.cli.tune import _said
@@ -14,6 +15,8 @@ from elicitable.models.layout import layout_for
 from elicitable.race.reading import reading_warnings
 from elicitable.race.reporter import Silent
 from elicitable.tasks.catalog import task_from
+from elicitable.training import evaluate as evaluating
+from elicitable.training.batches import Reading
 
 
 def talks(own: int) -> Any:
@@ -54,6 +57,21 @@ def test_answers_that_hold_their_own_end_are_counted() -> None:
     assert said.startswith(f"{wrong} of {len(items)} test answers contain what ends an answer ('\\n'), so nothing")
     assert reading_warnings(model, task, layout_for(model)) == []
     assert reading_warnings(model, task, layout_for(model, stop="##")) == []
+
+
+def test_an_end_that_stands_in_front_of_a_target_is_none_of_a_turn_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a chat nothing stands between the template and the target: every answer was wrong, and called unwritable."""
+    rows = [{"prompt": f"add {n}", "target": f"{n}"} for n in range(80)]
+    task, model = task_from(rows, template="Q: {prompt}\nA:\n"), chatting(DATED)
+    items = task.held_out("test", 4)
+    assert {str(item.target)[0] for item in items} == {"\n"}
+    knows = lambda model, batch: one_hot(batch.targets.clamp(min=0), 1_000).float()  # noqa: E731
+    monkeypatch.setattr(evaluating, "answer_logits", knows)
+    talk, plain = layout_for(model, stop="\n"), layout_for(model, "off", stop="\n")
+    assert not any("what ends an answer" in one for one in reading_warnings(model, task, talk))
+    assert evaluating.evaluate(model, items, None, Reading(layout=talk)).correct == (1, 1, 1, 1)
+    assert any("what ends an answer ('\\n')" in one for one in reading_warnings(model, task, plain))
+    assert evaluating.evaluate(model, items, None, Reading(layout=plain)).correct == (0, 0, 0, 0)
 
 
 def test_a_stop_string_beside_labels_is_said_to_end_free_answers() -> None:

@@ -27,14 +27,18 @@ from elicitable.race import contest, line, look, outlook, pace, questions, round
 from elicitable.race.contest import StoppedRace
 from elicitable.race.entry import Race
 from elicitable.race.line import Line
+from elicitable.race.marking import Marking
 from elicitable.race.outlook import Mark
 from elicitable.race.reporter import Silent
 from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord
+from elicitable.scores.catalog import score_from
+from elicitable.scores.exact_match import ExactMatch
 from elicitable.training.loop import Plan, train
 from elicitable.values import CurvePoint
 
 Build = Callable[..., Model]
+EXACT = Marking(ExactMatch())
 
 
 @pytest.fixture(autouse=True)
@@ -255,7 +259,7 @@ def test_a_task_with_few_validation_items_is_looked_at_by_as_many_as_it_has() ->
     """Twelve items leave more open than 128: no arm is given up for what they happen to say."""
     few = [(str(i), str(i % 2)) for i in range(12)]
     race: Any = Race.__new__(Race)
-    race.pace, race.known = Slow.pace, {}
+    race.pace, race.known, race.marking = Slow.pace, {}, EXACT
     race.task = SimpleNamespace(held_out=lambda split, most: few[:most])
     assert race.items_looked_at() == 12
     flat = marked((32, 0.5, 1.3), (64, 0.5, 1.29), (128, 0.5, 1.28))
@@ -441,6 +445,7 @@ class Slow:
         batch=8, steps=12_000, sweep_steps=4, evaluate_every=4, validation_items=256, test_items=8, patience_steps=300
     )
     quickest = None
+    marking, margin = EXACT, 0.02
 
     def items_looked_at(self) -> int:
         return self.pace.look_items
@@ -472,6 +477,45 @@ def test_a_curve_whose_loss_falls_may_lead_to_what_that_loss_is_worth_elsewhere(
     assert outlook.ceiling(older, race, full) == 0.78  # owed no more: 0.240 · (0.270 / 0.523)² = 0.064
     soft = marked((32, 0.0, 1.011), (64, 0.0, 0.905), (128, 0.008, 0.775))
     assert outlook.ceiling(soft, race, full) < 0.1  # 0.775 · (0.775 / 0.905)⁵ = 0.36
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "bounds"),
+    [("rouge-l", None, (0.0, 1.0)), ("numeric", None, (0.0, 1.0)), ("mcc", ("a", "b"), (-1.0, 1.0))],
+)
+def test_where_a_race_scores_otherwise_than_looks_do_a_curve_bounds_nothing(
+    name: str, labels: tuple[str, ...] | None, bounds: tuple[float, float]
+) -> None:
+    """Looks count answers that are right: none may be, where ROUGE-L is 0.4."""
+    race: Any = Slow()
+    flat = marked((32, 0.0, 1.3), (64, 0.0, 1.25), (128, 0.0, 1.2))
+    assert outlook.ceiling(flat, race, []) < 0.03
+    race.marking = Marking(score_from(name, labels))
+    assert (outlook.floor_of(flat, race), outlook.ceiling(flat, race, [])) == bounds
+    done = marked((32, 0.3, 1.3), (64, 0.31, 1.25), (128, 0.31, 1.2))
+    done.records, done.is_spent = [], False
+    assert not stakes.is_done_alone(race, done)
+    race.marking = EXACT
+    assert stakes.is_done_alone(race, done)
+
+
+def test_what_a_rule_between_labels_brought_is_not_asked_of_a_curve() -> None:
+    """Looks read the plain likelihood; a test of 0.82 by a fitted rule, 0.70 without it, is 0.70 to them."""
+    tested: Any = SimpleNamespace(mean=0.82, raw_mean=0.70)
+    assert stakes.as_looked_at(tested, 0.78) == pytest.approx(0.66)
+    tested.raw_mean = None
+    assert stakes.as_looked_at(tested, 0.78) == 0.78
+    tested.raw_mean = 0.9  # the rule took points away: nothing is added for it
+    assert stakes.as_looked_at(tested, 0.78) == 0.78
+
+
+def test_a_loss_that_was_no_number_is_the_worst_there_is_and_ends_no_race() -> None:
+    race: Any = Slow()
+    lost: Any = None
+    without = marked((32, 0.2, lost), (64, 0.2, lost), (128, 0.2, lost))
+    assert outlook.marks(without)[-1].nats == float("inf")
+    assert 0.2 < outlook.ceiling(without, race, []) < 0.3
+    assert outlook.ceiling(marked((32, 0.2, 1.0), (64, 0.2, lost), (128, 0.2, 0.9)), race, []) < 0.3
 
 
 def looked_at(method: str, *looks: tuple[int, float]) -> Any:
@@ -515,7 +559,7 @@ def test_no_context_is_given_up_before_the_strongest_one_had_the_steps_that_it_i
 
 def test_the_last_arm_that_matters_is_not_done_while_its_curve_is_too_short_to_tell() -> None:
     """Brought down at 64 steps with 6 % right, a prefix that solves the task in 128 left a verdict open."""
-    race: Any = SimpleNamespace(pace=SimpleNamespace(steps=12_000), margin=0.02)
+    race: Any = SimpleNamespace(pace=SimpleNamespace(steps=12_000), margin=0.02, marking=EXACT)
     scores = (0.01, 0.055, 0.0625)
     assert not stakes.is_done_alone(race, looked_at("layer-prefix", *zip((16, 32, 64), scores, strict=True)))
     assert stakes.is_done_alone(race, looked_at("layer-prefix", *zip((64, 128, 256), scores, strict=True)))

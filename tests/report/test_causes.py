@@ -5,16 +5,21 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
+import subprocess
 from dataclasses import replace
 from html import escape
 
 import pytest
 from rich.console import Console
 
-from elicitable.diagnosis.causes import Diagnosis, Experiment, SizeCurve, Why
+from elicitable.diagnosis.causes import Diagnosis, Experiment, Why
+from elicitable.diagnosis.sizes import SizeCurve
 from elicitable.report.causes import alike, print_why, why_commands, why_json, why_section, without_result
+from elicitable.report.following import Typed, flags
 from elicitable.report.table import print_next
 from elicitable.untrusted import in_one_line
+from elicitable.values import ArmResult, Budget, Rung
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m"
 SIZE = Experiment(
@@ -44,6 +49,13 @@ WHY = Why(
     (SizeCurve("kv-prefix", ((100, 0.1), (400, 0.9)), 200.0, 2.0),),
 )
 BASE = ("--model", "m", "--task", "my file.csv", "--template", "{text} no")
+NOTHING = Budget(8, 8, 0)
+CONTEXT, WEIGHTS = Rung(2, 0, "a prefix", "prefix", "context"), Rung(4, 0, "weights", "weights", "weights")
+ARMS = (
+    ArmResult("kv-prefix", CONTEXT, {"length": 6, "chat": False}, NOTHING, "ok", learning_rate=0.3),
+    ArmResult("full", WEIGHTS, {}, NOTHING, "ok", learning_rate=0.001),
+)
+TYPED = Typed(BASE, flags(budget=100), {"kv-prefix": "mine.py:KV"})
 
 
 def test_contexts_that_fall_short_for_the_same_reason_are_told_together_in_80_columns() -> None:
@@ -72,16 +84,24 @@ def test_the_report_shows_every_experiment_and_escapes_what_comes_from_outside()
 
 
 def test_what_to_type_acts_on_the_cause() -> None:
-    size, weights = "--size 24", "--method full"
-    commands = why_commands(WHY, BASE, 0.001)
-    assert [one for one in commands if size in one and "tune" in one and "'my file.csv'" in one]
-    assert [one for one in commands if weights in one and "--learning-rate 0.001" in one]
-    assert len(commands) == 2  # what two contexts ask for alike is typed once
-    reading = replace(SIZE, kind="reading", setting={"--template": "{text}\nLabel:"})
+    commands = why_commands(WHY, ARMS, TYPED)
+    full, prefix = (shlex.split(one) for one in commands)  # what two contexts ask for alike is typed once
+    assert full == ["elicitable", "tune", *BASE, "--method", "full", "--learning-rate", "0.001"]
+    given = ["--size", "24", "--chat", "off", "--learning-rate", "0.1"]
+    assert prefix == ["elicitable", "tune", *BASE, "--method", "mine.py:KV", *given]
+    reading = replace(SIZE, kind="reading", setting={"--template": "{text}\nIt's:"})
     asked = replace(WHY, diagnoses=(Diagnosis("prompt", "reading", True, ("a", "b"), "c", reading),))
-    (command,) = why_commands(asked, BASE, None)
-    assert command.count("--template") == 1
-    assert "{text} no" not in command
+    (command,) = why_commands(asked, ARMS, TYPED)
+    assert "\n" not in command
+    written = subprocess.run(["bash", "-c", f"printf '%s|' {command}"], capture_output=True, text=True, check=True)
+    again = ["elicitable", "verdict", *BASE[:4], "--budget", "100", "--template", "{text}\nIt's:"]
+    assert written.stdout.split("|")[:-1] == again
+    assert "--rows-curve" in why_commands(replace(WHY, diagnoses=(replace(STRUCTURE, cause="data"),)), ARMS, TYPED)[0]
+
+
+def test_each_command_has_a_line_of_its_own() -> None:
+    html = why_section(WHY, ["elicitable tune --template $'a\\nb'", "elicitable <verdict>"]).html
+    assert "<pre>elicitable tune --template $&#x27;a\\nb&#x27;\nelicitable &lt;verdict&gt;</pre>" in html
 
 
 def test_the_record_is_plain_json() -> None:

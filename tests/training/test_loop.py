@@ -241,3 +241,20 @@ def test_autocast_is_for_float32_models_only(digits_model: Build) -> None:
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         with precision.autocast(digits_model(8, dtype)):
             assert torch.is_autocast_enabled("cpu") == (dtype == torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ((1, 1, 1, 0), (1, 1, 1, 0, 0, 0, 0, 0), True),  # as good where both were looked at; the rest is harder
+        ((1, 1, 1, 0), (1, 1, 1, 1, 0, 0, 0, 0), True),
+        ((1, 1, 1, 0), (1, 1, 0, 0, 1, 1, 1, 1), False),  # worse there; the rest is easier
+        ((1, 1, 1, 0, 1, 1, 1, 1), (1, 1, 1, 0), True),
+        ((1, 1, 1, 0), (1, 1, 1, 0), False),  # the same items: of equals the lower loss
+    ],
+)
+def test_states_are_compared_on_the_items_that_both_were_looked_at_with(
+    before: tuple[int, ...], after: tuple[int, ...], kept: bool
+) -> None:
+    best, score = Score(before, 0.5), Score(after, 0.6)
+    assert loop._is_better(score, best, Plan(0.1, 8)) is kept

@@ -32,7 +32,7 @@ def forecast(
         loaded = about.load()
         with status("measuring …", quiet):
             found = foretell(loaded, wanted, seed=seed, **how.given(), out=folder)
-    command = found.command(about.model, [asked.task, *asked.typed()])
+    command = found.command([*about.typed(), *asked.typed(), *how.typed()])
     if as_json:
         print_json(found.record() | {"next": command})
     else:

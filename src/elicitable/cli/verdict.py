@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import replace
 from functools import partial
@@ -27,15 +26,15 @@ from elicitable.cli.options import (
 )
 from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, write_json
 from elicitable.durations import seconds_of
+from elicitable.untrusted import command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
     from elicitable.tasks.base import Task
     from elicitable.tasks.reading import Summary
-    from elicitable.values import Verdict
+
+MARGIN = 0.02
 
 
 def verdict(
@@ -51,7 +50,9 @@ def verdict(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="of the answer and the best arm; more where the margin is in doubt")] = 2,
-    margin: Annotated[float, typer.Option(help="how much worse still counts as good enough (0.02 is 2 points)")] = 0.02,
+    margin: Annotated[
+        float, typer.Option(help="how much worse still counts as good enough (0.02 is 2 points)")
+    ] = MARGIN,
     time_limit: Annotated[
         str | None, typer.Option(help="for all of it, e.g. 90s, 30m, 2h; a longer one goes on")
     ] = None,
@@ -97,10 +98,13 @@ def verdict(
     where.begin(about.model, limit)
     folder = out or default_folder("verdict", about.model, asked.task)
     console = progress_console()
+    from elicitable.methods.catalog import method_named
+    from elicitable.own_code import is_own_code
     from elicitable.race import contest
     from elicitable.report.causes import print_why, why_commands, why_json, why_section
     from elicitable.report.classes import classes_section
     from elicitable.report.deployment import Prices, commands, deployment_section
+    from elicitable.report.following import Typed, flags
     from elicitable.report.html import write_report
     from elicitable.report.microscope import microscope_section
     from elicitable.report.progress import LiveReporter
@@ -147,15 +151,29 @@ def verdict(
             answer = race()
         except contest.StoppedRace as stopped:  # an answer is owed at any moment
             answer, interrupt = stopped.answer, stopped
-    answer = replace(answer, provenance={**answer.provenance, "command": shlex.join(["elicitable", *sys.argv[1:]])})
+    answer = replace(answer, provenance={**answer.provenance, "command": command_line("elicitable", *sys.argv[1:])})
+    scored = flags(score=score, rule=None if rule == "auto" else rule, test_items=test_items, steps=steps)
+    raced = flags(
+        budget=budget,
+        method=method,
+        prompt=prompt,
+        proposer=proposer,
+        time_limit=time_limit,
+        search_passes=search_passes,
+        margin=None if margin == MARGIN else margin,
+    )
+    typed = Typed(
+        [*about.typed(), *asked.typed(), *how.typed(), *scored, *flags(seed=seed or None)],
+        raced,
+        {method_named(one).name: one for one in method or () if is_own_code(one)},
+    )
     write_json(folder / "verdict.json", verdict_to_json(answer))
     sections = [reading_section(summary)]
     if answer.classes is not None:
         sections.append(classes_section(answer.classes, answer.answer))
     if answer.card is not None:
-        own = own_name(method or (), answer.card.method)
-        following = commands(answer.card, own)
-        alone = tune_commands(answer, about, asked, own)
+        following = commands(answer.card, typed.own.get(answer.card.method))
+        alone = [typed.tune(arm) for arm in answer.arms if arm.method == answer.card.method and arm.learning_rate]
         sections.append(deployment_section(answer.card, prices, (*following, *alone)))
     if answer.inspection:
         sections.append(microscope_section(answer.inspection))
@@ -165,9 +183,7 @@ def verdict(
         sections.append(rows_section(*curves))
     remedies: tuple[str, ...] = ()
     if answer.why is not None:
-        best = next(arm for arm in answer.arms if arm.method == answer.why.best)
-        typed = ["--model", about.model, "--task", asked.task, *asked.typed()]
-        remedies = why_commands(answer.why, typed, best.learning_rate, own_name(method or (), best.method))
+        remedies = why_commands(answer.why, answer.arms, typed)
         write_json(folder / "why.json", why_json(answer.why))
         sections.insert(0, why_section(answer.why, remedies))
     report = write_report(answer, folder / "report.html", sections)
@@ -185,24 +201,6 @@ def verdict(
             print_next(remedies, result_console())
     if interrupt is not None:
         raise interrupt
-
-
-def own_name(typed: Sequence[str], method: str) -> str | None:
-    """Return what was typed for the method of a person's own that is called ``method``; None for a built-in one."""
-    from elicitable.methods.catalog import method_named
-    from elicitable.own_code import is_own_code
-
-    return next((one for one in typed if is_own_code(one) and method_named(one).name == method), None)
-
-
-def tune_commands(answer: Verdict, about: ModelOptions, asked: TaskOptions, own: str | None) -> tuple[str, ...]:
-    """Return the command that trains the card's arm alone, where it was trained."""
-    arm = next((arm for arm in answer.arms if answer.card and arm.method == answer.card.method), None)
-    if arm is None or arm.learning_rate is None:
-        return ()
-    line = ["elicitable", "tune", "--model", about.model, "--task", asked.task, *asked.typed()]
-    line += ["--method", own or arm.method]
-    return (shlex.join([*line, "--learning-rate", f"{arm.learning_rate:g}"]),)
 
 
 def told_back(task: Task, console: Console | None) -> Summary:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from elicitable.diagnosis.sizes import SizeCurve
 from elicitable.diagnosis.verdict import Comparison, is_near_the_floor
 from elicitable.values import ArmResult
 
@@ -44,6 +45,7 @@ REMEDIES: dict[Kind, Cause] = {
 }
 CHEAPEST_FIRST: tuple[Cause, ...] = ("reading", "optimisation", "capacity")
 HALF = 0.5  # of the gap: what closes so much explains most of it
+STARTS = 2  # of the unbounded context, that both have to fail: from the context, and from nothing
 BY_HEART = 0.9  # share of a few rows that is right after they were trained on
 
 
@@ -89,20 +91,6 @@ class Diagnosis:
     sentences: tuple[str, ...]
     advice: str
     remedy: Experiment | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SizeCurve:
-    """Hold score over numbers trained as a logistic function of their logarithm: score = top / (1 + (half/n)^slope).
-
-    ``half`` is the number at which half of ``top``, the best arm's gain over the bare model, is there; None where the
-    points do not tell.
-    """
-
-    name: str
-    points: tuple[tuple[int, float], ...]
-    half: float | None
-    slope: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +144,8 @@ def explain(
     method that changes the weights ran through, ``is_open`` whether the verdict itself is open: for more training, or
     for more test items.
     """
-    ran = [one for one in found if one.of in ("", arm.method) and not one.reason]
+    gap = (best.mean or 0.0) - (arm.mean or 0.0)
+    ran = [_seen_from(one, gap) for one in found if one.of in ("", arm.method) and not one.reason]
     if is_near_the_floor(best, floor, highest, margin):
         better = [one for one in ran if one.kind == "reading" and one.behind and one.behind[2] < -margin]
         if better:
@@ -169,6 +158,8 @@ def explain(
         closing = [one for one in remedies if _closes(one, margin)]
         if closing:
             return _remedied(arm, best, cause, max(closing, key=_worth))
+    if best.rung.group == "nothing":
+        return _worse_than_nothing(arm, best)
     another = next((one for one in ran if one.kind == "context"), None)
     if another is not None:
         return _another_context(arm, another, ran)
@@ -180,6 +171,13 @@ def explain(
         if partly:
             return _remedied(arm, best, cause, max(partly, key=_worth), is_sure=False)
     return structure
+
+
+def _seen_from(one: Experiment, gap: float) -> Experiment:
+    """Return an experiment with the share of a context's ``gap`` that it closes, if it is about no other one's."""
+    if one.of or not one.behind or gap <= 0:
+        return one
+    return replace(one, closed=(gap - one.behind[0]) / gap)
 
 
 def _closes(one: Experiment, margin: float) -> bool:
@@ -248,6 +246,16 @@ def _remedied(arm: ArmResult, best: ArmResult, cause: Cause, by: Experiment, is_
     return Diagnosis(arm.method, cause, is_sure, (seen, _MEANT[cause]), _ADVICE[cause], by)
 
 
+def _worse_than_nothing(arm: ArmResult, best: ArmResult) -> Diagnosis:
+    """Explain a context that falls short of the model as it is, which is what an empty one leaves."""
+    seen = f"{arm.method} scores {arm.mean:.2f}; {best.method}, with no context at all, scores {best.mean:.2f}."
+    meant = (
+        "An empty context would do, so a good one exists: what was searched or trained here suits the rows that it saw "
+        "and not new ones."
+    )
+    return Diagnosis(arm.method, "optimisation", False, (seen, meant), "Use the model as it is.")
+
+
 def _another_context(arm: ArmResult, another: Experiment, ran: Sequence[Experiment]) -> Diagnosis:
     """Explain a context that falls short where another one, ``another``, does not."""
     if arm.learning_rate is None:
@@ -298,15 +306,16 @@ def _structure(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], margi
         return Diagnosis(arm.method, _grows(arm, tried, margin), False, tuple(sentences), advice, nearest)
     was_trained = unbounded is not None and _worth(unbounded) >= (arm.mean or 0.0) - margin
     if unbounded is not None and was_trained and unbounded.is_worse and unbounded.behind[1] > margin:
-        has_come_to_its_end = all(one.stopped == "plateau" for one in tries)
+        has_ended = all(one.stopped == "plateau" for one in tries)
+        has_come_to_its_end = has_ended and len(tries) >= STARTS
         told = (
             f"Even the unbounded context, which may do more than any context of any length, scores {unbounded.mean:.2f}"
         )
-        sentences.append(
-            f"{told}: the task needs something that no context can give this model."
-            if has_come_to_its_end
-            else f"{told} after {unbounded.steps:,} steps, and still gets better: most likely no context will do."
-        )
+        if has_come_to_its_end:
+            sentences.append(f"{told}: the task needs something that no context can give this model.")
+        else:
+            open_end = "from one of two starts" if has_ended else "and still gets better"
+            sentences.append(f"{told} after {unbounded.steps:,} steps, {open_end}: most likely no context will do.")
         return _needs_weights(arm, best, ran, sentences, is_sure=has_come_to_its_end)
     if best.rung.group in ("weights", "other") and (tried or unbounded is not None):
         return _needs_weights(arm, best, ran, sentences, is_sure=False)
@@ -335,7 +344,8 @@ def _needs_weights(
     arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], sentences: list[str], is_sure: bool
 ) -> Diagnosis:
     sentences.append(_which_weights(ran))
-    advice = f"Change the weights: {best.method} does it."
+    changes = "Change the weights" if best.rung.group == "weights" else "All weights can stay"
+    advice = f"{changes}: {best.method} does it."
     return Diagnosis(arm.method, "structure", is_sure, tuple(one for one in sentences if one), advice)
 
 
@@ -353,29 +363,3 @@ def _which_weights(ran: Sequence[Experiment]) -> str:
     if enough:
         parts.append(f"Training {' alone, or '.join(enough)} alone is enough.")
     return " ".join(parts)
-
-
-def size_curve(name: str, points: Mapping[int, float], base: float, best: float) -> SizeCurve:
-    """Fit the share of the gain from ``base`` to ``best`` over the numbers trained: 1 / (1 + (half/n)^slope).
-
-    Least squares over a grid of slopes and of halves (log-spaced, from a hundredth of the fewest numbers to a hundred
-    times the most).
-
-    >>> curve = size_curve("a", {10: 0.25, 100: 0.5, 1000: 0.75}, base=0.0, best=1.0)
-    >>> 80 < curve.half < 120
-    True
-    """
-    import numpy as np
-
-    kept = tuple(sorted(points.items()))
-    if len(kept) < 2 or best <= base:
-        return SizeCurve(name, kept, None, None)
-    numbers = np.array([n for n, _ in kept], dtype=float)
-    gains = np.array([(score - base) / (best - base) for _, score in kept])
-    halves = np.geomspace(numbers[0] / 100, numbers[-1] * 100, 400)
-    slopes = np.geomspace(0.2, 8.0, 40)
-    shares = 1.0 / (1.0 + (halves[:, None, None] / numbers) ** slopes[None, :, None])
-    misses = ((shares - gains) ** 2).sum(axis=-1)
-    at, steep = np.unravel_index(int(misses.argmin()), misses.shape)
-    is_inside = numbers[0] / 50 < halves[at] < numbers[-1] * 50
-    return SizeCurve(name, kept, float(halves[at]) if is_inside else None, float(slopes[steep]) if is_inside else None)

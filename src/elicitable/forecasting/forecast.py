@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from elicitable.records.schema import to_plain
 from elicitable.records.store import Store
 from elicitable.tasks.base import checked_count, has_turns, stops_of
 from elicitable.tasks.catalog import task_from
-from elicitable.untrusted import in_one_line
+from elicitable.untrusted import command_line, in_one_line
 
 RECORD = "forecast.json"
 SURE = 0.9  # from which probability on one arm is worth training by itself
@@ -102,18 +101,16 @@ class Forecast:
             "provenance": dict(self.provenance),
         }
 
-    def command(self, model: str, task: Sequence[str]) -> str:
+    def command(self, typed: Sequence[str]) -> str:
         """Return what to type next: one arm trained alone where the forecast is sure, else the race.
 
         Args:
-            model: as it is typed.
-            task: the words after ``--task``.
+            typed: what was typed of the model, the task, and how its items are read.
         """
-        about = ["--model", model, "--task", *task]
         if self.is_known and not 1 - SURE < self.probability < SURE and self.signals["base_score"] < SURE:
             arm = arms()["context" if self.probability >= SURE else "weights"]
-            return shlex.join(["elicitable", "tune", *about, "--method", arm.name])
-        return shlex.join(["elicitable", "verdict", *about])
+            return command_line("elicitable", "tune", *typed, "--method", arm.name)
+        return command_line("elicitable", "verdict", *typed)
 
 
 @undisturbed()

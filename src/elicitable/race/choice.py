@@ -61,9 +61,7 @@ def choose(race: Race, entry: Entry, nth: int, arms: int, seed: int = 0) -> None
         lambda: chosen_piece(race, entry.method, seed),
         lambda: run(trial, race.model, race.task, race.store, race.reporter.point),
     )
-    seconds = trial.plan.seconds
-    is_whole = record.status != "failed" and bool(seconds) and _searching(record) < 0.8 * (seconds or 0.0)
-    if trial.time_limit is not None and is_whole:
+    if trial.time_limit is not None and _is_whole(trial, record):
         state = race.store.state(trial.spec(race.model, race.task))
         trial = replace(trial, time_limit=None)
         keep_trial(race.store, trial.spec(race.model, race.task), record, state)
@@ -111,6 +109,15 @@ def chosen_alone(
     if not record.is_ok:
         raise InputError(f"there is nothing that {method.name} can choose to train behind: {record.stopped}")
     return method.from_setting(model, record.setting, layout)
+
+
+def _is_whole(trial: Trial, record: TrialRecord) -> bool:
+    """Say whether a search against the clock ended as it would have without one: no limit makes it another.
+
+    One look may take more than a fifth of its seconds. Then it ends for time with much of them left.
+    """
+    seconds = trial.plan.seconds or 0.0
+    return record.status != "failed" and record.stopped != "time" and _searching(record) < 0.8 * seconds
 
 
 def _searching(record: TrialRecord) -> float:

@@ -22,6 +22,7 @@ from elicitable.models.load import home_of, load
 from elicitable.models.speed.frozen_parts import keeping_parts
 from elicitable.models.speed.precision import undisturbed
 from elicitable.models.speed.processor import kind, one_thread
+from elicitable.race.beyond import Part, made
 from elicitable.race.causes.why import find_why
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
@@ -221,8 +222,8 @@ def _answered(
     if race.was_interrupted:
         raise StoppedRace(answer)
     try:
-        for made in _beyond(race, entries, answer, keep, rows_curve, why):
-            answer = replace(answer, **made)
+        for part in _beyond(race, entries, answer, keep, rows_curve, why):
+            answer = replace(answer, **made(race, part))
             threads.look_again()
     except KeyboardInterrupt:  # what the race has found stands, with whatever was made of it so far
         race.was_interrupted = True
@@ -235,21 +236,21 @@ def _answered(
 
 def _beyond(
     race: Race, entries: Sequence[Entry], answer: Verdict, keep: Sequence[str], rows_curve: bool, why: bool
-) -> Iterator[dict[str, Any]]:
-    """Make what a verdict holds beside the label, part by part: the curve and the causes as long again as the limit."""
-    yield {"classes": _classes(race, answer)}
-    yield {"card": keep_winner(race, entries, answer, keep)}
+) -> Iterator[Part]:
+    """Yield what makes each part of a verdict beside the label: the curve and the causes as long again as the limit."""
+    yield "counting the answers by class", lambda: {"classes": _classes(race, answer)}
+    yield "writing the winner", lambda: {"card": keep_winner(race, entries, answer, keep)}
     is_late = is_too_late_to_look(race)
     if rows_curve:
-        yield {"rows": grown_with_rows(race, entries, race.time_limit)}
+        yield "the curve over rows", lambda: {"rows": grown_with_rows(race, entries, race.time_limit)}
     if why:
-        yield {"why": find_why(race, entries, race.time_limit)}
+        yield "finding the causes", lambda: {"why": find_why(race, entries, race.time_limit)}
     if race.was_interrupted:
         return
     if is_late:
         race.warnings.append("the time limit left nothing to look inside the model with; elicitable inspect does")
     else:
-        yield {"inspection": _inside(race, entries, answer)}
+        yield "looking inside the model", lambda: {"inspection": _inside(race, entries, answer)}
 
 
 def _classes(race: Race, answer: Verdict) -> ClassResults | None:

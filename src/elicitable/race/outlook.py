@@ -5,7 +5,8 @@ each of two more. A loss falls by as many times again (a power law of the steps)
 and in two more for the way down; the arm is granted whatever any arm of the race ever scored at a loss that is no lower
 than the one foreseen. A score alone says too little: where all of an answer has to be right it stays nothing for
 hundreds of steps, and comes at once. For the same reason a loss that still falls by a fifth in a doubling may lead
-anywhere, until the arm has had what it is owed: it may fall faster and faster.
+anywhere, until the arm has had what it is owed: it may fall faster and faster. Looks count answers that are right, so
+where a race scores otherwise (ROUGE-L, macro-F1) no curve bounds an arm.
 """
 
 from __future__ import annotations
@@ -45,24 +46,31 @@ def marks(entry: Entry) -> list[Mark]:
     """Return the looks at an arm's run at the end of each leg."""
     legs = entry.line.legs if entry.line is not None else []
     return [
-        Mark(record.steps, record.validation or 0.0, record.validation_loss_nats or 0.0)
+        Mark(record.steps, record.validation or 0.0, _or_infinite(record.validation_loss_nats))
         for _, record in legs
         if record.is_ok
     ]
 
 
+def _or_infinite(nats: float | None) -> float:
+    """Return a loss; where it was no number, and so is kept as None, the worst there is."""
+    return math.inf if nats is None else nats
+
+
 def ceiling(entry: Entry, race: Race, everyone: Sequence[Mark]) -> float:
-    """Return the score that an arm may reach at most: 1 while its curve is too short to tell.
+    """Return the score that an arm may reach at most: the highest there is while its curve is too short to tell.
 
     ``everyone`` are the looks at all arms, by which a loss is worth a score.
     """
+    if not race.marking.is_as_looked_at:
+        return race.marking.scorer.highest
     own = marks(entry)
     pairs = _doublings(own)
     if len(pairs) < 2 or own[-1].steps < min(EARLIEST, longest(race) // 2):
         return 1.0
     last = own[-1]
     rise = max(0.0, *(after.score - before.score for before, after in pairs))
-    fall = min(1.0, *(after.nats / before.nats for before, after in pairs if before.nats > 0))
+    fall = min([1.0, *(after.nats / before.nats for before, after in pairs if 0 < before.nats < math.inf)])
     if fall <= FALLING and last.steps < min(owed(race), PATIENCE):
         return 1.0
     foreseen = last.nats * fall ** (WAY_DOWN + max(0.0, math.log2(owed(race) / last.steps)))
@@ -73,6 +81,8 @@ def ceiling(entry: Entry, race: Race, everyone: Sequence[Mark]) -> float:
 
 def floor_of(entry: Entry, race: Race) -> float:
     """Return the score that an arm has already: the lower limit of its interval on validation."""
+    if not race.marking.is_as_looked_at:
+        return race.marking.scorer.lowest
     own = marks(entry)
     return wilson(own[-1].score, race.items_looked_at())[0] if own else 0.0
 

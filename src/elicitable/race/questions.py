@@ -9,7 +9,7 @@ from elicitable.diagnosis.tried import is_barely_tried, is_rising
 from elicitable.diagnosis.verdict import best_of
 from elicitable.race.outlook import ceiling, longest, marks
 from elicitable.race.results import arm_result, decision_of
-from elicitable.race.stakes import can_matter
+from elicitable.race.stakes import as_looked_at, can_matter
 from elicitable.race.timing import cooldown_of, spoken, step_seconds, test_seconds
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _question(race: Race, entry: Entry, entries: Sequence[Entry], decision: Deci
     if entry.is_racing and not entry.is_tested and not can_matter(race, entry, entries):
         return None
     low, high = _bounds(race, entry, entries, result)
-    if high is not None and best is not None and high < (best.mean or 0.0) - race.margin:
+    if high is not None and best is not None and high < as_looked_at(best, best.mean or 0.0) - race.margin:
         return None
     answer = next((one.arm for one in decision.compared if one.arm.method == decision.answer), None)
     if answer is not None and not result.rung < answer.rung and (high or 0.0) <= (answer.mean or 0.0) + race.margin:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from elicitable.errors import InputError
 from elicitable.models.inject import room_in
-from elicitable.models.layout import Layout, end_of, messages_of, rules_of, turns_of
+from elicitable.models.layout import Layout, as_written, end_of, messages_of, rules_of, turns_of
 from elicitable.models.rows import label_rows, rows_of
 from elicitable.models.templates import date_warning, shows_tools, shows_turn, tools_of
 from elicitable.own_code import digest_of
@@ -97,7 +97,7 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
         if task.labels() is not None
         else [end for end in dict.fromkeys((end_of(model, layout), *layout.all_stops)) if end]
     )
-    cut = sum(all(any(end in text for end in ends) for text in item.accepted or (str(item.target),)) for item in items)
+    cut = sum(all(any(end in text for end in ends) for text in _right(model, item, layout)) for item in items)
     if cut:
         found.append(
             f"{cut:,} of {len(items):,} test answers contain what ends an answer ({', '.join(map(repr, ends))}), so "
@@ -113,6 +113,11 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
             "give targets as it writes them, or a score that forgives it (--score token-f1)"
         )
     return found
+
+
+def _right(model: Model, item: Item, layout: Layout) -> list[str]:
+    """Return all right answers to ``item`` as they are written in ``layout``."""
+    return [as_written(model, item, layout, text) for text in item.accepted or (str(item.target),)]
 
 
 def _unshown(model: Model, items: Sequence[Item], layout: Layout) -> dict[str, int]:

@@ -32,6 +32,7 @@ from elicitable.race.threads import Threads
 from elicitable.race.timing import affords_cooldown, affords_leg, affords_look, cooldown_of, opening, said_of
 from elicitable.race.workers import together
 
+ANEW = 4  # times the validation items of a shorter race in the same folder: who can pay for so many looks at them
 SPARE = "a control is measured only with time that no other arm needs"
 
 
@@ -60,14 +61,42 @@ def _open(race: Race, entries: list[Entry]) -> None:
     said = race.kept(f"price of {named} at {race.pace.test_items} test items", lambda: opening(race, sizes))
     race.item_seconds, race.price, race.closing_seconds = said["item_seconds"], said["price"], said["closing_seconds"]
     race.pace = replace(race.pace, test_items=said["test"])
-    if race.time_limit is not None:  # every trial hangs on it, so it holds for longer limits too
-        validation = race.kept("validation items", lambda: said["validation"], holds_for_all=True)
-        race.pace = replace(race.pace, validation_items=validation)
     race.reporter.say(said_of(race.price))
     if said["test"] < said["of"]:
         race.warnings.append(
             f"the time limit pays for {said['test']} of the {said['of']} test items; more time or --test-items gives "
             "narrower intervals"
+        )
+    if race.time_limit is not None:
+        _look_at(race, _validation_items(race, said["validation"]), said["validation"])
+
+
+def _validation_items(race: Race, paid: int) -> int:
+    """Return how many validation items a race looks at whose limit pays for ``paid``.
+
+    Every trial hangs on it, so what a race in the same folder decided holds for other limits too, up to one that pays
+    for :data:`ANEW` times as many: that one begins anew, and what it decides holds for those beyond it.
+    """
+    what, found = "validation items", int(race.kept("validation items", lambda: paid, holds_for_all=True))
+    while paid >= ANEW * found:
+        what = f"{what} beyond {found}"
+        found = int(race.kept(what, lambda: paid, holds_for_all=True))
+    return found
+
+
+def _look_at(race: Race, items: int, paid: int) -> None:
+    """Let the race look at so many validation ``items``, and say where more time looks at more of them."""
+    of = len(race.task.held_out("validation", race.pace.validation_items))
+    race.pace = replace(race.pace, validation_items=items)
+    if items < of and items != paid:
+        race.warnings.append(
+            f"{items} of the {of} validation items are looked at, as in another race in this folder; the time limit "
+            f"pays for {min(paid, of)}, which another --out takes"
+        )
+    elif items < of:
+        race.warnings.append(
+            f"the time limit pays for {items} of the {of} validation items; {ANEW} times the time, or more time in "
+            "another --out, looks at more of them"
         )
 
 

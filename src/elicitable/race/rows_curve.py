@@ -111,6 +111,8 @@ def grown_with_rows(
     rows = distinct_rows(race.task, most, seed=race.seed)
     numbers = numbers_of_rows(len(rows))
     if not contenders or len(numbers) < 2:
+        why = "no arm that hangs on the training rows ran through" if not contenders else f"there are {len(rows)} rows"
+        race.warnings.append(f"there is no rows curve: {why}, and it takes one that does, at {FIRST} rows and more")
         return None
     arms: dict[str, dict[int, Any]] = {}
     race.ahead(lambda: [_piece(race, one, FewRows(race.task, rows, count)) for one in contenders for count in numbers])
@@ -126,6 +128,9 @@ def grown_with_rows(
             record = _record(race, entry, FewRows(race.task, rows, count))
             if record.is_ok:
                 arms.setdefault(entry.method.name, {})[count] = _outcome(race, record)
+            else:
+                lost = f"{record.status} ({record.stopped})"
+                race.warnings.append(f"the rows curve has no {entry.method.name} at {count:,} rows: {lost}")
     return _told(race, contenders, arms)
 
 

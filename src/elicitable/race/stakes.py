@@ -47,14 +47,25 @@ def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     answer = next((one for one in decision.compared if one.arm.method == decision.answer), None)
     if answer is None or entry.method.rung < answer.arm.rung:
         return True
-    return answer.high + _highest(race, entry, entries) - (best.mean or 0.0) > race.margin  # it may be left behind
+    lead = _highest(race, entry, entries) - as_looked_at(best, best.mean or 0.0)
+    return answer.high + lead > race.margin  # it may be left behind
 
 
 def _is_out_of_reach(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     """Say whether where an arm's curve leads is below what another arm has already, by more than the margin."""
     others = [floor_of(other, race) for other in entries if other is not entry and other.is_racing]
-    others += [arm.low or 0.0 for arm in _scored(race, entries) if arm.method != entry.method.name]
+    others += [as_looked_at(arm, arm.low or 0.0) for arm in _scored(race, entries) if arm.method != entry.method.name]
     return _highest(race, entry, entries) < max(others, default=0.0) - race.margin
+
+
+def as_looked_at(arm: ArmResult, score: float) -> float:
+    """Return a score of ``arm`` without what its rule for labels brought over their plain likelihood, as looks see it.
+
+    Looks read a run by the plain likelihood, so a test by another rule is not what its curve can be held against.
+    """
+    if arm.raw_mean is None or arm.mean is None:
+        return score
+    return score - max(0.0, arm.mean - arm.raw_mean)
 
 
 def _highest(race: Race, entry: Entry, entries: Sequence[Entry]) -> float:
@@ -126,6 +137,8 @@ def is_done_alone(race: Race, entry: Entry) -> bool:
     """Say whether the last arm that matters has come so far that twice its steps brought less than the margin."""
     own = marks(entry)
     if entry.is_tested or len(own) < 3 or own[-1].steps < min(EARLIEST, longest(race)):
+        return False
+    if not race.marking.is_as_looked_at:
         return False
     return TELLING < own[-1].score < own[-2].score + race.margin
 

@@ -17,6 +17,7 @@ from elicitable.methods.base import Method
 from elicitable.methods.search import Tried
 from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, Start
+from elicitable.models.rows import rows_of
 from elicitable.models.speed.processor import kind
 from elicitable.race.aside import set_aside
 from elicitable.race.elsewhere import items_elsewhere as _elsewhere
@@ -28,7 +29,7 @@ from elicitable.rng import generator
 from elicitable.tasks.base import identity_of, most_of
 from elicitable.tasks.passages import FINGERPRINT
 from elicitable.tasks.wider import wider
-from elicitable.training.batches import Reading, encode
+from elicitable.training.batches import Reading, groups, padded
 from elicitable.training.evaluate import answers, evaluate
 from elicitable.training.generate import Answer
 from elicitable.training.loop import Fit, Plan, Progress, prepared, reading_of, train
@@ -91,7 +92,7 @@ class Trial:
 
 
 SEARCH_FORM = 2  # of a search; raised when the same spec comes to find something else
-FORM = 3  # of a record; raised when a race comes to keep or to measure something else for the same spec
+FORM = 4  # of a record; raised when a race comes to keep or to measure something else for the same spec
 SHOWN = 20  # candidates that a record shows, the best ones
 SLOPE_ITEMS = 16
 
@@ -353,15 +354,13 @@ def prefix_mass(
     from elicitable.microscope.watch import watch
 
     room = room_in(model, reading.max_tokens, adaptation.keys_per_layer())
-    batch = encode(model, items, room, reading.layout, reading.held)
-    given = {"attention_mask": batch.attention_mask} if batch.attention_mask is not None else {}
-    with torch.no_grad(), watch(model, adaptation) as scope:
-        model.hf(input_ids=batch.input_ids, use_cache=False, logits_to_keep=1, **given)
-    mass = scope.prefix_mass
-    kept = torch.ones(batch.input_ids.shape, dtype=torch.bool)
-    if batch.attention_mask is not None:
-        kept = batch.attention_mask.bool().cpu()
-    return tuple(tuple(round(float(head[kept].mean()), 6) for head in layer) for layer in mass.float().cpu())
+    rows = rows_of(model, items, reading.layout, held=reading.held, limit=room)
+    with torch.no_grad(), watch(model, adaptation, residuals=False, drift=False, spectra=False) as scope:
+        for part in groups(model, rows, reading.batch):
+            batch = padded(model, [rows[place] for place in part])
+            given = {"attention_mask": batch.attention_mask} if batch.attention_mask is not None else {}
+            model.hf(input_ids=batch.input_ids, use_cache=False, logits_to_keep=1, **given)
+    return tuple(tuple(round(mass, 6) for mass in layer) for layer in scope.mean_mass.tolist())
 
 
 def as_shown(text: Text | Messages) -> str:

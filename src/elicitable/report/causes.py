@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,10 @@ from elicitable.report.verdict_json import plain_json
 from elicitable.untrusted import in_one_line
 
 if TYPE_CHECKING:
-    from elicitable.diagnosis.causes import Diagnosis, Experiment, SizeCurve, Why
+    from elicitable.diagnosis.causes import Diagnosis, Experiment, Why
+    from elicitable.diagnosis.sizes import SizeCurve
+    from elicitable.report.following import Typed
+    from elicitable.values import ArmResult
 
 NAMES = {
     "reading": "it is asked in the wrong way",
@@ -85,45 +87,28 @@ def without_result(why: Why) -> list[str]:
     return told
 
 
-def why_commands(why: Why, base: Sequence[str], rate: float | None, best: str | None = None) -> tuple[str, ...]:
-    """Return the commands that act on the causes. ``base`` are the model and the task as they were typed.
-
-    ``rate`` is that of the best arm, or None where it was not trained; ``best`` is how it is typed.
-    """
+def why_commands(why: Why, arms: Sequence[ArmResult], typed: Typed) -> tuple[str, ...]:
+    """Return the commands that act on the causes, of a race of ``arms`` that was ``typed``."""
     found: list[str] = []
+    of = {arm.method: arm for arm in arms}
     for one in why.diagnoses:
-        setting = dict(one.remedy.setting) if one.remedy is not None else {}
-        given = [part for pair in setting.items() for part in pair]
+        setting = one.remedy.setting if one.remedy is not None else {}
         if one.cause == "reading":
-            found.append(shlex.join(["elicitable", "verdict", *_without(base, setting), *given]))
+            found.append(typed.verdict(setting))
         elif one.cause == "data":
-            found.append(shlex.join(["elicitable", "verdict", *base, "--rows-curve"]))
+            found.append(typed.verdict({}, "--rows-curve"))
         elif setting:
-            found.append(shlex.join(["elicitable", "tune", *base, "--method", one.of, *given]))
-        elif one.cause == "structure" and one.remedy is None and rate is not None:
-            line = ["elicitable", "tune", *base, "--method", best or why.best, "--learning-rate", f"{rate:g}"]
-            found.append(shlex.join(line))
+            found.append(typed.tune(of[one.of], setting))
+        elif one.cause == "structure" and one.remedy is None and of[why.best].learning_rate is not None:
+            found.append(typed.tune(of[why.best]))
     return tuple(dict.fromkeys(found))
-
-
-def _without(base: Sequence[str], setting: dict[str, str]) -> list[str]:
-    """Leave out the options that are given anew."""
-    kept, skip = [], False
-    for part in base:
-        if skip:
-            skip = False
-        elif part in setting:
-            skip = True
-        else:
-            kept.append(part)
-    return kept
 
 
 def why_section(why: Why, typed: Sequence[str]) -> Section:
     """Return the section of the report: a card for each cause, the curve over sizes, and all experiments."""
     cards = "".join(_card(why, group) for group in alike(why))
-    lines = "\n".join(typed)
-    following = f'<p class="note">What to type next:</p><pre>{_safe(lines)}</pre>' if typed else ""
+    lines = "\n".join(map(_safe, typed))
+    following = f'<p class="note">What to type next:</p><pre>{lines}</pre>' if typed else ""
     note = (
         f'<p class="note">Each experiment changes one thing and is tested on the same items as the arms. The line is '
         f"{_safe(why.best)}, the best arm ({why.best_mean:.2f}); bars are 95 % intervals.</p>"

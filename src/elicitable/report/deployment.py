@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import math
-import shlex
 from dataclasses import dataclass
 
 from elicitable.errors import InputError
 from elicitable.report.html import Section
 from elicitable.report.notation import plural
+from elicitable.untrusted import command_line
 from elicitable.values import DeploymentCard
 
 THOUSAND, MILLION, HOUR = 1_000, 1_000_000, 3_600
@@ -112,9 +112,11 @@ def commands(card: DeploymentCard, own: str | None = None) -> tuple[str, ...]:
     "elicitable export 'my run' --to peft --out 'my run/peft'"
     """
     folder = _typed(card.run)
-    run = shlex.quote(folder) + (f" --method {shlex.quote(own)}" if own else "")
-    exports = (f"elicitable export {run} --to {form} --out {shlex.quote(f'{folder}/{form}')}" for form in card.forms)
-    return (f"elicitable predict {run} --input rows.csv", *exports)
+    run = (folder, "--method", own) if own else (folder,)
+    exports = (
+        command_line("elicitable", "export", *run, "--to", form, "--out", f"{folder}/{form}") for form in card.forms
+    )
+    return (command_line("elicitable", "predict", *run, "--input", "rows.csv"), *exports)
 
 
 def _typed(run: str) -> str:
@@ -145,4 +147,4 @@ def _time(card: DeploymentCard) -> str:
 
 
 def _nothing(card: DeploymentCard) -> str:
-    return f"this package alone: elicitable predict {shlex.quote(_typed(card.run))}"
+    return f"this package alone: {command_line('elicitable', 'predict', _typed(card.run))}"

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from elicitable.models.inject import installed, room_in
-from elicitable.models.layout import Layout, end_of, turn_in
+from elicitable.models.layout import Layout, as_written, end_of, turn_in
 from elicitable.models.rows import Row, label_rows, rows_of
 from elicitable.models.speed.precision import autocast
 from elicitable.models.speed.read import reading_last
@@ -98,7 +98,8 @@ def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
             correct[place] = int(is_right)
     stops = [stop for stop in (*reading.layout.all_stops, reading.layout.end) if stop]
     for place, item in enumerate(items if stops else ()):
-        if any(stop in str(item.target) for stop in stops):
+        target = as_written(model, item, reading.layout, str(item.target))
+        if any(stop in target for stop in stops):
             correct[place] = 0  # what is written would end within it
     cut = [row.cut for row in rows if row.cut]
     return Score(tuple(correct), nats / max(tokens, 1), len(cut), sum(cut))

@@ -351,11 +351,23 @@ def _validate(
     with torch.no_grad():
         refresh()
     fit.latest = score = evaluate(model, items, task.labels(), reading)
-    if fit.best is None or _worth(score, plan) > _worth(fit.best, plan):
+    if fit.best is None or _is_better(score, fit.best, plan):
         fit.best, fit.state = score, adaptation.state()
     point = CurvePoint(step=fit.steps, loss_nats=loss, validation=score.mean)
     fit.curve.append(point)
     return replace(point, loss_nats=score.loss_nats)
+
+
+def _is_better(score: Score, best: Score, plan: Plan) -> bool:
+    """Say whether a state is better than the best so far, on the items that both were looked at with.
+
+    A run that goes on may be looked at with more items, of which the first are those of before. What is common to both
+    then decides, and of equals the newer state is the better one, as their losses are not over the same items.
+    """
+    shared = min(len(score.correct), len(best.correct))
+    if len(score.correct) == len(best.correct):
+        return _worth(score, plan) > _worth(best, plan)
+    return plan.select_by == "loss" or sum(score.correct[:shared]) >= sum(best.correct[:shared])
 
 
 def _worth(score: Score, plan: Plan) -> tuple[float, float]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from elicitable.diagnosis.causes import Experiment, SizeCurve, size_curve
+from elicitable.diagnosis.causes import Experiment
+from elicitable.diagnosis.sizes import SizeCurve, size_curve
 from elicitable.methods.base import Method
 from elicitable.race.causes.study import Study, resized
 from elicitable.race.elsewhere import items_elsewhere
@@ -18,7 +19,12 @@ MOST_TOKENS = 1_024  # virtual tokens, where a model's positions set no limit
 
 
 def larger(study: Study, entry: Entry, times: int, rate: float) -> Experiment | None:
-    """Give a context ``times`` the virtual tokens, or as many as the positions allow; None where that is no more."""
+    """Give a context ``times`` the virtual tokens, or as many as the positions allow; None where that is no more.
+
+    None too for a method that has no size.
+    """
+    if not entry.method.has_size:
+        return None
     limit, name = study.race.model.anatomy.trained_positions, entry.method.name
     size = min(times * entry.sized.size, MOST_TOKENS if limit is None else limit - _longest_item(study, limit))
     what = f"with {size} virtual tokens in the place of {entry.sized.size}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from elicitable.diagnosis.causes import Experiment, Kind
+from elicitable.diagnosis.causes import Experiment
 from elicitable.methods.base import Sized
 from elicitable.race.causes.study import LONGER, Study
 from elicitable.race.entry import Entry
@@ -36,9 +36,11 @@ def _at_best_rate(study: Study, entry: Entry, own: float, what: str) -> Experime
         )
     rate = f"{line.rate:g}"
     tried = study.trained(line, study.steps(entry.tested_at))
-    study.runs[arm.method] = line
     what = f"at a learning rate of {rate} in the place of {own:g}"
-    return study.measured(arm.method, "rate", what, tried, study.gap_of(arm), {"--learning-rate": rate})
+    found = study.measured(arm.method, "rate", what, tried, study.gap_of(arm), {"--learning-rate": rate})
+    if found.mean is not None and found.mean >= (arm.mean or 0.0):
+        study.runs[arm.method] = line
+    return found
 
 
 def _better_rate(study: Study, sized: Sized, base: Line) -> Line:
@@ -128,8 +130,7 @@ def _said(options: Mapping[str, Any]) -> str:
     return told.get(str(options.get("init")), "as it does by itself")
 
 
-def rate_of(found: Sequence[Experiment], entry: Entry) -> float:
-    """Return the rate that did best so far for this context."""
-    kind: Kind = "rate"
-    known = [one for one in found if one.of == entry.method.name and one.kind == kind and not one.reason]
-    return float(known[-1].setting["--learning-rate"]) if known else _own_rate(entry)
+def rate_of(study: Study, entry: Entry) -> float:
+    """Return the rate that did best so far for this context: the race's, or another that an experiment found."""
+    line = study.runs.get(entry.method.name)
+    return _own_rate(entry) if line is None else line.rate

@@ -21,6 +21,7 @@ from elicitable.race.line import Line, advance, finish, leave
 from elicitable.race.look import better_half, is_better, ranked
 from elicitable.race.outlook import ceiling, is_flat, is_solved, longest, marks, owed
 from elicitable.race.results import arm_result
+from elicitable.race.stakes import as_looked_at
 from elicitable.race.timing import cooldown_of
 from elicitable.values import ArmResult
 
@@ -90,7 +91,8 @@ class Study:
         if arm.status != "ok" or arm.mean is None:
             return Experiment(of, kind, what, reason=arm.reason or arm.status, seconds=arm.seconds)
         self.tested.append(entry)
-        return self.compared(of, kind, what, arm, gap, setting)
+        size = {"--size": str(entry.sized.size)} if setting and entry.method.has_size else {}
+        return self.compared(of, kind, what, arm, gap, size | dict(setting or {}))
 
     def compared(
         self, of: str, kind: Kind, what: str, arm: ArmResult, gap: float, setting: Mapping[str, str] | None = None
@@ -171,7 +173,8 @@ class Study:
             own = marks(entry)
             if self.is_out_of_time or (own and own[-1].score >= enough):
                 break
-            is_hopeless = ceiling(entry, race, everyone) < (self.best.mean or 0.0) - race.margin
+            reached = as_looked_at(self.best, self.best.mean or 0.0)
+            is_hopeless = ceiling(entry, race, everyone) < reached - race.margin
             if line.steps >= at_least and (is_flat(entry, race) or (is_hopeless and not is_patient)):
                 break
             record = advance(race, line, min(2 * line.steps, steps))

@@ -35,6 +35,7 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
     arms = {entry.method.name: arm_result(race, entry) for entry in entries}
     judged = [arm for arm in arms.values() if arm.status == "ok" and arm.mean is not None and not arm.is_control]
     if not judged:
+        race.warnings.append("--why has nothing to explain: no arm was tested")
         return None
     best = max(judged, key=lambda arm: arm.mean or 0.0)
     decision = decision_of(race, list(arms.values()))
@@ -50,6 +51,7 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
         and (is_nothing_good or behind.get(entry.method.name, 0.0) > race.margin)
     ]
     if not short:
+        race.warnings.append(f"--why has nothing to explain: no context of the race falls short of {best.method}")
         return None
     short.sort(key=lambda entry: -(arms[entry.method.name].mean or 0.0))
     is_open = decision.is_open
@@ -111,8 +113,8 @@ def _remedied(study: Study, entry: Entry, floor: float) -> bool:
     remedies = (
         lambda: other_rates(study, entry),
         lambda: longer(study, entry),
-        lambda: other_starts(study, entry, rate_of(study.found, entry)),
-        *(lambda times=times: larger(study, entry, times, rate_of(study.found, entry)) for times in TIMES),
+        lambda: other_starts(study, entry, rate_of(study, entry)),
+        *(lambda times=times: larger(study, entry, times, rate_of(study, entry)) for times in TIMES),
     )
     for remedy in remedies:
         remedy()
@@ -139,9 +141,9 @@ def _ask_for_structure(study: Study, entry: Entry) -> None:
 
 
 def _a_context_suffices(study: Study, entries: Sequence[Entry], short: Sequence[Entry]) -> bool:
-    """Say whether some context of the race does not fall short."""
+    """Say whether some context of the race does not fall short, be it the empty one."""
     names = {entry.method.name for entry in short}
-    return any(
+    return study.best.rung.group == "nothing" or any(
         entry.method.is_context and entry.method.name not in names and arm_result(study.race, entry).status == "ok"
         for entry in entries
     )
@@ -166,8 +168,9 @@ def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experim
     """
     own = entry.method.name
     gap = study.gap_of(arm_result(study.race, entry))
+    contexts = [other for other in entries if other.method.is_context and other is not entry]
     arms: list[ArmResult] = [
-        arm_result(study.race, other) for other in entries if other.method.is_context and other is not entry
+        study.best if other.method.name == study.best.method else arm_result(study.race, other) for other in contexts
     ]
     for arm in sorted((one for one in arms if one.mean is not None), key=lambda one: one.rung.depth):
         one = study.compared(own, "context", arm.method, arm, gap)

@@ -1,0 +1,88 @@
+"""Write the commands that follow a verdict, with everything that was typed of it and what the race found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from elicitable.untrusted import command_line
+
+if TYPE_CHECKING:
+    from elicitable.values import ArmResult
+
+SIZES = ("length", "rank")  # what a setting calls the size of a method: virtual tokens, or a rank
+
+
+@dataclass(frozen=True)
+class Typed:
+    """Hold what was typed: ``one`` of it says how one arm is trained and scored, ``race`` what a race has besides.
+
+    ``own`` are the methods of a person's own, by name, as they were typed; only they can name them again.
+    """
+
+    one: Sequence[str]
+    race: Sequence[str] = ()
+    own: Mapping[str, str] = field(default_factory=dict)
+
+    def tune(self, arm: ArmResult, setting: Mapping[str, str] | None = None) -> str:
+        """Return the command that trains ``arm`` alone as in the race, but for ``setting``.
+
+        >>> from elicitable.values import ArmResult, Budget, Rung
+        >>> rung = Rung(2, 0, "a prefix", "prefix", "context")
+        >>> arm = ArmResult("kv-prefix", rung, {"length": 4}, Budget(8, 8, 4), "ok", learning_rate=0.1)
+        >>> Typed(["--task", "my rows.csv"]).tune(arm)
+        "elicitable tune --task 'my rows.csv' --method kv-prefix --size 4 --learning-rate 0.1"
+        """
+        given = settings_of(arm) | dict(setting or {})
+        method = self.own.get(arm.method, arm.method)
+        return command_line("elicitable", "tune", *_without(self.one, given), "--method", method, *_flat(given))
+
+    def verdict(self, setting: Mapping[str, str] | None = None, *more: str) -> str:
+        """Return the command that races again, but for ``setting``, and with ``more``."""
+        given = dict(setting or {})
+        return command_line("elicitable", "verdict", *_without([*self.one, *self.race], given), *_flat(given), *more)
+
+
+def settings_of(arm: ArmResult) -> dict[str, str]:
+    """Return what a person gives to train ``arm`` as the race did: its size, its rate, and how it reads items."""
+    size = next((arm.setting[name] for name in SIZES if name in arm.setting), None)
+    given = {} if size is None else {"--size": str(size)}
+    if "chat" in arm.setting:
+        given["--chat"] = "on" if arm.setting["chat"] else "off"
+    if arm.learning_rate is not None:
+        given["--learning-rate"] = f"{arm.learning_rate:g}"
+    return given
+
+
+def flags(**given: object) -> list[str]:
+    """Return options as they are typed: nothing for None, the flag alone for True, several for a list.
+
+    >>> flags(budget=100, score=None, prompt=["a b", "c"], why=True)
+    ['--budget', '100', '--prompt', 'a b', '--prompt', 'c', '--why']
+    """
+    found: list[str] = []
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            found.append(flag)
+        elif value is not None and value is not False:
+            found += [part for one in (value if isinstance(value, list) else [value]) for part in (flag, str(one))]
+    return found
+
+
+def _flat(setting: Mapping[str, str]) -> list[str]:
+    return [part for pair in setting.items() for part in pair]
+
+
+def _without(typed: Sequence[str], setting: Mapping[str, str]) -> list[str]:
+    """Leave out the options that are given anew."""
+    kept, skip = [], False
+    for part in typed:
+        if skip:
+            skip = False
+        elif part in setting:
+            skip = True
+        else:
+            kept.append(part)
+    return kept

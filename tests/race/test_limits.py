@@ -1,0 +1,80 @@
+"""What a limit cut down is not kept for longer ones in the same folder, or is said to be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.reverse import Reverse
+
+from elicitable.models.model import Model
+from elicitable.race import contest, pace, rounds, timing, trial
+from elicitable.records.store import Store
+from elicitable.values import Verdict
+
+Build = Callable[..., Model]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A race of seconds: little data, few steps; the side effects on the same few items."""
+    small = replace(pace.DIGITS, batch=8, validation_items=64, test_items=32, first_steps=4, finish=4, steps=48)
+    monkeypatch.setattr(pace, "DIGITS", small)
+    monkeypatch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
+    trial._elsewhere_nats.cache_clear()
+
+
+def run(model: Model, out: Path, limit: float, **options: Any) -> Verdict:
+    return contest.verdict(model, Reverse(), seeds=1, out=out, time_limit=limit, **options)
+
+
+def paying(monkeypatch: pytest.MonkeyPatch, items: dict[float, int]) -> None:
+    """Let a limit pay for so many validation items."""
+
+    def opening(race: Any, sizes: Any) -> dict[str, Any]:
+        return timing.opening(race, sizes) | {"validation": items[race.time_limit]}
+
+    monkeypatch.setattr(rounds, "opening", opening)
+
+
+def test_a_search_that_time_cut_off_is_made_anew_under_a_longer_limit(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look took more than a fifth of its seconds, so that it ended with as much of them left."""
+    model, scored, chosen = digits_model(8), trial._scored, {"methods": ["examples"], "search_passes": 500}
+    paying(monkeypatch, {20.0: 16, 200.0: 16, 400.0: 16})
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "_scored", lambda *given: (time.sleep(0.6), scored(*given))[1])
+        [cut] = run(model, tmp_path, 20.0, **chosen).arms
+    [longer] = run(model, tmp_path, 200.0, **chosen).arms
+    assert cut.effort is not None
+    assert longer.effort is not None
+    assert cut.stopped == "time"
+    assert cut.effort.seconds < 0.8 * timing.CHOICE_SHARE * 20.0
+    assert longer.stopped != "time"
+    assert longer.effort.candidates > cut.effort.candidates
+    [again] = run(model, tmp_path, 400.0, **chosen).arms
+    assert again.effort == longer.effort  # that one was tried to its end
+
+
+def test_few_validation_items_are_said_and_left_behind_by_a_limit_that_pays_for_several_times_as_many(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first race in a folder, of half a minute, fixed them for all that came after it, and nothing said so."""
+    model, paid = digits_model(8), {30.0: 16, 60.0: 32, 600.0: 64, 1200.0: 64}
+    paying(monkeypatch, paid)
+    said: dict[float, list[str]] = {}
+    for limit in (30.0, 60.0, 600.0, 1200.0, 30.0):
+        warnings = run(model, tmp_path, limit, methods=["zero-shot"]).provenance["warnings"]
+        found = [one for one in warnings if "validation items" in one]
+        assert said.setdefault(limit, found) == found  # another time too
+    assert [len(found) for found in said.values()] == [1, 1, 0, 0]
+    assert said[30.0][0].startswith("the time limit pays for 16 of the 64 validation items; 4 times the time")
+    assert said[60.0][0].startswith("16 of the 64 validation items are looked at, as in another race in this folder")
+    assert said[60.0][0].endswith("pays for 32, which another --out takes")
+    specs = [record["spec"] for record in Store(tmp_path) if "method" in record["spec"]]
+    assert sorted({spec["plan"]["validation_items"] for spec in specs}) == [16, 64]
