@@ -12,6 +12,7 @@ import torch
 
 import elicitable as el
 from elicitable.errors import InputError
+from elicitable.methods import prompt, swaps
 from elicitable.methods.base import Adaptation, Method
 from elicitable.methods.catalog import method_named
 from elicitable.methods.instructions import bank, edits, proposals, sentence
@@ -121,9 +122,28 @@ def test_a_search_without_an_instruction_that_fits_is_skipped_and_says_so(model:
 
     search: Any = method_named("prompt").search(model, Many(), 0, layouts=(PLAIN,))
     assert not next(search).candidates
+    search.send(Nothing())  # those that name no label
     search.send(Nothing())
     with pytest.raises(InputError, match=r"no instruction has room: each takes more than 32 tokens, half of the pos"):
         search.send(Nothing())
+
+
+def test_instructions_without_labels_stand_in_where_the_labels_have_no_room(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Many(Letters):
+        def labels(self) -> tuple[str, ...]:
+            return (" a", " b", *(f" label{nth}" for nth in range(60)))
+
+    class Nothing:
+        best, left = (), 0
+
+    monkeypatch.setattr(prompt, "room_of", lambda model: 60)
+    search: Any = method_named("prompt").search(model, Many(), 0, layouts=(PLAIN,))
+    assert not next(search).candidates
+    texts = [one.setting["text"] for one in search.send(Nothing()).candidates]
+    assert texts
+    assert not [text for text in texts if "label1" in text]
 
 
 def test_few_passes_are_kept_and_said(model: Model) -> None:
@@ -179,6 +199,20 @@ def test_a_swap_in_a_text_gives_a_text_that_differs_in_one_token(model: Model) -
         apart = [(one, other) for one, other in zip(text, layout.head, strict=True) if one != other]
         assert len(apart) == 1
         assert "<s>" not in text
+
+
+def test_swaps_are_offered_where_the_slopes_are_however_few_they_are(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A last token that some rows do not share has no slope; each place was then given those of the one before."""
+    layout, seen = replace(PLAIN, head="say a or b. "), []
+    ids = model.ids(layout.head).flatten().tolist()
+    monkeypatch.setattr(swaps, "steep_swaps", lambda slopes, places, rng: seen.append(list(places)) or ())
+    for count in (1 + len(ids), len(ids)):
+        swapped_texts(model, layout, torch.zeros(count, model.anatomy.vocab), generator(0, "x"), 9)
+    whole, fewer = seen
+    assert whole[0] == fewer[0] == 1  # behind the start token
+    assert fewer == [place for place in whole if place < len(ids)]
 
 
 def test_special_tokens_and_blanks_are_never_written(model: Model) -> None:

@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import elicitable as el
 from elicitable.errors import InputError
+from elicitable.methods.layer_prefix import residuals
+from elicitable.models import prefixes
 from elicitable.models.capture import capture_tokens
 from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model
 from elicitable.models.prefixes import stack_rows
+from elicitable.values import PrefixKV
 
 from .conftest import trained
 from .test_contract import IDS, MOVED, NOISE, Shared, every_model, far, logits, model
@@ -361,3 +365,27 @@ def test_a_context_that_leaves_the_content_too_few_positions_is_refused(name: st
         assert logits(shared(name), IDS[:, :4]).isfinite().all()
         with pytest.raises(InputError, match=r"takes 60 positions and the content needs 6, .* only 64"):
             logits(shared(name))
+
+
+def test_what_a_joined_context_lacks_is_made_on_the_device_of_the_other() -> None:
+    """A value bias has no positions; they were made on the CPU, beside those of a context on a GPU."""
+    bias = PrefixKV((None,), (None,))
+    there = {"positions": torch.zeros(1, 2, device="meta"), "visible": torch.ones(1, 2, device="meta")}
+    other = PrefixKV((None,), (None,), **there)
+    for first, second in ((bias, other), (other, bias)):
+        assert prefixes._place(first, second, 0, 1).device.type == "meta"
+        joined = prefixes._join_visible(first, second, 1)
+        assert joined is not None
+        assert joined.device.type == "meta"
+
+
+def test_a_start_is_made_without_dropout_in_whatever_mode_the_model_is() -> None:
+    torch.manual_seed(0)
+    hf = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_positions=32, n_embd=16, n_layer=2, n_head=2)).double()
+    made = []
+    for mode in (False, True, True):
+        hf.train(mode)
+        made.append(residuals(Model(hf), torch.tensor([[1, 2, 3]])))
+        assert hf.training is mode
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[1], made[2])

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 import elicitable as el
 from elicitable.errors import InputError
-from elicitable.methods.examples import Examples
+from elicitable.methods.examples import Examples, draw
 from elicitable.methods.nearest import Nearest, Pool
 from elicitable.models.layout import PLAIN
 from elicitable.models.model import Model
 from elicitable.models.rows import rows_of
 from elicitable.training.evaluate import read_labels
 from elicitable.training.loop import Plan, reading_of
-from elicitable.values import Item
+from elicitable.values import Item, Message
 
 Build = Callable[..., Model]
 POOL = [
@@ -108,3 +109,27 @@ def test_it_cannot_be_put_before_whatever_is_read(letters_model: Build) -> None:
         Nearest().build(model)
     with pytest.raises(InputError, match="at least 1"):
         Nearest().build(model, k=0, items=POOL)
+
+
+def test_conversations_have_nearest_ones_too(letters_model: Build) -> None:
+    talks = [Item((Message("user", item.prompt),), item.target) for item in POOL]
+    pool = Pool(letters_model(), talks)
+    assert len(pool.lengths) == len(POOL)
+    near = pool.near(letters_model(), [Item((Message("user", "ccc:"),), "c")])
+    assert near.shape == (1, len(POOL))
+
+
+def test_of_more_labels_than_there_are_examples_every_one_is_shown_in_some_draw() -> None:
+    """The first k labels were shown in every draw, and the others in none."""
+
+    class Many:
+        def labels(self) -> tuple[str, ...]:
+            return tuple("abcdefghij")
+
+        def sample(self, n: int, rng: Any) -> list[Item]:
+            return [Item(f"{nth} {rng.integers(1000)}", "abcdefghij"[nth % 10]) for nth in range(n)]
+
+    drawn = [draw(Many(), 3, seed) for seed in range(20)]  # type: ignore[arg-type]
+    assert all(len({item.target for item in items}) == 3 for items in drawn)
+    assert {item.target for items in drawn for item in items} == set("abcdefghij")
+    assert sorted(item.target for item in draw(Many(), 20, 0)) == sorted("abcdefghij" * 2)  # type: ignore[arg-type]

@@ -20,8 +20,10 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 import elicitable as el
+from elicitable.methods.catalog import method_named
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
+from elicitable.training.loop import prepared
 
 TEXT: dict[str, Any] = {
     "vocab_size": 64,
@@ -162,3 +164,18 @@ def test_an_encoder_with_the_decoders_configuration_still_sees_what_comes_later(
         with el.use(model, el.context("prompt", model, token_ids=HEAD)):
             found = encoder(stream, angles, None)[0]
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("method", ["lora", "peft:ia3"])
+def test_weights_are_changed_in_the_decoder_alone(name: str, method: str) -> None:
+    """A tower for images has queries and values too: its numbers were counted, and got no gradient."""
+    model = model_of(name)
+    recipe = method_named(method)
+    change = recipe.build(model, 2, 0)
+    assert change.budget().numbers_trained == recipe.numbers(model, 2)
+    with prepared(model, change) as refresh:
+        refresh()
+        logits = model.hf(input_ids=torch.tensor([[7, 9, 4, 5]])).logits
+        grads = torch.autograd.grad(logits.sum(), list(change.parameters()), allow_unused=True)
+    assert all(grad is not None for grad in grads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score
+from tests.families import reader
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -20,10 +22,12 @@ from elicitable.race.marking import Marking, text_of_target
 from elicitable.report.html import report_html
 from elicitable.scores.best_of import best_of
 from elicitable.scores.exact_match import ExactMatch
+from elicitable.scores.token_f1 import TokenF1
 from elicitable.tasks.base import groups_of
 from elicitable.tasks.catalog import task_from
 from elicitable.training.decision_rules import DecisionRule
 from elicitable.training.evaluate import Reading, evaluate, read_labels
+from elicitable.values import Item
 
 LABELS = ("red", "green", "blue")
 
@@ -213,3 +217,39 @@ def test_a_rule_between_labels_is_refused_where_there_are_none(model: Model) -> 
     pairs = [{"prompt": f"n{n} sees", "target": f"n{n % 7}"} for n in range(60)]
     with pytest.raises(InputError, match="decides between labels, and data has free answers"):
         Marking.of(model, task_from(pairs), None, "fitted")
+
+
+def test_guessing_among_an_item_s_own_choices_is_the_floor() -> None:
+    """Four choices were guessed right a quarter of the time, which beat "one answer" of 0.005 and was already there."""
+    items = [Item(f"q{n}", f" a{n} {n % 4}", choices=tuple(f" a{n} {k}" for k in range(4))) for n in range(200)]
+    assert Marking(ExactMatch()).floor(items) == 0.25
+    first = [replace(item, target=item.choices[0 if n % 5 else 1]) for n, item in enumerate(items)]
+    assert Marking(ExactMatch()).floor(first) == 0.8  # always the first one
+    two = [replace(item, choices=(item.target, " other")) for item in items]
+    assert Marking(ExactMatch()).floor(two) == 1.0
+    mixed = [replace(item, choices=item.choices if n % 2 else (item.target, " b")) for n, item in enumerate(items)]
+    assert Marking(TokenF1()).floor(mixed) > 0.5
+
+
+def squad_like(number: int, several: bool) -> dict[str, Any]:
+    answers = [f"the year {number}", f"{number}"][: 1 + several]
+    return {"prompt": f"Text {number} is of the year {number}. When?", "target": answers}
+
+
+def test_right_answers_that_the_test_file_alone_has_several_of_all_count() -> None:
+    train = [squad_like(n, False) for n in range(60)]
+    task = task_from(train, test=[squad_like(n, True) for n in range(100, 140)], prompt_column="prompt")
+    marking = Marking.of(reader("byte-level BPE"), task)
+    assert marking.scorer == best_of(ExactMatch())
+    items = task.held_out("test", 8)
+    given = [item.accepted[-1].strip() for item in items]
+    assert marking.scorer.point(marking.targets(items), given) == 1.0
+    assert "2 at most" in task.reading.several
+
+
+def test_a_target_of_the_test_split_that_cannot_be_scored_is_said_before_anything_is_trained() -> None:
+    train = [{"prompt": f"How many are {n}?", "target": f"{n}"} for n in range(60)]
+    test = [{"prompt": f"How many are {n}?", "target": "n/a" if n == 70 else f"{n}"} for n in range(61, 80)]
+    task = task_from(train, test=test, prompt_column="prompt", target_column="target")
+    with pytest.raises(InputError, match="n/a"):
+        Marking.of(reader("byte-level BPE"), task, "numeric")

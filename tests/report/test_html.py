@@ -193,6 +193,20 @@ def test_a_race_without_contexts_says_nothing_of_what_they_cannot_do():
     assert not [step for step in phrases.next_steps(weights_only) if "Contexts may not" in step]
 
 
+@pytest.mark.parametrize("lost", ["failed", "skipped", "diverged"])
+def test_arms_that_did_not_run_through_took_no_part(lost):
+    def without(verdict, group):
+        arms = (replace(arm, status=lost, mean=None) if arm.rung.group == group else arm for arm in verdict.arms)
+        return replace(verdict, arms=tuple(arms))
+
+    there = records.verdict(label="already-there")
+    low = replace(there, arms=tuple(replace(arm, mean=arm.mean and arm.mean / 3) for arm in there.arms))
+    assert "whether anything does better was not asked" in phrases.answer(without(low, "weights"))
+    alone = without(records.verdict(label="weights"), "context")
+    assert phrases.answer(alone).endswith("; no context was tried.")
+    assert not [step for step in phrases.next_steps(alone) if "Contexts may not" in step]
+
+
 def test_answers_to_one_item_stand_together():
     items = compared_answers(records.verdict().arms)
     assert len(items) == 2

@@ -45,6 +45,16 @@ def test_seeds_are_marked_where_there_are_several():
     assert not any(row.seeds for _, _, rows in race_chart(records.inconclusive()).groups for row in rows)
 
 
+def test_seeds_are_not_marked_by_what_is_no_share_of_the_score():
+    """Right and wrong are all that is kept of a seed, and ROUGE-L may be 0.4 where nothing is right."""
+    verdict = records.verdict()
+    arm = next(one for one in verdict.arms if one.method == "lora")
+    for mean, seeds in ((arm.mean, 3), (arm.mean - 0.1, 0)):
+        shown = race_chart(records.with_arm(verdict, "lora", mean=mean))
+        (row,) = [row for _, _, rows in shown.groups for row in rows if row.method == "lora"]
+        assert len(row.seeds) == seeds
+
+
 def test_the_control_is_never_the_best():
     verdict = records.with_arm(records.verdict(), "value-bias", mean=1.0)
     assert standing.highest(verdict).method == "full"

@@ -212,6 +212,8 @@ JSON_FORMS = {
     "array": json.dumps(ROWS),
     "array over lines": json.dumps(ROWS, indent=2),
     "array in an object": json.dumps({"version": "1", "data": ROWS}, indent=2),
+    "array in an object of one line": json.dumps({"version": "1", "data": ROWS}),
+    "array behind a blank line": "\n" + json.dumps(ROWS),
     "columns of lists": json.dumps({"text": ["fine", "so so"], "label": [1, 0]}),
     "pandas' columns": json.dumps({"text": {"0": "fine", "1": "so so"}, "label": {"0": 1, "1": 0}}),
 }
@@ -221,6 +223,16 @@ JSON_FORMS = {
 def test_json_arrays_and_what_pandas_writes(tmp_path: Path, form: str) -> None:
     for name in ("t.json", "t.jsonl"):
         assert read(tmp_path, name, JSON_FORMS[form]) == [["fine", "so so"], ["1", "0"]]
+        if name == "t.json" or (form.startswith("array") and "object" not in form):
+            with incoming(str(tmp_path / name), wanted=["text"]) as found:  # as rows that are asked about
+                assert [(one.fault, one.values.get("text")) for one in found.rows] == [("", "fine"), ("", "so so")]
+
+
+def test_a_row_that_holds_a_list_of_objects_is_one_row(tmp_path: Path) -> None:
+    row = {"text": "a match in Lisbon", "places": [{"name": "Lisbon", "from": 11}]}
+    path = write(tmp_path, "t.jsonl", json.dumps(row) + "\n")
+    with incoming(str(path), wanted=["text"]) as found:
+        assert [one.values["text"] for one in found.rows] == [row["text"]]
 
 
 def test_one_line_of_messages_is_one_row_and_no_list_of_rows(tmp_path: Path) -> None:

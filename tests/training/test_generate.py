@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.conftest import tiny_gpt2
 from tests.families import CHAT, reader
 
 import elicitable as el
@@ -19,6 +20,7 @@ from elicitable.methods.catalog import method_named
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.model import Model
 from elicitable.models.rows import Row, rows_of
+from elicitable.training import evaluate as evaluation
 from elicitable.training.batches import Reading, padded
 from elicitable.training.evaluate import answer_logits, answers, evaluate, token_losses, unwritable
 from elicitable.training.generate import Stop, generate
@@ -234,6 +236,28 @@ def test_answers_are_the_same_alone_and_in_a_batch() -> None:
     assert together == [generate(model, [row], Layout(), n)[0] for row, n in zip(rows, most, strict=True)]
     assert [len(a.ids) for a in together if not a.has_ended][:3] == most[:3]
     assert all(len(row.content) + len(a.ids) <= 64 for row, a in zip(rows, together, strict=True))
+
+
+def test_a_row_that_has_ended_takes_no_position_more() -> None:
+    """Learned positions end: a row at their limit was fed on while another of its batch was still written to."""
+    model = tiny_gpt2(8)
+    contents = [[1 + n % 7 for n in range(length)] for length in (62, 40, 60)]
+    rows = [Row(content, [1]) for content in contents]
+    most = [4, 24, 3]
+    together = generate(model, rows, Layout(), most, batch=8)
+    assert [len(one.ids) for one in together] == [2, 24, 3]
+    assert together == [generate(model, [row], Layout(), n)[0] for row, n in zip(rows, most, strict=True)]
+
+
+def test_thinking_has_room_behind_a_long_text() -> None:
+    """Texts left room for the right answer, which is short, and none for what is written before it."""
+    model = reader("Metaspace with a start", positions=64)
+    items = [Item("a fine film " * 30, " a")]
+    (thinking,) = evaluation._rows(model, items, Reading(marker="Answer:"))
+    (plain,) = evaluation._rows(model, items, Reading())
+    assert len(plain.content) > 60
+    assert len(thinking.content) == 32
+    assert len(generate(model, [thinking], Layout(), 256)[0].ids) == 32
 
 
 def test_a_context_in_use_is_in_use_while_answers_are_written() -> None:

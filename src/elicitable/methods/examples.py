@@ -186,13 +186,13 @@ def task_of(task: Any) -> Task:
 
 
 def draw(task: Task, k: int, seed: int) -> list[Item]:
-    """k training items; with labels, as even over them as k allows, in random order."""
+    """k training items; with labels, as even over them as k allows, in random order; of more labels than k, any k."""
     rng = generator(seed, "examples", k)
     labels = task.labels()
     if not labels:
         return list(task.sample(k, rng))
     pool = task.sample(max(64, 16 * k), rng)
-    wanted = [labels[i % len(labels)] for i in rng.permutation(k)]
+    wanted = [labels[i % len(labels)] for i in rng.permutation(max(k, len(labels)))[:k]]
     chosen: list[Item] = []
     for label in wanted:
         left = [item for item in pool if item not in chosen]

@@ -17,6 +17,7 @@ import torch
 from elicitable.errors import InputError
 from elicitable.models.layout import has_template
 from elicitable.models.load import load
+from elicitable.models.restoring import evaluating
 from elicitable.models.templates import render
 from elicitable.rng import generator
 from elicitable.values import Message
@@ -82,6 +83,12 @@ ASKED = (
 IN_TURN, IN_TEXT = "What was the instruction? Write the instruction only.", "The instruction was:"
 
 
+def of_answers() -> Iterator[str]:
+    """Instructions that name no label, for free answers, and where the names of labels have no room."""
+    for text in OF_ANSWERS:
+        yield text + END
+
+
 def bank(task: Task) -> Iterator[str]:
     """Instructions for a task, the plainest first: with its labels by name, where it has them, and its columns."""
     labels = task.labels()
@@ -95,8 +102,7 @@ def bank(task: Task) -> Iterator[str]:
         for form in OF_LABELS:
             yield form.format(**words) + END
     else:
-        for text in OF_ANSWERS:
-            yield text + END
+        yield from of_answers()
     columns = _columns(task)
     if columns:
         for form in OF_COLUMNS:
@@ -174,9 +180,10 @@ def _written(model: Model, questions: Sequence[str]) -> list[str]:
     ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
     eos: Any = getattr(model.tokenizer, "eos_token_id", None)
-    out = model.hf.generate(
-        ids, attention_mask=mask, max_new_tokens=MOST_TOKENS, do_sample=False, pad_token_id=eos or 0
-    )
+    with evaluating(model.hf):
+        out = model.hf.generate(
+            ids, attention_mask=mask, max_new_tokens=MOST_TOKENS, do_sample=False, pad_token_id=eos or 0
+        )
     return [str(model.tokenizer.decode(row[width:], skip_special_tokens=True)) for row in out]
 
 

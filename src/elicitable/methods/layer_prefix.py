@@ -18,6 +18,7 @@ from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.initial import check_init, check_length, initial_ids, other_starts
 from elicitable.methods.kv_prefix import peft_prefix_form
 from elicitable.models.capture import capture_residuals
+from elicitable.models.restoring import evaluating
 from elicitable.rng import torch_generator
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def residuals(model: Model, ids: Tensor) -> Tensor:
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.append((args[0] if args else kwargs["hidden_states"])[0].detach())
 
-    with ExitStack() as stack:
+    with evaluating(model.hf), ExitStack() as stack:
         for block in model.anatomy.blocks:
             stack.enter_context(block.register_forward_pre_hook(keep, with_kwargs=True))
         model.hf(input_ids=ids, use_cache=False)

@@ -38,7 +38,7 @@ class LoRAWeights(PeftWeights):
     ) -> None:
         from peft import LoraConfig
 
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules), lora_dropout=0.0)
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=in_blocks(model, modules), lora_dropout=0.0)
         try:
             super().__init__(model, config, rank=rank, modules=list(modules), alpha=alpha, seed=seed, **setting)
         except InputError:
@@ -62,6 +62,20 @@ class LoRAWeights(PeftWeights):
     def size(self) -> int:
         """Return the rank."""
         return int(self.setting["rank"])
+
+
+def in_blocks(model: Model, modules: Sequence[str]) -> list[str]:
+    """Name the modules as PEFT takes them: briefly, or whole where there are others of the name outside of the blocks.
+
+    A tower for images has queries and values as well, which get no gradient from texts.
+    """
+    own = {id(module) for block in model.anatomy.blocks for module in block.modules()}
+    found: list[str] = []
+    for wanted in modules:
+        named = [(name, id(one) in own) for name, one in model.hf.named_modules() if f".{name}".endswith(f".{wanted}")]
+        inside = [name for name, is_own in named if is_own]
+        found += inside if inside and len(inside) < len(named) else [wanted]
+    return found
 
 
 def default_modules(model: Model) -> list[str]:

@@ -23,9 +23,9 @@ from elicitable.methods.instructions import plain
 from elicitable.methods.prompt import layout_of, readable, room_of
 from elicitable.methods.search import Offer, Search
 from elicitable.models.capture import capture_tokens
-from elicitable.models.layout import PLAIN, Layout
+from elicitable.models.layout import PLAIN, Layout, layout_unsaid
 from elicitable.models.prefixes import stack_rows
-from elicitable.models.rows import common_context, context_ids, rows_of
+from elicitable.models.rows import Row, common_context, context_ids, rows_of
 from elicitable.models.states import text_states
 from elicitable.rng import generator
 from elicitable.tasks.wider import whole
@@ -49,7 +49,7 @@ class Pool:
 
     def __init__(self, model: Model, items: Sequence[Item]) -> None:
         self.items = list({item.prompt: item for item in items}.values())
-        self.lengths = [len(row) + 4 for row in rows_of(model, self.items)] if self.items else []
+        self.lengths = [len(row) + 4 for row in _rows(model, self.items)] if self.items else []
         self._states: dict[Any, Tensor] = {}
         states = self._of(model, self.items)
         self._mean = states.mean(0)
@@ -74,6 +74,12 @@ class Pool:
             states = text_states(model, rows, model.anatomy.depth // 2)
             self._states |= dict(zip(new, states, strict=True))
         return torch.stack([self._states[item.prompt] for item in items])
+
+
+def _rows(model: Model, items: Sequence[Item]) -> list[Row]:
+    """Return items as rows: conversations by the chat template or as it stands for one, all else as it is."""
+    turns = any(not isinstance(item.prompt, str) for item in items if item.is_text)
+    return rows_of(model, items, layout_unsaid(model, turns=True)) if turns else rows_of(model, items)
 
 
 def _ids(model: Model, item: Item) -> list[int]:

@@ -22,7 +22,7 @@ from elicitable.errors import BudgetError, InputError, UnknownNameError
 from elicitable.methods import rungs
 from elicitable.methods.base import Method, Schedule, Sized
 from elicitable.methods.initial import check_length
-from elicitable.methods.lora import default_modules
+from elicitable.methods.lora import default_modules, in_blocks
 from elicitable.methods.peft_config import weight_types
 from elicitable.methods.peft_weights import PeftWeights
 from elicitable.models.dispatch import ends_of
@@ -128,7 +128,7 @@ class PeftMethod(Method):
             setting, most = _BLOCKS[self.type]
             given[setting] = math.gcd(most, *_widths(model, wanted or []))
         if wanted:
-            given["target_modules"] = wanted
+            given["target_modules"] = in_blocks(model, wanted)
         return made(task_type="CAUSAL_LM", **given)
 
     def fitting(self, model: Model, budget: int, longest: int | None = None) -> Sized:

@@ -13,7 +13,7 @@ from torch import Tensor
 from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
-from elicitable.methods.instructions import END, PROPOSED_PASSES, bank, edits, proposals
+from elicitable.methods.instructions import END, PROPOSED_PASSES, bank, edits, of_answers, proposals
 from elicitable.methods.search import Found, Offer, Search
 from elicitable.methods.swaps import swapped_ids, swapped_texts
 from elicitable.models.capture import capture_tokens
@@ -190,6 +190,8 @@ class Prompt(Method):
             apart = [text if text[-1:].isspace() else text + END for text in prompts]
             yield texts.offer([*prompts, *apart], layouts, "given", is_bound=False)
         found = yield texts.offer(bank(task), layouts[:1], "bank")
+        if not found.best:
+            found = yield texts.offer(of_answers(), layouts[:1], "bank, without labels")
         if len(layouts) > 1:
             found = yield texts.offer(_texts(found)[:BEST], layouts[1:], "bank, laid out otherwise")
         best = _best_layout(found, layouts)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from elicitable.models.layout import Layout, before_content
+from elicitable.models.rows import context_ids
 from elicitable.models.tokens import tokenize
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def swapped_texts(model: Model, layout: Layout, slopes: Tensor, rng: np.random.G
     if at < 0 or not head or tokens.spans is None:
         return []
     inside = tokens.inside(at, at + len(head))
-    start = max(0, slopes.shape[0] - len(tokens.ids))  # what the tokenizer puts before a text
+    start = len(context_ids(model, layout)) - len(tokens.ids)  # what the tokenizer puts before a text
     places = [start + place for place in inside if start + place < slopes.shape[0]]
     found: dict[str, None] = {}
     for place, token in steep_swaps(slopes, places, rng) if places else ():

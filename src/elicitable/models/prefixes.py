@@ -98,8 +98,10 @@ def _join_positions(first: PrefixKV, second: PrefixKV, back: int, rows: int) -> 
 def _place(first: PrefixKV, second: PrefixKV, back: int, rows: int) -> Tensor:
     """Let the one of the two that has no positions lie right before what follows it."""
     parts = []
+    (device,) = {prefix.positions.device for prefix in (first, second) if prefix.positions is not None}
     for prefix, offset in ((first, back), (second, 0)):
-        own = prefix.positions if prefix.positions is not None else torch.arange(-prefix_length(prefix), 0)[None]
+        before = torch.arange(-prefix_length(prefix), 0, device=device)[None]
+        own = before if prefix.positions is None else prefix.positions
         parts.append(_expand(own - offset, rows))
     return torch.cat(parts, dim=1)
 
@@ -108,8 +110,10 @@ def _join_visible(first: PrefixKV, second: PrefixKV, rows: int) -> Tensor | None
     if first.visible is None and second.visible is None:
         return None
     parts = []
+    device = next(prefix.visible.device for prefix in (first, second) if prefix.visible is not None)
     for prefix in (first, second):
-        own = prefix.visible if prefix.visible is not None else torch.ones(1, prefix_length(prefix), dtype=torch.bool)
+        whole = torch.ones(1, prefix_length(prefix), dtype=torch.bool, device=device)
+        own = whole if prefix.visible is None else prefix.visible
         parts.append(_expand(own, rows))
     return torch.cat(parts, dim=1)
 

@@ -9,9 +9,9 @@ rule takes from validation count as trained, and the plain score is kept beside 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from elicitable.scores.classification import MCC, Accuracy, SecondF1
 from elicitable.scores.exact_match import ExactMatch
 from elicitable.scores.of_task import TaskScore, scale_of
 from elicitable.scores.scorer import Scorer, floor
-from elicitable.tasks.base import TaskMetric, groups_of, metric_of, most_of
+from elicitable.tasks.base import HeldOut, TaskMetric, groups_of, metric_of, most_of
 from elicitable.training.decision_rules import BY_LENGTH, RULES, SUM, DecisionRule, candidates, choose
 from elicitable.training.evaluate import LabelCosts, Reading, answers, evaluate, read_labels, truth_of
 from elicitable.values import Budget, Item, Score
@@ -85,7 +85,12 @@ class Marking:
             identity = metric.code if scale == 1 else f"{metric.code} over {scale!r}"
             return cls(scorer, _rule_of(metric, task, rule), identity, metric)
         chosen = load_own(score, "my_score.py:function") if is_own_code(score) else score
-        scorer, known = score_from(chosen, _bare(task.labels())), task.held_out("validation")
+        scorer = score_from(chosen, _bare(task.labels()))
+        known = (
+            [item for split in get_args(HeldOut) for item in task.held_out(split)]
+            if model.tokenizer is not None
+            else []
+        )
         if any(item.accepted for item in known) and not scorer.takes_several:
             scorer = best_of(scorer)
         marking = cls(scorer, rule, digest_of(chosen) or "" if callable(chosen) else "")
@@ -151,11 +156,25 @@ class Marking:
         return [self.scorer.scored(self.targets(items), own) for own in written]
 
     def floor(self, items: Sequence[Item]) -> float:
-        """Return what always giving one answer scores, in the same score."""
+        """Return what always giving one answer scores, in the same score.
+
+        Where items have choices of their own, it is always the choice at one place, or any of them at random.
+        """
+        if any(item.choices for item in items):
+            return max(self._guesses(items))
         if isinstance(items[0].target, str):
             offered = [str(item.target) if self.scorer.reads_references else text_of_target(item) for item in items]
             return floor(self.scorer, self.targets(items), offered).value
         return Counter(item.target for item in items).most_common(1)[0][1] / len(items)
+
+    def _guesses(self, items: Sequence[Item]) -> Iterator[float]:
+        """Yield what the choice at each place scores, and what a random one does where that is a share."""
+        targets = self.targets(items)
+        for place in range(max(len(item.choices) for item in items)):
+            given = [item.choices[min(place, len(item.choices) - 1)].strip() if item.choices else "" for item in items]
+            yield self.scorer.point(targets, given)
+        if self.scorer.is_share:
+            yield sum(1 / max(1, len(set(item.choices))) for item in items) / len(items)
 
     def targets(self, items: Sequence[Item]) -> list[Any]:
         """Return what the score compares answers with: targets' texts, all right answers, or items' references."""

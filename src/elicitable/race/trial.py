@@ -91,7 +91,7 @@ class Trial:
         return {"search": {"passes": self.passes or passes_for(model.tokenizer), "form": SEARCH_FORM}}
 
 
-SEARCH_FORM = 2  # of a search; raised when the same spec comes to find something else
+SEARCH_FORM = 3  # of a search; raised when the same spec comes to find something else
 FORM = 4  # of a record; raised when a race comes to keep or to measure something else for the same spec
 SHOWN = 20  # candidates that a record shows, the best ones
 SLOPE_ITEMS = 16

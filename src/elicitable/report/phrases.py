@@ -84,11 +84,15 @@ def _changes_weights(arm: ArmResult) -> bool:
 
 
 def _has_weights(verdict: Verdict) -> bool:
-    return any(group == "weights" for group, _ in standing.grouped(verdict))
+    return _took_part(verdict, "weights")
 
 
 def _has_contexts(verdict: Verdict) -> bool:
-    return any(group == "context" for group, _ in standing.grouped(verdict))
+    return _took_part(verdict, "context")
+
+
+def _took_part(verdict: Verdict, group: str) -> bool:
+    return any(arm.rung.group == group and standing.is_scored(arm) for arm in verdict.arms)
 
 
 def _of_label(table: Mapping[str, Words], verdict: Verdict) -> Words:

@@ -100,6 +100,8 @@ def _rows(source: str, name: str, text: _Text, kind: str | None, suffix: str, wa
     path = Path(source)
     plain = suffix.removesuffix(path.suffix.lower()) if path.suffix.lower() in PACKED else suffix
     kind = kind or _BY_SUFFIX.get(plain)
+    if kind == "jsonl" and plain in _BY_SUFFIX and text.peek().lstrip().startswith("["):
+        kind = "json"  # an array, whatever its file is called
     said = text.without_sep_line() if kind in _DELIMITERS or (kind is None and source == STDIN) else ""
     kind = kind or ("csv" if said else _kind_of(text, wanted, is_file=source != STDIN))
     if kind in _DELIMITERS:
@@ -302,8 +304,9 @@ def _array(text: _Text, main: str) -> Iterator[Incoming]:
         piece = text.read(size)
         held += piece
         while True:
-            held = held.lstrip() if is_open else held.lstrip()[1:].lstrip()
-            is_open = True
+            held = held.lstrip()
+            if held and not is_open:
+                held, is_open = held[1:].lstrip(), True
             held = held[1:].lstrip() if number and held.startswith(",") else held
             if held.startswith("]"):
                 return
@@ -328,7 +331,7 @@ def _objects(text: _Text, main: str) -> Iterator[Incoming]:
         row = json.loads(first)
     except (ValueError, RecursionError):
         row = None
-    if isinstance(row, dict) and not all(isinstance(value, list | dict) for value in row.values()):
+    if isinstance(row, dict) and not _holds_rows(row, main):
         yield from _lines_of_json(text, main)
         return
     from elicitable.tasks.json_rows import read_json
@@ -336,6 +339,15 @@ def _objects(text: _Text, main: str) -> Iterator[Incoming]:
     table = read_json("the input", "".join(text.lines()))
     for place, row in zip(table.places, table.rows, strict=True):
         yield Incoming(place, dict(zip(table.columns, row, strict=True)))
+
+
+def _holds_rows(row: dict[str, Any], main: str) -> bool:
+    """Say whether an object holds rows, as columns or in a list of objects, and is none itself: ``main`` is one's."""
+    from elicitable.tasks.json_rows import list_of_rows
+
+    if all(isinstance(value, list | dict) for value in row.values()):
+        return True
+    return main not in row and list_of_rows(row) is not None
 
 
 def _lines(text: _Text, main: str) -> Iterator[Incoming]:

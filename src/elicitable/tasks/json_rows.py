@@ -65,11 +65,17 @@ def _of_one_object(source: str, text: str) -> Table | None:
     except (ValueError, RecursionError):
         return None
     values = list(whole.values()) if isinstance(whole, dict) else []
-    lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if len(lists) == 1 and not any(map(is_said, lists[0])):
-        return _of_array(source, lists[0])
+    if isinstance(whole, dict) and (rows := list_of_rows(whole)) is not None:
+        return _of_array(source, rows)
     placed = _by_columns(whole, values) if isinstance(whole, dict) else None
     return None if placed is None else table_of_objects(source, placed)
+
+
+def list_of_rows(whole: Mapping[str, Any]) -> list[Any] | None:
+    """Return the one list of objects that an object holds, where they are no messages; None where there is none."""
+    values = whole.values()
+    lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
+    return lists[0] if len(lists) == 1 and not any(map(is_said, lists[0])) else None
 
 
 def _by_columns(whole: Mapping[str, Any], values: Sequence[Any]) -> Placed | None:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from math import inf, isfinite
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ LISTED: Final = 10
 LONGEST_NUMBER: Final = 16  # characters of a label that is compared as a number
 #: Small letters of Cyrillic and Greek that look like Latin ones, and the Latin ones.
 _LOOKS: Final = str.maketrans("авеёкмнорстухіїјѕһԁԛԝӏαεικνορτυχ", "abeëkmhopctyxiïjshdqwlaeiknoptux")
+_DECIMAL: Final = re.compile(r"[+-]?[0-9]+([.][0-9]*)?(e[+-]?[0-9]+)?")
 _JOINED: Final = re.compile(r"(?<=\w)-(?=\w)|_")
 _ENDS: Final = " \t.,;:!?\"'’”»"
 
@@ -114,10 +116,9 @@ def _same(label: str) -> str:
 def _near(label: str) -> str:
     seen = "".join(one for one in unicodedata.normalize("NFKC", label) if unicodedata.category(one) != "Cf")
     folded = " ".join(_JOINED.sub(" ", seen.casefold().translate(_LOOKS)).split()).strip(_ENDS)
-    try:
-        return f"{float(folded):g}" if len(folded) < LONGEST_NUMBER else folded
-    except ValueError:
-        return folded or label
+    if _DECIMAL.fullmatch(folded) and len(folded) < LONGEST_NUMBER:
+        return str(Decimal(folded).normalize())  # exact: codes of many digits are not alike
+    return folded or label
 
 
 def label_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:

@@ -93,13 +93,14 @@ def reading_of(tables: Mapping[Split, Table], columns: Columns, template: Templa
     unused = tuple((name, "") for name in train.columns if name not in roles)
     source = ", ".join(table.source for table in tables.values())
     read = (source, tuple(roles.items()), (*unused, *train.left_out), _template(template))
-    return Reading(*read, _several(train, columns))
+    return Reading(*read, _several(tables.values(), columns))
 
 
-def _several(table: Table, columns: Columns) -> str:
-    if columns.kind == "classification" or not table.holds_lists(columns.answer):
+def _several(tables: Iterable[Table], columns: Columns) -> str:
+    holding = [table for table in tables if columns.answer in table.columns and table.holds_lists(columns.answer)]
+    if columns.kind == "classification" or not holding:
         return ""
-    counts = [len(texts_of_cell(cell)) for cell in table.cells(columns.answer)]
+    counts = [len(texts_of_cell(cell)) for table in holding for cell in table.cells(columns.answer)]
     if max(counts, default=0) < 2:
         return ""
     return (

@@ -286,10 +286,15 @@ def _wanted(rules: Sequence[DecisionRule], lengths: Sequence[Lengths], truth: Se
 
 
 def _rows(model: Model, items: Sequence[Item], reading: Reading) -> list[Row]:
-    """Return the rows of ``items``, each with room for the longest answer of all."""
+    """Return the rows of ``items``, each with room for the longest answer of all, and for thinking before it.
+
+    For thinking it is half of what may be read at most.
+    """
     limit, items = room_in(model, reading.max_tokens), reading.items(model, items)
     rows = rows_of(model, items, reading.layout, held=reading.held, limit=limit)
     longest = max((len(row.answer) for row in rows), default=0)
+    if reading.marker and limit is not None:
+        longest = max(longest, min(reading.longest, limit // 2))
     if limit is None or all(len(row.content) + longest <= limit for row in rows) or not items[0].is_text:
         return rows
     return rows_of(model, items, reading.layout, held=reading.held, limit=limit, room=longest)

@@ -111,13 +111,15 @@ def _decode(model: Model, contents: Sequence[list[int]], limits: Sequence[int], 
     for step in range(max(limits)):
         out = model.hf(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache, ids = out.past_key_values, out.logits[:, -1:].argmax(-1)
-        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
         for row, token in enumerate(ids[:, 0].tolist()):
             if answers[row] is None:
                 written[row].append(token)
                 answers[row] = _ended(model, contents[row], written[row], stop, step + 1 >= limits[row])
         if all(answers):
             break
+        # what stands behind an answer is hidden, so that a row that has ended takes no position more
+        is_open = torch.tensor([[answer is None] for answer in answers], device=device)
+        mask = torch.cat([mask, is_open.to(mask.dtype)], dim=1)
     return [answer or Answer("", (), False) for answer in answers]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from elicitable.report import notation, standing
@@ -51,6 +52,14 @@ def _race_row(arm: ArmResult, is_answer: bool) -> RaceRow:
         text=notation.score(arm, digits=3),
         mean=None if arm.mean is None else percent(arm.mean),
         interval=None if interval is None else (percent(interval[0]), percent(interval[1])),
-        seeds=tuple(percent(sum(hits) / len(hits)) for hits in arm.correct if hits) if arm.seeds > 1 else (),
+        seeds=_seeds(arm),
         trouble=arm.status if arm.mean is None else "",
     )
+
+
+def _seeds(arm: ArmResult) -> tuple[float, ...]:
+    """Return where each seed stands: nothing for one, or where the score is no share of answers that are right."""
+    shares = [sum(hits) / len(hits) for hits in arm.correct if hits]
+    if arm.seeds < 2 or arm.mean is None or not math.isclose(sum(shares) / len(shares), arm.mean, abs_tol=1e-9):
+        return ()
+    return tuple(map(percent, shares))
