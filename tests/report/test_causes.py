@@ -13,10 +13,11 @@ from html import escape
 import pytest
 from rich.console import Console
 
+from elicitable.cli.options import flags
 from elicitable.diagnosis.causes import Diagnosis, Experiment, Why
 from elicitable.diagnosis.sizes import SizeCurve
 from elicitable.report.causes import alike, print_why, why_commands, why_json, why_section, without_result
-from elicitable.report.following import Typed, flags
+from elicitable.report.following import Typed
 from elicitable.report.table import print_next
 from elicitable.untrusted import in_one_line
 from elicitable.values import ArmResult, Budget, Rung

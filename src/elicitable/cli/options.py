@@ -116,6 +116,10 @@ class ExecutorOptions:
 
         return self._said() or {"executor": suited_executor(model, time_limit)}
 
+    def typed(self) -> list[str]:
+        """The options as they are typed on a command line."""
+        return flags(**self._said())
+
     def _said(self) -> dict[str, Any]:
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in named.items() if value is not None}
@@ -150,8 +154,23 @@ class LayoutOptions:
 def _typed(group: Any) -> list[str]:
     """What was given of a group of options that take a value each, as it is typed."""
     given = {field: getattr(group, field.name) for field in fields(group)}
-    changed = {field.name: value for field, value in given.items() if value != field.default}
-    return [part for name, value in changed.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    return flags(**{field.name: value for field, value in given.items() if value != field.default})
+
+
+def flags(**given: object) -> list[str]:
+    """Return options as they are typed: nothing for None, the flag alone for True, several for a list.
+
+    >>> flags(budget=100, score=None, prompt=["a b", "c"], why=True)
+    ['--budget', '100', '--prompt', 'a b', '--prompt', 'c', '--why']
+    """
+    found: list[str] = []
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            found.append(flag)
+        elif value is not None and value is not False:
+            found += [part for one in (value if isinstance(value, list) else [value]) for part in (flag, str(one))]
+    return found
 
 
 def _option_of(field: Field[Any], kind: Any) -> tuple[str, Any, Any]:
@@ -200,12 +219,11 @@ class TaskOptions(_Read):  # type: ignore[misc, valid-type]
 
     def typed(self) -> list[str]:
         """The options as they are typed on a command line."""
-        found: list[str] = ["--task", self.task]
-        for name, value in self.given().items():
-            flag = f"--{name.replace('_', '-')}"
-            values = [f"{old}={new}" for old, new in value.items()] if isinstance(value, dict) else [value]
-            found += [part for one in values for part in ([flag] if one is True else [flag, str(one)])]
-        return found
+        given = self.given().items()
+        pairs = {
+            name: [f"{old}={new}" for old, new in value.items()] for name, value in given if isinstance(value, dict)
+        }
+        return flags(task=self.task, **(dict(given) | pairs))
 
 
 def _is_unsaid(value: Any) -> bool:

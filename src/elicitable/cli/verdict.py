@@ -23,6 +23,7 @@ from elicitable.cli.options import (
     Seed,
     TaskOptions,
     TestItems,
+    flags,
 )
 from elicitable.cli.output import default_folder, output, print_json, progress_console, result_console, write_json
 from elicitable.durations import seconds_of
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from elicitable.tasks.base import Task
     from elicitable.tasks.reading import Summary
 
-MARGIN = 0.02
+MARGIN, SEEDS = 0.02, 2
 
 
 def verdict(
@@ -49,7 +50,9 @@ def verdict(
             "--method", help="only these methods (may be repeated); my_method.py:MyMethod is code that is run"
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="of the answer and the best arm; more where the margin is in doubt")] = 2,
+    seeds: Annotated[
+        int, typer.Option(help="of the answer and the best arm; more where the margin is in doubt")
+    ] = SEEDS,
     margin: Annotated[
         float, typer.Option(help="how much worse still counts as good enough (0.02 is 2 points)")
     ] = MARGIN,
@@ -104,7 +107,7 @@ def verdict(
     from elicitable.report.causes import print_why, why_commands, why_json, why_section
     from elicitable.report.classes import classes_section
     from elicitable.report.deployment import Prices, commands, deployment_section
-    from elicitable.report.following import Typed, flags
+    from elicitable.report.following import Typed
     from elicitable.report.html import write_report
     from elicitable.report.microscope import microscope_section
     from elicitable.report.progress import LiveReporter
@@ -160,11 +163,16 @@ def verdict(
         proposer=proposer,
         time_limit=time_limit,
         search_passes=search_passes,
+        seeds=None if seeds == SEEDS else seeds,
         margin=None if margin == MARGIN else margin,
+        keep=keep,
+        price_in=price_in,
+        price_out=price_out,
+        price_hour=price_hour,
     )
     typed = Typed(
         [*about.typed(), *asked.typed(), *how.typed(), *scored, *flags(seed=seed or None)],
-        raced,
+        [*where.typed(), *raced],
         {method_named(one).name: one for one in method or () if is_own_code(one)},
     )
     write_json(folder / "verdict.json", verdict_to_json(answer))

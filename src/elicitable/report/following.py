@@ -55,22 +55,6 @@ def settings_of(arm: ArmResult) -> dict[str, str]:
     return given
 
 
-def flags(**given: object) -> list[str]:
-    """Return options as they are typed: nothing for None, the flag alone for True, several for a list.
-
-    >>> flags(budget=100, score=None, prompt=["a b", "c"], why=True)
-    ['--budget', '100', '--prompt', 'a b', '--prompt', 'c', '--why']
-    """
-    found: list[str] = []
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            found.append(flag)
-        elif value is not None and value is not False:
-            found += [part for one in (value if isinstance(value, list) else [value]) for part in (flag, str(one))]
-    return found
-
-
 def _flat(setting: Mapping[str, str]) -> list[str]:
     return [part for pair in setting.items() for part in pair]
 
