@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,11 +33,11 @@ def run(model: Model, out: Path, limit: float, **options: Any) -> Verdict:
     return contest.verdict(model, Reverse(), seeds=1, out=out, time_limit=limit, **options)
 
 
-def paying(monkeypatch: pytest.MonkeyPatch, items: dict[float, int]) -> None:
-    """Let a limit pay for so many validation items."""
+def paying(monkeypatch: pytest.MonkeyPatch, numbers: dict[float, int], of: str = "validation") -> None:
+    """Let a limit pay for so many validation items, or rows of a batch."""
 
     def opening(race: Any, sizes: Any) -> dict[str, Any]:
-        return timing.opening(race, sizes) | {"validation": items[race.time_limit]}
+        return timing.opening(race, sizes) | {of: numbers[race.time_limit]}
 
     monkeypatch.setattr(rounds, "opening", opening)
 
@@ -78,3 +79,43 @@ def test_few_validation_items_are_said_and_left_behind_by_a_limit_that_pays_for_
     assert said[60.0][0].endswith("pays for 32, which another --out takes")
     specs = [record["spec"] for record in Store(tmp_path) if "method" in record["spec"]]
     assert sorted({spec["plan"]["validation_items"] for spec in specs}) == [16, 64]
+
+
+def rows_of_a_step(monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float], seconds: float) -> tuple[int, float]:
+    """Return what a limit that leaves ``seconds`` to an arm makes of batches of 16 rows; ``step``: what rows take."""
+    race: Any = SimpleNamespace(pace=SimpleNamespace(batch=16))
+    monkeypatch.setattr(timing, "_pass_seconds", lambda race, rows: step(rows) / timing.STEP_PASSES)
+    return timing._rows_of_a_step(race, step(16), seconds)
+
+
+def test_a_limit_that_pays_for_few_steps_takes_more_of_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 steps are fair; on a GPU half of the rows take as long as all."""
+
+    def proportional(rows: int) -> float:
+        return rows / 16.0
+
+    for seconds, rows in ((24.0, 16), (23.0, 8), (12.0, 8), (11.0, 4), (1.0, 4)):
+        assert rows_of_a_step(monkeypatch, proportional, seconds) == (rows, rows / 16.0)
+    assert rows_of_a_step(monkeypatch, lambda rows: 1.0, 1.0) == (16, 1.0)
+
+
+def test_a_race_trains_in_the_batches_that_its_limit_pays_for(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first race in a folder took holds for the others there, up to one that pays for four times as many."""
+    paying(monkeypatch, {60.0: 2, 120.0: 4, 600.0: 8}, of="rows")
+    trained: dict[float, set[int]] = {}
+    said: dict[float, list[str]] = {}
+    before: list[Any] = []
+    for limit in (60.0, 120.0, 600.0):
+        warnings = run(digits_model(8), tmp_path, limit, methods=["kv-prefix", "lora"]).provenance["warnings"]
+        specs = [record["spec"] for record in Store(tmp_path) if "method" in record["spec"]]
+        trained[limit] = {spec["plan"]["batch"] for spec in specs if spec not in before}
+        before = specs
+        said[limit] = [one for one in warnings if "rows" in one]
+    assert trained[60.0] == {2}
+    assert trained[120.0] <= {2}  # goes on
+    assert trained[600.0] == {8}
+    assert said[60.0] == said[120.0]
+    assert said[60.0][0].startswith("a step reads 2 rows where 8 are usual, as the time limit pays for few of those")
+    assert said[600.0] == []

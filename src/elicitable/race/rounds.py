@@ -32,7 +32,7 @@ from elicitable.race.threads import Threads
 from elicitable.race.timing import affords_cooldown, affords_leg, affords_look, cooldown_of, opening, said_of
 from elicitable.race.workers import together
 
-ANEW = 4  # times the validation items of a shorter race in the same folder: who can pay for so many looks at them
+ANEW = 4  # times what a shorter race in the same folder took of something: who can pay for so much begins anew
 SPARE = "a control is measured only with time that no other arm needs"
 
 
@@ -58,7 +58,7 @@ def _open(race: Race, entries: list[Entry]) -> None:
     """Measure the speed, say the price, and against the clock cut test and validation items to what it pays for."""
     sizes = [entry.sized for entry in entries]
     named = ", ".join(size.method.identity for size in sizes)
-    said = race.kept(f"price of {named} at {race.pace.test_items} test items", lambda: opening(race, sizes))
+    said = race.kept(f"price of {named}, and rows, at {race.pace.test_items} test items", lambda: opening(race, sizes))
     race.item_seconds, race.price, race.closing_seconds = said["item_seconds"], said["price"], said["closing_seconds"]
     race.pace = replace(race.pace, test_items=said["test"])
     race.reporter.say(said_of(race.price))
@@ -68,20 +68,33 @@ def _open(race: Race, entries: list[Entry]) -> None:
             "narrower intervals"
         )
     if race.time_limit is not None:
-        _look_at(race, _validation_items(race, said["validation"]), said["validation"])
+        _look_at(race, _as_before(race, "validation items", said["validation"]), said["validation"])
+        _train_in_batches_of(race, _as_before(race, "rows of a batch", said["rows"]), said["rows"])
 
 
-def _validation_items(race: Race, paid: int) -> int:
-    """Return how many validation items a race looks at whose limit pays for ``paid``.
+def _as_before(race: Race, what: str, paid: int) -> int:
+    """Return how many of ``what`` a race takes whose limit pays for ``paid``.
 
     Every trial hangs on it, so what a race in the same folder decided holds for other limits too, up to one that pays
     for :data:`ANEW` times as many: that one begins anew, and what it decides holds for those beyond it.
     """
-    what, found = "validation items", int(race.kept("validation items", lambda: paid, holds_for_all=True))
+    found = int(race.kept(what, lambda: paid, holds_for_all=True))
     while paid >= ANEW * found:
         what = f"{what} beyond {found}"
         found = int(race.kept(what, lambda: paid, holds_for_all=True))
     return found
+
+
+def _train_in_batches_of(race: Race, rows: int, paid: int) -> None:
+    """Let the arms train on so many ``rows`` a step, and say where more time takes more of them."""
+    usual = race.pace.batch
+    race.pace, race.price = replace(race.pace, batch=rows), dict(race.price)
+    race.price["step_seconds"] *= rows / paid
+    if rows < usual:
+        race.warnings.append(
+            f"a step reads {rows} rows where {usual} are usual, as the time limit pays for few of those; {ANEW} times "
+            "the time, or more time in another --out, takes more of them"
+        )
 
 
 def _look_at(race: Race, items: int, paid: int) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 FEWEST_STEPS = 4  # of a run that is worth starting
 FAIR_STEPS = 24  # of every arm, in a race that is short but fair: more than the verdict calls barely trained
 FEWEST_ITEMS = {"test": 32, "validation": 16}
+FEWEST_ROWS = 4  # of a batch that is trained on
+QUICKER = 0.75  # times a step, at most, for one on half of its rows to be worth it
 TEST_SHARE, VALIDATION_SHARE = 0.25, 0.2  # of the limit, at most
 CHOICE_SHARE = 0.05  # of the limit, for each arm that is chosen and not trained
 LOOK_SHARE = 0.3  # of what is left after them, for the first look at all arms
@@ -53,48 +55,79 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
     Raises:
         BudgetError: the limit is too short for the first steps of all arms; said before anything is run.
     """
-    item, step = _item_seconds(race), STEP_PASSES * _pass_seconds(race)
-    race.closing_seconds = closing = _closing(race, sizes, item)
-    arms, trained = len(sizes), [s for s in sizes if s.method.is_trained and s.size and not s.method.is_control]
+    item, step = _item_seconds(race), STEP_PASSES * _pass_seconds(race, race.pace.batch)
+    race.closing_seconds = _closing(race, sizes, item)
+    trained = [s for s in sizes if s.method.is_trained and s.size and not s.method.is_control]
     test = len(race.task.held_out("test", race.pace.test_items))
     said = {
         "item_seconds": item,
-        "closing_seconds": closing,
+        "closing_seconds": race.closing_seconds,
         "test": test,
         "of": test,
         "validation": race.pace.validation_items,
+        "rows": race.pace.batch,
     }
-    if race.time_limit is not None:
-        fewest = min(FEWEST_ITEMS["test"], test) if race.is_test_free else test
-        left = race.left() or 0.0
-        need = len(trained) * FEWEST_STEPS * step + item * (arms * fewest + FEWEST_ITEMS["validation"])
-        if left < need:
-            raise _too_short(race, (trained or list(sizes))[0], need, left, arms)
-        if race.is_test_free:
-            said["test"] = min(test, max(fewest, int(TEST_SHARE * left / (arms * item))))
-        looks = max(1, len(trained)) * VALIDATIONS * item
-        paid = int(VALIDATION_SHARE * left / looks)
-        said["validation"] = min(race.pace.validation_items, max(FEWEST_ITEMS["validation"], paid))
-    return said | {"price": _price(race, len(trained), arms, step, item, said)}
+    limited = {} if race.time_limit is None else _within_the_limit(race, sizes, trained, said, step)
+    price = _price(race, len(trained), len(sizes), step, item, said)
+    return said | {"price": {"step_seconds": round(step, 7), **price, **limited}}
+
+
+def _within_the_limit(
+    race: Race, sizes: Sequence[Sized], trained: Sequence[Sized], said: dict[str, Any], step: float
+) -> dict[str, Any]:
+    """Cut the items and rows that are ``said`` down to what the limit pays for; what it leaves to one arm's training.
+
+    Raises:
+        BudgetError: it is too short.
+    """
+    item, arms, left = float(said["item_seconds"]), len(sizes), race.left() or 0.0
+    fewest = min(FEWEST_ITEMS["test"], said["test"]) if race.is_test_free else said["test"]
+    if race.is_test_free:
+        said["test"] = min(said["test"], max(fewest, int(TEST_SHARE * left / (arms * item))))
+    seconds = max(0.0, left - arms * said["test"] * item) / max(1, len(trained))
+    if trained:
+        said["rows"], step = _rows_of_a_step(race, step, seconds)
+    need, left = len(trained) * FEWEST_STEPS * step, race.left() or 0.0
+    need += item * (arms * fewest + FEWEST_ITEMS["validation"])
+    if left < need:
+        raise _too_short(race, (trained or sizes)[0], need, left, arms)
+    paid = int(VALIDATION_SHARE * left / (max(1, len(trained)) * VALIDATIONS * item))
+    said["validation"] = min(race.pace.validation_items, max(FEWEST_ITEMS["validation"], paid))
+    return {
+        "step_seconds": round(step, 7),
+        "limit_seconds": race.time_limit,
+        "steps_paid_for": int(seconds / step),
+        "rows": said["rows"],
+    }
+
+
+def _rows_of_a_step(race: Race, step: float, seconds: float) -> tuple[int, float]:
+    """Return how many rows the limit lets a batch have, and the seconds of a step on them.
+
+    From as many rows an arm learns far more in many steps than in few (docs/log.md). So a batch has ever half as many,
+    down to :data:`FEWEST_ROWS`, while the ``seconds`` give an arm no fair number of steps, and less is quicker.
+    """
+    rows = race.pace.batch
+    while FAIR_STEPS * step > seconds and rows >= 2 * FEWEST_ROWS:
+        half = STEP_PASSES * _pass_seconds(race, rows // 2)
+        if half > QUICKER * step:
+            break
+        rows, step = rows // 2, half
+    return rows, step
 
 
 def _price(race: Race, trained: int, arms: int, step: float, item: float, said: dict[str, Any]) -> dict[str, Any]:
-    """Return what was said before the start: seconds that everything needs, a fair minimum, and what is paid for."""
+    """Return what was said before the start: seconds that everything needs, and a fair minimum."""
     tests = arms * said["test"] * item
     whole = min(race.pace.steps, 2 * OWED) + 6 * race.pace.first_steps
     everything = trained * whole * step + (race.seeds - 1) * 2 * whole * step + tests
     fair = (trained * FAIR_STEPS * step + tests + trained * 2 * said["validation"] * item) * 1.2 + 5.0
-    price = {
+    return {
         "everything_seconds": round(everything, 1),
         "fair_minimum_seconds": round(fair, 1),
-        "step_seconds": round(step, 7),
         "arms": arms,
         "test_items": said["test"],
     }
-    if race.time_limit is not None:
-        paid = max(0.0, (race.left() or 0.0) - tests) / (max(1, trained) * step)
-        price |= {"limit_seconds": race.time_limit, "steps_paid_for": int(paid)}
-    return price
 
 
 def said_of(price: dict[str, Any]) -> str:
@@ -112,8 +145,8 @@ def said_of(price: dict[str, Any]) -> str:
     if "limit_seconds" not in price:
         return f"{text}."
     return (
-        f"{text}. The limit of {spoken(price['limit_seconds'])} pays for about {price['steps_paid_for']:,} steps an "
-        f"arm and {price['test_items']:,} test items."
+        f"{text}. The limit of {spoken(price['limit_seconds'])} pays for about {price['steps_paid_for']:,} steps of "
+        f"{price['rows']} rows an arm and {price['test_items']:,} test items."
     )
 
 
@@ -153,9 +186,9 @@ def _item_seconds(race: Race) -> float:
     return max(1e-7, (time.monotonic() - started) / len(items))
 
 
-def _pass_seconds(race: Race) -> float:
-    """Measure the seconds of the bare model's pass over a batch that is trained on."""
-    drawn = stream(race.model, race.task, race.pace.batch, generator(race.seed, "price"), _reading(race))
+def _pass_seconds(race: Race, rows: int) -> float:
+    """Measure the seconds of the bare model's pass over a batch of so many rows that is trained on."""
+    drawn = stream(race.model, race.task, rows, generator(race.seed, "price"), _reading(race))
     parts = next(iter(drawn))
     with torch.no_grad(), prepared(race.model, Adaptation()) as refresh, autocast(race.model):
         refresh()
