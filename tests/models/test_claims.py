@@ -107,3 +107,22 @@ def test_nothing_is_counted_outside_and_a_replaced_weight_counts_once(tmp_path: 
         for _ in range(20):
             layer.weight = torch.nn.Parameter(torch.empty_like(layer.weight))
     torch.nn.Linear(2**20, 2**20, device="meta")
+
+
+def test_a_gguf_file_that_lacks_weights_is_refused_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers put random numbers in the places of weights that a split file has elsewhere; they were sealed."""
+    import gguf
+
+    monkeypatch.setenv("ELICITABLE_CACHE", str(tmp_path / "cache"))
+    add = gguf.GGUFWriter.add_tensor
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            gguf.GGUFWriter, "add_tensor",
+            lambda self, name, *given: None if name.startswith("blk.0.ffn") else add(self, name, *given),
+        )  # fmt: skip
+        letters_gguf(tmp_path / "model.gguf")
+    with pytest.raises(InputError, match=r"is not a whole LlamaForCausalLM: \d of its weights .* take the whole file"):
+        load(str(tmp_path / "model.gguf"), device="cpu")
+    assert not list((tmp_path / "cache").glob("models/*"))

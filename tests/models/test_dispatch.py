@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import elicitable as el
 from elicitable.errors import InputError, MissingPackageError, UnknownNameError, UnsupportedModelError
 from elicitable.methods.catalog import PROBES, method_named
+from elicitable.models.architectures import tiny_model
 from elicitable.models.load import load, save_model
 from elicitable.models.model import Model, as_model
 from elicitable.race import contest
@@ -166,3 +168,26 @@ def test_packed_weights_take_contexts_and_low_ranks_and_refuse_to_be_trained(loa
         assert len(check_method(method_named(method), model, tolerance=2e-2)) == 17
     with pytest.raises(UnsupportedModelError, match="packed into few bits"):
         method_named("full").build(model, 1, 0)
+
+
+def test_two_models_that_are_offloaded_to_disk_have_files_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers writes fused experts anew, by the weight's name: the second model's were read for the first."""
+    monkeypatch.setenv("ELICITABLE_CACHE", str(tmp_path / "cache"))
+    where = {"model.embed_tokens": "cpu", "model.layers": "disk", "model.norm": "cpu", "lm_head": "cpu"}
+    where |= {"model.rotary_emb": "cpu"}
+    for seed in (0, 1):
+        tiny_model("mixtral", seed, torch.float32).save_pretrained(tmp_path / str(seed))
+    first = load(tmp_path / "0", device_map=where)
+    ids = torch.arange(6)[None]
+    with torch.no_grad():
+        before = first(input_ids=ids).logits
+        second = load(tmp_path / "1", device_map=where)
+        assert not torch.equal(second(input_ids=ids).logits, before)
+        assert torch.equal(first(input_ids=ids).logits, before)
+    folders = list((tmp_path / "cache" / "offloaded").iterdir())
+    assert len(folders) == 2
+    del first
+    gc.collect()
+    assert len(list((tmp_path / "cache" / "offloaded").iterdir())) == 1

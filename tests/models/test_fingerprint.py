@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tests.families import tokenizer
 from transformers import PreTrainedModel
 
 import elicitable as el
@@ -65,3 +67,38 @@ def test_another_tokenizer_reads_other_tokens(letters_model: Callable[..., Model
     plain.tokenizer(["a", "abc"], padding=True, truncation=True, max_length=2)  # leaves its mark on the tokenizer
     plain.hf.transformer.wte.weight.data = plain.hf.transformer.wte.weight.data.clone()  # so that it is read again
     assert plain.fingerprint == again.fingerprint
+
+
+def test_what_is_found_with_one_chat_template_is_not_of_another(tmp_path: Path) -> None:
+    """A folder whose template was corrected took up the trials of the old one, whose rows were other texts."""
+    given = copy.deepcopy(tokenizer("byte-level BPE"))
+    model = Model(tiny_model("llama"), given)
+    found = {model.identity}
+    given.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    found.add(model.identity)
+    given.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
+    found.add(model.identity)
+    given.eos_token = "<|end|>"
+    found.add(model.identity)
+    assert len(found) == 4
+    assert len({one.split()[0] for one in found}) == 1  # what answers is the same
+    bare = Model(tiny_model("llama"))
+    assert bare.identity == bare.fingerprint
+
+
+def test_a_context_in_use_is_another_one_without_some_of_its_keys() -> None:
+    model = Model(tiny_model("llama"))
+    whole = el.context("prompt", model, token_ids=[7, 9, 4]).prefix(model)
+    heads = [torch.tensor([[True, True, place != nth] for place in range(2)]) for nth in (0, 1)]
+    variants = [
+        whole,
+        *(replace(whole, kept=(kept, None)) for kept in heads),
+        replace(whole, visible=torch.tensor([[True, False, True]])),
+        replace(whole, positions=torch.tensor([[-4, -3, -2]])),
+        replace(whole, pinned=True),
+    ]
+    found = set()
+    for one in variants:
+        with el.use(model, one):
+            found.add(model.fingerprint)
+    assert len(found) == len(variants)

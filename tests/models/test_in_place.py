@@ -216,3 +216,24 @@ def test_attention_weights_that_there_are_none_of_are_refused(attention: str) ->
         model(input_ids=IDS, output_attentions=True)
     if attention == "eager":
         assert len(model(input_ids=IDS, output_attentions=True).attentions) == model.anatomy.depth
+
+
+def test_a_model_is_read_while_another_thread_runs_another_one() -> None:
+    """Attention calls of every thread were noted for whoever looked: a model of two layers had four."""
+    busy, calls, stop = model_of(), 0, threading.Event()
+
+    def run() -> None:
+        with el.use(busy, []):
+            while not stop.is_set():
+                busy(input_ids=IDS)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        for _ in range(20):
+            assert Model(tiny_model("llama")).anatomy.depth == 2
+            calls += 1
+    finally:
+        stop.set()
+        thread.join()
+    assert calls == 20

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.coarse import TF32
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, RobertaConfig, RobertaForCausalLM
 
 import elicitable as el
 from elicitable.errors import UnsupportedModelError
@@ -149,3 +149,13 @@ def test_the_decoder_is_the_module_that_takes_the_text() -> None:
     model = Model(tiny_model("modernbert-decoder"))
     assert model.anatomy.decoder is model.hf.model
     assert model.anatomy.takes_position_ids
+
+
+def test_a_decoder_whose_positions_begin_elsewhere_is_refused() -> None:
+    """RoBERTa's begin behind its padding token's; it was read from 0 as soon as anything was in use."""
+    config = RobertaConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=64, is_decoder=True, pad_token_id=1,
+    )  # fmt: skip
+    with pytest.raises(UnsupportedModelError, match="RobertaForCausalLM: its first token does not stand at position 0"):
+        el.load(RobertaForCausalLM(config).eval())

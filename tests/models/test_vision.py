@@ -23,6 +23,8 @@ import elicitable as el
 from elicitable.methods.catalog import method_named
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
+from elicitable.training.label_scores import label_costs
+from elicitable.training.label_trie import LabelIds
 from elicitable.training.loop import prepared
 
 TEXT: dict[str, Any] = {
@@ -179,3 +181,25 @@ def test_weights_are_changed_in_the_decoder_alone(name: str, method: str) -> Non
         logits = model.hf(input_ids=torch.tensor([[7, 9, 4, 5]])).logits
         grads = torch.autograd.grad(logits.sum(), list(change.parameters()), allow_unused=True)
     assert all(grad is not None for grad in grads)
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("head", [[], HEAD])
+def test_padding_on_the_left_changes_nothing(name: str, head: list[int]) -> None:
+    """Gemma 3's wrapper counts positions itself, padding with them, and hands them to the decoder."""
+    model, ids = model_of(name), [12, 40, 5, 6]
+    padded, mask = torch.tensor([[0] * 5 + ids]), torch.tensor([[0] * 5 + [1] * 4])
+    with el.use(model, el.context("prompt", model, token_ids=head) if head else []), torch.no_grad():
+        alone = model(input_ids=torch.tensor([ids])).logits
+        found = model(input_ids=padded, attention_mask=mask).logits[:, 5:]
+    torch.testing.assert_close(found, alone, rtol=0.0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_labels_have_one_price_beside_a_longer_item(name: str) -> None:
+    model, labels = model_of(name), [LabelIds((7, 8)), LabelIds((9,))]
+    alone = label_costs(model, [[12, 40, 5, 6]], [labels])
+    beside = label_costs(model, [[12, 40, 5, 6], [5] * 12], [labels, labels])
+    torch.testing.assert_close(beside[:1], alone, rtol=0.0, atol=2e-5)
+    whole = model(input_ids=torch.tensor([[12, 40, 5, 6, 7, 8]])).logits.double().log_softmax(-1)
+    torch.testing.assert_close(alone[0, 0], -(whole[0, 3, 7] + whole[0, 4, 8]).detach(), rtol=0.0, atol=2e-5)

@@ -101,6 +101,12 @@ class Artefact:
     def _check_base(self, model: Model, record: Record) -> None:
         base = record.base
         if base.hash in (model.fingerprint, model.bare_fingerprint):
+            if base.written not in ("", model.written):
+                raise InputError(
+                    f"{self.folder} was made for {base.name} with another chat template or end of text than the "
+                    f"tokenizer of {model.name} has now, so rows would be read otherwise. Take the tokenizer that it "
+                    "was made with, or say that this one will do: any_base=True (--any-base of predict and export)."
+                )
             return
         dtype = str(model.dtype).removeprefix("torch.")
         other = f" in {base.dtype}, and this one is in {dtype}" if base.dtype != dtype else ""

@@ -36,6 +36,7 @@ def base_of(model: Model) -> Base:
         source=model.source,
         path=home_of(model),
         load_in=model.how.get("load_in"),
+        written=model.written,
         device_map=spread if spread is None or spread in get_args(Spread) else "auto",
     )
 

@@ -166,7 +166,8 @@ class Base:
 
     ``hash`` is over the weights, the configuration and the tokenizer (:attr:`Model.fingerprint`). ``path`` is a folder
     or a hub id; both it and ``source`` are None for a model that was only ever in memory. ``load_in`` says how its
-    matrices were packed, and ``device_map`` how it was spread over devices.
+    matrices were packed, and ``device_map`` how it was spread over devices; ``written`` is a digest of its tokenizer's
+    chat template and end of text (:attr:`Model.written`), empty where that was not kept.
     """
 
     name: str
@@ -176,6 +177,7 @@ class Base:
     path: str | None = None
     load_in: Packed | None = None
     device_map: Spread | None = None
+    written: str = ""
 
     def how(self, device: str = "auto") -> dict[str, Any]:
         """Return how :func:`elicitable.load` loads it as it was then; a ``device`` that is named holds all of it.

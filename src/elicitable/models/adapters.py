@@ -39,7 +39,9 @@ def _mpt(self: Any, hidden_states: Tensor, **given: Any) -> tuple[Tensor, None]:
         key, value = given["past_key_values"].update(key, value, self.layer_idx)
     hidden = given.get("attention_mask")
     mask = None if hidden is None else ~hidden
-    slopes = (given["position_bias"][:, -1, -1] - given["position_bias"][:, -1, -2]).to(query.dtype)
+    # added to the logits in float32 at least, as MPT does: bfloat16 tells no neighbours beyond position 256 apart
+    slopes = given["position_bias"][:, -1, -1] - given["position_bias"][:, -1, -2]
+    slopes = slopes.to(torch.promote_types(query.dtype, torch.float32))
     output, _ = attend(
         self,
         query,

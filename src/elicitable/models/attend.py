@@ -369,8 +369,9 @@ def _eager(call: Call, key: Tensor, value: Tensor, mask: Tensor | None, slot: Sl
         pad = logits.shape[-1] - call.content_bias.shape[-1]
         bias = torch.nn.functional.pad(call.content_bias, (pad, 0))
         if call.prefix_bias is not None:
-            bias = bias + torch.nn.functional.pad(_to_batch(call.prefix_bias, call.query), (0, call.key.shape[2]))
-        logits = logits + bias.to(logits.dtype)
+            before = _spread(call.prefix_bias.to(bias.device), call.query.shape[0])
+            bias = bias + torch.nn.functional.pad(before, (0, call.key.shape[2]))
+        logits = logits + bias
     if mask is None and call.query.shape[2] > 1:
         mask = slot.causal(call.query.shape[2], key.shape[2], 0, key.device)
     if mask is not None:

@@ -8,6 +8,9 @@ device: where a module's input has to be is asked of the module, and the numbers
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +97,30 @@ def check_all_here(hf: nn.Module, what: str) -> None:
         )
 
 
+class RoomOnDisk:
+    """A folder for what one model is offloaded with: a second model's files would have the same names.
+
+    It goes with the model that it was made for, and at the end of a ``with`` in which there came to be none.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        (cache / "offloaded").mkdir(parents=True, exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix="model-", dir=cache / "offloaded"))
+        self._is_taken = False
+
+    def __enter__(self) -> RoomOnDisk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._is_taken:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def go_with(self, hf: nn.Module) -> None:
+        """Let the folder go when ``hf`` does."""
+        self._is_taken = True
+        weakref.finalize(hf, shutil.rmtree, self.folder, ignore_errors=True)
+
+
 PACKED = ("8bit", "4bit")
 
 
@@ -115,11 +142,11 @@ def asked_how(device_map: str | Mapping[str, str | int] | None, load_in: str | N
     return {"load_in": load_in} | ({} if device_map is None else {"device_map": device_map})
 
 
-def told(how: Mapping[str, Any], cache: Path) -> dict[str, Any]:
-    """Return how a model is spread and packed, as transformers is told."""
+def told(how: Mapping[str, Any], offloaded: Path | None) -> dict[str, Any]:
+    """Return how a model is spread and packed, as transformers is told; ``offloaded``: where its own files may lie."""
     told: dict[str, Any] = {}
     if "device_map" in how:
-        told = {"device_map": how["device_map"], "offload_folder": str(cache / "offloaded")}
+        told = {"device_map": how["device_map"], "offload_folder": str(offloaded)}
     if "load_in" in how:
         bits = {f"load_in_{how['load_in']}": True}
         told["quantization_config"] = BitsAndBytesConfig(**bits)

@@ -88,7 +88,11 @@ def _install(model: Model) -> Iterator[Slot]:
     with ExitStack() as stack:
         stack.enter_context(attending(model.hf, anatomy.configs))
         own = _attention_of(anatomy.decoder)
-        fix = _FixPositions(slot, anatomy, own)
+        asked = _Asked()
+        if anatomy.decoder is not model.hf:
+            stack.enter_context(model.hf.register_forward_pre_hook(asked.begin, with_kwargs=True))
+            stack.enter_context(model.hf.register_forward_hook(asked.end, always_call=True))
+        fix = _FixPositions(slot, anatomy, own, asked)
         stack.enter_context(anatomy.decoder.register_forward_pre_hook(fix, with_kwargs=True))
         # beside a static cache on a GPU generate would compile the forward pass, and anew for every text and context
         stack.enter_context(swapped(model.hf, _valid_auto_compile_criteria=lambda *given: False))
@@ -257,6 +261,23 @@ def room_in(model: Model, max_tokens: int | None = None, taken: int | None = Non
     return max(0, min(bounds)) if bounds else None
 
 
+class _Asked(_OnlyHere):
+    """What the whole model was called with: one around a decoder may count positions itself, padding with them.
+
+    ``mask`` is the (row, token) mask of a call that brought no positions, ``None`` of any other and outside of one.
+    """
+
+    mask: Tensor | None = None
+
+    def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        is_plain = isinstance(mask, Tensor) and mask.ndim == 2 and kwargs.get("position_ids") is None
+        self.mask = mask if is_plain else None
+
+    def end(self, *_: Any) -> None:
+        self.mask = None
+
+
 @dataclass(frozen=True, eq=False)
 class _FixPositions(_OnlyHere):
     """The decoder's pre-hook: the content starts at position 0 (or ``shift``) in every row, padded or not."""
@@ -264,6 +285,7 @@ class _FixPositions(_OnlyHere):
     slot: Slot
     anatomy: Anatomy
     attention: str | None
+    asked: _Asked
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -278,11 +300,13 @@ class _FixPositions(_OnlyHere):
         check_cache(cache)
         past = past_length(cache)
         slot.key_count = None if cache is None else past + ids.shape[1]
-        counted = _count(ids.shape[:2], past, kwargs.get("attention_mask"), ids.device)
+        mask = kwargs.get("attention_mask") if self.asked.mask is None else self.asked.mask
+        counted = _count(ids.shape[:2], past, mask, ids.device)
         # sliding windows count tokens, wherever the caller's own position ids may start
         slot.query_positions = _counted_in_windows(kwargs.get("attention_mask"), counted)
         positions = kwargs.get("position_ids")
-        positions = counted if positions is None else positions
+        if positions is None or (self.asked.mask is not None and positions.ndim == 2):
+            positions = counted
         prefix = slot.prefix if slot.strength > 0 else None
         shift = 0 if prefix is None else prefix.shift
         if anatomy.angles_change_at is not None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -20,26 +19,24 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from elicitable.cache import cache_dir, check_seal, replacing_folder, sha256_of, write_tensors
 from elicitable.errors import (
-    ElicitableError,
     InputError,
     MissingPackageError,
     StoreError,
     UnknownNameError,
-    UnsupportedModelError,
 )
+from elicitable.models.casting import cast
 from elicitable.models.claims import as_large_as_its_files, check_is_model, held_to
-from elicitable.models.dispatch import asked_how, is_spread, told
+from elicitable.models.dispatch import RoomOnDisk, asked_how, is_spread, told
+from elicitable.models.files import check_whole_files, quiet, readable, tokenizer_in
 from elicitable.models.model import Model, as_model
 from elicitable.models.restoring import swapped
 from elicitable.models.speed.precision import undisturbed
 from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
-from elicitable.untrusted import is_out_of_memory, read_tensors
+from elicitable.untrusted import read_tensors
 
 # What is fetched of a hub id: weights, configurations and the tokenizer's files, but no second copy in another layout.
 _OF_A_MODEL = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
@@ -115,7 +112,9 @@ def load(
                 f"{model.name} is spread over devices, or packed, and cannot be moved; leave device and dtype."
             )
         if device != "auto" or dtype is not None:
-            model.hf.to(device=_device(device) if device != "auto" else model.device, dtype=_dtype(dtype, model.dtype))
+            model.hf.to(_device(device) if device != "auto" else model.device)
+            if dtype is not None:
+                cast(model.hf, _dtype(dtype, model.dtype))
     else:
         if not isinstance(name_or_model, str | os.PathLike):
             raise InputError(f"a model is a name, a path or a transformers model, got {type(name_or_model).__name__}.")
@@ -127,9 +126,11 @@ def load(
         model.how = how
         if not is_spread(model.hf):
             model.hf.to(where)
-        with _readable(os.fspath(name_or_model)):  # it is run, and a configuration may be at odds with itself
+        with readable(os.fspath(name_or_model)):  # it is run, and a configuration may be at odds with itself
             model.hf.eval()
             _ = model.anatomy
+    if tokenizer is not None and model.tokenizer not in (None, tokenizer):  # whoever has that one goes on with it
+        model = Model(model.hf, None, model.name, model.source, model.budget_tokens, model.how)
     if tokenizer is not None:
         model.tokenizer = tokenizer
     model.hf.eval()
@@ -196,7 +197,7 @@ def _toy(name: str, dtype: torch.dtype) -> Model:
     with torch.no_grad():
         for key, parameter in model.hf.named_parameters():
             parameter.copy_(state[key])
-    model.hf.to(dtype)
+    cast(model.hf, dtype)
     model.source, model.budget_tokens = f"toy:{name}", PREFIX_LENGTHS[name]
     return model
 
@@ -245,7 +246,7 @@ def _fetched(name: str) -> str:
 
     From then on it is a folder like any other: whatever is asked of files from outside is asked of its files too.
     """
-    with _readable(name):
+    with readable(name):
         return snapshot_download(name, allow_patterns=list(_OF_A_MODEL), ignore_patterns=list(_OF_OTHERS))
 
 
@@ -282,9 +283,16 @@ def _is_whole(folder: Path) -> bool:
 
 def _dequantise(path: Path, folder: Path) -> None:
     with replacing_folder(folder) as partial:
-        with quiet(), _readable(str(path)), held_to([path], str(path)):
-            hf = AutoModelForCausalLM.from_pretrained(
-                str(path.parent), gguf_file=path.name, dtype=torch.float32, trust_remote_code=False
+        with quiet(), readable(str(path)), held_to([path], str(path)):
+            hf, found = AutoModelForCausalLM.from_pretrained(
+                str(path.parent),
+                gguf_file=path.name,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+            check_whole_files(
+                str(path), hf, found, "take the whole file; of a file in parts, join them (gguf-split --merge)"
             )
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, trust_remote_code=False)
         tokenizer.save_pretrained(partial)
@@ -299,94 +307,19 @@ def _dequantise(path: Path, folder: Path) -> None:
 
 def _pretrained(where: str, dtype: torch.dtype, name: str, how: Mapping[str, Any]) -> Model:
     check_is_model(Path(where))
-    with quiet(), _readable(where), as_large_as_its_files(Path(where)):
+    with ExitStack() as stack:
+        for one in (quiet(), readable(where), as_large_as_its_files(Path(where))):
+            stack.enter_context(one)
+        disk = stack.enter_context(RoomOnDisk(cache_dir())) if "device_map" in how else None
         hf, found = AutoModelForCausalLM.from_pretrained(
             where,
             dtype=dtype,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            **told(how, cache_dir()),
+            **told(how, disk.folder if disk else None),
         )
-        if found["missing_keys"]:  # transformers would go on with random numbers in their place
-            lacking = ", ".join(sorted(found["missing_keys"])[:5])
-            raise InputError(
-                f"{where} is not a whole {type(hf).__name__}: {len(found['missing_keys'])} of its weights are not in "
-                f"the files ({lacking}); save it with its language-model head."
-            )
-        return Model(hf, tokenizer=_tokenizer(where), name=name, source=where)
-
-
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json")
-_OF_A_TOKENIZER = re.compile(r"token|vocab|merges|spiece|spm|sentencepiece|tekken")
-
-
-def _tokenizer(where: str) -> Any:
-    """The tokenizer; None for a model of token ids, of which text tasks will say that they need a tokenizer.
-
-    Raises:
-        InputError: there are files of one, but it cannot be read.
-    """
-    if Path(where).is_dir() and not any(_OF_A_TOKENIZER.search(one.name) for one in Path(where).iterdir()):
-        return None  # transformers would make an empty one of the model's kind
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        tokenizer("a")  # some settings that make no sense are read as they are, and fail at the first text
-        return tokenizer
-    except Exception as error:
-        there = [name for name in _TOKENIZERS if (Path(where) / name).is_file()]
-        if not there and isinstance(error, OSError | ValueError | KeyError):
-            return None
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"the tokenizer of {where} cannot be read: {', '.join(there) or 'a file of it'} is damaged or of another "
-            f"kind ({reason})."
-        ) from error
-
-
-@contextmanager
-def _readable(where: str) -> Iterator[None]:
-    """Turn what transformers raises on unreadable models into this package's errors."""
-    try:
-        yield
-    except ElicitableError:
-        raise
-    except ValueError as error:
-        text = str(error)
-        if "trust_remote_code" in text:
-            raise UnsupportedModelError(
-                f"{where} needs code of its own to run; elicitable never runs such code."
-            ) from error
-        if "Unrecognized configuration class" in text or "model type" in text:
-            first = text.split(". ")[0].split("\n")[0].rstrip(".")
-            raise UnsupportedModelError(f"{where} is no causal decoder that transformers knows: {first}.") from error
-        raise InputError(f"{where} cannot be loaded: {text.splitlines()[0]}") from error
-    except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{where} cannot be loaded: {reason} "
-            "(elicitable reads safetensors and GGUF, and uses the network only for a hub id.)"
-        ) from error
-    except Exception as error:  # whatever a parser stumbles over in a file from outside
-        if is_out_of_memory(error):
-            raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{where} cannot be loaded: it is damaged, cut off or of another kind ({reason}).") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and advice, and the hub's retries, off the terminal inside the ``with``."""
-    before, hub = transformers_logging.get_verbosity(), logging.getLogger("huggingface_hub")
-    spoken = hub.level
-    transformers_logging.set_verbosity(logging.ERROR)
-    hub.setLevel(logging.ERROR)
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-        hub.setLevel(spoken)
-        if bars:
-            transformers_logging.enable_progress_bar()
+        if disk is not None:
+            disk.go_with(hf)
+        check_whole_files(where, hf, found, "save it with its language-model head")
+        return Model(hf, tokenizer=tokenizer_in(where), name=name, source=where)

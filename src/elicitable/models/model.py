@@ -18,6 +18,7 @@ from elicitable.errors import InputError
 from elicitable.glance import bars
 from elicitable.models.anatomy import Anatomy, anatomy_of
 from elicitable.models.dispatch import runs_on, state_of
+from elicitable.models.templates import written_by
 from elicitable.untrusted import aligned, in_one_line
 
 
@@ -180,6 +181,19 @@ class Model:
         return _hash_of([bare], context) if context else bare
 
     @property
+    def written(self) -> str:
+        """Digest (8 hex digits) of how its tokenizer writes a conversation and ends a text; empty without one.
+
+        That is no part of the :attr:`fingerprint`, which is over what answers; it tells what the answers are given to.
+        """
+        return "" if self.tokenizer is None else _hash_of(written_by(self.tokenizer), ())[:8]
+
+    @property
+    def identity(self) -> str:
+        """The :attr:`fingerprint` with what is :attr:`written`: what is found out with one is of no other."""
+        return " ".join(filter(None, (self.fingerprint, self.written)))
+
+    @property
     def bare_fingerprint(self) -> str:
         """The fingerprint without the context that is in use."""
         state = sorted(self.hf.state_dict().items())
@@ -221,7 +235,10 @@ def _context_in_use(hf: PreTrainedModel) -> list[tuple[str, Tensor]]:
     if slot is None or slot.prefix is None:
         return []
     prefix, strength = slot.prefix, f"{slot.strength:g} of "
-    named = {"key": prefix.keys, "value": prefix.values, "bias": prefix.value_bias or ()}
+    if prefix.shift or prefix.pinned:
+        strength += f"shift {prefix.shift}, pinned {prefix.pinned} "
+    named = {"key": prefix.keys, "value": prefix.values, "bias": prefix.value_bias or (), "kept": prefix.kept or ()}
+    named |= {"positions": (prefix.positions,), "visible": (prefix.visible,)}
     return [
         (f"{strength}{name}.{i}", x) for name, layers in named.items() for i, x in enumerate(layers) if x is not None
     ]

@@ -6,6 +6,7 @@ made while somebody looks is always made in full, and carries the window that it
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,29 +16,38 @@ from torch.nn import Module
 from transformers.masking_utils import sdpa_mask
 
 Probed = tuple[Module, Tensor, Tensor, Tensor, dict[str, Any]]
-_probes: list[list[Probed]] = []
+
+
+class _Here(threading.local):
+    """Who looks, in this thread: another one may run another model meanwhile."""
+
+    def __init__(self) -> None:
+        self.probes: list[list[Probed]] = []
+
+
+_here = _Here()
 
 
 @contextmanager
 def probing() -> Iterator[list[Probed]]:
     """Record every attention call made inside, in order: (module, query, key, value, keyword arguments)."""
     calls: list[Probed] = []
-    _probes.append(calls)
+    _here.probes.append(calls)
     try:
         yield calls
     finally:
-        _probes[:] = [one for one in _probes if one is not calls]
+        _here.probes = [one for one in _here.probes if one is not calls]
 
 
 def note(*call: Any) -> None:
     """Tell everybody who looks of one call."""
-    for calls in _probes:
+    for calls in _here.probes:
         calls.append(call)
 
 
 def mask_of(*args: Any, **kwargs: Any) -> Tensor | None:
     """Make the mask of some layers, as transformers asks for it; None where they are no more than causal."""
-    if not _probes:
+    if not _here.probes:
         plain: Tensor | None = sdpa_mask(*args, **kwargs)
         return plain
     mask: Any = sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})

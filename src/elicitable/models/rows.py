@@ -164,6 +164,7 @@ def _wholes(
     texts = [written(model, item, layout, has_end) for item in items]
     start = start_ids(model, layout)
     end = end_id(model, layout) if has_end else None
+    _check_written(model, start, end)
     read = tokenize(model, [text.text for text in texts])
     return [_whole(text, tokens, start, end, held) for text, tokens in zip(texts, read, strict=True)]
 
@@ -195,6 +196,10 @@ def _not_behind(text: str) -> InputError:
     )
 
 
+def _check_written(model: Model, start: Sequence[int], end: int | None) -> None:
+    model.check_written([*start, *([] if end is None else [end])])
+
+
 def without_double(start: list[int], ids: Sequence[int]) -> list[int]:
     """What of ``start`` still has to be put before ``ids``, which may begin with it, or with a part of it, already.
 
@@ -212,6 +217,7 @@ def _compared(
     texts = [written(model, item, layout, has_end) for item in asked]
     firsts = tokenize(model, [text.text for text in texts])
     start = start_ids(model, layout)
+    _check_written(model, start, end_id(model, layout) if has_end else None)
     found = []
     for item, text, first in zip(items, texts, firsts, strict=True):
         whole = _whole(text, first, start, end_id(model, layout) if has_end else None, held)

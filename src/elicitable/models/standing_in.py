@@ -34,10 +34,16 @@ def settled(model: Model, anatomy: Anatomy) -> Anatomy:
     stands at 0 … n−1, as on a model with learned positions.
 
     Raises:
-        UnsupportedModelError: wherever they stand, a few tokens as a context are not what they are before the text.
+        UnsupportedModelError: wherever they stand, a few tokens as a context are not what they are before the text; or
+            a text without any context is read otherwise than by the model alone.
     """
     near, bound = EXACT if _is_exact(model) else ROUNDED
     model.__dict__["anatomy"] = anatomy
+    if _off_alone(model) > bound:
+        raise UnsupportedModelError(
+            f"{type(model.hf).__name__}: its first token does not stand at position 0 (RoBERTa's do not), or its "
+            "attention does more than is seen of it, so a text is read otherwise as soon as anything is in use."
+        )
     off = _off(model)
     if off > near and anatomy.has_relative_positions and anatomy.takes_position_ids:
         model.__dict__["anatomy"] = at_zero = replace(anatomy, has_relative_positions=False)
@@ -66,7 +72,21 @@ def _off(model: Model) -> float:
         together = _logits(model, ids)[CONTEXT:]
         with swapped(slot, prefix=capture_tokens(model, ids[:, :CONTEXT])):
             behind = _logits(model, content)
-    wrong = (behind - together).abs().amax(dim=-1) / together.abs().max().clamp(min=1e-30)
+    return _distance(model, behind, together)
+
+
+@torch.no_grad()
+def _off_alone(model: Model) -> float:
+    """Return the same of a text without any context: how far its logits are from the bare model's."""
+    ids = _tokens(model)
+    with evaluating(model.hf):
+        alone = _logits(model, ids)
+        with installed(model):
+            return _distance(model, _logits(model, ids), alone)
+
+
+def _distance(model: Model, found: Tensor, wanted: Tensor) -> float:
+    wrong = (found - wanted).abs().amax(dim=-1) / wanted.abs().max().clamp(min=1e-30)
     return float(wrong.max() if _is_exact(model) else wrong.median())
 
 

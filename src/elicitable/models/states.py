@@ -65,5 +65,5 @@ def _read(model: Model, rows: Sequence[Sequence[int]], layer: int) -> Tensor:
         pass
     finally:
         hook.remove()
-    weights = mask.to(torch.float32)[:, :, None]
+    weights = mask.to(kept[0].device, torch.float32)[:, :, None]
     return ((kept[0].float() * weights).sum(1) / weights.sum(1)).cpu()

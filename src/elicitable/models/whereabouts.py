@@ -23,22 +23,22 @@ class Whereabouts:
     dtype: str
     device: str
     budget_tokens: int
-    fingerprint: str
+    identity: str
     how: dict[str, Any]
 
     def load(self) -> Model:
         """Load the model.
 
         Raises:
-            InputError: what is loaded here has other weights, another configuration or another tokenizer.
+            InputError: what is loaded here has other weights, another configuration, tokenizer or chat template.
         """
         device = "auto" if "device_map" in self.how else self.device
         model = load(self.source, device=device, dtype=self.dtype, **self.how)
         model.name, model.budget_tokens = self.name, self.budget_tokens
-        if model.fingerprint != self.fingerprint:
+        if model.identity != self.identity:
             raise InputError(
                 f"{self.source} is another model here than where it was first loaded (or was changed since, or has "
-                "another tokenizer or a context in use); save it in a folder and name that."
+                "another tokenizer, chat template or a context in use); save it in a folder and name that."
             )
         return model
 
@@ -54,4 +54,4 @@ def whereabouts(model: Model, folder: Path) -> Iterator[Whereabouts]:
             source = held
         dtype = str(model.dtype).removeprefix("torch.")
         device = model.device.type
-        yield Whereabouts(source, model.name, dtype, device, model.budget_tokens, model.fingerprint, model.how)
+        yield Whereabouts(source, model.name, dtype, device, model.budget_tokens, model.identity, model.how)

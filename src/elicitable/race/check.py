@@ -27,8 +27,9 @@ from elicitable.methods.folders import CONFIG, base_of
 from elicitable.methods.peft_weights import peft_logits
 from elicitable.methods.zero_shot import ZeroShot
 from elicitable.models.caches import IMPLEMENTATIONS
+from elicitable.models.files import quiet
 from elicitable.models.inject import differs_by_item, use
-from elicitable.models.load import load, quiet
+from elicitable.models.load import load
 from elicitable.models.speed.precision import undisturbed
 from elicitable.race.checked import Checked, Finding
 from elicitable.race.trial import elsewhere_nats

@@ -148,7 +148,7 @@ class Race:
         Another time limit decides anew, and so does whatever else a race may ask, unless the decision
         ``holds_for_all``.
         """
-        spec: dict[str, Any] = {"decision": what, "model": self.model.fingerprint, "task": identity_of(self.task)}
+        spec: dict[str, Any] = {"decision": what, "model": self.model.identity, "task": identity_of(self.task)}
         if not holds_for_all:
             asked = {"budget": self.budget, "seeds": self.seeds, "seed": self.seed, "margin": self.margin}
             spec |= {"time_limit": self.time_limit, **asked, "asked": self.asked}

@@ -234,7 +234,7 @@ class _Pruning:
             role="pruned",
             rung=made.rung.label,
             deployment=made.deployment,
-            identity=identity(of | dict(asked) | {"model": model.fingerprint}),
+            identity=identity(of | dict(asked) | {"model": model.identity}),
             size=left.size(),
             seed=seed,
             setting=left.setting,

@@ -77,7 +77,7 @@ class Trial:
             "layouts": [asdict(layout) for layout in self.layouts],
             "marking": self.marking.setting() if self.marking else None,
             "time_limit": self.time_limit,
-            "model": model.fingerprint,
+            "model": model.identity,
             "task": identity_of(task),
             "elsewhere": FINGERPRINT,  # of the texts that side effects are measured on
             "form": FORM,

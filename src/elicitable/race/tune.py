@@ -217,7 +217,7 @@ class Tuning:
             "layout": {**self.layout.setting(), "end": self.layout.end, "cut": self.layout.cut},
             "seed": self.seed,
             "options": self.options,
-            "model": self.model.fingerprint,
+            "model": self.model.identity,
             "task": identity_of(self.task),
             **self._scored(),
         }

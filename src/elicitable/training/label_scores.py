@@ -326,6 +326,6 @@ def _after_content(call: Call, content: _Content, mask: Tensor, places: Tensor) 
         call,
         key=torch.cat([*(key.to(call.key) for key, _ in pairs), call.key], dim=2),
         value=torch.cat([*((value + added).to(call.value) for _, value in pairs), call.value], dim=2),
-        content_mask=mask,
+        content_mask=mask.to(call.query.device),  # a model may stand on several devices
         content_bias=bias,
     )

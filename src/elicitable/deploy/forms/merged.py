@@ -11,6 +11,7 @@ from torch import nn
 
 from elicitable.deploy.forms.form import Form, Winner
 from elicitable.deploy.forms.text import usage_beside, write_beside
+from elicitable.models.casting import cast
 from elicitable.models.load import load, save_model
 from elicitable.models.model import Model
 from elicitable.training.generate import Stop
@@ -46,7 +47,7 @@ def merged(winner: Winner) -> Model:
                 setattr(parent, name, _plain(child))
     for weight in hf.parameters():
         weight.requires_grad_(False)
-    hf.to(winner.model.dtype)
+    cast(hf, winner.model.dtype)
     hf.__dict__.pop("_elicitable_model", None)
     if winner.record.form.labels is None:
         _stop_at(hf, Stop.of(winner.model, winner.record.layout.layout()).ids)

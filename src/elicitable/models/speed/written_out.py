@@ -112,8 +112,8 @@ def keys_stand_alone(heads: int, queries: int, keys: int, first: int, width: int
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Turn a bool mask (True is visible) into what is added to logits: 0, or the lowest number of ``dtype``."""
-    if mask.dtype != torch.bool:
-        return mask.to(dtype)
+    if mask.dtype != torch.bool:  # a wider type's lowest number would be −∞, and a row of padding no number
+        return mask.to(dtype).clamp(min=torch.finfo(dtype).min)
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
