@@ -270,3 +270,61 @@ def test_a_context_in_use_is_in_use_while_answers_are_written() -> None:
     with el.use(model, context):
         assert generate(model, rows, Layout(), 8) == inside
     assert generate(model, rows, Layout(), 8) != inside
+
+
+@pytest.mark.parametrize(
+    ("family", "prompt", "targets"),
+    [("byte-level BPE by lines", "a film.", ("\nfine", "\nslow")), ("in Python", "it is fine", (" so", " ok"))],
+)
+@pytest.mark.parametrize("end", [None, " film"])
+def test_an_answers_first_token_may_take_in_the_prompts_last_characters(
+    family: str, prompt: str, targets: tuple[str, str], end: str | None
+) -> None:
+    """ ".\\n" is one token to Llama 3 and Qwen: of answers behind a line break none had ever been right."""
+    plain = reader(family)
+    model, layout = Model(deepcopy(plain.hf), tokenizer=plain.tokenizer, name="spans"), Layout(end=end)
+    items = [Item(prompt, target) for target in (*targets, targets[0] + "r")]
+    rows = rows_of(model, items, layout)
+    assert {row.taken for row in rows} == {prompt[-1]}
+    assert unwritable(model, items, layout) == []
+    learn(model, rows[:1], 60)
+    reading = Reading(layout=layout)
+    assert evaluate(model, items, None, reading).correct == (1, 0, 0)
+    assert {(one.text, one.has_ended) for one in answers(model, items, None, reading)} == {(targets[0], True)}
+
+
+THINKS = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+UNASKED = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", None])
+def test_nothing_ends_in_what_a_template_writes_before_an_answer(end: str | None) -> None:
+    """The empty thought of a template was written, and the stop string was found in it: the answer was "<think>"."""
+    plain = reader("byte-level BPE")
+    own = deepcopy(plain.tokenizer)
+    own.chat_template = THINKS
+    model = Model(deepcopy(plain.hf), tokenizer=own, name="thinks")
+    layout, items = layout_for(model, stop=end), [Item("a film:", " fine"), Item("a film:", " slow")]
+    learn(model, rows_of(model, items[:1], layout), 90)
+    reading = Reading(layout=layout)
+    assert {(one.text.strip(), one.has_ended) for one in answers(model, items, None, reading)} == {("fine", True)}
+    assert evaluate(model, items, None, reading).correct == (1, 0)
+
+
+@pytest.mark.parametrize("family", ["SentencePiece with Prepend", "Unigram", "WordPiece"])
+def test_a_lead_is_known_though_its_words_are_put_together_with_other_blanks(family: str) -> None:
+    """A template that takes no notice of ``add_generation_prompt`` has the model write the turn's head."""
+    plain = reader(family)
+    own = deepcopy(plain.tokenizer)
+    own.chat_template = UNASKED
+    own.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|assistant|>", "<|end|>"]})
+    model = Model(deepcopy(plain.hf), tokenizer=own, name="unasked")
+    model.hf.resize_token_embeddings(len(own))
+    layout, items = layout_for(model), [Item("a film:", " fine"), Item("a film:", " slow")]
+    assert Stop.of(model, layout).lead
+    assert unwritable(model, items, layout) == []
+    learn(model, rows_of(model, items[:1], layout), 60)
+    assert evaluate(model, items, None, Reading(layout=layout)).correct == (1, 0)

@@ -21,13 +21,14 @@ class Row:
     """One item as ids: ``content`` stands before the answer, behind the ids that a context holds.
 
     ``answer`` is what should be written, its last ``end`` ids being nothing but its end; ``cut`` tokens of the text are
-    left out.
+    left out. Where the answer's first token takes in the prompt's last characters, those are ``taken``.
     """
 
     content: list[int]
     answer: list[int]
     end: int = 0
     cut: int = 0
+    taken: str = ""
 
     def __len__(self) -> int:
         return len(self.content) + len(self.answer)
@@ -85,7 +86,7 @@ def rows_of(
     for one in _wholes(model, items, layout, held):
         answer = one.ids[one.at :]
         content, cut = one.content(model, layout, one.at, None if limit is None else limit - max(room, len(answer)))
-        rows.append(Row(content, answer, one.end, cut))
+        rows.append(Row(content, answer, one.end, cut, one.taken))
     return rows
 
 
@@ -141,6 +142,7 @@ class _Whole:
     at: int
     text: list[int]
     end: int
+    taken: str = ""
 
     def content(self, model: Model, layout: Layout, at: int, room: int | None) -> tuple[list[int], int]:
         """The ids before ``at``, as many as there is ``room`` for, and how many of the text were left out."""
@@ -186,7 +188,8 @@ def _whole(text: Written, tokens: Tokens, start: list[int], end: int | None, hel
         )
     places = [place + moved for first, last in text.spans for place in tokens.inside(first, last)]
     whole = ids[len(held) :]
-    return _Whole(whole, at + moved, [place for place in places if place >= 0], len(whole) - behind - moved)
+    places = [place for place in places if place >= 0]
+    return _Whole(whole, at + moved, places, len(whole) - behind - moved, tokens.taken(text.answer))
 
 
 def _not_behind(text: str) -> InputError:

@@ -47,6 +47,16 @@ class Tokens:
         behind = (i for i, (first, end) in enumerate(self.spans) if end > border or first >= border)
         return next(behind, len(self.ids))
 
+    def taken(self, border: int) -> str:
+        """The last characters before ``border`` where the first token behind it takes them in; else nothing."""
+        at = self.before(border)
+        if self.spans is not None:
+            return self.text[self.spans[at][0] : border] if at < len(self.ids) else ""
+        if at == len(plain_ids(self.tokenizer, [self.text[:border]])[0]):
+            return ""
+        known = self.tokenizer.decode(self.ids[:at], clean_up_tokenization_spaces=False)
+        return self.text[len(known) : border] if self.text.startswith(known) else ""
+
     def covering(self, border: int) -> int:
         """How many tokens it takes to hold all characters before ``border``: one that goes on behind it is counted."""
         known = self.before(border)

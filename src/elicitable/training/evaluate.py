@@ -26,7 +26,7 @@ from elicitable.models.speed.precision import autocast
 from elicitable.models.speed.read import reading_last
 from elicitable.training.batches import IGNORED, Batch, Reading, groups, padded
 from elicitable.training.decision_rules import SUM, DecisionRule, Lengths, decide_by_length
-from elicitable.training.generate import Answer, Stop, generate, text_of
+from elicitable.training.generate import Answer, Stop, generate, text_of, without_blanks
 from elicitable.training.label_scores import label_costs
 from elicitable.training.label_search import Wanted
 from elicitable.training.label_trie import LabelIds
@@ -140,7 +140,7 @@ class _Sought:
         target = str(self.items[place].target)
         has_thought = self.turn is not None and self.turn.has_own_thought(target)
         held = self._held(place)
-        return held if has_thought or _bare(held) == _bare(target) else target.strip()
+        return held if has_thought or without_blanks(held) == without_blanks(target) else target.strip()
 
     def is_written(self, place: int) -> bool:
         """Say whether the row's own tokens are the characters that are right."""
@@ -158,7 +158,10 @@ class _Sought:
         first = int((~hits).long().argmax()) - (len(hits) - len(row.answer))
         written = [*row.answer[:first], int(best[first - len(row.answer)])]
         wanted, is_end = self.text(place), written[-1] in self.stop.ids
-        begun = self.stop.shown(text_of(self.model, row.content, written[:-1] if is_end else written)).lstrip()
+        raw = text_of(self.model, row.content, written[:-1] if is_end else written)
+        if not is_end and self.stop.is_before(raw, row.taken):
+            return True
+        begun = self.stop.shown(raw, row.taken).lstrip()
         if is_end or len(begun) > len(wanted):
             return begun.rstrip() == wanted or any(self._ends(begun, wanted, end) for end in self.stop.texts)
         return wanted.startswith(begun.rstrip("\N{REPLACEMENT CHARACTER}"))  # of a character's first bytes
@@ -177,20 +180,17 @@ class _Sought:
         row = self.rows[place]
         known = len(row.answer) - row.end
         ended = next((i for i in range(known, len(row.answer)) if row.answer[i] in self.stop.ids), len(row.answer))
-        text = self.stop.shown(text_of(self.model, row.content, row.answer[:ended]))
+        text = self.stop.shown(text_of(self.model, row.content, row.answer[:ended]), row.taken)
         if ended == len(row.answer) and self.end:
             before, found, _ = text.rpartition(self.end)
-            text = before if found else self.stop.shown(text_of(self.model, row.content, row.answer[:known]))
+            alone = text_of(self.model, row.content, row.answer[:known])
+            text = before if found else self.stop.shown(alone, row.taken)
         return text.strip()
 
     def _ends(self, begun: str, wanted: str, end: str) -> bool:
         """Say whether ``begun`` is what is ``wanted`` and then blanks, or the beginning of an end."""
         behind = begun[len(wanted) :]
         return begun.startswith(wanted) and (behind.startswith(end) or end.startswith(behind.lstrip()))
-
-
-def _bare(text: str) -> str:
-    return "".join(text.split())
 
 
 def unwritable(model: Model, items: Sequence[Item], layout: Layout) -> list[Item]:

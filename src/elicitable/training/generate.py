@@ -52,9 +52,21 @@ class Stop:
         found = dict.fromkeys(one for one in (*texts, *layout.all_stops) if one)
         return cls(frozenset(ids), tuple(found), turn.lead, turn.opened)
 
-    def shown(self, written: str) -> str:
-        """What is written as an answer: without the lead, or with the beginning of its thought."""
-        return written.removeprefix(self.lead) if written.startswith(self.lead) else self.opened + written
+    def shown(self, written: str, taken: str = "") -> str:
+        """What is written as an answer: without the lead, or with the beginning of its thought.
+
+        ``taken`` are the prompt's last characters where the answer's first token takes them along; they go too.
+        """
+        rest = _behind(taken, written)
+        written = written if rest is None else rest
+        behind = _behind(self.lead, written)
+        return self.opened + written if behind is None else behind
+
+    def is_before(self, written: str, taken: str = "") -> bool:
+        """Say whether what is written may still become what stands before an answer, in which nothing ends."""
+        before = taken + self.lead
+        pairs = ((before, written), (without_blanks(before), without_blanks(written)))
+        return any(whole != begun and whole.startswith(begun) for whole, begun in pairs)
 
     def at(self, text: str) -> int | None:
         """Where the first of ``texts`` begins in an answer; None where it has none of them."""
@@ -91,14 +103,14 @@ def generate(
     found: dict[int, Answer] = {}
     asked = [Row(row.content, [0] * limit) for row, limit in zip(rows, limits, strict=True)]
     for part in groups(model, asked, batch):
-        contents, own = [rows[place].content for place in part], [limits[place] for place in part]
         with autocast(model), installed(model):
-            written = _decode(model, contents, own, stop)
+            written = _decode(model, [rows[place] for place in part], [limits[place] for place in part], stop)
         found |= dict(zip(part, written, strict=True))
     return [found[place] for place in range(len(rows))]
 
 
-def _decode(model: Model, contents: Sequence[list[int]], limits: Sequence[int], stop: Stop) -> list[Answer]:
+def _decode(model: Model, rows: Sequence[Row], limits: Sequence[int], stop: Stop) -> list[Answer]:
+    contents = [row.content for row in rows]
     width, device = max(map(len, contents)), model.device
     ids = torch.tensor([[0] * (width - len(content)) + content for content in contents], device=device)
     mask = torch.tensor([[0] * (width - len(content)) + [1] * len(content) for content in contents], device=device)
@@ -114,7 +126,7 @@ def _decode(model: Model, contents: Sequence[list[int]], limits: Sequence[int], 
         for row, token in enumerate(ids[:, 0].tolist()):
             if answers[row] is None:
                 written[row].append(token)
-                answers[row] = _ended(model, contents[row], written[row], stop, step + 1 >= limits[row])
+                answers[row] = _ended(model, rows[row], written[row], stop, step + 1 >= limits[row])
         if all(answers):
             break
         # what stands behind an answer is hidden, so that a row that has ended takes no position more
@@ -123,13 +135,41 @@ def _decode(model: Model, contents: Sequence[list[int]], limits: Sequence[int], 
     return [answer or Answer("", (), False) for answer in answers]
 
 
-def _ended(model: Model, content: list[int], written: list[int], stop: Stop, is_last: bool) -> Answer | None:
+def _behind(lead: str, written: str) -> str | None:
+    """Return what stands behind ``lead`` in ``written``; None where it does not begin with that.
+
+    Some tokenizers put their words together with other blanks, so blanks within a lead are not compared.
+
+    >>> _behind("<a>b\\n", "<a> b\\n 1"), _behind("<a>", "<b>"), _behind(" ", "1")
+    (' 1', None, None)
+    """
+    if written.startswith(lead):
+        return written[len(lead) :]
+    if not lead.strip():
+        return None
+    place = 0
+    for char in without_blanks(lead):
+        place += len(written[place:]) - len(written[place:].lstrip())
+        if written[place : place + 1] != char:
+            return None
+        place += 1
+    return written[place:].removeprefix(lead[len(lead.rstrip()) :])
+
+
+def without_blanks(text: str) -> str:
+    return "".join(text.split())
+
+
+def _ended(model: Model, row: Row, written: list[int], stop: Stop, is_last: bool) -> Answer | None:
     """The answer, if ``written`` ends it or is as long as it may be."""
     if written[-1] in stop.ids:
-        return Answer(stop.shown(text_of(model, content, written[:-1])), tuple(written), True)
+        return Answer(stop.shown(text_of(model, row.content, written[:-1]), row.taken), tuple(written), True)
     if not stop.texts and not is_last:
         return None
-    text, ids = stop.shown(text_of(model, content, written)), tuple(written)
+    whole, ids = text_of(model, row.content, written), tuple(written)
+    if stop.is_before(whole, row.taken) and not is_last:
+        return None
+    text = stop.shown(whole, row.taken)
     if (place := stop.at(text)) is not None:
         return Answer(text[:place], ids, True)
     return Answer(text, ids, False) if is_last else None
