@@ -215,8 +215,7 @@ class Rung:
 class ArmResult:
     """One arm of a race: a method at one setting, over all its seeds, on the test split.
 
-    ``rung`` and ``deployment`` (what it takes to run the result elsewhere) are the method's own words, kept here so
-    that whoever judges or shows a result reads the record and never asks which method it is.
+    ``rung`` and ``deployment`` (what running it elsewhere takes) are the method's own words, so nobody need ask it.
     """
 
     method: str
@@ -248,12 +247,13 @@ class ArmResult:
     rule: str = ""  # that decides between labels; empty where there are none
     raw_mean: float | None = None  # share that the plain likelihood of the labels has right, mean over seeds
     effort: Effort | None = None  # what was tried, where the arm is chosen and not trained
+    share_of_batch: float = 1.0  # of the usual rows that a step read: the clock may have paid for fewer
 
     def __repr__(self) -> str:
         """Return in a line how the arm did."""
         scored = f" {self.mean:.3f}, {self.items:,} items, {self.seeds} seeds" if self.mean is not None else ""
-        trained = f"{self.budget.numbers_trained:,} numbers trained"
-        return in_one_line(f"<ArmResult {self.method}: {self.status}{scored}, {trained}>")
+        told = f"{self.status}{scored}, {self.budget.numbers_trained:,} numbers trained"
+        return in_one_line(f"<ArmResult {self.method}: {told}>")
 
     @property
     def is_control(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.reverse import Reverse
 
+from elicitable.diagnosis.tried import is_barely_trained
 from elicitable.models.model import Model
 from elicitable.race import contest, pace, rounds, timing, trial
 from elicitable.records.store import Store
@@ -62,7 +63,7 @@ def test_a_search_that_time_cut_off_is_made_anew_under_a_longer_limit(
     assert again.effort == longer.effort  # that one was tried to its end
 
 
-def test_few_validation_items_are_said_and_left_behind_by_a_limit_that_pays_for_several_times_as_many(
+def test_few_validation_items_are_said_and_left_behind_by_a_limit_that_is_many_times_as_long(
     digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first race in a folder, of half a minute, fixed them for all that came after it, and nothing said so."""
@@ -74,7 +75,7 @@ def test_few_validation_items_are_said_and_left_behind_by_a_limit_that_pays_for_
         found = [one for one in warnings if "validation items" in one]
         assert said.setdefault(limit, found) == found  # another time too
     assert [len(found) for found in said.values()] == [1, 1, 0, 0]
-    assert said[30.0][0].startswith("the time limit pays for 16 of the 64 validation items; 4 times the time")
+    assert said[30.0][0].startswith("the time limit pays for 16 of the 64 validation items; 16 times the time")
     assert said[60.0][0].startswith("16 of the 64 validation items are looked at, as in another race in this folder")
     assert said[60.0][0].endswith("pays for 32, which another --out takes")
     specs = [record["spec"] for record in Store(tmp_path) if "method" in record["spec"]]
@@ -102,12 +103,12 @@ def test_a_limit_that_pays_for_few_steps_takes_more_of_fewer_rows(monkeypatch: p
 def test_a_race_trains_in_the_batches_that_its_limit_pays_for(
     digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the first race in a folder took holds for the others there, up to one that pays for four times as many."""
-    paying(monkeypatch, {60.0: 2, 120.0: 4, 600.0: 8}, of="rows")
+    """What the first race in a folder took holds for the others there, up to one that is many times as long."""
+    paying(monkeypatch, {60.0: 2, 120.0: 4, 960.0: 8}, of="rows")
     trained: dict[float, set[int]] = {}
     said: dict[float, list[str]] = {}
     before: list[Any] = []
-    for limit in (60.0, 120.0, 600.0):
+    for limit in (60.0, 120.0, 960.0):
         warnings = run(digits_model(8), tmp_path, limit, methods=["kv-prefix", "lora"]).provenance["warnings"]
         specs = [record["spec"] for record in Store(tmp_path) if "method" in record["spec"]]
         trained[limit] = {spec["plan"]["batch"] for spec in specs if spec not in before}
@@ -115,7 +116,31 @@ def test_a_race_trains_in_the_batches_that_its_limit_pays_for(
         said[limit] = [one for one in warnings if "rows" in one]
     assert trained[60.0] == {2}
     assert trained[120.0] <= {2}  # goes on
-    assert trained[600.0] == {8}
+    assert trained[960.0] == {8}
     assert said[60.0] == said[120.0]
     assert said[60.0][0].startswith("a step reads 2 rows where 8 are usual, as the time limit pays for few of those")
-    assert said[600.0] == []
+    assert said[960.0] == []
+
+
+def test_twice_the_time_thrice_goes_on_whatever_that_pays_for(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where loading takes half of a short limit, twice as long a one pays for many times as much; it began anew."""
+    paying(monkeypatch, {10.0: 8, 20.0: 32, 40.0: 64, 80.0: 64})
+    for limit in (10.0, 20.0, 40.0, 80.0):
+        run(digits_model(8), tmp_path, limit, methods=["zero-shot"])
+    specs = [record["spec"] for record in Store(tmp_path) if "method" in record["spec"]]
+    assert {spec["plan"]["validation_items"] for spec in specs} == {8}
+
+
+def test_arms_that_had_a_few_steps_are_trained_on_with_what_is_left(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leg that the limit did not pay for beside what others were owed was never asked for again."""
+    monkeypatch.setattr(rounds, "affords_leg", lambda race, entry, steps, entries, round_=0: bool(round_))
+    arms = {
+        arm.method: arm for arm in run(digits_model(8), tmp_path, 120.0, methods=["kv-prefix", "lora", "full"]).arms
+    }
+    assert not is_barely_trained(arms["kv-prefix"])
+    others = [is_barely_trained(arms[name]) for name in ("lora", "full")]
+    assert others.count(False) >= 1

@@ -15,8 +15,9 @@ def is_rising(arm: ArmResult) -> bool:
 
 
 def is_barely_trained(arm: ArmResult) -> bool:
-    """Say whether an arm was cut off within its first :data:`FEWEST_STEPS`."""
-    return arm.effort is None and arm.stopped in ("time", "steps") and arm.steps < FEWEST_STEPS
+    """Say whether an arm was cut off within its first :data:`FEWEST_STEPS`, as many rows as those read usually."""
+    is_short = arm.steps * arm.share_of_batch < FEWEST_STEPS
+    return arm.effort is None and arm.stopped in ("time", "steps") and is_short
 
 
 def is_barely_searched(arm: ArmResult) -> bool:

@@ -231,6 +231,7 @@ class Method(ABC):
         schedule: how it is trained; None for a method that is chosen on the validation split.
         deployment: what running its result elsewhere takes, in one or two sentences.
         turn: when it has its turn in a race; cheap and quick methods have low numbers.
+        reads_rows: whether more training rows can give another result.
         is_seeded: whether another seed can give another result, so that reruns are worth their time.
         is_bound: whether the budget of trained numbers binds it.
         has_size: whether it can be made larger and smaller.
@@ -251,6 +252,7 @@ class Method(ABC):
     deployment: str = "See the method's own documentation."
     turn: int = 80
     is_seeded: bool = True
+    reads_rows: bool = True
     is_bound: bool = True
     has_size: bool = True
     keeps_state: bool = True

@@ -22,7 +22,7 @@ class ZeroShot(Method):
     rung = rungs.ALREADY_THERE
     summary = "nothing added; what the model does already"
     deployment = "Nothing to deploy: the model as it is, on any server."
-    turn, is_seeded = 0, False
+    turn, is_seeded, reads_rows = 0, False, False
 
     def build(
         self, model: Model, size: int = 0, seed: int = 0, layout: Layout | None = None, **options: Any

@@ -218,7 +218,11 @@ def _answered(
     if race.was_interrupted and not any(entry.records or entry.line for entry in entries):
         raise KeyboardInterrupt  # there is nothing to answer with
     race.warnings += cut_warning(entries)
-    answer = _judge(race, entries)
+    try:
+        answer = _judge(race, entries)
+    except KeyboardInterrupt:  # all is there: it is judged, and ends with that
+        race.was_interrupted = True
+        answer = _judge(race, entries)
     if race.was_interrupted:
         raise StoppedRace(answer)
     try:

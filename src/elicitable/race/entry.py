@@ -60,6 +60,7 @@ class Race:
     cohort: set[str] = field(default_factory=set)  # against the clock: the arms that are still trained
     compared_at: int = 0  # the steps after which these were last compared with each other
     look_seconds: float = math.inf  # against the clock: what the first look at an arm may take
+    share_of_batch: float = 1.0  # of the usual rows that a step reads
     asked: dict[str, Any] = field(default_factory=dict)  # what else time is spent on: methods, steps, passes, the score
     warnings: list[str] = field(default_factory=list)
     was_interrupted: bool = False

@@ -8,6 +8,7 @@ and none of a clock's readings is part of a trial.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,19 +30,24 @@ NEVER = 10**9
 LARGEST_STATE = 2**32  # bytes of a run that is kept between its legs; a larger one starts again from nothing
 LARGEST_DOWN = 2**30  # of one that has come down, which is kept for other tests
 WARMUP = 10
+WRITTEN_A_SECOND = 5e7  # bytes, at least, of a file of tensors
+SELDOM = 20  # times as long as it takes to write a state: how far apart states are written that go with the race
 HALVED = 16  # steps of a way down from which on there are looks on the way too: one costs as much as a few steps
 
 
 class Shelf:
     """Keep the ends of legs, so that their runs can go on: in memory, and in a folder where they are small.
 
-    A worker's shelf ``is_shared``: all is kept in the folder, for whoever goes on, and the race alone drops it.
+    Large ones are written now and then, so that a race that is killed goes on from the last of them. A worker's shelf
+    ``is_shared``: all is kept in the folder, for whoever goes on, and the race alone drops it.
     """
 
     def __init__(self, folder: Path | None, is_shared: bool = False) -> None:
         self.folder = None if folder is None else folder / "running"
         self.is_shared = is_shared
         self._ends: dict[str, Frozen] = {}
+        self._written: dict[str, str] = {}  # by an end in memory alone, the end before it that is in the folder
+        self._wrote_at = time.monotonic()
 
     def find(self, name: str) -> Frozen | None:
         """Return the end of the leg called ``name``, or None where it is not kept."""
@@ -51,7 +57,7 @@ class Shelf:
 
     def has(self, name: str) -> bool:
         """Say whether the end of the leg called ``name`` is kept."""
-        return name in self._ends or (self.folder is not None and self._file(name).path.exists())
+        return name in self._ends or self._is_written(name)
 
     def keep(self, name: str, end: Frozen, is_lasting: bool, largest: int = LARGEST_STATE) -> None:
         """Keep ``end``, unless it is larger; in the folder, where there is one, if ``is_lasting``.
@@ -61,10 +67,22 @@ class Shelf:
         """
         if end.bytes > largest:
             return
-        if (is_lasting or self.is_shared) and self.folder is not None:
+        is_due = time.monotonic() - self._wrote_at > SELDOM * end.bytes / WRITTEN_A_SECOND
+        if (is_lasting or self.is_shared or is_due) and self.folder is not None:
             self._file(name).write(end)
+            self._wrote_at = time.monotonic() if is_due else self._wrote_at
         else:
             self._ends[name] = end.put_by()
+
+    def follow(self, before: str, name: str) -> None:
+        """Forget the end ``before``, now that there is a further one; in the folder only when that is there too."""
+        written = self._written.pop(before, before if self._is_written(before) else "")
+        if name in self._ends and written:
+            self._written[name] = written
+            self._ends.pop(before, None)
+            return
+        for one in filter(None, (before, written)):
+            self.drop(one)
 
     def drop(self, name: str) -> None:
         """Forget the end of a leg from which nothing will go on."""
@@ -79,6 +97,11 @@ class Shelf:
         if self.folder is not None:
             for name, end in self._ends.items():
                 self._file(name).write(end)
+                if before := self._written.pop(name, None):
+                    self._file(before).remove()
+
+    def _is_written(self, name: str) -> bool:
+        return self.folder is not None and self._file(name).path.exists()
 
     def _file(self, name: str) -> Checkpoint:
         assert self.folder is not None
@@ -158,7 +181,7 @@ def advance(race: Race, line: Line, steps: int) -> TrialRecord:
     record = race.record(trial, lambda: piece_of(race, line, steps), lambda: _run(race, line, trial))
     line.legs.append((trial, record))
     if known is not None and record.is_ok and race.shelf.has(_name(race, trial)):
-        race.shelf.drop(_name(race, known))
+        race.shelf.follow(_name(race, known), _name(race, trial))
     return record
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, advance, leave, piece_of
-from elicitable.race.outlook import longest
+from elicitable.race.outlook import longest, next_mark
 from elicitable.race.pieces import Piece
 from elicitable.race.ranking import best_first, look_at
 from elicitable.race.timing import FEWEST_STEPS, LOOK_SHARE, owed_seconds, step_seconds, test_seconds
@@ -134,9 +134,13 @@ def _go(race: Race, entry: Entry, line: Line, steps: int, nth: int, arms: int) -
     if not _goes(line, steps):
         return
     race.reporter.begin(entry.method.name, f"first look at rate {line.rate:g}", nth, arms)
-    record = advance(race, line, steps)
+    while _goes(line, steps):
+        mark = steps if not line.steps else min(next_mark(race, line.steps), steps)
+        record = advance(race, line, mark)
+        entry.seconds += record.timing.seconds
+    if entry.line is None and line.is_fine:  # what an interrupted first look has to show
+        entry.line = line
     entry.swept[line.rate] = {"learning_rate": line.rate, **_of_look(record)}
-    entry.seconds += record.timing.seconds
 
 
 def _goes(line: Line, steps: int) -> bool:

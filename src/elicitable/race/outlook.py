@@ -130,7 +130,7 @@ def next_mark(race: Race, steps: int) -> int:
     The marks are the same under every limit, so that a longer one finds the legs of a shorter one.
     """
     if steps < race.pace.first_steps:
-        return min(race.pace.first_steps, longest(race))
+        return min(max(2 * steps, 4), race.pace.first_steps, longest(race))
     is_half_way = steps & (steps - 1) != 0
     further = steps if race.time_limit is None else steps // 3 if is_half_way else steps // 2
     return min(steps + max(1, further), longest(race))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.diagnosis.tried import is_barely_tried, is_rising
 from elicitable.diagnosis.verdict import best_of
-from elicitable.race.outlook import ceiling, longest, marks
+from elicitable.race.outlook import ceiling, floor_of, longest, marks
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.stakes import as_looked_at, can_matter
 from elicitable.race.timing import cooldown_of, spoken, step_seconds, test_seconds
@@ -60,10 +60,13 @@ def _may_rise(result: ArmResult) -> bool:
 
 
 def _bounds(race: Race, entry: Entry, entries: Sequence[Entry], result: ArmResult) -> tuple[float | None, float | None]:
-    """Return an arm's bounds: its interval; where it may still rise, or has no test, as far as its curve may lead."""
+    """Return an arm's bounds: its interval; where it may still rise, or has no test, as far as its curve may lead.
+
+    Without a test the lower one is what its last look at the validation split says.
+    """
     everyone = [mark for other in entries for mark in marks(other)]
     if result.mean is None:
-        return 0.0, ceiling(entry, race, everyone)
+        return floor_of(entry, race), ceiling(entry, race, everyone)
     if not _may_rise(result):
         return result.low, result.high
     return result.low, max(result.high or 0.0, ceiling(entry, race, everyone))

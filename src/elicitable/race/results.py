@@ -107,6 +107,7 @@ def _gathered(race: Race, entry: Entry) -> ArmResult:
         answers=written if any(written) else (),
         rule=str(first.rule.get("name", "")),
         raw_mean=sum(raw) / len(raw) if raw else None,
+        share_of_batch=race.share_of_batch,
         effort=all_effort([record.effort for record in done if record.effort is not None]),
     )
 

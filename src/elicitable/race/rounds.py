@@ -3,6 +3,7 @@
     first look   every rate of every arm a few steps, the better half as many again, until one rate is left
     on           the arm with the fewest steps that can still change the label is trained on to twice its steps,
                  or, once it has come to its end, brought down and tested
+    left over    against the clock, the best context and the best other arm that had a few steps alone are trained on
     seeds        the answer's arm and the best one again over the other seeds; more where the interval holds the margin
     control      last, and only with time that nobody else needs, or by workers with nothing else to do
 
@@ -11,12 +12,12 @@ Which arms those are is said in :mod:`elicitable.race.stakes`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
 
-from elicitable.diagnosis.tried import LEFT
+from elicitable.diagnosis.tried import LEFT, is_barely_trained
 from elicitable.diagnosis.verdict import OWED
 from elicitable.methods.base import Sized
 from elicitable.race.choice import choose, chosen_piece, stood
@@ -32,7 +33,7 @@ from elicitable.race.threads import Threads
 from elicitable.race.timing import affords_cooldown, affords_leg, affords_look, cooldown_of, opening, said_of
 from elicitable.race.workers import together
 
-ANEW = 4  # times what a shorter race in the same folder took of something: who can pay for so much begins anew
+ANEW = 16  # times the limit of a shorter race in the same folder: so much longer a race looks at more, and begins anew
 SPARE = "a control is measured only with time that no other arm needs"
 
 
@@ -43,9 +44,10 @@ def run_rounds(race: Race, sizes: Sequence[Sized], threads: Threads) -> list[Ent
         _open(race, entries)
         is_free = race.workers is not None and race.time_limit is None
         begun = [(nth, entry) for nth, entry in enumerate(entries) if is_free or not entry.method.is_control]
-        for _, group in groupby(begun, lambda one: _is_after_choices(race, one[1])):
+        for _, group in itertools.groupby(begun, lambda one: _is_after_choices(race, one[1])):
             _begin_all(race, list(group), entries, threads)
         _train_on(race, entries, threads)
+        _train_on_what_was_hardly_trained(race, entries, threads)
         more_seeds(race, entries, partial(_rest_of_controls, race, entries))
         _end(race, entries)
     except KeyboardInterrupt:
@@ -75,14 +77,15 @@ def _open(race: Race, entries: list[Entry]) -> None:
 def _as_before(race: Race, what: str, paid: int) -> int:
     """Return how many of ``what`` a race takes whose limit pays for ``paid``.
 
-    Every trial hangs on it, so what a race in the same folder decided holds for other limits too, up to one that pays
-    for :data:`ANEW` times as many: that one begins anew, and what it decides holds for those beyond it.
+    Every trial hangs on it, so what a race in the same folder decided holds for other limits too, up to one that is
+    :data:`ANEW` times as long: that one begins anew, and what it decides holds for those beyond it.
     """
-    found = int(race.kept(what, lambda: paid, holds_for_all=True))
-    while paid >= ANEW * found:
-        what = f"{what} beyond {found}"
-        found = int(race.kept(what, lambda: paid, holds_for_all=True))
-    return found
+    limit, name = race.time_limit or 0.0, f"{what} within a limit"
+    found, decided_at = race.kept(name, lambda: [paid, limit], holds_for_all=True)
+    while limit >= ANEW * decided_at:
+        name = f"{what} within {ANEW} times {decided_at:g} s"
+        found, decided_at = race.kept(name, lambda: [paid, limit], holds_for_all=True)
+    return int(found)
 
 
 def _train_in_batches_of(race: Race, rows: int, paid: int) -> None:
@@ -90,6 +93,7 @@ def _train_in_batches_of(race: Race, rows: int, paid: int) -> None:
     usual = race.pace.batch
     race.pace, race.price = replace(race.pace, batch=rows), dict(race.price)
     race.price["step_seconds"] *= rows / paid
+    race.share_of_batch = rows / usual
     if rows < usual:
         race.warnings.append(
             f"a step reads {rows} rows where {usual} are usual, as the time limit pays for few of those; {ANEW} times "
@@ -181,12 +185,34 @@ def _coming(race: Race, cohort: Sequence[Entry], open_arms: Sequence[Entry], ent
     return found
 
 
-def grow(race: Race, entry: Entry, entries: Sequence[Entry]) -> None:
+def _train_on_what_was_hardly_trained(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
+    """Against the clock: while it lasts, train on the best context and the best other arm that had a few steps alone.
+
+    An arm is spent where a leg was not to be paid beside what others were owed; those are tested now.
+    """
+    for round_ in itertools.count(1) if race.time_limit is not None else ():
+        hardly = [entry for entry in entries if entry.is_tested and entry.line and entry.line.is_fine]
+        hardly = [entry for entry in hardly if is_barely_trained(arm_result(race, entry))]
+        hardly.sort(key=lambda entry: arm_result(race, entry).mean or 0.0, reverse=True)
+        best = [next((one for one in hardly if one.method.is_context is kind), None) for kind in (True, False)]
+        grown = False
+        for entry in (one for one in best if one is not None and not one.method.is_control):
+            entry.is_spent = False
+            grow(race, entry, entries, round_)
+            if not entry.is_spent:
+                bring_down(race, entry, entries)
+                grown = True
+            threads.look_again()
+        if not grown:
+            return
+
+
+def grow(race: Race, entry: Entry, entries: Sequence[Entry], round_: int = 0) -> None:
     """Train an arm on to the next mark of its line; where the limit does not pay for that, it is spent."""
     line = entry.line
     assert line is not None
     steps = next_mark(race, line.steps)
-    if steps == line.steps or not affords_leg(race, entry, steps, entries):
+    if steps == line.steps or not affords_leg(race, entry, steps, entries, round_):
         entry.is_spent = True
         return
     race.reporter.begin(entry.method.name, f"on to {steps} steps at {line.rate:g}", _done(entries), len(entries))

@@ -151,7 +151,7 @@ def _judged(race: Race, contenders: Sequence[Entry], arms: Mapping[str, Mapping[
 
 def _contenders(race: Race, entries: Sequence[Entry]) -> list[Entry]:
     """Return the best context and the best of the others, of those whose result hangs on the training rows."""
-    tested = [entry for entry in entries if entry.records and entry.records[0].is_ok and entry.method.is_seeded]
+    tested = [entry for entry in entries if entry.records and entry.records[0].is_ok and entry.method.reads_rows]
     # what stands on another arm's choice has rows of that choice in it, whatever rows it is trained on
     judged = [entry for entry in tested if not entry.method.is_control and entry.method.stands_on is None]
     best = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from elicitable.diagnosis.tried import is_rising
+from elicitable.diagnosis.tried import is_barely_trained, is_rising
 from elicitable.diagnosis.verdict import Decision, best_of
 from elicitable.race.choice import choose, chosen_piece
 from elicitable.race.entry import Entry, Race
@@ -94,6 +94,8 @@ def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
             choose(race, entry, len(entries) - 1, len(entries), seed)
         return is_paid
     assert entry.trial is not None
+    if entry.stopped == "time" and is_barely_trained(arm_result(race, entry)):
+        return False  # another seed of a few steps tells nothing
     steps = entry.tested_at
     cooldown = entry.trial.plan.steps - steps
     if not affords_seed(race, entry, steps, cooldown, seed, entries):

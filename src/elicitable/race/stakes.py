@@ -170,7 +170,11 @@ def cohort_of(race: Race, open_arms: Sequence[Entry], entries: Sequence[Entry]) 
         race.cohort, race.compared_at = race.cohort | {entry.method.name for entry in open_arms}, 0
         return cohort or list(open_arms)
     reached = min(marks(entry)[-1].steps for entry in growing)
-    if len(growing) > 2 and reached >= max(race.pace.first_steps, race.compared_at + 1):
+    if (
+        len(growing) > 2
+        and reached > race.compared_at
+        and (reached >= race.pace.first_steps or not affords_legs(race, _coming(race, growing), entries))
+    ):
         race.compared_at = reached  # one that had a longer first look does not keep the others from being compared
         race.cohort -= {entry.method.name for entry in growing} - _better(race, growing, entries, reached)
         growing = [entry for entry in growing if entry.method.name in race.cohort]
@@ -200,8 +204,11 @@ def _better(race: Race, growing: Sequence[Entry], entries: Sequence[Entry], step
     for is_context in (True, False):
         two += [entry for entry in ranked if entry.method.is_context is is_context][:1]
     kept = [*half, *(entry for entry in two if entry not in half)]
-    coming = [(one, next_mark(race, one.line.steps)) for one in kept if one.line is not None]
-    return {entry.method.name for entry in (kept if affords_legs(race, coming, entries) else two)}
+    return {entry.method.name for entry in (kept if affords_legs(race, _coming(race, kept), entries) else two)}
+
+
+def _coming(race: Race, growing: Sequence[Entry]) -> list[tuple[Entry, int]]:
+    return [(one, next_mark(race, one.line.steps)) for one in growing if one.line is not None]
 
 
 def _worth(mark: Mark) -> tuple[float, float]:

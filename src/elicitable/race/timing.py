@@ -20,7 +20,7 @@ from elicitable.diagnosis.verdict import OWED
 from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
 from elicitable.models.speed.precision import autocast
-from elicitable.race.line import ending_of, leg_of
+from elicitable.race.line import WRITTEN_A_SECOND, ending_of, leg_of
 from elicitable.rng import generator
 from elicitable.training.batches import Reading, stream
 from elicitable.training.evaluate import answer_logits, evaluate
@@ -42,7 +42,6 @@ CHOICE_SHARE = 0.05  # of the limit, for each arm that is chosen and not trained
 LOOK_SHARE = 0.3  # of what is left after them, for the first look at all arms
 STEP_PASSES = 3.0  # a step on a batch costs about as much as so many passes over it
 LOOKING_READS = 200  # items read, about, for what the report says of the context or of the winner's inside
-WRITTEN_A_SECOND = 5e7  # bytes of a winner that is a whole model: written, hashed and read back
 OVERDRAWN = 1.05  # times the limit: when there is no look at the winner any more
 LEAST_DOWN = 0.5  # of a way down, which one arm's whole way down leaves to the others
 COOLDOWN_LOOKS = 3  # at the validation split, on a way down that is not short
@@ -69,6 +68,8 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
     }
     limited = {} if race.time_limit is None else _within_the_limit(race, sizes, trained, said, step)
     price = _price(race, len(trained), len(sizes), step, item, said)
+    if limited and limited["steps_paid_for"] < FAIR_STEPS:
+        said["closing_seconds"] -= LOOKING_READS * item
     return said | {"price": {"step_seconds": round(step, 7), **price, **limited}}
 
 
@@ -243,14 +244,17 @@ def is_there(race: Race, trial: Trial) -> bool:
     return known is not None and known.get("status") != "failed"
 
 
-def affords_leg(race: Race, entry: Entry, steps: int, entries: Sequence[Entry]) -> bool:
-    """Say whether the limit pays for training to ``steps``, the way down, the test, and what others are owed."""
+def affords_leg(race: Race, entry: Entry, steps: int, entries: Sequence[Entry], round_: int = 0) -> bool:
+    """Say whether the limit pays for training to ``steps``, the way down, the test, and what others are owed.
+
+    What was refused beside others is asked again, in a later ``round_``, when they have ended.
+    """
     line = entry.line
     assert line is not None
     trial = leg_of(race, line, steps)
     step = step_seconds(race, entry)
     cost = (steps - line.steps + cooldown_of(race, steps)) * step + test_seconds(race, entry)
-    return _affords(race, trial, cost, entries, entry)
+    return _affords(race, trial, cost, entries, entry, round_=round_)
 
 
 def affords_cooldown(race: Race, entry: Entry, line: Line, cooldown: int, entries: Sequence[Entry]) -> bool:
@@ -296,12 +300,15 @@ def _pays(race: Race, what: str, cost: float, entries: Sequence[Entry], but: Ent
     return bool(race.kept(what, lambda: cost + owed_seconds(race, entries, but, share) <= (race.left() or 0.0)))
 
 
-def _affords(race: Race, trial: Trial, cost: float, entries: Sequence[Entry], but: Entry, share: float = 1.0) -> bool:
+def _affords(
+    race: Race, trial: Trial, cost: float, entries: Sequence[Entry], but: Entry, share: float = 1.0, round_: int = 0
+) -> bool:
     """Say whether the limit pays for a trial; one that is there already costs nothing."""
     if race.time_limit is None or is_there(race, trial):
         return True
     method, plan = trial.method.identity, trial.plan
     what = f"time for {method} at {plan.learning_rate:g}, {plan.steps} steps, cooldown {plan.cooldown:.4f}"
+    what += f", again {round_}" if round_ else ""
     return _pays(race, what, cost, entries, but, share)
 
 
@@ -313,7 +320,11 @@ def owed_seconds(race: Race, entries: Sequence[Entry], but: Entry | None, share:
     """
     others = [entry for entry in entries if entry is not but and entry.is_racing and not entry.is_tested]
     tests = sum(test_seconds(race, entry) for entry in others)
-    ways = sum(_owed_way(race, one.line.steps) * step_seconds(race, one) for one in others if one.line is not None)
+    ways = sum(
+        _owed_way(race, one.line.steps) * step_seconds(race, one)
+        for one in others
+        if one.line is not None and (one.method.name in race.cohort or one.line.steps >= race.pace.first_steps)
+    )
     return (tests + share * ways) / race.hands
 
 
