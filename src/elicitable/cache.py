@@ -167,7 +167,8 @@ def filling_folder(path: Path, last: Sequence[str] = (), advice: str = CACHE_ADV
             partial.mkdir()
             yield partial
             _finish(partial)
-            seal(partial, _files_in(partial), _kept_of(path), advice)
+            made = [one.name for one in partial.iterdir()]
+            seal(partial, _files_in(partial), _kept_of(path, {*made, *last}), advice)
             _move_in(partial, path, [*last, SEAL])
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -281,12 +282,17 @@ def _files_in(folder: Path) -> list[str]:
     return sorted(name for name in files if name != SEAL)
 
 
-def _kept_of(path: Path) -> dict[str, str]:
-    """Return what the seal of a folder says of files that stay in it; a seal that cannot be read says nothing."""
+def _kept_of(path: Path, goes: Collection[str]) -> dict[str, str]:
+    """Return what the seal of a folder says of files that stay in it; a seal that cannot be read says nothing.
+
+    What is called as one of ``goes``, or lies below such a folder, does not stay.
+    """
     try:
-        return {name: digest for name, digest in (sealed_files(path) or {}).items() if (path / name).is_file()}
+        sealed = sealed_files(path) or {}
     except InputError:
         return {}
+    stay = (name for name in sealed if Path(name).parts[:1] and Path(name).parts[0] not in goes)
+    return {name: sealed[name] for name in stay if (path / name).is_file()}
 
 
 def _finish(folder: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import elicitable as el
+from elicitable.cache import check_seal, seal, sealed_files
 from elicitable.compiling.fidelity import NOTHING, last_logits
 from elicitable.compiling.pairs import Side
 from elicitable.compiling.patch import fresh, multiplied_out
-from elicitable.compiling.report import compiled_table
+from elicitable.compiling.report import compiled_table, write_compiled
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.kv_prefix import KVPrefixContext
@@ -125,6 +126,20 @@ def test_weights_are_written_as_a_model_that_transformers_loads(
         ours = last_logits(model, patch, Side(IDS, torch.ones_like(IDS)), 6)
         theirs = plain(input_ids=IDS).logits
     assert (ours - theirs).abs().max() < 1e-12 * ours.abs().max()
+
+
+def test_a_folder_that_is_written_again_in_another_form_is_whole(tmp_path: Path) -> None:
+    """What the old form leaves stays sealed; what the new one takes away is not sealed as if it were there."""
+    model = Model(tiny_model("gpt2"), name="tiny")
+    context = el.context("prompt", model, token_ids=[7, 9, 4])
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "note").write_text("mine", encoding="utf-8")
+    seal(tmp_path, ["kept/note"])
+    for to in ("lora", "weights", "lora"):
+        write_compiled(model, compiled(model, context, to=to), tmp_path)
+        assert check_seal(tmp_path, "Compile it again.")
+        assert "kept/note" in (sealed_files(tmp_path) or {})
+        assert (tmp_path / "adapter_config.json").exists() == (to == "lora")
 
 
 def test_a_short_prefix_beats_the_last_keys_of_the_context_and_is_a_folder_that_peft_knows(tmp_path: Path) -> None:

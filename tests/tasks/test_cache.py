@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 import elicitable
-from elicitable.cache import cache_dir, replace_file, replacing_file, replacing_folder, sealed_files
+from elicitable.cache import (
+    cache_dir,
+    check_seal,
+    filling_folder,
+    replace_file,
+    replacing_file,
+    replacing_folder,
+    sealed_files,
+)
 from elicitable.errors import StoreError
 
 
@@ -89,3 +97,12 @@ def test_nothing_is_renamed_anywhere_else() -> None:
     )
     found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if renames.search(path.read_text())}
     assert found == {"cache.py"}
+
+
+def test_a_folder_that_takes_the_place_of_another_takes_its_seal(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        with filling_folder(tmp_path) as partial:
+            (partial / "parts").mkdir()
+            (partial / "parts" / name).write_text(name, encoding="utf-8")
+    assert check_seal(tmp_path, "")
+    assert set(sealed_files(tmp_path) or ()) == {"parts/new"}
