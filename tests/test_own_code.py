@@ -14,7 +14,7 @@ from elicitable import cli
 from elicitable.errors import InputError
 from elicitable.methods.catalog import method_named
 from elicitable.methods.kv_prefix import KVPrefix
-from elicitable.own_code import digest_of, is_own_code, load_own
+from elicitable.own_code import digest_of, is_own_code, load_own, loaded_modules
 from elicitable.race.trial import Trial
 from elicitable.tasks.base import fingerprint_of, identity_of
 from elicitable.tasks.catalog import task_from
@@ -127,6 +127,51 @@ def test_the_digest_is_of_the_whole_file(folder: Path) -> None:
     assert first != second
 
 
+def test_files_beside_that_are_imported_count_and_are_run_as_they_are_now(folder: Path) -> None:
+    """Also those that these import, in packages too; and what is not imported counts for nothing."""
+    inner = folder / "inner"
+    inner.mkdir()
+    (inner / "__init__.py").write_text("from .deep import ANSWER\n", encoding="utf-8")
+    (inner / "deep.py").write_text("ANSWER = 0\n", encoding="utf-8")
+    (folder / "words.py").write_text("from inner import ANSWER\n", encoding="utf-8")
+
+    def asked() -> tuple[str | None, int]:
+        task = load_own("my_task.py:MyTask", "")
+        return digest_of(task), sys.modules[type(task).__module__].ANSWER
+
+    first = asked()
+    (folder / "other.py").write_text("", encoding="utf-8")
+    assert asked() == first
+    assert load_own("my_task.py:MyTask", "") is load_own("my_task.py:MyTask", "")
+    (inner / "deep.py").write_text("ANSWER = 1 + 1\n", encoding="utf-8")
+    second = asked()
+    assert (first[1], second[1]) == (0, 2)
+    assert first[0] != second[0]
+    (folder / "words.py").write_text("ANSWER = 1\n", encoding="utf-8")
+    third = asked()
+    assert third[1] == 1
+    assert len({first[0], second[0], third[0]}) == 3
+    for name in ("inner", "inner.deep"):
+        sys.modules.pop(name, None)
+
+
+def test_files_of_one_name_in_two_folders_are_two(folder: Path) -> None:
+    other = folder / "other"
+    other.mkdir()
+    (other / "my_task.py").write_text(TASK, encoding="utf-8")
+    (other / "words.py").write_text("ANSWER = 2\n", encoding="utf-8")
+    tasks = [load_own(f"{place}/my_task.py:MyTask", "") for place in (".", "other")]
+    assert [sys.modules[type(task).__module__].ANSWER for task in tasks] == [0, 2]
+    assert sys.modules["words"] in loaded_modules()  # so that it travels to workers
+    assert digest_of(tasks[0]) != digest_of(tasks[1])
+
+
+def test_two_files_share_what_both_import(folder: Path) -> None:
+    (folder / "mine.py").write_text("import words\n", encoding="utf-8")
+    (folder / "also.py").write_text("import words\n", encoding="utf-8")
+    assert load_own("mine.py:words", "") is load_own("also.py:words", "")
+
+
 def test_what_is_this_package_s_own_has_no_digest() -> None:
     assert digest_of(KVPrefix()) is None
     assert digest_of(task_from("ascending")) is None
@@ -146,6 +191,40 @@ def test_a_class_of_a_program_has_the_digest_of_its_class() -> None:
     assert None not in found
     assert len(set(found)) == 3
     assert digest_of(Mine()) == found[0]
+
+
+class WithRate(KVPrefix):
+    """A method with settings."""
+
+    name = "mine"
+
+    def __init__(self, rate: Any, words: tuple[str, ...] = ()) -> None:
+        self.rate = rate
+        self.words = words
+        self.seen: list[int] = []
+        self._cache = 0
+
+
+def test_a_method_with_other_settings_is_another() -> None:
+    settings: list[tuple[Any, ...]] = [(0.1,), (0.5,), ("0.5",), (None,), (0.1, ("a",)), ({"a": [1]},), ({"a": [2]},)]
+    assert len({WithRate(*given).identity for given in settings}) == len(settings)
+    assert WithRate({"b": 1, "a": 2}).identity == WithRate({"a": 2, "b": 1}).identity
+    one, same = WithRate(0.1), WithRate(0.1)
+    one._cache = 7
+    assert one.identity == same.identity
+    one.rate = object()  # what is no plain data says nothing
+    assert one.identity == WithRate(object()).identity
+
+
+def test_a_function_counts_with_what_it_closes_over() -> None:
+    def made(share: float) -> Any:
+        def score(answers: Any, targets: Any, floor: float = share / 2) -> float:
+            return share + floor
+
+        return score
+
+    assert digest_of(made(0.5)) == digest_of(made(0.5))
+    assert digest_of(made(0.5)) != digest_of(made(0.25))
 
 
 OWN_TASK = """class Mine:

@@ -3,10 +3,14 @@
 ``my_method.py:MyMethod`` runs the file ``my_method.py`` as a module of its own and takes ``MyMethod`` from it; a class
 is instantiated without arguments, anything else is taken as it is. Such a file is code and is run with all that it
 contains, which is said on standard error before it happens. Names without ``.py`` are none of this file's business.
+
+What it imports from files beside it belongs to it: they count in what records call it, travel to workers with it, and
+are imported anew where they have changed.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import inspect
@@ -14,11 +18,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
+from functools import cached_property, lru_cache
 from multiprocessing import current_process
-from pathlib import Path
-from types import ModuleType
+from pathlib import Path, PurePath
+from types import FunctionType, ModuleType
 from typing import Any
 
 from elicitable.errors import InputError
@@ -33,6 +39,7 @@ _PREFIX = "elicitable_own_code_"
 _NAMED = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")
 _loaded: dict[tuple[str, str], Any] = {}  # by the module's and the object's name
 _digests: dict[int, tuple[Any, str]] = {}  # by identity; the object is held, so that no other takes its place
+_imported: dict[str, bytes] = {}  # by path, what a file beside a person's held when it was imported
 
 
 def is_own_code(name: object) -> bool:
@@ -45,7 +52,7 @@ def is_own_code(name: object) -> bool:
 
 
 def load_own(name: str, example: str) -> Any:
-    """The object that ``name`` points to; the same file with the same content gives the same object again.
+    """The object that ``name`` points to; the same files with the same content give the same object again.
 
     Args:
         name: ``file.py:Name``.
@@ -68,21 +75,25 @@ def load_own(name: str, example: str) -> Any:
         raise InputError(f"{name!r} names no object of a Python file; write file.py:Name, as in {example}.")
     path = Path(os.path.expanduser(match["file"]))  # pathlib's raises of a home that nobody has
     content = _content(path, name)
-    place = hashlib.sha256(str(path.resolve()).encode() + b"\0" + content).hexdigest()
+    beside = _files_beside(path.resolve(), content)
+    code = _digest_of_files(path.resolve(), content, beside)
+    place = hashlib.sha256(os.fsencode(path.resolve()) + b"\0" + code.encode()).hexdigest()
     module = f"{_PREFIX}{place[:16]}_{path.stem}"
     if (module, match["name"]) not in _loaded:
-        found = _made(_module(path, module, content), match["name"], path)
+        found = _made(_module(path, module, content, beside), match["name"], path)
         _loaded[module, match["name"]] = found
-        _digests[id(found)] = (found, hashlib.sha256(content).hexdigest())
+        _digests[id(found)] = (found, code)
     return _loaded[module, match["name"]]
 
 
-def digest_of(thing: object) -> str | None:
+def digest_of(thing: object, with_settings: bool = False) -> str | None:
     """SHA-256 (hex) of the code that ``thing`` is, for the identity of trials; None for this package's own.
 
-    What :func:`load_own` gave has the digest of its whole file. An object of a class that a person wrote in a program
-    or a notebook has that of its class, and of the classes it inherits from: so another line of the program changes
-    nothing, and a change of the class is not passed over. Where no source is kept, its name stands for it.
+    What :func:`load_own` gave has the digest of its whole file, and of the files beside it that it imports. An object
+    of a class that a person wrote in a program or a notebook has that of its class, and of the classes it inherits
+    from: so another line of the program changes nothing, and a change of the class is not passed over. Where no source
+    is kept, its name stands for it. With ``with_settings`` its public attributes count too, as far as they are plain
+    data; of a function always what it closes over.
     """
     if id(thing) in _digests and _digests[id(thing)][0] is thing:
         return _digests[id(thing)][1]
@@ -90,12 +101,15 @@ def digest_of(thing: object) -> str | None:
     if _top(kind) == "elicitable":
         return None
     own = [kind, *(base for base in bases if _top(base) not in {"elicitable", *sys.stdlib_module_names})]
-    return hashlib.sha256("\n".join(map(_source, own)).encode()).hexdigest()
+    told = [*map(_source, own), *(_settings(thing) if with_settings or inspect.isfunction(thing) else ())]
+    return hashlib.sha256("\n".join(told).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def loaded_modules() -> list[ModuleType]:
-    """Return the modules of a person's files that were run."""
-    return [module for name, module in sys.modules.items() if name.startswith(_PREFIX)]
+    """Return the modules of a person's files that were run, and of the files beside them that they imported."""
+    return [
+        module for name, module in list(sys.modules.items()) if name.startswith(_PREFIX) or _path_of(name) in _imported
+    ]
 
 
 def told_of(error: BaseException) -> str | None:
@@ -130,6 +144,48 @@ def _source(thing: Any) -> str:
         return str(thing.__qualname__)
 
 
+def _settings(thing: Any) -> list[str]:
+    """Write what is plain data in an object's public attributes, or in what a function closes over, a line each."""
+    held = _closed_over(thing) if inspect.isfunction(thing) else _public(thing)
+    written = {name: _written(one) for name, one in held.items()}
+    return [f"{name} = {told}" for name, told in sorted(written.items()) if told]
+
+
+def _closed_over(function: FunctionType) -> dict[str, Any]:
+    held: dict[str, Any] = {"": function.__defaults__, "*": function.__kwdefaults__}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # nothing is in it yet
+            held[name] = cell.cell_contents
+    return {name: one for name, one in held.items() if one is not None}
+
+
+def _public(thing: Any) -> dict[str, Any]:
+    """Return the attributes that are settings: not those that begin with an underscore, nor what was worked out."""
+    held = getattr(thing, "__dict__", {})
+    own = {name: one for name, one in held.items() if not name.startswith("_")}
+    return {n: one for n, one in own.items() if not isinstance(getattr(type(thing), n, None), cached_property)}
+
+
+def _written(plain: Any) -> str:
+    """Write plain data so that equal data is written alike; an empty text for what holds nothing, or is none."""
+    if plain is None or isinstance(plain, bool | int | float | str | bytes | PurePath):
+        return repr(plain)
+    if is_dataclass(plain) and not isinstance(plain, type):
+        return _joined(type(plain), [(field.name, getattr(plain, field.name)) for field in fields(plain)])
+    if isinstance(plain, Mapping):
+        return _joined(type(plain), list(plain.items()), is_ordered=False)
+    if isinstance(plain, list | tuple | set | frozenset):
+        return _joined(type(plain), list(plain), is_ordered=isinstance(plain, list | tuple))
+    return ""
+
+
+def _joined(kind: type, parts: list[Any], is_ordered: bool = True) -> str:
+    written = [_written(part) for part in parts]
+    if not all(written):
+        return ""
+    return f"{kind.__qualname__}({', '.join(written if is_ordered else sorted(written))})" if written else ""
+
+
 def _top(kind: Any) -> str:
     return str(kind.__module__).split(".")[0]
 
@@ -142,10 +198,80 @@ def _content(path: Path, name: str) -> bytes:
         raise InputError(f"{name}: the file {path} cannot be read ({reason}).") from error
 
 
-def _module(path: Path, name: str, content: bytes) -> ModuleType:
+def _files_beside(path: Path, content: bytes) -> dict[Path, bytes]:
+    """Read the files in the folder of ``path`` that its imports can mean, and those that these import in turn."""
+    found: dict[Path, bytes] = {}
+    waiting = [(path, content)]
+    while waiting:
+        importer, text = waiting.pop()
+        for level, parts in _imports(text):
+            folder = importer.parents[min(level, len(importer.parents)) - 1] if level else path.parent
+            for file in _candidates(folder, parts):
+                if file != path and file not in found and file.is_file():
+                    found[file] = _content(file, str(path))
+                    waiting.append((file, found[file]))
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _imports(content: bytes) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """Return every name that a file's import statements can mean, in parts, and how many folders up it begins."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # said when it is run
+        return ()
+    found: dict[tuple[int, tuple[str, ...]], None] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {(0, tuple(one.name.split("."))): None for one in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = tuple((node.module or "").split(".")) if node.module else ()
+            found |= {(node.level, (*base, one.name)): None for one in node.names}
+    return tuple((level, parts) for level, parts in found if level or parts[0] != "elicitable")
+
+
+def _candidates(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files that an import of that name runs, where they are there: packages, and the module in them."""
+    for end in range(1, len(parts) + 1):
+        yield folder.joinpath(*parts[: end - 1], f"{parts[end - 1]}.py")
+        yield folder.joinpath(*parts[:end], "__init__.py")
+
+
+def _digest_of_files(path: Path, content: bytes, beside: Mapping[Path, bytes]) -> str:
+    """SHA-256 (hex) of a file and of those beside it, wherever their folder is; of one alone that of its bytes."""
+    digest = hashlib.sha256(content)
+    for file in sorted(beside):
+        digest.update(b"\0" + os.fsencode(os.path.relpath(file, path.parent)))
+        digest.update(hashlib.sha256(beside[file]).digest())
+    return digest.hexdigest()
+
+
+def _forget_stale(folder: Path, beside: Mapping[Path, bytes]) -> None:
+    """Let files be imported again where one of them has changed since, or its name is taken by another folder's."""
+    held = {name: path for file in beside for name in [_name_of(folder, file)] if (path := _path_of(name)) in _imported}
+    current = {_name_of(folder, file): (str(file), content) for file, content in beside.items()}
+    if any(current[name] != (path, _imported[path]) for name, path in held.items()):
+        for name in held:
+            del sys.modules[name]
+
+
+def _name_of(folder: Path, file: Path) -> str:
+    """Return what a file is called when it is imported while ``folder`` is looked in."""
+    inside = file.parent if file.name == "__init__.py" else file.with_suffix("")
+    return ".".join(inside.relative_to(folder).parts) if inside.is_relative_to(folder) else ""
+
+
+def _path_of(name: str) -> str:
+    """Return the file that the module of that name was imported from; an empty text where there is none."""
+    return str(getattr(sys.modules.get(name), "__dict__", {}).get("__file__") or "")
+
+
+def _module(path: Path, name: str, content: bytes, beside: Mapping[Path, bytes]) -> ModuleType:
     """Run ``content`` as a module called ``name``; files beside it can be imported while it runs."""
     if name in sys.modules:
         return sys.modules[name]
+    folder = path.resolve().parent
+    _forget_stale(folder, beside)
     print(f"{in_one_line(path)} is code and is run.", file=sys.stderr)
     spec = importlib.util.spec_from_loader(name, loader=None, origin=str(path))
     assert spec is not None
@@ -158,6 +284,10 @@ def _module(path: Path, name: str, content: bytes) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        _imported.update(
+            {str(file): held for file, held in beside.items() if _path_of(_name_of(folder, file)) == str(file)}
+        )
     return module
 
 

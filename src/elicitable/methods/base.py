@@ -281,9 +281,10 @@ class Method(ABC):
     def identity(self) -> str:
         """What a record calls the recipe: its name, with a digest of its source where it comes from outside.
 
-        A method of your own that you edit is another method, so its old trials are not taken for new ones.
+        A method of your own that you edit is another method, so its old trials are not taken for new ones. So is one
+        with other settings: public attributes that hold plain data.
         """
-        digest = digest_of(self)
+        digest = digest_of(self, with_settings=True)
         return self.name if digest is None else f"{self.name}:{digest[:12]}"
 
     def numbers(self, model: Model, size: int) -> int:

@@ -93,7 +93,7 @@ class Marking:
         )
         if any(item.accepted for item in known) and not scorer.takes_several:
             scorer = best_of(scorer)
-        marking = cls(scorer, rule, digest_of(chosen) or "" if callable(chosen) else "")
+        marking = cls(scorer, rule, digest_of(chosen, with_settings=True) or "" if callable(chosen) else "")
         if model.tokenizer is not None:
             scorer.check(marking.targets(known))
         return marking

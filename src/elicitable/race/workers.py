@@ -125,13 +125,16 @@ class Workers:
         assert race.store.folder is not None
         folder = race.store.folder.absolute()
         model = self._open.enter_context(whereabouts(race.model, folder))
-        things = (race.task, *(sized.method for sized in self._sizes))
+        methods = [sized.method for sized in self._sizes]
         briefing = Briefing(
             race=replace(race, model=None, store=Store(None), reporter=Silent(), workers=None),  # type: ignore[arg-type]
             model=model,
             folder=str(folder),
             arms={sized.method.name: sized for sized in self._sizes},
-            digests=tuple((thing, digest_of(thing)) for thing in things),
+            digests=(
+                (race.task, digest_of(race.task)),
+                *((method, digest_of(method, with_settings=True)) for method in methods),
+            ),
         )
         self._open.enter_context(self._executor.kept(briefing))
         race.reporter.say(f"Workers: {self._executor.name}, one thread each.")
