@@ -414,6 +414,24 @@ def test_all_three_views_are_written_without_a_run(copy: Path, reproduce_tiny: C
     assert {"results.md", "report.html"} <= {path.name for path in copy.iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--status", "--export", "there"), "--status writes nothing; leave it out, or --export."),
+        (("--status", "--tables"), "--status writes nothing; leave it out, or --tables."),
+        (("--status", "--retry"), "--status runs nothing; leave it out, or --retry."),
+        (("--tables", "--retry"), "--tables runs nothing; leave it out, or --retry."),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(
+    tmp_path: Path, reproduce_tiny: Callable[..., Any], given: tuple[str, ...], words: str
+) -> None:
+    code, out, err = reproduce_tiny(tmp_path / "out", *given)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_base_without_weights_is_run_again_only_for_what_needs_it(archive: Path, whole: Path) -> None:
     path = archive / "tiny.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()

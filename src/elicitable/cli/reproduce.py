@@ -50,6 +50,9 @@ def reproduce(
                 f"{NAME} stands alone; of the options it takes --part, --cases, --device, --time-limit, --workers, "
                 "--tables, --out, --json and --quiet."
             )
+        limits = (("cases", cases), ("device", device), ("time-limit", time_limit), ("workers", workers))
+        if tables and (passed := [flag for flag, value in limits if value is not None]):
+            raise InputError(f"--tables counts what is there and races nothing; leave out --{passed[0]}, or --tables.")
         planted_truth(
             part or PART,
             out,
@@ -65,6 +68,10 @@ def reproduce(
     for flag, given in (("cases", cases), ("part", part), ("device", device), ("time-limit", time_limit)):
         if given is not None:
             raise InputError(f"--{flag} is an option of {NAME}: elicitable reproduce {NAME} --{flag} {given}.")
+    if (status or tables) and retry:
+        raise InputError(f"--{'status' if status else 'tables'} runs nothing; leave it out, or --retry.")
+    if status and (tables or export is not None):
+        raise InputError(f"--status writes nothing; leave it out, or --{'tables' if tables else 'export'}.")
     from elicitable.lab import reproduce as runs
     from elicitable.report.reproduction import print_reproduction, write_reproduction
 
