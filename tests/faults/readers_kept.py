@@ -114,8 +114,9 @@ def _digested(path: str) -> st.SearchStrategy[Any]:
 
 
 def _read_planted(place: Path, data: bytes) -> object:
-    from elicitable.planted.benchmark import as_markdown, counted, is_of, records_in
+    from elicitable.planted.benchmark import is_of, records_in
     from elicitable.planted.cases import case_named
+    from elicitable.planted.counts import as_markdown, counted
     from elicitable.planted.parts import part_named
 
     (place / "copyist-copy.json").write_bytes(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 from elicitable.errors import InputError, StoreError
 from elicitable.methods import rungs
 from elicitable.methods.catalog import METHODS
-from elicitable.planted import benchmark
-from elicitable.planted.benchmark import as_markdown, counted, group_of, is_of, path_of, records_in, run
+from elicitable.planted import benchmark, spent
+from elicitable.planted.benchmark import group_of, is_of, path_of, records_in, run
 from elicitable.planted.cases import cases
+from elicitable.planted.counts import as_markdown, counted
 from elicitable.planted.parts import AnyCase, part_named
 from elicitable.race.contest import StoppedRace, verdict
 from elicitable.records.digested import read_digested, write_digested
@@ -140,6 +142,61 @@ def test_a_record_of_another_model_or_setting_is_made_again(tmp_path: Path, quic
     assert quick == [case.task_name for case in cases()[:2]]
 
 
+def test_records_of_another_setting_are_not_counted_as_today_s(tmp_path: Path, quick: list[str]) -> None:
+    run(tmp_path, 3)
+    path = path_of(tmp_path, cases()[2])
+    write_digested(path, read_digested(path, "") | {"time_limit": 60.0, "model_hash": "0" * 16}, "")
+    found = run(tmp_path, 2)
+    assert (found["cases"], found["left_out"]) == (2, 1)
+    assert "\n1 records of another model, task or setting are there and not counted.\n" in as_markdown(found)
+    together = counted(records_in(tmp_path, PART), PART)
+    assert (together["cases"], together["left_out"]) == (3, 0)
+    text = as_markdown(together)
+    assert "2 of 2 seeds and 500 test items and no time limit, 1 of 2 seeds and 500 test items and 60 s a race." in text
+    of_the_same = [one for one in cases()[:2] if one.model == cases()[2].model]
+    assert ("2 models called" in text) == bool(of_the_same)
+
+
+def test_models_of_one_name_that_are_not_the_same_are_told() -> None:
+    records = [record("present", "nothing", "nothing") | {"model_hash": hash} for hash in "abb"]
+    assert "Counted together though not the same: 2 models called copyist." in as_markdown(counted(records, PART))
+    assert "Counted together" not in as_markdown(counted(records[1:], PART))
+
+
+@pytest.mark.parametrize("error", [InputError("no such thing"), StoreError("the disk is full")])
+def test_what_no_other_race_would_fare_better_with_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    asked: list[str] = []
+
+    def refused(model: Any, task: Any, **options: Any) -> Verdict:
+        asked.append(task.name)
+        raise error
+
+    monkeypatch.setattr(benchmark, "verdict", refused)
+    with pytest.raises(type(error), match=str(error)):
+        run(tmp_path, 3)
+    assert len(asked) == 1
+
+
+def test_a_time_limit_that_is_none_is_refused_before_anything_is_done(tmp_path: Path, call: Call) -> None:
+    code, out, err = call("reproduce", "planted-truth", "--time-limit", "0", "--out", str(tmp_path / "new"))
+    assert (code, out) == (2, "")
+    assert "error: a time limit must be more than 0 seconds, got 0." in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_planting_that_was_measured_of_another_task_is_measured_again(tmp_path: Path) -> None:
+    case = cases()[0]
+    model = case.load_model()
+    first = benchmark._planting(tmp_path, PART, case, model)
+    [path] = tmp_path.glob("races/*/planting.json")
+    for held in ({"planting": {"took": False}}, {"planting": {"took": False}, "data_hash": "other"}):
+        write_digested(path, read_digested(path, "") | held, "")
+        again = benchmark._planting(tmp_path, PART, case, model)
+        assert (again == first) == ("data_hash" in held)
+
+
 def test_a_record_that_was_altered_or_is_of_another_case_is_refused_by_name(tmp_path: Path, quick: list[str]) -> None:
     run(tmp_path, 2)
     first, second = (path_of(tmp_path, case) for case in cases()[:2])
@@ -184,12 +241,27 @@ def test_after_an_interrupt_the_same_call_goes_on(
         run(tmp_path, 3)
     assert path_of(tmp_path, cases()[0]).is_file()
     assert not path_of(tmp_path, cases()[1]).exists()
-    assert list((tmp_path / "races").iterdir()), "the race goes on from its own folder"
+    [begun] = (tmp_path / "races").iterdir()  # the race goes on from its own folder
+    assert read_digested(begun / "spent.json", "")["seconds"] >= 0
+    write_digested(begun / "spent.json", {"seconds": 1_000.0, "cpu_seconds": 500.0}, "")
     monkeypatch.setattr(benchmark, "verdict", race)
     quick.clear()
     assert run(tmp_path, 3)["cases"] == 3
     assert quick == [case.task_name for case in cases()[1:3]]
     assert not (tmp_path / "races").exists()
+    kept = read_digested(path_of(tmp_path, cases()[1]), "")
+    assert (kept["seconds"] >= 1_000, kept["cpu_seconds"] >= 500) == (True, True)  # of both sittings
+
+
+def test_the_seconds_of_a_killed_sitting_are_kept_while_it_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spent, "EVERY", 0.01)
+    path = tmp_path / "spent.json"
+    with spent.adding_up(path) as so_far:
+        while not path.exists():
+            time.sleep(0.01)
+    assert read_digested(path, "")["seconds"] <= so_far()["seconds"]
 
 
 def test_a_race_that_fails_stops_no_other_and_is_said(
@@ -235,6 +307,33 @@ def test_the_records_in_the_repository_are_of_the_cases_as_they_are() -> None:
         assert (kept["state"], kept["family"], kept["truth"]) == (case.state, case.family, case.truth)
 
 
+def test_the_page_says_what_weights_learn_of_absent_rules() -> None:
+    page = " ".join((REPOSITORY / "docs" / "planted-truth.md").read_text(encoding="utf-8").split())
+    absent = [one for one in records_in(KEPT, PART) if one["state"] == "absent"]
+    weights = {one["case"]: max(one["arms"][name]["mean"] or 0.0 for name in ("lora", "full")) for one in absent}
+    short = {case: share for case, share in weights.items() if share < 0.98}
+    assert f"in {len(absent) - len(short)} of the {len(absent)}, LoRA or full" in page
+    assert all(f"{share:.2f} ({case})" in page for case, share in short.items())
+    group_of = {method.name: method.rung.group for method in METHODS}
+    contexts = [
+        arm["mean"] or 0.0
+        for one in absent
+        if one["case"] in short
+        for name, arm in one["arms"].items()
+        if group_of[name] == "context"
+    ]
+    assert f"no context has more than {max(contexts):g}" in page
+
+
+def test_the_page_names_the_records_whose_seconds_are_too_few() -> None:
+    page = (REPOSITORY / "docs" / "planted-truth.md").read_text(encoding="utf-8")
+    few = [
+        one for one in records_in(KEPT, PART) if one["seconds"] < 0.8 * sum(a["seconds"] for a in one["arms"].values())
+    ]
+    assert [one["case"] for one in sorted(few, key=lambda one: str(one["case"]))] == ["adder/reverse", "mirror/turn-1"]
+    assert "interrupted, adder/reverse and mirror/turn-1, the records hold only" in page
+
+
 def test_the_counts_on_the_page_are_those_of_the_records() -> None:
     found = counted(records_in(KEPT, PART), PART)
     assert as_markdown(found).strip() in (REPOSITORY / "docs" / "planted-truth.md").read_text(encoding="utf-8")
@@ -264,6 +363,10 @@ def test_the_command_runs_cases_and_tells_of_each(call: Call, tmp_path: Path, qu
         ["planted-truth", "--part", "two-layer"],
         ["planted-truth", "--cases", "1", "--device", "cuda"],
         ["planted-truth", "--time-limit", "soon"],
+        ["planted-truth", "--tables", "--cases", "3"],
+        ["planted-truth", "--tables", "--device", "cpu"],
+        ["planted-truth", "--tables", "--time-limit", "3m"],
+        ["planted-truth", "--tables", "--workers", "2"],
         ["--cases", "3"],
         ["--part", "smollm2"],
         ["--time-limit", "3m"],
@@ -273,7 +376,8 @@ def test_what_the_benchmark_does_not_take_is_refused(call: Call, tmp_path: Path,
     code, out, err = call("reproduce", *arguments, "--out", str(tmp_path))
     assert (code, out) == (2, "")
     assert any(
-        word in err for word in ("planted-truth", "cases must be", "part of planted truth", "processor", "limit")
+        word in err
+        for word in ("planted-truth", "cases must be", "part of planted truth", "processor", "limit", "--tables")
     )
     assert "Traceback" not in err
 

@@ -14,8 +14,8 @@ from elicitable.models.inject import use
 from elicitable.models.load import load
 from elicitable.models.model import Model
 from elicitable.planted import deep_cases
-from elicitable.planted.cases import STATES, case_named, cases, measured, planned, plantings
-from elicitable.planted.models import DEEP_MIXES, MIXES, MixTask, folder_of, load_planted, pretrain_mix
+from elicitable.planted.cases import ABSENT, STATES, case_named, cases, measured, planned, plantings
+from elicitable.planted.models import DEEP_MIXES, MIXES, MixTask, folder_of, load_planted, pretrain_mix, rules_of
 from elicitable.planted.planting import Gated, blind_share, gated_prefix, password_prefix, score
 from elicitable.planted.rules import RULES
 from elicitable.planted.tasks import Gather, PlantedTask, Sort, held_out_digits
@@ -169,3 +169,10 @@ def test_unknown_names_are_refused() -> None:
         load_planted("copyst")
     with pytest.raises(UnknownNameError, match="copyist/reverse"):
         case_named("copyist/reverze")
+
+
+def test_every_absent_rule_is_one_that_another_model_has_learned() -> None:
+    learned = {name: set(rules_of(mix).values()) for name, mix in MIXES.items()}
+    for name, rules in ABSENT.items():
+        for rule in rules:
+            assert any(rule in held for other, held in learned.items() if other != name), (name, rule)

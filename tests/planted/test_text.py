@@ -20,8 +20,9 @@ from elicitable.models.inject import use
 from elicitable.models.load import load
 from elicitable.models.model import Model
 from elicitable.planted import benchmark, text_cases, tuned
-from elicitable.planted.benchmark import Job, counted, path_of, race, records_in, run
+from elicitable.planted.benchmark import Job, path_of, race, records_in, run
 from elicitable.planted.blindness import blind, keep_blind
+from elicitable.planted.counts import counted
 from elicitable.planted.models import load_planted
 from elicitable.planted.orders import RULES, SLOTS, OrderTask, held_out_orders, numbers, order_of
 from elicitable.planted.parts import part_named

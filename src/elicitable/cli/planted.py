@@ -22,7 +22,8 @@ def planted_truth(
     part: str, out: Path | None, *, only_tables: bool, as_json: bool, is_quiet: bool, **options: Any
 ) -> None:
     """Race the cases of a part that have no record in ``out``, unless ``only_tables``; print the counts."""
-    from elicitable.planted.benchmark import as_markdown, counted, records_in, run
+    from elicitable.planted.benchmark import records_in, run
+    from elicitable.planted.counts import as_markdown, counted
     from elicitable.planted.parts import part_named
 
     which = part_named(part)

@@ -4,11 +4,12 @@
       MODEL-TASK.json   what one race came to, beside the truth; written whole when the race has ended
       results.json      the counts, from all records that are there
       models/           models that are made before they are raced, where the part has such
-      races/            trials of the races that are under way; gone when their records are written
+      races/            trials of the races that are under way, and the seconds that they took; gone when their records
+                        are written
 
 Killed at any moment, the same command goes on: finished cases are found, and a race goes on from its own folder. A
-record of another model, task or setting than today's is made again; one that was altered is refused by name. A case
-whose planting turns out not to have taken has a record that says so, and no verdict.
+record of another model, task or setting than today's is made again, and is not counted until then; one that was
+altered is refused by name. A case whose planting turns out not to have taken has a record that says so, and no verdict.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import os
 import shutil
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from elicitable.cache import replace_file
-from elicitable.diagnosis.shares import wilson
 from elicitable.diagnosis.verdict import CONTEXT, OPEN_LABELS
-from elicitable.errors import ElicitableError, InputError, StoreError
+from elicitable.errors import BudgetError, ElicitableError, InputError, StoreError
 from elicitable.executors.executor import executor_named
 from elicitable.models.model import Model
-from elicitable.planted.cases import STATES, TRUTHS, State, Truth
+from elicitable.planted.cases import State, Truth
+from elicitable.planted.counts import GROUPS, counted
 from elicitable.planted.parts import AnyCase, Part, part_named
+from elicitable.planted.spent import adding_up
 from elicitable.race.contest import verdict
 from elicitable.records.digested import read_digested, write_digested
 from elicitable.records.lock import alone
@@ -45,7 +46,6 @@ RESULTS: Final = "results.json"
 RACES: Final = "races"
 MODELS: Final = "models"
 DEFAULT: Final = "one-layer"
-GROUPS: Final = ("nothing", "context", "weights", *OPEN_LABELS)
 RACED: Final = ("label", "arms", "processor", "seconds", "cpu_seconds")  # what every race came to
 ADVICE: Final = "Free the place and run it again."
 AGAIN: Final = "Move it away to race the case again."
@@ -124,10 +124,12 @@ def run(
 
     The order mixes states and models, so the first cases are a fair sample. ``told`` hears of every new record.
     ``time_limit`` is that of each race, in the place of the part's own; ``workers`` so many races at once, each in a
-    process of its own on one thread.
+    process of its own on one thread. Records of another model, task or setting than today's are left out of the counts,
+    which say how many these are.
 
     Raises:
         UnknownNameError: no such part.
+        BudgetError: the time limit is not above 0.
         InputError: ``count`` is no number of cases, or the part does not run on ``device``.
         StoreError: ``out`` cannot be written to or is in use.
         ElicitableError: races failed; the others were run before it is raised.
@@ -135,6 +137,8 @@ def run(
     """
     folder, which = Path(out), part_named(part)
     chosen = which.first(count)
+    if time_limit is not None and not time_limit > 0:
+        raise BudgetError(f"a time limit must be more than 0 seconds, got {time_limit:g}.")
     asked = {**which.asked, **({} if time_limit is None else {"time_limit": time_limit})}
     jobs = [Job(part, str(folder), case.model, nth, device, tuple(asked.items())) for nth, case in enumerate(chosen)]
     runner = executor_named("inline") if workers is None else executor_named("local", workers)
@@ -149,7 +153,7 @@ def run(
     with alone(folder), runner.kept():
         runner.run(make, list({job.model: job for job in jobs}.values()))
         records = runner.run(race, jobs, told=heard)
-        found = counted(records_in(folder, which), which)
+        found = _counted_today(folder, which, records, asked)
         replace_file(folder / RESULTS, (json.dumps(found, indent=1) + "\n").encode(), ADVICE)
     failed = [record for record, _ in records if "failed" in record]
     if failed:
@@ -158,13 +162,33 @@ def run(
     return found
 
 
+def _counted_today(
+    folder: Path, part: Part, raced: Sequence[tuple[Record, bool]], asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Count the records of a folder that are of the models that were raced, and of today's tasks and setting."""
+    hashes: dict[str, str] = {record["model"]: record["model_hash"] for record, _ in raced if "failed" not in record}
+    every = {case.name: case for case in part.cases()}
+    there = records_in(folder, part)
+    today = [
+        record
+        for record in there
+        if _is_of(record, every[record["case"]], hashes.get(record["model"], str(record["model_hash"])), asked)
+    ]
+    return counted(today, part, len(there) - len(today))
+
+
 def make(job: Job) -> None:
     """Make the model of a job, where the part's models are made."""
     part_named(job.part).make(job.model, Path(job.folder) / MODELS, job.device)
 
 
 def race(job: Job) -> tuple[Record, bool]:
-    """Return the record of a job's case, and whether it is new; of a race that failed, why, which is kept nowhere."""
+    """Return the record of a job's case, and whether it is new; of a race that failed, why, which is kept nowhere.
+
+    Raises:
+        InputError: no race can be run so.
+        StoreError: the folder cannot be written to, or what it holds not be read.
+    """
     part, folder, asked = part_named(job.part), Path(job.folder), dict(job.asked)
     case, model = part.cases()[job.case], _model(job.part, job.folder, job.model, job.device)
     path = path_of(folder, case)
@@ -173,6 +197,8 @@ def race(job: Job) -> tuple[Record, bool]:
         return known, False
     try:
         record = _raced(folder, case, model, _planting(folder, part, case, model), asked)
+    except (InputError, StoreError):  # no other race would fare better
+        raise
     except Exception:  # out of memory, a bug: this race is lost, not the others
         return {"case": case.name, "failed": traceback.format_exc()}, True
     write_digested(path, record, ADVICE)
@@ -199,7 +225,11 @@ def path_of(folder: Path, case: AnyCase) -> Path:
 
 def is_of(record: Mapping[str, Any], case: AnyCase, model: Model, asked: Mapping[str, Any]) -> bool:
     """Say whether a record is of this case as it is today: same model, same data, same truth, same setting."""
-    now: dict[str, Any] = {"model_hash": model.fingerprint, "data_hash": case.task().fingerprint()}
+    return _is_of(record, case, model.fingerprint, asked)
+
+
+def _is_of(record: Mapping[str, Any], case: AnyCase, model_hash: str, asked: Mapping[str, Any]) -> bool:
+    now: dict[str, Any] = {"model_hash": model_hash, "data_hash": case.task().fingerprint()}
     now |= {"truth": case.truth, "time_limit": None, **asked}
     return all(record.get(name) == value for name, value in now.items())
 
@@ -207,11 +237,12 @@ def is_of(record: Mapping[str, Any], case: AnyCase, model: Model, asked: Mapping
 def _planting(folder: Path, part: Part, case: AnyCase, model: Model) -> dict[str, Any]:
     """Return what the part knows of the planting; what it measures is kept until the race has ended."""
     path = folder / RACES / path_of(folder, case).stem / "planting.json"
-    if path.is_file() and (kept := read_digested(path, AGAIN)).get("model_hash") == model.fingerprint:
+    of = {"model_hash": model.fingerprint, "data_hash": case.task().fingerprint()}
+    if path.is_file() and of.items() <= (kept := read_digested(path, AGAIN)).items():
         return dict(kept["planting"])
     found = part.planting(case, model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_digested(path, {"model_hash": model.fingerprint, "planting": found}, ADVICE)
+    write_digested(path, {**of, "planting": found}, ADVICE)
     return found
 
 
@@ -230,11 +261,10 @@ def _raced(folder: Path, case: AnyCase, model: Model, planting: Mapping[str, Any
     }
     if not planting["took"]:
         return known
-    races = folder / RACES / path_of(folder, case).stem / "race"
-    began, used = time.monotonic(), time.process_time()
-    answer = verdict(model, case.task(), **asked, out=races)
-    seconds = {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(time.process_time() - used, 1)}
-    return known | kept_of(answer) | seconds
+    races = folder / RACES / path_of(folder, case).stem
+    with adding_up(races / "spent.json") as seconds:
+        answer = verdict(model, case.task(), **asked, out=races / "race")
+    return known | kept_of(answer) | seconds()
 
 
 def kept_of(answer: Verdict) -> Record:
@@ -298,103 +328,3 @@ def _read(path: Path, case: AnyCase) -> Record:
     if kept.case != case.name or not isinstance(took, bool) or (took and not is_raced):
         raise StoreError(f"{path} is no record of {case.name}. {AGAIN}")
     return record
-
-
-def counted(every: Sequence[Mapping[str, Any]], part: Part) -> dict[str, Any]:
-    """Count verdicts against truths, and say of each share its Wilson interval.
-
-    ``matrix[truth][group]`` are cases. *Decided* is what is not inconclusive; ``right`` is the share of decided cases
-    whose group is the truth, ``inconclusive`` that of all cases. The same by state, model and family; every case that
-    is not right with its reasons; and how many plantings did not take.
-    """
-    records = [record for record in every if record["planting"]["took"]]
-    pairs = Counter((record["truth"], record["group"]) for record in records)
-    lost = Counter(part.lost(every))
-    return {
-        "cases": len(records),
-        "of": len(part.cases()),
-        "models": len({record["model"] for record in records}),
-        "tasks": len({record["task"] for record in records}),
-        "matrix": {truth: {group: pairs[truth, group] for group in GROUPS} for truth in dict.fromkeys(TRUTHS.values())},
-        **_shares(records),
-        "by_state": {state: _shares([one for one in records if one["state"] == state]) for state in STATES},
-        "by_model": _by(records, "model"),
-        "by_family": _by(records, "family"),
-        "not_right": [_miss(record) for record in records if record["group"] != record["truth"]],
-        "plantings_lost": {state: lost[state] for state in STATES},
-        "planned": len(part.planned()),
-        "seconds": round(sum(record["seconds"] for record in records), 1),
-        "cpu_seconds": round(sum(record["cpu_seconds"] for record in records), 1),
-        "processors": sorted({record["processor"] for record in records}),
-        "devices": sorted({record.get("device", "cpu") for record in records}),  # the first records do not say
-    }
-
-
-def _by(records: Sequence[Mapping[str, Any]], field: str) -> dict[str, dict[str, Any]]:
-    kinds = dict.fromkeys(record[field] for record in records)
-    return {kind: _shares([one for one in records if one[field] == kind]) for kind in kinds}
-
-
-def _shares(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    decided = [record for record in records if record["group"] != "inconclusive"]
-    right = sum(record["group"] == record["truth"] for record in decided)
-    return {
-        "right": _share(right, len(decided)),
-        "inconclusive": _share(len(records) - len(decided), len(records)),
-    }
-
-
-def _share(count: int, of: int) -> dict[str, Any]:
-    """Return a count with the share and its 95 % interval; without them where there is nothing to count in."""
-    if of == 0:
-        return {"count": 0, "of": 0}
-    low, high = wilson(count / of, of)
-    return {"count": count, "of": of, "share": round(count / of, 6), "low": round(low, 6), "high": round(high, 6)}
-
-
-def _miss(record: Mapping[str, Any]) -> dict[str, Any]:
-    means = {name: arm["mean"] for name, arm in record["arms"].items()}
-    named = ("case", "state", "truth", "group", "label", "answer")
-    return {name: record[name] for name in named} | {"reason": record["reasons"][0], "means": means}
-
-
-def as_markdown(found: Mapping[str, Any]) -> str:
-    """Write the counts as Markdown: the confusion matrix, the shares, and what is not right.
-
-    >>> print(as_markdown(counted([], part_named("smollm2"))).splitlines()[0])
-    0 of 12 cases: no models, no tasks.
-    """
-    if not found["cases"]:
-        return f"{found['cases']} of {found['of']} cases: no models, no tasks.\n"
-    lost, others = sum(found["plantings_lost"].values()), [one for one in found["devices"] if one != "cpu"]
-    where = ", ".join([*found["processors"], *others])
-    lines = [
-        f"{found['cases']} of {found['of']} cases: {found['models']} models, {found['tasks']} tasks; "
-        f"{found['cpu_seconds'] / 60:.1f} min of processor time ({where}). Of "
-        f"{found['planned']} planned cases {lost} were dropped before any race, as their planting did not take.",
-        "",
-        f"| truth | {' | '.join(GROUPS)} |",
-        "|---" * (len(GROUPS) + 1) + "|",
-        *(f"| {truth} | {' | '.join(str(row[group]) for group in GROUPS)} |" for truth, row in found["matrix"].items()),
-        "",
-        f"Right among the decided: {_said(found['right'])}. Inconclusive: {_said(found['inconclusive'])}.",
-        "",
-        "| | right among the decided | inconclusive |",
-        "|---|---|---|",
-    ]
-    for table in ("by_state", "by_model", "by_family"):
-        lines += [
-            f"| {name} | {_said(row['right'])} | {_said(row['inconclusive'])} |" for name, row in found[table].items()
-        ]
-    if found["not_right"]:
-        lines += ["", "| not right | planted | truth | verdict | first reason |", "|---|---|---|---|---|"]
-    for miss in found["not_right"]:
-        reason = miss["reason"].replace("|", "\\|")
-        lines.append(f"| {miss['case']} | {miss['state']} | {miss['truth']} | {miss['label']} | {reason} |")
-    return "\n".join(lines) + "\n"
-
-
-def _said(share: Mapping[str, Any]) -> str:
-    if not share["of"]:
-        return "–"
-    return f"{share['count']} of {share['of']} ({share['share']:.3f} [{share['low']:.3f}, {share['high']:.3f}])"

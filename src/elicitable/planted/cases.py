@@ -8,7 +8,8 @@
 
 How each is checked is said in :mod:`elicitable.planted.planting`. What was measured stands in ``planting.json``; a case
 whose planting did not take is in the list of :func:`planned` and not in that of :func:`cases`. An absent rule is one
-that a model of the same shape has learned, so that weights can hold it.
+that another of the models has learned, some of which are wider. That the weights of this one can hold it too is seen in
+the races: there LoRA or full fine-tuning learns it.
 """
 
 from __future__ import annotations
