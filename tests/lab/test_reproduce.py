@@ -15,7 +15,7 @@ from elicitable.lab import jobs, reproduce
 from elicitable.lab.outcomes import results_of
 from elicitable.models.speed.processor import kind
 from elicitable.records.store import Store
-from elicitable.records.trial import TrialRecord
+from elicitable.records.trial import Times, TrialRecord
 
 
 class Told(reproduce.Watcher):
@@ -108,6 +108,21 @@ def test_a_model_that_cannot_be_had_is_untestable_and_tried_again(tmp_path: Path
     assert "no such GGUF file" in judged["reason"]
     [record] = records(tmp_path / "out").values()
     assert not jobs.is_final(TrialRecord.from_json({**record, "timing": {"seconds": 0.0}}, "here"))
+
+
+def test_a_sweep_that_is_not_whole_is_not_run_yet_whatever_came_of_a_part_of_it() -> None:
+    made = [jobs.Job(PREFIX, 0, rate) for rate in PREFIX.rates]
+    of_prefix = replace(TINY, trials=(PREFIX,), claims=(TINY.claims[1],), figures=())
+
+    def outcome(*statuses: str | None) -> str:
+        records = [None if one is None else TrialRecord(one, "its loss rose", Times(0.0)) for one in statuses]
+        runs = {"prefix": list(zip(made, records, strict=True))}
+        return str(results_of([(of_prefix, runs)], "quick", [0])["experiments"][0]["claims"][0]["outcome"])
+
+    for status in ("diverged", "failed"):
+        assert outcome(status, None) == "not run yet"
+        assert outcome(status, status) == "not testable here"
+    assert outcome("untestable", None) == "not testable here"
 
 
 def test_names_do_not_enter_an_identity_and_everything_else_does() -> None:

@@ -141,10 +141,12 @@ def _empty() -> dict[str, Any]:
 
 
 def _missing(jobs: Sequence[Asked]) -> dict[str, str]:
-    """Say why there is no number: it cannot be had here, it failed, or it was not run."""
-    for status in ("untestable", "failed", "diverged"):
-        for _, record in jobs:
-            if record is not None and record.status == status:
+    """Say why there is no number: it cannot be had here, some of it was not run yet, or all of it failed."""
+    known = [record for _, record in jobs if record is not None]
+    telling = ["untestable", *(["failed", "diverged"] if len(known) == len(jobs) else [])]
+    for status in telling:
+        for record in known:
+            if record.status == status:
                 return {"outcome": "not testable here", "reason": f"{status}: {record.stopped}"}
     return {"outcome": "not run yet", "reason": ""}
 
