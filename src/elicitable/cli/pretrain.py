@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from elicitable.cli.options import Json, Out, Quiet, Seed
-from elicitable.cli.output import folder_named, print_json, progress_console, result_console, say
+from elicitable.cli.output import folder_named, output, print_json, progress_console, result_console, say
 
 PLANTED = "planted:"
 
@@ -31,7 +31,7 @@ def pretrain(
         return
     from elicitable.lab.pretrain import pretrain as run_pretrain
 
-    with LiveReporter(progress_console()) as live:
+    with output(folder), LiveReporter(progress_console()) as live:
         if not quiet:
             live.begin(toy, f"pretraining, seed {seed}", 0, 1)
         record = run_pretrain(toy, folder, seed=seed, steps=steps, progress=None if quiet else live.point)
@@ -47,7 +47,7 @@ def _pretrain_planted(name: str, folder: Path, steps: int | None, seed: int, as_
     from elicitable.planted.models import pretrain_mix
     from elicitable.report.progress import LiveReporter
 
-    with LiveReporter(progress_console()) as live:
+    with output(folder), LiveReporter(progress_console()) as live:
         if not quiet:
             live.begin(f"{PLANTED}{name}", f"pretraining, seed {seed}", 0, 1)
         record = pretrain_mix(name, folder / name, seed=seed, steps=steps, progress=None if quiet else live.point)

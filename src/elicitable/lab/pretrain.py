@@ -7,15 +7,17 @@ import math
 import os
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 
-from elicitable.cache import check_writable, filling_folder, output_folder, write_tensors
+from elicitable.cache import filling_folder, output_folder, write_tensors
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.methods.full import FullWeights
 from elicitable.models.model import Model
 from elicitable.models.speed.precision import undisturbed
 from elicitable.models.toys import TOYS, build_toy
+from elicitable.records.lock import alone
 from elicitable.records.provenance import versions
 from elicitable.records.trial import Outcomes, TrialRecord, record_of_fit
 from elicitable.tasks.base import checked_count
@@ -47,7 +49,7 @@ def pretrain(
     Raises:
         UnknownNameError: no such toy.
         InputError: steps or a learning rate that cannot be trained with.
-        StoreError: ``out`` cannot be written to.
+        StoreError: ``out`` cannot be written to, or is in use.
     """
     if name not in TOYS:
         raise UnknownNameError("toy", name, TOYS)
@@ -56,8 +58,11 @@ def pretrain(
         spec = replace(spec, steps=checked_count(steps, "steps"))
     if learning_rate is not None:
         spec = replace(spec, learning_rate=_checked_rate(learning_rate))
-    folder = output_folder(out)
-    check_writable(folder)  # said before minutes are spent
+    with alone(output_folder(out)):  # said before minutes are spent
+        return _pretrained(name, spec, output_folder(out), seed, progress)
+
+
+def _pretrained(name: str, spec: ToySpec, folder: Path, seed: int, progress: Progress | None) -> TrialRecord:
     began = time.monotonic()
     model = build_toy(spec, seed)
     weights = FullWeights(model)

@@ -32,6 +32,7 @@ from elicitable.models.capture import start_token
 from elicitable.models.model import as_model
 from elicitable.models.speed.precision import undisturbed
 from elicitable.models.speed.processor import kind
+from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.reach import HardReach, ReachExample, TokenReach, VirtualReach
 from elicitable.records.store import Record, Store
@@ -53,6 +54,7 @@ SHOWN = 5  # examples of a kind
 Progress = Callable[[str, float], None]  # what runs now, and the share of the whole work that is done
 
 
+@alone_in_out
 @undisturbed()
 def token_reach(
     model: Any,
@@ -95,7 +97,7 @@ def token_reach(
         InputError: a size that is not a positive number, or more tokens than the model has positions.
         UnknownNameError: ``targets`` is neither.
         BudgetError: the time limit ended before the virtual tokens began.
-        StoreError: ``out`` cannot be written to, or holds a record that cannot be read.
+        StoreError: ``out`` cannot be written to or is in use, or holds a record that cannot be read.
 
     Example:
         >>> import elicitable as el

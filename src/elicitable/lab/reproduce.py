@@ -194,6 +194,9 @@ def export(
     A base that experiments share is in the first of them. What failed, or could not be had, is left out. What an
     archive holds already stays there, and of a trial that it holds too the new record takes the place of the old. The
     folder is one that ``out`` can name: ``reproduce`` and ``tables`` find the records there.
+
+    Raises:
+        StoreError: a record or an archive cannot be read, or ``to`` cannot be written to or is in use.
     """
     chosen, which = _chosen(names, preset, seeds, first_seed)
     return export_experiments(chosen, which, Store(out, is_read_only=True), Path(to))
@@ -208,7 +211,8 @@ def export_experiments(experiments: Sequence[Experiment], seeds: Sequence[int], 
         listed |= set(jobs)
         records = [store.get(job.spec()) for job in jobs.values()]
         found[experiment.name] = [record for record in records if record and record["status"] in ("ok", "diverged")]
-    return add_to_archives(found, to)
+    with alone(to):
+        return add_to_archives(found, to)
 
 
 def status(

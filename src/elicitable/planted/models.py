@@ -27,7 +27,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from elicitable.cache import check_writable, filling_folder, sha256_of, write_tensors
+from elicitable.cache import filling_folder, output_folder, sha256_of, write_tensors
 from elicitable.errors import UnknownNameError
 from elicitable.methods.full import FullWeights
 from elicitable.models.load import load
@@ -37,6 +37,7 @@ from elicitable.models.speed.processor import kind
 from elicitable.planted.blindness import blind, keep_blind
 from elicitable.planted.rules import RULES
 from elicitable.planted.tasks import PASSWORDS, VOCAB_SIZE, drawn, held_out_digits, items_of
+from elicitable.records.lock import alone
 from elicitable.records.provenance import versions
 from elicitable.rng import generator
 from elicitable.tasks.base import HeldOut, checked_count, fingerprint_of
@@ -262,14 +263,18 @@ def pretrain_mix(
     Raises:
         UnknownNameError: no such mix.
         InputError: no such number of steps.
-        StoreError: ``out`` cannot be written to.
+        StoreError: ``out`` cannot be written to, or is in use.
     """
     mix = mix_named(name)
     mix = mix if steps is None else replace(mix, steps=checked_count(steps, "steps"))
-    check_writable(Path(out))  # said before minutes are spent
+    with alone(output_folder(out)):  # said before minutes are spent
+        return _pretrained(mix, output_folder(out), seed, progress)
+
+
+def _pretrained(mix: Mix, folder: Path, seed: int, progress: Progress | None) -> dict[str, Any]:
     began = time.monotonic()
     model = build_rotary_toy(
-        name,
+        mix.name,
         VOCAB_SIZE,
         layers=mix.layers,
         heads=mix.heads,
@@ -285,7 +290,7 @@ def pretrain_mix(
     fit = train(model, weights, MixTask(mix), plan_of(mix), seed, progress=progress)
     state = {key: value.to(torch.bfloat16) for key, value in weights.state().items()}
     assert fit.best is not None
-    with filling_folder(Path(out), ["config.json"], ADVICE) as partial:
+    with filling_folder(folder, ["config.json"], ADVICE) as partial:
         write_tensors(partial / "model.safetensors", state, {"format": "pt"})
         model.hf.config.save_pretrained(partial)
         record = {
