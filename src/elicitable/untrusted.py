@@ -7,6 +7,7 @@ is shown to a person shows its control characters instead of obeying them.
 from __future__ import annotations
 
 import json
+import math
 import operator
 import os
 import shlex
@@ -64,9 +65,13 @@ def parse_json(text: str, deepest: int = DEEPEST, is_finite: bool = True) -> Any
     >>> parse_json('{"r": NaN}')
     Traceback (most recent call last):
     elicitable.errors.InputError: NaN is no number of JSON
+    >>> parse_json('{"r": 1e999}')
+    Traceback (most recent call last):
+    elicitable.errors.InputError: 1e999 is more than a number can be
     """
     try:
-        found = json.loads(text, parse_constant=_no_constant if is_finite else None)
+        given: dict[str, Any] = {"parse_constant": _no_constant, "parse_float": _finite} if is_finite else {}
+        found = json.loads(text, **given)
     except RecursionError as error:
         raise InputError(f"it is nested more than {deepest} deep") from error
     except InputError:
@@ -79,6 +84,13 @@ def parse_json(text: str, deepest: int = DEEPEST, is_finite: bool = True) -> Any
 
 def _no_constant(name: str) -> NoReturn:
     raise InputError(f"{name} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise InputError(f"{digits[:40]} is more than a number can be")
+    return number
 
 
 def _check_depth(found: Any, deepest: int) -> None:

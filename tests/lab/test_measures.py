@@ -132,3 +132,14 @@ def test_what_is_not_known_is_a_failure_with_a_reason(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="no measure is named 'colour'"):
         jobs._look(None, None, ("colour",), None)  # type: ignore[arg-type]
     assert "activations" in PREFIX.measures
+
+
+def test_a_measurement_that_keeps_parts_has_the_seconds_of_all_its_sittings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(model: Any, settings: Any, seed: int, out: Path, progress: Any) -> Any:
+        return {"measurements": {}, "pictures": {}, "seconds": 1_000.0}
+
+    monkeypatch.setitem(measures.QUESTIONS, "token reach", measures.Question(asked, keeps_parts=True))
+    record = run_job(Order(Job(Measure("m", "toy:ascending", "token reach"), 0), str(tmp_path)))
+    assert (record.status, record.timing.seconds) == ("ok", 1_000.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from elicitable.cache import seal
+from elicitable.cache import check_seal, seal
 from elicitable.errors import StoreError
 from elicitable.records.form_1 import DATA_OF_THEN
 from elicitable.records.store import Store, add_to_archives, write_archive
@@ -59,6 +59,25 @@ def test_records_that_only_a_seal_vouches_for_stay(tmp_path: Path) -> None:
     assert steps(tmp_path / "one.jsonl") == [1, 2]
     store = Store(tmp_path, is_read_only=True)
     assert all(store.get({"seed": seed}) is not None for seed in (0, 1))
+
+
+def test_a_kill_before_the_seal_is_written_leaves_an_archive_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one.jsonl").write_text(json.dumps(record(0)) + "\n", encoding="utf-8")
+    seal(tmp_path, ["one.jsonl"])
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("elicitable.records.store.seal", killed)
+    with pytest.raises(KeyboardInterrupt):
+        add_to_archives({"one": [record(1, 2)]}, tmp_path)
+    monkeypatch.undo()
+    store = Store(tmp_path, is_read_only=True)
+    assert all(store.get({"seed": seed}) is not None for seed in (0, 1))
+    add_to_archives({"one": [record(2, 3)]}, tmp_path)
+    assert check_seal(tmp_path, "")
 
 
 def test_an_archive_that_cannot_be_read_is_named_and_left(tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ def run_job(order: Order) -> TrialRecord:
     except Exception as error:
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         record = TrialRecord("failed", reason, Times(0.0), traceback=traceback.format_exc())
-    timing = replace(record.timing, seconds=round(time.monotonic() - started, 3))
+    seconds = max(time.monotonic() - started, record.timing.seconds)  # what keeps its own parts adds them up
+    timing = replace(record.timing, seconds=round(seconds, 3))
     whole = keep_trial(store, spec, replace(record, timing=timing), state)
     checkpoint.remove()
     beat.stop()
@@ -254,7 +255,14 @@ def _measure(job: Job, trial: Measure, checkpoint: Checkpoint, beat: Heartbeat) 
     model, asked = model_named(trial.base), QUESTIONS[trial.what]
     more: dict[str, Any] = {"out": _beside(checkpoint), "progress": beat.say} if asked.keeps_parts else {}
     found = asked.ask(model, dict(trial.settings), job.seed, **more)
-    return TrialRecord("ok", "measured", Times(0.0), fingerprint=model.fingerprint, **found)
+    return TrialRecord(
+        "ok",
+        "measured",
+        Times(found.get("seconds", 0.0)),
+        fingerprint=model.fingerprint,
+        measurements=found["measurements"],
+        pictures=found["pictures"],
+    )
 
 
 def _base(job: Job, trial: Adapt, store: Store) -> Model:

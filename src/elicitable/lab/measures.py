@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 
@@ -48,6 +48,12 @@ class Found(TypedDict):
     pictures: dict[str, Any]
 
 
+class Answered(Found):
+    """Hold what a question adds; ``seconds`` over all its sittings where it keeps parts."""
+
+    seconds: NotRequired[float]
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """Hold a measure of an adaptation, and how many items of the test split it is taken on."""
@@ -60,7 +66,7 @@ class Look:
 class Question:
     """Hold a measure of a model by name. If it ``keeps_parts``, it gets a folder for them and tells its progress."""
 
-    ask: Callable[..., Found]
+    ask: Callable[..., Answered]
     keeps_parts: bool
 
 
@@ -79,10 +85,10 @@ def look(name: str, *, items: int) -> Callable[[Take], Take]:
     return register
 
 
-def question(name: str, *, keeps_parts: bool = False) -> Callable[[Callable[..., Found]], Callable[..., Found]]:
+def question(name: str, *, keeps_parts: bool = False) -> Callable[[Callable[..., Answered]], Callable[..., Answered]]:
     """Register the decorated function as the question of that name."""
 
-    def register(ask: Callable[..., Found]) -> Callable[..., Found]:
+    def register(ask: Callable[..., Answered]) -> Callable[..., Answered]:
         QUESTIONS[name] = Question(ask, keeps_parts)
         return ask
 
@@ -169,7 +175,7 @@ def prefix_use(model: Model, adaptation: Adaptation, items: Sequence[Item]) -> F
 
 
 @question("identity")
-def identity(model: Model, settings: Mapping[str, Any], seed: int) -> Found:
+def identity(model: Model, settings: Mapping[str, Any], seed: int) -> Answered:
     """Measure the largest residual of both equations of section 4, over layers and heads, under a random prefix."""
     prefix = method_named(settings["method"]).build(model, settings["size"], seed=seed, init="random")
     seen = inspect(model, prefix, ITEMS[: settings["texts"]])
@@ -197,7 +203,7 @@ def _brief(value: float) -> float:
 
 
 @question("token reach", keeps_parts=True)
-def reach(model: Model, settings: Mapping[str, Any], seed: int, out: Path, progress: Progress) -> Found:
+def reach(model: Model, settings: Mapping[str, Any], seed: int, out: Path, progress: Progress) -> Answered:
     """Count, as in section 3, the distinct greedy continuations of hard tokens and of trained virtual tokens.
 
     What is done is kept in ``out`` from time to time, so that a killed run goes on from there.
@@ -213,4 +219,5 @@ def reach(model: Model, settings: Mapping[str, Any], seed: int, out: Path, progr
             "virtual tokens tried": virtual.tried,
         },
         "pictures": {},
+        "seconds": found.seconds,
     }

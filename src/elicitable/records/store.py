@@ -246,7 +246,7 @@ def _archives_in(folder: Path) -> list[Path]:
 
 
 def _lines_of(path: Path) -> Iterator[tuple[str, tuple[str, Record]]]:
-    is_vouched_for = _is_vouched_for(path)
+    is_sealed = _is_as_sealed(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -257,25 +257,25 @@ def _lines_of(path: Path) -> Iterator[tuple[str, tuple[str, Record]]]:
             record = _object(parse_json(line), where)
         except InputError as error:
             raise StoreError(f"{where} cannot be read ({error}); {ADVICE}") from error
-        key = identity(record.get("spec", {}))
-        yield key, (where, _checked(record, where, key, is_vouched_for))
-
-
-def _is_vouched_for(path: Path) -> bool:
-    """Say whether the folder's seal speaks of an archive.
-
-    Raises:
-        StoreError: it does, and the archive is another one.
-    """
-    try:
-        sealed = (sealed_files(path.parent) or {}).get(path.name)
-        if sealed is not None and sealed != sha256_of(path):
+        if is_sealed is False and DIGEST not in record:
             raise StoreError(
                 f"{path} is damaged or was altered: the seal beside it speaks of another file. Restore it."
             )
+        key = identity(record.get("spec", {}))
+        yield key, (where, _checked(record, where, key, bool(is_sealed)))
+
+
+def _is_as_sealed(path: Path) -> bool | None:
+    """Say whether an archive is the one that the folder's seal speaks of; None where it speaks of none.
+
+    It is another one where :func:`write_archive` was killed before it came to the seal. Then every line of it has a
+    digest of its own, and one without is refused.
+    """
+    try:
+        sealed = (sealed_files(path.parent) or {}).get(path.name)
+        return None if sealed is None else sealed == sha256_of(path)
     except (InputError, OSError) as error:
         raise StoreError(f"{path} cannot be compared with its seal: {error}.") from error
-    return sealed is not None
 
 
 def write_archive(records: Iterable[Record], path: Path) -> None:
