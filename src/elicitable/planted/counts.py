@@ -94,6 +94,7 @@ def _miss(record: Mapping[str, Any]) -> dict[str, Any]:
 def as_markdown(found: Mapping[str, Any]) -> str:
     """Write the counts as Markdown: the confusion matrix, the shares, and what is not right.
 
+    >>> from elicitable.planted.parts import part_named
     >>> print(as_markdown(counted([], part_named("smollm2"))).splitlines()[0])
     0 of 12 cases: no models, no tasks.
     """
