@@ -126,3 +126,20 @@ def test_a_new_row_is_read_as_the_data_were(tmp_path: Path) -> None:
     number = int(str(item.prompt[0].content).split()[1])  # type: ignore[union-attr]
     asked = item_of(Form.of(task, True), {"messages": talk(number)[:3]}, chatting(TEMPLATE))
     assert asked.prompt == item.prompt
+
+
+def test_arguments_that_only_others_have_are_no_arguments(tmp_path: Path) -> None:
+    """Arrow has one set of keys for all rows, and a template wrote null for each that a call does not have."""
+    datasets = pytest.importorskip("datasets")
+    rows = [talk(n) for n in range(60)]
+    for n, row in enumerate(rows):
+        row[1]["tool_calls"][0]["function"]["arguments"] = {"film": n} if n % 2 else {"city": f"city {n}"}
+    held = datasets.Dataset.from_list([{"messages": row} for row in rows])
+    wanted = task_of(tmp_path, rows)
+    assert task_from(held).fingerprint() == wanted.fingerprint()
+    held.to_parquet(tmp_path / "talks.parquet")
+    assert task_from(tmp_path / "talks.parquet").fingerprint() == wanted.fingerprint()
+    told = talk(1)
+    told[1]["tool_calls"][0]["function"]["arguments"] = '{"film": null}'  # which nobody but its writer put there
+    kept = task_of(tmp_path, [[{**told[0], "content": f"film {n}"}, *told[1:]] for n in range(60)])
+    assert '"film": null' in kept.held_out("test", 1)[0].prompt[1].parts  # type: ignore[union-attr]

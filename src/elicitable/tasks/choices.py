@@ -9,7 +9,6 @@ template that shows the choices asks for the letter or the number instead.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +27,7 @@ from elicitable.tasks.columns import (
 )
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Cell, Table, text_of_cell
+from elicitable.tasks.written import parsed
 from elicitable.values import Split
 
 ANSWERS: Final = (
@@ -90,10 +90,7 @@ def listed(cells: Sequence[Cell]) -> list[str]:
         return [text_of_cell(cell) for cell in cells]
     cell: object = cells[0]
     if isinstance(cell, str) and cell.strip().startswith("["):
-        try:
-            cell = tuple(ast.literal_eval(cell.strip()))
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            return []
+        cell = tuple(parsed(cell) or ())
     if not isinstance(cell, tuple):
         return []
     return [str(one).strip() if isinstance(one, str | int | float) else "" for one in cell]

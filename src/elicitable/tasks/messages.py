@@ -1,8 +1,8 @@
 """Read conversations: the forms in which people keep the messages of a chat.
 
 Read are OpenAI's and TRL's ``[{"role": "user", "content": "…"}, …]`` (a content may also be a list of texts,
-``[{"type": "text", "text": "…"}]``) and ShareGPT's ``[{"from": "human", "value": "…"}, …]``, also as a text of JSON.
-Calls of tools, and which call a tool answers, go along for the chat template to show.
+``[{"type": "text", "text": "…"}]``) and ShareGPT's ``[{"from": "human", "value": "…"}, …]``, also as a text of JSON or
+as Python writes them. Calls of tools, and which call a tool answers, go along for the chat template to show.
 Keys and roles may be written in capitals; the names of the roles are one set in both forms.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from elicitable.tasks.written import parsed
 from elicitable.values import CALLS, TOOLS, Message, Messages
 
 ANSWERER: Final = "assistant"
@@ -55,22 +56,12 @@ def messages_from(value: Any) -> Messages | None:
 
 
 def written_out(text: str) -> Messages | None:
-    """Return the messages that a text holds as JSON, which is how they stand in CSV; None where it holds none.
+    """Return the messages that a text holds, which is how they stand in CSV; None where it holds none.
 
     >>> written_out('[{"role": "user", "content": "Hi"}]')
     (Message(role='user', content='Hi'),)
     """
     return messages_from(parsed(text))
-
-
-def parsed(text: str) -> Any:
-    """Return the list that a text holds as JSON; None where it holds none."""
-    if not text.lstrip().startswith("["):
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _plainly(value: Mapping[Any, Any]) -> dict[str, Any]:
@@ -87,7 +78,7 @@ def _message(value: Any) -> Message | None:
     role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
     if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
-    parts = {name: _with_arguments(value[name]) for name in _PARTS if value.get(name)}
+    parts = {name: _with_arguments(_said(value[name])) for name in _PARTS if value.get(name)}
     if content is None and any(name in parts for name in CALLS):
         content = ""  # who calls a tool need not say anything
     if not isinstance(role, str) or not isinstance(content, str):
@@ -111,7 +102,7 @@ def message_of(turn: Mapping[str, Any]) -> Message:
 def tools_in(value: Any) -> str:
     """Return the tools that a row brings as JSON; "" where the value is no list of objects that name or hold one.
 
-    Taken is what OpenAI's and TRL's rows hold beside their messages, also as a text of JSON.
+    Taken is what OpenAI's and TRL's rows hold beside their messages, also as a text of JSON or of Python.
 
     >>> tools_in('[{"type": "function", "function": {"name": "add"}, "strict": null}]')
     '[{"type": "function", "function": {"name": "add"}}]'

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from elicitable.errors import InputError
-from elicitable.tasks.messages import messages_from, parsed, parts_left_out, tools_in, written_out
+from elicitable.tasks.messages import messages_from, parts_left_out, tools_in, written_out
 from elicitable.tasks.nested import laid_out, plain
-from elicitable.values import TOOLS, Message, Messages
+from elicitable.tasks.written import are_lists_of_python, looks_written, parsed
+from elicitable.values import TOOLS, Message, Messages, Split
 
 Texts = tuple[str, ...]
 LeftOut = tuple[tuple[str, str], ...]
@@ -97,7 +98,7 @@ def texts_of_cell(cell: Cell) -> Texts:
 
 
 def read_as_messages(table: Table) -> Table:
-    """Return ``table`` with the columns of which the first text is a conversation as JSON read as such."""
+    """Return ``table`` with the columns of which the first text is a conversation read as such."""
     firsts = [next((row[place] for row in table.rows if row[place]), None) for place in range(len(table.columns))]
     is_talk = [isinstance(first, str) and written_out(first) is not None for first in firsts]
     if not any(is_talk):
@@ -111,6 +112,37 @@ def read_as_messages(table: Table) -> Table:
         dropped += parts_left_out(name, (parsed(cell) for cell in table.cells(name) if isinstance(cell, str)))
     rows = tuple(tuple(map(read, row, is_talk)) for row in table.rows)
     return replace(table, rows=rows, left_out=tuple(dropped))
+
+
+def read_as_lists(tables: Mapping[Split, Table], name: str) -> dict[Split, Table]:
+    """Return ``tables`` with the texts of one column as lists, where all of them are lists as Python writes them.
+
+    >>> rows = (("['a', 'b']",), ("['c']",))
+    >>> read_as_lists({"train": Table("t", ("answer",), rows, ("line 2", "line 3"))}, "answer")["train"].rows
+    ((('a', 'b'),), (('c',),))
+    """
+    cells = [cell for table in tables.values() if name in table.columns for cell in table.cells(name) if cell]
+    if not all(isinstance(cell, str) for cell in cells) or not are_lists_of_python(map(str, cells)):
+        return dict(tables)
+    return {split: _with_lists(table, name) if name in table.columns else table for split, table in tables.items()}
+
+
+def _with_lists(table: Table, name: str) -> Table:
+    at = table.columns.index(name)
+    lists = [tuple(parsed(cell) or ()) if isinstance(cell, str) else cell for cell in table.cells(name)]
+    rows = [(*row[:at], cell, *row[at + 1 :]) for row, cell in zip(table.rows, lists, strict=True)]
+    return replace(table, rows=tuple(rows))
+
+
+def written_as_texts(table: Table, names: Iterable[str]) -> list[str]:
+    """Say of the columns ``names`` that their first text is a list or an object which stays the text that it is."""
+    firsts = {name: next((cell for cell in table.cells(name) if cell), None) for name in dict.fromkeys(names)}
+    return [
+        f"{table.source}: column {name!r} holds lists or objects that are written out, and they are read as texts "
+        f"({first[:40]}…); if they are conversations or several right answers, save the rows as JSON lines"
+        for name, first in firsts.items()
+        if isinstance(first, str) and looks_written(first)
+    ]
 
 
 def text_of_cell(cell: Cell) -> str:

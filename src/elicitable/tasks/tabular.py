@@ -18,7 +18,14 @@ from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.reading import Reading, reading_of
 from elicitable.tasks.rows import alone, behind_answers, fault_in, row_warnings, rows_of
 from elicitable.tasks.splitting import Row, split_rows
-from elicitable.tasks.tables import Table, read_as_messages, without_bad_rows, without_unwanted
+from elicitable.tasks.tables import (
+    Table,
+    read_as_lists,
+    read_as_messages,
+    without_bad_rows,
+    without_unwanted,
+    written_as_texts,
+)
 from elicitable.tasks.template import Template
 from elicitable.tasks.text import TextTask
 from elicitable.values import Split
@@ -47,12 +54,13 @@ def task_of_tables(
     tables = {split: read_as_messages(table) for split, table in tables.items()}
     train = tables["train"]
     own = with_own_choices(tables, options)
-    tables, columns = own or (tables, find_columns(train, options))
+    tables, columns = own or _with_columns(tables, options)
     train = tables["train"]
     if options.group_column == columns.answer:
         raise InputError(f"{train.source}: the column {columns.answer!r} is the answer and cannot group the rows too")
     template = _template(train, columns, options)
     told = [*other_reading(train, options, columns), *_choices(train, columns, template, options)]
+    told += written_as_texts(train, (columns.text, columns.answer, *template.names))
     tables, hidden = (tables, []) if columns.choices else labelled(tables, columns.answer)
     mark = mark_column(train, columns, template.names)
     tables = {split: without_unwanted(table, mark) for split, table in tables.items()}
@@ -92,6 +100,12 @@ def task_of_tables(
     notes += row_warnings(splits, columns, template, options.group_column)
     notes += [*alone(rows, options.group_column), *behind_answers(tables, columns)]
     return TextTask(name, splits, template, classes=classes, warnings=notes, reading=reading)
+
+
+def _with_columns(tables: Mapping[Split, Table], options: TaskOptions) -> tuple[dict[Split, Table], Columns]:
+    """Return the columns, and the tables with answers that are lists as Python writes them read as lists."""
+    columns = find_columns(tables["train"], options)
+    return read_as_lists(tables, columns.answer), columns
 
 
 def _choices(table: Table, columns: Columns, template: Template, options: TaskOptions) -> list[str]:
