@@ -341,6 +341,23 @@ def test_rows_of_a_group_are_in_one_split_and_one_group(tmp_path: Path) -> None:
         task_of(tmp_path, rows, group_column="page")
 
 
+@pytest.mark.parametrize("nothing", ["NA", "nan", "None", "", "?"])
+def test_rows_whose_group_says_that_there_is_none_are_no_group(tmp_path: Path, nothing: str) -> None:
+    """Two thirds of the rows were one group, and the validation split of 300 had 208."""
+    rows = [{"text": f"text {i}", "label": "xy"[i % 2], "author": nothing if i % 3 else f"a{i}"} for i in range(300)]
+    task = task_of(tmp_path, rows, group_column="author")
+    assert task.sizes["train"] > 190
+    assert "rows without a value in column 'author', each on its own: 200" in task.warnings
+    assert not any("are one group" in one for one in task.warnings)
+
+
+def test_a_group_of_a_large_part_of_the_rows_is_said(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": "xy"[i % 2], "author": "me" if i % 5 < 2 else f"a{i}"} for i in range(300)]
+    said = "120 of 300 rows are one group by column 'author' ('me') and stand in one split, so the splits are uneven: "
+    warnings = task_of(tmp_path, rows, group_column="author").warnings
+    assert [one for one in warnings if one.startswith(said)]
+
+
 def test_groups_of_a_task_without_groups_are_its_equal_prompts() -> None:
     class Twice:
         name = "twice"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from elicitable.tasks.choices import fault_in_choices, listed
 from elicitable.tasks.columns import Columns
+from elicitable.tasks.labels import NOTHING
 from elicitable.tasks.messages import ANSWERER, conversation, is_of_system, tools_in, with_system, with_tools
-from elicitable.tasks.splitting import Row, Splits
+from elicitable.tasks.splitting import Row, Splits, units_of
 from elicitable.tasks.tables import (
     Cell,
     Table,
@@ -28,6 +29,7 @@ from elicitable.values import Messages, Split
 
 SHARED: Final = 2  # rows for one value of a column, on average, from which on the value is said to be shared
 LONG: Final = 40  # characters of a value that is more than a word or two
+LARGE: Final = 0.3  # a share of the rows from which on one group makes the splits uneven
 FEW: Final = 20  # distinct answers that could be labels
 
 
@@ -36,7 +38,7 @@ def rows_of(table: Table, columns: Columns, template: Template, group: str | Non
     if not template.literals:
         return _conversations(table, columns, group)
     shown = [table.cells(name) for name in template.names]
-    groups, accepted = _texts(table, group), _accepted(table, columns)
+    groups, accepted = _groups(table, group), _accepted(table, columns)
     answers = [text_of_cell(cell) for cell in table.cells(columns.answer)]
     choices = [_choices(table, row, columns) for row in table.rows]
     return [
@@ -103,10 +105,22 @@ def row_warnings(splits: Splits, columns: Columns, template: Template, group: st
     return found
 
 
-def alone(rows: Mapping[Split, Sequence[Row]], group: str | None) -> list[str]:
-    """Say how many rows have no value in the group column."""
-    count = sum(not row.group for some in rows.values() for row in some) if group else 0
-    return [f"rows without a value in column {group!r}, each on its own: {count:,}"] if count else []
+def group_warnings(splits: Splits, group: str | None) -> list[str]:
+    """Say how many rows have no value in the group column, and whether one group is so large that splits are uneven."""
+    rows = [row for some in splits.values() for row in some]
+    count = sum(not row.group for row in rows) if group else 0
+    found = [f"rows without a value in column {group!r}, each on its own: {count:,}"] if count else []
+    units = units_of(rows)
+    sizes = Counter(units[row.text] for row in rows if row.group)
+    for unit, size in sizes.most_common(1):
+        if size > LARGE * len(rows):
+            name = next(row.group for row in rows if row.group and units[row.text] == unit)
+            sizes_of = ", ".join(f"{split} {len(some):,}" for split, some in splits.items())
+            found.append(
+                f"{size:,} of {len(rows):,} rows are one group by column {group!r} ({name!r}) and stand in one split, "
+                f"so the splits are uneven: {sizes_of}"
+            )
+    return found
 
 
 def behind_answers(tables: Mapping[Split, Table], columns: Columns) -> list[str]:
@@ -121,7 +135,7 @@ def behind_answers(tables: Mapping[Split, Table], columns: Columns) -> list[str]
 
 def _conversations(table: Table, columns: Columns, group: str | None) -> list[Row]:
     rows, beside = [], beside_conversations(table, columns)
-    for row, one, several in zip(table.rows, _texts(table, group), _accepted(table, columns), strict=True):
+    for row, one, several in zip(table.rows, _groups(table, group), _accepted(table, columns), strict=True):
         talk = _talk(row, table, columns, beside)
         assert not isinstance(talk, str)  # bad rows are gone
         rows.append(Row(talk[0], talk[1], one, several))
@@ -163,8 +177,10 @@ def beside_conversations(table: Table, columns: Columns) -> Beside:
     return Beside(system, next((name for name in tools if any(map(tools_in, table.distinct(name)))), None))
 
 
-def _texts(table: Table, name: str | None) -> list[str]:
-    return [""] * len(table.rows) if name is None else [shown_cell(cell) for cell in table.cells(name)]
+def _groups(table: Table, name: str | None) -> list[str]:
+    """Return the group of every row: "" where the column has no value, or one that says that there is none."""
+    groups = [""] * len(table.rows) if name is None else [shown_cell(cell) for cell in table.cells(name)]
+    return ["" if group.casefold() in NOTHING else group for group in groups]
 
 
 def _contradictions(splits: Splits, columns: Columns) -> list[str]:
