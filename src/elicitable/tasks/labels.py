@@ -22,8 +22,8 @@ NOTHING: Final = frozenset(
 COMMON: Final = 0.8  # a share of one label from which on the floor is said
 LISTED: Final = 10
 LONGEST_NUMBER: Final = 16  # characters of a label that is compared as a number
-#: Small letters of Cyrillic and Greek that look like Latin ones, and the Latin ones.
-_LOOKS: Final = str.maketrans("авеёкмнорстухіїјѕһԁԛԝӏαεικνορτυχ", "abeëkmhopctyxiïjshdqwlaeiknoptux")
+#: Small letters of Cyrillic and Greek that look like Latin ones, and the Latin ones; dashes that look like a hyphen.
+_LOOKS: Final = str.maketrans("авеёкмнорстухіїјѕһԁԛԝӏαεικνορτυχ‐‑‒–—−", "abeëkmhopctyxiïjshdqwlaeiknoptux------")
 _DECIMAL: Final = re.compile(r"[+-]?[0-9]+([.][0-9]*)?(e[+-]?[0-9]+)?")
 _JOINED: Final = re.compile(r"(?<=\w)-(?=\w)|_")
 _ENDS: Final = " \t.,;:!?\"'’”»"
