@@ -142,6 +142,14 @@ def test_a_mean_over_items_is_one_also_on_resamples(name: str) -> None:
         ("numeric:0.01", "1.00", "1.0101", 0),
         ("numeric:0.01", "1", "1e999999999", 0),
         ("numeric", "#### 42", "42", 1),
+        ("numeric", "-$5.00", "$5.00", 0),  # the sign was lost, and so it was right
+        ("numeric", "-$5.00", "it is -5 dollars", 1),
+        ("numeric", "−€1,200", "-1200", 1),
+        ("numeric", "\N{EN DASH}5", "5", 0),
+        ("numeric", "\N{EN DASH}5", "-5", 1),
+        ("numeric", "5", "3\N{EN DASH}5", 1),  # a range
+        ("numeric", "2", "2½", 0),
+        ("numeric", "5", "5²", 0),
         (r"regex:#### (-?\d+)", "so 6 × 7, #### 42", "#### 42 and #### 43", 1),
         (r"regex:#### (-?\d+)", "42", "42", 0),  # the answer has no match
         (r"regex:#### (-?\d+)", "42", "#### 42", 1),
@@ -179,6 +187,7 @@ def test_what_one_answer_is_worth(name: str, target: str, answer: str, worth: fl
         ("numeric", "1,5", "is not one number"),
         ("numeric", "3/4", "is not one number"),
         ("numeric", "none", "is not one number"),
+        *(("numeric", target, "is not one number") for target in ("- 5", "(5)", "($5)", "-US$5", "—5", "2½", "3万")),
         ("equal-json", "{'a': 1}", "is none"),
         ("equal-json", "Infinity", "is none"),
         ("rouge-l", "永字八法", "use chrf"),

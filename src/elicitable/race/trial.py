@@ -92,7 +92,7 @@ class Trial:
 
 
 SEARCH_FORM = 3  # of a search; raised when the same spec comes to find something else
-FORM = 4  # of a record; raised when a race comes to keep or to measure something else for the same spec
+FORM = 5  # of a record; raised when a race comes to keep or to measure something else for the same spec
 SHOWN = 20  # candidates that a record shows, the best ones
 SLOPE_ITEMS = 16
 

@@ -10,10 +10,15 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from elicitable.errors import InputError
 from elicitable.scores.scorer import MeanScorer
 
+MINUS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"))  # hyphens, two dashes, the minus sign
+MONEY = "[$¢£¤¥\u20a0-\u20cf]"
 # Not within a word or behind another number's point or comma; thousands in threes, or no commas at all.
 NUMBER = re.compile(
-    r"(?<![\w])(?<!\w[.,])[-+]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+    rf"(?<![\w])(?<!\w[.,])(?:[-+]{MONEY}?)?"
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 )
+# What in front of a number may say that it is below 0: "- 5", "-US$5", "(5)", and a long dash.
+_DOUBT = re.compile(rf"((?<!\w)-\s*|\()([A-Z]{{1,3}}\s*)?{MONEY}?\s*$|[—―]{MONEY}?$")
 EXACT = Context(prec=100, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
@@ -21,8 +26,9 @@ EXACT = Context(prec=100, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 class Numeric(MeanScorer):
     """Score by the share of answers whose last number is at most ``tolerance`` away from the target's number.
 
-    Numbers are written with a decimal point and, if at all, commas between thousands; units and words around them do
-    not count. They are compared as decimals, so 1.01 is 0.01 away from 1.00. An answer without a number is wrong.
+    Numbers are written with a decimal point and, if at all, commas between thousands, and with a sign right before
+    them or before their currency; units and words around them do not count. They are compared as decimals, so 1.01 is
+    0.01 away from 1.00. An answer without a number is wrong.
     """
 
     tolerance: Decimal = Decimal(0)
@@ -36,12 +42,12 @@ class Numeric(MeanScorer):
         return f"numeric:{self.tolerance}" if self.tolerance else "numeric"
 
     def check(self, targets: Sequence[str]) -> None:
-        """Raise unless every target holds one number and no further digits."""
+        """Raise unless every target holds one number, whose sign is beyond doubt, and no further digits."""
         for target in targets:
-            if len(numbers(target)) != 1 or any(letter.isdigit() for letter in NUMBER.sub("", _plain(target))):
+            if not _is_plain(target):
                 raise InputError(
-                    f"numeric compares numbers, and the target {target!r} is not one number (write 1234.5 or 1,234.5); "
-                    "regex:PATTERN may pick one out."
+                    f"numeric compares numbers, and the target {target!r} is not one number (write 1234.5, 1,234.5 or "
+                    "-5); regex:PATTERN may pick one out."
                 )
 
     def item(self, target: str, answer: str) -> float:
@@ -56,8 +62,27 @@ def numbers(text: str) -> list[Decimal]:
     >>> numbers("from 1,200.50 to −3e2 kg (H2O)")
     [Decimal('1200.50'), Decimal('-3E+2')]
     """
-    found = [EXACT.create_decimal(number.replace(",", "")) for number in NUMBER.findall(_plain(text))]
+    found = [EXACT.create_decimal(re.sub(rf"{MONEY}|,", "", one[0])) for one in _found(_plain(text))]
     return [number for number in found if number.is_finite()]
+
+
+def _found(text: str) -> list[re.Match[str]]:
+    """Return the numbers of a text; none that goes on in digits of another kind, such as 2½ and 5²."""
+    return [one for one in NUMBER.finditer(text) if not text[one.end() : one.end() + 1].isnumeric()]
+
+
+def _is_plain(target: str) -> bool:
+    """Say whether a target holds one number, whose sign is beyond doubt, and no further digits.
+
+    >>> [_is_plain(target) for target in ("-$5.00", "#### 5", "- 5", "(5)", "2½")]
+    [True, True, False, False, False]
+    """
+    text = _plain(target)
+    found = _found(text)
+    if len(found) != 1 or len(numbers(target)) != 1 or _DOUBT.search(text[: found[0].start()]):
+        return False
+    rest = text[: found[0].start()] + text[found[0].end() :]
+    return not any(letter.isnumeric() and not letter.isalpha() for letter in rest)
 
 
 def tolerance_from(text: str) -> Decimal:
@@ -72,4 +97,4 @@ def tolerance_from(text: str) -> Decimal:
 
 
 def _plain(text: str) -> str:
-    return text.replace("\N{MINUS SIGN}", "-")
+    return text.translate(MINUS)
