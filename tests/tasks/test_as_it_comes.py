@@ -389,9 +389,44 @@ def test_splits_are_stratified(tmp_path: Path) -> None:
 def test_texts_of_train_in_another_case_are_counted(tmp_path: Path) -> None:
     rows = [*labelled(["x", "y"] * 50), *({"text": f"TEXT  {i}!", "label": "xy"[i % 2]} for i in range(100))]
     assert any(
-        "in train too but for case, white space or punctuation" in one for one in task_of(tmp_path, rows).warnings
+        "in train too but for case, white space, punctuation or how" in one for one in task_of(tmp_path, rows).warnings
     )
     assert not any("but for case" in one for one in task_of(tmp_path, labelled(["x", "y"] * 50)).warnings)
+
+
+@pytest.mark.parametrize("twin", ["cafe\u0301 {}", "ca\u200bf\u00e9 {}", "\uff43af\u00e9 {}"])
+def test_texts_of_train_in_other_characters_are_counted(tmp_path: Path, twin: str) -> None:
+    """The same text stood in train and in test, composed in another way."""
+    texts = [form.format(i) for i in range(100) for form in ("caf\u00e9 {}", twin)]
+    warnings = task_of(tmp_path, [{"text": text, "label": "xy"[i % 2]} for i, text in enumerate(texts)]).warnings
+    assert any("in train too but for case, white space, punctuation or how characters" in one for one in warnings)
+
+
+def test_texts_of_other_vowel_signs_are_other_texts(tmp_path: Path) -> None:
+    signs = "\u093e\u093f\u0940\u0941\u0942\u0947\u0948\u094b\u094c"
+    texts = [f"\u0915{a}\u0924{b}" for a in signs for b in signs]
+    warnings = task_of(tmp_path, [{"text": text, "label": "xy"[i % 2]} for i, text in enumerate(texts)]).warnings
+    assert not any("but for case" in one for one in warnings)
+
+
+def test_white_space_that_the_separator_replaces_is_said(tmp_path: Path) -> None:
+    """Code was joined by a blank, its line break and its indentation gone without a word."""
+    rows = [{"prompt": f"def f{i}(x):\n", "completion": f"    return x + {i}\n"} for i in range(60)]
+    rows += [{"prompt": f"def g{i}(x):", "completion": f" return x + {i}"} for i in range(20)]
+    said = "60 of 80 rows have white space where prompt and target join, which is replaced by the separator ' '; "
+    assert f"{said}--separator '\\n    ' writes what most of them have" in task_of(tmp_path, rows).warnings
+    chosen = task_of(tmp_path, rows, separator="\\n    ")
+    assert chosen.held_out("test", 1)[0].target.startswith("\n    return")
+    assert not any("join" in one for one in chosen.warnings)
+    shown = task_of(tmp_path, rows, template="{prompt}\\n#")  # behind which the prompt's own end is no join
+    assert any(one.startswith(said) and one.endswith("'    ' writes what most of them have") for one in shown.warnings)
+
+
+def test_texts_and_targets_of_nothing_are_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": f"say {i}" if i else "NaN", "target": "nan" if i % 4 else f"it {i}"} for i in range(60)]
+    warnings = task_of(tmp_path, rows).warnings
+    assert "targets that look like missing values: 'nan' (45 rows); they are taken as targets" in warnings
+    assert "texts that look like missing values: 'NaN' (1 rows); they are taken as texts" in warnings
 
 
 def test_targets_that_contradict_each_other_are_counted(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,6 +98,7 @@ def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tu
 def row_warnings(splits: Splits, columns: Columns, template: Template, group: str | None) -> list[str]:
     """Say what a person should know about the rows, in words."""
     found = [*_contradictions(splits, columns), *_repeated(splits), *_near_twins(splits)]
+    found += _nothing(splits, columns, template)
     if group is None:
         found += _shared_cells(splits, template)
     if columns.kind == "generation":
@@ -177,6 +178,34 @@ def beside_conversations(table: Table, columns: Columns) -> Beside:
     return Beside(system, next((name for name in tools if any(map(tools_in, table.distinct(name)))), None))
 
 
+def joins(tables: Mapping[Split, Table], columns: Columns, template: Template) -> list[str]:
+    """Say how many rows have another white space than the separator where prompt and target join."""
+    if columns.kind == "classification" or not template.literals:
+        return []
+    last = None if template.literals[-1] else template.names[template.slots[-1]]  # the column that ends the prompt
+    counts: Counter[str] = Counter()
+    for table in tables.values():
+        at, end = table.columns.index(columns.answer), None if last is None else table.columns.index(last)
+        counts.update(_behind("" if end is None else row[end]) + _before(row[at]) for row in table.rows)
+    rows = counts.total()
+    del counts[""], counts[template.separator]
+    if not counts:
+        return []
+    most = counts.most_common(1)[0][0].replace("\n", "\\n").replace("\t", "\\t")
+    return [
+        f"{counts.total():,} of {rows:,} rows have white space where prompt and target join, which is replaced by the "
+        f"separator {template.separator!r}; --separator '{most}' writes what most of them have"
+    ]
+
+
+def _before(cell: Cell) -> str:
+    return cell[: len(cell) - len(cell.lstrip())] if isinstance(cell, str) else ""
+
+
+def _behind(cell: Cell) -> str:
+    return cell[len(cell.rstrip()) :] if isinstance(cell, str) else ""
+
+
 def _groups(table: Table, name: str | None) -> list[str]:
     """Return the group of every row: "" where the column has no value, or one that says that there is none."""
     groups = [""] * len(table.rows) if name is None else [shown_cell(cell) for cell in table.cells(name)]
@@ -193,6 +222,20 @@ def _contradictions(splits: Splits, columns: Columns) -> list[str]:
     return [f"texts that occur with different {what}: {count} (they stay in the data)"] if count else []
 
 
+def _nothing(splits: Splits, columns: Columns, template: Template) -> list[str]:
+    """Return the texts and targets that look like missing values; labels are looked at among themselves."""
+    rows = [row for some in splits.values() for row in some]
+    place = template.names.index(columns.text) if columns.text in template.names else 0
+    said = {"texts": [str(row.cells[place]) for row in rows] if template.literals else []}
+    said["targets"] = [row.answer for row in rows] if columns.kind == "generation" else []
+    found = []
+    for what, texts in said.items():
+        if counts := Counter(text for text in texts if text.casefold() in NOTHING):
+            listed = ", ".join(f"{text!r} ({count:,} rows)" for text, count in counts.most_common())
+            found.append(f"{what} that look like missing values: {listed}; they are taken as {what}")
+    return found
+
+
 def _repeated(splits: Splits) -> list[str]:
     rows = sum(map(len, splits.values()))
     distinct = len({row.text for some in splits.values() for row in some})
@@ -202,20 +245,39 @@ def _repeated(splits: Splits) -> list[str]:
 
 
 def _near_twins(splits: Splits) -> list[str]:
-    """Return the held-out texts that a text of train repeats but for case, white space and punctuation."""
+    """Return the held-out texts that a text of train repeats but for case, white space, punctuation and composition."""
     trained = {_plain(row.text) for row in splits["train"]} - {""}
     found = []
     for split in ("validation", "test"):
         count = len({row.text for row in splits[split] if _plain(row.text) in trained})
         if count:
             found.append(
-                f"{count:,} texts of the {split} split are in train too but for case, white space or punctuation"
+                f"{count:,} texts of the {split} split are in train too but for case, white space, punctuation or how "
+                "characters are composed"
             )
     return found
 
 
+class _Plain(dict[int, str]):
+    """Hold what is left of a character where only letters, digits and the marks on them count; found when asked for."""
+
+    def __missing__(self, code: int) -> str:
+        letter = chr(code)
+        category = unicodedata.category(letter)
+        self[code] = "" if category == "Cf" else letter if letter.isalnum() or category.startswith("M") else " "
+        return self[code]
+
+
+_LETTERS: Final = _Plain()
+
+
 def _plain(text: str) -> str:
-    return re.sub(r"[\W_]+", " ", text.casefold()).strip()
+    """Return a text without case, punctuation, what is not seen, and the ways to compose a character.
+
+    >>> _plain("Cafe\u0301\u200b,  ok!") == _plain("CAF\u00c9 ok"), _plain("कि") == _plain("का")
+    (True, False)
+    """
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_LETTERS).split())
 
 
 def _shared_cells(splits: Splits, template: Template) -> list[str]:

@@ -16,7 +16,7 @@ from elicitable.tasks.columns import Columns, find_columns, mark_column, names_c
 from elicitable.tasks.labels import check_labels, label_names, label_warnings, renamed
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.reading import Reading, reading_of
-from elicitable.tasks.rows import behind_answers, fault_in, group_warnings, row_warnings, rows_of
+from elicitable.tasks.rows import behind_answers, fault_in, group_warnings, joins, row_warnings, rows_of
 from elicitable.tasks.splitting import Row, split_rows
 from elicitable.tasks.tables import (
     Table,
@@ -99,6 +99,7 @@ def task_of_tables(
     notes += [*_overlap_warning(removed), *(label_warnings(splits, classes) if classes else ())]
     notes += row_warnings(splits, columns, template, options.group_column)
     notes += [*group_warnings(splits, options.group_column), *behind_answers(tables, columns)]
+    notes += joins(tables, columns, template) if options.separator is None else []
     return TextTask(name, splits, template, classes=classes, warnings=notes, reading=reading)
 
 
