@@ -444,3 +444,84 @@ def test_bytes_of_cp1252_are_called_so(tmp_path: Path) -> None:
     assert read_table(write(tmp_path, "t.csv", "text,label\ncafé,1\n".encode("latin-1")), "latin-1").notes == ()
     with incoming(str(write(tmp_path, "t.csv", CURLY)), wanted=["text"]) as found:
         assert "--encoding cp1252" in next(found.rows).fault
+
+
+def test_a_table_with_tabs_is_read_for_answers_as_for_training(tmp_path: Path) -> None:
+    """A text in quotes lost them where it was asked about, and had them where it was trained on."""
+    content = table_of("text\tlabel", ['"so so"\t1', '"half\t0', "fine\t1"])
+    for name, data in (("t.tsv", content.encode()), ("t.tsv.gz", gzip.compress(content.encode()))):
+        path = write(tmp_path, name, data)
+        with incoming(str(path), wanted=["text"]) as found:
+            assert [one.values["text"] for one in found.rows] == ['"so so"', '"half', "fine"]
+        assert read_table(path).cells("text") == ['"so so"', '"half', "fine"]
+
+
+@pytest.mark.parametrize(
+    ("begin", "said"),
+    [
+        (gzip.compress(b"text,label\nfine,1\n"), r"packed by gzip: end its name with \.gz"),
+        (bz2.compress(b"text,label\nfine,1\n"), r"packed by bzip2: end its name with \.bz2"),
+        (b"PK\x03\x04\x14\0\x06\0", r"a zip archive, which Excel's \.xlsx is too"),
+        (b"PAR1\x15\x04\x15\0", r"Parquet: end its name with \.parquet"),
+        (b"ARROW1\0\0\xff", r"Arrow: end its name with \.arrow"),
+    ],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_what_is_no_text_is_called_by_its_kind(tmp_path: Path, name: str, begin: bytes, said: str) -> None:
+    """An encoding was asked for, and no encoding makes a text of what is packed."""
+    path = write(tmp_path, name, begin)
+    with pytest.raises(InputError, match=rf"{name} is no text but {said}"):
+        read_table(path)
+    with pytest.raises(InputError, match=said), incoming(str(path), wanted=["text"]):
+        pass
+    assert read_table(write(tmp_path, "t.csv", "PAR1,BZh\nPK,1\n")).columns == ("PAR1", "BZh")
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json"])
+def test_a_key_twice_in_a_row_is_a_broken_row(tmp_path: Path, name: str) -> None:
+    """The last value won, and the other was gone without a word."""
+    rows = [json.dumps({"text": f"text {i}", "label": i % 2}) for i in range(60)]
+    rows[3] = '{"text": "text 3", "label": 0, "label": 1}'
+    path = write(tmp_path, name, f"[{', '.join(rows)}]" if name == "t.json" else "\n".join(rows))
+    with pytest.raises(InputError, match=r"(line|row) 4: the key 'label' stands in it twice.*--skip-bad-rows"):
+        task_from(path)
+    with incoming(str(path), wanted=["text"]) as found:
+        faults = [one.fault for one in found.rows]
+    assert [number for number, fault in enumerate(faults) if fault] == [3]
+    with pytest.raises(InputError, match="it is one object, and the key 'text' stands in it twice"):
+        read_table(write(tmp_path, name, '{"text": ["a"], "label": ["b"], "text": ["c"]}'))
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
+    """One of them won without a word."""
+    import pyarrow
+
+    path = save(pyarrow.table([["a"], ["b"], ["1"]], names=["text", "text", "label"]), tmp_path / name)
+    with pytest.raises(InputError, match="two columns have the name 'text'; rename or drop one"):
+        read_table(path)
+    with pytest.raises(InputError, match="two columns have the name 'text'"), incoming(str(path)) as found:
+        list(found.rows)
+
+
+def test_columns_that_are_not_read_are_named_where_columns_cannot_be_told(tmp_path: Path) -> None:
+    """A column of bytes was said to be not there."""
+    path = save(arrow_table(text=[b"fine"] * 60, label=["a", "b"] * 30), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"only the column label; not read: text \(no texts or numbers, but binary\)"):
+        task_from(path)
+    with pytest.raises(InputError, match=r"has no column 'text'; .*not read: text"):
+        task_from(path, text_column="text")
+
+
+def test_an_empty_line_of_texts_is_a_row_that_cannot_be_answered(tmp_path: Path) -> None:
+    """It was passed over, and the answers behind it stood beside other lines."""
+    with incoming(str(write(tmp_path, "t.txt", "\nfine\n \n\nso so\n\n\n"))) as found:
+        rows = [(one.place, one.values["text"], one.fault) for one in found.rows]
+    empty = "it is empty"
+    assert rows == [
+        ("line 1", "", empty),
+        ("line 2", "fine", ""),
+        ("line 3", "", empty),
+        ("line 4", "", empty),
+        ("line 5", "so so", ""),
+    ]

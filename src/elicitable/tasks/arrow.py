@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -54,7 +55,8 @@ def rows_in(path: Path, kind: str) -> Generator[tuple[str, dict[str, Any]]]:
     try:
         with path.open("rb") as file:
             held = _mapped(file)
-            _, batches = _parquet(path, held, sys.maxsize) if kind in PARQUET else _ipc(held)
+            schema, batches = _parquet(path, held, sys.maxsize) if kind in PARQUET else _ipc(held)
+            _check_names(str(path), schema)
             for row in rows_of_batches(batches):
                 number += 1
                 yield f"row {number}", row
@@ -65,8 +67,15 @@ def rows_in(path: Path, kind: str) -> Generator[tuple[str, dict[str, Any]]]:
         raise InputError(f"{path} cannot be read as {kind.removeprefix('.')}: {first}") from error
 
 
+def _check_names(source: str, schema: Any) -> None:
+    """Raise :class:`InputError` where two columns have one name: nobody can say which is meant."""
+    if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
+        raise InputError(f"{source}: two columns have the name {twice[0]!r}; rename or drop one of them")
+
+
 def table_of_batches(source: str, schema: Any, batches: Iterator[Any], max_bytes: int) -> Table:
     """Return the table of record batches of ``schema``, classes by their names."""
+    _check_names(source, schema)
     classes = class_names(schema)
     columns: dict[str, list[Any]] = {field.name: [] for field in schema if _is_read(field.type, field.name in classes)}
     size = count = 0

@@ -326,4 +326,6 @@ def _other(table: Table, taken: str | None) -> str | None:
 def _listed(table: Table) -> str:
     more = f" and {len(table.columns) - LISTED:,} more" if len(table.columns) > LISTED else ""
     what = "the columns " if len(table.columns) > 1 else "only the column "
-    return what + ", ".join(table.columns[:LISTED]) + more
+    found = what + ", ".join(table.columns[:LISTED]) + more if table.columns else "no column that is read"
+    unread = ", ".join(f"{name} ({why})" for name, why in table.left_out[:LISTED] if name)
+    return f"{found}; not read: {unread}" if unread else found

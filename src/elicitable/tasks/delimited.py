@@ -120,15 +120,38 @@ def _read(source: str, text: str, delimiter: str) -> tuple[Records, Faults, tupl
 
 def _unquoted(source: str, text: str) -> Records | None:
     """Return the lines of a table with tabs in which quotes are characters; None where they may well be more."""
-    plain, _ = _records(source, text, "\t", csv.QUOTE_NONE) if '"' in text else ([], [])
-    width = len(plain[0][1]) if plain else 0
-    if width < 2 or any(len(record) != width for _, record in plain) or '"' in "".join(plain[0][1]):
+    if '"' not in text or not quotes_are_characters(io.StringIO(text, newline="")):
         return None
-    try:
-        quoted, broken = _records(source, text, "\t")
-    except InputError:
-        return plain
-    return plain if broken or len(quoted) < len(plain) else None
+    return _records(source, text, "\t", csv.QUOTE_NONE)[0]
+
+
+def quotes_are_characters(lines: Iterable[str]) -> bool:
+    """Say whether every line of a table with tabs is a row without quotes around its texts, and is none with them.
+
+    >>> quotes_are_characters(["a\\tb\\n", 'x\\t"y\\n']), quotes_are_characters(["a\\tb\\n", 'x\\t"y"\\n'])
+    (True, False)
+    """
+    widths: Counter[int] = Counter()
+    heads: list[str] = []
+
+    def counted() -> Iterator[str]:
+        for line in lines:
+            if len(cells := line.split("\t")) > 1 or line.strip():
+                widths[len(cells)] += 1
+                heads[1:] = [line]  # the first line stays
+            yield line
+
+    rest, quoted, is_broken = counted(), 0, False
+    with long_fields():
+        try:
+            for record in csv.reader(rest, delimiter="\t", strict=True, skipinitialspace=True):
+                quoted += any(cell.strip() for cell in record) or len(record) > 1
+        except csv.Error:
+            is_broken = True
+    for _ in rest:
+        pass
+    is_plain = len(widths) == 1 and 1 not in widths and '"' not in heads[0]
+    return is_plain and (is_broken or quoted < widths.total())
 
 
 def _records(

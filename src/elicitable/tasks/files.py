@@ -10,6 +10,7 @@ import bz2
 import codecs
 import gzip
 import os
+import re
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,17 @@ MARKS: Final = (  # of UTF-32 before UTF-16, which begins it
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
+BEGIN: Final = 10  # bytes by which it is told what a file is
+KINDS: Final = (  # what a file begins with that is no text, what that is, and what to do
+    (re.compile(rb"\x1f\x8b"), "packed by gzip", "end its name with .gz, or unpack it"),
+    (re.compile(rb"BZh[1-9]1AY&SY"), "packed by bzip2", "end its name with .bz2, or unpack it"),
+    (re.compile(rb"\xfd7zXZ\0"), "packed by xz", "unpack it"),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), "packed by zstd", "unpack it"),
+    (re.compile(rb"PK\x03\x04"), "a zip archive, which Excel's .xlsx is too", "unpack it, or save it as CSV"),
+    (re.compile(rb"PAR1\x15"), "Parquet", "end its name with .parquet"),
+    (re.compile(rb"ARROW1\0"), "Arrow", "end its name with .arrow"),
+)
+
 
 def suffix_of(path: Path) -> str:
     """Return the end of a file's name that says what it holds, in lower case; empty where it says nothing known.
@@ -66,6 +78,7 @@ def read_table(path: str | os.PathLike[str], encoding: str | None = None) -> Tab
     if kind in ARROW:
         return _checked(path, read_arrow(path, kind, MAX_BYTES))
     data = _read_bytes(path, kind)
+    check_begin(str(path), data)
     text, notes = _decode(path, data, encoding)
     plain = kind.removesuffix(path.suffix.lower()) if path.suffix.lower() in PACKED else kind
     table = read_json(str(path), text) if plain in JSON else read_delimited(str(path), text, DELIMITED[plain])
@@ -123,6 +136,13 @@ def opened(path: Path, kind: str) -> IO[bytes] | gzip.GzipFile:
     if kind.endswith(".gz"):
         return gzip.open(path, "rb")
     return bz2.open(path, "rb") if kind.endswith(".bz2") else path.open("rb")
+
+
+def check_begin(name: str, data: bytes) -> None:
+    """Raise :class:`InputError` where the first bytes of what should be a text are those of something else."""
+    for begin, what, remedy in KINDS:
+        if begin.match(data):
+            raise InputError(f"{name} is no text but {what}: {remedy}")
 
 
 def _decode(path: Path, data: bytes, asked: str | None) -> tuple[str, tuple[str, ...]]:

@@ -17,13 +17,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Literal
 
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks.arrow import SUFFIXES as ARROW
 from elicitable.tasks.arrow import rows_in
-from elicitable.tasks.delimited import DELIMITED, delimiter_of, long_fields, without_sep_line
-from elicitable.tasks.files import MARKS, PACKED, opened, suffix_of
+from elicitable.tasks.delimited import DELIMITED, delimiter_of, long_fields, quotes_are_characters, without_sep_line
+from elicitable.tasks.files import BEGIN, MARKS, PACKED, check_begin, opened, suffix_of
+from elicitable.tasks.json_rows import Doubled, list_of_rows, object_of, read_json
 
 KINDS: Final = ("csv", "tsv", "jsonl", "json", "lines", "text")
 STDIN: Final = "-"
@@ -93,10 +94,12 @@ def incoming(
             yield Rows(name, "arrow", (), (Incoming(place, values) for place, values in placed))
         return
     with nullcontext(sys.stdin.buffer) if source == STDIN else _file(path, suffix) as file:
-        yield _rows(source, name, _text(name, file, encoding), kind, suffix, wanted)
+        yield _rows(source, name, _text(name, file, encoding), kind, suffix, wanted, encoding)
 
 
-def _rows(source: str, name: str, text: _Text, kind: str | None, suffix: str, wanted: Sequence[str]) -> Rows:
+def _rows(
+    source: str, name: str, text: _Text, kind: str | None, suffix: str, wanted: Sequence[str], encoding: str | None
+) -> Rows:
     path = Path(source)
     plain = suffix.removesuffix(path.suffix.lower()) if path.suffix.lower() in PACKED else suffix
     kind = kind or _BY_SUFFIX.get(plain)
@@ -105,9 +108,19 @@ def _rows(source: str, name: str, text: _Text, kind: str | None, suffix: str, wa
     said = text.without_sep_line() if kind in _DELIMITERS or (kind is None and source == STDIN) else ""
     kind = kind or ("csv" if said else _kind_of(text, wanted, is_file=source != STDIN))
     if kind in _DELIMITERS:
-        return _table(name, said or delimiter_of(text.peek(), _DELIMITERS[kind], wanted), kind, text, wanted)
+        delimiter = said or delimiter_of(text.peek(), _DELIMITERS[kind], wanted)
+        is_plain = delimiter == "\t" and source != STDIN and _is_plain(path, suffix, encoding)
+        return _table(name, delimiter, kind, text, wanted, csv.QUOTE_NONE if is_plain else csv.QUOTE_MINIMAL)
     readers = {"json": _array, "jsonl": _lines_of_json, "lines": _lines, "text": _whole}
     return Rows(name, kind, (), readers[kind](text, wanted[0] if wanted else "text"))
+
+
+def _is_plain(path: Path, suffix: str, encoding: str | None) -> bool:
+    """Say whether quotes are characters in a file with tabs, as is said of one that is trained on."""
+    with _file(path, suffix) as file:
+        text = _text(str(path), file, encoding)
+        text.without_sep_line()
+        return quotes_are_characters(text.lines())
 
 
 def _file(path: Path, suffix: str) -> Any:
@@ -187,7 +200,8 @@ class _Text:
 def _text(name: str, file: Any, asked: str | None) -> _Text:
     """Return the text of ``file``; bytes that are none of its encoding are kept, and found in their row."""
     data = io.BufferedReader(_Raw(file, name))
-    begin = data.peek(4)[:4]
+    begin = data.peek(BEGIN)[:BEGIN]
+    check_begin(name, begin)
     marked = next((found for mark, found in MARKS if begin.startswith(mark)), None)
     encoding = marked or asked or "utf-8"
     try:
@@ -214,9 +228,9 @@ def _kind_of(text: _Text, wanted: Sequence[str], is_file: bool) -> str:
     return "lines"
 
 
-def _table(name: str, delimiter: str, kind: str, text: _Text, wanted: Sequence[str]) -> Rows:
+def _table(name: str, delimiter: str, kind: str, text: _Text, wanted: Sequence[str], quoting: Literal[0, 3]) -> Rows:
     """Return the rows of a table; its first row names the columns."""
-    records = _records(text, delimiter)
+    records = _records(text, delimiter, quoting)
     _, header, fault = next(records, (1, [], "it has no rows"))
     if fault:
         raise InputError(f"{name}, line 1: {fault}.")
@@ -242,14 +256,15 @@ def _row(columns: tuple[str, ...], delimiter: str, line: int, record: list[str],
     return Incoming(f"line {line}", values, tuple(cells), fault or _fault(values.values()))
 
 
-def _records(text: _Text, delimiter: str) -> Iterator[tuple[int, list[str], str]]:
+def _records(text: _Text, delimiter: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str], str]]:
     """Yield the line, the cells and the fault of each record that is not an empty line.
 
-    Where tabs are between cells and a quote opens what is no quoted text, lines that are rows by themselves are rows.
+    Where tabs are between cells and a quote opens what is no quoted text, lines that are rows by themselves are rows:
+    standard input is read but once, so it cannot be told before that its quotes are characters.
     """
     held: list[str] = []  # the lines of the record that is being read
     lines = (held.append(line) or line for line in text.lines())  # type: ignore[func-returns-value]
-    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True, quoting=quoting)
     start, width = 1, 0
     while True:
         fault: str = ""
@@ -279,7 +294,7 @@ def _lines_of_json(text: _Text, main: str) -> Iterator[Incoming]:
 
 def _parsed(place: str, line: str, main: str) -> Incoming:
     try:
-        found = json.loads(line)
+        found = json.loads(line, object_pairs_hook=object_of)
     except (ValueError, RecursionError) as error:
         return Incoming(place, fault=f"not valid JSON: {error}")
     return _of_json(place, found, main)
@@ -290,6 +305,8 @@ def _of_json(place: str, found: Any, main: str) -> Incoming:
         found = {main: found}
     if not isinstance(found, dict):
         return Incoming(place, fault="expected a JSON object like {…}, or a text")
+    if isinstance(found, Doubled):
+        return Incoming(place, fault=found.fault)
     return Incoming(place, found, fault=_fault(value for value in found.values() if isinstance(value, str)))
 
 
@@ -298,7 +315,7 @@ def _array(text: _Text, main: str) -> Iterator[Incoming]:
     if not text.peek().lstrip().startswith("["):
         yield from _objects(text, main)
         return
-    decoder, held, number, is_open = json.JSONDecoder(), "", 0, False
+    decoder, held, number, is_open = json.JSONDecoder(object_pairs_hook=object_of), "", 0, False
     size = _CHUNK
     while True:
         piece = text.read(size)
@@ -334,8 +351,6 @@ def _objects(text: _Text, main: str) -> Iterator[Incoming]:
     if isinstance(row, dict) and not _holds_rows(row, main):
         yield from _lines_of_json(text, main)
         return
-    from elicitable.tasks.json_rows import read_json
-
     table = read_json("the input", "".join(text.lines()))
     for place, row in zip(table.places, table.rows, strict=True):
         yield Incoming(place, dict(zip(table.columns, row, strict=True)))
@@ -343,18 +358,22 @@ def _objects(text: _Text, main: str) -> Iterator[Incoming]:
 
 def _holds_rows(row: dict[str, Any], main: str) -> bool:
     """Say whether an object holds rows, as columns or in a list of objects, and is none itself: ``main`` is one's."""
-    from elicitable.tasks.json_rows import list_of_rows
-
     if all(isinstance(value, list | dict) for value in row.values()):
         return True
     return main not in row and list_of_rows(row) is not None
 
 
 def _lines(text: _Text, main: str) -> Iterator[Incoming]:
+    """Yield a row for every line, so that answers stand beside them; empty ones at the end are none."""
+    empty: list[int] = []
     for number, line in enumerate(text.lines(), start=1):
-        if line.strip():
-            one = line.rstrip("\r\n")
-            yield Incoming(f"line {number}", {main: one}, fault=_fault([one]))
+        one = line.rstrip("\r\n")
+        if not one.strip():
+            empty.append(number)
+            continue
+        yield from (Incoming(f"line {place}", {main: ""}, fault="it is empty") for place in empty)
+        empty.clear()
+        yield Incoming(f"line {number}", {main: one}, fault=_fault([one]))
 
 
 def _whole(text: _Text, main: str) -> Iterator[Incoming]:

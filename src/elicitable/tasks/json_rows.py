@@ -14,13 +14,33 @@ from elicitable.tasks.tables import Table, table_of_objects
 Placed = list[tuple[str, Mapping[str, Any]]]
 
 
+class Doubled(dict[str, Any]):
+    """Hold an object in which keys stand twice, of which nobody can say which value is meant."""
+
+    fault = ""
+
+
+def object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of ``pairs``, for json to call: a :class:`Doubled` one with its fault where a key comes twice.
+
+    >>> json.loads('{"a": 1, "a": 2}', object_pairs_hook=object_of).fault
+    "the key 'a' stands in it twice"
+    """
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    doubled, keys = Doubled(found), [key for key, _ in pairs]
+    doubled.fault = f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands in it twice"
+    return doubled
+
+
 def read_json(source: str, text: str) -> Table:
     """Return the table of a JSON text; its columns are all keys in order of first appearance.
 
     A text that begins with ``[`` is one array. Otherwise every line is an object, empty lines are skipped; a text
     whose first line is not an object by itself may be one object that holds the rows: ``{"data": [...]}``, or columns
     by name (``DataFrame.to_json``). A line or an element that is no object is broken, and kept as such, unless none is
-    one. Raises :class:`InputError` with the line or the row.
+    one; so is one in which a key stands twice. Raises :class:`InputError` with the line or the row.
     """
     if text.lstrip().startswith("["):
         return _of_array(source, _whole(source, text))
@@ -46,7 +66,7 @@ def _table(source: str, what: str, rows: Iterable[tuple[int, Mapping[str, Any] |
 
 def _whole(source: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=object_of)
     except RecursionError as error:
         raise InputError(f"{source}, line 1: not valid JSON: nested too deeply") from error
     except ValueError as error:
@@ -61,9 +81,11 @@ def _of_array(source: str, rows: Iterable[Any]) -> Table:
 def _of_one_object(source: str, text: str) -> Table | None:
     """Return the table of a text that is one object as a whole and holds them; None for every other text."""
     try:
-        whole = json.loads(text)
+        whole = json.loads(text, object_pairs_hook=object_of)
     except (ValueError, RecursionError):
         return None
+    if isinstance(whole, Doubled):
+        raise InputError(f"{source}: it is one object, and {whole.fault}")
     values = list(whole.values()) if isinstance(whole, dict) else []
     if isinstance(whole, dict) and (rows := list_of_rows(whole)) is not None:
         return _of_array(source, rows)
@@ -98,14 +120,16 @@ def _by_columns(whole: Mapping[str, Any], values: Sequence[Any]) -> Placed | Non
 
 def _of_line(number: int, line: str) -> Mapping[str, Any] | str:
     try:
-        return _object(json.loads(line))
+        return _object(json.loads(line, object_pairs_hook=object_of))
     except (ValueError, RecursionError) as error:
         hint = " (expected: one object a line, or one array of objects)" if number == 1 else ""
         return f"not valid JSON: {error}{hint}"
 
 
 def _object(value: Any) -> Mapping[str, Any] | str:
-    """Return an object, or what is wrong with a value that is none."""
+    """Return an object, or what is wrong with a value that is none, or has a key twice."""
+    if isinstance(value, Doubled):
+        return value.fault
     return value if isinstance(value, dict) else f"expected a JSON object like {{…}}, found {_kind(value)}"
 
 
