@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from elicitable.errors import InputError
-from elicitable.tasks.columns import Columns, find_columns, other_reading
+from elicitable.tasks.columns import Columns, find_columns, names_like_data, other_reading
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Table
 
@@ -118,3 +118,21 @@ def test_of_one_reading_no_other_is_said() -> None:
     few = table(question=MANY, answer=FEW, category=FEW)
     assert find_columns(few, TaskOptions()) == Columns("classification", "question", "category")
     assert other_reading(few, TaskOptions(), find_columns(few, TaskOptions())) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "is_said"),
+    [
+        (("What is this?", "It is that"), True),
+        (("one two three four", "five"), True),
+        (("value 3", "other"), True),  # a text of its own column
+        (("customer question", "agent reply"), False),
+        (("is it a question of yours", "label"), False),  # the other one has a usual name
+        (("0", "1"), False),  # a frame whose columns have no names
+    ],
+)
+def test_names_that_look_like_data_are_said(names: tuple[str, str], is_said: bool) -> None:
+    """The first row of a file without names was taken for them, and nothing was said."""
+    found = table(**dict(zip(names, (MANY, MANY[::-1]), strict=True)))
+    assert bool(names_like_data(found, TaskOptions())) is is_said
+    assert names_like_data(found, TaskOptions(text_column=names[0], label_column=names[1])) == []

@@ -39,6 +39,7 @@ KTO: Final = ("prompt", "completion")  # beside which the mark may also be a num
 CHOSEN, REJECTED = "chosen", "rejected"  # two answers to the same prompt, of which people preferred the first
 MAX_LABELS: Final = 1_000  # that are guessed; a column that is named as the label may have more
 LISTED: Final = 20  # columns that a message names
+MOST_WORDS: Final = 3  # of a name that is no sentence
 LONGEST_LABEL: Final = 100  # characters of a value that is guessed to be a label
 
 _BODIES: Final = ("content", "text", "description", "body", "article", "abstract", "review", "message")
@@ -303,6 +304,26 @@ def _of_two_columns(table: Table) -> Columns | None:
     if looks_like_labels(table, label):
         return Columns("classification", second if label == first else first, label)
     return Columns("generation", first, second)
+
+
+def names_like_data(table: Table, wanted: TaskOptions) -> list[str]:
+    """Say of two columns of which a person named none, and neither has a usual name, that their names look like data.
+
+    >>> names_like_data(Table("t.csv", ("I loved it.", "pos"), (), ()), TaskOptions())
+    ["t.csv: the columns are called 'I loved it.' and 'pos'; if that is a row of data, put column names above it"]
+    """
+    usual = {name for names in _NAMES.values() for some in names for name in some}
+    is_guessed = len(table.columns) == 2 and usual.isdisjoint(name.casefold() for name in table.columns)
+    if not is_guessed or names_columns(wanted) or wanted.template is not None:
+        return []
+    if not any(_is_sentence(name) or name in table.distinct(name) for name in table.columns):
+        return []
+    called = " and ".join(map(repr, table.columns))
+    return [f"{table.source}: the columns are called {called}; if that is a row of data, put column names above it"]
+
+
+def _is_sentence(name: str) -> bool:
+    return name.endswith((".", "!", "?", "。")) or len(name.split()) > MOST_WORDS
 
 
 def _give_up(table: Table) -> Columns:

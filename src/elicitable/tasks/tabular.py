@@ -12,7 +12,15 @@ from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
 from elicitable.tasks.choices import ENDINGS, with_own_choices
 from elicitable.tasks.classes import labelled
-from elicitable.tasks.columns import Columns, find_columns, mark_column, names_columns, other_reading, unseen_choices
+from elicitable.tasks.columns import (
+    Columns,
+    find_columns,
+    mark_column,
+    names_columns,
+    names_like_data,
+    other_reading,
+    unseen_choices,
+)
 from elicitable.tasks.labels import check_labels, label_names, label_warnings, renamed
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.reading import Reading, reading_of
@@ -60,6 +68,7 @@ def task_of_tables(
         raise InputError(f"{train.source}: the column {columns.answer!r} is the answer and cannot group the rows too")
     template = _template(train, columns, options)
     told = [*other_reading(train, options, columns), *_choices(train, columns, template, options)]
+    told += names_like_data(train, options)
     told += written_as_texts(train, (columns.text, columns.answer, *template.names))
     tables, hidden = (tables, []) if columns.choices else labelled(tables, columns.answer)
     mark = mark_column(train, columns, template.names)
