@@ -24,7 +24,8 @@ from elicitable.models.architectures import tiny_model
 from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model
 from elicitable.models.sites import sites_of
-from elicitable.rng import torch_generator
+from elicitable.rng import generator, torch_generator
+from elicitable.tasks.catalog import task_from
 
 IDS = torch.tensor([[12, 40, 5, 6, 33, 9]])
 KINDS: dict[str, dict[str, Any]] = {
@@ -269,5 +270,37 @@ def test_what_is_no_context_and_what_has_no_texts_is_refused() -> None:
         compiled(model, "runs/one")
     with pytest.raises(InputError, match="give texts= or task="):
         el.compile_context(model, el.context("prompt", model, token_ids=[7, 0]))
-    with pytest.raises(InputError, match="at least 3 texts"):
+    with pytest.raises(InputError, match="at least 3 different texts, got 2"):
         el.compile_context(model, el.context("prompt", model, token_ids=[7, 0]), [[1, 2], [3]])
+    with pytest.raises(InputError, match="at least 3 different texts, got 2"):
+        el.compile_context(model, el.context("prompt", model, token_ids=[7, 0]), [[1, 2], [3], [3], [1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"texts": [[], [1], [2], [3]]}, "every text needs at least one token"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number, at least 1, not 0"),
+        ({"max_tokens": -1}, "max_tokens must be a whole number, at least 1, not -1"),
+    ],
+)
+def test_texts_without_tokens_are_refused(given: dict[str, Any], says: str) -> None:
+    model = el.load("toy:ascending")
+    with pytest.raises(InputError, match=says):
+        el.compile_context(model, el.context("prompt", model, token_ids=[7, 0]), **{"texts": texts(8)} | given)
+
+
+def test_no_text_is_reported_on_that_was_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of few rows gave the same ones again, in all three parts."""
+    model = el.load("toy:ascending")
+    context = el.context("prompt", model, token_ids=[7, 0])
+    few = texts(8, 10)
+    quick: dict[str, Any] = {"rank": 1, "steps": 0, "ridges": (1e-2,), "control": False}
+    repeated = el.compile_context(model, context, few * 5, **quick).record
+    assert sum(repeated["texts"]) == len({tuple(row) for row in few})
+
+    task = task_from("ascending")
+    seven = task.sample(7, generator(0, "texts"))
+    monkeypatch.setattr(type(task), "sample", lambda self, n, rng: [seven[place % 7] for place in range(n)])
+    found = el.compile_context(model, context, task=task, texts_of_task=30, test_items=8, **quick).record
+    assert sum(found["texts"]) == 7

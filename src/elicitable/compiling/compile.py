@@ -147,9 +147,10 @@ def compile_context(
         model: what :func:`elicitable.load` returns, or a transformers model.
         context: a prompt, worked examples, a soft prompt, any prefix (an adaptation or a ``PrefixKV`` of one row); or
             several, the first of which stands first.
-        texts: unlabelled texts (or token ids) of the kind that will be asked about; or give ``task``.
+        texts: unlabelled texts (or token ids) of the kind that will be asked about; or give ``task``. What is read
+            alike counts once.
         task: whose training prompts are the texts (no target is read), and whose test split is scored.
-        texts_of_task: how many training prompts.
+        texts_of_task: how many training prompts, at most.
         test_items: items of the test split that are scored.
         other_tasks: tasks on which is measured what the result does where nobody asked for it.
         max_tokens: longer texts are cut.
@@ -161,7 +162,7 @@ def compile_context(
         recipe: the fields of :class:`Recipe`: ``to``, ``rank``, ``keys``, ``steps``, ``ridges``, …
 
     Raises:
-        InputError: there are too few texts, or the context is none.
+        InputError: there are too few different texts, or the context is none.
         UnsupportedModelError: the model's blocks cannot be run one at a time.
 
     Example:

@@ -17,6 +17,7 @@ from elicitable.errors import InputError
 from elicitable.models.inject import room_in, use
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.rows import Row, rows_of
+from elicitable.tasks.base import checked_count
 from elicitable.training.batches import LOGITS
 from elicitable.training.generate import generate
 from elicitable.values import Item
@@ -74,15 +75,19 @@ def layout_with(context: Any, layout: Layout) -> Layout:
 def pairs_of_items(
     model: Model, context: Any, items: Sequence[Item], max_tokens: int | None = None, layout: Layout = PLAIN
 ) -> list[Pair]:
-    """Lay out task items, each with the answer that the model writes behind the context (no target is read)."""
+    """Lay out task items, each with the answer that the model writes behind the context (no target is read).
+
+    Items that read alike are one pair.
+    """
     layout, held, room = _reading(model, context, max_tokens, layout)
-    taught = rows_of(model, items, layout, held=held, limit=room)
+    rows = rows_of(model, items, layout, held=held, limit=room)
     read = rows_of(model, items, bare(layout), limit=room)
-    most = min(MOST_WRITTEN, max(len(row.answer) for row in taught))
+    sides = _distinct([row.content for row in rows], [row.content for row in read])
+    most = min(MOST_WRITTEN, max(len(row.answer) for row in rows))
     with use(model, context):
-        written = generate(model, [Row(row.content, []) for row in taught], layout, most)
+        written = generate(model, [Row(taught, []) for taught, _ in sides], layout, most)
     answers = [list(answer.ids) or [0] for answer in written]
-    return [_pair(t.content, r.content, ids) for t, r, ids in zip(taught, read, answers, strict=True)]
+    return [_pair(*both, ids) for both, ids in zip(sides, answers, strict=True)]
 
 
 def pairs_of_texts(
@@ -92,24 +97,34 @@ def pairs_of_texts(
     max_tokens: int | None = None,
     layout: Layout = PLAIN,
 ) -> list[Pair]:
-    """Lay out texts, or token ids, of which every token is compared.
+    """Lay out texts, or token ids, of which every token is compared. Texts that read alike are one pair.
 
     Raises:
-        InputError: a text has no tokens, or the model cannot read texts.
+        InputError: a text has no tokens, ``max_tokens`` leaves none, or the model cannot read texts.
     """
     layout, held, room = _reading(model, context, max_tokens, layout)
     if not all(isinstance(text, str) for text in texts):
         rows = [model.ids(text)[0].tolist()[:room] for text in texts]
-        return [Pair(row, row, len(row), len(row)) for row in rows]
-    if any(not text for text in texts):
-        raise InputError("every text needs at least one token, and one is empty.")
+        _check_tokens(rows)
+        return [Pair(row, row, len(row), len(row)) for row, _ in _distinct(rows, rows)]
+    _check_tokens(texts)
     items = [Item(str(text), _REST) for text in texts]
     sides = [
         [row.content for row in rows_of(model, items, one, held=own, limit=room)]
         for one, own in ((layout, held), (bare(layout), ()))
     ]
-    pairs = [_pair(taught, read, []) for taught, read in zip(*sides, strict=True)]
+    pairs = [_pair(taught, read, []) for taught, read in _distinct(*sides)]
     return [replace(pair, asked=pair.shared) for pair in pairs]
+
+
+def _check_tokens(texts: Sequence[str | Sequence[int]]) -> None:
+    if any(len(text) == 0 for text in texts):
+        raise InputError("every text needs at least one token, and one is empty.")
+
+
+def _distinct(taught: Sequence[list[int]], read: Sequence[list[int]]) -> list[tuple[list[int], list[int]]]:
+    """Return each two rows once: a text that came twice would be reported on after it was fitted to."""
+    return list({(tuple(one), tuple(other)): (one, other) for one, other in zip(taught, read, strict=True)}.values())
 
 
 def _reading(
@@ -118,6 +133,8 @@ def _reading(
     """Say how items are laid out with the context, which ids it holds, and how long a row may be."""
     from elicitable.models.prefixes import prefix_length
 
+    if max_tokens is not None:
+        checked_count(max_tokens, "max_tokens")
     own = layout_with(context, layout)
     if hasattr(context, "held"):
         return own, tuple(context.held()), room_in(model, max_tokens, context.keys_per_layer())
@@ -173,7 +190,7 @@ def parts_of(pairs: Sequence[Pair], shares: Sequence[float]) -> Iterator[list[Pa
         InputError: there are fewer pairs than parts.
     """
     if len(pairs) < len(shares):
-        raise InputError(f"compile needs at least {len(shares)} texts, got {len(pairs)}.")
+        raise InputError(f"compile needs at least {len(shares)} different texts, got {len(pairs)}.")
     first = 0
     for nth, share in enumerate(shares):
         left = len(shares) - nth - 1
