@@ -41,6 +41,15 @@ def test_energies_are_squared_singular_values_and_add_up_over_batches() -> None:
         assert float(subspace(whole).effective_rank[head]) == pytest.approx(rank)
 
 
+def test_products_of_float32_are_summed_in_float64() -> None:
+    """Rounded products gave one direction eight."""
+    g = torch.Generator().manual_seed(0)
+    bias = torch.randn(1, 1, 900, 1, generator=g) * torch.randn(1, 1, 1, 64, generator=g)
+    found = second_moment(bias, torch.ones(1, 900, dtype=torch.bool))
+    assert torch.equal(found[0], bias[0, 0].double().T @ bias[0, 0].double())
+    assert subspace(found).rank().tolist() == [1]
+
+
 def test_no_bias_has_no_direction() -> None:
     found = subspace(torch.zeros(1, 4, 4))
     assert (found.effective_rank.item(), found.first_share.item(), found.rank().item()) == (0.0, 0.0, 0)

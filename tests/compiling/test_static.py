@@ -60,6 +60,14 @@ def test_the_ridge_is_the_least_squares_solution_of_the_widened_system() -> None
     assert np.abs(found.matrix.numpy() - plain).max() > 1e-3
 
 
+def test_products_of_float32_are_summed_in_float64() -> None:
+    inputs, targets = drawn(400, 6).float(), drawn(400, 3, seed=1).float()
+    narrow, wide = moments_of(inputs, targets), moments_of(inputs.double(), targets.double())
+    assert torch.equal(narrow.gram, wide.gram)
+    assert torch.equal(narrow.cross, wide.cross)
+    assert torch.equal(narrow.square, wide.square)
+
+
 def test_a_bias_is_that_of_the_regression_with_an_intercept() -> None:
     inputs, targets = drawn(40, 6) + 2, drawn(40, 3, seed=1) - 1
     found = moments_of(inputs, targets).ridge(0.0, has_bias=True)

@@ -45,8 +45,8 @@ def second_moment(bias: Tensor, valid: Tensor) -> Tensor:
     batch, heads, queries, d_value = bias.shape
     if not bool(valid.all()):
         bias = torch.where(valid[:, None, :, None], bias, 0.0)
-    rows = bias.transpose(0, 1).reshape(heads, batch * queries, d_value)
-    return doubled(torch.matmul(rows.transpose(1, 2), rows))
+    rows = doubled(bias.transpose(0, 1).reshape(heads, batch * queries, d_value))  # products of float32 have its digits
+    return torch.matmul(rows.transpose(1, 2), rows)
 
 
 def packed(moment: Tensor) -> Tensor:

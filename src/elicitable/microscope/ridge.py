@@ -59,16 +59,15 @@ class Moments:
 
     def add(self, inputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
         """Take in tokens: ``inputs`` (token, inputs), ``targets`` (token, outputs), and how much each counts, or 1."""
-        wide = torch.promote_types(inputs.dtype, torch.float32)
-        x, t = inputs.to(wide), targets.to(wide)
-        counts = x.new_ones(len(x)) if weights is None else weights.to(x)
+        x, t = self._own(inputs), self._own(targets)
+        counts = x.new_ones(len(x)) if weights is None else self._own(weights)
         weighted, told = x * counts[:, None], t * counts[:, None]
-        self.gram += self._own(x.T @ weighted)
-        self.cross += self._own(weighted.T @ t)
-        self.input_sum += self._own(weighted.sum(dim=0))
-        self.target_sum += self._own(told.sum(dim=0))
-        self.square += (self._own(told) * self._own(t)).sum()
-        self.tokens += float(doubled(counts).sum())
+        self.gram += x.T @ weighted
+        self.cross += weighted.T @ t
+        self.input_sum += weighted.sum(dim=0)
+        self.target_sum += told.sum(dim=0)
+        self.square += (told * t).sum()
+        self.tokens += float(counts.sum())
 
     def ridge(self, strength: float, rank: int | None = None, has_bias: bool = False) -> Change:
         """Return the best change at λ = ``strength`` · mean diagonal of HᵀH; at ``strength`` 0 the one of least norm.
