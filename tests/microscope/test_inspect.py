@@ -94,6 +94,11 @@ def test_warnings_come_when_they_are_due() -> None:
     found = inspect(model, prefix, [list(range(3, 13))])
     assert any("Sliding windows cut the context off in layers 0–1" in warning for warning in found.warnings)
     assert inspect(model, dataclasses.replace(prefix, pinned=True), TEXTS).layers[0].visible_share == 1
+    kept = torch.tensor([[True, False, True]])
+    for cut in ({"visible": kept}, {"kept": (kept, None)}):  # keys that a person took away are no window's doing
+        masked = inspect(model, dataclasses.replace(prefix, pinned=True, **cut), TEXTS, shares=False)
+        assert [layer.visible_share for layer in masked.layers] == [1, 1]
+        assert not any("Sliding" in warning for warning in masked.warnings)
     model, prefix = fresh()
     assert not any("Sliding" in warning for warning in inspect(model, prefix, TEXTS).warnings)
     unrotated = inspect(model, dataclasses.replace(prefix, positions=None), TEXTS)

@@ -296,7 +296,52 @@ def test_generate_is_seen_token_by_token(name: str) -> None:
     # one query at a time or all at once: float64 inside float32 norms and angles
     assert torch.allclose(scope.prefix_mass, at_once.prefix_mass, atol=1e-6, equal_nan=True)
     assert torch.allclose(scope.drift, at_once.drift, atol=1e-6)
+    assert torch.allclose(scope.sink_with, at_once.sink_with, atol=1e-6)
+    assert torch.allclose(scope.sink_without, at_once.sink_without, atol=1e-6)
     assert scope.queries == at_once.queries
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cache", [None, "static"])
+def test_the_first_token_is_none_any_more_once_a_window_has_passed_it(cache: str | None) -> None:
+    """The oldest key that a sliding-window cache still held was taken for it."""
+    model = fresh("mistral")
+    mask = torch.ones_like(IDS)
+    mask[0, :2] = 0
+    more = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    for context in (prompt(model), None):
+        with el.watch(model, context) as scope:
+            answer = model.generate(input_ids=IDS, attention_mask=mask, cache_implementation=cache, **more)
+        whole = torch.cat([mask, torch.ones(2, 5, dtype=torch.long)], dim=1)
+        with el.watch(model, context) as at_once:
+            model(input_ids=answer[:, :-1], attention_mask=whole)
+        assert torch.allclose(scope.sink_with, at_once.sink_with, atol=1e-6)
+        assert torch.allclose(scope.sink_without, at_once.sink_without, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "mistral"])
+def test_a_loop_that_lets_the_model_make_its_cache_is_seen_to_its_end(name: str) -> None:
+    """Drift was that of the first call alone."""
+    model = fresh(name)
+    with el.watch(model, prompt(model)) as scope:
+        cache = None
+        for one in IDS.split([5, 1, 1, 1], dim=1):
+            cache = model(input_ids=one, past_key_values=cache).past_key_values
+    with el.watch(model, prompt(model)) as at_once:
+        model(input_ids=IDS)
+    assert scope.notes == []
+    assert torch.allclose(scope.drift, at_once.drift, atol=1e-6)
+    assert torch.allclose(scope.sink_without, at_once.sink_without, atol=1e-6)
+
+
+@torch.no_grad()
+def test_what_nothing_was_summed_over_has_no_mean() -> None:
+    model = fresh()
+    with el.watch(model, prompt(model)) as scope:
+        model(input_ids=IDS[:, :1])
+    assert scope.sink_with.isnan().all()
+    assert not scope.drift.isnan().any()
 
 
 @torch.no_grad()

@@ -65,8 +65,8 @@ class Drift:
         by_keys: ½ Σ_j |P_01 − P_00|.
         interaction: ½ Σ_j |interaction|.
         local: ½ Σ_j |A^pt_ij − P_11,ij| = α/2, the local rescaling.
-        first_with: the content's first visible key's weight in A^pt (the model's own sink, with the context), summed
-            over later queries alone.
+        first_with: the content's first token's weight in A^pt (the model's own sink, with the context), summed over
+            later queries alone; 0 where a sliding window has passed it.
         first_without: the same without the context.
         residual: the largest |A^pt − (1 − α)(P_00 + the three parts)|; (head,), a maximum and no sum.
         queries: number of (batch, query) pairs summed over.
@@ -105,13 +105,15 @@ def cross(
     )
 
 
-def drift(with_context: Operands, without: Operands, block: int | None = None) -> Drift:
+def drift(with_context: Operands, without: Operands, block: int | None = None, first: Tensor | None = None) -> Drift:
     """Measure the drift of content attention between two runs, and what it is made of.
 
     Args:
         with_context: the call in the run with the context.
         without: the call of the same layer in the run without it, over the same content at the same positions.
         block: query rows at once; by default as many as fit a processor's cache.
+        first: (batch,) place of the content's first token among the keys, negative where a cache has let go of it; by
+            default the first key that a query sees (:func:`first_key`).
 
     Example:
         >>> x = torch.randn(1, 2, 3, 4)
@@ -121,7 +123,7 @@ def drift(with_context: Operands, without: Operands, block: int | None = None) -
     heads, queries = with_context.query.shape[1:3]
     sums = {name: torch.zeros(heads, dtype=torch.float64) for name in (*OVER_QUERIES, *OVER_LATER, "residual")}
     valid = valid_queries(with_context)
-    first = _first_key(with_context)
+    first = first_key(with_context) if first is None else first
     own = torch.arange(queries, device=valid.device) + with_context.key.shape[2] - queries
     later = valid & (own > first[:, None])
     for rows in chunks(queries, block or block_rows(with_context)):
@@ -142,7 +144,8 @@ def _block(one: Operands, zero: Operands, rows: slice, first: Tensor) -> dict[st
     rest = 1 - joint.prefix.sum(dim=-1, keepdim=True)
     by_queries, by_keys, interaction = crossed.by_queries, crossed.by_keys, crossed.interaction
     recombined = (crossed.p00 + by_queries).add_(by_keys).add_(interaction)
-    at = first.clamp(max=joint.content.shape[-1] - 1)[:, None, None, None].expand(*joint.content.shape[:3], 1)
+    at = first.clamp(min=0, max=joint.content.shape[-1] - 1)[:, None, None, None].expand(*joint.content.shape[:3], 1)
+    held = (first >= 0)[:, None, None]
     return {
         "variation": total_variation(crossed.p11, crossed.p00),
         "divergence": jensen_shannon(crossed.p11, crossed.p00),
@@ -150,14 +153,19 @@ def _block(one: Operands, zero: Operands, rows: slice, first: Tensor) -> dict[st
         "by_keys": 0.5 * torch.linalg.vector_norm(by_keys, ord=1, dim=-1),
         "interaction": 0.5 * torch.linalg.vector_norm(interaction, ord=1, dim=-1),
         "local": total_variation(joint.content, crossed.p11),
-        "first_with": joint.content.gather(-1, at)[..., 0],
-        "first_without": crossed.p00.gather(-1, at)[..., 0],
+        "first_with": joint.content.gather(-1, at)[..., 0] * held,
+        "first_without": crossed.p00.gather(-1, at)[..., 0] * held,
         "residual": (joint.content - recombined.mul_(rest)).abs_().amax(dim=-1),
     }
 
 
-def _first_key(operands: Operands) -> Tensor:
-    """Return (batch,) index of the first content key that is not padding."""
+def first_key(operands: Operands) -> Tensor:
+    """Return (batch,) index of the first content key that any query sees: in a whole text its first token's.
+
+    >>> x = torch.zeros(1, 1, 2, 1)
+    >>> first_key(Operands(x, x, x, content_mask=torch.tensor([[[[False, False], [False, True]]]]))).tolist()
+    [1]
+    """
     batch, keys = operands.key.shape[0], operands.key.shape[2]
     mask = operands.content_mask
     if mask is None:

@@ -64,8 +64,8 @@ class Scope:
 
     # --- what the watch feeds in -------------------------------------------------------------------------------
 
-    def add_split(self, layer: int, operands: Operands, parts: Parts) -> None:
-        """Take in one call's split."""
+    def add_split(self, layer: int, operands: Operands, parts: Parts, kept: Tensor | None = None) -> None:
+        """Take in one call's split; ``kept`` is what of the context would be visible without a sliding window."""
         tally = self._tally(layer, operands)
         valid = valid_queries(operands)
         every = bool(valid.all())
@@ -87,7 +87,7 @@ class Scope:
             used = torch.einsum("bhq,bhqn->hn", mass, share)
             histogram = share_histogram(share, valid)
             tally.add_positions(used, histogram)
-            tally.visible += count * _visible_share(operands, valid)
+            tally.visible += count * _visible_share(operands, kept, valid)
         tally.queries += count
 
     def add_residuals(self, layer: int, found: Residuals) -> None:
@@ -318,9 +318,8 @@ class Scope:
 
     def _mean(self, name: str, option: str = "") -> Tensor:
         counted = _DRIFT_COUNTS.get(name, "queries")
-        return self._stack(
-            {i: t.sums[name] / max(getattr(t, counted), 1) for i, t in self._tallies.items() if name in t.sums}, option
-        )
+        found = {i: (t.sums[name], getattr(t, counted)) for i, t in self._tallies.items() if name in t.sums}
+        return self._stack({i: total / (count or torch.nan) for i, (total, count) in found.items()}, option)
 
     def _most(self, name: str, option: str) -> Tensor:
         return self._stack({i: t.largest[name] for i, t in self._tallies.items() if name in t.largest}, option)
@@ -379,9 +378,11 @@ def _parts_with_value_bias(operands: Operands, parts: Parts) -> tuple[Tensor, Te
     return bias + moved, rest - moved
 
 
-def _visible_share(operands: Operands, valid: Tensor) -> float:
+def _visible_share(operands: Operands, kept: Tensor | None, valid: Tensor) -> float:
+    """Return the share of the pairs in ``kept`` (None: of all) that are visible; masked and pruned keys are no loss."""
     if operands.prefix_visible is None:
         return 1.0
-    batch, queries = valid.shape
-    seen = doubled(operands.prefix_visible).mean(dim=(1, 3)).expand(batch, queries)
-    return float(seen[valid.to(seen.device)].mean()) if bool(valid.any()) else 0.0
+    left = torch.ones_like(operands.prefix_visible) if kept is None else kept
+    seen, there = (doubled(x).sum(dim=(1, 3)) for x in (operands.prefix_visible, left))
+    share = torch.where(there > 0, seen / there.clamp(min=1), 1.0).expand(valid.shape)
+    return float(share[valid.to(share.device)].mean()) if bool(valid.any()) else 0.0

@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from elicitable.attention.crossing import drift as drift_between
+from elicitable.attention.crossing import first_key
 from elicitable.attention.operands import Operands
 from elicitable.attention.residuals import residuals as residuals_between
 from elicitable.attention.split import recombine, split
 from elicitable.errors import InputError
 from elicitable.microscope.scope import Scope
 from elicitable.models.attend import Call, Slot, Watcher, combine
-from elicitable.models.caches import Shadow, with_replay
+from elicitable.models.caches import Shadow, cache_of, with_replay
 from elicitable.models.inject import Adaptation, installed, use
 from elicitable.models.model import Model, as_model
 from elicitable.models.restoring import evaluating, swapped
@@ -194,6 +195,13 @@ _INPUTS = frozenset(
 )
 
 
+def _makes_cache(module: nn.Module, inputs: dict[str, Any]) -> bool:
+    """Say whether a model that is called without a cache makes one to go on from; in training nobody does."""
+    asked = inputs.get("use_cache")
+    is_on = getattr(module.config, "use_cache", False) if asked is None else asked
+    return bool(is_on) and not module.training and "past_key_values" in inspect.signature(module.forward).parameters
+
+
 def _plain_value(watched: Operands) -> Tensor:
     if watched.value_bias is None:
         return watched.value
@@ -208,6 +216,7 @@ class _Observer:
     ) -> None:
         self.scope, self.model, self.slot, self.reference = scope, model, slot, reference
         self.residuals, self.drift = residuals, drift
+        self.first: Tensor | None = None  # (batch,) place of the first token in the text that is read or written
         self.plain: dict[int, Operands] = {}
         self.pending: dict[int, tuple[Operands, Tensor]] = {}
         self.watcher = self.see  # one object, so that it is found again in the slot's list
@@ -235,21 +244,28 @@ class _Observer:
         active = self.slot.prefix is not None and self.slot.strength > 0
         return active or self.reference.base is not self.model
 
-    def before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Run the plain model first, so that each watched layer can be compared as it happens."""
+    def before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the plain model first, so that each watched layer can be compared as it happens.
+
+        A cache that the model would make is made here, so that the plain run's can follow it to the next call.
+        """
         if self._is_off():
-            return
+            return None
         self.pending.clear()
         self.plain.clear()
         if not self.drift or not self._is_changed():
-            return
-        inputs = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-        inputs = {**inputs.pop("kwargs", {}), **inputs}
+            return None
+        bound = inspect.signature(module.forward).bind_partial(*args, **kwargs)
+        inputs = {**bound.arguments.get("kwargs", {}), **bound.arguments}
+        is_made = inputs.get("past_key_values") is None and _makes_cache(module, inputs)
+        if is_made:
+            bound.arguments["past_key_values"] = inputs["past_key_values"] = cache_of(self.model.hf.config, ())
         if not self.reference.shadow.knows(inputs.get("past_key_values")):
             self.scope.note("Drift was not measured where a cache was filled before the watch began.")
-            return
+            return None
         shift = self.slot.prefix.shift if self.slot.prefix is not None else 0
         self.plain = self.reference.run(inputs, shift)
+        return (bound.args, bound.kwargs) if is_made else None
 
     def see(self, call: Call) -> Tensor | None:
         """Take in one call of the watched run; return its output where that is what the model would compute."""
@@ -258,13 +274,14 @@ class _Observer:
         operands = call.detached()
         with torch.no_grad(), torch.autocast(operands.query.device.type, enabled=False):
             parts = split(operands)
-            self.scope.add_split(call.layer, operands, parts)
+            self.scope.add_split(call.layer, operands, parts, call.prefix_kept)
+            first = self._first_key(operands)
             without = self.plain.pop(call.layer, None)
             self.scope.keep(call.layer, operands, without)
             if without is not None:
-                self.scope.add_drift(call.layer, drift_between(operands, without))
+                self.scope.add_drift(call.layer, drift_between(operands, without, first=first))
         if self.drift and without is None and not self._is_changed():
-            self._nothing_drifts(call.layer, operands)
+            self._nothing_drifts(call.layer, operands, first)
         if self.residuals:
             output = combine(call, self.slot)
             self.pending[call.layer] = (operands, output.detach())
@@ -273,9 +290,19 @@ class _Observer:
             return None
         return recombine(parts).to(call.query.dtype)
 
-    def _nothing_drifts(self, layer: int, operands: Operands) -> None:
+    def _first_key(self, operands: Operands) -> Tensor:
+        """Return (batch,) place of the content's first token among the keys, of which a sliding window drops some."""
+        queries, keys = operands.query.shape[2], operands.key.shape[2]
+        whole = self.slot.key_count or keys
+        if whole == queries:
+            self.first = first_key(operands)
+        if self.first is None or len(self.first) != len(operands.query):  # what stands in the cache was not seen
+            return first_key(operands)
+        return self.first.to(operands.key.device) + keys - whole
+
+    def _nothing_drifts(self, layer: int, operands: Operands, first: Tensor) -> None:
         with torch.no_grad(), torch.autocast(operands.query.device.type, enabled=False):
-            self.scope.add_drift(layer, drift_between(operands, operands))
+            self.scope.add_drift(layer, drift_between(operands, operands, first=first))
 
     def _after_layer(self, layer: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

@@ -73,6 +73,7 @@ class Call(Operands):
     module: Module
     dropout: float = 0.0
     position_slopes: Tensor | None = None  # (head,): ALiBi's, of which ``content_bias`` is made
+    prefix_kept: Tensor | None = None  # what ``prefix_visible`` would be without a sliding window
 
 
 Watcher = Callable[[Call], Tensor | None]
@@ -203,7 +204,7 @@ def _call(
     slot, layer = seat.slot, seat.layer
     if slot.capture is not None:
         slot.capture[layer] = (key, value)
-    prefix_key = prefix_value = visible = prefix_bias = value_bias = None
+    prefix_key = prefix_value = kept = visible = prefix_bias = value_bias = None
     prefix = slot.prefix
     bias = kwargs.get("position_bias")
     if prefix is not None and slot.strength > 0:
@@ -214,7 +215,8 @@ def _call(
         if prefix.keys[layer] is not None:
             prefix_key = _to_batch(prefix.keys[layer], query)
             prefix_value = _to_batch(prefix.values[layer], query)
-            visible = _seen_by_heads(_prefix_visible(prefix, slot, query, seat.window), prefix, layer, query)
+            kept = _kept(prefix, layer, query)
+            visible = _in_window(kept, prefix, slot, query, seat.window)
             prefix_bias = _prefix_bias(prefix, prefix_key.shape[2], kwargs.get("position_slopes"))
     return Call(
         layer=layer,
@@ -235,6 +237,7 @@ def _call(
         value_bias=value_bias,
         dropout=dropout,
         position_slopes=kwargs.get("position_slopes"),
+        prefix_kept=kept,
     )
 
 
@@ -270,30 +273,31 @@ def _spread(rows: Tensor, batch: int) -> Tensor:
     return rows.repeat_interleave(batch // rows.shape[0], dim=0)
 
 
-def _prefix_visible(prefix: PrefixKV, slot: Slot, query: Tensor, window: int | None) -> Tensor | None:
-    """(batch or 1, 1, query or 1, prefix) bool: used places, inside the layer's sliding window."""
-    visible: Tensor | None = None
+def _kept(prefix: PrefixKV, layer: int, query: Tensor) -> Tensor | None:
+    """(batch or 1, head or 1, 1, prefix) bool: used places, without the keys that this layer's heads were pruned of."""
+    used: Tensor | None = None
     if prefix.visible is not None:
         rows = prefix.visible.to(query.device)
-        visible = (rows if rows.shape[0] == 1 else _spread(rows, query.shape[0]))[:, None, None, :]
-    if window is not None and not prefix.pinned and prefix.positions is not None and slot.query_positions is not None:
-        keys = prefix.positions.to(query.device)
-        keys = (keys if keys.shape[0] == 1 else _spread(keys, query.shape[0]))[:, None, None, :]
-        at = slot.query_positions.to(query.device)  # a model may stand on several devices
-        inside = keys > at[:, None, -query.shape[2] :, None] - window
-        if not bool(inside.all()):
-            visible = inside if visible is None else visible & inside
-    return visible
+        used = (rows if rows.shape[0] == 1 else _spread(rows, query.shape[0]))[:, None, None, :]
+    heads = None if prefix.kept is None else prefix.kept[layer]
+    if heads is None:
+        return used
+    heads = heads.to(query.device)
+    heads = heads if heads.shape[0] == 1 else heads.repeat_interleave(query.shape[1] // heads.shape[0], dim=0)
+    return heads[None, :, None, :] if used is None else used & heads[None, :, None, :]
 
 
-def _seen_by_heads(visible: Tensor | None, prefix: PrefixKV, layer: int, query: Tensor) -> Tensor | None:
-    """``visible`` without the keys that this layer's heads were pruned of, which may differ from head to head."""
-    kept = None if prefix.kept is None else prefix.kept[layer]
-    if kept is None:
-        return visible
-    kept = kept.to(query.device)
-    kept = kept if kept.shape[0] == 1 else kept.repeat_interleave(query.shape[1] // kept.shape[0], dim=0)
-    return kept[None, :, None, :] if visible is None else visible & kept[None, :, None, :]
+def _in_window(kept: Tensor | None, prefix: PrefixKV, slot: Slot, query: Tensor, window: int | None) -> Tensor | None:
+    """``kept`` inside the layer's sliding window: (batch or 1, head or 1, query or 1, prefix) bool."""
+    if window is None or prefix.pinned or prefix.positions is None or slot.query_positions is None:
+        return kept
+    keys = prefix.positions.to(query.device)
+    keys = (keys if keys.shape[0] == 1 else _spread(keys, query.shape[0]))[:, None, None, :]
+    at = slot.query_positions.to(query.device)  # a model may stand on several devices
+    inside = keys > at[:, None, -query.shape[2] :, None] - window
+    if bool(inside.all()):
+        return kept
+    return inside if kept is None else kept & inside
 
 
 def combine(call: Call, slot: Slot, dropout: float = 0.0) -> Tensor:
