@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ElicitableError(Exception):
@@ -31,6 +32,11 @@ class UnknownNameError(InputError):
         guess = f" did you mean {' or '.join(map(repr, near))}?" if near else ""
         tail = f" {hint}" if hint else ""
         super().__init__(f"unknown {what} {name!r}:{guess} Known: {', '.join(known)}.{tail}")
+        self._given = what, name, known, hint
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[Any, ...]]:
+        """Make it anew from what it was given, so that a worker can send it."""
+        return type(self), self._given
 
 
 class MissingPackageError(ElicitableError, ImportError):

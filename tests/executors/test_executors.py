@@ -16,7 +16,9 @@ from tests.clusters import LOCAL, RAY
 
 from elicitable.errors import ElicitableError, InputError, MissingPackageError, UnknownNameError
 from elicitable.executors.executor import Executor, Inline, executor_named
+from elicitable.executors.packing import unpacked
 from elicitable.executors.processes import LocalProcesses
+from elicitable.own_code import load_own
 
 ALL = ["inline", LOCAL, RAY]
 
@@ -33,6 +35,19 @@ def refuse(number: int) -> int:
     if number == 2:
         raise InputError("two is not wanted")
     return number
+
+
+def unknown(_: int) -> None:
+    raise UnknownNameError("task", "ascnding", ["ascending", "add-1"], "Or a file.")
+
+
+class Unsendable(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def unsendable(_: int) -> None:
+    raise Unsendable(1, 2)
 
 
 def die_once(path: str) -> int:
@@ -88,6 +103,73 @@ def test_of_the_items_that_could_start_the_first_does(name: str) -> None:
 def test_what_the_function_raises_is_raised(name: str) -> None:
     with pytest.raises(InputError, match="two is not wanted"):
         executor_named(name, None if name == "inline" else 2).run(refuse, [1, 2, 3])
+
+
+@pytest.mark.slow
+def test_what_a_worker_cannot_send_back_is_told_and_no_death() -> None:
+    """The pool took both for workers that ran out of memory, and started the item four times."""
+    with pytest.raises(UnknownNameError) as refused:
+        LocalProcesses(1).run(unknown, [1])
+    with pytest.raises(UnknownNameError) as said:
+        unknown(1)
+    assert str(refused.value) == str(said.value)
+    with pytest.raises(ElicitableError, match="Unsendable: 1 and 2"):
+        LocalProcesses(1).run(unsendable, [1])
+
+
+PART = """
+import json
+from dataclasses import dataclass
+
+import inner.part
+
+@dataclass
+class Part:
+    number: int
+
+    def told(self):
+        return json.dumps([self.number, inner.part.WORD])
+"""
+OWN = """
+import part
+from part import Part
+
+class Own(Part):
+    def __init__(self):
+        super().__init__(part.__name__ == "part" and 3)
+"""
+
+
+def tell(shared: Any, _: int) -> str:
+    told: str = shared.told()
+    return told
+
+
+@pytest.mark.parametrize("name", [LOCAL, RAY])
+def test_what_a_file_imports_from_beside_it_travels_with_it(name: str, tmp_path: Path) -> None:
+    """No worker could import it."""
+    (tmp_path / "inner").mkdir()  # no __init__.py
+    (tmp_path / "inner" / "part.py").write_text("WORD = 'of a package'\n")
+    (tmp_path / "part.py").write_text(PART)
+    (tmp_path / "own.py").write_text(OWN)
+    before = set(sys.modules)
+    try:
+        own = load_own(f"{tmp_path / 'own.py'}:Own", "")
+        with executor_named(name, 1).kept(own) as executor:
+            assert executor.run(tell, [1]) == ['[3, "of a package"]']
+    finally:
+        for module in {"part", "inner", "inner.part"} - before:
+            sys.modules.pop(module, None)
+
+
+def test_what_a_worker_cannot_import_is_named() -> None:
+    script = (
+        "import sys; sys.modules['gone_module'] = m = type(sys)('gone_module'); exec('class A: pass', m.__dict__)\n"
+        "import pickle; print(pickle.dumps(m.A()).hex())"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    with pytest.raises(InputError, match=r"cannot read what it was sent \(No module named 'gone_module'"):
+        unpacked(bytes.fromhex(told))
 
 
 @pytest.mark.parametrize("name", [LOCAL, RAY])

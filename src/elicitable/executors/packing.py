@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from elicitable.errors import InputError
@@ -12,14 +15,15 @@ from elicitable.own_code import loaded_modules
 
 
 def packed(thing: Any) -> bytes:
-    """Return ``thing`` as bytes for a worker; classes of a notebook or of a person's own file travel with it.
+    """Return ``thing`` as bytes for a worker; classes of a notebook or of a person's own files travel with it.
 
     Raises:
         InputError: a part of it cannot travel, such as an open file.
     """
     import cloudpickle
 
-    for module in loaded_modules():  # a worker has no such module to import
+    own = loaded_modules()
+    for module in [*own, *_beside(own)]:  # a worker has no such module to import
         cloudpickle.register_pickle_by_value(module)
     try:
         whole: bytes = cloudpickle.dumps(thing)
@@ -31,10 +35,35 @@ def packed(thing: Any) -> bytes:
     return whole
 
 
+def _beside(own: list[ModuleType]) -> list[ModuleType]:
+    """Return the modules and packages that lie right in a folder of ``own``, from where those could import them."""
+    folders = {Path(str(module.__file__)).parent for module in own}
+    others = [module for name, module in list(sys.modules.items()) if "." not in name and name != "__main__"]
+    return [module for module in others if isinstance(module, ModuleType) and _folder(module) in folders]
+
+
+def _folder(module: ModuleType) -> Path | None:
+    """Return the folder in which ``module`` is looked for, where it is a package that of the whole package."""
+    held = vars(module)
+    if paths := list(held.get("__path__") or ()):
+        return Path(paths[0]).resolve().parent
+    return Path(held["__file__"]).resolve().parent if held.get("__file__") else None
+
+
 @lru_cache(maxsize=1)
 def unpacked(whole: bytes) -> Any:
-    """Return what :func:`packed` was given; the same object again for the same bytes."""
-    return pickle.loads(whole)
+    """Return what :func:`packed` was given; the same object again for the same bytes.
+
+    Raises:
+        InputError: a part of it is of a module that cannot be imported here.
+    """
+    try:
+        return pickle.loads(whole)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"a worker cannot read what it was sent ({error}): it imports what is installed, and is sent what lies in "
+            "the folder of your own file. Put the module there, or run with the executor inline."
+        ) from error
 
 
 def called(function: Callable[..., Any], item: Any, shared: bytes | None) -> Any:

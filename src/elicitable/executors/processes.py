@@ -8,6 +8,7 @@ worker is a new process that imports for itself.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -144,4 +145,18 @@ def _follow() -> None:
 
 
 def _called(function: Callable[..., Any], item: Any) -> Any:
-    return called(function, item, _given["shared"])
+    try:
+        return called(function, item, _given["shared"])
+    except Exception as error:
+        if _can_travel(error):
+            raise
+        raise ElicitableError(f"{type(error).__name__}: {error}") from error
+
+
+def _can_travel(error: Exception) -> bool:
+    """Say whether ``error`` can be sent back; where it cannot be read, the pool takes the worker for dead."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True
