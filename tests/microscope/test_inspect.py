@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from elicitable.models.model import Model
 from elicitable.models.projections import output_projections
 from elicitable.models.rows import rows_of
 from elicitable.report.conclusion import conclusion
-from elicitable.report.microscope import microscope_section
+from elicitable.report.microscope import microscope_section, write_figures
 from elicitable.values import Item, Message, PrefixKV
 
 TEXTS = [[5, 6, 7, 8, 12], [9, 10, 11], [20, 21, 22, 23, 24, 25, 26], [40, 41]]
@@ -171,6 +172,32 @@ def test_texts_may_be_items_and_must_be_there() -> None:
     for texts in ([], [[]]):
         with pytest.raises(InputError, match="at least one text"):
             inspect(model, prefix, texts)
+
+
+def test_figures_of_another_inspection_do_not_stay(tmp_path: Path) -> None:
+    model, prefix = fresh()
+    (tmp_path / "mine.svg").touch()
+    for heatmap in ((0, 2), None):
+        found = inspect(model, prefix, TEXTS, heatmap=heatmap, shares=False)
+        written = write_figures(found, tmp_path)
+        assert (tmp_path / "attention.svg" in written) == (heatmap is not None)
+        assert {*written, tmp_path / "mine.svg"} == set(tmp_path.iterdir())
+
+
+def test_counts_below_one_are_refused() -> None:
+    """The last token was dropped in silence."""
+    model, prefix = fresh()
+    with pytest.raises(InputError, match="max_tokens must be a whole number, at least 1, not -1"):
+        inspect(model, prefix, TEXTS, max_tokens=-1)
+    with pytest.raises(InputError, match="batch_size must be a whole number, at least 1, not 0"):
+        inspect(model, prefix, TEXTS, batch_size=0)
+
+
+def test_a_text_that_comes_twice_is_one_text_of_shareability() -> None:
+    model, prefix = fresh()
+    once, twice = (inspect(model, prefix, texts, drift=False).shared for texts in (TEXTS, TEXTS + TEXTS))
+    assert once == twice
+    assert all(one.by_token for one in inspect(model, prefix, TEXTS[:1] * 3, drift=False).shared)
 
 
 def test_a_context_by_name_is_named_in_the_record() -> None:

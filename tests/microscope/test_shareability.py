@@ -103,6 +103,22 @@ def test_a_context_that_adds_the_same_to_every_token_is_shared_by_all_and_one_th
     assert all(-5 < share <= 1 for one in other for share in (*one.heads, one.shareability))
 
 
+def test_no_row_is_measured_on_that_was_fitted_to_whatever_the_batches() -> None:
+    """A batch of one row was halved by its tokens: the same text was fitted to and measured on."""
+    model = el.load("toy:mixed", dtype="float64")
+    prefix = capture_tokens(model, torch.tensor([[3, 1, 2, 7]]))
+    ids = torch.randint(8, (5, 10), generator=torch_generator(1, "ids"))
+    whole, single, ragged = (
+        shareability(model, prefix, [(part, torch.ones_like(part)) for part in ids.split(size)]) for size in (5, 1, 2)
+    )
+    for one, *others in zip(whole, single, ragged, strict=True):
+        for other in others:
+            assert one.shareability == pytest.approx(other.shareability, abs=1e-6)
+            assert one.heads == pytest.approx(other.heads, abs=1e-6)
+        assert not one.by_token
+    assert all(one.by_token for one in shareability(model, prefix, [(ids[:1], torch.ones_like(ids[:1]))]))
+
+
 def test_a_stream_that_is_changed_between_blocks_is_refused_by_name() -> None:
     from elicitable.errors import UnsupportedModelError
 

@@ -24,6 +24,13 @@ def test_every_layer_has_a_row_and_the_summary_its_range() -> None:
     assert "1.0e-13 for one token, 2.0e-14 for added odds" in said
 
 
+def test_of_one_text_alone_no_others_are_spoken_of() -> None:
+    assert "on texts that it was not fitted to" in shared_summary(found(ONE))
+    said = shared_summary(found(replace(ONE, by_token=True)))
+    assert "on every other token of the one text, to whose other tokens it was fitted" in said
+    assert "texts that it was not" not in said
+
+
 def test_a_block_without_such_a_change_is_a_dash_and_nothing_measured_is_nothing() -> None:
     behind_a_norm = replace(ONE, layer=1, shareability=None, rank=None, token_residual=None)
     assert shared_part(found(ONE, behind_a_norm)).count(">–</td>") == 2

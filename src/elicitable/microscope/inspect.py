@@ -28,6 +28,7 @@ from elicitable.models.projections import output_projections
 from elicitable.models.rounding import rounding
 from elicitable.models.rows import rows_of
 from elicitable.models.speed.precision import undisturbed
+from elicitable.tasks.base import checked_count
 from elicitable.untrusted import in_one_line
 from elicitable.values import Item, Message
 
@@ -171,7 +172,7 @@ def inspect(
         reference: as :func:`elicitable.watch` takes it.
 
     Raises:
-        InputError: there is no text, or no such layer or head.
+        InputError: there is no text, or no such layer or head; or a count is below 1.
 
     Example:
         >>> import elicitable as el
@@ -180,6 +181,8 @@ def inspect(
         >>> found.prefix, found.texts, found.queries
         (2, 2, 5)
     """
+    checked_count(batch_size, "batch_size")
+    checked_count(max_tokens, "max_tokens")
     model = as_model(model)
     parts = list(context) if isinstance(context, list | tuple) else [context]
     rows = [_token_row(model, text, parts)[:max_tokens] for text in texts]
@@ -250,6 +253,7 @@ def _shared(model: Model, parts: list[Any], rows: list[list[int]], size: int, sc
     prefix = prefix_of(model, parts)
     if prefix is None or prefix_length(prefix) == 0 or row_count(prefix) != 1:
         return ()
+    rows = [list(row) for row in dict.fromkeys(map(tuple, rows))]  # none is fitted to and measured on
     batches = [(batch["input_ids"], batch["attention_mask"]) for batch in _batches(model, rows, size)]
     try:
         return shareability(model, prefix, batches)

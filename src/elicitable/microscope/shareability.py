@@ -46,6 +46,7 @@ class Shared:
     most, and ``rank`` how many directions hold 90 % of what it writes; ``heads`` the same R² for each head.
     ``token_residual`` is the largest deviation of the rank-1 identity at the last token of the first text, in the
     stream's own units; ``odds_residual`` (head) that of added odds, relative. None where the block has no such place.
+    Where there was one text alone, R² is ``by_token``: it was fitted to every other token, and is measured on the rest.
     """
 
     layer: int
@@ -54,6 +55,7 @@ class Shared:
     heads: tuple[float, ...]
     token_residual: float | None
     odds_residual: tuple[float, ...]
+    by_token: bool = False
 
 
 @torch.no_grad()
@@ -65,13 +67,16 @@ def shareability(
     Args:
         model: the model.
         prefix: the context's keys and values, one row.
-        batches: ids and mask (batch, token) each, padded on the left; every other row is fitted to, the rest measured.
+        batches: ids and mask (batch, token) each, padded on the left; every other row of them all is fitted to, the
+            rest measured. Of a single row it is every other token.
         sites: those of the model, if they are known.
 
     Raises:
         UnsupportedModelError: the model's blocks cannot be run one at a time.
     """
     sites = sites_of(model) if sites is None else sites
+    fitted = _fitted([mask for _, mask in batches])
+    by_token = sum(len(mask) for _, mask in batches) == 1
     found = []
     with replaying(model) as player:
         both = [(player.record(*batch, prefix), player.record(*batch), batch[1].bool()) for batch in batches]
@@ -83,13 +88,13 @@ def shareability(
                     None if nth else token_residual(model, player, with_context, without, layer, hidden[0], block)
                 )
                 looked.token = residual if not nth else looked.token
-                hidden[nth] = looked.add(with_context, without, mask, hidden[nth])
-            found.append(looked.facts())
+                hidden[nth] = looked.add(with_context, without, (mask & fitted[nth], mask & ~fitted[nth]), hidden[nth])
+            found.append(looked.facts(by_token))
     return tuple(found)
 
 
 class _Layer:
-    """Sum up one layer: two sets of moments each, of rows that are fitted to and of the others."""
+    """Sum up one layer: two sets of moments each, of tokens that are fitted to and of the others."""
 
     def __init__(self, model: Model, player: Replayer, layer: int, down: Site | None) -> None:
         facts, device = model.anatomy.layers[layer], model.device
@@ -101,11 +106,11 @@ class _Layer:
         self.odds = torch.zeros(facts.heads, dtype=torch.float64)
         self.token: float | None = None
 
-    def add(self, with_context: Tape, without: Tape, mask: Tensor, hidden: Tensor) -> Tensor:
+    def add(self, with_context: Tape, without: Tape, halves: tuple[Tensor, Tensor], hidden: Tensor) -> Tensor:
         """Take in one batch; return the block's output behind the context, which the next block reads."""
 
         def see(call: Call) -> None:
-            self._add_heads(call, mask)
+            self._add_heads(call, halves)
 
         output = self.player.run(with_context, self.layer, hidden, see)
         if self.down is not None and self.down.gain is not None:
@@ -113,40 +118,42 @@ class _Layer:
                 plain = self.player.run(without, self.layer, hidden)
             read = seen.input.reshape(*hidden.shape[:2], -1)
             lacking = (output - plain) / self.down.gain
-            for half, moments in enumerate(self.block):
-                where = _every_other(mask, half)
+            for where, moments in zip(halves, self.block, strict=True):
                 moments.add(read[where], lacking[where])
         return output
 
-    def _add_heads(self, call: Call, mask: Tensor) -> None:
+    def _add_heads(self, call: Call, halves: tuple[Tensor, Tensor]) -> None:
         operands = call.detached()
         parts = split(operands)
         moved = recombine(parts) - parts.content
         self.odds = torch.maximum(self.odds, odds_residual(operands).cpu().double())
-        valid = valid_queries(operands) & mask
-        for half in range(2):
-            where = _every_other(valid, half)
+        valid = valid_queries(operands)
+        for half, tokens in enumerate(halves):
+            where = valid & tokens
             for head, moments in enumerate(self.heads):
                 moments[half].add(parts.content[:, head][where], moved[:, head][where])
 
-    def facts(self) -> Shared:
+    def facts(self, by_token: bool) -> Shared:
         """Return what was found."""
         shared, rank = None, None
         if self.down is not None:
             change = self.block[0].ridge(STRENGTH)
             shared, rank = 1 - self.block[1].unexplained(change), rank_for(self.block[0].spectrum(change), ENERGY)
         heads = [1 - other.unexplained(fitted.ridge(STRENGTH, has_bias=True)) for fitted, other in self.heads]
-        return Shared(self.layer, shared, rank, tuple(heads), self.token, tuple(self.odds.tolist()))
+        return Shared(self.layer, shared, rank, tuple(heads), self.token, tuple(self.odds.tolist()), by_token)
 
 
-def _every_other(mask: Tensor, half: int) -> Tensor:
-    """Keep the tokens of every other row; of a single row, every other token."""
-    kept = mask.clone()
-    if len(mask) > 1:
-        kept[1 - half :: 2] = False
-    else:
-        kept[:, 1 - half :: 2] = False
-    return kept
+def _fitted(masks: Sequence[Tensor]) -> list[Tensor]:
+    """Return what is fitted to, bool for each of ``masks``: every other row of them all; of one row, every other token.
+
+    >>> [one.tolist() for one in _fitted([torch.ones(1, 2), torch.ones(2, 2)])]
+    [[[True, True]], [[False, False], [True, True]]]
+    """
+    rows = torch.arange(sum(map(len, masks))) % 2 == 0
+    if len(rows) == 1:
+        return [(torch.arange(mask.shape[1], device=mask.device) % 2 == 0)[None] for mask in masks]
+    parts = rows.split([len(mask) for mask in masks])
+    return [part[:, None].to(mask.device).expand(mask.shape) for part, mask in zip(parts, masks, strict=True)]
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Sum up what one layer does over calls: everything that a scope says of a layer is a sum, a maximum or a histogram.
 
-Sums add up over batches, so a watch of any length costs a few small tensors per layer.
+Sums add up over batches, so a tally of any length is a few small tensors. What grows with a watch is the prefix mass
+that a scope keeps beside it: a number for each layer, head and query.
 """
 
 from __future__ import annotations

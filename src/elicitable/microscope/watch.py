@@ -50,7 +50,8 @@ def watch(
 ) -> Iterator[Scope]:
     """Put ``context`` into ``model`` and measure what it does in every call and ``generate`` inside the ``with``.
 
-    No query × key matrix is ever stored: statistics add up over calls, computed for a block of queries at a time.
+    No query × key matrix is ever stored: statistics add up over calls, computed for a block of queries at a time. Of
+    each query the prefix mass is kept, a number a head, so memory grows with what is run.
     The prefix mass alone costs little more than the forward pass. ``residuals`` run each layer's projections a second
     time, ``drift`` the whole model, so both may be left out.
 

@@ -144,13 +144,14 @@ def attention_heatmaps(found: Inspection) -> Figure:
 
 
 def write_figures(found: Inspection, folder: str | os.PathLike[str], suffix: str = "svg") -> list[Path]:
-    """Write every figure there is to ``folder`` as ``mass-map.svg`` and so on; the paths."""
-    folder = Path(folder)
-    paths = []
-    for name, draw in _figures(found):
-        paths.append(folder / f"{name}.{suffix}")
-        with _reproducible(), replacing_file(paths[-1], ADVICE) as partial:
+    """Write every figure there is to ``folder`` as ``mass-map.svg`` and so on, and remove all others; the paths."""
+    folder, drawn_now = Path(folder), dict(_figures(found))
+    paths = [folder / f"{name}.{suffix}" for name in drawn_now]
+    for path, draw in zip(paths, drawn_now.values(), strict=True):
+        with _reproducible(), replacing_file(path, ADVICE) as partial:
             draw(found).savefig(partial, format=suffix, metadata=None if suffix == "png" else {"Date": None})
+    for name in _SAID.keys() - drawn_now.keys():  # of an inspection that was here before
+        (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     return paths
 
 

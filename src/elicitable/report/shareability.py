@@ -24,9 +24,14 @@ def shared_summary(found: Inspection) -> str:
     misses = f"; in {none} of {len(shares)} layers it gives back nothing (R² is not above 0)" if none else ""
     mean = f"{sum(kept) / len(kept):.0%}"
     range_of = mean if len(kept) == 1 else f"{min(kept):.0%} to {max(kept):.0%} (mean {mean})"
+    others = (
+        "every other token of the one text, to whose other tokens it was fitted"
+        if any(one.by_token for one in found.shared)
+        else "texts that it was not fitted to"
+    )
     return (
         f"One change of the weights gives back {range_of} of what the context changes in a "
-        f"layer, on texts that it was not fitted to: what compiling can keep"
+        f"layer, on {others}: what compiling can keep"
         f"{misses}. "
         f"Largest deviation from the two identities behind it: {max(tokens):.1e} for one token, {odds:.1e} for added "
         "odds."
