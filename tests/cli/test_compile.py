@@ -84,15 +84,36 @@ def test_what_cannot_be_is_said_in_one_line(
         ("--prompt", "7 1", "--task", "ascending"),
         ("--examples", "1", "--task", "ascending"),
         ("--prompt", "7 0", "--task", "ascending", "--seed", "1"),
+        ("--prompt", "7 0", "--task", "ascending", "--other-task", "add-1"),
+        ("--prompt", "7 0", "--task", "ascending", "--score", "exact-match"),
+        ("--prompt", "7 0", "--task", "ascending", "--dtype", "float64"),
     ],
 )
 def test_other_contexts_and_tasks_go_to_other_folders(call: Call, tmp_path: Path, others: tuple[str, ...]) -> None:
     for _ in range(2):  # the same question has the same folder
         assert call("compile", "--prompt", "7 0", "--task", "ascending", "-m", "toy:ascending", *QUICKEST)[0] == 0
-    assert call("compile", *others, "-m", "toy:ascending", *QUICKEST)[0] == 0
+    assert call("compile", "-m", "toy:ascending", *QUICKEST, *others)[0] == 0
     made = [path.name for path in (tmp_path / "elicitable-runs").iterdir()]
     assert len(made) == 2
     assert all(name.startswith("compile-lora-toy-ascending-") for name in made)
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (("--texts", "texts.txt", "--items", "3"), "--items counts training prompts of --task"),
+        (("--texts", "texts.txt", "--test-items", "3"), "--test-items counts items of --task and --other-task"),
+        (("--texts", "texts.txt", "--score", "accuracy"), "--score says how the test split of --task is scored"),
+    ],
+)
+def test_options_that_nothing_reads_are_refused(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("1 2\n3 4\n5 6\n")
+    code, said, err = call("compile", "--prompt", "7 0", *typed, "-m", "toy:ascending", "-q")
+    assert (code, said) == (2, "")
+    assert says in err
 
 
 @pytest.fixture

@@ -34,6 +34,22 @@ def test_other_questions_go_to_other_folders(one: tuple[str, str], other: tuple[
         assert len(folder.parts) == 2
 
 
+def test_other_contexts_are_inspected_in_other_folders(call: Call, tmp_path: Path) -> None:
+    """The second one's report stood beside figures of the first."""
+    about = ("inspect", "-m", "toy:ascending", "-t", "ascending", "--texts", "2", "-q")
+    for prompt in ("7 0", "7 1", "7 0"):
+        assert call(*about, "--prompt", prompt)[0] == 0
+    made = list((tmp_path / "elicitable-runs").iterdir())
+    assert len(made) == 2
+    assert all(one.name.startswith("inspect-toy-ascending-ascending-") for one in made)
+
+
+def test_a_score_that_nothing_is_measured_by_is_refused(call: Call) -> None:
+    typed = ("inspect", "-m", "toy:ascending", "-t", "ascending", "--prompt", "7 0", "--score", "accuracy")
+    code, _, err = call(*typed)
+    assert (code, "--score says what --ablate measures" in err) == (2, True)
+
+
 def test_toys_of_other_seeds_are_kept_beside_one_another(call: Call, tmp_path: Path) -> None:
     for seed in ("0", "1"):
         assert call("pretrain", "ascending", "--steps", "2", "--seed", seed, "-q")[0] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib.util
 import os
 import signal
 import subprocess
@@ -222,6 +223,14 @@ def test_names_and_options_that_mean_nothing_are_refused() -> None:
         executor_named("local", address="auto")
     with pytest.raises(InputError, match="workers must be at least 1"):
         executor_named("local", workers=0)
+    with pytest.raises(InputError, match="--workers is for --executor local or ray, not for inline"):
+        executor_named("inline", workers=8)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="runs where `pip install elicitable[ray]`")
+def test_of_a_running_cluster_as_many_are_asked_for_as_was_said() -> None:
+    assert executor_named("ray", 3, "host:6379").at_once == 3
+    assert executor_named("ray", None, "host:6379").at_once == sys.maxsize
 
 
 def test_without_ray_the_error_gives_the_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +266,7 @@ def test_an_executor_lets_go_when_it_is_interrupted() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_shared_is_given_to_every_item_of_every_run(name: str) -> None:
-    with executor_named(name, 2).kept(10) as executor:
+    with executor_named(name, None if name == "inline" else 2).kept(10) as executor:
         assert executor.run(add, [1, 2, 3]) == [11, 12, 13]
         assert executor.run(add, [4]) == [14]
     assert executor.run(double, [1]) == [2]  # nothing is shared any more

@@ -36,8 +36,8 @@ def compile_command(
     rank: Annotated[int, typer.Option(help="of the LoRA")] = 32,
     keys: Annotated[int, typer.Option(help="of the short prefix, a head")] = 16,
     steps: Annotated[int, typer.Option(help="of distillation after the closed form; 0 trains nothing")] = 200,
-    items: Annotated[int, typer.Option(min=1, help="training prompts of --task")] = 140,
-    test_items: Annotated[int, typer.Option(min=1, help="test items that are scored")] = 240,
+    items: Annotated[int | None, typer.Option(min=1, help="training prompts of --task [default: 140]")] = None,
+    test_items: Annotated[int | None, typer.Option(min=1, help="test items that are scored [default: 240]")] = None,
     other_task: Annotated[
         list[str] | None, typer.Option(help="a task on which to measure what the result does there; may be repeated")
     ] = None,
@@ -56,10 +56,13 @@ def compile_command(
     from elicitable.tasks.catalog import task_from
 
     how = Recipe(to=to, rank=rank, keys=keys, steps=steps, seed=seed)
-    what = digest_of(how, context, prompt, examples, texts, items, max_tokens)
+    counts: dict[str, Any] = {"texts_of_task": items, "test_items": test_items}
+    counts = {name: count for name, count in counts.items() if count is not None}
+    what = digest_of(how, context, prompt, examples, texts, max_tokens, counts, other_task, score, about)
     folder = out or default_folder(f"compile-{to}", about.model, task or "texts", what)
     _check_free(folder)
     lines = None if texts is None else _lines(texts)
+    _check_used(task, texts, other_task, items, test_items, score)
     artefact = _artefact(context, prompt, task, examples)
     with output(folder), status("loading …", quiet) as shown:
         wanted = None if task is None else task_from(task)
@@ -72,13 +75,12 @@ def compile_command(
             _context(model, artefact, prompt, wanted, examples, layout, seed),
             lines,
             task=wanted,
-            texts_of_task=items,
-            test_items=test_items,
             other_tasks=other_task or (),
             max_tokens=max_tokens,
             layout=layout,
             marks=marks,
             told=(lambda line: None) if shown is None else shown.update,
+            **counts,
             **vars(how),
         )
         write_compiled(model, found, folder)
@@ -98,6 +100,25 @@ def _check_free(folder: Path) -> None:
     taken = next((name for name in (ARTEFACT, f"{WINNER}/{ARTEFACT}", *others) if (folder / name).is_file()), None)
     if taken is not None:
         raise InputError(f"{folder} holds something that was not compiled ({taken}); choose another --out.")
+
+
+def _check_used(
+    task: str | None,
+    texts: Path | None,
+    other_task: list[str] | None,
+    items: int | None,
+    test_items: int | None,
+    score: str | None,
+) -> None:
+    """Raise InputError where an option is given that nothing would read."""
+    if texts is not None and items is not None:
+        raise InputError(
+            "--items counts training prompts of --task, and all texts of --texts are taken: leave one out."
+        )
+    if task is None and score is not None:
+        raise InputError("--score says how the test split of --task is scored: give --task.")
+    if task is None and not other_task and test_items is not None:
+        raise InputError("--test-items counts items of --task and --other-task: give one of them.")
 
 
 def _artefact(context: Path | None, prompt: str | None, task: str | None, examples: int | None) -> Artefact | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elicitable.cli.options import Json, ModelOptions, Out, Quiet, ScoreName, TaskOptions
-from elicitable.cli.output import default_folder, output, print_json, result_console, say, status, write_json
+from elicitable.cli.output import default_folder, digest_of, output, print_json, result_console, say, status, write_json
 from elicitable.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ def inspect(
     from elicitable.race.standard import Standard
     from elicitable.training.batches import layout_without_record
 
-    folder = out or default_folder("inspect", about.model, asked.task)
+    if score is not None and not ablate:
+        raise InputError("--score says what --ablate measures: give --ablate N too.")
+    what = digest_of(about, asked, context, prompt, texts, max_tokens)
+    folder = out or default_folder("inspect", about.model, asked.task, what)
     drawn = _layer_and_head(heatmap)
     artefact = artefact_of(context, prompt)
     with output(folder):

@@ -133,7 +133,7 @@ def executor_named(
     Raises:
         UnknownNameError: no such executor.
         MissingPackageError: ``ray`` is asked for and not installed; gives the one command.
-        InputError: ``address``, ``workers`` or ``gpus`` where they mean nothing.
+        InputError: ``address``, ``gpus`` or ``workers`` where they mean nothing.
     """
     if name not in EXECUTORS:
         raise UnknownNameError("executor", name, EXECUTORS)
@@ -142,6 +142,8 @@ def executor_named(
             raise InputError(f"{option} is for --executor ray, not for {name}.")
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, got {workers}.")
+    if name == "inline" and workers is not None:
+        raise InputError("--workers is for --executor local or ray, not for inline, which does one after the other.")
     if name == "inline":
         return Inline()
     if name == "local":

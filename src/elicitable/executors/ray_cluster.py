@@ -24,7 +24,8 @@ class RayCluster(Executor):
     Args:
         address: of a running cluster (``auto``, ``host:port``, ``ray://…``); None starts one on this machine, or takes
             the one that this process is connected to.
-        workers: processors of the cluster that is started; the machine's own number when None.
+        workers: processors of the cluster that is started, the machine's own number when None; of a running one, how
+            many items are under way at once, as many as it takes when None.
         gpus: share of a GPU that each item takes; Ray shows it that one alone.
 
     Raises:
@@ -43,7 +44,7 @@ class RayCluster(Executor):
             raise InputError(f"gpus must be at least 0, got {gpus:g}.")
         self._ray = ray
         self._address, self._workers, self._gpus = address, workers, gpus
-        self.at_once = sys.maxsize if address else workers or cores()  # a cluster queues, and may grow
+        self.at_once = workers or (sys.maxsize if address else cores())  # a cluster queues, and may grow
         self._is_ours = False
         self._running: dict[Any, int] = {}
         self._task: Any = None
@@ -58,7 +59,7 @@ class RayCluster(Executor):
             self._connect()
         there = self._ray.cluster_resources()
         by_gpus = there.get("GPU", 0.0) / self._gpus if self._gpus else there.get("CPU", 1.0)
-        return max(1, int(min(there.get("CPU", 1.0), by_gpus)))
+        return max(1, int(min(there.get("CPU", 1.0), by_gpus, self.at_once)))
 
     def start(self, index: int, function: Callable[..., Any], item: Any) -> None:
         if not self._ray.is_initialized():
