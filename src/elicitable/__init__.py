@@ -22,7 +22,7 @@ _HOMES = {  # where a name stands, and what it is called there if it is called o
     "export": "elicitable.deploy.export",
     "file_task": "elicitable.tasks.local_file",
     "forecast": "elicitable.forecasting.forecast",
-    "inspect": "elicitable.microscope.inspect",
+    "inspect": "elicitable.deploy.use",
     "list_methods": "elicitable.methods.catalog:catalog",
     "list_models": "elicitable.models.load:catalog",
     "list_scores": "elicitable.scores.catalog:catalog",

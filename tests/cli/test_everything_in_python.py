@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +39,21 @@ def test_every_command_has_a_function(command: str) -> None:
 def test_all_commands_are_walked() -> None:
     assert {"verdict", "compile", "construct", "models"} <= set(COMMANDS)
     assert len(COMMANDS) == 16
+
+
+def test_the_reference_describes_each_function_as_it_is_imported() -> None:
+    described = re.findall(r"^::: ([\w.]+)$", REFERENCE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for name in set(el.__all__) - {"__version__", "errors"} - {f"list_{one}" for one in LISTS}:
+        function = getattr(el, name)
+        assert f"{function.__module__}.{function.__qualname__}" in described, name
+
+
+def test_what_a_command_does_besides_has_the_function_that_the_reference_names() -> None:
+    table = REFERENCE.read_text(encoding="utf-8").partition("| also on the command line | function |")[2]
+    named = re.findall(r"`elicitable\.([\w.]+)\.(\w+)`", table)
+    assert ("planted.models", "pretrain_mix") in named
+    assert ("lab.reproduce", "tables") in named
+    assert all(callable(getattr(importlib.import_module(f"elicitable.{home}"), name)) for home, name in named)
 
 
 def test_the_lists_hold_what_the_commands_print(call) -> None:  # type: ignore[no-untyped-def]

@@ -161,7 +161,7 @@ def inspect(
 
     Args:
         model: what :func:`elicitable.load` returns, or a transformers model.
-        context: as :func:`elicitable.use` takes it.
+        context: a context, an adaptation or a PrefixKV, or several; :func:`elicitable.inspect` takes folders too.
         texts: texts, token ids, or task items (their prompt and target; conversations as a race lays them out).
         batch_size: texts at once; shorter ones are padded on the left.
         max_tokens: longer texts are cut at their end.
