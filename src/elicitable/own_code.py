@@ -127,6 +127,11 @@ def vouch(thing: object, digest: str | None) -> None:
         _digests[id(thing)] = (thing, digest)
 
 
+def tell_that_it_runs(path: object) -> None:
+    """Say on standard error that the file at ``path`` is code; whoever is about to run it says so."""
+    print(f"{in_one_line(path)} is code and is run.", file=sys.stderr)
+
+
 def end_if_run_again() -> None:
     """End this process where it is one that was just started and runs a person's script again, down to its call.
 
@@ -272,7 +277,7 @@ def _module(path: Path, name: str, content: bytes, beside: Mapping[Path, bytes])
         return sys.modules[name]
     folder = path.resolve().parent
     _forget_stale(folder, beside)
-    print(f"{in_one_line(path)} is code and is run.", file=sys.stderr)
+    tell_that_it_runs(path)
     spec = importlib.util.spec_from_loader(name, loader=None, origin=str(path))
     assert spec is not None
     module = importlib.util.module_from_spec(spec)

@@ -16,7 +16,7 @@ import torch
 from tests.families import reader
 
 import elicitable as el
-from elicitable.errors import InputError, UnknownNameError
+from elicitable.errors import InputError, MissingPackageError, UnknownNameError
 from elicitable.methods.instructions import bank
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.model import Model
@@ -480,8 +480,20 @@ def test_files_and_options_that_there_are_not_are_named(tmp_path: Path) -> None:
 
 def test_without_the_harness_its_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
-    with pytest.raises(InputError, match=r"pip install 'elicitable\[lm-eval\]'"):
+    with pytest.raises(MissingPackageError, match=r"not there; run: pip install 'elicitable\[lm-eval\]'"):
         task_from("lm-eval:hellaswag")
+
+
+def test_a_file_s_functions_are_said_to_run_before_they_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own.py").write_text(
+        "import sys\nprint('it runs', file=sys.stderr)\n\n\ndef text(doc):\n    return doc['text']\n", encoding="utf-8"
+    )
+    body = "\ndoc_to_text: !function own.text\ndoc_to_target: written\noutput_type: generate_until"
+    path = write(tmp_path, "functions", body)
+    task_from(f"lm-eval:{path}")
+    said = capsys.readouterr().err
+    assert f"{path} is code and is run.\n" in said
+    assert said.index("is code and is run.") < said.index("it runs")
 
 
 @pytest.mark.slow

@@ -55,7 +55,8 @@ def harness_task(name: str, options: TaskOptions) -> HarnessTask:
     """The task ``lm-eval:NAME`` or ``lm-eval:my_task.yaml``; options: ``fewshot``, ``turns``.
 
     Raises:
-        InputError: the harness is not installed, the data are not on disk, or the task is of a kind that is not
+        MissingPackageError: the harness is not installed.
+        InputError: the data are not on disk, or the task is of a kind that is not
             supported, which is named; UnknownNameError where there is no such task.
     """
     spec = name.removeprefix(PREFIX)

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from elicitable.errors import InputError, UnknownNameError
+from elicitable.errors import InputError, MissingPackageError, UnknownNameError
+from elicitable.own_code import tell_that_it_runs
 from elicitable.tasks.base import Kind
 
 PREFIX: Final = "lm-eval:"
@@ -24,21 +25,26 @@ KINDS: Final[dict[str, Kind]] = {
 def loaded(spec: str) -> Any:
     """Return the harness's task object, read from what is on disk.
 
+    A file of a person's own runs the functions that it names, which is said on standard error before it happens.
+
     Raises:
-        InputError: the harness is not installed, the data are not on disk, or the harness cannot read the task.
+        MissingPackageError: the harness is not installed.
+        InputError: the data are not on disk, or the harness cannot read the task.
         UnknownNameError: there is no such task.
     """
     try:
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"{PREFIX}{spec} needs lm-evaluation-harness, which is not installed: pip install 'elicitable[lm-eval]'"
+        raise MissingPackageError(
+            f"{PREFIX}{spec} needs lm-evaluation-harness, which is not there; run: pip install 'elicitable[lm-eval]'"
         ) from error
     is_file = Path(spec).suffix in (".yaml", ".yml")
     if is_file and not os.path.isfile(spec):
         raise InputError(f"{PREFIX}{spec}: there is no such file")
     manager = TaskManager(include_defaults=not is_file)
-    if not is_file:
+    if is_file:
+        tell_that_it_runs(spec)
+    else:
         _check_name(spec, manager)
     try:
         with _offline():
