@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from elicitable.cli.options import Json, LayoutOptions, ModelOptions, Out, Quiet, Seed, TaskOptions
+from elicitable.cli.options import Json, LayoutOptions, ModelOptions, Out, Quiet, Seed, TaskOptions, flags
 from elicitable.cli.output import (
     default_folder,
     output,
@@ -32,7 +32,7 @@ def forecast(
         loaded = about.load()
         with status("measuring …", quiet):
             found = foretell(loaded, wanted, seed=seed, **how.given(), out=folder)
-    command = found.command([*about.typed(), *asked.typed(), *how.typed()])
+    command = found.command([*about.typed(), *asked.typed(), *how.typed(), *flags(seed=seed or None)])
     if as_json:
         print_json(found.record() | {"next": command})
     else:
