@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.deploy.conftest import save_letters, text_of
 
 import elicitable as el
 
@@ -114,6 +115,21 @@ def test_options_that_nothing_reads_are_refused(
     code, said, err = call("compile", "--prompt", "7 0", *typed, "-m", "toy:ascending", "-q")
     assert (code, said) == (2, "")
     assert says in err
+
+
+def test_a_file_of_rows_is_read_as_its_options_say(call: Call, tmp_path: Path) -> None:
+    model, rows = save_letters(tmp_path / "model"), tmp_path / "rows.csv"
+    lines = [f"{n},{text_of(n)},{'yes' if n % 2 else 'no'},x" for n in range(60)]
+    rows.write_text("\n".join(["id,note,kind,other", *lines]) + "\n", encoding="utf-8")
+    given = ("--prompt", "say:", "-m", str(model), *QUICKEST)
+    out, read = ("--out", str(tmp_path / "out")), ("--text-column", "note", "--label-column", "kind")
+    code, _, err = call("compile", *given, "--task", str(rows), *out)
+    assert (code, "column" in err) == (2, True)
+    code, said, err = call("compile", *given, "--task", str(rows), *read, *out)
+    assert (code, err) == (0, "")
+    assert "Score on 2 test items" in said
+    code, _, err = call("compile", *given, *read)
+    assert (code, "--text-column says how a task is read: give --task." in err) == (2, True)
 
 
 @pytest.fixture

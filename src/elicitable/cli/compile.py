@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elicitable.cli.inspect import artefact_of, base_of, context_of
-from elicitable.cli.options import Json, ModelOptions, Out, Quiet, ScoreName, Seed
+from elicitable.cli.options import Json, ModelOptions, Out, Quiet, ReadOptions, ScoreName, Seed
 from elicitable.cli.output import default_folder, digest_of, output, print_json, result_console, say, status
 from elicitable.errors import InputError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def compile_command(
     about: ModelOptions,
+    read: ReadOptions,
     context: Annotated[
         Path | None, typer.Argument(help="a run or an adapter folder (PEFT's too); or give --prompt or --examples")
     ] = None,
@@ -53,19 +54,19 @@ def compile_command(
     from elicitable.compiling.report import compiled_table, write_compiled
     from elicitable.race.standard import Standard
     from elicitable.report.table import print_wrapped
-    from elicitable.tasks.catalog import task_from
 
     how = Recipe(to=to, rank=rank, keys=keys, steps=steps, seed=seed)
     counts: dict[str, Any] = {"texts_of_task": items, "test_items": test_items}
     counts = {name: count for name, count in counts.items() if count is not None}
-    what = digest_of(how, context, prompt, examples, texts, max_tokens, counts, other_task, score, about)
+    asked = (counts, other_task, score, about, *read.given().items())
+    what = digest_of(how, context, prompt, examples, texts, max_tokens, *asked)
     folder = out or default_folder(f"compile-{to}", about.model, task or "texts", what)
     _check_free(folder)
     lines = None if texts is None else _lines(texts)
     _check_used(task, texts, other_task, items, test_items, score)
     artefact = _artefact(context, prompt, task, examples)
     with output(folder), status("loading …", quiet) as shown:
-        wanted = None if task is None else task_from(task)
+        wanted = _task(task, read)
         record = None if artefact is None else artefact.record
         model = about.load("float32", base_of(artefact))
         layout = _layout(model, artefact, wanted)
@@ -133,6 +134,21 @@ def _artefact(context: Path | None, prompt: str | None, task: str | None, exampl
         return artefact_of(context, prompt)
     if task is None:
         raise InputError("--examples are drawn from a task: give --task.")
+    return None
+
+
+def _task(task: str | None, read: ReadOptions) -> Task | None:
+    """Read the task, where there is one.
+
+    Raises:
+        InputError: it cannot be read, or is said to be read somehow and is not there.
+    """
+    from elicitable.tasks.catalog import task_from
+
+    if task is not None:
+        return task_from(task, **read.given())
+    for name in read.given():
+        raise InputError(f"--{name.replace('_', '-')} says how a task is read: give --task.")
     return None
 
 

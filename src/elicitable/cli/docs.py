@@ -18,8 +18,9 @@ What `elicitable COMMAND --help` prints, for every command. `python -m elicitabl
 writes this page anew.
 
 Results go to standard output (`--json`: one JSON object and nothing else), progress and warnings to standard error.
-The exit code is 0, or 1 where something that was checked is wrong; 2 after bad input, with one line that names it; 130
-after Ctrl-C, 143 after SIGTERM. Where `--out` says that the same arguments resume, they do so after any of these.
+The exit code is 0, or 1 where what was checked is wrong, a trial failed or a row could not be answered; 2 after bad
+input, with one line that names it; 130 after Ctrl-C, 143 after SIGTERM. Where `--out` says that the same arguments
+resume, they do so after any of these.
 
 `my_task.py:MyTask` and `my_method.py:MyMethod` name a class in a Python file of yours. The file is code and is run.
 """

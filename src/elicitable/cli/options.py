@@ -193,8 +193,19 @@ _Read = make_dataclass(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskOptions(_Read):  # type: ignore[misc, valid-type]
-    """Which task, and how its data are read: besides ``task``, every option that a task has in Python."""
+class ReadOptions(_Read):  # type: ignore[misc, valid-type]
+    """How the data of a task are read: every option that a task has in Python."""
+
+    def given(self) -> dict[str, Any]:
+        """The options that were typed."""
+        typed = {field.name: getattr(self, field.name) for field in fields(_Read)}
+        known = {name: value for name, value in typed.items() if not _is_unsaid(value)}
+        return {name: _pairs(name, value) if isinstance(value, list) else value for name, value in known.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions(ReadOptions):
+    """Which task, and how its data are read."""
 
     task: Annotated[
         str,
@@ -210,12 +221,6 @@ class TaskOptions(_Read):  # type: ignore[misc, valid-type]
         from elicitable.tasks.catalog import task_from
 
         return task_from(self.task, **self.given())
-
-    def given(self) -> dict[str, Any]:
-        """The options that were typed."""
-        typed = {field.name: getattr(self, field.name) for field in fields(_Read)}
-        known = {name: value for name, value in typed.items() if not _is_unsaid(value)}
-        return {name: _pairs(name, value) if isinstance(value, list) else value for name, value in known.items()}
 
     def typed(self) -> list[str]:
         """The options as they are typed on a command line."""
