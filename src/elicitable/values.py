@@ -224,7 +224,7 @@ class ArmResult:
     budget: Budget
     status: str  # "ok", "diverged", "failed", "skipped"
     reason: str = ""  # why, when status is not "ok" or not every seed ran through
-    stopped: str = ""  # why training ended: "solved", "plateau", "steps", "time"
+    stopped: str = ""  # "solved", "plateau", "settled", "steps", "time", "passes" or "all candidates tried"
     mean: float | None = None
     low: float | None = None
     high: float | None = None

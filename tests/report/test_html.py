@@ -108,6 +108,13 @@ def test_the_page_says_what_the_issue_asks_for(pages):
         assert f"{arm.mean:.3f} [{arm.low:.3f}, {arm.high:.3f}]" in text
 
 
+def test_the_page_says_why_each_arm_stopped():
+    first, *others = records.verdict().arms
+    arms = (replace(first, stopped=""), *(replace(arm, stopped="settled") for arm in others))
+    cells = re.findall(r'<td data-head="stopped">([^<]*)</td>', report_html(records.verdict(arms=arms)))
+    assert sorted(cells) == ["-", *("settled" for _ in others)]
+
+
 def test_arms_without_a_score_say_why(pages):
     text = Page(pages["with failures"]).text
     assert "took no part: diverged (the loss became NaN at step 50)" in text
