@@ -15,7 +15,6 @@ import pytest
 import elicitable
 
 ROOT = Path(__file__).parent.parent
-DESCRIBING = ("architecture", "compiling", "microscope", "reproduction", "constructions")
 PAIRS = re.findall(r"```python\n(.*?)```\n\n```output\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
@@ -62,13 +61,25 @@ def test_the_records_are_what_the_readme_and_the_page_on_reproduction_say() -> N
 
 def test_the_labels_that_the_readme_lists_are_those_there_are() -> None:
     from elicitable.diagnosis.verdict import CONTEXT, OPEN_LABELS
-    from elicitable.methods.catalog import METHODS
+    from elicitable.methods.catalog import EXTRAS, METHODS
 
     listed = re.search(r"The answer is one of (.*?);", (ROOT / "README.md").read_text(), flags=re.DOTALL).group(1)
-    labels = dict.fromkeys(method.rung.label for method in METHODS if not method.is_control)
+    labels = dict.fromkeys(one.rung.label for one in (*METHODS, *EXTRAS) if not one.is_control)
     found = re.findall(r"`([\w-]+)`", listed)
     assert found.index(CONTEXT) == found.index("prefix") + 1  # which it may stand for
     assert [label for label in found if label != CONTEXT] == [*labels, *OPEN_LABELS]
+
+
+def test_the_words_for_why_an_arm_stopped_are_those_of_the_page_on_verdicts() -> None:
+    from elicitable.diagnosis.tried import LEFT
+
+    listed = [
+        word for row in table_of("docs/reading-a-verdict.md", "stopped") for word in re.findall(r"`([^`]+)`", row[0])
+    ]
+    assert listed == ["solved", "plateau", LEFT, "steps", "time", "passes", "all candidates tried"]
+    code = (ROOT / "src/elicitable/values.py").read_text(encoding="utf-8")
+    told = re.search(r'stopped: str = ""  # (.*)', code).group(1)
+    assert re.findall(r'"([^"]+)"', told) == listed
 
 
 def test_the_python_version_of_the_readme_is_that_of_the_package() -> None:
@@ -78,7 +89,8 @@ def test_the_python_version_of_the_readme_is_that_of_the_package() -> None:
 
 WRITTEN = ("figures/", "results.md", "aside/", "winner/", "kept/")  # by `elicitable reproduce`, into its folder
 ROOMS = "|".join(["elicitable", *(path.name for path in Path(elicitable.__file__).parent.iterdir() if path.is_dir())])
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / f"{name}.md" for name in DESCRIBING)]
+PAST_OR_MADE = {ROOT / "docs" / "log.md", ROOT / "docs" / "command-line.md"}  # what was, and what the help says
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted({*(ROOT / "docs").glob("*.md")} - PAST_OR_MADE)]
 
 
 def text_of(name: str) -> str:
@@ -94,15 +106,26 @@ def table_of(page: str, head: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
+def commands_of(page: Path) -> list[str]:
+    """Every command that a page shows: in its blocks, in indented lines, and in the middle of a sentence."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```(?:console|bash)[^\n]*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    typed = re.findall(r"^(elicitable (?!--)[^\n#]+)", "\n".join(blocks), flags=re.MULTILINE)
+    return [*typed, *re.findall(r"(?:^ {4}|\.venv/bin/|`)(elicitable (?!--)[^`\n#]+)", text, flags=re.MULTILINE)]
+
+
+def test_commands_are_found() -> None:
+    found = {page.name: commands_of(page) for page in PAGES}
+    assert all(found[name] for name in ("README.md", "csv-and-model.md", "gallery.md", "machines.md", "tasks.md"))
+    assert any("\\" not in line and line.count("--") > 5 for line in found["gallery.md"])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_a_page_shows_is_one_that_there_is(page: Path) -> None:
     from elicitable.cli.docs import helps
 
     shown = dict(helps())
-    text = page.read_text(encoding="utf-8")
-    typed = re.findall(r"(?:^ *|\.venv/bin/|`)(elicitable (?!--)[^`\n#]+)", text, flags=re.MULTILINE)
-    assert typed or page.name in ("CONTRIBUTING.md", "architecture.md")
-    for line in typed:
+    for line in commands_of(page):
         words = line.split()
         command = " ".join(words[:3]) if " ".join(words[:3]) in shown else " ".join(words[:2])
         assert command in shown, line

@@ -2,7 +2,7 @@
 
 A fenced block says by its language what becomes of it. A block with a ``title`` is written as that file. ``python`` is
 run, ``bash`` is typed, and ``output`` is what the block above it printed. ``console`` is for what needs a network, an
-accelerator or hours; ``tests/test_readme.py`` holds its commands and options to those that there are.
+accelerator or hours; ``tests/test_readme.py`` holds the commands and options of every page to those that there are.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def verdict(
         model: a name for, or a model from, :func:`elicitable.load`, or a transformers model.
         task: a name, a path to a CSV, JSON or Parquet file, ``hub:owner/name``, data in memory (a pandas frame, a
             ``datasets`` object, a list of dictionaries), or an object with a task's four methods.
-        budget: numbers trained; default 12·layers·d_model. Full fine-tuning is shown beside it, unbound.
+        budget: numbers trained; default 12·layers·d_model (2· on toy:ascending). Full fine-tuning is shown, unbound.
         methods: which to try, by name or as objects of your own (:class:`~elicitable.methods.base.Method`); default
             all that are built in.
         seeds: of the arm that the verdict speaks of and of the best one; more where the margin is in doubt.
@@ -138,6 +138,7 @@ def verdict(
     Raises:
         InputError: an argument, the model or the task is not as expected; the message names it.
         BudgetError: the budget is too small for a method, or the time limit too short for the first steps.
+        StoreError: ``out`` cannot be written to, is in use, or holds a record that cannot be read.
         StoppedRace: a KeyboardInterrupt came; its ``answer`` says what is known and what is open.
 
     Example:

@@ -90,7 +90,8 @@ def tune(
     Args:
         model, task, task_options: as for :func:`elicitable.verdict`.
         method: one of the trained methods.
-        budget: numbers trained at most (default 12·layers·d_model); or ``size``: virtual tokens, or the rank.
+        budget: numbers trained at most (default 12·layers·d_model, 2· on toy:ascending); or ``size``: virtual tokens,
+            or the rank.
         learning_rate: of the run; default the best of the method's own range after a short run each.
         chat, system, stop, max_tokens, truncate: how items are read, as for :func:`elicitable.verdict`.
         score, rule: what the test split is scored by, and how labels are decided between, as for
