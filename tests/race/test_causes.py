@@ -298,6 +298,17 @@ def test_a_misleading_template_is_told_from_what_the_model_can_do(letters_model:
         assert [item.target for item in one.task.held_out("test")] == [item.target for item in task.held_out("test")]
 
 
+@pytest.mark.parametrize("template", ["{text} never\n", "{text} never"])
+def test_another_template_is_typed_with_the_separator_that_the_task_has(template: str) -> None:
+    splits = {split: [Row(("ab",), "x"), Row(("abc",), "y")] for split in ("train", "validation", "test")}
+    task = TextTask("t", splits, Template.parse(template, "classification"), classes=("x", "y"))
+    others = list(reading._other_templates(task))
+    assert others
+    for typed, other in others:
+        assert other.labels() == task.labels()
+        assert Template.parse(typed, "classification") == other.template  # so the command asks in the same way
+
+
 def test_a_model_that_is_asked_by_another_template_than_it_learned_is_read_wrongly(
     letters_model: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:

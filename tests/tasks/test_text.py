@@ -87,3 +87,13 @@ def test_a_label_that_begins_another_ends_with_a_line_break() -> None:
     assert apart.labels() == (" unhappy", " happy")
     written = TextTask("t", splits, Template(("", "?")))
     assert written.held_out("test")[0].target == " very"
+
+
+@pytest.mark.parametrize("separator", ["\n", "", " => "])
+def test_another_template_asks_for_the_same_answers(separator: str) -> None:
+    """The separator was forgotten, so labels were others than those that the task's own are looked for among."""
+    task = make(template=Template.parse("{text}?", "classification", separator))
+    other = task.with_template("Text: {text}\nLabel:")
+    assert other.labels() == task.labels() == (f"{separator}a", f"{separator}b")
+    assert [item.target for item in other.held_out("test", 3)] == [item.target for item in task.held_out("test", 3)]
+    assert other.held_out("test", 1)[0].prompt == "Text: test 0\nLabel:"

@@ -105,13 +105,15 @@ class TextTask:
         return tuple(numbers.setdefault(self._units[row.text], len(numbers)) for row in self._first(split, n))
 
     def with_template(self, template: str) -> TextTask:
-        """Return the task of the same rows, in the same order, shown by another template.
+        """Return the task of the same rows, in the same order and with the same answers, shown by another template.
+
+        The separator stays, so white space at the end of ``template`` does not count.
 
         Raises:
             InputError: the template shows none of the columns, or names another one.
         """
         names = self.template.names
-        other = Template.parse(template, self.kind, columns=names, main=names[0])
+        other = Template.parse(template, self.kind, self.template.separator, columns=names, main=names[0])
         splits = {split: list(rows) for split, rows in self._splits.items()}
         return TextTask(self.name, splits, other, classes=self._classes, reading=self.reading)
 

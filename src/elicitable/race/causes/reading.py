@@ -77,7 +77,10 @@ def other_readings(study: Study) -> Iterator[OtherReading]:
 
 
 def _other_templates(task: Task) -> Iterator[tuple[str, TextTask]]:
-    """Yield plain templates in the place of the task's own, where rows have one."""
+    """Yield plain templates in the place of the task's own, where rows have one, as they are typed.
+
+    Answers stand behind the separator that the task has, which a typed template ends with.
+    """
     if not isinstance(task, TextTask) or not task.template.literals:
         return
     cells = "\n".join("{" + name + "}" for name in task.template.names)
@@ -89,11 +92,13 @@ def _other_templates(task: Task) -> Iterator[tuple[str, TextTask]]:
     if labels and len(labels) <= 20:
         named = ", ".join(label.strip() for label in labels)
         plain.append(f"Text: {cells}\nWhich of these fits: {named}?\nAnswer:")
+    separator = task.template.separator
+    tail = separator if separator.isspace() and separator != " " else ""
     shown = task.template.shown(tuple("\x01" for _ in task.template.names))
     for template in plain:
         other = task.with_template(template)
         if other.template.shown(tuple("\x01" for _ in task.template.names)) != shown:
-            yield template, other
+            yield template + tail, other
 
 
 def _promising(study: Study, templates: list[tuple[str, TextTask]]) -> list[tuple[str, TextTask]]:
