@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from elicitable.diagnosis.causes import (
-    Cause,
-    Diagnosis,
-    Experiment,
-    Kind,
-    experiment_of,
-    explain,
-)
+from elicitable.diagnosis.causes import NO_TIME, Cause, Diagnosis, Experiment, Kind, experiment_of
+from elicitable.diagnosis.explaining import explain
 from elicitable.diagnosis.sizes import size_curve
 from elicitable.diagnosis.verdict import Terms, compare, is_near_the_floor
 
@@ -32,11 +27,11 @@ def tried(kind: Kind, right: int, of: str = "kv-prefix", what: str = "", **more:
 
 def ended(right: int, stopped: str = "plateau") -> Experiment:
     """The unbounded context, trained until nothing got better."""
-    return replace(tried("unbounded", right, ""), stopped=stopped)
+    return replace(tried("unbounded", right, ""), stopped=stopped, is_exact=True)
 
 
-def why(*found: Experiment, floor: float = 0.1) -> Diagnosis:
-    return explain(SHORT, BEST, found, margin=0.02, floor=floor)
+def why(*found: Experiment, floor: float = 0.1, **more: Any) -> Diagnosis:
+    return explain(SHORT, BEST, found, margin=0.02, floor=floor, **more)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +109,99 @@ def test_where_nothing_beats_one_answer_it_is_the_data() -> None:
     found = explain(arm("kv-prefix", 100), low, [learned, tried("size", 950)], margin=0.02, floor=0.1)
     assert (found.cause, found.is_sure) == ("data", True)
     assert "by heart" in found.sentences[1]
-    unlearned = explain(arm("kv-prefix", 100), low, [replace(learned, mean=0.2)], margin=0.02, floor=0.1)
-    assert "Not even a few rows" in unlearned.sentences[1]
     alone = explain(arm("kv-prefix", 100), low, [], margin=0.02, floor=0.1, had_weights=False)
     assert alone.cause == "unknown"  # nothing was there to tell the data by
+
+
+def test_rows_that_are_not_learned_by_heart_are_the_datas_fault_only_where_they_contradict_each_other() -> None:
+    """It was called the data, for sure, whether or not any text had several answers."""
+    low, learned = arm("full", 110), Experiment("", "by-heart", "full on its rows", mean=0.2, ceiling=1.0)
+    found = explain(arm("kv-prefix", 100), low, [learned], margin=0.02, floor=0.1)
+    assert (found.cause, found.is_sure) == ("optimisation", False)
+    assert "Not even a few rows" in found.sentences[1]
+    assert "though each text has one answer" in found.sentences[1]
+    several = explain(arm("kv-prefix", 100), low, [replace(learned, ceiling=0.5)], margin=0.02, floor=0.1)
+    assert (several.cause, several.is_sure) == ("data", True)
+    assert "no more than 0.50 of these rows can be right" in several.sentences[1]
+
+
+def test_what_closes_a_gap_only_as_far_as_noise_goes_is_no_more_than_likely() -> None:
+    """An arm of .77, the best .80, a margin of .02, and a reading of .785 with an interval of .06: it was sure."""
+    far, best = arm("kv-prefix", 77, items=100), arm("full", 80, items=100)
+    asked = Experiment("", "reading", "asked otherwise", 0.785, 0.725, 0.845, (0.015, -0.07, 0.10), closed=0.5)
+    found = explain(far, best, [asked], margin=0.02, floor=0.1)
+    assert (found.cause, found.is_sure) == ("reading", False)
+    nearly = replace(asked, mean=0.80, low=0.78, high=0.82, behind=(0.0, -0.03, 0.03))
+    assert explain(far, best, [nearly], margin=0.02, floor=0.1).is_sure  # all of it, from where the arm cannot be
+    sure = Experiment("kv-prefix", "size", "larger", 0.80, 0.7, 0.9, (0.0, -0.01, 0.01), is_enough=True, closed=1.0)
+    both = explain(far, best, [asked, sure], margin=0.02, floor=0.1)
+    assert (both.cause, both.is_sure) == ("capacity", True)  # what is sure comes before what may be chance
+
+
+def test_one_failed_try_is_no_structure_where_the_time_was_up() -> None:
+    given = [tried("longer", 520), replace(tried("rate", 0), mean=None, behind=(), reason=NO_TIME)]
+    assert (why(*given).cause, why(*given, was_asked_all=False).cause) == ("structure", "unknown")
+    told = why(*given, ended(600), ended(600), was_asked_all=False)
+    assert (told.cause, told.is_sure) == ("structure", True)  # the unbounded context told
+    cut = why(*given, ended(600, "time"), was_asked_all=False)
+    assert cut.cause == "unknown"
+    another = replace(tried("context", 945, "prompt", "kv-prefix"), of="kv-prefix")
+    assert why(*given, another, was_asked_all=False).cause == "unknown"
+
+
+def test_an_unbounded_context_whose_first_layer_is_a_network_tells_no_more_than_likely() -> None:
+    rough = [replace(ended(600), is_exact=False)] * 2
+    found = why(tried("size", 520), *rough)
+    assert (found.cause, found.is_sure) == ("structure", False)
+    assert "any context of any length" not in " ".join(found.sentences)
+    assert "gets no better from either start: most likely" in " ".join(found.sentences)
+
+
+def test_an_unbounded_context_that_the_clock_cut_off_is_not_said_to_get_better() -> None:
+    half = " ".join(why(tried("size", 520), ended(740, "time")).sentences)
+    assert "scores 0.74 when the time was up, so nothing in the form of a context" in half
+    assert "gets better" not in half
+    short = " ".join(why(tried("size", 520), ended(600), ended(520, "time")).sentences)
+    assert "one of its starts cut off by the clock: most likely" in short
+
+
+@pytest.mark.parametrize(
+    ("right", "stopped", "words"),
+    [
+        (945, "plateau", "it needs no new patterns"),
+        (600, "plateau", "it needs new patterns"),
+        (600, "behind", "it needs new patterns"),
+        (600, "steps", "whether it needs new patterns is not told"),
+        (600, "time", "whether it needs new patterns is not told"),
+    ],
+)
+def test_new_patterns_are_needed_only_where_frozen_ones_ended_worse(right: int, stopped: str, words: str) -> None:
+    found = why(ended(600), ended(600), replace(tried("frozen-patterns", right, ""), stopped=stopped))
+    assert words in " ".join(found.sentences)
+
+
+def test_frozen_patterns_that_are_not_seen_to_be_worse_tell_nothing() -> None:
+    """0.99 beside 1.00, and a difference of −0.01 to 0.03: that was said to need new patterns."""
+    near = Experiment("", "frozen-patterns", "frozen", 0.94, 0.92, 0.96, (0.01, -0.01, 0.03), stopped="plateau")
+    assert "is not told" in " ".join(why(ended(600), ended(600), near).sentences)
+
+
+def test_weights_are_said_to_do_it_at_the_budget_of_the_context_only_where_they_do() -> None:
+    told = [ended(600), ended(600)]
+    large = replace(BEST, budget=replace(BEST.budget, numbers_trained=50_000))
+    given = {"margin": 0.02, "floor": 0.1}
+    alone = explain(SHORT, large, told, **given)
+    assert alone.advice == (
+        "Change the weights: full does it, and of what ran nothing with fewer than 500 times the numbers of the "
+        "context."
+    )
+    lora = replace(arm("lora", 945), budget=replace(BEST.budget, numbers_trained=104))
+    assert (
+        "full does it, and so does lora, with no more numbers"
+        in explain(SHORT, large, told, **given, weights=[lora]).advice
+    )
+    few = tried("subspace", 948, "", "100 numbers anywhere in the weights")
+    assert "so does 100 numbers anywhere" in explain(SHORT, large, [*told, few], **given).advice
 
 
 def test_where_the_verdict_is_open_nothing_is_said_of_the_data() -> None:

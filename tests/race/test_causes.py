@@ -12,23 +12,25 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import tiny_gpt2
+from tests.methods.conftest import fresh_model
 from tests.race.test_rounds import counted
 from tests.reverse import Reverse
 
 import elicitable as el
-from elicitable.diagnosis.causes import is_open_to_contexts
+from elicitable.diagnosis.causes import Diagnosis, Experiment
+from elicitable.diagnosis.explaining import is_open_to_contexts
 from elicitable.methods.base import Schedule
 from elicitable.methods.catalog import method_named
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.unbounded import UnboundedContext
 from elicitable.models.model import Model
 from elicitable.race import contest, pace, trial
-from elicitable.race.causes import optimisation, reading, why
+from elicitable.race.causes import data, optimisation, reading, why
 from elicitable.race.causes import study as study_module
 from elicitable.race.causes.capacity import larger
-from elicitable.race.causes.data import ByHeart
+from elicitable.race.causes.data import ByHeart, most_right
 from elicitable.race.causes.reading import KEPT, other_readings
-from elicitable.race.causes.structure import any_context
+from elicitable.race.causes.structure import any_context, positions_read
 from elicitable.race.causes.study import Study
 from elicitable.race.contest import StoppedRace
 from elicitable.race.elsewhere import items_elsewhere
@@ -161,6 +163,13 @@ def test_no_experiment_begins_after_the_time_is_up(raced: Path, monkeypatch: pyt
     assert {one.cause for one in answer.why.diagnoses} == {"unknown"}
 
 
+def test_an_interrupt_names_no_cause_that_was_not_asked_for(raced: Path) -> None:
+    with pytest.raises(StoppedRace) as stopped:
+        run(tiny_gpt2(8, torch.float64), raced, reporter=Asks("times as long"))
+    (found,) = stopped.value.answer.why.diagnoses
+    assert found.cause in ("unknown", "optimisation")  # what another rate brought
+
+
 def test_the_unbounded_context_goes_on_from_the_context_and_begins_anew_only_where_that_does_not_tell(
     raced: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +239,43 @@ def test_the_best_context_is_enough_beside_itself_however_few_test_items_there_a
     assert (found.kind, found.what, found.behind) == ("context", "slow", (0.0, 0.0, 0.0))
 
 
+def test_a_context_within_the_margin_explains_another_one_though_it_is_not_enough_for_sure(study: Study) -> None:
+    """Beside a context as good as the weights the cause was that no context can do it."""
+    entry = entry_of(study, "slow")
+    arm = arm_result(study.race, entry)
+    study.best = replace(
+        arm, method="other", mean=(arm.mean or 0.0) + 0.01
+    )  # another result, whose interval 32 items leave wide
+    study.race.margin = 0.02
+    found = why._sufficient(study, entry_of(study, "full"), study.entries)
+    assert found is not None
+    assert (found.kind, found.what, found.is_enough) == ("context", "slow", False)
+    study.race.margin = -0.1
+    assert why._sufficient(study, entry_of(study, "full"), study.entries) is None
+
+
+def test_a_run_that_the_clock_ends_says_so(study: Study) -> None:
+    entry = entry_of(study, "slow")
+    line = study.short(entry.sized, 0.01)
+    assert study.trained(line, line.steps + 1).stopped != "time"
+    study.deadline = 0.0
+    assert study.trained(study.short(entry.sized, 0.02), 10**6).stopped == "time"
+
+
+def test_where_positions_have_no_end_the_table_has_as_many_as_the_longest_item_needs(study: Study) -> None:
+    """No model with rotary positions had a table in its first layer: the unbounded context was a small network."""
+    method = UnboundedContext()
+    assert positions_read(study, method) is None  # learned positions, and all of them are in the table
+    study.race.model = fresh_model("llama")
+    longest = max(len(item.prompt) + len(item.target) for item in items_elsewhere(study.race.model))
+    assert positions_read(study, method) == max(4, longest)
+    assert not method.is_exact(study.race.model)
+    assert method.is_exact(study.race.model, positions_read(study, method))
+    context = method_named("kv-prefix").build(study.race.model, 3)
+    started = method.starting_at(study.race.model, context, "there")
+    assert positions_read(study, started) == max(4, longest) + started.started.shift
+
+
 def test_a_rate_that_ends_below_the_race_is_not_gone_on_from(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = entry_of(study, "slow")
     own = entry.rate
@@ -250,6 +296,22 @@ def _worse_by(gain: float) -> Callable[[Any, Any], Any]:
     return lambda race, entry: replace(arm_result(race, entry), mean=(arm_result(race, entry).mean or 0.0) - 2 * gain)
 
 
+def test_where_more_tokens_are_enough_as_many_numbers_are_put_anywhere_once(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a task is elicited and not taught was said of capacity, without the control that tells."""
+    entry, asked = entry_of(study, "slow"), []
+    large = Experiment("slow", "size", "larger", 0.9, 0.8, 1.0, (0.0, 0.0, 0.0), True, closed=1.0, numbers_trained=900)
+    found = Diagnosis("slow", "capacity", True, ("a", "b"), "c", large)
+    monkeypatch.setattr(why, "_so_far", lambda *given: found)
+    monkeypatch.setattr(why, "in_subspaces", lambda study, method, sizes: asked.append((method.probe, sizes)))
+    why._put_anywhere(study, entry, 0.0)
+    assert asked == [("subspace", (entry.sized.numbers, 900))]
+    study.found.append(Experiment("", "subspace", "numbers anywhere"))
+    why._put_anywhere(study, entry, 0.0)
+    assert len(asked) == 1
+
+
 def test_a_method_without_a_size_is_not_made_larger(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = entry_of(study, "slow")
     monkeypatch.setattr(type(entry.method), "has_size", False)
@@ -268,6 +330,26 @@ def test_answers_that_hang_on_nothing_are_a_matter_of_the_data(digits_model: Bui
     (learned,) = [one for one in answer.why.experiments if one.kind == "by-heart"]
     assert learned.mean is not None
     assert {one.cause for one in answer.why.diagnoses} == {"data"}
+
+
+def test_rows_that_contradict_each_other_cannot_all_be_right() -> None:
+    rows = Reverse().sample(40, np.random.default_rng(0))
+    assert most_right(rows[:1]) == 1.0
+    twice = [el.values.Item((1, 2), (3, 4)), el.values.Item((1, 2), (4, 3)), el.values.Item((2, 2), (3, 4))]
+    assert most_right(twice) == pytest.approx(2 / 3)
+
+
+def test_rows_by_heart_are_tried_at_other_rates_before_anything_is_said_of_them(
+    digits_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+    monkeypatch.setattr(data, "most_right", lambda rows: 1.0)
+    monkeypatch.setattr(data, "_share_right", lambda line: tried.append(line.rate) or line.rate / 1_000)
+    answer = run(digits_model(8, torch.float32), task=Random(), steps=64)
+    (learned,) = [one for one in answer.why.experiments if one.kind == "by-heart"]
+    assert len(set(tried)) == 3
+    assert "in the place of" in learned.what
+    assert learned.ceiling is not None
 
 
 def test_rows_by_heart_are_validated_on_themselves() -> None:
@@ -356,6 +438,17 @@ def test_right_answers_that_go_on_are_a_matter_of_the_reading(
     assert reading._holds("Forty two", "It is forty-two.")
     assert not reading._holds("4", "It is 42.")
     assert not reading._in_first_line("4", "4 2\n4")
+
+
+def test_answers_that_hold_whatever_may_be_asked_for_are_not_right() -> None:
+    """A model that rambles was right wherever the target came along."""
+    targets = [str(n % 10) for n in range(60)]
+    rambling = ["0 1 2 3 4 5 6 7 8 9"] * 60
+    assert sum(reading.above_chance(targets, rambling, reading._holds)) == 0
+    fine = [f"It is {target}." for target in targets]
+    assert sum(reading.above_chance(targets, fine, reading._holds)) == 60
+    assert sum(reading.above_chance(targets, fine[:30] + rambling[30:], reading._holds)) == 30
+    assert sum(reading.above_chance(["yes"] * 5, ["yes"] * 5, reading._holds)) == 5  # as the score would have it
 
 
 def test_the_probes_are_found_by_what_they_tell() -> None:

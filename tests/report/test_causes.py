@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from elicitable.cli.options import flags
-from elicitable.diagnosis.causes import Diagnosis, Experiment, Why
+from elicitable.diagnosis.causes import NO_TIME, Diagnosis, Experiment, Why
 from elicitable.diagnosis.sizes import SizeCurve
 from elicitable.report.causes import alike, print_why, why_commands, why_json, why_section, without_result
 from elicitable.report.following import Typed
@@ -98,6 +98,40 @@ def test_what_to_type_acts_on_the_cause() -> None:
     again = ["elicitable", "verdict", *BASE[:4], "--budget", "100", "--template", "{text}\nIt's:"]
     assert written.stdout.split("|")[:-1] == again
     assert "--rows-curve" in why_commands(replace(WHY, diagnoses=(replace(STRUCTURE, cause="data"),)), ARMS, TYPED)[0]
+
+
+def test_another_context_that_does_it_is_what_to_type_and_what_to_see() -> None:
+    """The commonest case on a model of token ids had neither."""
+    another = Experiment("prompt", "context", "kv-prefix", 0.93, 0.91, 0.95, (0.02, 0.0, 0.03))
+    found = Diagnosis("prompt", "optimisation", False, ("prompt scores 0.10.", "b"), "Use kv-prefix.", another)
+    why = replace(WHY, diagnoses=(found,), experiments=(), curves=())
+    (command,) = why_commands(why, ARMS, TYPED)
+    given = ["--size", "6", "--chat", "off", "--learning-rate", "0.3"]
+    assert shlex.split(command) == ["elicitable", "tune", *BASE, "--method", "mine.py:KV", *given]
+    html = why_section(why, ()).html
+    assert 'role="rowheader">kv-prefix</div>' in html
+    chosen = replace(ARMS[0], learning_rate=None)
+    assert why_commands(why, (chosen, ARMS[1]), TYPED) == ()  # nothing of it is trained
+
+
+def test_what_is_not_known_for_want_of_time_is_asked_again_for_longer() -> None:
+    unknown = Diagnosis("prompt", "unknown", False, ("prompt scores 0.10.",), "Give more time: what ran is kept.")
+    late = replace(WHY, diagnoses=(unknown,), experiments=(replace(LOST, reason=NO_TIME),))
+    (command,) = why_commands(late, ARMS, Typed(BASE, ["--time-limit", "30m", "--budget", "100"]))
+    assert shlex.split(command) == [
+        "elicitable", "verdict", *BASE, "--budget", "100", "--time-limit", "60m", "--why"
+    ]  # fmt: skip
+    assert why_commands(replace(WHY, diagnoses=(unknown,)), ARMS, TYPED) == ()
+
+
+def test_numbers_anywhere_are_spoken_of_only_where_they_were_tried() -> None:
+    """Of a context's curve alone nothing follows about what is elicited."""
+    alone = why_section(WHY, ()).html
+    assert "wherever they are put" not in alone
+    assert "half of the gain at about 200 numbers (from 2 points)" in alone
+    assert "from the model as it is to full" in alone
+    anywhere = SizeCurve("numbers anywhere", ((100, 0.1), (400, 0.9), (1_600, 0.9)), 300.0, 2.0)
+    assert "wherever they are put" in why_section(replace(WHY, curves=(*WHY.curves, anywhere)), ()).html
 
 
 def test_each_command_has_a_line_of_its_own() -> None:

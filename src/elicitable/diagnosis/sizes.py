@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+ANYWHERE = "numbers anywhere"  # the curve of random subspaces of all weights
+
 
 @dataclass(frozen=True, slots=True)
 class SizeCurve:
@@ -18,6 +20,11 @@ class SizeCurve:
     points: tuple[tuple[int, float], ...]
     half: float | None
     slope: float | None
+
+    @property
+    def is_anywhere(self) -> bool:
+        """Whether its numbers were put anywhere in the weights."""
+        return self.name == ANYWHERE
 
 
 def size_curve(name: str, points: Mapping[int, float], base: float, best: float) -> SizeCurve:

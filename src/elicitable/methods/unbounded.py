@@ -8,7 +8,8 @@ and the mean of its values under them. With content logits ℓ_j,
 
 and t is what the content gives by itself. Here L and b are free. In the first layer a query is known by its token and
 its position, so a table of both holds every context exactly; where that would be too large, and in all deeper layers,
-they are a small network of the query. Where even this falls short, no context will do.
+they are a small network of the query. Where even this falls short, no context will do; where the first layer has
+a network too, that is no more than likely.
 
 It may start at a context: then L and b are those of the context plus what is free, which begins at nothing. So before
 it is trained it is the context, in every layer, and need not find again what a context has found.
@@ -233,6 +234,16 @@ class UnboundedContext(Method):
     def starting_at(self, model: Model, context: Adaptation, origin: str) -> UnboundedContext:
         """Return the method that starts at ``context``, which records call ``origin``."""
         return type(self)(prefix_of(model, [context]), origin)
+
+    @staticmethod
+    def most_positions(model: Model) -> int:
+        """Return how many positions a table of the first layer may have at most; 0 where not one fits."""
+        return LARGEST_TABLE // _in_table(model, 1)
+
+    @staticmethod
+    def is_exact(model: Model, positions: int | None = None) -> bool:
+        """Say whether the first layer gets a table, which holds every context exactly, if built with ``positions``."""
+        return _positions_in_table(model, positions) is not None
 
     def numbers(self, model: Model, size: int = 16) -> int:
         """Σ_layers heads · (size · (d_head + 2 + d_value) + 1 + d_value), with the table in place of the first."""

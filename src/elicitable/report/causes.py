@@ -93,7 +93,12 @@ def why_commands(why: Why, arms: Sequence[ArmResult], typed: Typed) -> tuple[str
     of = {arm.method: arm for arm in arms}
     for one in why.diagnoses:
         setting = one.remedy.setting if one.remedy is not None else {}
-        if one.cause == "reading":
+        another = of.get(one.remedy.what) if one.remedy is not None and one.remedy.kind == "context" else None
+        if another is not None:
+            found += [typed.tune(another)] if another.learning_rate is not None else []
+        elif one.cause == "unknown":
+            found += [typed.longer()] if any(each.had_no_time for each in why.experiments) else []
+        elif one.cause == "reading":
             found.append(typed.verdict(setting))
         elif one.cause == "data":
             found.append(typed.verdict({}, "--rows-curve"))
@@ -113,12 +118,16 @@ def why_section(why: Why, typed: Sequence[str]) -> Section:
         f'<p class="note">Each experiment changes one thing and is tested on the same items as the arms. The line is '
         f"{_safe(why.best)}, the best arm ({why.best_mean:.2f}); bars are 95 % intervals.</p>"
     )
-    return Section("Why contexts fall short", note + cards + _curves(why.curves) + following + _table(why.experiments))
+    return Section(
+        "Why contexts fall short", note + cards + _curves(why.curves, why.best) + following + _table(why.experiments)
+    )
 
 
 def _card(why: Why, group: Sequence[Diagnosis]) -> str:
     names = {one.of for one in group}
     own = [each for each in why.experiments if each.of in ("", *names) and each.mean is not None]
+    others = {one.remedy.what: one.remedy for one in group if one.remedy is not None and one.remedy.kind == "context"}
+    own += [each for each in others.values() if each.mean is not None]
     meant = f"<p>{_safe(' '.join((*group[0].sentences[1:], group[0].advice)))}</p>"
     seen = f'<p class="note">{_safe(" ".join(dict.fromkeys(one.sentences[0] for one in group)))}</p>'
     return f"<h3>{_safe(headline(group))}</h3>{meant}{_picture(why, own)}{seen}"
@@ -148,19 +157,21 @@ def _row(best: float, one: Experiment) -> str:
     )
 
 
-def _curves(curves: Sequence[SizeCurve]) -> str:
-    """Say at how many numbers half of the gain is there, for contexts and for numbers put anywhere."""
+def _curves(curves: Sequence[SizeCurve], best: str) -> str:
+    """Say at how many numbers half of the gain to the ``best`` arm is there, for contexts and numbers put anywhere."""
     told = [one for one in curves if one.half is not None]
     if not told:
         return ""
     items = "".join(
-        f"<li>{_safe(one.name)}: half of the gain at about {one.half:,.0f} numbers</li>"
+        f"<li>{_safe(one.name)}: half of the gain at about {one.half:,.0f} numbers (from {len(one.points)} points)</li>"
         for one in told
         if one.half is not None
     )
+    is_anywhere = any(one.is_anywhere for one in told)
+    elicited = " A task that few numbers do, wherever they are put, is elicited and not taught." if is_anywhere else ""
     return (
-        "<p>Score over the logarithm of the numbers trained, fitted by a logistic curve. A task that few numbers do, "
-        f"wherever they are put, is elicited and not taught.</p><ul>{items}</ul>"
+        "<p>Score over the logarithm of the numbers trained, fitted by a logistic curve; the gain is that from the "
+        f"model as it is to {_safe(best)}.{elicited}</p><ul>{items}</ul>"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from elicitable.untrusted import command_line
@@ -11,6 +12,7 @@ from elicitable.untrusted import command_line
 if TYPE_CHECKING:
     from elicitable.values import ArmResult
 
+LIMIT = "--time-limit"
 SIZES = ("length", "rank")  # what a setting calls the size of a method: virtual tokens, or a rank
 
 
@@ -42,6 +44,17 @@ class Typed:
         """Return the command that races again, but for ``setting``, and with ``more``."""
         given = dict(setting or {})
         return command_line("elicitable", "verdict", *_without([*self.one, *self.race], given), *_flat(given), *more)
+
+    def longer(self) -> str:
+        """Return the command that goes on asking why, with twice the time limit that was typed.
+
+        >>> Typed(["--task", "rows.csv"], ["--time-limit", "1.5h"]).longer()
+        'elicitable verdict --task rows.csv --time-limit 3h --why'
+        """
+        limit = next((after for name, after in pairwise(self.race) if name == LIMIT), "")
+        number = limit.strip().rstrip("smh ")
+        twice = {LIMIT: f"{2 * float(number):g}{limit.strip()[len(number) :].strip()}"} if number else {}
+        return self.verdict(twice, "--why")
 
 
 def settings_of(arm: ArmResult) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from elicitable.diagnosis.causes import Experiment
-from elicitable.diagnosis.sizes import SizeCurve, size_curve
+from elicitable.diagnosis.sizes import ANYWHERE, SizeCurve, size_curve
 from elicitable.methods.base import Method
 from elicitable.race.causes.study import Study, resized
 from elicitable.race.elsewhere import items_elsewhere
@@ -79,5 +79,5 @@ def curves(study: Study, arms: Sequence[ArmResult], base: float) -> tuple[SizeCu
         found.append(size_curve(arm.method, points, base, top))
     anywhere = {one.numbers_trained: one.mean for one in study.found if one.kind == "subspace" and one.mean is not None}
     if anywhere:
-        found.append(size_curve("numbers anywhere", anywhere, base, top))
+        found.append(size_curve(ANYWHERE, anywhere, base, top))
     return tuple(one for one in found if len(one.points) > 1)

@@ -36,6 +36,7 @@ from elicitable.training.loop import prepared, reading_of
 if TYPE_CHECKING:
     from elicitable.tasks.base import Task
 
+BESIDE = 32  # targets of other items that an answer is held against
 PASSES = 512  # of a search in another reading, at most
 ASKED = ("Label", "Category", "Topic", "Sentiment", "Answer")  # what a plain template asks for
 SCREENED, KEPT = 64, 3  # validation items that all plain templates are read on, and the best, which are asked further
@@ -166,7 +167,8 @@ def judged_kindly(study: Study, chosen: Sequence[Entry], gap: float) -> list[Exp
     """Compare what the best arm without training writes with the targets more kindly than letter by letter.
 
     Where answers are free and must match exactly, a right answer that goes on, or is written otherwise, counts as
-    wrong. Its first line alone, and whether it holds the target but for case and punctuation, tell.
+    wrong. Its first line alone, and whether it holds the target but for case and punctuation, tell. As many answers as
+    would be right beside the target of another item are not counted: those that hold the most of these.
     """
     race = study.race
     tested = [entry for entry in chosen if entry.records and entry.records[0].is_ok and entry.trial is not None]
@@ -178,7 +180,7 @@ def judged_kindly(study: Study, chosen: Sequence[Entry], gap: float) -> list[Exp
 
     def run(said: str, is_right: Callable[[str, str], bool], setting: dict[str, str]) -> Experiment:
         written.extend([] if written else _written(race, best))
-        right = tuple(int(is_right(text_of_target(item), one)) for item, one in zip(race.test(), written, strict=True))
+        right = above_chance([text_of_target(item) for item in race.test()], written, is_right)
         share, low, high = sum(right) / len(right), *interval((right,), race.seed, race.groups())
         arm = replace(arm_result(race, best), correct=(right,), answers=(), mean=share, low=low, high=high)
         return study.compared("", "reading", f"{best.method.name} with {said}", arm, gap, setting)
@@ -198,6 +200,29 @@ def _written(race: Race, entry: Entry) -> list[str]:
         reading = replace(reading_of(entry.trial.plan, adaptation), most=most_of(race.task))
         found = answers(race.model, race.test(), None, reading)
     return [answer.text for answer in found]
+
+
+def above_chance(
+    targets: Sequence[str], written: Sequence[str], is_right: Callable[[str, str], bool]
+) -> tuple[int, ...]:
+    """Return (item,) which answers are right by a rule, without as many as are right beside another item's target.
+
+    An answer that goes on long enough holds whatever may be asked for. So each one is also held against other targets
+    than its own, those of the next :data:`BESIDE` items; as many answers as that makes right on average are taken off,
+    the most talkative first.
+
+    >>> above_chance(["1", "2", "3"], ["one: 1", "1 or 2 or 3", "3"], _holds)
+    (1, 0, 1)
+    """
+    right, chances = [], []
+    for nth, (target, answer) in enumerate(zip(targets, written, strict=True)):
+        beside = [targets[(nth + step) % len(targets)] for step in range(1, min(BESIDE + 1, len(targets)))]
+        held = [is_right(other, answer) for other in beside if _plain(other) != _plain(target)]
+        right.append(is_right(target, answer))
+        chances.append(sum(held) / max(1, len(held)))
+    talkative = sorted((nth for nth, is_so in enumerate(right) if is_so), key=lambda nth: -chances[nth])
+    lucky = set(talkative[: round(sum(chances))])
+    return tuple(int(is_so and nth not in lucky) for nth, is_so in enumerate(right))
 
 
 def _plain(text: str) -> str:

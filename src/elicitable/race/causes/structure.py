@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from elicitable.diagnosis.causes import Experiment, is_open_to_contexts
+from elicitable.diagnosis.causes import Experiment
+from elicitable.diagnosis.explaining import is_open_to_contexts
 from elicitable.methods.base import Method
 from elicitable.methods.unbounded import UnboundedContext
 from elicitable.race.causes.study import Study, resized
+from elicitable.race.elsewhere import items_elsewhere
 from elicitable.race.entry import Entry
 from elicitable.race.inside import again
 from elicitable.race.line import leave
 from elicitable.race.results import arm_result
 from elicitable.records.store import identity
+from elicitable.rng import generator
 
 _WHAT: dict[str, str] = {"frozen-patterns": "all but the patterns of attention"}
 WIDTH = 16  # hidden units of the unbounded context's networks
+DRAWN = 1_024  # training items whose lengths are looked at
 
 
 def any_context(study: Study, entry: Entry, method: UnboundedContext) -> bool:
@@ -40,16 +45,38 @@ def _unbounded(study: Study, entry: Entry, method: UnboundedContext, start: Entr
     """
     race, arm = study.race, arm_result(study.race, entry)
     method = method if start is None else _starting_at(study, start, method)
-    line, most = study.looked(resized(method, race, WIDTH)), study.steps_to_its_end()
+    positions = positions_read(study, method)
+    options = None if positions is None else {"positions": positions}
+    line, most = study.looked(resized(method, race, WIDTH, options)), study.steps_to_its_end()
+    is_exact = method.is_exact(race.model, positions)
     half = ((arm.mean or 0.0) + (study.best.mean or 0.0)) / 2
     tried = study.trained(line, most, is_patient=True, enough=half)
     while True:
-        found = study.measured("", "unbounded", said, tried, 0.0)
+        found = replace(study.measured("", "unbounded", said, tried, 0.0), is_exact=is_exact)
         is_over = tried.stopped != "steps" or line.steps >= most or study.is_out_of_time
         if found.reason or is_over or is_open_to_contexts(found, arm, study.best, race.margin):
             leave(race, line)
             return found
         tried = study.trained(line, min(2 * line.steps, most), is_patient=True)
+
+
+def positions_read(study: Study, method: UnboundedContext) -> int | None:
+    """Return how many positions the table of ``method`` needs where a model sets no end to them; None without a table.
+
+    As many as the longest item has, behind the context that it starts at; for texts, as the model was trained on.
+    None too where a model has so many positions and no more: its table has them all by itself.
+    """
+    race, most = study.race, method.most_positions(study.race.model)
+    if race.model.anatomy.position_limit is not None or not most:
+        return None
+    drawn = race.task.sample(DRAWN, generator(race.seed, "positions", race.task.name))
+    held_out = [*race.test(), *race.task.held_out("validation"), *items_elsewhere(race.model)]
+    items = [*drawn, *held_out]
+    longest = max(len(item.prompt) + len(item.target) for item in items)
+    if any(item.is_text for item in items):
+        longest = race.model.anatomy.trained_positions or most
+    reach = longest + (method.started.shift if method.started is not None else 0)
+    return reach if reach <= most else None
 
 
 def _starting_at(study: Study, entry: Entry, method: UnboundedContext) -> UnboundedContext:

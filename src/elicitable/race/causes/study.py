@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from elicitable.diagnosis.causes import Experiment, Kind, experiment_of
+from elicitable.diagnosis.causes import NO_TIME, Experiment, Kind, experiment_of
 from elicitable.diagnosis.looks import level_after
 from elicitable.diagnosis.verdict import OWED, SHARE, Terms, compare
 from elicitable.methods.base import Method, Sized
@@ -44,6 +44,7 @@ class Study:
     found: list[Experiment] = field(default_factory=list)
     runs: dict[str, Line] = field(default_factory=dict)  # of contexts, at a better rate than the race's
     tested: list[Entry] = field(default_factory=list)  # the arms that were run
+    was_interrupted: bool = False
 
     @classmethod
     def of(cls, race: Race, entries: Sequence[Entry], best: ArmResult, seconds: float | None) -> Study:
@@ -62,7 +63,7 @@ class Study:
     def ask(self, of: str, kind: Kind, what: str, run: Callable[[], Experiment]) -> Experiment:
         """Run an experiment, unless no time is left, and take note of it."""
         if not self.begins(of, what):
-            return self.lost(of, kind, what, "no time was left for it")
+            return self.lost(of, kind, what, NO_TIME)
         self.found.append(run())
         return self.found[-1]
 
@@ -166,22 +167,26 @@ class Study:
         ``at_least`` steps on it also stops where nothing gets better, or, unless it ``is_patient``, where its curve no
         longer leads to the best.
         """
-        race, entry = self.race, Entry(line.sized)
+        race, entry, stopped = self.race, Entry(line.sized), "steps"
         entry.line = line
         everyone = [mark for other in self.entries for mark in marks(other)]
         while line.is_fine and line.steps < steps and not is_solved(entry):
             own = marks(entry)
-            if self.is_out_of_time or (own and own[-1].score >= enough):
+            if self.is_out_of_time:
+                stopped = "time"
+                break
+            if own and own[-1].score >= enough:
                 break
             reached = as_looked_at(self.best, self.best.mean or 0.0)
             is_hopeless = ceiling(entry, race, everyone) < reached - race.margin
             if line.steps >= at_least and (is_flat(entry, race) or (is_hopeless and not is_patient)):
+                stopped = "behind"
                 break
             record = advance(race, line, min(2 * line.steps, steps))
             if not record.is_ok:
                 line.legs.pop()
                 break
-        entry.stopped = "solved" if is_solved(entry) else "plateau" if is_flat(entry, race) else "steps"
+        entry.stopped = "solved" if is_solved(entry) else "plateau" if is_flat(entry, race) else stopped
         if line.is_fine:
             entry.trial, record = finish(race, line, cooldown_of(race, line.steps))
             entry.records, entry.tested_at = [record], line.steps

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-from elicitable.diagnosis.causes import REMEDIES, Diagnosis, Experiment, Why, explain
+from elicitable.diagnosis.causes import REMEDIES, Diagnosis, Experiment, Kind, Why
+from elicitable.diagnosis.explaining import closes, explain
 from elicitable.diagnosis.verdict import is_near_the_floor
 from elicitable.methods.catalog import PROBES
 from elicitable.methods.unbounded import UnboundedContext
@@ -58,7 +60,7 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
     try:
         _run(study, entries, short, floor, is_nothing_good, is_open)
     except KeyboardInterrupt:
-        race.was_interrupted = True
+        race.was_interrupted = study.was_interrupted = True
     diagnoses = [_diagnosed(study, entry, entries, floor, is_open) for entry in short]
     base = min((arm.mean or 0.0 for arm in judged if arm.rung.group == "nothing"), default=floor)
     trained = [arms[entry.method.name] for entry in short if entry.method.is_trained]
@@ -95,7 +97,9 @@ def _run(
     trained = [entry for entry in short if entry.method.is_trained and entry.line is not None]
     is_possible = _a_context_suffices(study, entries, short)
     for nth, entry in enumerate(trained):
-        if not _remedied(study, entry, floor) and nth == 0 and not is_possible:
+        if _remedied(study, entry, floor):
+            _put_anywhere(study, entry, floor)
+        elif nth == 0 and not is_possible:
             _ask_for_structure(study, entry)
             found = _so_far(study, entry, floor)
             if found.cause == "structure" and found.is_sure:
@@ -109,7 +113,10 @@ def _so_far(study: Study, entry: Entry, floor: float) -> Diagnosis:
 
 
 def _remedied(study: Study, entry: Entry, floor: float) -> bool:
-    """Look for a remedy of one context, the one that costs a person least first; whether one was found."""
+    """Look for a remedy of one context, the one that costs a person least first; whether one was found.
+
+    Another reading that closes the gap only as far as noise goes does not end the search.
+    """
     remedies = (
         lambda: other_rates(study, entry),
         lambda: longer(study, entry),
@@ -119,9 +126,22 @@ def _remedied(study: Study, entry: Entry, floor: float) -> bool:
     for remedy in remedies:
         remedy()
         found = _so_far(study, entry, floor)
-        if found.remedy is not None and found.is_sure:
+        is_own = found.remedy is not None and found.remedy.of == entry.method.name
+        if found.remedy is not None and (found.is_sure or (is_own and closes(found.remedy, study.race.margin))):
             return True
-    return False
+    return found.remedy is not None and closes(found.remedy, study.race.margin)
+
+
+def _put_anywhere(study: Study, entry: Entry, floor: float) -> None:
+    """Where more virtual tokens are enough, ask whether as many numbers do wherever they are put."""
+    found = _so_far(study, entry, floor)
+    if found.cause == "capacity" and found.remedy is not None and not _asked(study, "subspace"):
+        (subspace,) = (probe for probe in PROBES if probe.probe == "subspace")
+        in_subspaces(study, subspace, (entry.sized.numbers, found.remedy.numbers_trained))
+
+
+def _asked(study: Study, kind: Kind) -> bool:
+    return any(one.kind == kind for one in study.found)
 
 
 def _ask_for_structure(study: Study, entry: Entry) -> None:
@@ -157,14 +177,35 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
         found.append(enough)
     ran = [other for other in entries if other.method.rung.group == "weights"]
     had_weights = any(arm_result(study.race, other).status == "ok" for other in ran)
-    given = {"margin": study.race.margin, "floor": floor, "highest": study.race.marking.scorer.highest}
-    return explain(arm, study.best, found, **given, had_weights=had_weights, is_open=is_open)
+    return explain(
+        arm,
+        study.best,
+        found,
+        margin=study.race.margin,
+        floor=floor,
+        highest=study.race.marking.scorer.highest,
+        had_weights=had_weights,
+        is_open=is_open,
+        was_asked_all=not study.was_interrupted and not _was_out_of_time(study, entry),
+        weights=[one for one in map(partial(arm_result, study.race), ran) if _does_it(study, one)],
+    )
+
+
+def _was_out_of_time(study: Study, entry: Entry) -> bool:
+    """Say whether a remedy of a context was not asked for, as the time was up."""
+    own = [one for one in study.found if one.of in ("", entry.method.name) and one.kind in REMEDIES]
+    return any(one.had_no_time for one in own)
+
+
+def _does_it(study: Study, arm: ArmResult) -> bool:
+    """Say whether an arm is within the margin of the best in the mean."""
+    return arm.status == "ok" and arm.mean is not None and study.gap_of(arm) <= study.race.margin
 
 
 def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experiment | None:
     """Return the least invasive context of the race that does not fall short, seen from one that does.
 
-    Where there is none, one that an experiment made enough.
+    Where there is none, one that an experiment made enough; then one that is within the margin in the mean.
     """
     own = entry.method.name
     gap = study.gap_of(arm_result(study.race, entry))
@@ -172,10 +213,10 @@ def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experim
     arms: list[ArmResult] = [
         study.best if other.method.name == study.best.method else arm_result(study.race, other) for other in contexts
     ]
-    for arm in sorted((one for one in arms if one.mean is not None), key=lambda one: one.rung.depth):
-        one = study.compared(own, "context", arm.method, arm, gap)
-        if one.is_enough:
-            return one
+    judged = sorted((one for one in arms if one.mean is not None), key=lambda one: one.rung.depth)
+    compared = [study.compared(own, "context", arm.method, arm, gap) for arm in judged]
+    enough = [one for one in compared if one.is_enough]
     mended = [one for one in study.found if one.of not in ("", own) and one.kind in REMEDIES and one.is_enough]
     said = [replace(one, of=own, kind="context", what=f"{one.of}, {one.what},", setting={}) for one in mended]
-    return said[0] if said else None
+    near = [one for one in compared if closes(one, study.race.margin)]
+    return next(iter([*enough, *said, *near]), None)
