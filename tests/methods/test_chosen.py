@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from elicitable.methods.instructions import bank, edits, proposals, sentence
 from elicitable.methods.swaps import swapped_ids, swapped_texts, written
 from elicitable.models.layout import PLAIN
 from elicitable.models.model import Model
+from elicitable.models.restoring import swapped
 from elicitable.race.marking import Marking
 from elicitable.race.trial import Trial, _choose
 from elicitable.records.trial import TrialRecord
@@ -240,7 +242,7 @@ def test_a_model_proposes_and_what_it_costs_is_said(model: Model, monkeypatch: p
 
     asked: list[str] = []
 
-    def writes(writer: Model, questions: list[str]) -> list[str]:
+    def writes(writer: Model, questions: list[str], seconds: float) -> list[str]:
         asked.extend(questions)
         return [f"Say which letter is number {nth // 2}." for nth in range(len(questions))]
 
@@ -250,6 +252,25 @@ def test_a_model_proposes_and_what_it_costs_is_said(model: Model, monkeypatch: p
     assert passes == 8 * 5 + 48
     assert len(set(asked)) == len(asked) == 8
     assert all("Input: " in one and "Output: " in one for one in asked)
+
+
+def test_a_proposer_writes_no_longer_than_there_is_time(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another model beside a quick one could take minutes of a limit of seconds."""
+    from elicitable.methods import instructions
+
+    monkeypatch.setattr(instructions, "MOST_TOKENS", 24)
+    forward, seen = model.hf.forward, []
+
+    def slow(*given: Any, **more: Any) -> Any:
+        seen.append(time.sleep(0.05))
+        return forward(*given, **more)
+
+    with swapped(model.hf, forward=slow):
+        instructions._written(model, ["say a:"])
+        assert len(seen) > 20
+        seen.clear()
+        instructions._written(model, ["say a:"], seconds=0.2)
+        assert len(seen) < 10
 
 
 def test_what_a_model_writes_together_is_what_it_writes_alone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ their proposals were worth stands beside the others' in the record.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -121,7 +122,9 @@ def _columns(task: Task) -> dict[str, str]:
     return {"columns": " and the ".join(read), "answer": answer[0]} if read and answer else {}
 
 
-def proposals(model: Model, proposer: str | None, task: Task, seed: int) -> tuple[list[str], int]:
+def proposals(
+    model: Model, proposer: str | None, task: Task, seed: int, seconds: float = math.inf
+) -> tuple[list[str], int]:
     """Instructions that a model writes after reading worked examples, and how many items were read for them.
 
     Args:
@@ -129,12 +132,13 @@ def proposals(model: Model, proposer: str | None, task: Task, seed: int) -> tupl
         proposer: another model, a stronger one.
         task: whose training items are shown, :data:`SHOTS` at a time.
         seed: of the items that are drawn.
+        seconds: that writing may take; what is not written then is left out.
 
     What is no sentence, or is far too long, is left out; so small models may propose nothing.
     """
     writer = model if proposer is None else proposing(proposer)
     drawn = [task.sample(SHOTS, generator(seed, "proposals", nth)) for nth in range(PROPOSALS)]
-    said = _written(writer, [_question(items, has_template(writer)) for items in drawn])
+    said = _written(writer, [_question(items, has_template(writer)) for items in drawn], seconds)
     found = dict.fromkeys(text + END for text in map(sentence, said) if text)
     return list(found), PROPOSED_PASSES
 
@@ -168,7 +172,7 @@ def plain(item: Item) -> str:
 
 
 @torch.no_grad()
-def _written(model: Model, questions: Sequence[str]) -> list[str]:
+def _written(model: Model, questions: Sequence[str], seconds: float = math.inf) -> list[str]:
     """What ``model`` writes by greedy decoding when it is asked; nothing where its positions do not reach."""
     is_chat = has_template(model)
     texts = [render(model.tokenizer, [Message("user", one)]) if is_chat else one for one in questions]
@@ -182,7 +186,12 @@ def _written(model: Model, questions: Sequence[str]) -> list[str]:
     eos: Any = getattr(model.tokenizer, "eos_token_id", None)
     with evaluating(model.hf):
         out = model.hf.generate(
-            ids, attention_mask=mask, max_new_tokens=MOST_TOKENS, do_sample=False, pad_token_id=eos or 0
+            ids,
+            attention_mask=mask,
+            max_new_tokens=MOST_TOKENS,
+            max_time=seconds if math.isfinite(seconds) else None,
+            do_sample=False,
+            pad_token_id=eos or 0,
         )
     return [str(model.tokenizer.decode(row[width:], skip_special_tokens=True)) for row in out]
 

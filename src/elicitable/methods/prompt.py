@@ -197,7 +197,8 @@ class Prompt(Method):
         best = _best_layout(found, layouts)
         if task.labels() is None:
             found = yield texts.offer([THINK], [best], "thinking first", tail=TAIL, marker=MARKER)
-        said, passes = proposals(model, proposer, task, seed) if found.left > 4 * PROPOSED_PASSES else ([], 0)
+        is_paid = found.left > 4 * PROPOSED_PASSES
+        said, passes = proposals(model, proposer, task, seed, found.seconds / 2) if is_paid else ([], 0)
         found = yield replace(texts.offer(said, [best], f"proposed by {proposer or model.name}"), passes=passes)
         if not found.best:
             raise InputError(

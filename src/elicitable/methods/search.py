@@ -67,6 +67,10 @@ class Found(Protocol):
     def left(self) -> int:
         """How many items can still be read."""
 
+    @property
+    def seconds(self) -> float:
+        """How long the search may still take; infinite without a limit."""
+
     def slopes(self, candidate: Adaptation) -> Tensor:
         """(token, vocab): by how many nats a token of training answers gets dearer, to first order, per swap.
 

@@ -116,6 +116,11 @@ class Choosing:
         """Item-passes that are still affordable."""
         return self.purse.left
 
+    @property
+    def seconds(self) -> float:
+        """How long the search may still take."""
+        return max(0.0, self.purse.deadline - time.monotonic())
+
     def slopes(self, candidate: Adaptation) -> Tensor:
         """Ask for the slopes of ``candidate``, and pay for them."""
         assert self._gradient is not None
