@@ -480,7 +480,7 @@ def test_files_and_options_that_there_are_not_are_named(tmp_path: Path) -> None:
 
 def test_without_the_harness_its_installation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
-    with pytest.raises(MissingPackageError, match=r"not there; run: pip install 'elicitable\[lm-eval\]'"):
+    with pytest.raises(MissingPackageError, match=r"not installed; run: pip install 'elicitable\[lm-eval\]'"):
         task_from("lm-eval:hellaswag")
 
 

@@ -36,7 +36,8 @@ def loaded(spec: str) -> Any:
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            f"{PREFIX}{spec} needs lm-evaluation-harness, which is not there; run: pip install 'elicitable[lm-eval]'"
+            f"{PREFIX}{spec} needs lm-evaluation-harness, which is not installed; run: "
+            "pip install 'elicitable[lm-eval]'"
         ) from error
     is_file = Path(spec).suffix in (".yaml", ".yml")
     if is_file and not os.path.isfile(spec):
