@@ -187,9 +187,9 @@ def test_figures_of_another_inspection_do_not_stay(tmp_path: Path) -> None:
 def test_counts_below_one_are_refused() -> None:
     """The last token was dropped in silence."""
     model, prefix = fresh()
-    with pytest.raises(InputError, match="max_tokens must be a whole number, at least 1, not -1"):
+    with pytest.raises(InputError, match="max_tokens must be at least 1, got -1"):
         inspect(model, prefix, TEXTS, max_tokens=-1)
-    with pytest.raises(InputError, match="batch_size must be a whole number, at least 1, not 0"):
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
         inspect(model, prefix, TEXTS, batch_size=0)
 
 

@@ -172,7 +172,7 @@ def compile_context(
         >>> texts = [[3, 1, 2, 5], [5, 6, 0, 1], [1, 1, 4, 2], [2, 7, 6, 3]]
         >>> compiled = el.compile_context(model, context, texts, rank=4, steps=0)
         >>> compiled.adaptation
-        patch(rank=4, ridge=0.001)
+        patch(rank=4, ridge=0.1)
     """
     checked_count(texts_of_task, "texts of the task")
     checked_count(test_items, "test items")

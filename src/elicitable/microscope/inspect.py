@@ -28,7 +28,6 @@ from elicitable.models.projections import output_projections
 from elicitable.models.rounding import rounding
 from elicitable.models.rows import rows_of
 from elicitable.models.speed.precision import undisturbed
-from elicitable.tasks.base import checked_count
 from elicitable.untrusted import in_one_line
 from elicitable.values import Item, Message
 
@@ -181,8 +180,9 @@ def inspect(
         >>> found.prefix, found.texts, found.queries
         (2, 2, 5)
     """
-    checked_count(batch_size, "batch_size")
-    checked_count(max_tokens, "max_tokens")
+    for name, count in (("batch_size", batch_size), ("max_tokens", max_tokens)):
+        if count < 1:
+            raise InputError(f"{name} must be at least 1, got {count!r}.")
     model = as_model(model)
     parts = list(context) if isinstance(context, list | tuple) else [context]
     rows = [_token_row(model, text, parts)[:max_tokens] for text in texts]
