@@ -230,14 +230,26 @@ def _is_repeated(hf: Any, key: str, tensors: Mapping[str, Tensor]) -> bool:
 
 
 @torch.no_grad()
+def check_it_runs(model: Model, built: PeftWeights) -> None:
+    """Let the model read a few tokens with ``built``: what PEFT has put in may only fail there, as PEFT fails."""
+    ids = _some_ids(model)
+    with evaluating(model.hf), base_weights(model.hf), built.weights(model):
+        model.hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+
+
+@torch.no_grad()
 def _check_it_is_all_there(model: Model, read: PeftWeights) -> None:
     """Compare PEFT's own forward pass with the model's while the modules are in place: they must be the same bits."""
-    ids = torch.arange(3, device=model.device)[None] % model.anatomy.vocab
+    ids = _some_ids(model)
     with evaluating(model.hf), read.weights(model):
         theirs = read.peft(input_ids=ids, use_cache=False).logits
         ours = model.hf(input_ids=ids, use_cache=False).logits
     if not torch.equal(theirs, ours):
         raise InputError("PEFT acts outside of the model's modules with this adapter, or draws anew at every call.")
+
+
+def _some_ids(model: Model) -> Tensor:
+    return torch.arange(3, device=model.device)[None] % model.anatomy.vocab
 
 
 def _as_json(value: Any) -> Any:
