@@ -64,6 +64,11 @@ def test_one_that_keeps_it_is_taken_as_it_is() -> None:
         ),
         ("sample", lambda self, n, rng: [Item("a", "x", choices="xy")] * n, r"choices have to be texts, and are 'xy'"),
         ("fingerprint", lambda self: 7, r"fingerprint\(\) has to be a text, and is 7"),
+        (
+            "sample",
+            lambda self, n, rng: [Item(str(next(CALLS)), " x") for _ in range(n)],
+            r"sample\(8, …\) gives other items at each call with generators of one seed, .* draw with the generator",
+        ),
         ("sample", lambda self, n, rng: [GOOD], r"sample\(8, …\) has to give 8 items, and gives 1\."),
         ("sample", lambda self, n, rng: [("a", "b")] * n, r"sample\(8, …\) has to be a list of items"),
         ("sample", lambda self, n, rng: [Item("a", 3)] * n, r"target has to be a text or token ids, and is 3"),

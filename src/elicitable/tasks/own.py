@@ -64,11 +64,20 @@ def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextMana
     if list(held_again) != list(held):
         raise InputError(f"{name}: {what} gives other items at each call, and has to give the same in one order.")
     what = f"sample({ASKED}, …)"
-    drawn = asked(what, lambda: task.sample(ASKED, generator(0, "a look at a task")), _is_items, "a list of items")
+
+    def draw() -> Any:
+        return asked(what, lambda: task.sample(ASKED, generator(0, "a look at a task")), _is_items, "a list of items")
+
+    drawn = draw()
     if len(drawn) != ASKED:
         raise InputError(f"{name}: {what} has to give {ASKED} items, and gives {len(drawn):,}.")
     _check_items(name, what, drawn, labels)
     _check_choices(name, what, drawn)
+    if list(draw()) != list(drawn):
+        raise InputError(
+            f"{name}: {what} gives other items at each call with generators of one seed, so that no run can be done "
+            "again: draw with the generator that it is given (its second argument), and with nothing else."
+        )
 
 
 def check_held_out(task: Task, most: int) -> None:
