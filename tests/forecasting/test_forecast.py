@@ -87,6 +87,9 @@ def test_what_is_printed_fits_80_columns_and_says_what_follows() -> None:
     assert len(re.findall(r"(a context|weights|neither) +[+-]\d\.\d\d", text)) == 8
     assert re.search(r"16  [01]\.\d\d \([01]\.\d\d to [01]\.\d\d\)", text)
     assert "without the test split" in text
+    assert re.search(r"rows  kv-prefix +lora", text)  # the arms by name
+    assert "Expected after 60 steps of each at one learning rate" in text
+    assert "not what a finished race comes to" in " ".join(text.split())
     far = printed(made(is_text=1.0))
     assert far.startswith("I do not know whether a context will do task on toy.\n")
     assert "So no score is foretold." in far
@@ -108,6 +111,22 @@ def test_what_is_printed_fits_80_columns_and_says_what_follows() -> None:
 def test_the_next_command_is_for_what_is_known(probability: float, base: float, is_known: bool, wanted: str) -> None:
     found = replace(made(base_score=base), probability=probability, is_known=is_known)
     assert found.command(["--model", "toy", "--task", "task"]) == wanted
+
+
+def test_what_the_probability_is_of_is_said_of_a_model_that_does_it_as_it_is() -> None:
+    sure = replace(made(base_score=0.95), probability=0.8, is_known=True).answer
+    assert sure == "toy does task as it is (0.95 on validation); that no weights are needed has probability 0.80."
+
+
+def test_the_record_says_what_was_scored() -> None:
+    record = made().record()
+    assert record["scored"] == {"arms": {"context": "kv-prefix", "weights": "lora"}, "steps": 60, "rates": 1}
+
+
+def test_a_finite_set_of_rows_puts_no_task_outside() -> None:
+    """All rows of the training are drawn without end: 40 rows of a file were 700 standard deviations away."""
+    assert "rows" not in {*shipped().signals, *shipped().border.constant}
+    assert shipped().provenance["kind"].endswith("in models of 1, 2 and 4 layers")
 
 
 def test_a_push_says_where_it_goes() -> None:

@@ -32,7 +32,7 @@ def known(count: int = 48, seed: int = 0) -> list[Known]:
         level = 0.9 if truth != "weights" else 0.2
         by_rows = {n: (level - 4 / n, 0.95 - 8 / n) for n in (16, 128, 1_024)}
         family, model = f"family {nth % 8}", f"model {nth % 4}"
-        found.append(Known(f"case {nth}", model, family, truth, signals, 8.0, "x86", by_rows))
+        found.append(Known(f"case {nth}", model, family, truth, signals, 8.0, "x86", by_rows, steps=60))
     return found
 
 
@@ -138,7 +138,7 @@ def test_an_altered_file_is_refused(forecaster: Forecaster, tmp_path: Path, old:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("form", 2, "form must be 1"),
+        ("form", 1, "form must be 2"),
         ("means", [0.0], "parts of"),
         ("slope", "steep", "slope must be a number"),
         ("surprise", 1, "surprise is no key"),

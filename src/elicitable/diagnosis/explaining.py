@@ -313,12 +313,19 @@ def _at_what_budget(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], 
     few = {one.method: one.budget.numbers_trained for one in (best, *weights)}
     few |= {one.what: one.numbers_trained for one in ran if one.kind == "subspace" and one.is_enough}
     least = min(few, key=lambda name: few[name])
-    also = "" if least == best.method else f", and so does {least}"
-    if few[least] <= ALIKE * own:
-        return f"{also}, with no more numbers than the context"
     times = few[least] / own
-    said = f"{times:,.0f}" if times >= 10 else f"{times:.1f}"
-    return f"{also}, and of what ran nothing with fewer than {said} times the numbers of the context"
+    many = (
+        "no more numbers than the context"
+        if times <= ALIKE
+        else f"{_in_figures(times)} times the numbers of the context"
+    )
+    if least != best.method:
+        return f". What does it with the fewest numbers is {least}: {many}"
+    return f", with {many}" + ("" if times <= ALIKE else ", and nothing that ran does it with fewer")
+
+
+def _in_figures(times: float) -> str:
+    return f"{times:,.0f}" if times >= 10 else f"{times:.1f}"
 
 
 def _which_weights(ran: Sequence[Experiment]) -> str:

@@ -1,9 +1,10 @@
 """Hold the forecast to cases that it has not seen: ``python -m elicitable.forecasting.evaluate``.
 
-Whole families of tasks are left out, one at a time, then whole models. Whatever is fitted, chosen or calibrated is
-so on the others alone. Printed are the area under the curve and the Brier score with 90 % intervals from a bootstrap
-over the left-out groups, the differences to each baseline in pairs, the coverage of the scores' intervals, what is said
-to be outside, and what each group of signals carries by itself and takes away when it is left out.
+Whole families of tasks are left out, one at a time, then single tasks, whatever models they are planted in, then whole
+models. Whatever is fitted, chosen or calibrated is so on the others alone. Printed are the area under the curve and the
+Brier score with 90 % intervals from a bootstrap over the left-out groups, the differences to each baseline in pairs,
+the coverage of the scores' intervals, what is said to be outside, and what each group of signals carries by itself and
+takes away when it is left out.
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ def ablations() -> list[Contender]:
     names = list(dict.fromkeys(group for group, _ in SIGNALS.values()))
     ours, whole = CONTENDERS[0], CONTENDERS[1]
     alone = [replace(ours, name=f"{group} alone", signals=of_groups(group)) for group in names]
-    own = [group for group in names if set(of_groups(group)) <= set(READ_OFF)]
+    own = [group for group in names if set(of_groups(group)) & set(READ_OFF)]
     without = [
         replace(ours, name=f"without {group}", signals=tuple(n for n in READ_OFF if SIGNALS[n][0] != group))
         for group in own
@@ -276,7 +277,11 @@ def main(typed: Sequence[str] | None = None) -> None:
     parser.add_argument("--ablations", action="store_true", help="also what each group of signals carries")
     given = parser.parse_args(typed)
     known = read_known(given.records)
-    by = {"family of tasks": [one.family for one in known], "model": [one.model for one in known]}
+    by = {
+        "family of tasks": [one.family for one in known],
+        "task": [one.task for one in known],
+        "model": [one.model for one in known],
+    }
     counts = {truth: sum(one.truth == truth for one in known) for truth in ("nothing", "context", "weights")}
     print(f"{len(known)} cases: " + ", ".join(f"{n} {truth}" for truth, n in counts.items()))
     for what, names in by.items():

@@ -72,8 +72,16 @@ class Forecast:
         if not self.is_known:
             return f"I do not know whether a context will do {self.task} on {self.model}."
         if self.signals["base_score"] >= SURE and self.probability >= 0.5:
-            return f"{self.model} does {self.task} as it is, with probability {self.probability:.2f}."
+            return (
+                f"{self.model} does {self.task} as it is ({self.signals['base_score']:.2f} on validation); that no "
+                f"weights are needed has probability {self.probability:.2f}."
+            )
         return f"A context will do {self.task} on {self.model} with probability {self.probability:.2f}."
+
+    @property
+    def arms(self) -> dict[str, str]:
+        """Name the methods whose scores are foretold: the one that stands for contexts, and that for weights."""
+        return {role: method.name for role, method in arms().items()}
 
     def figure(self, name: str) -> str:
         """Return a signal's value as a person reads it."""
@@ -95,6 +103,7 @@ class Forecast:
                 name: {"value": value, "push": said.pushes.get(name, 0.0)} for name, value in self.signals.items()
             },
             "scores": {"context": to_plain(growth.context), "weights": to_plain(growth.weights)},
+            "scored": {"arms": self.arms, "steps": growth.steps, "rates": 1},
             "overtaken": growth.overtaken,
             "crossing": list(growth.crossing),
             "seconds": dict(self.seconds),
@@ -127,7 +136,9 @@ def forecast(
     out: str | os.PathLike[str] | None = None,
     **task_options: Any,
 ) -> Forecast:
-    """Foretell whether a context suffices, from a few steps and no item of the test split.
+    """Foretell whether a context suffices, from what is read off the model, with nothing trained.
+
+    No item of the test split is read.
 
     Args:
         model: a name for, or a model from, :func:`elicitable.load`, or a transformers model.

@@ -30,7 +30,7 @@ from elicitable.records.schema import from_plain
 if TYPE_CHECKING:
     import numpy as np
 
-FORM = 1
+FORM = 2
 FARTHEST = 4.0  # standard deviations that a signal counts at most
 SHIPPED = Path(__file__).with_name("shipped.json")
 MIDDLE, STRETCH = 8.0, 4.0  # t = (log2 rows − MIDDLE) / STRETCH
@@ -71,7 +71,8 @@ class Forecaster:
 
     ``signals`` are standardised by ``means`` and ``scales``; ``chance`` with ``slope`` and ``offset`` gives the
     probability; ``context`` and ``weights`` the scores, and ``residuals`` what both missed, in logits, on the cases of
-    tasks that they were not fitted to. ``provenance`` says what it was trained on, with what.
+    tasks that they were not fitted to; both are scores after so many ``steps``. ``provenance`` says what it was
+    trained on, with what.
     """
 
     form: int
@@ -86,6 +87,7 @@ class Forecaster:
     weights: Growth
     residuals: tuple[tuple[float, ...], ...]
     rows: tuple[int, ...]
+    steps: int
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -165,7 +167,7 @@ class Forecaster:
             tuple(Expected(int(n), *map(float, of_n)) for n, *of_n in zip(rows, mean, low, high, strict=True))
             for mean, (low, high) in zip(means, bounds, strict=True)
         )
-        return ScoreGrowth(context, weights, *_crossing(drawn[0], drawn[1], rows))
+        return ScoreGrowth(context, weights, *_crossing(drawn[0], drawn[1], rows), self.steps)
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,10 @@ class Expected:
 
 @dataclass(frozen=True)
 class ScoreGrowth:
-    """Hold how the scores of the best context and of low-rank weights are expected to grow with rows.
+    """Hold how the scores of a context and of low-rank weights are expected to grow with rows.
 
+    Each is that of one arm (:func:`elicitable.forecasting.steps.arms`) after ``steps`` at one learning rate, and not of
+    a finished race: it tells of the pace, and ``probability`` of where it ends.
     In ``overtaken`` of the cases that what was missed stands for, the weights get ahead and stay there by more than
     :data:`LEAD`, at ``crossing`` rows (median, and 90 % of those cases between the others); empty where in none.
     """
@@ -190,6 +194,7 @@ class ScoreGrowth:
     weights: tuple[Expected, ...]
     overtaken: float
     crossing: tuple[int, ...]
+    steps: int = 0
 
 
 @dataclass(frozen=True)

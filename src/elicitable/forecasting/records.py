@@ -88,6 +88,12 @@ class Known:
     processor: str
     by_rows: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     race: Race | None = None
+    steps: int = 0  # after which the scores by rows were measured
+
+    @property
+    def task(self) -> str:
+        """Return the task's name, which other models may have too."""
+        return self.case.rpartition("/")[2]
 
     @property
     def suffices(self) -> bool:
@@ -140,6 +146,7 @@ def _known(path: Path, rows: Path, races: Mapping[str, Race]) -> Known:
         processor=kept.processor,
         by_rows={int(n): pair for n, pair in grown.scores.items()} if grown else {},
         race=races.get(kept.case),
+        steps=grown.steps if grown else 0,
     )
 
 

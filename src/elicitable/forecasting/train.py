@@ -82,16 +82,24 @@ def train(known: Sequence[Known], names: Sequence[str] = READ_OFF) -> Forecaster
         weights=weights,
         residuals=residuals,
         rows=rows,
+        steps=max(one.steps for one in known),
         provenance={
             "cases": [one.case for one in known],
             "families": sorted(set(families.tolist())),
             "models": sorted({one.model for one in known}),
-            "kind": "synthetic tasks of token ids, planted in models of one layer",
+            "kind": f"synthetic tasks of token ids, planted in models of {_depths(known)}",
             "races": sum(one.race is not None for one in known),
             "versions": versions(),
             "processor": sorted({one.processor for one in known}),
         },
     )
+
+
+def _depths(known: Sequence[Known]) -> str:
+    """Say of how many layers the models of ``known`` cases are."""
+    counts = sorted({round(2 ** one.signals["layers"]) for one in known})
+    *but_last, last = map(str, counts)
+    return f"{', '.join(but_last)} and {last} layers" if but_last else f"{last} layer{'s' * (counts != [1])}"
 
 
 def left_out(groups: NDArray[Any]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:

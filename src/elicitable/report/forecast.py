@@ -36,7 +36,7 @@ def print_forecast(found: Forecast, words: Mapping[str, str], command: str, cons
     console.print(signal_table(found, words))
     if found.is_known:
         console.print()
-        for line in score_lines(found.prediction.growth):
+        for line in score_lines(found.prediction.growth, found.arms):
             console.print(Text(line))
     console.print(Text(f"\nMeasured in {found.seconds['all']:.0f} s, without the test split."))
     print_next([command], console)
@@ -65,15 +65,19 @@ def pushed(push: float) -> str:
     return f"{towards:<11}{push:+.2f}"
 
 
-def score_lines(growth: ScoreGrowth) -> list[str]:
-    """Return the expected scores by rows as lines of a table, and where the weights get ahead."""
-    lines = [f"{'rows':>8}  {'best context':<22}  {'low-rank weights':<22}"]
+def score_lines(growth: ScoreGrowth, arms: Mapping[str, str]) -> list[str]:
+    """Return the expected scores of ``arms`` by rows as lines of a table, and where the weights get ahead."""
+    lines = [f"{'rows':>8}  {arms['context']:<22}  {arms['weights']:<22}"]
     for context, weights in zip(growth.context, growth.weights, strict=True):
         cells = [f"{one.mean:.2f} ({one.low:.2f} to {one.high:.2f})" for one in (context, weights)]
         lines.append(f"{context.rows:>8,}  {cells[0]:<22}  {cells[1]:<22}")
-    lines.append("(expected scores, with 90 % intervals)")
+    lines.append(f"Expected after {growth.steps} steps of each at one learning rate, with 90 % intervals: how fast it")
+    lines.append("goes, not what a finished race comes to.")
     if not growth.crossing:
-        return [*lines, "Weights are not expected to get ahead at any of these rows."]
+        return [*lines, "Weights are not expected to get ahead by then at any of these rows."]
     middle, low, high = growth.crossing
     between = f"{middle:,}" if low == high else f"{middle:,} ({low:,} to {high:,})"
-    return [*lines, f"Weights get ahead, at about {between} rows, in {growth.overtaken:.0%} of what is likely."]
+    return [
+        *lines,
+        f"Weights are ahead by then, from about {between} rows, in {growth.overtaken:.0%} of what is likely.",
+    ]
