@@ -353,7 +353,7 @@ def check_strength_zero_is_the_base_model(subject: Subject) -> None:
 
 
 def check_gradient_checkpointing_gives_the_same_gradients(subject: Subject) -> None:
-    """Recomputing the layers on the way back changes no gradient."""
+    """Recomputing the layers on the way back changes no gradient: in training mode, and inside a training here."""
     if not getattr(subject.model.hf, "supports_gradient_checkpointing", False):
         return
     subject = replace(
@@ -361,16 +361,13 @@ def check_gradient_checkpointing_gives_the_same_gradients(subject: Subject) -> N
     )  # it leaves traces
     _without_dropout(subject.model)
     adaptation = subject.trained()
-    plain = _gradients(subject, adaptation)
+    plain, prepared_plain = _gradients(subject, adaptation), _prepared_gradients(subject, adaptation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # renamed in newer versions than the oldest we allow
         subject.model.hf.gradient_checkpointing_enable()
     subject.model.hf.train()
-    again = _gradients(subject, adaptation)
-    largest = max(float(gradient.abs().max()) for gradient in plain)
-    for one, two in zip(plain, again, strict=True):
-        apart = float((one - two).abs().max())
-        assert apart <= subject.tolerance * largest, f"gradients differ by {apart:.1e} of {largest:.1e}"
+    _same_gradients(subject, _gradients(subject, adaptation), plain)
+    _same_gradients(subject, _prepared_gradients(subject, adaptation), prepared_plain)
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------
@@ -429,6 +426,23 @@ def _gradients(subject: Subject, adaptation: Adaptation) -> list[Tensor]:
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), subject.ids.flatten())
         found = torch.autograd.grad(loss, adaptation.parameters(), allow_unused=True)
     return [torch.zeros(1) if gradient is None else gradient for gradient in found]
+
+
+def _prepared_gradients(subject: Subject, adaptation: Adaptation) -> list[Tensor]:
+    """The gradients of a training step."""
+    batch = encode(subject.model, subject.items)
+    with prepared(subject.model, adaptation) as refresh, autocast(subject.model):
+        refresh()
+        loss = token_losses(answer_logits(subject.model, batch), batch.targets).sum()
+        found = torch.autograd.grad(loss, adaptation.parameters(), allow_unused=True)
+    return [torch.zeros(1) if gradient is None else gradient for gradient in found]
+
+
+def _same_gradients(subject: Subject, found: list[Tensor], wanted: list[Tensor]) -> None:
+    largest = max(float(gradient.abs().max()) for gradient in wanted)
+    for one, two in zip(wanted, found, strict=True):
+        apart = float((one - two).abs().max())
+        assert apart <= subject.tolerance * largest, f"gradients differ by {apart:.1e} of {largest:.1e}"
 
 
 CHECKS: tuple[Callable[[Subject], None], ...] = (

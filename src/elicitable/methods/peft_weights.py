@@ -23,7 +23,7 @@ from elicitable.methods.peft_config import peft_config, peft_types
 from elicitable.models.dispatch import check_all_here
 from elicitable.models.graft import Graft
 from elicitable.models.in_place import base_weights, check_bare
-from elicitable.models.restoring import evaluating
+from elicitable.models.restoring import evaluating, swapped
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -66,7 +66,9 @@ class PeftWeights(Adaptation):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters among PEFT's warnings is checked below and refused
             _resize(model.hf, tensors or {})
-            self.peft = PeftModelForCausalLM(model.hf, self.config, ADAPTER)
+            # under gradient checkpointing PEFT has embeddings want a gradient, which no checkpoint here needs
+            with swapped(model.hf, enable_input_require_grads=lambda: None):
+                self.peft = PeftModelForCausalLM(model.hf, self.config, ADAPTER)
             if tensors is not None:
                 _load(self.peft, tensors)
                 cast = getattr(self.peft.base_model, "_cast_adapter_dtype", None)  # as PEFT does after loading

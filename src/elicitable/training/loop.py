@@ -22,6 +22,7 @@ from elicitable.errors import InputError
 from elicitable.models.inject import installed, prefix_of, weights_in
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.restoring import evaluating, swapped, without_gradients
+from elicitable.models.speed.checkpointing import checkpointed
 from elicitable.models.speed.precision import autocast, frozen_casts
 from elicitable.models.speed.processor import kind
 from elicitable.rng import generator
@@ -265,7 +266,8 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
     """Freeze the base, install ``adaptation``, and yield the function that recomputes its keys and values.
 
     A context that is in use around this (:func:`elicitable.use`) stands before it, and is frozen too. The model is run
-    under :func:`~elicitable.models.speed.precision.autocast` inside: its frozen matrices may be bfloat16 there.
+    under :func:`~elicitable.models.speed.precision.autocast` inside: its frozen matrices may be bfloat16 there. Where
+    gradient checkpointing is on, layers are computed again on the way back.
 
     Raises:
         InputError: the context in use has a strength other than 1, which the adaptation inside it would share.
@@ -285,6 +287,7 @@ def prepared(model: Model, adaptation: Adaptation, inside: Sequence[Adaptation] 
         stack.enter_context(swapped(slot, prefix=slot.prefix, strength=1.0))
         # no dropout: the data are new at every step or few, and the frozen model is what is asked
         stack.enter_context(evaluating(model.hf))
+        stack.enter_context(checkpointed(model, slot))
 
         def refresh() -> None:
             with autocast(model):

@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from elicitable.models.model import Model
 from elicitable.models.restoring import swapped
+from elicitable.models.speed.checkpointing import is_checkpointed
 from elicitable.models.speed.frozen import FrozenBlock, is_frozen_block
 
 LARGEST_TABLE = 4096  # rows: tokens times positions
@@ -36,7 +37,8 @@ def frozen_blocks(model: Model, dtype: torch.dtype) -> Iterator[None]:
     with ExitStack() as stack:
         if model.device.type == "cpu" and model.dtype == torch.float32:
             decoder, blocks = model.anatomy.decoder, model.anatomy.blocks
-            put_together = [(block, FrozenBlock(block, dtype)) for block in blocks if is_frozen_block(block)]
+            frozen = [block for block in blocks if is_frozen_block(block) and not is_checkpointed(block)]
+            put_together = [(block, FrozenBlock(block, dtype)) for block in frozen]
             for block, forward in put_together:
                 stack.enter_context(swapped(block, forward=forward))
             if put_together and type(decoder).__name__ == "GPT2Model" and "forward" not in vars(decoder):
