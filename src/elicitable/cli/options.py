@@ -68,6 +68,10 @@ class ModelOptions:
         typer.Option(help="auto, balanced or sequential: spread over all devices, memory and disk"),
     ] = None
     load_in: Annotated[str | None, typer.Option(help="8bit or 4bit: pack its matrices (needs bitsandbytes)")] = None
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option("--gradient-checkpointing", help="train in less memory: run layers again for the gradients"),
+    ] = False
 
     def load(self, dtype: str | None = None, base: Base | None = None) -> Model:
         """The model, in the type that was asked for, in ``dtype``, or in the one that suits the device.
@@ -76,7 +80,12 @@ class ModelOptions:
         """
         from elicitable.models.load import load
 
-        asked = {"dtype": self.dtype, "device_map": self.device_map, "load_in": self.load_in}
+        asked = {
+            "dtype": self.dtype,
+            "device_map": self.device_map,
+            "load_in": self.load_in,
+            "gradient_checkpointing": self.gradient_checkpointing or None,
+        }
         typed = {name: value for name, value in asked.items() if value is not None}
         known = {} if base is None else base.how(self.device)
         return load(self.model, **{"device": self.device, "dtype": dtype} | known | typed)

@@ -34,6 +34,7 @@ from elicitable.models.dispatch import RoomOnDisk, asked_how, is_spread, told
 from elicitable.models.files import check_whole_files, quiet, readable, tokenizer_in
 from elicitable.models.model import Model, as_model
 from elicitable.models.restoring import swapped
+from elicitable.models.speed.checkpointing import switch_on
 from elicitable.models.speed.precision import undisturbed
 from elicitable.models.toys import PREFIX_LENGTHS, TOYS, build_toy
 from elicitable.untrusted import read_tensors
@@ -73,6 +74,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     device_map: str | Mapping[str, str | int] | None = None,
     load_in: str | None = None,
+    gradient_checkpointing: bool = False,
     tokenizer: Any = None,
 ) -> Model:
     """A pretrained causal decoder, ready for contexts.
@@ -87,12 +89,15 @@ def load(
             disk: ``"auto"``, ``"balanced"``, ``"sequential"``, or a device by module (accelerate). In the place of
             ``device``.
         load_in: ``"8bit"`` or ``"4bit"``: its matrices are packed into so many bits (bitsandbytes).
+        gradient_checkpointing: in training, layers are run again on the way back and do not keep what it needs: a step
+            takes less memory and more time, and its gradients are the same.
         tokenizer: of a model in memory, which carries none; or in the place of the one that is loaded.
 
     Raises:
         UnknownNameError: no such name, with near matches.
         MissingPackageError: the package that ships the model, or bitsandbytes, is not installed; gives the command.
-        UnsupportedModelError: no causal decoder, or attention that a context cannot be injected into exactly.
+        UnsupportedModelError: no causal decoder, or attention that a context cannot be injected into exactly; or
+            gradient checkpointing, which transformers has not for this architecture.
         InputError: the files cannot be read, or an argument is out of range.
 
     Example:
@@ -133,6 +138,8 @@ def load(
         model = Model(model.hf, None, model.name, model.source, model.budget_tokens, model.how)
     if tokenizer is not None:
         model.tokenizer = tokenizer
+    if gradient_checkpointing:
+        switch_on(model.hf, model.name)
     model.hf.eval()
     _ = model.anatomy  # read now, so that an unsupported architecture is refused here
     return model

@@ -12,6 +12,7 @@ from typing import Any
 from elicitable.errors import InputError
 from elicitable.models.load import load, save_model
 from elicitable.models.model import Model
+from elicitable.models.speed.checkpointing import is_checkpointed
 
 
 @dataclass(frozen=True)
@@ -54,4 +55,6 @@ def whereabouts(model: Model, folder: Path) -> Iterator[Whereabouts]:
             source = held
         dtype = str(model.dtype).removeprefix("torch.")
         device = model.device.type
-        yield Whereabouts(source, model.name, dtype, device, model.budget_tokens, model.identity, model.how)
+        is_on = any(map(is_checkpointed, model.anatomy.blocks))
+        how = model.how | ({"gradient_checkpointing": True} if is_on else {})
+        yield Whereabouts(source, model.name, dtype, device, model.budget_tokens, model.identity, how)

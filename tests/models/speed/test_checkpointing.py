@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from elicitable.cli.options import ModelOptions
 from elicitable.errors import UnsupportedModelError
 from elicitable.methods.catalog import method_named
 from elicitable.models.architectures import tiny_model
+from elicitable.models.load import load
 from elicitable.models.model import Model
 from elicitable.models.speed.checkpointing import is_checkpointed, switch_on
 from elicitable.models.toys import build_toy
+from elicitable.models.whereabouts import whereabouts
 from elicitable.testing import trace
 from elicitable.training.loop import Plan, prepared, train
 from elicitable.values import Item
@@ -155,3 +159,15 @@ def test_nothing_is_run_again_where_no_gradient_is_asked_for(toy: Model) -> None
         refresh()
         toy(input_ids=torch.tensor([[1, 2, 3]]))
     assert entered == [1]
+
+
+def test_it_is_asked_for_by_an_option_and_workers_have_it_too(tmp_path: Path) -> None:
+    model = ModelOptions("toy:ascending", gradient_checkpointing=True).load()
+    assert ModelOptions("toy:ascending", gradient_checkpointing=True).typed()[-1] == "--gradient-checkpointing"
+    assert all(map(is_checkpointed, model.anatomy.blocks))
+    with whereabouts(model, tmp_path) as place:
+        assert all(map(is_checkpointed, place.load().anatomy.blocks))
+    plain = load("toy:ascending")
+    assert not any(map(is_checkpointed, plain.anatomy.blocks))
+    assert plain.identity == model.identity
+    assert all(map(is_checkpointed, load(plain, gradient_checkpointing=True).anatomy.blocks))

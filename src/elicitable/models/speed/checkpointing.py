@@ -33,7 +33,7 @@ def switch_on(hf: PreTrainedModel, name: str) -> None:
     if not hf.supports_gradient_checkpointing:
         raise UnsupportedModelError(
             f"{name} cannot be trained with gradient checkpointing: transformers has none for {type(hf).__name__}. "
-            "Leave out --gradient-checkpointing."
+            "Leave out --gradient-checkpointing (gradient_checkpointing=True)."
         )
     hf.activation_checkpointing_enable({"use_reentrant": False})
     hf.disable_input_require_grads()  # a reentrant checkpoint's need, for which embeddings would get a gradient
