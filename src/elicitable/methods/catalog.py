@@ -68,7 +68,7 @@ def catalog() -> tuple[Method, ...]:
 def method_named(name: str | Method) -> Method:
     """Return the built-in method of that name, or your own: the object itself, or ``"my_method.py:MyMethod"``.
 
-    ``"peft:TYPE"`` is any weight method of PEFT's, such as ``peft:ia3``, ``peft:dora`` or ``peft:vera``.
+    ``"peft:TYPE"`` is nearly any weight method of PEFT's, such as ``peft:ia3``, ``peft:dora`` or ``peft:vera``.
 
     Raises:
         UnknownNameError: there is none; the message lists near matches.
