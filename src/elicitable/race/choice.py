@@ -67,7 +67,8 @@ def choose(race: Race, entry: Entry, nth: int, arms: int, seed: int = 0) -> None
         keep_trial(race.store, trial.spec(race.model, race.task), record, state)
     entry.seconds += record.timing.seconds
     entry.records.append(record)
-    race.tested.append(record.timing.test_seconds or 0.0)
+    if not entry.method.is_context:  # the bare model's test: what others take without the keys of a text
+        race.tested.append(record.timing.test_seconds or 0.0)
     entry.trial = entry.trial or trial
     if not seed:
         race.learn(record)

@@ -36,7 +36,7 @@ FEWEST_STEPS = 4  # of a run that is worth starting
 FAIR_STEPS = 24  # of every arm, in a race that is short but fair: more than the verdict calls barely trained
 FEWEST_ITEMS = {"test": 32, "validation": 16}
 FEWEST_ROWS = 4  # of a batch that is trained on
-QUICKER = 0.75  # times a step, at most, for one on half of its rows to be worth it
+QUICKER = 0.85  # times a step, at most, for one on half of its rows to be worth it
 TEST_SHARE, VALIDATION_SHARE = 0.25, 0.2  # of the limit, at most
 CHOICE_SHARE = 0.05  # of the limit, for each arm that is chosen and not trained
 LOOK_SHARE = 0.3  # of what is left after them, for the first look at all arms
@@ -315,17 +315,20 @@ def _affords(
 def owed_seconds(race: Race, entries: Sequence[Entry], but: Entry | None, share: float = 1.0) -> float:
     """Return the seconds that the other arms still need to end where they stand: ``share`` of a way down, and a test.
 
-    That goes for arms that are no longer trained on, too: without its way down a run is worth far less than it could
-    be. Controls are owed nothing. Workers share what there is to do.
+    That goes for arms that are no longer trained on, too, but for those that were left within the first steps: without
+    its way down a run is worth far less than it could be. Controls are owed nothing. Workers share what there is to do.
     """
     others = [entry for entry in entries if entry is not but and entry.is_racing and not entry.is_tested]
     tests = sum(test_seconds(race, entry) for entry in others)
-    ways = sum(
-        _owed_way(race, one.line.steps) * step_seconds(race, one)
-        for one in others
-        if one.line is not None and (one.method.name in race.cohort or one.line.steps >= race.pace.first_steps)
-    )
+    growing = [one for one in others if _comes_down(race, one)]
+    ways = sum(_owed_way(race, one.line.steps) * step_seconds(race, one) for one in growing if one.line is not None)
     return (tests + share * ways) / race.hands
+
+
+def _comes_down(race: Race, entry: Entry) -> bool:
+    """Say whether an arm is brought down before its test: not one that others were trained on in place of."""
+    has_come_far = entry.line is not None and entry.line.steps >= race.pace.first_steps
+    return has_come_far or not race.cohort or entry.method.name in race.cohort
 
 
 def _owed_way(race: Race, steps: int) -> int:
