@@ -459,12 +459,13 @@ def test_a_table_with_tabs_is_read_for_answers_as_for_training(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("begin", "said"),
     [
-        (gzip.compress(b"text,label\nfine,1\n"), r"packed by gzip: end its name with \.gz"),
+        (gzip.compress(b"text,label\nfine,1\n", mtime=0), r"packed by gzip: end its name with \.gz"),
         (bz2.compress(b"text,label\nfine,1\n"), r"packed by bzip2: end its name with \.bz2"),
         (b"PK\x03\x04\x14\0\x06\0", r"a zip archive, which Excel's \.xlsx is too"),
         (b"PAR1\x15\x04\x15\0", r"Parquet: end its name with \.parquet"),
         (b"ARROW1\0\0\xff", r"Arrow: end its name with \.arrow"),
     ],
+    ids=["gzip", "bzip2", "zip", "parquet", "arrow"],
 )
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
 def test_what_is_no_text_is_called_by_its_kind(tmp_path: Path, name: str, begin: bytes, said: str) -> None:
