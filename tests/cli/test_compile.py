@@ -128,7 +128,7 @@ def test_a_file_of_rows_is_read_as_its_options_say(call: Call, tmp_path: Path) -
     code, said, err = call("compile", *given, "--task", str(rows), *read, *out)
     assert (code, err) == (0, "")
     assert "Score on 2 test items" in said
-    code, _, err = call("compile", *given, *read)
+    code, _, err = call("compile", "--prompt", "say:", "-m", str(model), *read)
     assert (code, "--text-column says how a task is read: give --task." in err) == (2, True)
 
 
