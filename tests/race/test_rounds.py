@@ -347,10 +347,10 @@ def test_an_interrupted_race_answers_with_bounds_and_the_price(digits_model: Bui
     answer = stopped.value.answer
     status = {arm.method: arm.status for arm in answer.arms}
     assert status == {"zero-shot": "ok", "lora": "skipped", "kv-prefix": "skipped"}
-    assert {one["method"]: (one["low"], one["high"]) for one in answer.provenance["open"]} == {
-        "lora": (0.0, 1.0),
-        "kv-prefix": (0.0, 1.0),
-    }
+    lows = {one["method"]: one["low"] for one in answer.provenance["open"]}
+    assert [one["high"] for one in answer.provenance["open"]] == [1.0, 1.0]
+    assert 0.0 < lows["lora"] < 1.0  # what its look at the validation split says
+    assert lows["kv-prefix"] == 0.0  # not looked at
     assert "zero-shot reaches" in answer.reasons[0]
     assert "open: does lora beat it, does kv-prefix suffice? About" in answer.reasons[0]
     assert "more would tell" in answer.reasons[0]

@@ -199,7 +199,7 @@ def test_a_worker_that_finds_another_model_says_so(digits_model: Build, tmp_path
     with whereabouts(model, tmp_path) as there:
         assert there.load().fingerprint == model.fingerprint
         with pytest.raises(InputError, match="is another model here"):
-            replace(there, fingerprint="0" * 16).load()
+            replace(there, identity="0" * 16).load()
     toy = load("toy:ascending")
     with torch.no_grad():
         toy.hf.lm_head.weight.mul_(2.0)

@@ -125,6 +125,10 @@ class Named:
     def fingerprint(self) -> Any:
         return _Text(self.name)
 
+    @property
+    def identity(self) -> Any:
+        return _Text(self.name)
+
 
 class _Text(str):
     def __call__(self) -> str:

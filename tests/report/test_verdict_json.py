@@ -19,6 +19,7 @@ ARM_KEYS = {
     "method", "setting", "numbers_trained", "bytes_stored", "keys_per_layer", "mean", "low", "high", "items", "seeds",
     "learning_rate", "steps", "seconds", "side_effect_nats", "status", "reason", "stopped", "sweep", "curves",
     "prefix_mass", "samples", "behind", "correct", "rung", "deployment", "answers", "rule", "raw_mean", "effort",
+    "share_of_batch",
     "cut_items", "cut_tokens",
 }  # fmt: skip
 TOP_KEYS = {

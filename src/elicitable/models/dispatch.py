@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import tempfile
+import uuid
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -105,7 +105,8 @@ class RoomOnDisk:
 
     def __init__(self, cache: Path) -> None:
         (cache / "offloaded").mkdir(parents=True, exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix="model-", dir=cache / "offloaded"))
+        self.folder = cache / "offloaded" / f"model-{uuid.uuid4().hex}"
+        self.folder.mkdir()
         self._is_taken = False
 
     def __enter__(self) -> RoomOnDisk:

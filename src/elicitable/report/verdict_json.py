@@ -128,6 +128,7 @@ def _arm_to_json(arm: ArmResult) -> dict[str, Any]:
         "answers": plain_json(arm.answers),
         "rule": arm.rule,
         "raw_mean": plain_json(arm.raw_mean),
+        "share_of_batch": arm.share_of_batch,
         "effort": None if arm.effort is None else plain_json(asdict(arm.effort)),
     }
 
@@ -176,6 +177,7 @@ def _arm_from_json(record: Any, where: str) -> ArmResult:
         rule=fields.take("rule", _text),
         raw_mean=fields.take("raw_mean", _optional(_number)),
         effort=fields.take("effort", _optional(_effort_from_json)),
+        share_of_batch=fields.take("share_of_batch", _number),
     )
     fields.finish()
     return arm
