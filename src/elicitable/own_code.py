@@ -106,10 +106,13 @@ def digest_of(thing: object, with_settings: bool = False) -> str | None:
 
 
 def loaded_modules() -> list[ModuleType]:
-    """Return the modules of a person's files that were run, and of the files beside them that they imported."""
-    return [
-        module for name, module in list(sys.modules.items()) if name.startswith(_PREFIX) or _path_of(name) in _imported
-    ]
+    """Return the modules of a person's files that were run, and of the files beside them that they imported.
+
+    The packages that these lie in are among them, as a folder without ``__init__.py`` is one without a file.
+    """
+    own = [name for name in list(sys.modules) if name.startswith(_PREFIX) or _path_of(name) in _imported]
+    whole = dict.fromkeys(".".join(name.split(".")[:end]) for name in own for end in range(1, name.count(".") + 2))
+    return [sys.modules[name] for name in whole if name in sys.modules]
 
 
 def told_of(error: BaseException) -> str | None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from elicitable.errors import InputError
@@ -22,8 +19,7 @@ def packed(thing: Any) -> bytes:
     """
     import cloudpickle
 
-    own = loaded_modules()
-    for module in [*own, *_beside(own)]:  # a worker has no such module to import
+    for module in loaded_modules():  # a worker has no such module to import
         cloudpickle.register_pickle_by_value(module)
     try:
         whole: bytes = cloudpickle.dumps(thing)
@@ -33,21 +29,6 @@ def packed(thing: Any) -> bytes:
             "with the executor inline."
         ) from error
     return whole
-
-
-def _beside(own: list[ModuleType]) -> list[ModuleType]:
-    """Return the modules and packages that lie right in a folder of ``own``, from where those could import them."""
-    folders = {Path(str(module.__file__)).parent for module in own}
-    others = [module for name, module in list(sys.modules.items()) if "." not in name and name != "__main__"]
-    return [module for module in others if isinstance(module, ModuleType) and _folder(module) in folders]
-
-
-def _folder(module: ModuleType) -> Path | None:
-    """Return the folder in which ``module`` is looked for, where it is a package that of the whole package."""
-    held = vars(module)
-    if paths := list(held.get("__path__") or ()):
-        return Path(paths[0]).resolve().parent
-    return Path(held["__file__"]).resolve().parent if held.get("__file__") else None
 
 
 @lru_cache(maxsize=1)
