@@ -117,8 +117,8 @@ def loaded_modules() -> list[ModuleType]:
 
 def told_of(error: BaseException) -> str | None:
     """Say what a person's own file raised, with the line; None where ``error`` did not come out of one."""
-    for module in loaded_modules():
-        path = Path(str(module.__file__))
+    for file in filter(None, map(_path_of, [module.__name__ for module in loaded_modules()])):
+        path = Path(file)
         if line := _line(error, path):
             return f"{path}{line}: raised {_reason(error)}"
     return None
