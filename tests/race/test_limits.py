@@ -107,9 +107,11 @@ def test_a_race_trains_in_the_batches_that_its_limit_pays_for(
     paying(monkeypatch, {60.0: 2, 120.0: 4, 960.0: 8}, of="rows")
     trained: dict[float, set[int]] = {}
     said: dict[float, list[str]] = {}
+    price: dict[float, dict[str, Any]] = {}
     before: list[Any] = []
     for limit in (60.0, 120.0, 960.0):
-        warnings = run(digits_model(8), tmp_path, limit, methods=["kv-prefix", "lora"]).provenance["warnings"]
+        made = run(digits_model(8), tmp_path, limit, methods=["kv-prefix", "lora"]).provenance
+        warnings, price[limit] = made["warnings"], made["price"]
         specs = [record["spec"] for record in Store(tmp_path) if "method" in record["spec"]]
         trained[limit] = {spec["plan"]["batch"] for spec in specs if spec not in before}
         before = specs
@@ -117,9 +119,23 @@ def test_a_race_trains_in_the_batches_that_its_limit_pays_for(
     assert trained[60.0] == {2}
     assert trained[120.0] <= {2}  # goes on
     assert trained[960.0] == {8}
-    assert said[60.0] == said[120.0]
     assert said[60.0][0].startswith("a step reads 2 rows where 8 are usual, as the time limit pays for few of those")
+    assert said[120.0] == [
+        "a step reads 2 rows where 8 are usual, as in another race in this folder; the time limit pays for 4, which "
+        "another --out takes"
+    ]
     assert said[960.0] == []
+    assert {limit: one["rows"] for limit, one in price.items()} == {60.0: 2, 120.0: 2, 960.0: 8}
+
+
+def test_a_race_without_arms_that_are_trained_settles_no_rows_of_a_batch(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took the usual ones for the folder, and a race of all arms there had a few steps of many rows each."""
+    paying(monkeypatch, {60.0: 8}, of="rows")
+    run(digits_model(8), tmp_path, 60.0, methods=["zero-shot"])
+    paying(monkeypatch, {60.0: 2}, of="rows")
+    assert run(digits_model(8), tmp_path, 60.0, methods=["kv-prefix"]).provenance["price"]["rows"] == 2
 
 
 def test_twice_the_time_thrice_goes_on_whatever_that_pays_for(
@@ -136,11 +152,21 @@ def test_twice_the_time_thrice_goes_on_whatever_that_pays_for(
 def test_arms_that_had_a_few_steps_are_trained_on_with_what_is_left(
     digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A leg that the limit did not pay for beside what others were owed was never asked for again."""
-    monkeypatch.setattr(rounds, "affords_leg", lambda race, entry, steps, entries, round_=0: bool(round_))
-    arms = {
-        arm.method: arm for arm in run(digits_model(8), tmp_path, 120.0, methods=["kv-prefix", "lora", "full"]).arms
-    }
+    """A leg that the limit did not pay for beside what others were owed was never asked for again.
+
+    What they had then ended by no clock, and each of their legs was tested: more looks, and wider intervals.
+    """
+    most = 24
+
+    def affords(race: Any, entry: Any, steps: int, entries: Any, is_again: bool = False) -> bool:
+        return is_again and steps <= most
+
+    monkeypatch.setattr(rounds, "affords_leg", affords)
+    answer = run(digits_model(8), tmp_path, 120.0, methods=["kv-prefix", "lora", "full"])
+    arms = {arm.method: arm for arm in answer.arms}
     assert not is_barely_trained(arms["kv-prefix"])
     others = [is_barely_trained(arms[name]) for name in ("lora", "full")]
     assert others.count(False) >= 1
+    trained_on = [arm for arm in answer.arms if not is_barely_trained(arm)]
+    assert [arm.stopped for arm in trained_on] == ["time", "time"]
+    assert answer.provenance["looks"] == 1 + len(trained_on)

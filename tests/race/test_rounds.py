@@ -315,7 +315,7 @@ def test_where_the_first_seed_solved_the_task_another_is_trained_until_it_does(
 
     advance = seeds.advance
     monkeypatch.setattr(seeds, "advance", told)
-    monkeypatch.setattr(seeds, "is_solved", lambda entry: True)
+    monkeypatch.setattr(seeds, "is_solved", lambda entry, race: True)
     monkeypatch.setattr(seeds, "longest", lambda race: 10_000)
     with counted(monkeypatch) as seen:
         [arm] = run(digits_model(8), methods=["kv-prefix"], seeds=2, steps=24).arms
@@ -453,6 +453,26 @@ class Slow:
 
     def items_looked_at(self) -> int:
         return self.pace.look_items
+
+
+@pytest.mark.parametrize(
+    ("items", "score", "nats", "is_solved"),
+    [
+        (128, 0.984, 0.3, True),
+        (128, 0.97, 0.01, False),
+        (36, 1.0, 0.5, True),  # of so many, nine in ten are right at least
+        (34, 1.0, 0.5, False),
+        (8, 1.0, 0.5, False),
+        (8, 1.0, 0.04, True),
+    ],
+)
+def test_a_few_items_that_are_right_solve_a_task_only_where_the_arm_is_sure_of_them(
+    items: int, score: float, nats: float, is_solved: bool
+) -> None:
+    """LoRA was solved after 12 steps by 8 items, and ended there with 0.59 on test."""
+    race: Any = Slow()
+    race.items_looked_at = lambda: items
+    assert outlook.is_solved(marked((12, score, nats)), race) is is_solved
 
 
 def test_a_curve_that_is_short_may_lead_anywhere_and_a_long_one_leads_where_it_leads() -> None:

@@ -42,6 +42,26 @@ def test_a_large_end_is_written_now_and_then_and_stays_until_a_later_one_is(
     assert written(tmp_path) == {"5"}
 
 
+def test_small_ends_that_are_written_now_and_then_do_not_hold_up_a_large_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write set the clock back: with small ends in between every few seconds the large one was never due."""
+    now = [0.0]
+    monkeypatch.setattr(line.time, "monotonic", lambda: now[0])
+    large = Frozen({"trained/x": torch.zeros(400)}, {"step": 1})
+    monkeypatch.setattr(line, "WRITTEN_A_SECOND", float(end(0).bytes))  # a small end takes a second
+    shelf, seconds = Shelf(tmp_path), large.bytes / end(0).bytes
+    for nth in range(1, 30):
+        now[0] = 10.0 * nth
+        shelf.keep(f"small{nth}", end(nth), is_lasting=False)
+    assert 10 < len(written(tmp_path)) < 15  # a twentieth of the time: 14 ends of 1 s
+    shelf.keep("large", large, is_lasting=False)
+    assert "large" not in written(tmp_path)
+    now[0] += line.SELDOM * seconds
+    shelf.keep("large", large, is_lasting=False)
+    assert "large" in written(tmp_path)
+
+
 def test_a_small_end_is_written_at_once(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     shelf.keep("0", end(0), is_lasting=True)

@@ -31,7 +31,7 @@ LARGEST_STATE = 2**32  # bytes of a run that is kept between its legs; a larger 
 LARGEST_DOWN = 2**30  # of one that has come down, which is kept for other tests
 WARMUP = 10
 WRITTEN_A_SECOND = 5e7  # bytes, at least, of a file of tensors
-SELDOM = 20  # times as long as it takes to write a state: how far apart states are written that go with the race
+SELDOM = 20  # times as long as it takes to write them: how long a race has run when states that go with it are written
 HALVED = 16  # steps of a way down from which on there are looks on the way too: one costs as much as a few steps
 
 
@@ -47,7 +47,7 @@ class Shelf:
         self.is_shared = is_shared
         self._ends: dict[str, Frozen] = {}
         self._written: dict[str, str] = {}  # by an end in memory alone, the end before it that is in the folder
-        self._wrote_at = time.monotonic()
+        self._began, self._bytes = time.monotonic(), 0  # that were written now and then
 
     def find(self, name: str) -> Frozen | None:
         """Return the end of the leg called ``name``, or None where it is not kept."""
@@ -67,12 +67,12 @@ class Shelf:
         """
         if end.bytes > largest:
             return
-        is_due = time.monotonic() - self._wrote_at > SELDOM * end.bytes / WRITTEN_A_SECOND
-        if (is_lasting or self.is_shared or is_due) and self.folder is not None:
-            self._file(name).write(end)
-            self._wrote_at = time.monotonic() if is_due else self._wrote_at
-        else:
+        is_asked = is_lasting or self.is_shared
+        if self.folder is None or not (is_asked or self._is_due(end)):
             self._ends[name] = end.put_by()
+            return
+        self._file(name).write(end)
+        self._bytes += 0 if is_asked else end.bytes
 
     def follow(self, before: str, name: str) -> None:
         """Forget the end ``before``, now that there is a further one; in the folder only when that is there too."""
@@ -99,6 +99,10 @@ class Shelf:
                 self._file(name).write(end)
                 if before := self._written.pop(name, None):
                     self._file(before).remove()
+
+    def _is_due(self, end: Frozen) -> bool:
+        """Say whether writing ``end`` too leaves it at a small share of the time so far, whatever else was written."""
+        return time.monotonic() - self._began > SELDOM * (self._bytes + end.bytes) / WRITTEN_A_SECOND
 
     def _is_written(self, name: str) -> bool:
         return self.folder is not None and self._file(name).path.exists()

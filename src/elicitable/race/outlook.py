@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from elicitable.race.entry import Entry, Race
 
 SOLVED = 0.98  # of the validation items
+MOST = 0.9  # of all items are solved too, by the lower limit of an interval: a few items that are right are luck
+SURE = 0.05  # nats a token, or less: then a few items are enough, as each is answered without a doubt
 EARLIEST = 128  # steps before which a curve says nothing of where it leads
 AHEAD = 2  # doublings of the steps in which a score rises on
 WAY_DOWN = 2  # doublings of the steps that the way down is worth to a loss: it fell to a third
@@ -95,10 +97,12 @@ def _doublings(own: Sequence[Mark]) -> list[tuple[Mark, Mark]]:
     return list(pairwise(chain))
 
 
-def is_solved(entry: Entry) -> bool:
-    """Say whether an arm gets nearly all validation items right."""
+def is_solved(entry: Entry, race: Race) -> bool:
+    """Say whether an arm gets nearly all validation items right, and they are many, or it is sure of them."""
     own = marks(entry)
-    return bool(own) and own[-1].score >= SOLVED
+    if not own or own[-1].score < SOLVED:
+        return False
+    return own[-1].nats <= SURE or wilson(own[-1].score, race.items_looked_at())[0] >= MOST
 
 
 def is_flat(entry: Entry, race: Race) -> bool:

@@ -28,7 +28,7 @@ from elicitable.race.outlook import next_mark
 from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.seeds import more_seeds
-from elicitable.race.stakes import can_matter, cohort_of, is_at_its_end, urgency, what_cut_off, why_it_ended
+from elicitable.race.stakes import can_matter, cohort_of, is_at_its_end, is_ready, urgency, what_cut_off, why_it_ended
 from elicitable.race.threads import Threads
 from elicitable.race.timing import affords_cooldown, affords_leg, affords_look, cooldown_of, opening, said_of
 from elicitable.race.workers import together
@@ -63,15 +63,16 @@ def _open(race: Race, entries: list[Entry]) -> None:
     said = race.kept(f"price of {named}, and rows, at {race.pace.test_items} test items", lambda: opening(race, sizes))
     race.item_seconds, race.price, race.closing_seconds = said["item_seconds"], said["price"], said["closing_seconds"]
     race.pace = replace(race.pace, test_items=said["test"])
+    if race.time_limit is not None:
+        _look_at(race, _as_before(race, "validation items", said["validation"]), said["validation"])
+        if any(size.method.is_trained and size.size and not size.method.is_control for size in sizes):
+            _train_in_batches_of(race, _as_before(race, "rows of a batch", said["rows"]), said["rows"])
     race.reporter.say(said_of(race.price))
     if said["test"] < said["of"]:
         race.warnings.append(
             f"the time limit pays for {said['test']} of the {said['of']} test items; more time or --test-items gives "
             "narrower intervals"
         )
-    if race.time_limit is not None:
-        _look_at(race, _as_before(race, "validation items", said["validation"]), said["validation"])
-        _train_in_batches_of(race, _as_before(race, "rows of a batch", said["rows"]), said["rows"])
 
 
 def _as_before(race: Race, what: str, paid: int) -> int:
@@ -90,11 +91,20 @@ def _as_before(race: Race, what: str, paid: int) -> int:
 
 def _train_in_batches_of(race: Race, rows: int, paid: int) -> None:
     """Let the arms train on so many ``rows`` a step, and say where more time takes more of them."""
-    usual = race.pace.batch
-    race.pace, race.price = replace(race.pace, batch=rows), dict(race.price)
-    race.price["step_seconds"] *= rows / paid
+    usual, price = race.pace.batch, race.price
+    race.pace = replace(race.pace, batch=rows)
+    race.price = price | {
+        "step_seconds": price["step_seconds"] * rows / paid,
+        "steps_paid_for": price["steps_paid_for"] * paid // rows,
+        "rows": rows,
+    }
     race.share_of_batch = rows / usual
-    if rows < usual:
+    if rows != paid and rows < usual:
+        race.warnings.append(
+            f"a step reads {rows} rows where {usual} are usual, as in another race in this folder; the time limit pays "
+            f"for {paid}, which another --out takes"
+        )
+    elif rows < usual:
         race.warnings.append(
             f"a step reads {rows} rows where {usual} are usual, as the time limit pays for few of those; {ANEW} times "
             "the time, or more time in another --out, takes more of them"
@@ -188,31 +198,37 @@ def _coming(race: Race, cohort: Sequence[Entry], open_arms: Sequence[Entry], ent
 def _train_on_what_was_hardly_trained(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
     """Against the clock: while it lasts, train on the best context and the best other arm that had a few steps alone.
 
-    An arm is spent where a leg was not to be paid beside what others were owed; those are tested now.
+    An arm is spent where a leg was not to be paid beside what others were owed; those are tested now. Each of the two
+    comes down once, when the clock pays for no further leg: every test is another look at the test items.
     """
-    for round_ in itertools.count(1) if race.time_limit is not None else ():
-        hardly = [entry for entry in entries if entry.is_tested and entry.line and entry.line.is_fine]
-        hardly = [entry for entry in hardly if is_barely_trained(arm_result(race, entry))]
-        hardly.sort(key=lambda entry: arm_result(race, entry).mean or 0.0, reverse=True)
-        best = [next((one for one in hardly if one.method.is_context is kind), None) for kind in (True, False)]
-        grown = False
-        for entry in (one for one in best if one is not None and not one.method.is_control):
-            entry.is_spent = False
-            grow(race, entry, entries, round_)
-            if not entry.is_spent:
-                bring_down(race, entry, entries)
-                grown = True
-            threads.look_again()
-        if not grown:
-            return
+    if race.time_limit is None:
+        return
+    hardly = [entry for entry in entries if entry.is_tested and entry.line and entry.line.is_fine]
+    hardly = [entry for entry in hardly if not entry.method.is_control and is_barely_trained(arm_result(race, entry))]
+    hardly.sort(key=lambda entry: arm_result(race, entry).mean or 0.0, reverse=True)
+    best = [next((one for one in hardly if one.method.is_context is kind), None) for kind in (True, False)]
+    growing = [entry for entry in best if entry is not None]
+    for entry in growing:
+        entry.is_spent = False
+    while growing:
+        entry = min(growing, key=lambda one: one.line.steps if one.line else 0)
+        grow(race, entry, entries, is_again=True)
+        growing = [one for one in growing if not (one.is_spent or is_ready(race, one))]
+        threads.look_again()
+    for entry in filter(None, best):
+        if not entry.is_tested:
+            bring_down(race, entry, entries)
 
 
-def grow(race: Race, entry: Entry, entries: Sequence[Entry], round_: int = 0) -> None:
-    """Train an arm on to the next mark of its line; where the limit does not pay for that, it is spent."""
+def grow(race: Race, entry: Entry, entries: Sequence[Entry], is_again: bool = False) -> None:
+    """Train an arm on to the next mark of its line; where the limit does not pay for that, it is spent.
+
+    What was refused beside others ``is_again`` asked for when they have ended.
+    """
     line = entry.line
     assert line is not None
     steps = next_mark(race, line.steps)
-    if steps == line.steps or not affords_leg(race, entry, steps, entries, round_):
+    if steps == line.steps or not affords_leg(race, entry, steps, entries, is_again):
         entry.is_spent = True
         return
     race.reporter.begin(entry.method.name, f"on to {steps} steps at {line.rate:g}", _done(entries), len(entries))

@@ -103,7 +103,7 @@ def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     race.reporter.begin(entry.method.name, f"seed {seed + 1}", len(entries) - 1, len(entries))
     line = Line(entry.sized, entry.line.rate, seed)
     record = _trained(race, entry, line, cooldown, entries)
-    if _is_stuck(entry, record) and line.steps >= _most(race, entry) and entry.stuck < RESTARTS:
+    if _is_stuck(race, entry, record) and line.steps >= _most(race, entry) and entry.stuck < RESTARTS:
         line.downs.append(name_of_end(race, line, cooldown, entry.tested_at))  # a worker may have begun it
         entry.stuck += 1
         leave(race, line)
@@ -126,7 +126,7 @@ def _trained(race: Race, entry: Entry, line: Line, cooldown: int, entries: Seque
     record = advance(race, line, entry.tested_at)
     entry.seconds += record.timing.seconds
     most = _most(race, entry)
-    while _is_stuck(entry, record) and line.steps < most:
+    while _is_stuck(race, entry, record) and line.steps < most:
         steps = min(2 * line.steps, most)
         if not affords_seed(race, entry, steps, cooldown, line.seed, entries, taken=line.steps):
             break
@@ -140,6 +140,6 @@ def _most(race: Race, entry: Entry) -> int:
     return min(PATIENCE * entry.tested_at, longest(race))
 
 
-def _is_stuck(entry: Entry, record: TrialRecord) -> bool:
+def _is_stuck(race: Race, entry: Entry, record: TrialRecord) -> bool:
     """Say whether a seed is not even near on validation, although the first one of the arm solved the task."""
-    return record.is_ok and is_solved(entry) and (record.validation or 0.0) < NEAR
+    return record.is_ok and is_solved(entry, race) and (record.validation or 0.0) < NEAR

@@ -128,9 +128,9 @@ def is_ready(race: Race, entry: Entry) -> bool:
     assert entry.line is not None
     if entry.is_tested:
         return False
-    if is_solved(entry):
+    if is_solved(entry, race):
         race.quickest = min(entry.line.steps, race.quickest or entry.line.steps)
-    return entry.is_spent or is_solved(entry) or is_flat(entry, race) or entry.line.steps >= owed(race)
+    return entry.is_spent or is_solved(entry, race) or is_flat(entry, race) or entry.line.steps >= owed(race)
 
 
 def is_done_alone(race: Race, entry: Entry) -> bool:
@@ -145,7 +145,7 @@ def is_done_alone(race: Race, entry: Entry) -> bool:
 
 def why_it_ended(race: Race, entry: Entry) -> str:
     assert entry.line is not None
-    if is_solved(entry):
+    if is_solved(entry, race):
         return "solved"
     if is_flat(entry, race):
         return "plateau"

@@ -244,17 +244,17 @@ def is_there(race: Race, trial: Trial) -> bool:
     return known is not None and known.get("status") != "failed"
 
 
-def affords_leg(race: Race, entry: Entry, steps: int, entries: Sequence[Entry], round_: int = 0) -> bool:
+def affords_leg(race: Race, entry: Entry, steps: int, entries: Sequence[Entry], is_again: bool = False) -> bool:
     """Say whether the limit pays for training to ``steps``, the way down, the test, and what others are owed.
 
-    What was refused beside others is asked again, in a later ``round_``, when they have ended.
+    What was refused beside others ``is_again`` asked for when they have ended.
     """
     line = entry.line
     assert line is not None
     trial = leg_of(race, line, steps)
     step = step_seconds(race, entry)
     cost = (steps - line.steps + cooldown_of(race, steps)) * step + test_seconds(race, entry)
-    return _affords(race, trial, cost, entries, entry, round_=round_)
+    return _affords(race, trial, cost, entries, entry, is_again=is_again)
 
 
 def affords_cooldown(race: Race, entry: Entry, line: Line, cooldown: int, entries: Sequence[Entry]) -> bool:
@@ -301,14 +301,20 @@ def _pays(race: Race, what: str, cost: float, entries: Sequence[Entry], but: Ent
 
 
 def _affords(
-    race: Race, trial: Trial, cost: float, entries: Sequence[Entry], but: Entry, share: float = 1.0, round_: int = 0
+    race: Race,
+    trial: Trial,
+    cost: float,
+    entries: Sequence[Entry],
+    but: Entry,
+    share: float = 1.0,
+    is_again: bool = False,
 ) -> bool:
     """Say whether the limit pays for a trial; one that is there already costs nothing."""
     if race.time_limit is None or is_there(race, trial):
         return True
     method, plan = trial.method.identity, trial.plan
     what = f"time for {method} at {plan.learning_rate:g}, {plan.steps} steps, cooldown {plan.cooldown:.4f}"
-    what += f", again {round_}" if round_ else ""
+    what += ", again" if is_again else ""
     return _pays(race, what, cost, entries, but, share)
 
 

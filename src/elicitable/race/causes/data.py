@@ -12,7 +12,7 @@ from elicitable.diagnosis.explaining import BY_HEART
 from elicitable.race.causes.study import Study
 from elicitable.race.entry import Entry
 from elicitable.race.line import Line, advance
-from elicitable.race.outlook import is_solved, longest
+from elicitable.race.outlook import SOLVED, longest
 from elicitable.race.results import arm_result
 from elicitable.race.rows_curve import FewRows, distinct_rows
 from elicitable.tasks.base import HeldOut
@@ -79,7 +79,7 @@ def _trained_on(study: Study, entry: Entry, rows: Sequence[Item], rate: float) -
     alone = Entry(entry.sized)
     line = alone.line = Line(entry.sized, rate, 0)
     steps, most = 32, min(MOST_STEPS, longest(race))
-    while not line.legs or (line.is_fine and line.steps < most and not is_solved(alone)):
+    while not line.legs or (line.is_fine and line.steps < most and _share_right(line) < SOLVED):
         advance(race, line, min(steps, most))
         steps *= 2
     return line

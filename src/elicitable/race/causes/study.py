@@ -170,7 +170,7 @@ class Study:
         race, entry, stopped = self.race, Entry(line.sized), "steps"
         entry.line = line
         everyone = [mark for other in self.entries for mark in marks(other)]
-        while line.is_fine and line.steps < steps and not is_solved(entry):
+        while line.is_fine and line.steps < steps and not is_solved(entry, race):
             own = marks(entry)
             if self.is_out_of_time:
                 stopped = "time"
@@ -186,7 +186,7 @@ class Study:
             if not record.is_ok:
                 line.legs.pop()
                 break
-        entry.stopped = "solved" if is_solved(entry) else "plateau" if is_flat(entry, race) else stopped
+        entry.stopped = "solved" if is_solved(entry, race) else "plateau" if is_flat(entry, race) else stopped
         if line.is_fine:
             entry.trial, record = finish(race, line, cooldown_of(race, line.steps))
             entry.records, entry.tested_at = [record], line.steps
