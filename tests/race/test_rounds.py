@@ -105,14 +105,22 @@ def test_a_context_goes_on_from_the_start_that_is_best_after_as_many_steps(
     assert {kind for kind, *_ in seen} == {"kv-prefix random", "kv-prefix sink", "kv-prefix vocabulary"}
 
 
-def test_the_latest_test_tells_what_a_test_costs_now() -> None:
-    race: Any = SimpleNamespace(item_seconds=0.1, pace=SimpleNamespace(test_items=50), tested=[])
+@pytest.mark.parametrize(("labels", "reads"), [(None, 50 + 48), (("a", "b"), 50 + 20 + 48)])
+def test_the_latest_test_tells_what_a_test_costs_now(labels: tuple[str, ...] | None, reads: int) -> None:
+    """A test reads the validation items for its rule, texts for its side effects, and items for the prefix mass."""
+    race: Any = SimpleNamespace(
+        item_seconds=0.1,
+        pace=SimpleNamespace(test_items=500, validation_items=128),
+        tested=[],
+        task=SimpleNamespace(labels=lambda: labels),
+        held_out=lambda split, most: {"test": 50, "validation": 20}[split],
+    )
     entry: Any = SimpleNamespace(records=[])
-    assert timing.test_seconds(race, entry) == 5.0
-    race.tested += [9.0, 13.0]  # other work came
-    assert timing.test_seconds(race, entry) == 13.0
-    race.tested.append(6.0)  # and went
-    assert timing.test_seconds(race, entry) == 6.0
+    assert timing.test_seconds(race, entry) == pytest.approx(0.1 * reads)  # a product of floats
+    for seconds, item in ((90.0, 90.0 / reads), (130.0, 130.0 / reads), (60.0, 60.0 / reads), (0.1, 0.1)):
+        timing.note_test(race, SimpleNamespace(timing=SimpleNamespace(test_seconds=seconds)))  # type: ignore[arg-type]
+        assert timing.test_seconds(race, entry) == max(seconds, 0.1 * reads)
+        assert race.item_seconds_now == item
 
 
 def test_what_comes_after_a_race_is_set_aside(digits_model: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +134,7 @@ def test_what_comes_after_a_race_is_set_aside(digits_model: Build, monkeypatch: 
     monkeypatch.setattr(rounds, "opening", watched)
     monkeypatch.setattr(timing, "LOOKING_READS", 10**9)
     run(digits_model(8), time_limit=60.0, methods=["zero-shot", "prompt"])
-    assert races[0].closing_seconds > 6.0
+    assert races[0].closing_reads * races[0].item_seconds_now > 6.0
     assert 0 < (races[0].left() or 0.0) <= 60.0 - 6.0
 
 

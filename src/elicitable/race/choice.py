@@ -10,7 +10,7 @@ from elicitable.errors import InputError
 from elicitable.methods.base import Method
 from elicitable.race.entry import Entry, Race
 from elicitable.race.pieces import Piece
-from elicitable.race.timing import CHOICE_SHARE, is_there
+from elicitable.race.timing import CHOICE_SHARE, is_there, note_test
 from elicitable.race.trial import Trial, run
 from elicitable.records.store import identity
 from elicitable.records.trial import TrialRecord, keep_trial
@@ -68,7 +68,7 @@ def choose(race: Race, entry: Entry, nth: int, arms: int, seed: int = 0) -> None
     entry.seconds += record.timing.seconds
     entry.records.append(record)
     if not entry.method.is_context:  # the bare model's test: what others take without the keys of a text
-        race.tested.append(record.timing.test_seconds or 0.0)
+        note_test(race, record)
     entry.trial = entry.trial or trial
     if not seed:
         race.learn(record)

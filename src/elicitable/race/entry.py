@@ -24,7 +24,7 @@ from elicitable.values import Item
 if TYPE_CHECKING:
     from elicitable.models.model import Model
     from elicitable.race.workers import Workers
-    from elicitable.tasks.base import Task
+    from elicitable.tasks.base import HeldOut, Task
 
 CLOSING_SHARE = 0.1  # of the limit, at most, kept back for the winner
 
@@ -53,7 +53,9 @@ class Race:
     is_test_free: bool = True  # whether a race against the clock may cut the test items down
     quickest: int | None = None  # steps at the constant rate of the quickest arm that solved the task
     item_seconds: float = 0.0  # of one item read by the bare model, as it was measured before the start
-    closing_seconds: float = 0.0  # of keeping the winner and looking at it, about
+    item_seconds_now: float = 0.0  # the same, by the latest test
+    closing_reads: int = 0  # items read, about, to keep the winner and to look at it
+    writing_seconds: float = 0.0  # of the winner, about
     tested: list[float] = field(default_factory=list)  # seconds of the tests of trained arms, the latest last
     looks: int = 0  # at the test items, after which more was added
     price: dict[str, Any] = field(default_factory=dict)  # what was said before the start
@@ -100,10 +102,13 @@ class Race:
 
     def items_looked_at(self) -> int:
         """Count the validation items of a look at the end of a leg: fewer than asked for where the task has fewer."""
-        most = self.pace.look_items
-        if ("looked at", most) not in self.known:
-            self.known["looked at", most] = max(1, len(self.task.held_out("validation", most)))
-        count: int = self.known["looked at", most]
+        return max(1, self.held_out("validation", self.pace.look_items))
+
+    def held_out(self, split: HeldOut, most: int) -> int:
+        """Count the items of a split of which ``most`` are asked for."""
+        if (split, most) not in self.known:
+            self.known[split, most] = len(self.task.held_out(split, most))
+        count: int = self.known[split, most]
         return count
 
     def groups(self) -> tuple[int | str, ...]:
@@ -117,7 +122,8 @@ class Race:
         """Seconds left of the time limit, without what the decision, the winner and the report will take."""
         if self.time_limit is None:
             return None
-        kept_back = reserve(self.time_limit) + min(self.closing_seconds, CLOSING_SHARE * self.time_limit)
+        closing = self.closing_reads * self.item_seconds_now + self.writing_seconds
+        kept_back = reserve(self.time_limit) + min(closing, CLOSING_SHARE * self.time_limit)
         return self.time_limit - kept_back - (time.monotonic() - self.started)
 
     @property

@@ -30,7 +30,7 @@ from elicitable.race.results import arm_result, decision_of
 from elicitable.race.seeds import more_seeds
 from elicitable.race.stakes import can_matter, cohort_of, is_at_its_end, is_ready, urgency, what_cut_off, why_it_ended
 from elicitable.race.threads import Threads
-from elicitable.race.timing import affords_cooldown, affords_leg, affords_look, cooldown_of, opening, said_of
+from elicitable.race.timing import affords_cooldown, affords_leg, affords_look, cooldown_of, note_test, opening, said_of
 from elicitable.race.workers import together
 
 ANEW = 16  # times the limit of a shorter race in the same folder: so much longer a race looks at more, and begins anew
@@ -61,7 +61,8 @@ def _open(race: Race, entries: list[Entry]) -> None:
     sizes = [entry.sized for entry in entries]
     named = ", ".join(size.method.identity for size in sizes)
     said = race.kept(f"price of {named}, and rows, at {race.pace.test_items} test items", lambda: opening(race, sizes))
-    race.item_seconds, race.price, race.closing_seconds = said["item_seconds"], said["price"], said["closing_seconds"]
+    race.item_seconds = race.item_seconds_now = said["item_seconds"]
+    race.price, race.closing_reads, race.writing_seconds = said["price"], said["closing_reads"], said["writing_seconds"]
     race.pace = replace(race.pace, test_items=said["test"])
     if race.time_limit is not None:
         _look_at(race, _as_before(race, "validation items", said["validation"]), said["validation"])
@@ -250,7 +251,7 @@ def bring_down(race: Race, entry: Entry, entries: Sequence[Entry], is_bare: bool
     entry.trial, record = finish(race, line, cooldown)
     entry.seconds += record.timing.seconds
     entry.records, entry.tested_at = [record], line.steps
-    race.tested.append(record.timing.test_seconds or 0.0)
+    note_test(race, record)
     race.reporter.end(arm_result(race, entry))
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from elicitable.race.entry import Entry, Race
     from elicitable.race.line import Line
     from elicitable.race.trial import Trial
+    from elicitable.records.trial import TrialRecord
 
 FEWEST_STEPS = 4  # of a run that is worth starting
 FAIR_STEPS = 24  # of every arm, in a race that is short but fair: more than the verdict calls barely trained
@@ -41,6 +42,8 @@ TEST_SHARE, VALIDATION_SHARE = 0.25, 0.2  # of the limit, at most
 CHOICE_SHARE = 0.05  # of the limit, for each arm that is chosen and not trained
 LOOK_SHARE = 0.3  # of what is left after them, for the first look at all arms
 STEP_PASSES = 3.0  # a step on a batch costs about as much as so many passes over it
+BESIDE_READS = 48  # items read, about, for what else a test measures: side effects, prefix mass, a few answers
+WINNER_READS = 100  # items read, about, for what a winner's folder says of it
 LOOKING_READS = 200  # items read, about, for what the report says of the context or of the winner's inside
 OVERDRAWN = 1.05  # times the limit: when there is no look at the winner any more
 LEAST_DOWN = 0.5  # of a way down, which one arm's whole way down leaves to the others
@@ -55,12 +58,14 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
         BudgetError: the limit is too short for the first steps of all arms; said before anything is run.
     """
     item, step = _item_seconds(race), STEP_PASSES * _pass_seconds(race, race.pace.batch)
-    race.closing_seconds = _closing(race, sizes, item)
+    race.item_seconds_now, race.closing_reads = item, WINNER_READS + LOOKING_READS
+    race.writing_seconds = _writing(race, sizes)
     trained = [s for s in sizes if s.method.is_trained and s.size and not s.method.is_control]
-    test = len(race.task.held_out("test", race.pace.test_items))
+    test = race.held_out("test", race.pace.test_items)
     said = {
         "item_seconds": item,
-        "closing_seconds": race.closing_seconds,
+        "closing_reads": race.closing_reads,
+        "writing_seconds": race.writing_seconds,
         "test": test,
         "of": test,
         "validation": race.pace.validation_items,
@@ -69,7 +74,7 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
     limited = {} if race.time_limit is None else _within_the_limit(race, sizes, trained, said, step)
     price = _price(race, len(trained), len(sizes), step, item, said)
     if limited and limited["steps_paid_for"] < FAIR_STEPS:
-        said["closing_seconds"] -= LOOKING_READS * item
+        said["closing_reads"] = WINNER_READS
     return said | {"price": {"step_seconds": round(step, 7), **price, **limited}}
 
 
@@ -85,15 +90,16 @@ def _within_the_limit(
     fewest = min(FEWEST_ITEMS["test"], said["test"]) if race.is_test_free else said["test"]
     if race.is_test_free:
         said["test"] = min(said["test"], max(fewest, int(TEST_SHARE * left / (arms * item))))
-    seconds = max(0.0, left - arms * said["test"] * item) / max(1, len(trained))
+    paid = int(VALIDATION_SHARE * left / (max(1, len(trained)) * VALIDATIONS * item))
+    said["validation"] = min(race.pace.validation_items, max(FEWEST_ITEMS["validation"], paid))
+    tests = arms * _reads_of_a_test(race, said["test"], said["validation"]) * item
+    seconds = max(0.0, left - tests) / max(1, len(trained))
     if trained:
         said["rows"], step = _rows_of_a_step(race, step, seconds)
     need, left = len(trained) * FEWEST_STEPS * step, race.left() or 0.0
     need += item * (arms * fewest + FEWEST_ITEMS["validation"])
     if left < need:
         raise _too_short(race, (trained or sizes)[0], need, left, arms)
-    paid = int(VALIDATION_SHARE * left / (max(1, len(trained)) * VALIDATIONS * item))
-    said["validation"] = min(race.pace.validation_items, max(FEWEST_ITEMS["validation"], paid))
     return {
         "step_seconds": round(step, 7),
         "limit_seconds": race.time_limit,
@@ -119,7 +125,7 @@ def _rows_of_a_step(race: Race, step: float, seconds: float) -> tuple[int, float
 
 def _price(race: Race, trained: int, arms: int, step: float, item: float, said: dict[str, Any]) -> dict[str, Any]:
     """Return what was said before the start: seconds that everything needs, and a fair minimum."""
-    tests = arms * said["test"] * item
+    tests = arms * _reads_of_a_test(race, said["test"], said["validation"]) * item
     whole = min(race.pace.steps, 2 * OWED) + 6 * race.pace.first_steps
     everything = trained * whole * step + (race.seeds - 1) * 2 * whole * step + tests
     fair = (trained * FAIR_STEPS * step + tests + trained * 2 * said["validation"] * item) * 1.2 + 5.0
@@ -204,18 +210,34 @@ def _reading(race: Race) -> Reading:
     return Reading(max(16, race.pace.batch), race.pace.max_tokens, race.layouts[0])
 
 
-def _closing(race: Race, sizes: Sequence[Sized], item: float) -> float:
-    """Return the seconds, about, of what comes after the race: the winner is kept and looked at."""
+def _reads_of_a_test(race: Race, test: int, validation: int) -> int:
+    """Return how many items are read, about, for a test on so many: those that its rule is chosen on, too."""
+    known = race.held_out("validation", validation) if race.task.labels() is not None else 0
+    return test + known + BESIDE_READS
+
+
+def _reads_of_this_test(race: Race) -> int:
+    return _reads_of_a_test(race, race.held_out("test", race.pace.test_items), race.pace.validation_items)
+
+
+def _writing(race: Race, sizes: Sequence[Sized]) -> float:
+    """Return the seconds, about, that it takes to write the largest winner there may be."""
     is_whole = any(size.method.keeps_state is False and size.method.is_trained for size in sizes)
     weights = sum(weight.numel() * weight.element_size() for weight in race.model.hf.parameters())
-    written = weights / WRITTEN_A_SECOND if is_whole and race.store.folder is not None else 0.0
-    return LOOKING_READS * item + written
+    return weights / WRITTEN_A_SECOND if is_whole and race.store.folder is not None else 0.0
+
+
+def note_test(race: Race, record: TrialRecord) -> None:
+    """Take note of what a test took: the next ones, and what comes after the race, will take as long an item."""
+    seconds = record.timing.test_seconds or 0.0
+    race.tested.append(seconds)
+    race.item_seconds_now = max(race.item_seconds, seconds / _reads_of_this_test(race))
 
 
 def is_too_late_to_look(race: Race) -> bool:
     """Say whether looking at the winner would take the race beyond its limit by more than a twentieth."""
     spent = time.monotonic() - race.started
-    return spent + LOOKING_READS * race.item_seconds > OVERDRAWN * (race.time_limit or math.inf)
+    return spent + LOOKING_READS * race.item_seconds_now > OVERDRAWN * (race.time_limit or math.inf)
 
 
 def step_seconds(race: Race, entry: Entry) -> float:
@@ -230,7 +252,7 @@ def test_seconds(race: Race, entry: Entry) -> float:
     The latest one tells how busy the machine is now.
     """
     known = [record.timing.test_seconds or 0.0 for record in entry.records]
-    return max([race.item_seconds * race.pace.test_items, *race.tested[-1:], *known])
+    return max([race.item_seconds * _reads_of_this_test(race), *race.tested[-1:], *known])
 
 
 def cooldown_of(race: Race, steps: int) -> int:
