@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
 import elicitable as el
 from elicitable.methods.catalog import method_named
+from elicitable.models.layout import layout_for
 from elicitable.models.model import Model
 from elicitable.models.speed import processor
+from elicitable.models.speed.precision import undisturbed
+from elicitable.tasks.catalog import task_from
 from elicitable.testing import check_method
+from elicitable.training.loop import Plan, train
 
 
 @pytest.fixture
@@ -41,3 +47,33 @@ def test_an_adaptation_is_tuned_and_a_context_compiled(model: Model) -> None:
 def test_a_method_of_ones_own_can_be_checked_in_the_type_that_everyone_loads(model: Model, name: str) -> None:
     given = {"token_ids": [7, 0]} if name == "prompt" else {}
     assert len(check_method(method_named(name), model, **given)) > 5
+
+
+@pytest.mark.parametrize("name", ["soft-prompt", "lora", "full"])
+def test_a_step_computes_with_the_weights_of_the_step_before_it_inside_another_autocast_too(
+    model: Model, name: str
+) -> None:
+    """Every race computes inside one, and trained weights by the casts of those that they had at its beginning."""
+    method, task = method_named(name), task_from("descending")
+    plan = Plan(3e-3, steps=6, batch=8, evaluate_every=3, validation_items=8, warmup=1)
+
+    def curve() -> list[tuple[float, float | None]]:
+        adaptation = method.made(model, 1, seed=0)
+        return [(point.loss_nats, point.validation) for point in train(model, adaptation, task, plan, 0).curve]
+
+    plain = curve()
+    for around in (undisturbed(), torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False)):
+        with around:
+            assert curve() == plain
+
+
+def test_a_race_trains_weights_as_they_are_trained_alone(model: Model) -> None:
+    [raced] = el.verdict(model, "descending", methods=["full"], steps=24, test_items=16, seeds=1).arms
+    rate, looks = raced.learning_rate, {one["steps"]: one["loss_nats"] for one in raced.sweep}
+    assert rate is not None
+    plan = Plan(rate, max(looks), 16, 2, evaluate_every=10**9, validation_items=128, weight_decay=0.1)
+    layout = layout_for(model)
+    alone = method_named("full").made(model, 1, seed=0)
+    found = train(model, alone, task_from("descending"), replace(plan, layout=layout, cooldown=0.0), 0)
+    assert found.latest is not None
+    assert found.latest.loss_nats == next(one["loss_nats"] for one in raced.sweep if one["learning_rate"] == rate)

@@ -10,7 +10,7 @@ import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -327,6 +327,10 @@ class Method(ABC):
     def starts(self, model: Model) -> tuple[dict[str, Any], ...]:
         """Return other options than :meth:`start`'s that a race tries for a few steps before one goes on."""
         return ()
+
+    def begun(self, model: Model, sized: Sized, options: Mapping[str, Any]) -> Sized:
+        """Return ``sized`` with one of :meth:`starts` in the place of its own, under the same budget."""
+        return replace(sized, options=options)
 
     def standing_on(self, chosen: Adaptation) -> dict[str, Any]:
         """Return the options, as plain data, that :meth:`build` gets behind what :attr:`stands_on` chose."""

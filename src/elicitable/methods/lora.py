@@ -6,7 +6,8 @@ Source: Hu et al., ICLR 2022 (arXiv 2106.09685).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from elicitable.errors import InputError
 from elicitable.methods import rungs
-from elicitable.methods.base import Method, Schedule
+from elicitable.methods.base import Method, Schedule, Sized
 from elicitable.methods.initial import check_length
 from elicitable.methods.peft_weights import PeftWeights
 from elicitable.models.dispatch import ends_of
@@ -84,13 +85,18 @@ def default_modules(model: Model) -> list[str]:
     for wanted in _DEFAULTS:
         if set(wanted) <= names:
             return list(wanted)
-    linear = {
+    return every_linear(model)
+
+
+def every_linear(model: Model) -> list[str]:
+    """Names of all linear layers of the decoder blocks."""
+    found = {
         name.rsplit(".", 1)[-1]
         for block in model.anatomy.blocks
         for name, module in block.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
     }
-    return sorted(linear)
+    return sorted(found)
 
 
 class LoRA(Method):
@@ -115,6 +121,20 @@ class LoRA(Method):
             for name, module in block.named_modules()
             if name.rsplit(".", 1)[-1] in wanted and hasattr(module, "weight") and module.weight.ndim == 2
         )
+
+    def starts(self, model: Model) -> tuple[dict[str, Any], ...]:
+        """Stand on every linear layer of the blocks, at the rank that trains as many numbers.
+
+        α is not among them: with B = 0 at the start, α and the learning rate scale the same first steps of W.
+        """
+        return () if default_modules(model) == (every := every_linear(model)) else ({"modules": every},)
+
+    def begun(self, model: Model, sized: Sized, options: Mapping[str, Any]) -> Sized:
+        """Return the rank at which LoRA on other layers trains as many numbers; 0 where the budget pays for none."""
+        if "modules" not in options:
+            return super().begun(model, sized, options)
+        rank = sized.budget // self.numbers(model, 1, **options)
+        return replace(sized, size=rank, numbers=self.numbers(model, rank, **options), options=options)
 
     def build(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, advance, leave, piece_of
-from elicitable.race.outlook import longest, next_mark
+from elicitable.race.outlook import TELLING, longest, next_mark
 from elicitable.race.pieces import Piece
 from elicitable.race.ranking import best_first, look_at
 from elicitable.race.timing import FEWEST_STEPS, LOOK_SHARE, owed_seconds, step_seconds, test_seconds
@@ -56,7 +56,9 @@ def _rates_beyond(
     """Where the best rate is the lowest or the highest that was tried, take as many steps at the next one beyond it.
 
     That goes on while it is better and ``spare`` steps pay for it, up to :data:`~elicitable.methods.base.WIDEST` rates.
-    It returns the steps that are left.
+    A method that changes the model can lower its loss by unlearning it: at rates that are far too high answers soon
+    have the right frequencies and nothing to do with the content. So a higher rate has to show in its score there that
+    it is better. It returns the steps that are left.
     """
     own, schedule = entry.line, entry.method.schedule
     assert own is not None
@@ -68,7 +70,8 @@ def _rates_beyond(
         tried.append(rate)
         yield [piece_of(race, line, own.steps)]
         _go(race, entry, line, own.steps, nth, len(entries))
-        if not is_better(race, line, own):
+        may_unlearn = line.rate > own.rate and not entry.method.is_context
+        if not is_better(race, line, own) or (may_unlearn and not _scores_more(race, line, own)):
             leave(race, line)
             break
         leave(race, own)
@@ -82,10 +85,11 @@ def _other_starts(
     """Train as many steps from each of the other starts, and go on with the best."""
     own = entry.line
     assert own is not None
-    others = [Line(replace(entry.sized, options=start), own.rate, 0) for start in starts]
+    sizes = [entry.method.begun(race.model, entry.sized, start) for start in starts]
+    others = [Line(sized, own.rate, 0) for sized in sizes if sized.size]
     yield [piece_of(race, line, own.steps) for line in others]
     for line in others:
-        said = ", ".join(map(str, line.sized.options.values()))
+        said = ", ".join(one if isinstance(one, str) else " ".join(one) for one in line.sized.options.values())
         race.reporter.begin(entry.method.name, f"first look from another start ({said})", nth, len(entries))
         entry.seconds += advance(race, line, own.steps).timing.seconds
     best = ranked(race, [own, *others])[0]
@@ -176,3 +180,9 @@ def ranked(race: Race, lines: Iterable[Line]) -> list[Line]:
 def is_better(race: Race, line: Line, than: Line) -> bool:
     """Say whether ``line`` is fine, and better than another one, or that is not fine."""
     return line.is_fine and ranked(race, [than, line])[0] is line
+
+
+def _scores_more(race: Race, line: Line, than: Line) -> bool:
+    """Say whether ``line`` has more validation items right than another one, by more than one standard error."""
+    score, other = (one.latest.validation or 0.0 if one.latest is not None else 0.0 for one in (line, than))
+    return score >= TELLING and score - math.sqrt(score * (1 - score) / race.items_looked_at()) > other

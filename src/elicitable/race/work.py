@@ -66,9 +66,14 @@ def _race(briefing: Briefing) -> Race:
     return replace(briefing.race, model=model, store=Store(briefing.folder), workers=None, is_on_a_worker=True)
 
 
+def _sized(race: Race, briefing: Briefing, piece: Piece) -> Sized:
+    arm = briefing.arms[piece.method]
+    return arm.method.begun(race.model, arm, dict(piece.options))
+
+
 def _run(race: Race, briefing: Briefing, piece: Piece) -> list[tuple[str, TrialRecord]]:
     """Choose; or take a line on, and bring it down. One that does not run through is the last."""
-    sized, found = replace(briefing.arms[piece.method], options=dict(piece.options)), []
+    sized, found = _sized(race, briefing, piece), []
     if piece.rate is None:
         trial = chosen_trial(race, sized.method, piece.seed)
         found.append((trial, run(_same(race, trial, piece.names[-1]), race.model, race.task, race.store)))
@@ -91,7 +96,7 @@ def _run(race: Race, briefing: Briefing, piece: Piece) -> list[tuple[str, TrialR
 
 def _rows(race: Race, briefing: Briefing, piece: Piece) -> list[tuple[str, TrialRecord]]:
     """Run a point of the curve over rows."""
-    sized = replace(briefing.arms[piece.method], options=dict(piece.options))
+    sized = _sized(race, briefing, piece)
     if piece.rate is None:
         trial = chosen_trial(race, sized.method)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,10 +23,24 @@ def product_type(model: Model) -> torch.dtype:
     return torch.bfloat16 if is_lowered else model.dtype
 
 
-def autocast(model: Model) -> AbstractContextManager[object]:
-    """bfloat16 autocast for a float32 model where that is faster; nothing for any other model."""
+@contextmanager
+def autocast(model: Model) -> Iterator[None]:
+    """bfloat16 autocast for a float32 model where that is faster; nothing for any other model.
+
+    Torch keeps casts of trained weights until the outermost autocast ends, and does not look whether they have changed.
+    Inside another one (:func:`undisturbed`, or a caller's own) every step would compute with the weights of the first.
+    So none of them outlives this.
+    """
     lowered = product_type(model)
-    return torch.autocast(model.device.type, lowered) if lowered != model.dtype else nullcontext()
+    if lowered == model.dtype:
+        yield
+        return
+    with torch.autocast(model.device.type, lowered):
+        torch.clear_autocast_cache()
+        try:
+            yield
+        finally:
+            torch.clear_autocast_cache()
 
 
 @contextmanager
