@@ -20,9 +20,10 @@ from elicitable.methods.catalog import PROBES, method_named
 from elicitable.models.architectures import tiny_model
 from elicitable.models.load import load, save_model
 from elicitable.models.model import Model, as_model
+from elicitable.models.speed.checkpointing import switch_on
 from elicitable.race import contest
 from elicitable.testing import check_method
-from elicitable.training.loop import Plan, train
+from elicitable.training.loop import Plan, prepared, train
 
 CONTEXTS = {
     "zero-shot": {},
@@ -118,6 +119,24 @@ def test_it_is_the_same_model_with_the_same_answers_and_gradients(
     (plain, logits), (other, theirs) = states
     assert torch.equal(logits, theirs)
     assert all(torch.equal(plain[name], other[name]) for name in plain)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_layers_that_are_run_again_on_the_way_back_leave_offloaded_weights_where_they_were(
+    place: Callable[[Path], Model], tmp_path: Path
+) -> None:
+    model, ids = place(tmp_path), torch.arange(12)[None] % 8
+    empty = [name for name, weight in model.hf.named_parameters() if weight.is_meta]
+    context = method_named("kv-prefix").build(model, 2, seed=1)
+    gradients = []
+    for switch in (lambda *given: None, switch_on):
+        switch(model.hf, model.name)
+        with prepared(model, context) as refresh:
+            refresh()
+            logits = model.hf(input_ids=ids, use_cache=False).logits
+            gradients.append(torch.autograd.grad(logits.square().sum(), list(context.parameters())))
+        assert [name for name, weight in model.hf.named_parameters() if weight.is_meta] == empty
+    assert all(map(torch.equal, *gradients))
 
 
 def test_a_race_goes_on_without_the_arms_that_cannot_be(tmp_path: Path) -> None:
