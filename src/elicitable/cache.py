@@ -112,20 +112,17 @@ def replacing_folder(path: Path, advice: str = CACHE_ADVICE, is_sealed: bool = T
     ...     sorted(one.name for one in (Path(folder) / "kept").iterdir())
     ['file', 'seal.json']
     """
-    partial, former = _beside(path), _beside(path)
-    try:
-        with said_of(str(path), advice):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sweep(path.parent)
-            partial.mkdir()
+    with said_of(str(path), advice):
+        partial, former = passing_folder(path), _beside(path)
+        try:
             yield partial
             _finish(partial)
             if is_sealed:
                 seal(partial, _files_in(partial), advice=advice)
             _take_the_place(partial, path, former)
-    finally:
-        for left in (partial, former):
-            shutil.rmtree(left, ignore_errors=True)
+        finally:
+            for left in (partial, former):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _take_the_place(new: Path, path: Path, former: Path) -> None:
@@ -159,19 +156,16 @@ def filling_folder(path: Path, last: Sequence[str] = (), advice: str = CACHE_ADV
     ...     sorted(one.name for one in (Path(place) / "adapter").iterdir())
     ['config.json', 'seal.json', 'weights']
     """
-    partial = path / _beside(path / "unfinished").name
-    try:
-        with said_of(f"to {path}", advice):
-            path.mkdir(parents=True, exist_ok=True)
-            sweep(path)
-            partial.mkdir()
+    with said_of(f"to {path}", advice):
+        partial = passing_folder(path / "unfinished")
+        try:
             yield partial
             _finish(partial)
             made = [one.name for one in partial.iterdir()]
             seal(partial, _files_in(partial), _kept_of(path, {*made, *last}), advice)
             _move_in(partial, path, [*last, SEAL])
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _move_in(partial: Path, path: Path, last: Sequence[str]) -> None:
@@ -182,6 +176,18 @@ def _move_in(partial: Path, path: Path, last: Sequence[str]) -> None:
         if (path / name).is_dir():
             shutil.rmtree(path / name)
         os.replace(partial / name, path / name)
+
+
+def passing_folder(path: Path, days: float = 1.0) -> Path:
+    """Make an empty folder beside ``path`` for as long as this process wants it; raises OSError where it cannot.
+
+    What killed processes left there goes; what another machine left does after so many ``days`` (:func:`sweep`).
+    """
+    folder = _beside(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent, days=days)
+    folder.mkdir()
+    return folder
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -316,23 +322,23 @@ _LEFT = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}", 
 _DAY = 86_400.0
 
 
-def sweep(folder: Path, is_alone: bool = False) -> None:
+def sweep(folder: Path, is_alone: bool = False, days: float = 1.0) -> None:
     """Remove from ``folder`` what killed processes left half-written there, as far as that is certain.
 
     A name says which process writes it on which machine. What a process writes that is still there is left alone; so is
-    what another machine wrote within a day. ``is_alone`` says that nobody else can be writing, so all of it goes.
+    what another machine wrote within so many ``days``. ``is_alone`` says that nobody else can be writing, so all goes.
     """
     with suppress(OSError):
         for path in folder.iterdir():
             match = _LEFT.fullmatch(path.name)
-            if match and (is_alone or not _may_be_written(path, match)):
+            if match and (is_alone or not _may_be_written(path, match, days)):
                 _remove(path)
 
 
-def _may_be_written(path: Path, match: re.Match[str]) -> bool:
+def _may_be_written(path: Path, match: re.Match[str], days: float) -> bool:
     if match["host"] != _HOST:
         with suppress(OSError):
-            return path.stat().st_mtime > time.time() - _DAY
+            return path.stat().st_mtime > time.time() - days * _DAY
         return True
     try:
         os.kill(int(match["process"]), 0)

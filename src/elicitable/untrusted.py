@@ -165,6 +165,8 @@ def read_tensors(path: Path, is_finite: bool = False) -> dict[str, Tensor]:
     try:
         tensors = {name: aligned(tensor) for name, tensor in load_file(path).items()}
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{path} cannot be read ({_first_line(error)})") from error
     if is_finite:
         check_finite(tensors, str(path))

@@ -19,6 +19,7 @@ from elicitable.models.architectures import tiny_model
 from elicitable.models.capture import capture_tokens
 from elicitable.models.model import Model
 from elicitable.models.sites import sites_of
+from elicitable.models.speed.checkpointing import switch_on
 from elicitable.rng import torch_generator
 
 PROMPT = torch.tensor([[3, 17, 4, 9]])
@@ -61,6 +62,27 @@ def test_the_frozen_model_computes_as_plainly(name: str, monkeypatch: pytest.Mon
     # of up to 3e-3 whatever a gradient's size, so only the divergence that comes of them is compared
     assert told[-1][1] == pytest.approx(again[-1][1], rel=0.02)
     assert quick.state().keys() == plain.state().keys()
+
+
+@pytest.mark.parametrize("name", ["toy:mixed", "llama", "gpt2"])
+def test_layers_that_are_run_again_keep_less_for_the_way_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distilling, "frozen_casts", lambda model: nullcontext())  # they put other layers together
+    kept, states = [], []
+    for switch in (lambda *given: None, switch_on):
+        model, teacher, batches = made(name)
+        switch(model.hf, model.name)
+        patch, sizes = fresh(model, sites_of(model), 4), []
+
+        def note(saved: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(saved.numel() * saved.element_size())
+            return saved
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+            distil(teacher, patch, batches[:1], batches[-1:], Distilling(1, 3e-3, looks=1))
+        kept.append(sum(sizes))
+        states.append(patch.state())
+    assert kept[1] < 0.8 * kept[0]  # one of two layers keeps its input alone; weights and logits are kept in any case
+    assert all(torch.equal(states[0][part], one) for part, one in states[1].items())
 
 
 def test_a_teacher_is_asked_once_for_what_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,10 @@ from elicitable.deploy.export import FORMS, forms_of
 from elicitable.deploy.forms import cache, merged, text
 from elicitable.deploy.forms.form import Winner
 from elicitable.errors import InputError, UnknownNameError
+from elicitable.methods.catalog import method_named
+from elicitable.models.architectures import tiny_model
+from elicitable.models.load import save_model
+from elicitable.rng import torch_generator
 from elicitable.tasks.catalog import task_from
 
 CAN = {
@@ -275,3 +279,36 @@ def test_the_license_of_the_base_is_read_off_its_card(tmp_path: Path) -> None:
     assert license_of(str(tmp_path)) == "apache-2.0"
     (tmp_path / "README.md").write_text("license: none\n")
     assert license_of(str(tmp_path)) == "unknown"
+
+
+FUSED = ("gpt2", "gpt_neox", "phi3", "falcon", "bloom", "mpt")  # queries, keys and values in one matrix
+
+
+@pytest.mark.parametrize("method", ["queries-and-keys", "values-and-output", "random-subspace"])
+@pytest.mark.parametrize("name", FUSED)
+def test_a_part_of_a_matrix_is_merged_into_all_of_it(name: str, method: str, labels_run: Any, tmp_path: Path) -> None:
+    model, ids = el.load(tiny_model(name, dtype=torch.float32)), torch.arange(6)[None] + 3
+    change, record = method_named(method).build(model, 4, 0), el.read(labels_run.folder, "full").record
+    with torch.no_grad():
+        for nth, number in enumerate(change.parameters()):
+            number.add_(0.1 * torch.randn(number.shape, generator=torch_generator(nth, "moved")))
+        plain = model(input_ids=ids).logits
+    assert record is not None
+    winner = Winner(model, change, record)
+    assert merged.FORM.refusal(winner) is None
+    whole = merged.merged(winner)
+    assert whole.hf.state_dict().keys() == model.hf.state_dict().keys()
+    save_model(whole, tmp_path)
+    with el.use(model, change), torch.no_grad():
+        wanted = model(input_ids=ids).logits
+        found = el.load(tmp_path).hf(input_ids=ids).logits
+    assert (wanted - plain).abs().max() > 1e-3
+    torch.testing.assert_close(found, wanted, rtol=0.0, atol=4e-6 * float(wanted.abs().max()))  # float32, as above
+
+
+def test_what_replays_the_base_models_attention_is_not_merged(labels_run: Any) -> None:
+    model, record = el.load(tiny_model("gpt2")), el.read(labels_run.folder, "full").record
+    assert record is not None
+    winner = Winner(model, method_named("frozen-attention").build(model, 1, 0), record)
+    assert str(merged.FORM.refusal(winner)).endswith("stands in no weight")
+    assert "merged" not in forms_of(winner)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +22,13 @@ import elicitable as el
 from elicitable.errors import InputError, MissingPackageError, UnknownNameError, UnsupportedModelError
 from elicitable.methods.catalog import PROBES, method_named
 from elicitable.models.architectures import tiny_model
+from elicitable.models.dispatch import RoomOnDisk
 from elicitable.models.load import load, save_model
 from elicitable.models.model import Model, as_model
+from elicitable.models.speed.checkpointing import switch_on
 from elicitable.race import contest
 from elicitable.testing import check_method
-from elicitable.training.loop import Plan, train
+from elicitable.training.loop import Plan, prepared, train
 
 CONTEXTS = {
     "zero-shot": {},
@@ -120,6 +126,24 @@ def test_it_is_the_same_model_with_the_same_answers_and_gradients(
     assert all(torch.equal(plain[name], other[name]) for name in plain)
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_layers_that_are_run_again_on_the_way_back_leave_offloaded_weights_where_they_were(
+    place: Callable[[Path], Model], tmp_path: Path
+) -> None:
+    model, ids = place(tmp_path), torch.arange(12)[None] % 8
+    empty = [name for name, weight in model.hf.named_parameters() if weight.is_meta]
+    context = method_named("kv-prefix").build(model, 2, seed=1)
+    gradients = []
+    for switch in (lambda *given: None, switch_on):
+        switch(model.hf, model.name)
+        with prepared(model, context) as refresh:
+            refresh()
+            logits = model.hf(input_ids=ids, use_cache=False).logits
+            gradients.append(torch.autograd.grad(logits.square().sum(), list(context.parameters())))
+        assert [name for name, weight in model.hf.named_parameters() if weight.is_meta] == empty
+    assert all(map(torch.equal, *gradients))
+
+
 def test_a_race_goes_on_without_the_arms_that_cannot_be(tmp_path: Path) -> None:
     answer = contest.verdict(
         dispatched(tmp_path), Reverse(), methods=["zero-shot", "kv-prefix", "lora"], budget=2_000, steps=4,
@@ -191,3 +215,19 @@ def test_two_models_that_are_offloaded_to_disk_have_files_of_their_own(
     del first
     gc.collect()
     assert len(list((tmp_path / "cache" / "offloaded").iterdir())) == 1
+
+
+def test_what_a_killed_run_was_offloaded_with_goes_with_the_next_one(tmp_path: Path) -> None:
+    killed = "import os, sys; from pathlib import Path; from elicitable.models.dispatch import RoomOnDisk\n"
+    killed += "room = RoomOnDisk(Path(sys.argv[1])); (room.folder / 'weights').touch(); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False).returncode == 9
+    (left,) = (tmp_path / "offloaded").iterdir()
+    with RoomOnDisk(tmp_path) as first, RoomOnDisk(tmp_path) as second:
+        assert not left.exists()
+        assert sorted((tmp_path / "offloaded").iterdir()) == sorted((first.folder, second.folder))
+        elsewhere = left.with_name(".model.00000000-1-00000000")  # of another machine, where it may be read for days
+        elsewhere.mkdir()
+        for days, is_there in ((29, True), (31, False)):
+            os.utime(elsewhere, (time.time() - 86_400 * days,) * 2)
+            with RoomOnDisk(tmp_path):
+                assert elsewhere.exists() is is_there

@@ -237,3 +237,21 @@ def test_a_model_is_read_while_another_thread_runs_another_one() -> None:
         stop.set()
         thread.join()
     assert calls == 20
+
+
+def test_a_call_goes_on_as_it_began_where_another_runs_within_it() -> None:
+    """A window counts the tokens of the call that it belongs to."""
+    model = Model(tiny_model("gemma3_text", dtype=torch.float32))
+    ids, asked = torch.arange(6)[None] + 3, []
+
+    def ask(*given: Any) -> None:
+        if not asked:
+            asked.append(1)
+            model(input_ids=ids[:, :1])
+
+    with el.use(model, el.context("prompt", model, token_ids=[7, 9, 4])), torch.no_grad():
+        plain = model(input_ids=ids).logits
+        with model.anatomy.blocks[0].register_forward_pre_hook(ask):
+            found = model(input_ids=ids).logits
+    assert asked
+    assert torch.equal(found, plain)

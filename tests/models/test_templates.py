@@ -188,3 +188,21 @@ def test_every_code_of_a_date_is_written() -> None:
     codes = "%F | %-d %B %Y | %e %b | %D | %H:%M | %T | %j | %A | %I %p | %u %V %G"
     model = chatting(DATED.replace("%d %b %Y, %A %H:%M:%S", codes))
     assert TODAY.strftime(codes) in written(model, Item(TALK, "dull"), layout_for(model)).text
+
+
+def test_templates_by_name_are_the_same_in_any_order() -> None:
+    one, other = (chatting(DATED) for _ in range(2))
+    named = {"default": DATED, "tool_use": f"{{# tools #}}{DATED}"}
+    one.tokenizer.chat_template = named
+    other.tokenizer.chat_template = dict(reversed(named.items()))
+    assert one.written == other.written
+    other.tokenizer.chat_template = {**named, "tool_use": DATED}
+    assert one.written != other.written
+
+
+def test_tools_are_shown_by_their_own_template_where_it_writes_the_date() -> None:
+    model = chatting(DATED)
+    model.tokenizer.chat_template = {"default": DATED, "tool_use": f"{{{{ tools[0]['name'] }}}}{DATED}"}
+    told = templates.render(model.tokenizer, [Message("user", "Hi", '{"tools": [{"name": "add"}]}')])
+    assert told.startswith("add")
+    assert f"{TODAY:%d %b %Y}" in told

@@ -196,6 +196,35 @@ def test_padding_on_the_left_changes_nothing(name: str, head: list[int]) -> None
 
 
 @pytest.mark.parametrize("name", MADE)
+def test_padding_is_left_out_where_the_model_is_asked_for_something_else_meanwhile(name: str) -> None:
+    model, ids = model_of(name), [12, 40, 5, 6]
+    padded, mask = torch.tensor([[0] * 5 + ids]), torch.tensor([[0] * 5 + [1] * 4])
+    asked: list[int] = []
+
+    def ask(*given: Any) -> None:
+        if not asked:
+            asked.append(1)
+            model(input_ids=torch.tensor([[7, 9]]))
+
+    with el.use(model, el.context("prompt", model, token_ids=HEAD)), torch.no_grad():
+        alone = model(input_ids=torch.tensor([ids])).logits
+        with model.hf.model.register_forward_pre_hook(ask):
+            found = model(input_ids=padded, attention_mask=mask).logits[:, 5:]
+    assert asked
+    torch.testing.assert_close(found, alone, rtol=0.0, atol=2e-5)
+
+
+def test_a_mask_is_known_by_its_place_too() -> None:
+    """Gemma 3 is given the numbers of images in the second place."""
+    model, ids = model_of("gemma3"), [12, 40, 5, 6]
+    padded, mask = torch.tensor([[0] * 5 + ids]), torch.tensor([[0] * 5 + [1] * 4])
+    with el.use(model, el.context("prompt", model, token_ids=HEAD)), torch.no_grad():
+        named = model(input_ids=padded, attention_mask=mask).logits
+        placed = model.hf(padded, None, mask).logits
+    assert torch.equal(named, placed)
+
+
+@pytest.mark.parametrize("name", MADE)
 def test_labels_have_one_price_beside_a_longer_item(name: str) -> None:
     model, labels = model_of(name), [LabelIds((7, 8)), LabelIds((9,))]
     alone = label_costs(model, [[12, 40, 5, 6]], [labels])

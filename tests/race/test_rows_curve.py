@@ -78,3 +78,18 @@ def test_the_contenders_are_trained_on_fewer_rows_once(
     cut = run(rows_curve=True)
     assert cut.rows is None
     assert "did not come to 16 rows for kv-prefix" in cut.provenance["warnings"][-1]
+
+
+def test_a_prompt_is_searched_for_on_fewer_rows_too(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its slopes are those of training rows, and a model proposes instructions for some of them."""
+    small = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, first_steps=4, finish=4, steps=24)
+    monkeypatch.setattr(pace, "DIGITS", small)
+    chosen = ["zero-shot", "prompt", "lora"]
+    found = contest.verdict(
+        digits_model(8), Halved(), methods=chosen, seeds=1, budget=500, out=tmp_path, rows_curve=True
+    )
+    assert found.rows is not None
+    assert [growth.method for growth in found.rows.growths] == ["prompt", "lora"]
+    assert all(set(growth.scores) == {16, 32} for growth in found.rows.growths)

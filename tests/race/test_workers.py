@@ -120,7 +120,7 @@ def test_in_whatever_order_workers_end_the_records_are_those_of_one_process(
     wanted = tensors(inline[0])
     assert wanted
     assert {name: data for name, data in tensors(tmp_path).items() if name in wanted} == wanted
-    assert not list(tmp_path.glob("model-*"))
+    assert not list(tmp_path.glob(".model.*"))
 
 
 def test_arms_that_choose_a_layout_are_heard_in_their_order_before_those_that_are_trained(

@@ -30,6 +30,8 @@ def test_identities_are_pinned() -> None:
     assert VERSION == 1
     assert identity({"method": "lora", "size": 3, "options": {"modules": ["q", "v"]}}) == "f1425820084c7e115c6a"
     assert identity({"a": (1, 2)}) == identity({"a": [1, 2]})
+    assert identity({"a": {"v", "q", "k", "o"}}) == identity({"a": ["k", "o", "q", "v"]})
+    assert identity({"a": range(2, 0, -1)}) == identity({"a": [2, 1]})
     assert identity({"a": 1, "b": 2}) == identity({"b": 2, "a": 1})
     assert len({identity(spec) for spec in ({"a": 1}, {"a": 1.5}, {"a": "1"}, {"a": None}, {"b": 1}, {})}) == 6
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from elicitable.compiling.fidelity import Teacher, exact, likeness, logits_at
+from elicitable.compiling.fidelity import Teacher, asked, exact, in_place, likeness
 from elicitable.compiling.pairs import PairBatch
 from elicitable.models.restoring import evaluating, without_gradients
+from elicitable.models.speed.checkpointing import checkpointed
 from elicitable.models.speed.precision import autocast, frozen_casts
 from elicitable.rng import generator
 from elicitable.training.batches import LOGITS
@@ -95,9 +97,9 @@ class _Run:
         batch, parameters = self.batches[int(self.order.integers(len(self.batches)))], self.adaptation.parameters()
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate * _pace(self.plan, self.step, seconds)
-        loss = _loss(self.teacher, self.adaptation, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with ExitStack() as in_force:  # layers may run again on the way back
+            _loss(self.teacher, self.adaptation, batch, in_force).backward()
         if not bool(torch.isfinite(nn.utils.clip_grad_norm_(parameters, 1.0))):
             return False
         self.optimizer.step()
@@ -114,10 +116,14 @@ def _pace(plan: Distilling, step: int, seconds: float) -> float:
     return min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _loss(teacher: Teacher, adaptation: Adaptation, batch: PairBatch) -> Tensor:
-    with autocast(teacher.model):
+def _loss(teacher: Teacher, adaptation: Adaptation, batch: PairBatch, in_force: ExitStack) -> Tensor:
+    """Return the loss of a batch; ``adaptation`` is in place until ``in_force`` is left."""
+    model = teacher.model
+    with autocast(model):
         taught = teacher(batch)
-        read = logits_at(teacher.model, adaptation, batch.read, batch.shared.shape[1])
+        slot = in_force.enter_context(in_place(model, adaptation))
+        in_force.enter_context(checkpointed(model, slot))
+        read = asked(model, batch.read, batch.shared.shape[1])
     weights = (batch.asked / batch.asked.sum() + batch.shared / batch.shared.sum()) / 2
     return weighted_divergence(taught, read, weights)
 

@@ -23,6 +23,7 @@ from elicitable.training.evaluate import Reading, evaluate
 from elicitable.values import Item, PrefixKV
 
 if TYPE_CHECKING:
+    from elicitable.models.attend import Slot
     from elicitable.models.model import Model
     from elicitable.tasks.base import Task
 
@@ -46,16 +47,16 @@ class Likeness:
 
 
 @contextmanager
-def in_place(model: Model, what: Context) -> Iterator[None]:
+def in_place(model: Model, what: Context) -> Iterator[Slot]:
     """Let the model run with ``what`` and nothing else; gradients flow to what ``what`` is made of."""
     with installed(model) as slot:
         if isinstance(what, PrefixKV):
             with swapped(slot, prefix=what, strength=1.0):
-                yield
+                yield slot
             return
         with what.weights(model), swapped(slot, prefix=None, strength=1.0):
             slot.prefix = prefix_of(model, [what])
-            yield
+            yield slot
 
 
 def last_logits(model: Model, what: Context, side: Side, tokens: int) -> Tensor:
@@ -66,9 +67,14 @@ def last_logits(model: Model, what: Context, side: Side, tokens: int) -> Tensor:
 def logits_at(model: Model, what: Context, side: Side, tokens: int) -> Tensor:
     """Return the same in the type that the model gives them."""
     with in_place(model, what):
-        logits: Tensor = model.hf(
-            input_ids=side.ids, attention_mask=side.mask, use_cache=False, logits_to_keep=tokens
-        ).logits
+        return asked(model, side, tokens)
+
+
+def asked(model: Model, side: Side, tokens: int) -> Tensor:
+    """Return (batch, tokens, vocab) logits at the last ``tokens`` of a side's rows, with whatever is in place."""
+    logits: Tensor = model.hf(
+        input_ids=side.ids, attention_mask=side.mask, use_cache=False, logits_to_keep=tokens
+    ).logits
     return logits[:, -tokens:]
 
 

@@ -32,7 +32,7 @@ from elicitable.methods.full import read_weights
 from elicitable.methods.peft_method import MARK, peft_method
 from elicitable.models.in_place import base_weights
 from elicitable.records.schema import from_plain, to_plain
-from elicitable.untrusted import in_one_line, read_json, read_tensors
+from elicitable.untrusted import in_one_line, is_out_of_memory, read_json, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,7 +93,7 @@ class Artefact:
         try:
             return method.again(model, record.size, record.seed, record.setting, layout, _state_in(self.folder))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
-            if isinstance(error, ElicitableError):
+            if isinstance(error, ElicitableError) or is_out_of_memory(error):
                 raise
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"{self.folder}: no {record.method} can be made of it ({reason}). {AGAIN}") from error

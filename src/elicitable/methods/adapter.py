@@ -27,6 +27,7 @@ from elicitable.methods.peft_config import REFUSED_TYPES, peft_types
 from elicitable.methods.peft_contexts import CONTEXT_TYPES, understood
 from elicitable.methods.peft_weights import read_weights
 from elicitable.methods.pruned_prefix import PrunedPrefix
+from elicitable.untrusted import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +64,7 @@ def read_adapter(model: Model, folder: str | Path, methods: Sequence[Method] = (
     try:
         return _read(model, folder, config, tensors, methods)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
-        if isinstance(error, ElicitableError):
+        if isinstance(error, ElicitableError) or is_out_of_memory(error):
             raise
         kind = config.get("peft_type")
         raise InputError(f"{folder} is no whole adapter of type {kind} ({type(error).__name__}: {error}).") from error

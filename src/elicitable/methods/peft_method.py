@@ -28,6 +28,7 @@ from elicitable.methods.peft_sizes import has_size, settings_of
 from elicitable.methods.peft_weights import PeftWeights, check_it_runs
 from elicitable.methods.soft_prompt import SoftPrompt
 from elicitable.models.dispatch import ends_of
+from elicitable.untrusted import is_out_of_memory
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -109,6 +110,8 @@ class PeftMethod(Method):
                     check_it_runs(model, built)
                 return built
         except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             said = " ".join(str(error).split())
             raise InputError(f"PEFT cannot put {self.name} of size {size} into {model.name}: {said}") from error
 

@@ -24,6 +24,7 @@ from elicitable.models.dispatch import check_all_here
 from elicitable.models.graft import Graft
 from elicitable.models.in_place import base_weights, check_bare
 from elicitable.models.restoring import evaluating, swapped
+from elicitable.untrusted import is_out_of_memory
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
@@ -120,9 +121,9 @@ def read_weights(model: Model, folder: Path, config: dict[str, Any], tensors: di
             _check_it_is_all_there(model, read)
     except InputError as error:
         raise InputError(f"{folder}: {error}") from error
-    except ElicitableError:
-        raise
     except Exception as error:  # whatever PEFT raises, at building or at loading
+        if isinstance(error, ElicitableError) or is_out_of_memory(error):
+            raise
         said = " ".join(str(error).split())
         raise InputError(f"{folder}: PEFT cannot put this {kind} adapter into {model.name}: {said}") from error
     return read

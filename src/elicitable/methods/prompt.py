@@ -112,7 +112,7 @@ class Prompt(Method):
     rung = rungs.PROMPT
     summary = "a text or token sequence before the content; the best of several on validation"
     deployment = "Any server. It is text; its keys are paid in every request unless the server caches them."
-    turn, is_seeded, reads_rows = 10, False, False
+    turn, is_seeded = 10, False
     options, searched = ("text", "token_ids", "layout", "tail", "marker"), ("prompts", "proposer")
 
     def build(

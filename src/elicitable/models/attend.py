@@ -39,6 +39,7 @@ _KNOWN = {
     "position_slopes",
     "is_causal",
 }
+OF_A_CALL = ("query_positions", "key_count")  # what in a slot is of one call of the model
 # Keyword arguments that modelling code passes along and that do not change attention.
 _HARMLESS = {
     "position_ids",

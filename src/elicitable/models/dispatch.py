@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import uuid
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
+from elicitable.cache import CACHE_ADVICE, passing_folder, said_of
 from elicitable.errors import MissingPackageError, UnknownNameError, UnsupportedModelError
 from elicitable.models.in_place import check_bare
 
@@ -100,13 +100,13 @@ def check_all_here(hf: nn.Module, what: str) -> None:
 class RoomOnDisk:
     """A folder for what one model is offloaded with: a second model's files would have the same names.
 
-    It goes with the model that it was made for, and at the end of a ``with`` in which there came to be none.
+    It goes with the model that it was made for, at the end of a ``with`` in which there came to be none, and where the
+    process was killed with the next one.
     """
 
     def __init__(self, cache: Path) -> None:
-        (cache / "offloaded").mkdir(parents=True, exist_ok=True)
-        self.folder = cache / "offloaded" / f"model-{uuid.uuid4().hex}"
-        self.folder.mkdir()
+        with said_of(f"to {cache}", CACHE_ADVICE):
+            self.folder = passing_folder(cache / "offloaded" / "model", days=30.0)  # a run may read it for days
         self._is_taken = False
 
     def __enter__(self) -> RoomOnDisk:

@@ -7,9 +7,11 @@ No weight and no cache is written to. Function and hook are gone after the ``wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import update_wrapper
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -19,7 +21,7 @@ from elicitable.errors import InputError
 from elicitable.models.adapters import attending
 from elicitable.models.anatomy import Anatomy
 from elicitable.models.angles import check_angles
-from elicitable.models.attend import Seat, Slot
+from elicitable.models.attend import OF_A_CALL, Seat, Slot
 from elicitable.models.caches import check_cache, past_length
 from elicitable.models.in_place import Place, Together, changed, entered
 from elicitable.models.model import Model, as_model
@@ -88,10 +90,9 @@ def _install(model: Model) -> Iterator[Slot]:
     with ExitStack() as stack:
         stack.enter_context(attending(model.hf, anatomy.configs))
         own = _attention_of(anatomy.decoder)
-        asked = _Asked()
+        asked = _Asked(slot, model.hf.forward)
         if anatomy.decoder is not model.hf:
-            stack.enter_context(model.hf.register_forward_pre_hook(asked.begin, with_kwargs=True))
-            stack.enter_context(model.hf.register_forward_hook(asked.end, always_call=True))
+            stack.enter_context(swapped(model.hf, forward=asked))
         fix = _FixPositions(slot, anatomy, own, asked)
         stack.enter_context(anatomy.decoder.register_forward_pre_hook(fix, with_kwargs=True))
         # beside a static cache on a GPU generate would compile the forward pass, and anew for every text and context
@@ -262,20 +263,26 @@ def room_in(model: Model, max_tokens: int | None = None, taken: int | None = Non
 
 
 class _Asked(_OnlyHere):
-    """What the whole model was called with: one around a decoder may count positions itself, padding with them.
+    """Stands in for the forward of the whole model: one around a decoder may count positions itself, padding with them.
 
-    ``mask`` is the (row, token) mask of a call that brought no positions, ``None`` of any other and outside of one.
+    ``mask`` is the (row, token) mask of a call that brought no positions, ``None`` of any other and outside of one. A
+    hook may call the model within a call of it, which then goes on as it began.
     """
 
-    mask: Tensor | None = None
+    def __init__(self, slot: Slot, forward: Callable[..., Any]) -> None:
+        update_wrapper(self, forward)  # ``generate`` asks which arguments a model takes
+        self.slot, self.forward, self.named = slot, forward, tuple(signature(forward).parameters)
+        self.mask: Tensor | None = None
+        self.is_asked = False
 
-    def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        is_plain = isinstance(mask, Tensor) and mask.ndim == 2 and kwargs.get("position_ids") is None
-        self.mask = mask if is_plain else None
-
-    def end(self, *_: Any) -> None:
-        self.mask = None
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = {**dict(zip(self.named, args, strict=False)), **kwargs}
+        mask = given.get("attention_mask")
+        is_plain = isinstance(mask, Tensor) and mask.ndim == 2 and given.get("position_ids") is None
+        # on the way back layers may run again, which then read what the outermost call has left
+        kept = {name: getattr(self.slot, name) for name in OF_A_CALL} if self.is_asked else {}
+        with swapped(self.slot, **kept), swapped(self, mask=mask if is_plain else None, is_asked=True):
+            return self.forward(*args, **kwargs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from elicitable.glance import bars
 from elicitable.models.anatomy import Anatomy, anatomy_of
 from elicitable.models.dispatch import runs_on, state_of
 from elicitable.models.templates import written_by
-from elicitable.untrusted import aligned, in_one_line
+from elicitable.untrusted import aligned, in_one_line, is_out_of_memory
 
 
 @dataclass(eq=False, repr=False)
@@ -89,9 +89,9 @@ class Model:
         try:
             with torch.no_grad():
                 self.hf(inputs_embeds=0.5 * self.embed(token), attention_mask=token + 1, use_cache=False)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # whatever a model's own code says where it misses the ids
+        except Exception as error:  # whatever a model's own code says where it misses the ids
+            if is_out_of_memory(error):
+                raise
             return False
         return True
 

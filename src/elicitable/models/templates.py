@@ -35,10 +35,9 @@ def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) 
     turns = [plain_turn(turn) for turn in messages]
     for turn in turns:
         turn.pop(TOOLS, None)
+    given = {"tools": tools_of(messages), "tokenize": False, "add_generation_prompt": not answered}
     try:
-        text: str = tokenizer.apply_chat_template(
-            turns, tools=tools_of(messages), tokenize=False, add_generation_prompt=not answered, **_given(tokenizer)
-        )
+        text: str = tokenizer.apply_chat_template(turns, **given, **_clock(tokenizer, given["tools"]))
     except Exception as error:  # templates are programs: they raise whatever they like
         roles = ", ".join(turn.role for turn in messages)
         raise InputError(
@@ -119,14 +118,15 @@ def date_warning(tokenizer: Any) -> list[str]:
     return [f"the chat template writes today's date: here it is always {day}, so that texts are the same tomorrow"]
 
 
-def _given(tokenizer: Any) -> dict[str, str]:
+def _clock(tokenizer: Any, tools: Any) -> dict[str, str]:
     """The template with a clock of its own in front, where it asks for the date; transformers takes no function.
 
+    There may be another one for conversations with ``tools``.
     Jinja drops the line break behind the macro, so the template's first line is the first line still.
     """
     if not asks_the_date(tokenizer):
         return {}
-    template = tokenizer.get_chat_template()
+    template = tokenizer.get_chat_template(tools=tools)
     codes = "".join(f" | replace('{code}', '{TODAY.strftime(code)}')" for code in sorted({*_CODE.findall(template)}))
     clock = f"{{% macro {CLOCK}(form) %}}{{{{ form{codes} }}}}{{% endmacro %}}\n"
     return {"chat_template": clock + template}
@@ -153,7 +153,10 @@ class Turn:
 
 def written_by(tokenizer: Any) -> tuple[str, str]:
     """Return what a rendered text hangs on besides its turns, for whoever remembers one: a person may set another."""
-    return str(getattr(tokenizer, "chat_template", None)), str(tokenizer.eos_token)
+    template = getattr(tokenizer, "chat_template", None)  # or several, by name
+    return json.dumps(template, sort_keys=True) if isinstance(template, dict) else str(template), str(
+        tokenizer.eos_token
+    )
 
 
 def answer_turn(tokenizer: Any) -> Turn:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from elicitable.cache import passing_folder, said_of
 from elicitable.errors import InputError
 from elicitable.models.load import load, save_model
 from elicitable.models.model import Model
@@ -50,9 +51,11 @@ def whereabouts(model: Model, folder: Path) -> Iterator[Whereabouts]:
     with ExitStack() as stack:
         source = model.source
         if source is None:
-            held = stack.enter_context(tempfile.TemporaryDirectory(prefix="model-", dir=folder))
-            save_model(model, Path(held))
-            source = held
+            with said_of(f"to {folder}", "Free the place, or choose another --out."):
+                held = passing_folder(folder / "model")
+            stack.callback(shutil.rmtree, held, ignore_errors=True)
+            save_model(model, held)
+            source = str(held)
         dtype = str(model.dtype).removeprefix("torch.")
         device = model.device.type
         is_on = any(map(is_checkpointed, model.anatomy.blocks))

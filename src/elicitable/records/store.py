@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +56,13 @@ def identity(spec: dict[str, Any]) -> str:
     >>> identity({"b": 1, "a": 2}) == identity({"a": 2, "b": 1})
     True
     """
-    text = json.dumps({"version": VERSION, "spec": spec}, sort_keys=True, separators=(",", ":"), default=list)
+    text = json.dumps({"version": VERSION, "spec": spec}, sort_keys=True, separators=(",", ":"), default=_listed)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _listed(several: Any) -> list[Any]:
+    """As a list what JSON has none for; a set has another order in every process."""
+    return sorted(several) if isinstance(several, Set) else list(several)
 
 
 class Store:
@@ -118,7 +123,7 @@ class Store:
     def put(self, spec: dict[str, Any], record: Record, state: dict[str, Tensor] | None = None) -> Record:
         """Keep a complete record and its tensors; returns the record with version and spec."""
         key = identity(spec)
-        whole: Record = json.loads(json.dumps({**record, "version": VERSION, "spec": spec}, default=list))
+        whole: Record = json.loads(json.dumps({**record, "version": VERSION, "spec": spec}, default=_listed))
         if self.folder is None:
             self._memory[key] = (whole, state or {})
             return whole

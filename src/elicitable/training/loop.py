@@ -30,6 +30,7 @@ from elicitable.training.batches import CHUNK, Batch, Reading, stream
 from elicitable.training.checkpoint import Checkpoint, Frozen
 from elicitable.training.evaluate import answer_logits, evaluate, token_losses
 from elicitable.training.phase import Phase
+from elicitable.untrusted import is_out_of_memory
 from elicitable.values import CurvePoint, Item, PrefixKV, Score
 
 if TYPE_CHECKING:
@@ -240,6 +241,8 @@ class _Run:
         try:
             self.thaw(kept)
         except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise checkpoint.refused(f"it is not of this run: {error!r}") from error
         return True
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from elicitable.cli.options import ModelOptions
 from elicitable.errors import UnsupportedModelError
@@ -171,3 +172,18 @@ def test_it_is_asked_for_by_an_option_and_workers_have_it_too(tmp_path: Path) ->
     assert not any(map(is_checkpointed, plain.anatomy.blocks))
     assert plain.identity == model.identity
     assert all(map(is_checkpointed, load(plain, gradient_checkpointing=True).anatomy.blocks))
+
+
+def test_it_is_switched_on_by_the_older_name_too(toy: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers 5.20 to 5.22 know it by that name alone."""
+    kwargs: list[Any] = []
+
+    def older(hf: Any, gradient_checkpointing_kwargs: Any = None, every_n_layers: int = 1) -> None:
+        kwargs.append(gradient_checkpointing_kwargs)
+        hf._set_gradient_checkpointing(enable=True)
+
+    monkeypatch.delattr(PreTrainedModel, "activation_checkpointing_enable")
+    monkeypatch.setattr(PreTrainedModel, "gradient_checkpointing_enable", older)
+    switch_on(toy.hf, toy.name)
+    assert kwargs == [{"use_reentrant": False}]
+    assert all(map(is_checkpointed, toy.anatomy.blocks))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from elicitable.deploy.forms.form import Form, Winner
 from elicitable.deploy.forms.text import usage_beside, write_beside
@@ -20,16 +21,25 @@ from elicitable.training.generate import Stop
 def _refusal(winner: Winner) -> str | None:
     winner = winner.trained
     if winner.changes_weights():
-        return None if _stands_in_weights(winner) else "it is added to what a layer gives and stands in no weight"
+        return None if _stands_in_weights(winner) else "it acts on what layers give, which stands in no weight"
     if not winner.adaptation.parameters() and winner.prefix() is None:
         return "nothing is changed: the model as it is answers, so use the base model"
     return "it stands before the content and changes no weight, so there is nothing to merge"
 
 
 def _stands_in_weights(winner: Winner) -> bool:
-    before = {name: id(weight) for name, weight in winner.model.hf.named_parameters()}
+    """Say whether weights are changed, and attention is not reached into beside them."""
+    before, is_used = _weights_of(winner.model), _is_reached_into(winner.model)
     with winner.adaptation.weights(winner.model):
-        return {name: id(weight) for name, weight in winner.model.hf.named_parameters()} != before
+        return _weights_of(winner.model) != before and _is_reached_into(winner.model) is is_used
+
+
+def _weights_of(model: Model) -> dict[str, int]:
+    return {name: id(weight) for name, weight in model.hf.named_parameters()}
+
+
+def _is_reached_into(model: Model) -> bool:
+    return hasattr(model.anatomy.attentions[0], "_elicitable_seat")
 
 
 @torch.no_grad()
@@ -39,8 +49,16 @@ def merged(winner: Winner) -> Model:
     Where answers end with a token at which the base model's ``generate`` does not stop, such as the end of a turn in a
     template that it was not made with, the copy's does.
     """
+    own = [*filter(parametrize.is_parametrized, winner.model.hf.modules())]
     with winner.adaptation.weights(winner.model):
         hf = copy.deepcopy(winner.model.hf)
+        computed = {
+            path: {name: getattr(module, name) for name in module.parametrizations}
+            for path, module in winner.model.hf.named_modules()
+            if parametrize.is_parametrized(module) and module not in own
+        }
+    for path, values in computed.items():
+        _settle(hf.get_submodule(path), values)
     for parent in list(hf.modules()):
         for name, child in list(parent.named_children()):
             if hasattr(child, "base_layer") and callable(getattr(child, "merge", None)):
@@ -71,6 +89,20 @@ def _plain(layer: Any) -> nn.Module:
         layer = layer.base_layer
     found: nn.Module = layer
     return found
+
+
+def _settle(module: nn.Module, values: dict[str, torch.Tensor]) -> None:
+    """Let parametrized weights be ``values``; what shares one does so still.
+
+    Copies of a module share its class with it, from which torch takes the weight's property when the other is left.
+    """
+    parametrized: Any = module.parametrizations
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module._modules["parametrizations"]
+    for name, value in values.items():
+        original = parametrized[name].original
+        original.copy_(value)
+        module.register_parameter(name, original)
 
 
 def _write(winner: Winner, folder: Path) -> list[str]:

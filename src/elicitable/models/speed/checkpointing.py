@@ -10,12 +10,13 @@ The last layer is run once: the way back begins there, so what it keeps would be
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import set_checkpoint_early_stop
 from transformers import Cache, PreTrainedModel
 
 from elicitable.errors import UnsupportedModelError
@@ -35,7 +36,9 @@ def switch_on(hf: PreTrainedModel, name: str) -> None:
             f"{name} cannot be trained with gradient checkpointing: transformers has none for {type(hf).__name__}. "
             "Leave out --gradient-checkpointing (gradient_checkpointing=True)."
         )
-    hf.activation_checkpointing_enable({"use_reentrant": False})
+    # its name up to transformers 5.22; later that one warns
+    enable = getattr(hf, "activation_checkpointing_enable", None) or hf.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
     hf.disable_input_require_grads()  # a reentrant checkpoint's need, for which embeddings would get a gradient
 
 
@@ -66,6 +69,8 @@ class _Checkpointed:
 
     def __init__(self, layer: Any, slot: Slot) -> None:
         self.forward, self.slot, self.checkpoint = layer.forward, slot, layer._gradient_checkpointing_func
+        # accelerate takes offloaded weights away behind a module's forward, which on the way back stops early
+        self.runs_to_its_end = any(hasattr(module, "_hf_hook") for module in layer.modules())
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         """What the layer's own forward returns."""
@@ -73,4 +78,5 @@ class _Checkpointed:
         if not torch.is_grad_enabled() or is_beside_cache or self.slot.capture is not None:
             return self.forward(*given, **named)
         # what is trained is no argument of the layer, and a reentrant checkpoint has gradients for arguments alone
-        return self.checkpoint(partial(self.forward, **named), *given, use_reentrant=False)
+        with set_checkpoint_early_stop(False) if self.runs_to_its_end else nullcontext():
+            return self.checkpoint(partial(self.forward, **named), *given, use_reentrant=False)
