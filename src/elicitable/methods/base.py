@@ -22,7 +22,7 @@ from elicitable.methods.refilled import filled, read_own
 from elicitable.methods.search import Offer, Search
 from elicitable.models.layout import PLAIN
 from elicitable.models.load import home_of
-from elicitable.own_code import digest_of
+from elicitable.own_digest import digest_of, settings_of
 from elicitable.values import Budget, PrefixKV, Rung
 
 if TYPE_CHECKING:
@@ -282,9 +282,9 @@ class Method(ABC):
         """What a record calls the recipe: its name, with a digest of its source where it comes from outside.
 
         A method of your own that you edit is another method, so its old trials are not taken for new ones. So is one
-        with other settings: public attributes that hold plain data.
+        with other settings: public attributes.
         """
-        digest = digest_of(self, with_settings=True)
+        digest = digest_of(self, settings_of(self))
         return self.name if digest is None else f"{self.name}:{digest[:12]}"
 
     def numbers(self, model: Model, size: int) -> int:
