@@ -172,6 +172,50 @@ def test_files_beside_that_are_imported_count_and_are_run_as_they_are_now(folder
         sys.modules.pop(name, None)
 
 
+@pytest.mark.parametrize(
+    "how", ["from parts import helper", "import parts.helper as helper", "from parts.helper import A"]
+)
+def test_a_file_in_a_folder_without_a_file_is_imported_anew_where_it_has_changed(folder: Path, how: str) -> None:
+    """The folder stays, and kept what it held. An edit as long as what it takes the place of, at once, is one too."""
+    (folder / "parts").mkdir()
+    (folder / "mine.py").write_text(f"{how}\ndef told():\n    return A if 'A' in globals() else helper.A\n", "utf-8")
+    found = []
+    for answer in (1, 2, 3):
+        (folder / "parts" / "helper.py").write_text(f"A = {answer}\n", encoding="utf-8")
+        found.append(load_own("mine.py:told", "")())
+    assert found == [1, 2, 3]
+    other = folder / "other"
+    (other / "parts").mkdir(parents=True)
+    (other / "mine.py").write_bytes((folder / "mine.py").read_bytes())
+    (other / "parts" / "helper.py").write_text("A = 4\n", encoding="utf-8")
+    assert load_own("other/mine.py:told", "")() == 4
+
+
+LAZY = """
+def told():
+    import late
+    from late_inner.deep import answer
+    return late.ANSWER + answer()
+"""
+
+
+def test_a_file_beside_is_there_for_a_function_that_imports_it_when_it_is_called(folder: Path) -> None:
+    """Also where one of them does so itself, and as it was when the digest was made."""
+    (folder / "late_inner").mkdir()
+    deep = "def answer():\n    from late_inner import deeper\n    return deeper.ANSWER\n"
+    (folder / "late_inner" / "deep.py").write_text(deep, encoding="utf-8")
+    (folder / "late_inner" / "deeper.py").write_text("ANSWER = 20\n", encoding="utf-8")
+    (folder / "late.py").write_text("ANSWER = 1\n", encoding="utf-8")
+    (folder / "mine.py").write_text(LAZY, encoding="utf-8")
+    told = load_own("mine.py:told", "")
+    (folder / "late.py").write_text("ANSWER = 2\n", encoding="utf-8")
+    assert told() == 21
+    assert str(folder) not in sys.path
+    again = load_own("mine.py:told", "")
+    assert again() == 22
+    assert digest_of(told) != digest_of(again)
+
+
 def test_files_of_one_name_in_two_folders_are_two(folder: Path) -> None:
     other = folder / "other"
     other.mkdir()

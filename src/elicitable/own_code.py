@@ -17,9 +17,11 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.abc import ExecutionLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from multiprocessing import current_process
 from pathlib import Path
 from types import ModuleType
@@ -180,7 +182,73 @@ def _forget_stale(folder: Path, beside: Mapping[Path, bytes]) -> None:
     current = {_name_of(folder, file): (str(file), content) for file, content in beside.items()}
     if any(current[name] != (path, _imported[path]) for name, path in held.items()):
         for name in held:
-            del sys.modules[name]
+            parent, _, own = name.rpartition(".")
+            if vars(sys.modules.get(parent, sys)).get(own) is sys.modules.pop(name):
+                delattr(sys.modules[parent], own)  # a folder stays, and would give what it holds
+
+
+class Beside(MetaPathFinder):
+    """Import files beside a person's own as they were read, also where a function does so when it is called."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, tuple[str, bytes | None]] = {}  # by module, its path and content; a folder has none
+
+    def hold(self, files: Mapping[str, tuple[str, bytes | None]]) -> None:
+        """Import these from now on, by their modules' names."""
+        self.files.update(files)
+        if self not in sys.meta_path:
+            sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, self)
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Say how a module is made, where it is one of these."""
+        if name not in self.files:
+            return None
+        file, content = self.files[name]
+        if content is not None:
+            return importlib.util.spec_from_file_location(name, file, loader=_AsRead(file, content))
+        found = PathFinder.find_spec(name, path)
+        if found is not None and found.loader is not None:  # a package that is installed comes before a mere folder
+            return found
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = list(
+            dict.fromkeys([file, *((found and found.submodule_search_locations) or ())])
+        )
+        return spec
+
+
+class _AsRead(ExecutionLoader):
+    """Run a file as it was read, whatever has become of it."""
+
+    def __init__(self, path: str, content: bytes) -> None:
+        self.path, self.content = path, content
+
+    def get_filename(self, name: str) -> str:
+        return self.path
+
+    def get_source(self, name: str) -> str:
+        return importlib.util.decode_source(self.content)
+
+    def is_package(self, name: str) -> bool:
+        return Path(self.path).name == "__init__.py"
+
+    def exec_module(self, module: ModuleType) -> None:
+        _imported[self.path] = self.content
+        super().exec_module(module)
+
+
+BESIDE = Beside()
+
+
+def _modules_of(folder: Path, beside: Mapping[Path, bytes]) -> dict[str, tuple[str, bytes | None]]:
+    """Return the modules that files beside a person's are, and the folders without a file that these lie in."""
+    files: dict[str, tuple[str, bytes | None]] = {
+        _name_of(folder, file): (str(file), one) for file, one in beside.items()
+    }
+    for name in list(files):
+        parts = name.split(".")
+        for end in range(1, len(parts)):
+            files.setdefault(".".join(parts[:end]), (str(folder.joinpath(*parts[:end])), None))
+    return {name: file for name, file in files.items() if name}
 
 
 def _name_of(folder: Path, file: Path) -> str:
@@ -200,6 +268,7 @@ def _module(path: Path, name: str, content: bytes, beside: Mapping[Path, bytes])
         return sys.modules[name]
     folder = path.resolve().parent
     _forget_stale(folder, beside)
+    BESIDE.hold(_modules_of(folder, beside))
     tell_that_it_runs(path)
     spec = importlib.util.spec_from_loader(name, loader=None, origin=str(path))
     assert spec is not None
@@ -212,10 +281,6 @@ def _module(path: Path, name: str, content: bytes, beside: Mapping[Path, bytes])
     except BaseException:
         del sys.modules[name]
         raise
-    finally:
-        _imported.update(
-            {str(file): held for file, held in beside.items() if _path_of(_name_of(folder, file)) == str(file)}
-        )
     return module
 
 
