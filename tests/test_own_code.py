@@ -135,6 +135,9 @@ def test_two_objects_of_one_file_are_two_and_two_names_of_one_are_one(folder: Pa
     found = {name: digest_of(load_own(f"mine.py:{name}", "")) for name in names}
     assert found["strict"] != found["lenient"]
     assert found["alias"] == found["strict"] == digest_of(load_own("mine.py:strict", ""))
+    lazy = "def __getattr__(name):\n    if name == 'made':\n        return int\n    raise AttributeError(name)\n"
+    (folder / "lazy.py").write_text(lazy, encoding="utf-8")
+    assert digest_of(load_own("lazy.py:made", "")) is not None
     two = METHOD + "\n\nclass Other(MyMethod):\n    pass\n"
     (folder / "my_method.py").write_text(two, encoding="utf-8")
     methods = [method_named(f"my_method.py:{name}") for name in ("MyMethod", "Other")]

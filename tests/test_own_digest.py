@@ -91,6 +91,19 @@ def test_settings_of_any_kind_tell(name: str) -> None:
     assert WithRate(one).identity != WithRate(other).identity
 
 
+class Closed:
+    """Something that cannot be copied, and says so in its own way."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, form: Any) -> Any:
+        raise RuntimeError("closed")
+
+
+def test_what_does_not_tell_what_it_is_made_of_is_told_by_its_class() -> None:
+    assert WithRate(Closed()).identity == WithRate(Closed()).identity != WithRate(object()).identity
+
+
 def test_a_setting_that_holds_itself_ends() -> None:
     around: list[Any] = [1]
     around.append(around)

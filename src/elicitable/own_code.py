@@ -296,7 +296,7 @@ def _beside(path: Path) -> Iterator[None]:
 
 def _first_name(module: ModuleType, name: str) -> str:
     """Return the first of the names that a module has for what it calls ``name``."""
-    return next(first for first, one in vars(module).items() if one is getattr(module, name))
+    return next((first for first, one in vars(module).items() if one is getattr(module, name)), name)
 
 
 def _made(module: ModuleType, name: str, path: Path) -> Any:

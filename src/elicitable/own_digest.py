@@ -126,7 +126,7 @@ def _written(thing: Any, within: tuple[int, ...] = ()) -> str:
     name = f"{kind.__module__}.{kind.__qualname__}"
     if not hasattr(thing, "__dict__"):  # a pattern, a type of numbers, an array: it says what it is made again from
         made_of = copyreg.dispatch_table.get(kind, lambda one: one.__reduce_ex__(4))
-        with suppress(TypeError):
+        with suppress(Exception):  # some cannot be made again, and say so in any way
             return f"{name}{_written(made_of(thing), within)}"
     return name
 
