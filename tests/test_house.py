@@ -13,7 +13,7 @@ import elicitable
 
 PACKAGE = Path(elicitable.__file__).parent
 
-GROUND = {"errors", "durations", "glance", "values", "rng", "untrusted", "cache", "own_code"}
+GROUND = {"errors", "durations", "glance", "values", "rng", "untrusted", "cache", "own_code", "own_digest"}
 SIBLINGS = {"models", "attention", "constructions", "tasks"}
 WORKING = GROUND | SIBLINGS | {"methods", "training", "microscope", "compiling", "scores", "diagnosis", "records"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "untrusted": {"errors"},
     "cache": {"errors", "untrusted"},
     "executors": GROUND,
-    "own_code": {"errors", "untrusted"},
+    "own_code": {"errors", "untrusted", "own_digest"},
+    "own_digest": set(),
     **dict.fromkeys(SIBLINGS, GROUND),
     "models": GROUND | {"attention"},
     "methods": GROUND | SIBLINGS,

@@ -14,7 +14,8 @@ from elicitable import cli
 from elicitable.errors import InputError
 from elicitable.methods.catalog import method_named
 from elicitable.methods.kv_prefix import KVPrefix
-from elicitable.own_code import digest_of, is_own_code, load_own, loaded_modules
+from elicitable.own_code import is_own_code, load_own, loaded_modules
+from elicitable.own_digest import digest_of
 from elicitable.race.trial import Trial
 from elicitable.tasks.base import fingerprint_of, identity_of
 from elicitable.tasks.catalog import task_from
@@ -127,6 +128,25 @@ def test_the_digest_is_of_the_whole_file(folder: Path) -> None:
     assert first != second
 
 
+def test_two_objects_of_one_file_are_two_and_two_names_of_one_are_one(folder: Path) -> None:
+    """A race with the one took what the folder kept of the other."""
+    (folder / "mine.py").write_text("def strict(a, b): ...\ndef lenient(a, b): ...\nalias = strict\n", encoding="utf-8")
+    names = ["strict", "lenient", "alias"]
+    found = {name: digest_of(load_own(f"mine.py:{name}", "")) for name in names}
+    assert found["strict"] != found["lenient"]
+    assert found["alias"] == found["strict"] == digest_of(load_own("mine.py:strict", ""))
+    lazy = "def __getattr__(name):\n    if name == 'made':\n        return int\n    raise AttributeError(name)\n"
+    (folder / "lazy.py").write_text(lazy, encoding="utf-8")
+    assert digest_of(load_own("lazy.py:made", "")) is not None
+    two = METHOD + "\n\nclass Other(MyMethod):\n    pass\n"
+    (folder / "my_method.py").write_text(two, encoding="utf-8")
+    methods = [method_named(f"my_method.py:{name}") for name in ("MyMethod", "Other")]
+    assert methods[0].identity != methods[1].identity
+    (folder / "my_task.py").write_text(TASK + "\n\nclass Other(MyTask):\n    pass\n", encoding="utf-8")
+    tasks = [task_from(f"my_task.py:{name}") for name in ("MyTask", "Other", "ready")]
+    assert len(set(map(identity_of, tasks))) == 3
+
+
 def test_files_beside_that_are_imported_count_and_are_run_as_they_are_now(folder: Path) -> None:
     """Also those that these import, in packages too; and what is not imported counts for nothing."""
     inner = folder / "inner"
@@ -153,6 +173,50 @@ def test_files_beside_that_are_imported_count_and_are_run_as_they_are_now(folder
     assert len({first[0], second[0], third[0]}) == 3
     for name in ("inner", "inner.deep"):
         sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    "how", ["from parts import helper", "import parts.helper as helper", "from parts.helper import A"]
+)
+def test_a_file_in_a_folder_without_a_file_is_imported_anew_where_it_has_changed(folder: Path, how: str) -> None:
+    """The folder stays, and kept what it held. An edit as long as what it takes the place of, at once, is one too."""
+    (folder / "parts").mkdir()
+    (folder / "mine.py").write_text(f"{how}\ndef told():\n    return A if 'A' in globals() else helper.A\n", "utf-8")
+    found = []
+    for answer in (1, 2, 3):
+        (folder / "parts" / "helper.py").write_text(f"A = {answer}\n", encoding="utf-8")
+        found.append(load_own("mine.py:told", "")())
+    assert found == [1, 2, 3]
+    other = folder / "other"
+    (other / "parts").mkdir(parents=True)
+    (other / "mine.py").write_bytes((folder / "mine.py").read_bytes())
+    (other / "parts" / "helper.py").write_text("A = 4\n", encoding="utf-8")
+    assert load_own("other/mine.py:told", "")() == 4
+
+
+LAZY = """
+def told():
+    import late
+    from late_inner.deep import answer
+    return late.ANSWER + answer()
+"""
+
+
+def test_a_file_beside_is_there_for_a_function_that_imports_it_when_it_is_called(folder: Path) -> None:
+    """Also where one of them does so itself, and as it was when the digest was made."""
+    (folder / "late_inner").mkdir()
+    deep = "def answer():\n    from late_inner import deeper\n    return deeper.ANSWER\n"
+    (folder / "late_inner" / "deep.py").write_text(deep, encoding="utf-8")
+    (folder / "late_inner" / "deeper.py").write_text("ANSWER = 20\n", encoding="utf-8")
+    (folder / "late.py").write_text("ANSWER = 1\n", encoding="utf-8")
+    (folder / "mine.py").write_text(LAZY, encoding="utf-8")
+    told = load_own("mine.py:told", "")
+    (folder / "late.py").write_text("ANSWER = 2\n", encoding="utf-8")
+    assert told() == 21
+    assert str(folder) not in sys.path
+    again = load_own("mine.py:told", "")
+    assert again() == 22
+    assert digest_of(told) != digest_of(again)
 
 
 def test_files_of_one_name_in_two_folders_are_two(folder: Path) -> None:
@@ -191,40 +255,6 @@ def test_a_class_of_a_program_has_the_digest_of_its_class() -> None:
     assert None not in found
     assert len(set(found)) == 3
     assert digest_of(Mine()) == found[0]
-
-
-class WithRate(KVPrefix):
-    """A method with settings."""
-
-    name = "mine"
-
-    def __init__(self, rate: Any, words: tuple[str, ...] = ()) -> None:
-        self.rate = rate
-        self.words = words
-        self.seen: list[int] = []
-        self._cache = 0
-
-
-def test_a_method_with_other_settings_is_another() -> None:
-    settings: list[tuple[Any, ...]] = [(0.1,), (0.5,), ("0.5",), (None,), (0.1, ("a",)), ({"a": [1]},), ({"a": [2]},)]
-    assert len({WithRate(*given).identity for given in settings}) == len(settings)
-    assert WithRate({"b": 1, "a": 2}).identity == WithRate({"a": 2, "b": 1}).identity
-    one, same = WithRate(0.1), WithRate(0.1)
-    one._cache = 7
-    assert one.identity == same.identity
-    one.rate = object()  # what is no plain data says nothing
-    assert one.identity == WithRate(object()).identity
-
-
-def test_a_function_counts_with_what_it_closes_over() -> None:
-    def made(share: float) -> Any:
-        def score(answers: Any, targets: Any, floor: float = share / 2) -> float:
-            return share + floor
-
-        return score
-
-    assert digest_of(made(0.5)) == digest_of(made(0.5))
-    assert digest_of(made(0.5)) != digest_of(made(0.25))
 
 
 OWN_TASK = """class Mine:

@@ -13,21 +13,22 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-import inspect
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import fields, is_dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.abc import ExecutionLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from multiprocessing import current_process
-from pathlib import Path, PurePath
-from types import FunctionType, ModuleType
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from elicitable.errors import InputError
+from elicitable.own_digest import vouch
 from elicitable.untrusted import in_one_line
 
 RUN_AGAIN = 86  # the exit code of a process that runs a script once more, where that would begin another run
@@ -38,7 +39,6 @@ NO_GUARD = (
 _PREFIX = "elicitable_own_code_"
 _NAMED = re.compile(r"(?P<file>.+\.py):(?P<name>[^\W\d]\w*)")
 _loaded: dict[tuple[str, str], Any] = {}  # by the module's and the object's name
-_digests: dict[int, tuple[Any, str]] = {}  # by identity; the object is held, so that no other takes its place
 _imported: dict[str, bytes] = {}  # by path, what a file beside a person's held when it was imported
 
 
@@ -80,29 +80,10 @@ def load_own(name: str, example: str) -> Any:
     place = hashlib.sha256(os.fsencode(path.resolve()) + b"\0" + code.encode()).hexdigest()
     module = f"{_PREFIX}{place[:16]}_{path.stem}"
     if (module, match["name"]) not in _loaded:
-        found = _made(_module(path, module, content, beside), match["name"], path)
-        _loaded[module, match["name"]] = found
-        _digests[id(found)] = (found, code)
+        ran = _module(path, module, content, beside)
+        found = _loaded[module, match["name"]] = _made(ran, match["name"], path)
+        vouch(found, hashlib.sha256(f"{code}:{_first_name(ran, match['name'])}".encode()).hexdigest())
     return _loaded[module, match["name"]]
-
-
-def digest_of(thing: object, with_settings: bool = False) -> str | None:
-    """SHA-256 (hex) of the code that ``thing`` is, for the identity of trials; None for this package's own.
-
-    What :func:`load_own` gave has the digest of its whole file, and of the files beside it that it imports. An object
-    of a class that a person wrote in a program or a notebook has that of its class, and of the classes it inherits
-    from: so another line of the program changes nothing, and a change of the class is not passed over. Where no source
-    is kept, its name stands for it. With ``with_settings`` its public attributes count too, as far as they are plain
-    data; of a function always what it closes over.
-    """
-    if id(thing) in _digests and _digests[id(thing)][0] is thing:
-        return _digests[id(thing)][1]
-    kind, *bases = [thing] if inspect.isfunction(thing) else type(thing).__mro__
-    if _top(kind) == "elicitable":
-        return None
-    own = [kind, *(base for base in bases if _top(base) not in {"elicitable", *sys.stdlib_module_names})]
-    told = [*map(_source, own), *(_settings(thing) if with_settings or inspect.isfunction(thing) else ())]
-    return hashlib.sha256("\n".join(told).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def loaded_modules() -> list[ModuleType]:
@@ -124,12 +105,6 @@ def told_of(error: BaseException) -> str | None:
     return None
 
 
-def vouch(thing: object, digest: str | None) -> None:
-    """Take ``digest`` for what :func:`digest_of` says of ``thing``, which another process has read from its source."""
-    if digest is not None:
-        _digests[id(thing)] = (thing, digest)
-
-
 def tell_that_it_runs(path: object) -> None:
     """Say on standard error that the file at ``path`` is code; whoever is about to run it says so."""
     print(f"{in_one_line(path)} is code and is run.", file=sys.stderr)
@@ -143,59 +118,6 @@ def end_if_run_again() -> None:
     if getattr(current_process(), "_inheriting", False):
         print(NO_GUARD, file=sys.stderr, flush=True)
         os._exit(RUN_AGAIN)
-
-
-def _source(thing: Any) -> str:
-    try:
-        return inspect.getsource(thing)
-    except (OSError, TypeError):
-        return str(thing.__qualname__)
-
-
-def _settings(thing: Any) -> list[str]:
-    """Write what is plain data in an object's public attributes, or in what a function closes over, a line each."""
-    held = _closed_over(thing) if inspect.isfunction(thing) else _public(thing)
-    written = {name: _written(one) for name, one in held.items()}
-    return [f"{name} = {told}" for name, told in sorted(written.items()) if told]
-
-
-def _closed_over(function: FunctionType) -> dict[str, Any]:
-    held: dict[str, Any] = {"": function.__defaults__, "*": function.__kwdefaults__}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with suppress(ValueError):  # nothing is in it yet
-            held[name] = cell.cell_contents
-    return {name: one for name, one in held.items() if one is not None}
-
-
-def _public(thing: Any) -> dict[str, Any]:
-    """Return the attributes that are settings: not those that begin with an underscore, nor what was worked out."""
-    held = getattr(thing, "__dict__", {})
-    own = {name: one for name, one in held.items() if not name.startswith("_")}
-    return {n: one for n, one in own.items() if not isinstance(getattr(type(thing), n, None), cached_property)}
-
-
-def _written(plain: Any) -> str:
-    """Write plain data so that equal data is written alike; an empty text for what holds nothing, or is none."""
-    if plain is None or isinstance(plain, bool | int | float | str | bytes | PurePath):
-        return repr(plain)
-    if is_dataclass(plain) and not isinstance(plain, type):
-        return _joined(type(plain), [(field.name, getattr(plain, field.name)) for field in fields(plain)])
-    if isinstance(plain, Mapping):
-        return _joined(type(plain), list(plain.items()), is_ordered=False)
-    if isinstance(plain, list | tuple | set | frozenset):
-        return _joined(type(plain), list(plain), is_ordered=isinstance(plain, list | tuple))
-    return ""
-
-
-def _joined(kind: type, parts: list[Any], is_ordered: bool = True) -> str:
-    written = [_written(part) for part in parts]
-    if not all(written):
-        return ""
-    return f"{kind.__qualname__}({', '.join(written if is_ordered else sorted(written))})" if written else ""
-
-
-def _top(kind: Any) -> str:
-    return str(kind.__module__).split(".")[0]
 
 
 def _content(path: Path, name: str) -> bytes:
@@ -260,7 +182,73 @@ def _forget_stale(folder: Path, beside: Mapping[Path, bytes]) -> None:
     current = {_name_of(folder, file): (str(file), content) for file, content in beside.items()}
     if any(current[name] != (path, _imported[path]) for name, path in held.items()):
         for name in held:
-            del sys.modules[name]
+            parent, _, own = name.rpartition(".")
+            if vars(sys.modules.get(parent, sys)).get(own) is sys.modules.pop(name):
+                delattr(sys.modules[parent], own)  # a folder stays, and would give what it holds
+
+
+class Beside(MetaPathFinder):
+    """Import files beside a person's own as they were read, also where a function does so when it is called."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, tuple[str, bytes | None]] = {}  # by module, its path and content; a folder has none
+
+    def hold(self, files: Mapping[str, tuple[str, bytes | None]]) -> None:
+        """Import these from now on, by their modules' names."""
+        self.files.update(files)
+        if self not in sys.meta_path:
+            sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, self)
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Say how a module is made, where it is one of these."""
+        if name not in self.files:
+            return None
+        file, content = self.files[name]
+        if content is not None:
+            return importlib.util.spec_from_file_location(name, file, loader=_AsRead(file, content))
+        found = PathFinder.find_spec(name, path)
+        if found is not None and found.loader is not None:  # a package that is installed comes before a mere folder
+            return found
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = list(
+            dict.fromkeys([file, *((found and found.submodule_search_locations) or ())])
+        )
+        return spec
+
+
+class _AsRead(ExecutionLoader):
+    """Run a file as it was read, whatever has become of it."""
+
+    def __init__(self, path: str, content: bytes) -> None:
+        self.path, self.content = path, content
+
+    def get_filename(self, name: str) -> str:
+        return self.path
+
+    def get_source(self, name: str) -> str:
+        return importlib.util.decode_source(self.content)
+
+    def is_package(self, name: str) -> bool:
+        return Path(self.path).name == "__init__.py"
+
+    def exec_module(self, module: ModuleType) -> None:
+        _imported[self.path] = self.content
+        super().exec_module(module)
+
+
+BESIDE = Beside()
+
+
+def _modules_of(folder: Path, beside: Mapping[Path, bytes]) -> dict[str, tuple[str, bytes | None]]:
+    """Return the modules that files beside a person's are, and the folders without a file that these lie in."""
+    files: dict[str, tuple[str, bytes | None]] = {
+        _name_of(folder, file): (str(file), one) for file, one in beside.items()
+    }
+    for name in list(files):
+        parts = name.split(".")
+        for end in range(1, len(parts)):
+            files.setdefault(".".join(parts[:end]), (str(folder.joinpath(*parts[:end])), None))
+    return {name: file for name, file in files.items() if name}
 
 
 def _name_of(folder: Path, file: Path) -> str:
@@ -280,6 +268,7 @@ def _module(path: Path, name: str, content: bytes, beside: Mapping[Path, bytes])
         return sys.modules[name]
     folder = path.resolve().parent
     _forget_stale(folder, beside)
+    BESIDE.hold(_modules_of(folder, beside))
     tell_that_it_runs(path)
     spec = importlib.util.spec_from_loader(name, loader=None, origin=str(path))
     assert spec is not None
@@ -292,10 +281,6 @@ def _module(path: Path, name: str, content: bytes, beside: Mapping[Path, bytes])
     except BaseException:
         del sys.modules[name]
         raise
-    finally:
-        _imported.update(
-            {str(file): held for file, held in beside.items() if _path_of(_name_of(folder, file)) == str(file)}
-        )
     return module
 
 
@@ -307,6 +292,11 @@ def _beside(path: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(folder)
+
+
+def _first_name(module: ModuleType, name: str) -> str:
+    """Return the first of the names that a module has for what it calls ``name``."""
+    return next((first for first, one in vars(module).items() if one is getattr(module, name)), name)
 
 
 def _made(module: ModuleType, name: str, path: Path) -> Any:

@@ -163,6 +163,23 @@ def test_what_a_file_imports_from_beside_it_travels_with_it(name: str, tmp_path:
             sys.modules.pop(module, None)
 
 
+@pytest.mark.parametrize("name", [LOCAL, RAY])
+def test_what_a_function_imports_when_it_is_called_travels_too(name: str, tmp_path: Path) -> None:
+    """Where the folder is not seen any more, either."""
+    (tmp_path / "lazy_inner").mkdir()  # no __init__.py
+    (tmp_path / "lazy_inner" / "lazy_part.py").write_text(
+        "def word():\n    import lazy_word\n    return lazy_word.WORD\n"
+    )
+    (tmp_path / "lazy_word.py").write_text("WORD = 'at call'\n")
+    source = "class Own:\n    def told(self):\n        from lazy_inner.lazy_part import word\n        return word()\n"
+    (tmp_path / "own.py").write_text(source)
+    own = load_own(f"{tmp_path / 'own.py'}:Own", "")
+    for file in tmp_path.rglob("*.py"):
+        file.unlink()
+    with executor_named(name, 1).kept(own) as executor:
+        assert executor.run(tell, [1]) == ["at call"]
+
+
 def test_what_a_worker_cannot_import_is_named() -> None:
     script = (
         "import sys; sys.modules['gone_module'] = m = type(sys)('gone_module'); exec('class A: pass', m.__dict__)\n"

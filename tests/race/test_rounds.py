@@ -293,10 +293,48 @@ def test_what_first_looks_leave_of_their_time_is_not_the_last_ones(
     assert max(paid) == paid[0] > 4
 
 
-@pytest.mark.parametrize(("steps", "owed"), [(4, 2), (16, 4), (24, 12), (64, 32)])
-def test_an_arm_of_the_first_round_is_owed_as_many_steps_as_tell_something(steps: int, owed: int) -> None:
-    race: Any = SimpleNamespace(pace=Slow.pace, time_limit=60.0)
+@pytest.mark.parametrize(
+    ("steps", "share", "owed"),
+    [
+        (4, 1.0, 2),
+        (16, 1.0, 4),
+        (16, 0.75, 8),
+        (16, 0.25, 8),
+        (4, 0.25, 2),
+        (24, 1.0, 12),
+        (24, 0.25, 12),
+        (64, 1.0, 32),
+    ],
+)
+def test_an_arm_of_the_first_round_is_owed_as_many_steps_as_tell_something(steps: int, share: float, owed: int) -> None:
+    """Steps on a quarter of the usual rows tell a quarter as much each, so it is owed the whole way down."""
+    race: Any = SimpleNamespace(pace=Slow.pace, time_limit=60.0, share_of_batch=share)
     assert timing._owed_way(race, steps) == owed
+
+
+def test_under_a_limit_workers_begin_in_a_first_look_what_is_asked_for(
+    digits_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on from 4 steps to 16 by 8, and from 16 to 32 by 24; workers began 16 and 32, and then those."""
+    begun: list[str] = []
+    asked: list[str] = []
+    piece_of, advance = look.piece_of, look.advance
+
+    def begins(*given: Any) -> Any:
+        piece = piece_of(*given)
+        begun.extend(piece.names)
+        return piece
+
+    def asks(race: Race, line: Any, steps: int) -> Any:
+        asked.extend(piece_of(race, line, steps).names)
+        return advance(race, line, steps)
+
+    monkeypatch.setattr(look, "piece_of", begins)
+    monkeypatch.setattr(look, "advance", asks)
+    monkeypatch.setattr(look, "_paid", lambda *given: 10**6)
+    run(digits_model(8), methods=["kv-prefix"], time_limit=300.0, steps=96)
+    assert len(asked) == len(set(asked)) > 10
+    assert begun == asked
 
 
 @pytest.mark.parametrize(("lines", "beyond"), [(2, 0), (3, 0), (4, 1), (5, 2), (9, 3)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from elicitable.values import ArmResult, CurvePoint
 
 FEWEST_STEPS = 20  # no more than the warm-up: what was cut off earlier says nothing of what a method can do
@@ -16,8 +18,17 @@ def is_rising(arm: ArmResult) -> bool:
 
 def is_barely_trained(arm: ArmResult) -> bool:
     """Say whether an arm was cut off within its first :data:`FEWEST_STEPS`, as many rows as those read usually."""
-    is_short = arm.steps * arm.share_of_batch < FEWEST_STEPS
+    is_short = arm.steps < fewest_steps(arm.share_of_batch)
     return arm.effort is None and arm.stopped in ("time", "steps") and is_short
+
+
+def fewest_steps(share_of_batch: float) -> int:
+    """Return the steps from which on an arm is more than barely trained, each on a share of the usual rows.
+
+    >>> fewest_steps(1.0), fewest_steps(0.25)
+    (20, 80)
+    """
+    return math.ceil(FEWEST_STEPS / share_of_batch)
 
 
 def is_barely_searched(arm: ArmResult) -> bool:

@@ -8,11 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 from elicitable.errors import InputError
-from elicitable.own_code import loaded_modules
+from elicitable.own_code import BESIDE, loaded_modules
 
 
 def packed(thing: Any) -> bytes:
     """Return ``thing`` as bytes for a worker; classes of a notebook or of a person's own files travel with it.
+
+    So do the files beside these, for functions that import them when they are called.
 
     Raises:
         InputError: a part of it cannot travel, such as an open file.
@@ -22,7 +24,7 @@ def packed(thing: Any) -> bytes:
     for module in loaded_modules():  # a worker has no such module to import
         cloudpickle.register_pickle_by_value(module)
     try:
-        whole: bytes = cloudpickle.dumps(thing)
+        whole: bytes = cloudpickle.dumps((BESIDE.files, cloudpickle.dumps(thing)))
     except (TypeError, AttributeError, ValueError, pickle.PicklingError) as error:
         raise InputError(
             f"what the workers need cannot be sent to them ({error}); name the model, the task and the methods, or run "
@@ -39,7 +41,9 @@ def unpacked(whole: bytes) -> Any:
         InputError: a part of it is of a module that cannot be imported here.
     """
     try:
-        return pickle.loads(whole)
+        files, thing = pickle.loads(whole)
+        BESIDE.hold(files)
+        return pickle.loads(thing)
     except (ImportError, AttributeError) as error:
         raise InputError(
             f"a worker cannot read what it was sent ({error}): it imports what is installed, and is sent what lies in "

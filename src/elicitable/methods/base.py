@@ -20,9 +20,10 @@ from elicitable.glance import table
 from elicitable.methods import folders
 from elicitable.methods.refilled import filled, read_own
 from elicitable.methods.search import Offer, Search
+from elicitable.methods.settings import Settled, settings_as_given
 from elicitable.models.layout import PLAIN
 from elicitable.models.load import home_of
-from elicitable.own_code import digest_of
+from elicitable.own_digest import digest_of
 from elicitable.values import Budget, PrefixKV, Rung
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ class Sized:
         return self.numbers / self.budget - 1.0
 
 
-class Method(ABC):
+class Method(Settled, ABC):
     """A recipe for adaptations of one kind, and all that anybody needs to know about it.
 
     The race, the verdict, the report and the adapter folders ask a method's attributes and never its name, so a class
@@ -282,9 +283,9 @@ class Method(ABC):
         """What a record calls the recipe: its name, with a digest of its source where it comes from outside.
 
         A method of your own that you edit is another method, so its old trials are not taken for new ones. So is one
-        with other settings: public attributes that hold plain data.
+        with other settings: public attributes, but for what :meth:`build` and its like leave there.
         """
-        digest = digest_of(self, with_settings=True)
+        digest = digest_of(self, settings_as_given(self))
         return self.name if digest is None else f"{self.name}:{digest[:12]}"
 
     def numbers(self, model: Model, size: int) -> int:

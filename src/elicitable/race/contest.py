@@ -188,13 +188,7 @@ def verdict(
     sizes = _sizes(race, methods)
     if prompts and not any("prompts" in sized.method.searched for sized in sizes):
         raise InputError("prompts are given, and no method that takes part tries any; leave them out, or add one.")
-    race.asked = {
-        "methods": [sized.method.identity for sized in sizes],
-        "steps": race.pace.steps,
-        "test_items": test_items,
-        "search_passes": search_passes,
-        **race.marking.setting(),
-    }
+    race.methods = tuple(sized.method.identity for sized in sizes)
     check_keep(keep, [sized.method.name for sized in sizes])
     with ExitStack() as stack:
         if executor is None and (workers, address, gpus) != (None, None, None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from elicitable.methods.base import Method, Sized
@@ -63,7 +63,7 @@ class Race:
     compared_at: int = 0  # the steps after which these were last compared with each other
     look_seconds: float = math.inf  # against the clock: what the first look at an arm may take
     share_of_batch: float = 1.0  # of the usual rows that a step reads
-    asked: dict[str, Any] = field(default_factory=dict)  # what else time is spent on: methods, steps, passes, the score
+    methods: tuple[str, ...] = ()  # identities of those that take part
     warnings: list[str] = field(default_factory=list)
     was_interrupted: bool = False
     workers: Workers | None = None  # that run its trials; None: this process does
@@ -152,14 +152,34 @@ class Race:
     def kept(self, what: str, decide_now: Callable[[], Any], holds_for_all: bool = False) -> Any:
         """A decision that hangs on the clock, kept with the trials: the same arguments find the same trials again.
 
-        Another time limit decides anew, and so does whatever else a race may ask, unless the decision
-        ``holds_for_all``.
+        Items that are read otherwise decide anew. So do another time limit, and whatever else a race may ask, unless
+        the decision ``holds_for_all``.
         """
-        spec: dict[str, Any] = {"decision": what, "model": self.model.identity, "task": identity_of(self.task)}
-        if not holds_for_all:
-            asked = {"budget": self.budget, "seeds": self.seeds, "seed": self.seed, "margin": self.margin}
-            spec |= {"time_limit": self.time_limit, **asked, "asked": self.asked}
+        spec = {"decision": what, **self._read(), **({} if holds_for_all else self._asked())}
         return (self.store.get(spec) or self.store.put(spec, {"status": "ok", "decision": decide_now()}))["decision"]
+
+    def _read(self) -> dict[str, Any]:
+        """Return all that says which items are read, by what and how: the price of each hangs on it."""
+        laid_out = [asdict(layout) for layout in self.layouts]
+        reading = {"max_tokens": self.pace.max_tokens, "layouts": laid_out}
+        return {"model": self.model.identity, "task": identity_of(self.task), **reading}
+
+    def _asked(self) -> dict[str, Any]:
+        """Return what else time is spent on: all that was asked for, and nothing that the race cuts down by itself."""
+        return {
+            "time_limit": self.time_limit,
+            "budget": self.budget,
+            "seeds": self.seeds,
+            "seed": self.seed,
+            "margin": self.margin,
+            "methods": self.methods,
+            "steps": self.pace.steps,
+            "test_items": None if self.is_test_free else self.pace.test_items,
+            "search_passes": self.search_passes,
+            "prompts": self.prompts,
+            "proposer": self.proposer,
+            **self.marking.setting(),
+        }
 
 
 def reserve(limit: float) -> float:

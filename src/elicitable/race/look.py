@@ -34,7 +34,7 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
         rates, steps, spare = yield from _within_the_limit(race, entry, lines, nth, entries)
     racing = [lines[rate] for rate in rates]
     while True:
-        yield [piece_of(race, line, steps) for line in racing if _goes(line, steps)]
+        yield [piece_of(race, line, *_marks(race, line, steps)) for line in racing if _goes(line, steps)]
         for line in racing:
             _go(race, entry, line, steps, nth, len(entries))
         racing = better_half(race, racing)
@@ -112,7 +112,7 @@ def _within_the_limit(
     outwards = sorted(lines, key=lambda rate: abs(list(lines).index(rate) - len(lines) / 2))
     middle = entry.line = lines[outwards[0]]
     fewest = min(FEWEST_STEPS, first, longest(race))
-    yield [piece_of(race, middle, fewest)] if _goes(middle, fewest) else []
+    yield [piece_of(race, middle, fewest)]
     _go(race, entry, middle, fewest, nth, len(entries))
     paid = race.kept(f"steps of the first look at {entry.method.identity}", lambda: _paid(race, entry, nth, entries))
     count = next((count for count in (4, 2) if paid >= first * (count + count // 2)), 1)
@@ -138,10 +138,11 @@ def _go(race: Race, entry: Entry, line: Line, steps: int, nth: int, arms: int) -
     if not _goes(line, steps):
         return
     race.reporter.begin(entry.method.name, f"first look at rate {line.rate:g}", nth, arms)
-    while _goes(line, steps):
-        mark = steps if not line.steps else min(next_mark(race, line.steps), steps)
+    for mark in _marks(race, line, steps):
         record = advance(race, line, mark)
         entry.seconds += record.timing.seconds
+        if not record.is_ok:
+            break
     if entry.line is None and line.is_fine:  # what an interrupted first look has to show
         entry.line = line
     entry.swept[line.rate] = {"learning_rate": line.rate, **_of_look(record)}
@@ -150,6 +151,14 @@ def _go(race: Race, entry: Entry, line: Line, steps: int, nth: int, arms: int) -
 def _goes(line: Line, steps: int) -> bool:
     """Say whether a line has not come so far, and can."""
     return line.steps < steps and (not line.legs or line.is_fine)
+
+
+def _marks(race: Race, line: Line, steps: int) -> list[int]:
+    """Return where a line stops on its way to so many steps: at those alone from the beginning, else at its marks."""
+    found = [line.steps or steps]
+    while found[-1] < steps:
+        found.append(min(next_mark(race, found[-1]), steps))
+    return found[bool(line.steps) :]
 
 
 def _of_look(record: TrialRecord) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from elicitable.errors import InputError, UnknownNameError
-from elicitable.own_code import digest_of, is_own_code, load_own
+from elicitable.own_code import is_own_code, load_own
+from elicitable.own_digest import digest_of, settings_of
 from elicitable.records.trial import Outcomes
 from elicitable.scores.best_of import best_of
 from elicitable.scores.catalog import score_from
@@ -93,7 +94,7 @@ class Marking:
         )
         if any(item.accepted for item in known) and not scorer.takes_several:
             scorer = best_of(scorer)
-        marking = cls(scorer, rule, digest_of(chosen, with_settings=True) or "" if callable(chosen) else "")
+        marking = cls(scorer, rule, digest_of(chosen, settings_of(chosen)) or "" if callable(chosen) else "")
         if model.tokenizer is not None:
             scorer.check(marking.targets(known))
         return marking

@@ -10,7 +10,7 @@ from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, as_written, end_of, messages_of, rules_of, turns_of
 from elicitable.models.rows import label_rows, rows_of
 from elicitable.models.templates import date_warning, shows_tools, shows_turn, tools_of
-from elicitable.own_code import digest_of
+from elicitable.own_digest import digest_of
 from elicitable.rng import generator
 from elicitable.tasks.base import has_turns, in_short
 from elicitable.tasks.own import check_held_out

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from elicitable.diagnosis import tried
+from elicitable.diagnosis.tried import fewest_steps
 from elicitable.diagnosis.verdict import OWED
 from elicitable.errors import BudgetError
 from elicitable.methods.base import Adaptation
@@ -366,4 +366,4 @@ def _owed_way(race: Race, steps: int) -> int:
     where the arms are trained on that may answer.
     """
     whole = cooldown_of(race, steps)
-    return whole if steps > race.pace.first_steps else min(whole, max(1, tried.FEWEST_STEPS - steps))
+    return whole if steps > race.pace.first_steps else min(whole, max(1, fewest_steps(race.share_of_batch) - steps))

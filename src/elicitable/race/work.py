@@ -12,7 +12,7 @@ from elicitable.errors import ElicitableError, StoreError
 from elicitable.models.speed.frozen_parts import keep_parts
 from elicitable.models.speed.processor import one_thread
 from elicitable.models.whereabouts import Whereabouts
-from elicitable.own_code import vouch
+from elicitable.own_digest import vouch
 from elicitable.race.choice import chosen_trial
 from elicitable.race.line import Line, advance, ending_of, finish
 from elicitable.race.rows_curve import FewRows, distinct_rows, from_the_beginning

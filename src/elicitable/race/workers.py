@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from elicitable.errors import InputError
 from elicitable.executors.executor import Executor, executor_named
 from elicitable.executors.processes import cores, is_free
+from elicitable.methods.settings import settings_as_given
 from elicitable.models.whereabouts import whereabouts
-from elicitable.own_code import digest_of
+from elicitable.own_digest import digest_of
 from elicitable.race.reporter import Silent
 from elicitable.race.work import Briefing, do
 from elicitable.records.store import Store
@@ -133,7 +134,7 @@ class Workers:
             arms={sized.method.name: sized for sized in self._sizes},
             digests=(
                 (race.task, digest_of(race.task)),
-                *((method, digest_of(method, with_settings=True)) for method in methods),
+                *((method, digest_of(method, settings_as_given(method))) for method in methods),
             ),
         )
         self._open.enter_context(self._executor.kept(briefing))

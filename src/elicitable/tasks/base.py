@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from elicitable.errors import InputError
 from elicitable.glance import table
-from elicitable.own_code import digest_of
+from elicitable.own_digest import digest_of
 from elicitable.untrusted import in_one_line
 from elicitable.values import Item, Message, Split
 

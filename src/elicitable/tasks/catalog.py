@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from elicitable.errors import InputError, UnknownNameError
-from elicitable.own_code import digest_of, errors_named, is_own_code, load_own
+from elicitable.own_code import errors_named, is_own_code, load_own
+from elicitable.own_digest import digest_of
 from elicitable.tasks import digit_rules
 from elicitable.tasks.base import Task, TaskCard
 from elicitable.tasks.options import TaskOptions

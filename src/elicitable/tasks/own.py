@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any, Final
 
 from elicitable.errors import InputError
-from elicitable.own_code import digest_of
+from elicitable.own_digest import digest_of
 from elicitable.rng import generator
 from elicitable.tasks.base import HeldOut, Task, groups_of
 from elicitable.values import Item, Message
