@@ -31,7 +31,8 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
 
     Args:
         race: that has run to its end. entries: its arms.
-        seconds: after so many no further experiment begins; None runs all that are needed.
+        seconds: that it takes at most; no experiment begins, or goes on, that would take longer. None runs all that
+            are needed.
     """
     started = time.monotonic()
     arms = {entry.method.name: arm_result(race, entry) for entry in entries}
@@ -192,7 +193,7 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
 
 
 def _was_out_of_time(study: Study, entry: Entry) -> bool:
-    """Say whether a remedy of a context was not asked for, as the time was up."""
+    """Say whether a remedy of a context was not asked for, or not to its end, as the time was up."""
     own = [one for one in study.found if one.of in ("", entry.method.name) and one.kind in REMEDIES]
     return any(one.had_no_time for one in own)
 
@@ -205,7 +206,8 @@ def _does_it(study: Study, arm: ArmResult) -> bool:
 def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experiment | None:
     """Return the least invasive context of the race that does not fall short, seen from one that does.
 
-    Where there is none, one that an experiment made enough; then one that is within the margin in the mean.
+    Where there is none, one that an experiment made enough; then one that is within the margin in the mean, by itself
+    or by an experiment.
     """
     own = entry.method.name
     gap = study.gap_of(arm_result(study.race, entry))
@@ -216,7 +218,8 @@ def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experim
     judged = sorted((one for one in arms if one.mean is not None), key=lambda one: one.rung.depth)
     compared = [study.compared(own, "context", arm.method, arm, gap) for arm in judged]
     enough = [one for one in compared if one.is_enough]
-    mended = [one for one in study.found if one.of not in ("", own) and one.kind in REMEDIES and one.is_enough]
-    said = [replace(one, of=own, kind="context", what=f"{one.of}, {one.what},", setting={}) for one in mended]
-    near = [one for one in compared if closes(one, study.race.margin)]
-    return next(iter([*enough, *said, *near]), None)
+    remedies = [one for one in study.found if one.of not in ("", own) and one.kind in REMEDIES]
+    said = [replace(one, of=own, kind="context", what=f"{one.of}, {one.what},", setting={}) for one in remedies]
+    mended = [one for one in said if one.is_enough]
+    near = [one for one in (*compared, *said) if closes(one, study.race.margin)]
+    return next(iter([*enough, *mended, *near]), None)
