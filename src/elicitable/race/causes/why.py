@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from elicitable.diagnosis.causes import REMEDIES, Diagnosis, Experiment, Kind, Why
 from elicitable.diagnosis.explaining import closes, explain
@@ -176,8 +175,8 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
     enough = _sufficient(study, entry, entries)
     if enough is not None:
         found.append(enough)
-    ran = [other for other in entries if other.method.rung.group == "weights"]
-    had_weights = any(arm_result(study.race, other).status == "ok" for other in ran)
+    ran = [arm_result(study.race, other) for other in entries if other.method.rung.group == "weights"]
+    weights = [one for one in ran if one.status == "ok"]
     return explain(
         arm,
         study.best,
@@ -185,10 +184,10 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
         margin=study.race.margin,
         floor=floor,
         highest=study.race.marking.scorer.highest,
-        had_weights=had_weights,
+        had_weights=bool(weights),
         is_open=is_open,
         was_asked_all=not study.was_interrupted and not _was_out_of_time(study, entry),
-        weights=[one for one in map(partial(arm_result, study.race), ran) if _does_it(study, one)],
+        weights=weights,
     )
 
 
@@ -196,11 +195,6 @@ def _was_out_of_time(study: Study, entry: Entry) -> bool:
     """Say whether a remedy of a context was not asked for, or not to its end, as the time was up."""
     own = [one for one in study.found if one.of in ("", entry.method.name) and one.kind in REMEDIES]
     return any(one.had_no_time for one in own)
-
-
-def _does_it(study: Study, arm: ArmResult) -> bool:
-    """Say whether an arm is within the margin of the best in the mean."""
-    return arm.status == "ok" and arm.mean is not None and study.gap_of(arm) <= study.race.margin
 
 
 def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experiment | None:
