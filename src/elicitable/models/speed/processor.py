@@ -11,6 +11,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -72,7 +73,14 @@ def kind(device: torch.device | None = None) -> str:
     return left + "".join(others)
 
 
-def made_on(device: torch.device | None = None) -> dict[str, str]:
+class MadeOn(TypedDict):
+    """Where something was computed: the kind of processor, and the device."""
+
+    processor: str
+    device: str
+
+
+def made_on(device: torch.device | None = None) -> MadeOn:
     """Return what everything that is stored says of where it was computed: the kind of processor, and the device.
 
     >>> made_on()["device"]
