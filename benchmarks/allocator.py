@@ -38,7 +38,7 @@ from kept import Kept
 
 import elicitable as el
 from elicitable.diagnosis.shares import wilson
-from elicitable.models.speed.processor import kind
+from elicitable.models.speed.processor import made_on
 from elicitable.planted.parts import part_named
 from elicitable.race import look, rounds, seeds, stakes
 from elicitable.race.entry import Entry, Race
@@ -91,7 +91,7 @@ def main() -> None:
             if not known.has(**is_of, way=way):
                 with around():
                     found = raced(model, task, asked, races / f"{name}-{way}".replace("/", "-"))
-                known.add({**is_of, "way": way, "processor": kind(), "device": model.device.type, **found})
+                known.add({**is_of, "way": way, **made_on(model.device), **found})
     show(known)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from kept import say_where
 from torch import Tensor
 from torch.nn import functional
 
@@ -97,9 +98,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     if parser.parse_args().device == "cuda":
+        say_where(torch.device("cuda"))
         on_gpu()
         return
     torch.set_num_threads(1)
+    say_where()
     for dtype in (torch.float32, torch.bfloat16):
         for batch, content, prefix in SHAPES:
             query = torch.randn(batch, 4, content, 64, dtype=dtype, requires_grad=True)

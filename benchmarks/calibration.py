@@ -19,6 +19,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from kept import say_where
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -167,6 +169,7 @@ def main() -> None:
     if not asked.table:
         asked.folder.mkdir(parents=True, exist_ok=True)
         model = el.load(asked.model, device=asked.device, dtype="float32")
+        say_where(model.device)
         for name in ARMS:
             measure(model, name, [*validation, *test], asked.folder)
     table(asked.folder, validation, test, asked.margin)

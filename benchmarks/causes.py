@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kept import say_where
 
 import elicitable as el
 from elicitable.methods.base import Schedule
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--out", default="elicitable-runs/causes")
     asked = parser.parse_args()
     lines = []
+    say_where()
     for name in asked.cases or CASES:
         case = dict(CASES[name])
         of, task, started = case.pop("of"), case.pop("task"), time.monotonic()

@@ -48,6 +48,7 @@ from elicitable.microscope.shareability import shareability
 from elicitable.models.model import Model
 from elicitable.models.prefixes import keep_tokens, prefix_length
 from elicitable.models.sites import sites_of
+from elicitable.models.speed.processor import made_on
 from elicitable.rng import generator
 from elicitable.tasks.catalog import task_from
 from elicitable.training.batches import Reading
@@ -97,6 +98,7 @@ class Bench:
     def load(self) -> None:
         """Load the model and the tasks; float32, as ridge and divergence need its digits."""
         self.model: Model = el.load(self.asked.model, device=self.asked.device, dtype="float32")
+        self.where = made_on(self.model.device)
         self.sites = sites_of(self.model)
         self.tasks = {"movie-reviews": task_from("movie-reviews")}
         self.tasks["topics"] = task_from(topics_csv(self.out.parent))
@@ -106,13 +108,13 @@ class Bench:
         if self.lines.has(id=id_):
             return
         started = time.monotonic()
-        self.lines.add({"id": id_, **make(), "wall_seconds": time.monotonic() - started})
+        self.lines.add({"id": id_, **make(), **self.where, "wall_seconds": time.monotonic() - started})
         print(json.dumps(self.lines[-1]), flush=True)
 
     def part(self, id_: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A part of a result that takes minutes: kept in a file beside the results until the whole is there."""
         if not self.parts.has(id=id_):
-            self.parts.add({"id": id_, "part": make()})
+            self.parts.add({"id": id_, "part": make(), **self.where})
         part: dict[str, Any] = next(line["part"] for line in self.parts if line["id"] == id_)
         return part
 

@@ -25,6 +25,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kept import say_where
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import elicitable as el
@@ -256,6 +258,7 @@ def main() -> None:
     asked = parser.parse_args()
     until = time.monotonic() + asked.seconds
     model = el.load(asked.model, device=asked.device, dtype=asked.dtype)
+    say_where(model.device)
     for name, task in tasks().items():
         if not asked.tasks or name in asked.tasks:
             run(model, name, task, asked, until)

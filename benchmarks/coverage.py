@@ -22,6 +22,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from kept import say_where
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -218,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--shares", action="store_true", help="accuracy alone, in groups, over seeds, and with few pairs"
     )
     chosen = parser.parse_args(arguments)
+    say_where()
     if chosen.shares:
         for one, items in itertools.product(SHARES, (60, 200, 500)):
             print(json.dumps(shares_coverage(one, items, chosen.samples)), flush=True)

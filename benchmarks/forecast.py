@@ -11,6 +11,8 @@ import os
 import time
 from pathlib import Path
 
+from kept import say_where
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -30,6 +32,7 @@ def main() -> None:
     raced = [one for one in read_known(given.records) if one.race is not None][: given.cases]
     models = {one.model: case_named(one.case).load_model() for one in raced}
     taken = []
+    say_where()
     for nth, one in enumerate([raced[0], *raced]):  # the first time around libraries are loaded
         began = time.process_time()
         signals_of(models[one.model], case_named(one.case).task(), names=READ_OFF)

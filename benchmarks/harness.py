@@ -18,6 +18,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+from kept import say_where
 
 import elicitable as el
 from elicitable.models.layout import has_template, layout_for
@@ -63,6 +64,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     datasets.disable_progress_bars()
     model = el.load(given.model, dtype="float32")
+    say_where(model.device)
     print(f"{'task':20} {'metric':12} {'harness':>8} {'here':>8} {'agree':>12}")
     with tempfile.TemporaryDirectory() as folder:
         for name in given.tasks:

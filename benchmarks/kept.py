@@ -6,9 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from elicitable.models.speed.processor import made_on
+
+
+def say_where(device: torch.device | None = None) -> None:
+    """Print, as JSON, where what follows is computed: the kind of processor, and the device."""
+    print(json.dumps(made_on(device)), flush=True)
+
 
 class Kept(list[dict[str, Any]]):
-    """The lines of a file, of which there need not be one; what is added is written at once."""
+    """The lines of a file, of which there need not be one; what is added is written at once.
+
+    Each says where it was computed, on the CPU unless it brings that itself.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,6 +33,7 @@ class Kept(list[dict[str, Any]]):
 
     def add(self, line: dict[str, Any]) -> None:
         """Take note of one more line."""
+        line = {**made_on(), **line}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.append(line)

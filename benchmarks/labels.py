@@ -21,6 +21,8 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
+from kept import say_where
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -150,6 +152,7 @@ def main() -> None:
     names = labels_of(asked.labels)
     labels = [LabelIds(tuple(ids)) for ids in model.tokenizer(names)["input_ids"]]
     facts = {"model": model.name, "labels": len(labels), "inner_nodes": len(Trie(labels))}
+    say_where(model.device)
     print(json.dumps(facts | {"loaded_mib": round(peak_mib())}), flush=True)
     kinds = [
         texts_of(asked.items, 1, 0),

@@ -25,7 +25,7 @@ import elicitable as el
 from elicitable.methods.catalog import method_named
 from elicitable.models.rows import rows_of
 from elicitable.models.speed import precision
-from elicitable.models.speed.processor import kind
+from elicitable.models.speed.processor import made_on
 from elicitable.rng import generator
 from elicitable.tasks.catalog import task_from
 from elicitable.training.batches import IGNORED, Batch, Reading, stream
@@ -140,7 +140,7 @@ def main() -> None:
     drawn = drawn_for_both(model, given.batches, given.batch)
     for threads, method in itertools.product(given.threads, given.methods):
         torch.set_num_threads(threads)
-        setting = {"processor": kind(), "method": method, "threads": threads, "batches": given.batches}
+        setting = {**made_on(model.device), "method": method, "threads": threads, "batches": given.batches}
         print(json.dumps({**setting, **measure(model, method, drawn), **padding(drawn)}), flush=True)
 
 

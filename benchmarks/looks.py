@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from kept import say_where
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--spread", type=float, default=0.0)
     parser.add_argument("--seeds", type=int, default=2, help="before the first look")
     given = parser.parse_args()
+    say_where()
     wrong = {"spent": 0, "plain": 0}
     for race in range(given.races):
         rng = np.random.default_rng(race)

@@ -17,6 +17,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -45,9 +46,10 @@ def main() -> None:
             print(json.dumps({"work": work, "texts": kind, **found}), flush=True)
 
 
-def measured(asked: argparse.Namespace) -> dict[str, int]:
+def measured(asked: argparse.Namespace) -> dict[str, Any]:
     """Do one kind of work here, and say what it took."""
     import elicitable as el
+    from elicitable.models.speed.processor import made_on
 
     model = el.load(asked.model, dtype="float32")
     loaded = peak()
@@ -57,7 +59,7 @@ def measured(asked: argparse.Namespace) -> dict[str, int]:
         for n in list(places)[: asked.long]:
             texts[n] = sentence(n, asked.tokens)
     work(model, asked.work[0], texts, asked.steps)
-    return {"loaded_mib": loaded, "added_mib": peak() - loaded}
+    return {"loaded_mib": loaded, "added_mib": peak() - loaded, **made_on(model.device)}
 
 
 def sentence(number: int, tokens: int) -> str:

@@ -32,6 +32,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kept import say_where
+
 CONTEXT = "You are a careful reviewer. Say what the film is worth."
 WAYS = ("plain", "watch", "watch with residuals", "watch with everything", "output_attentions", "nnsight",
         "TransformerLens")  # fmt: skip
@@ -179,6 +181,7 @@ def main() -> None:
         return
     ways = ["plain", *(way for way in given.ways if way != "plain")]
     rounds = [{way: _apart(way, given.tokens) for way in ways} for _ in range(given.repeats)]
+    say_where()
     print(f"SmolLM2-135M, {given.tokens} tokens, {given.repeats} rounds; ratios are to the plain sdpa forward")
     print(f"{'way':22}" + "".join(f"{name:>10}{'ratio':>7}" for name in ("seconds", "CPU s", "peak MB", "growth MB")))
     for way in ways:

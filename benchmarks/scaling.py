@@ -21,6 +21,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from kept import say_where
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
@@ -125,6 +127,7 @@ def main() -> None:
     if given.dtype:
         precision.has_fast_bfloat16 = lambda device: given.dtype == "bfloat16"
     found = []
+    say_where()
     for axis in AXES:
         found.append(measure(axis, given.repeats))
         print(json.dumps(found[-1]), flush=True)

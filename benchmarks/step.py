@@ -35,7 +35,7 @@ import torch
 import elicitable as el
 from elicitable.methods.catalog import method_named
 from elicitable.models.speed import precision
-from elicitable.models.speed.processor import kind, packs
+from elicitable.models.speed.processor import made_on, packs
 from elicitable.rng import generator
 from elicitable.tasks.catalog import task_from
 from elicitable.training.batches import Batch, encode
@@ -230,7 +230,7 @@ def main() -> None:
         # without oneDNN's operations bfloat16 is written out number by number, 20 times as slow: a few steps tell
         steps = given.steps if not is_bfloat16 or packs(torch.bfloat16) else min(given.steps, 3)
         found = measure(given.batch, given.length, steps, is_bfloat16)
-        print(json.dumps({"processor": kind(), "dtype": name, "steps": steps, **found}), flush=True)
+        print(json.dumps({**made_on(), "dtype": name, "steps": steps, **found}), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from kept import say_where
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
@@ -168,6 +170,7 @@ def main() -> None:
         given.rates = [1e-1]
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     found = []
+    say_where()
     for one in runs(setting, given.rates):
         found.append(one)
         print(json.dumps(one), flush=True)

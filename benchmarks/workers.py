@@ -231,8 +231,10 @@ def main() -> None:
     raced.add_argument("--out", type=Path, required=True)
     raced.add_argument("--measured", type=int, nargs="*", default=[1, 2])
     given = parser.parse_args()
+    from elicitable.models.speed.processor import made_on
+
     found = measure_jobs(given.jobs, given.tries) if given.what == "jobs" else measure_race(given.out, given.measured)
-    print(json.dumps(found))
+    print(json.dumps({**made_on(), **found}))
 
 
 if __name__ == "__main__":

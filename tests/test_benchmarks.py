@@ -23,6 +23,12 @@ def test_a_benchmark_can_be_imported(name: str, monkeypatch: pytest.MonkeyPatch)
     assert importlib.import_module(name).__doc__
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_says_on_which_kind_of_processor_it_ran(name: str) -> None:
+    text = (BENCHMARKS / f"{name}.py").read_text(encoding="utf-8")
+    assert any(way in text for way in ("say_where(", "made_on(", "Kept("))
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers by an old name
 @pytest.mark.parametrize("method", ["kv-prefix", "lora"])
 def test_our_step_and_pefts_are_timed_in_turns(method: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -377,3 +377,49 @@ def test_what_benchmarks_take_of_the_package_is_there() -> None:
 def test_what_is_not_there_is_seen(tmp_path: Path) -> None:
     (tmp_path / "renamed.py").write_text("from elicitable.race import look\n\nlook.worth()\n", encoding="utf-8")
     assert len(missing(tmp_path)) == 1
+
+
+# Files that write JSON and name no processor, with who does or why nobody has to.
+SAID_ELSEWHERE = {
+    "cache.py": "a seal is of the files that it is beside",
+    "cli/construct/record.py": "writes what the commands beside it give",
+    "cli/inspect.py": "an inspection says it in its provenance",
+    "cli/output.py": "writes what the commands give",
+    "deploy/artefact.py": "the record of an artefact is completed in deploy/making.py",
+    "deploy/forms/form.py": "what other programs read; the record of the artefact lies beside it",
+    "lab/reproduce.py": "its results are those of lab/outcomes.py",
+    "methods/folders.py": "configurations that PEFT reads; the record of the artefact lies beside them",
+    "planted/spent.py": "times of the records beside it",
+    "records/digested.py": "writes what the others give",
+    "records/store.py": "writes what the others give",
+}
+SAY = ("made_on", "processor")
+
+
+def unsaid(root: Path) -> list[str]:
+    """Files that write JSON and do not say on which kind of processor it was made; exceptions that are none."""
+    found = set()
+    for path in root.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if any(writes_json(node) for node in ast.walk(ast.parse(text))) and not any(word in text for word in SAY):
+            found.add(path.relative_to(root).as_posix())
+    return sorted(found ^ SAID_ELSEWHERE.keys())
+
+
+def writes_json(node: ast.AST) -> bool:
+    """Whether a node writes a file of JSON, or a record of a store."""
+    if not isinstance(node, ast.Call):
+        return False
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    is_stores = name == "put" and ast.unparse(node.func).endswith("store.put")
+    is_a_file = name in ("dump", "dumps") and any(word.arg == "indent" for word in node.keywords)
+    return is_stores or is_a_file or name in ("write_json", "write_digested")
+
+
+def test_what_is_stored_says_on_which_kind_of_processor_it_was_made() -> None:
+    assert unsaid(PACKAGE) == []
+
+
+def test_a_record_that_does_not_say_it_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "new.py").write_text("import json\n\npath.write_text(json.dumps(record, indent=1))\n")
+    assert unsaid(tmp_path) == sorted(["new.py", *SAID_ELSEWHERE])

@@ -24,6 +24,7 @@ from elicitable.models.architectures import tiny_model
 from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model
 from elicitable.models.sites import sites_of
+from elicitable.models.speed.processor import kind
 from elicitable.rng import generator, torch_generator
 from elicitable.tasks.catalog import task_from
 
@@ -138,6 +139,8 @@ def test_a_folder_that_is_written_again_in_another_form_is_whole(tmp_path: Path)
     seal(tmp_path, ["kept/note"])
     for to in ("lora", "weights", "lora"):
         write_compiled(model, compiled(model, context, to=to), tmp_path)
+        told = json.loads((tmp_path / "elicitable.json").read_text(encoding="utf-8"))
+        assert (told["processor"], told["device"]) == (kind(), "cpu")
         assert check_seal(tmp_path, "Compile it again.")
         assert "kept/note" in (sealed_files(tmp_path) or {})
         assert (tmp_path / "adapter_config.json").exists() == (to == "lora")

@@ -17,6 +17,7 @@ from elicitable import cli
 from elicitable.cli.construct.commands import CONSTRUCTIONS
 from elicitable.cli.options import spread
 from elicitable.constructions.catalog import CATALOG
+from elicitable.models.speed.processor import kind
 
 Typed = Callable[..., tuple[int, str, str]]
 
@@ -179,6 +180,7 @@ def test_every_construction_is_run_verified_and_kept(typed: Typed, tmp_path: Pat
     record = json.loads(out)
     assert (code, error, record["counterexamples"]) == (0, "", [])
     assert record["emitted"] == record["wanted"]
+    assert (record["processor"], record["device"]) == (kind(), "cpu")
     assert json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) == record
     assert (tmp_path / f"{name}.svg").read_bytes().startswith(b"<?xml")
     code, out, _ = typed(name, "--vocab", "2", "--dtype", "float32", "--verify", "7", "--json", "--quiet")

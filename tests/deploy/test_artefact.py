@@ -19,6 +19,7 @@ from elicitable.errors import InputError, StoreError, UnknownNameError
 from elicitable.methods.adapter import write_adapter
 from elicitable.methods.catalog import EXTRAS, METHODS
 from elicitable.models.inject import differs_by_item
+from elicitable.models.speed.processor import kind
 
 
 def logits(model: Any, context: Any = None) -> torch.Tensor:
@@ -116,6 +117,7 @@ def test_the_model_as_it_is_can_win_and_is_an_artefact_too(digits_run: Callable[
     assert artefact.record.role == "best"  # nothing sorts the other way round
     assert artefact.record.form.ids
     assert artefact.record.longest_answer == 10
+    assert (artefact.record.processor, artefact.record.device) == (kind(), "cpu")
 
 
 def test_the_same_race_writes_nothing_anew(tmp_path: Path) -> None:

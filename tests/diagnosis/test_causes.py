@@ -192,8 +192,17 @@ def test_weights_are_said_to_do_it_at_the_budget_of_the_context_only_where_they_
     given = {"margin": 0.02, "floor": 0.1}
     alone = explain(SHORT, large, told, **given)
     assert alone.advice == (
-        "Change the weights: full does it, with 500 times the numbers of the context, and nothing that ran does it "
-        "with fewer."
+        "Change the weights: full does it, with 500 times the numbers of the context, and nothing with fewer was tried."
+    )
+    weak = replace(arm("lora", 700), budget=replace(BEST.budget, numbers_trained=104))
+    few = tried("subspace", 700, "", "100 numbers anywhere in the weights")
+    for more in ({"found": [*told, few]}, {"weights": [weak]}):
+        beside = explain(SHORT, large, **{"found": told, **given, **more})
+        assert beside.advice.endswith("and nothing that ran does it with fewer.")
+    part = replace(tried("weights", 948, "", "the feed-forward layers"), numbers_trained=30_000)
+    assert explain(SHORT, large, [*told, part], **given).advice.endswith(
+        "full does it. What does it with the fewest numbers is the feed-forward layers: 300 times the numbers of the "
+        "context."
     )
     lora = replace(arm("lora", 945), budget=replace(BEST.budget, numbers_trained=104))
     frugal = explain(SHORT, large, told, **given, weights=[lora]).advice

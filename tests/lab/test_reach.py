@@ -18,7 +18,9 @@ from elicitable.lab.reach import best_rate, by_rate, token_reach
 from elicitable.lab.targets import sampled_targets
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
+from elicitable.models.speed import processor
 from elicitable.records.reach import TokenReach
+from elicitable.records.store import Store
 from elicitable.rng import torch_generator
 from elicitable.training.virtual_tokens import FittedTokens, continue_greedily, fit_virtual_tokens
 
@@ -290,3 +292,20 @@ def test_smollm2_can_be_made_to_write_what_it_would_not(monkeypatch: pytest.Monk
     assert found.hard.distinct.distinct > 20
     assert found.virtual.reached == 2
     assert all(one.target == one.continuation for one in found.virtual.examples)
+
+
+def test_every_part_says_on_which_kind_of_processor_it_was_made(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provenance named the kind of the last sitting alone, and the parts none."""
+    own = processor.kind()
+    asked: dict[str, Any] = {"virtual_tokens": 2, "length": 2, "steps": 10, "targets": "random", "out": tmp_path}
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(processor, "kind", lambda device=None: "avx2")
+        first = token_reach(model, hard_tokens=20, **asked)
+    found = token_reach(model, hard_tokens=40, **asked)
+    assert first.provenance["processor"] == "avx2"
+    assert found.provenance["processor"] == f"avx2, {own}"
+    parts = list(Store(tmp_path))
+    assert sorted(one["processor"] for one in parts) == sorted(["avx2"] * 3 + [own])
+    assert {one["device"] for one in parts} == {"cpu"}

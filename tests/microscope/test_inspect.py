@@ -20,6 +20,7 @@ from elicitable.models.layout import layout_for
 from elicitable.models.model import Model
 from elicitable.models.projections import output_projections
 from elicitable.models.rows import rows_of
+from elicitable.models.speed.processor import kind
 from elicitable.report.conclusion import conclusion
 from elicitable.report.microscope import microscope_section, write_figures
 from elicitable.values import Item, Message, PrefixKV
@@ -54,6 +55,7 @@ def test_the_record_is_frozen_and_small() -> None:
     assert sum(found.layers[1].position_mass) == pytest.approx(found.frame().query("layer == 1")["prefix_mass"].mean())
     assert sum(found.layers[0].spectrum) == pytest.approx(1.0)  # three tokens span three directions
     assert found.heatmap is None
+    assert (found.provenance["processor"], found.provenance["device"]) == (kind(), "cpu")
 
 
 def test_what_the_bias_says_is_the_unembedding_of_w_o() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,24 +18,25 @@ from tests.race.test_rounds import counted
 from tests.reverse import Reverse
 
 import elicitable as el
-from elicitable.diagnosis.causes import Diagnosis, Experiment
+from elicitable.diagnosis.causes import NO_TIME, Diagnosis, Experiment
 from elicitable.diagnosis.explaining import is_open_to_contexts
-from elicitable.methods.base import Schedule
-from elicitable.methods.catalog import method_named
+from elicitable.methods.base import Method, Schedule
+from elicitable.methods.catalog import PROBES, method_named
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.unbounded import UnboundedContext
 from elicitable.models.model import Model
 from elicitable.race import contest, pace, trial
 from elicitable.race.causes import data, optimisation, reading, why
 from elicitable.race.causes import study as study_module
-from elicitable.race.causes.capacity import larger
-from elicitable.race.causes.data import ByHeart, most_right
-from elicitable.race.causes.reading import KEPT, other_readings
-from elicitable.race.causes.structure import any_context, positions_read
+from elicitable.race.causes.capacity import in_subspaces, larger
+from elicitable.race.causes.data import ByHeart, by_heart, most_right
+from elicitable.race.causes.reading import KEPT, OtherReading, other_readings
+from elicitable.race.causes.structure import any_context, positions_read, probed
 from elicitable.race.causes.study import Study
 from elicitable.race.contest import StoppedRace
 from elicitable.race.elsewhere import items_elsewhere
 from elicitable.race.entry import Entry
+from elicitable.race.line import Line
 from elicitable.race.reporter import Silent
 from elicitable.race.results import arm_result
 from elicitable.rng import generator
@@ -221,7 +223,7 @@ def study(raced: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     run(tiny_gpt2(8, torch.float64), raced)
     race, entries = kept["race"], kept["entries"]
     monkeypatch.setattr(study_module, "SHORT", 4)
-    monkeypatch.setattr(Study, "steps", lambda self, *others, **more: 8)
+    monkeypatch.setattr(Study, "steps", lambda self, at_least=0, times=1: max(8, at_least))
     full = next(one for one in entries if one.method.name == "full")
     return Study.of(race, entries, arm_result(race, full), None)
 
@@ -258,8 +260,98 @@ def test_a_run_that_the_clock_ends_says_so(study: Study) -> None:
     entry = entry_of(study, "slow")
     line = study.short(entry.sized, 0.01)
     assert study.trained(line, line.steps + 1).stopped != "time"
+    line = study.short(entry.sized, 0.02)
+    study.trained(line, line.steps)  # its end is kept
     study.deadline = 0.0
-    assert study.trained(study.short(entry.sized, 0.02), 10**6).stopped == "time"
+    assert study.trained(line, 10**6).stopped == "time"
+
+
+DEAR = 1e6  # seconds of a step: whatever is to be trained would take days
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(lambda study, slow, full: optimisation.other_rates(study, slow), id="rate"),
+        pytest.param(lambda study, slow, full: optimisation.longer(study, slow), id="longer"),
+        pytest.param(lambda study, slow, full: optimisation.other_starts(study, slow, 0.1), id="start"),
+        pytest.param(lambda study, slow, full: larger(study, slow, 4, 0.1), id="size"),
+        pytest.param(lambda study, slow, full: by_heart(study, full), id="by-heart"),
+        pytest.param(lambda study, slow, full: any_context(study, slow, UnboundedContext()), id="unbounded"),
+        pytest.param(lambda study, slow, full: probed(study, probe("frozen-patterns")), id="frozen-patterns"),
+        pytest.param(lambda study, slow, full: in_subspaces(study, probe("subspace"), (100,)), id="subspace"),
+    ],
+)
+def test_no_experiment_begins_that_takes_longer_than_there_is_time(
+    study: Study, ask: Callable[[Study, Entry, Entry], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was looked at between legs alone: first looks at rates and starts went on for as long as they took."""
+    monkeypatch.setattr(KVPrefix, "starts", lambda self, model: [{"init": "vocabulary"}])
+    monkeypatch.setattr(Line, "step_seconds", lambda self: DEAR)
+    study.race.price["step_seconds"] = DEAR
+    study.deadline = time.monotonic() + 3_600
+    with counted(monkeypatch) as seen:
+        ask(study, entry_of(study, "slow"), entry_of(study, "full"))
+    assert study.found
+    assert {one.reason for one in study.found} == {NO_TIME}
+    assert not seen
+
+
+def probe(tells: str) -> Method:
+    return next(one for one in PROBES if one.probe == tells)
+
+
+def test_a_leg_is_paid_for_with_the_way_down_and_the_test_behind_it(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = entry_of(study, "slow")
+    line = study.short(entry.sized, 0.02)
+    monkeypatch.setattr(Line, "step_seconds", lambda self: 60.0)
+    monkeypatch.setattr(study_module, "test_seconds", lambda *given: 0.0)
+    study.deadline = time.monotonic() + 60.0 * 9
+    assert study.trained(line, 16).stopped == "time"
+    assert line.steps == 8  # four steps on, and as many down from there, take 8 minutes; to 16 it would be more
+
+
+def test_other_readings_begin_only_where_there_is_time_for_the_choice(study: Study) -> None:
+    chosen = entry_of(study, "zero-shot")
+    (record,) = chosen.records
+    chosen.records[0] = replace(record, timing=replace(record.timing, seconds=DEAR))
+    study.deadline = time.monotonic() + 3_600
+    other = OtherReading("told otherwise", study.race.task, (replace(study.race.layouts[0], end="!"),), "sum", {})
+    study.ask("", "reading", other.said, lambda: reading._asked_so(study, other, [chosen], 0.1))
+    assert study.found[-1].had_no_time
+
+
+def test_rows_by_heart_leave_nothing_to_go_on_from(study: Study) -> None:
+    """States of the whole model stayed in the race's folder."""
+    folder = study.race.store.folder / "running"
+    before = set(folder.iterdir())
+    by_heart(study, entry_of(study, "slow"))
+    assert study.found[-1].mean is not None
+    assert set(folder.iterdir()) == before
+
+
+def test_a_remedy_that_the_clock_cut_off_was_not_asked_for(study: Study) -> None:
+    """Trained for a few of its steps it stayed behind, and the cause was structure."""
+    entry = entry_of(study, "slow")
+    for stopped, cause in (("steps", "structure"), ("time", "unknown")):
+        gap = study.gap_of(arm_result(study.race, entry))
+        arm = replace(arm_result(study.race, entry), stopped=stopped)
+        study.found = [study.compared("slow", kind, f"another {kind}", arm, gap) for kind in ("rate", "longer")]
+        assert why._diagnosed(study, entry, study.entries, 0.0, is_open=False).cause == cause
+
+
+def test_a_context_that_an_experiment_brought_within_the_margin_explains_another_one(study: Study) -> None:
+    """It was passed over, and no context was said to do what this one does."""
+    study.race.margin = 0.02
+    near = Experiment("other", "rate", "at another rate", 0.9, 0.8, 1.0, (0.01, -0.1, 0.1), closed=0.97)
+    study.found = [replace(near, behind=(0.03, -0.1, 0.1))]
+    assert why._sufficient(study, entry_of(study, "slow"), study.entries) is None
+    study.found.append(near)
+    found = why._sufficient(study, entry_of(study, "slow"), study.entries)
+    assert found is not None
+    assert (found.of, found.kind, found.what) == ("slow", "context", "other, at another rate,")
 
 
 def test_where_positions_have_no_end_the_table_has_as_many_as_the_longest_item_needs(study: Study) -> None:
@@ -364,12 +456,12 @@ def test_a_misleading_template_is_told_from_what_the_model_can_do(letters_model:
     task = TextTask("t", splits, Template.parse("{text} never", "classification"), classes=("x", "y"))
     model = letters_model()
     race: Any = type("", (), {"model": model, "task": task, "layouts": (el.models.layout.PLAIN,)})()
-    race.marking = type("", (), {"rule": "sum", "metric": None})()
+    race.marking, race.item_seconds = type("", (), {"rule": "sum", "metric": None})(), 0.1
     begun: list[str] = []
-    study: Any = type("", (), {"race": race, "begins": lambda self, of, what: not begun.append(what)})()
+    study: Any = type("", (), {"race": race, "begins": lambda self, of, what, seconds: not begun.append(what)})()
     found = list(other_readings(study))
     assert len(begun) == len(dict(reading._other_templates(task)))  # each is told of, and asks whether there is time
-    study.begins = lambda of, what: False
+    study.begins = lambda *asked: False
     assert len(list(other_readings(study))) == len(found)  # with no time left they are named, and not read on
     settings = [one.setting for one in found]
     assert {"--rule": "auto"} in settings

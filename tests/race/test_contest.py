@@ -19,6 +19,7 @@ import elicitable as el
 from elicitable.errors import BudgetError, InputError, StoreError, TrainingDivergedError, UnknownNameError
 from elicitable.methods.catalog import METHODS, method_named
 from elicitable.models.model import Model
+from elicitable.models.speed import processor
 from elicitable.models.speed.processor import kind
 from elicitable.race import contest, line, pace, timing, trial
 from elicitable.race.reporter import Silent
@@ -485,3 +486,19 @@ def test_a_verdict_looks_inside_the_context_it_speaks_of(digits_model: Build, tm
     again = run(model, tmp_path, methods=["zero-shot", method, "full"])  # the tensors come from the store
     assert again.inspection.heads == answer.inspection.heads
     assert run(model, methods=["zero-shot", "full"]).inspection is None
+
+
+def test_a_verdict_names_every_kind_of_processor_that_its_records_were_made_on(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a race that was begun on one kind and went on on another it named the last."""
+    model, own = digits_model(8), kind()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(processor, "kind", lambda device=None: "avx2")
+        first = run(model, tmp_path, methods=["zero-shot"])
+    both = run(model, tmp_path, methods=["zero-shot", "prompt"])
+    assert first.provenance["processor"] == "avx2"
+    assert both.provenance["processor"] == f"avx2, {own}"
+    kept = list(Store(tmp_path))
+    assert {one["device"] for one in kept} == {both.provenance["device"]} == {"cpu"}
+    assert all(one["processor"] in ("avx2", own) for one in kept)

@@ -88,13 +88,13 @@ def test_a_run_that_was_moved_names_both_kinds_of_processor(
     def stop(point: CurvePoint, share: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "kind", lambda: "avx512")
+    monkeypatch.setattr(loop, "kind", lambda device: "avx512")
     with pytest.raises(KeyboardInterrupt):
         run(model, "kv-prefix", checkpoint=Checkpoint(path, "it", every_seconds=0.0), progress=stop)
     kept = Checkpoint(path, "it").read()
     assert kept is not None
     assert kept.plain["processors"] == ["avx512"]
-    monkeypatch.setattr(loop, "kind", lambda: "avx2")
+    monkeypatch.setattr(loop, "kind", lambda device: "avx2")
     moved, _ = run(model, "kv-prefix", checkpoint=Checkpoint(path, "it", every_seconds=1e9))
     assert moved.processor == "avx512, avx2"
     assert run(model, "kv-prefix")[0].processor == "avx2"

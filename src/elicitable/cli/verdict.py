@@ -176,6 +176,7 @@ def verdict(
         {method_named(one).name: one for one in method or () if is_own_code(one)},
     )
     write_json(folder / "verdict.json", verdict_to_json(answer))
+    made_on = {name: answer.provenance[name] for name in ("processor", "device")}
     sections = [reading_section(summary)]
     if answer.classes is not None:
         sections.append(classes_section(answer.classes, answer.answer))
@@ -187,12 +188,12 @@ def verdict(
         sections.append(microscope_section(answer.inspection))
     if answer.rows is not None:
         curves = answer.rows.growths, answer.rows.crossing
-        write_json(folder / "rows.json", rows_json(*curves))
+        write_json(folder / "rows.json", rows_json(*curves) | made_on)
         sections.append(rows_section(*curves))
     remedies: tuple[str, ...] = ()
     if answer.why is not None:
         remedies = why_commands(answer.why, answer.arms, typed)
-        write_json(folder / "why.json", why_json(answer.why))
+        write_json(folder / "why.json", why_json(answer.why) | made_on)
         sections.insert(0, why_section(answer.why, remedies))
     report = write_report(answer, folder / "report.html", sections)
     if as_json:

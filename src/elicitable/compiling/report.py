@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.cache import filling_folder
 from elicitable.methods.adapter import write_adapter
+from elicitable.models.speed.processor import made_on
 
 if TYPE_CHECKING:
     from elicitable.compiling.compile import Compiled
@@ -36,7 +37,7 @@ def write_compiled(model: Model, found: Compiled, folder: Path) -> None:
     """
     with filling_folder(folder, LAST, "Choose another --out.") as partial:
         write_adapter(model, found.adaptation, partial)
-        record = {**found.record, "model": model.name, "model_hash": model.fingerprint}
+        record = {**found.record, "model": model.name, "model_hash": model.fingerprint, **made_on(model.device)}
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

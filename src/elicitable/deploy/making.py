@@ -11,6 +11,7 @@ import torch
 
 from elicitable.deploy.record import Base, Laid, Record, Spread
 from elicitable.models.load import home_of
+from elicitable.models.speed.processor import made_on
 from elicitable.records.provenance import versions
 from elicitable.training.calibration import slope_of
 from elicitable.training.evaluate import longest_answer, read_labels
@@ -57,6 +58,7 @@ def completed(
         slope=None if labels is None else _slope(record, model, adaptation, reading, known, labels),
         longest_answer=longest_answer(model, items, reading) if labels is None else 0,
         versions=versions(),
+        **made_on(model.device),
     )
 
 

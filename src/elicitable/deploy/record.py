@@ -270,6 +270,8 @@ class Record:
     most_answer: int | None = None
     serving: Serving | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    processor: str = ""
+    device: str = ""
     form_version: int = FORM
 
     @property

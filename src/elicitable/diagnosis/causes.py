@@ -71,8 +71,8 @@ class Experiment:
 
     @property
     def had_no_time(self) -> bool:
-        """Whether it did not run as the time was up."""
-        return self.reason == NO_TIME
+        """Whether it did not run, or not to its end, as the time was up."""
+        return self.reason == NO_TIME or self.stopped == "time"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from elicitable.diagnosis.causes import REMEDIES, Cause, Diagnosis, Experiment
+from elicitable.diagnosis.causes import REMEDIES, Cause, Diagnosis, Experiment, Kind
 from elicitable.diagnosis.verdict import is_near_the_floor
 from elicitable.values import ArmResult
 
@@ -25,6 +25,7 @@ HALF = 0.5  # of the gap: what closes so much explains most of it
 NEARLY = 0.9  # of the gap: what closes so much, beyond what chance does, explains it
 STARTS = 2  # of the unbounded context, that both have to fail: from the context, and from nothing
 BY_HEART = 0.9  # share of a few rows that is right after they were trained on
+OF_WEIGHTS: tuple[Kind, ...] = ("weights", "frozen-patterns", "subspace")  # experiments that change the weights
 ALIKE = 1.1  # times the numbers of a context, about, that its budget gives the weights
 
 
@@ -49,7 +50,7 @@ def explain(
         had_weights: whether a method that changes the weights ran through.
         is_open: whether the verdict itself is open: for more training, or for more test items.
         was_asked_all: whether every remedy of this context was asked for, before the time was up.
-        weights: the arms that change the weights and do not fall short.
+        weights: the arms that change the weights and ran through.
     """
     gap = (best.mean or 0.0) - (arm.mean or 0.0)
     ran = [_seen_from(one, gap) for one in found if one.of in ("", arm.method) and not one.reason]
@@ -245,9 +246,9 @@ def _structure(
         return Diagnosis(arm.method, _grows(arm, tried, margin), False, tuple(sentences), advice, nearest)
     if unbounded is not None and _has_told(unbounded, arm, margin):
         meant, is_sure = _no_context(unbounded, tries)
-        return _needs_weights(arm, best, ran, [*sentences, meant], weights, is_sure)
+        return _needs_weights(arm, best, ran, [*sentences, meant], weights, margin, is_sure)
     if best.rung.group in ("weights", "other") and (tried or unbounded is not None) and was_asked_all:
-        return _needs_weights(arm, best, ran, sentences, weights, is_sure=False)
+        return _needs_weights(arm, best, ran, sentences, weights, margin, is_sure=False)
     sentences.append("The experiments that ran do not tell more.")
     return Diagnosis(arm.method, "unknown", False, tuple(sentences), "Give more time: what ran is kept.")
 
@@ -297,31 +298,39 @@ def _needs_weights(
     ran: Sequence[Experiment],
     sentences: Sequence[str],
     weights: Sequence[ArmResult],
+    margin: float,
     is_sure: bool,
 ) -> Diagnosis:
     changes = "Change the weights" if best.rung.group == "weights" else "All weights can stay"
-    advice = f"{changes}: {best.method} does it{_at_what_budget(arm, best, ran, weights)}."
+    advice = f"{changes}: {best.method} does it{_at_what_budget(arm, best, ran, weights, margin)}."
     whole = tuple(one for one in (*sentences, _which_weights(ran)) if one)
     return Diagnosis(arm.method, "structure", is_sure, whole, advice)
 
 
-def _at_what_budget(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], weights: Sequence[ArmResult]) -> str:
+def _at_what_budget(
+    arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], weights: Sequence[ArmResult], margin: float
+) -> str:
     """Say whether weights do it with about as many numbers as ``arm`` trains, or with how many times as many."""
     own = arm.budget.numbers_trained
     if best.rung.group != "weights" or not own:
         return ""
-    few = {one.method: one.budget.numbers_trained for one in (best, *weights)}
-    few |= {one.what: one.numbers_trained for one in ran if one.kind == "subspace" and one.is_enough}
-    least = min(few, key=lambda name: few[name])
-    times = few[least] / own
-    many = (
-        "no more numbers than the context"
-        if times <= ALIKE
-        else f"{_in_figures(times)} times the numbers of the context"
-    )
+    arms = {one.method: one for one in (*weights, best) if one.mean is not None}
+    tried = [(one.budget.numbers_trained, name, _falls_short_by(one, best) <= margin) for name, one in arms.items()]
+    tried += [(one.numbers_trained, one.what, one.is_enough) for one in ran if one.kind in OF_WEIGHTS]
+    numbers, _, least = min((numbers, name != best.method, name) for numbers, name, does_it in tried if does_it)
+    is_alike = numbers <= ALIKE * own
+    times = f"{_in_figures(numbers / own)} times the numbers of the context"
+    many = "no more numbers than the context" if is_alike else times
     if least != best.method:
         return f". What does it with the fewest numbers is {least}: {many}"
-    return f", with {many}" + ("" if times <= ALIKE else ", and nothing that ran does it with fewer")
+    if is_alike:
+        return f", with {many}"
+    fewer = "nothing that ran does it with fewer" if min(tried)[0] < numbers else "nothing with fewer was tried"
+    return f", with {many}, and {fewer}"
+
+
+def _falls_short_by(arm: ArmResult, best: ArmResult) -> float:
+    return (best.mean or 0.0) - (arm.mean or 0.0)
 
 
 def _in_figures(times: float) -> str:

@@ -21,7 +21,7 @@ from elicitable.forecasting.signals import signals_of
 from elicitable.forecasting.steps import arms, size_of
 from elicitable.models.layout import PLAIN
 from elicitable.models.model import Model
-from elicitable.models.speed.processor import kind
+from elicitable.models.speed.processor import made_on
 from elicitable.planted.models import load_planted
 from elicitable.planted.parts import PARTS, AnyCase
 from elicitable.race.rows_curve import FewRows, distinct_rows
@@ -54,7 +54,7 @@ def measured(case: AnyCase, model: Model, seed: int) -> Kept:
         seconds={group: round(seconds, 3) for group, seconds in found.seconds.items()},
         cpu_seconds=round(time.process_time() - used, 3),
         seed=seed,
-        processor=kind(),
+        **made_on(model.device),
         versions=versions(),
         fingerprints=fingerprints(case, model),
     )
@@ -82,7 +82,7 @@ def grown(case: AnyCase, model: Model, seed: int) -> Grown:
     for count in ROWS:
         few: Any = FewRows(task, rows, count)
         scores[str(count)] = tuple(_trained(model, few, method, plan, seed, items) for method in arms().values())
-    return Grown(case.name, scores, STEPS, ITEMS, seed, fingerprints(case, model))
+    return Grown(case.name, scores, STEPS, ITEMS, seed, fingerprints(case, model), **made_on(model.device))
 
 
 def _trained(model: Model, task: Any, method: Any, plan: Plan, seed: int, items: Sequence[Any]) -> float:

@@ -19,7 +19,7 @@ from elicitable.models.layout import layout_for
 from elicitable.models.load import load
 from elicitable.models.speed.frozen_parts import keeping_parts
 from elicitable.models.speed.precision import undisturbed
-from elicitable.models.speed.processor import kind
+from elicitable.models.speed.processor import made_on
 from elicitable.records.provenance import versions
 from elicitable.records.schema import to_plain
 from elicitable.records.store import Store
@@ -181,7 +181,7 @@ def forecast(
             "cases": len(forecaster.provenance["cases"]),
             "refused": forecaster.border.refused,
             "seed": seed,
-            "processor": kind(),
+            **made_on(model.device),
             "versions": versions(),
         },
     )

@@ -39,11 +39,15 @@ class Kept:
     processor: str
     versions: Mapping[str, str]
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
 
 
 @dataclass(frozen=True)
 class Grown:
-    """Hold one case as ``rows/CASE.json`` does: at each number of rows the scores of the context and of the weights."""
+    """Hold one case as ``rows/CASE.json`` does: at each number of rows the scores of the context and of the weights.
+
+    ``processor`` and ``device``, which older records do not say, are empty there.
+    """
 
     case: str
     scores: Mapping[str, tuple[float, ...]]
@@ -51,6 +55,8 @@ class Grown:
     items: int
     seed: int
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    processor: str = ""
+    device: str = ""
 
     def __post_init__(self) -> None:
         """Check that scores stand at numbers of rows.

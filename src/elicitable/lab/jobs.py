@@ -182,7 +182,7 @@ def checkpoint_of(store: Store, job: Job, every_seconds: float = CHECKPOINT_SECO
 
 def _execute(job: Job, store: Store, checkpoint: Checkpoint, beat: Heartbeat) -> tuple[TrialRecord, State]:
     from elicitable.models.speed.precision import undisturbed
-    from elicitable.models.speed.processor import kind
+    from elicitable.models.speed.processor import made_on
     from elicitable.records.provenance import versions
 
     with undisturbed():
@@ -192,7 +192,9 @@ def _execute(job: Job, store: Store, checkpoint: Checkpoint, beat: Heartbeat) ->
             record, state = _adapt(job, job.trial, store, checkpoint, beat), None
         else:
             record, state = _measure(job, job.trial, checkpoint, beat), None
-    return replace(record, versions=versions(), processor=record.processor or kind()), state
+    here = made_on()
+    processor, device = record.processor or here["processor"], record.device or here["device"]
+    return replace(record, versions=versions(), processor=processor, device=device), state
 
 
 def _pretrain(job: Job, trial: Pretrain, checkpoint: Checkpoint, beat: Heartbeat) -> tuple[TrialRecord, State]:
@@ -225,6 +227,7 @@ def _adapt(job: Job, trial: Adapt, store: Store, checkpoint: Checkpoint, beat: H
     record = record_of_fit(train(model, adaptation, task, plan, seed, progress=beat.point, checkpoint=checkpoint))
     if job.base is None:
         record = replace(record, fingerprint=model.fingerprint)
+    record = replace(record, device=str(model.device))
     if record.is_ok:
         scores = _scores(model, adaptation, trial.scored, trial.test_items, plan)
         record = replace(record, scores=scores, **_look(model, adaptation, trial.measures, task))
@@ -251,6 +254,8 @@ def _measure(job: Job, trial: Measure, checkpoint: Checkpoint, beat: Heartbeat) 
 
     if trial.what not in QUESTIONS:
         raise InputError(f"no measurement is named {trial.what!r}; known: {', '.join(QUESTIONS)}.")
+    from elicitable.models.speed.processor import made_on
+
     check_texts(trial.texts)
     model, asked = model_named(trial.base), QUESTIONS[trial.what]
     more: dict[str, Any] = {"out": _beside(checkpoint), "progress": beat.say} if asked.keeps_parts else {}
@@ -262,6 +267,7 @@ def _measure(job: Job, trial: Measure, checkpoint: Checkpoint, beat: Heartbeat) 
         fingerprint=model.fingerprint,
         measurements=found["measurements"],
         pictures=found["pictures"],
+        **made_on(model.device),
     )
 
 

@@ -16,6 +16,7 @@ from elicitable.errors import InputError, UnknownNameError
 from elicitable.methods.full import FullWeights
 from elicitable.models.model import Model
 from elicitable.models.speed.precision import undisturbed
+from elicitable.models.speed.processor import made_on
 from elicitable.models.toys import TOYS, build_toy
 from elicitable.records.lock import alone
 from elicitable.records.provenance import versions
@@ -69,7 +70,7 @@ def _pretrained(name: str, spec: ToySpec, folder: Path, seed: int, progress: Pro
     fit = train(model, weights, task_from(spec.task), plan_of(spec), seed, progress=progress)
     state = {key: value.to(torch.bfloat16) for key, value in weights.state().items()}
     weights.load({key: value.float() for key, value in state.items()})
-    record = replace(record_of_fit(fit), scores=_scores(model, weights), versions=versions())
+    record = replace(record_of_fit(fit), scores=_scores(model, weights), versions=versions(), **made_on(model.device))
     record = replace(record, timing=replace(record.timing, seconds=round(time.monotonic() - began, 3)))
     identity = {"toy": asdict(spec), "plan": asdict(plan_of(spec)), "seed": seed}
     text = json.dumps({"spec": identity, **record.to_json()}, indent=1, sort_keys=True) + "\n"

@@ -27,11 +27,11 @@ from elicitable.diagnosis.distinct import distinct
 from elicitable.diagnosis.shares import wilson
 from elicitable.durations import seconds_of
 from elicitable.errors import BudgetError, InputError, UnknownNameError
+from elicitable.lab.parts import Parts
 from elicitable.lab.targets import TARGETS, drawn_targets
 from elicitable.models.capture import start_token
 from elicitable.models.model import as_model
 from elicitable.models.speed.precision import undisturbed
-from elicitable.models.speed.processor import kind
 from elicitable.records.lock import alone_in_out
 from elicitable.records.provenance import versions
 from elicitable.records.reach import HardReach, ReachExample, TokenReach, VirtualReach
@@ -111,7 +111,7 @@ def token_reach(
     start = start_token(model) if with_start else None
     plan = _Plan(length, targets, steps, () if start is None else (start,), seed, limit)
     _check_positions(model, plan)
-    sitting = _Sitting(model, plan, Store(out), progress or _say_nothing, time.monotonic())
+    sitting = _Sitting(model, plan, Parts(Store(out), model.device), progress or _say_nothing, time.monotonic())
     hard = sitting.hard_reach(model.anatomy.vocab if hard_tokens == "all" else hard_tokens)
     virtual = sitting.virtual_reach(virtual_tokens)
     sitting.progress("done", 1.0)
@@ -125,7 +125,7 @@ def token_reach(
         hard=hard,
         virtual=virtual,
         seconds=hard.seconds + virtual.seconds,
-        provenance={"fingerprint": model.fingerprint, "versions": versions(), "processor": kind()},
+        provenance={"fingerprint": model.fingerprint, "versions": versions(), **sitting.parts.made_on()},
     )
 
 
@@ -185,7 +185,7 @@ class _Sitting:
 
     model: Model
     plan: _Plan
-    store: Store
+    parts: Parts
     progress: Progress
     began: float
 
@@ -240,14 +240,14 @@ class _Sitting:
 
     def _hard_chunk(self, ids: Tensor) -> Record:
         spec = self._spec("hard", ids=ids.tolist())
-        known = self.store.get(spec)
+        known = self.parts.known(spec)
         if known is not None:
             return known
         self._left()
         began = time.monotonic()
         written = continue_greedily(self.model, ids.to(self.model.device), self.plan.length, self.plan.after)
         seconds = round(time.monotonic() - began, 3)
-        return self.store.put(spec, {"ids": ids.tolist(), "written": written.tolist(), "seconds": seconds})
+        return self.parts.keep(spec, {"ids": ids.tolist(), "written": written.tolist(), "seconds": seconds})
 
     # virtual tokens
 
@@ -280,7 +280,7 @@ class _Sitting:
         """Find the best learning rate, on targets that are not scored."""
         steps = min(SWEEP_STEPS, self.plan.steps)
         spec = self._spec("sweep", rates=RATES, rows=SWEEP_TARGETS, steps=steps, **self._training())
-        known = self.store.get(spec)
+        known = self.parts.known(spec)
         if known is not None:
             return known
         left, began = self._left(), time.monotonic()
@@ -303,12 +303,12 @@ class _Sitting:
         )
         sweep = by_rate(fitted, RATES)
         seconds = round(time.monotonic() - began, 3)
-        return self.store.put(spec, {"rate": best_rate(sweep), "sweep": sweep, "seconds": seconds})
+        return self.parts.keep(spec, {"rate": best_rate(sweep), "sweep": sweep, "seconds": seconds})
 
     def _virtual_chunk(self, first: int, wanted: int, rate: float) -> Record:
         chunk, rows = first // VIRTUAL_CHUNK, min(VIRTUAL_CHUNK, wanted - first)
         spec = self._spec("virtual", chunk=chunk, rows=rows, rate=rate, steps=self.plan.steps, **self._training())
-        known = self.store.get(spec)
+        known = self.parts.known(spec)
         if known is not None:
             return known
         left, began = self._left(), time.monotonic()
@@ -338,7 +338,7 @@ class _Sitting:
             "losses_nats": [round(loss, 6) if loss < float("inf") else None for loss in fitted.losses.tolist()],
             "seconds": round(time.monotonic() - began, 3),
         }
-        return self.store.put(spec, record, {"vectors": fitted.vectors.cpu()})
+        return self.parts.keep(spec, record, {"vectors": fitted.vectors.cpu()})
 
     def _draw(self, name: str, rows: int) -> tuple[Tensor, Tensor]:
         """Draw targets (row, length) and starts (row, d_model): the embeddings of tokens drawn uniformly."""

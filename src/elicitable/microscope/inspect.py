@@ -28,6 +28,7 @@ from elicitable.models.projections import output_projections
 from elicitable.models.rounding import rounding
 from elicitable.models.rows import rows_of
 from elicitable.models.speed.precision import undisturbed
+from elicitable.models.speed.processor import made_on
 from elicitable.untrusted import in_one_line
 from elicitable.values import Item, Message
 
@@ -213,7 +214,12 @@ def inspect(
         context_tokens=names,
         patterns=patterns,
         shared=shared,
-        provenance={"batch_size": batch_size, "max_tokens": max_tokens, "reference": reference is not None},
+        provenance={
+            "batch_size": batch_size,
+            "max_tokens": max_tokens,
+            "reference": reference is not None,
+            **made_on(model.device),
+        },
     )
 
 

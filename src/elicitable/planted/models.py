@@ -33,7 +33,7 @@ from elicitable.methods.full import FullWeights
 from elicitable.models.load import load
 from elicitable.models.model import Model
 from elicitable.models.rotary_toys import build_rotary_toy
-from elicitable.models.speed.processor import kind
+from elicitable.models.speed.processor import made_on
 from elicitable.planted.blindness import blind, keep_blind
 from elicitable.planted.rules import RULES
 from elicitable.planted.tasks import PASSWORDS, VOCAB_SIZE, drawn, held_out_digits, items_of
@@ -299,7 +299,7 @@ def _pretrained(mix: Mix, folder: Path, seed: int, progress: Progress | None) ->
             "steps": fit.steps,
             "validation": fit.best.mean,
             "seconds": round(time.monotonic() - began, 1),
-            "processor": kind(),
+            **made_on(model.device),
             "versions": versions(),
             "sha256": sha256_of(partial / "model.safetensors"),
         }

@@ -24,6 +24,7 @@ from elicitable.methods.full import FullWeights
 from elicitable.models.layout import layout_for
 from elicitable.models.load import load, save_model
 from elicitable.models.model import Model
+from elicitable.models.speed.processor import made_on
 from elicitable.planted.blindness import Blindness, blind, keep_blind
 from elicitable.planted.orders import SLOTS, OrderTask, held_out_orders, numbers, order_of
 from elicitable.records.provenance import versions
@@ -155,7 +156,7 @@ def fine_tune(
         "stopped": fit.stopped,
         "validation": fit.best.mean if fit.best else None,
         "seconds": round(time.monotonic() - began, 1),
-        "device": str(model.device),
+        **made_on(model.device),
         "versions": versions(),
     }
     with replacing_folder(folder, ADVICE) as partial:

@@ -21,7 +21,7 @@ from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import home_of, load
 from elicitable.models.speed.frozen_parts import keeping_parts
 from elicitable.models.speed.precision import undisturbed
-from elicitable.models.speed.processor import kind, one_thread
+from elicitable.models.speed.processor import made_on, one_thread
 from elicitable.race.beyond import Part, made
 from elicitable.race.causes.why import find_why
 from elicitable.race.entry import Entry, Race
@@ -227,7 +227,7 @@ def _answered(
     except KeyboardInterrupt:  # what the race has found stands, with whatever was made of it so far
         race.was_interrupted = True
     told = [*warnings_of(race.task), *race.warnings]  # and what could not be written
-    answer = replace(answer, provenance={**answer.provenance, "warnings": told})
+    answer = replace(answer, provenance={**answer.provenance, **_kinds(race), "warnings": told})
     if race.was_interrupted:
         raise StoppedRace(answer)
     return answer
@@ -358,10 +358,16 @@ def _inside(race: Race, entries: Sequence[Entry], answer: Verdict) -> Inspection
     return look_inside(entry.trial, entry.records[0], race.model, race.task, race.store)
 
 
+def _kinds(race: Race) -> dict[str, str]:
+    """All kinds of processor that the records of a race were made on."""
+    return {"processor": ", ".join(race.processors)} if race.processors else {}
+
+
 def _provenance(race: Race, floor: float) -> dict[str, Any]:
     return {
         "versions": versions(),
-        "processor": kind(),
+        **made_on(race.model.device),
+        **_kinds(race),
         "seed": race.seed,
         "seeds": race.seeds,
         "budget": race.budget,
@@ -376,7 +382,6 @@ def _provenance(race: Race, floor: float) -> dict[str, Any]:
         "model_hash": race.model.fingerprint,
         "task": race.task.name,
         "data_hash": race.task.fingerprint(),
-        "device": str(race.model.device),
         "dtype": str(race.model.dtype).removeprefix("torch."),
         "floor": round(floor, 4),
         "warnings": [*warnings_of(race.task), *race.warnings],

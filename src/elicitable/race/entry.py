@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.methods.base import Method, Sized
 from elicitable.models.layout import PLAIN, Layout
+from elicitable.models.speed.processor import made_on
 from elicitable.race.line import Line, Shelf
 from elicitable.race.marking import Marking
 from elicitable.race.pace import Pace
@@ -66,6 +67,7 @@ class Race:
     methods: tuple[str, ...] = ()  # identities of those that take part
     warnings: list[str] = field(default_factory=list)
     was_interrupted: bool = False
+    processors: list[str] = field(default_factory=list)  # the kinds that its records were made on
     workers: Workers | None = None  # that run its trials; None: this process does
     is_on_a_worker: bool = False
 
@@ -145,9 +147,12 @@ class Race:
     ) -> TrialRecord:
         """Return the trial's record: from the store, from a worker that runs ``piece``, or by running it ``here``."""
         if self.workers is None:
-            return here()
-        known = known_record(trial, self.model, task or self.task, self.store)
-        return self.workers.record(piece()) if known is None else known
+            found = here()
+        else:
+            known = known_record(trial, self.model, task or self.task, self.store)
+            found = self.workers.record(piece()) if known is None else known
+        self.processors += [one for one in found.processor.split(", ") if one and one not in self.processors]
+        return found
 
     def kept(self, what: str, decide_now: Callable[[], Any], holds_for_all: bool = False) -> Any:
         """A decision that hangs on the clock, kept with the trials: the same arguments find the same trials again.
@@ -156,7 +161,10 @@ class Race:
         the decision ``holds_for_all``.
         """
         spec = {"decision": what, **self._read(), **({} if holds_for_all else self._asked())}
-        return (self.store.get(spec) or self.store.put(spec, {"status": "ok", "decision": decide_now()}))["decision"]
+        known = self.store.get(spec)
+        if known is None:
+            known = self.store.put(spec, {"status": "ok", "decision": decide_now(), **made_on(self.model.device)})
+        return known["decision"]
 
     def _read(self) -> dict[str, Any]:
         """Return all that says which items are read, by what and how: the price of each hangs on it."""

@@ -20,6 +20,7 @@ from elicitable.models.load import load
 from elicitable.models.prefixes import keep_tokens, prefix_length
 from elicitable.models.rows import rows_of
 from elicitable.models.speed.precision import undisturbed
+from elicitable.models.speed.processor import made_on
 from elicitable.race.inside import reading_with, score_with
 from elicitable.race.keeping import artefact_alone
 from elicitable.race.measuring import measured
@@ -125,6 +126,7 @@ def prune_adapter(
         "margin": margin,
         "score": pruning.standard.marking.scorer.name,
         "adapter": str(out),
+        **made_on(model.device),
     }
     kept = pruning.artefact(left, test_items, seed, margin=margin, items=items, steps=steps, peft=peft)
     with written_whole(out) as folder:

@@ -18,7 +18,7 @@ from elicitable.methods.search import Tried
 from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, Start
 from elicitable.models.rows import rows_of
-from elicitable.models.speed.processor import kind
+from elicitable.models.speed.processor import made_on
 from elicitable.race.aside import set_aside
 from elicitable.race.elsewhere import items_elsewhere as _elsewhere
 from elicitable.race.marking import Marked, Marking
@@ -133,7 +133,9 @@ def run(
         set_aside(store, spec, state)
         state = None
     timing = replace(record.timing, seconds=round(time.monotonic() - started, 3))
-    whole = replace(record, timing=timing, processor=record.processor or kind(), threads=torch.get_num_threads())
+    where = made_on(model.device)
+    where["processor"] = record.processor or where["processor"]  # of a training, which may have been moved
+    whole = replace(record, timing=timing, threads=torch.get_num_threads(), **where)
     return keep_trial(store, spec, whole, state)
 
 

@@ -29,6 +29,7 @@ from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import home_of, load
 from elicitable.models.speed.frozen_parts import keeping_parts
 from elicitable.models.speed.precision import undisturbed
+from elicitable.models.speed.processor import made_on
 from elicitable.race.choice import chosen_alone
 from elicitable.race.in_the_way import other_than, record_in
 from elicitable.race.keeping import artefact_alone
@@ -373,6 +374,7 @@ class Tuning:
             "task": self.task.name,
             "data_hash": self.task.fingerprint(),
             "versions": versions(),
+            **made_on(self.model.device),
             "processor": fit.processor,
             "out": None if self.store.folder is None else str(self.store.folder),
             "spec": self.spec(),

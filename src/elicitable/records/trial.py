@@ -91,6 +91,7 @@ class TrialRecord:
         measurements: further numbers by name. ``pictures``: plain data of what was looked at, by the measure's name.
         fingerprint: of the model, where it was loaded by name.
         processor: the kind that it ran on, since last digits differ between kinds; empty in older records.
+        device: that its model was on at the end; empty in older records.
         threads: that it was computed with, on which last digits can depend as well; 0 in older records.
         setting, budget: of the adaptation that was trained or chosen; ``tried`` are the best of ``tried_count``
             candidates, with their validation scores, and ``effort`` is what the search for them took.
@@ -115,6 +116,7 @@ class TrialRecord:
     fingerprint: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     processor: str = ""
+    device: str = ""
     threads: int = 0
     traceback: str = ""
     setting: Mapping[str, Any] = field(default_factory=dict)

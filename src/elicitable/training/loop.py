@@ -136,8 +136,8 @@ def train(
         phase.go_on(fit.steps)
     started -= fit.seconds
     reading = reading_of(plan, adaptation)
-    if kind() not in fit.processors:
-        fit.processors.append(kind())
+    if (here := kind(model.device)) not in fit.processors:
+        fit.processors.append(here)
     told = time.monotonic()
     with prepared(model, adaptation, inside) as refresh:
         with torch.no_grad():

@@ -22,7 +22,7 @@ SPEED = ROOT / "tests" / "models" / "speed"
 @pytest.fixture(autouse=True)
 def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No limits, and nothing remembered, before and after."""
-    for name in (*LOWERED, "DNNL_MAX_CPU_ISA"):
+    for name in (*LOWERED, *FLOAT32, "MKL_CBWR", "DNNL_MAX_CPU_ISA"):
         monkeypatch.delenv(name, raising=False)
     for asked in (processor.kind, processor.packs):
         asked.cache_clear()
@@ -36,7 +36,8 @@ def amx(monkeypatch: pytest.MonkeyPatch) -> None:
     """An x86 that can everything, whatever this one can."""
     monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "_is_avx512_supported", "_is_avx2_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: True, raising=False)
 
 
@@ -54,10 +55,10 @@ def amx(monkeypatch: pytest.MonkeyPatch) -> None:
         ("AVX512_CORE_BF16", "avx512-bf16"),
         ("AVX512_CORE_VNNI", "avx512"),
         ("AVX512_CORE", "avx512"),
-        ("AVX2_VNNI_2", "avx2"),
-        ("AVX2", "avx2"),
-        ("AVX", "x86"),
-        ("SSE41", "x86"),
+        ("AVX2_VNNI_2", "avx2+torch-avx512+mkl-avx512"),
+        ("AVX2", "avx2+torch-avx512+mkl-avx512"),
+        ("AVX", "x86+torch-avx512+mkl-avx512"),
+        ("SSE41", "x86+torch-avx512+mkl-avx512"),
     ],
 )
 @pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
@@ -68,10 +69,52 @@ def test_the_kind_is_what_onednn_may_use(name: str, isa: str, kind: str, monkeyp
 
 
 @pytest.mark.usefixtures("amx")
-@pytest.mark.parametrize(("capability", "kind"), [("AVX512", "amx"), ("AVX2", "avx2"), ("DEFAULT", "x86")])
+@pytest.mark.parametrize(
+    ("capability", "kind"),
+    [("AVX512", "amx"), ("AVX2", "avx2+onednn-amx+mkl-avx512"), ("DEFAULT", "x86+onednn-amx+mkl-avx512")],
+)
 def test_the_kind_is_what_torch_may_use(capability: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert processor.kind() == kind
+
+
+@pytest.mark.usefixtures("amx")
+@pytest.mark.parametrize(
+    ("name", "asked", "kind"),
+    [
+        ("MKL_ENABLE_INSTRUCTIONS", "AVX2", "amx+mkl-avx2"),
+        ("MKL_ENABLE_INSTRUCTIONS", "AVX512_E4", "amx"),
+        ("MKL_CBWR", "AVX2,STRICT", "amx+mkl-avx2"),
+        ("MKL_CBWR", "COMPATIBLE", "amx+mkl-x86"),
+        ("MKL_CBWR", "AUTO", "amx"),
+    ],
+)
+def test_the_kind_says_what_float32_products_run_on(
+    name: str, asked: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MKL heeds limits of its own alone: a record said avx2 of products that AVX-512 had made."""
+    monkeypatch.setenv(name, asked)
+    assert processor.kind() == kind
+    processor.kind.cache_clear()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    level = kind.partition("+mkl-")[2] or "avx512"
+    assert processor.kind() == ("avx2" if level == "avx2" else f"avx2+mkl-{level}")
+
+
+def test_a_gpu_goes_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU had computed was stored under the kind of the CPU beside it."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    cuda = torch.device("cuda", 1)
+    assert processor.made_on(cuda) == {"processor": "GPU 1", "device": "cuda:1"}
+    assert processor.kind(torch.device("mps")) == "mps"
+    assert processor.kind(torch.device("cpu")) == processor.kind()
+
+
+def test_whether_two_ways_have_the_same_bits_is_asked_in_this_place_alone() -> None:
+    assert "torch.equal(" not in Path(processor.__file__).with_name("written_out.py").read_text(encoding="utf-8")
+    assert processor.have_same_bits(lambda: [torch.ones(2)], lambda: [torch.ones(2)])
+    assert not processor.have_same_bits(lambda: [torch.ones(1)], lambda: [torch.ones(1)], lambda: [torch.zeros(1)])
 
 
 @pytest.mark.usefixtures("amx")

@@ -66,7 +66,7 @@ def capacity(
     from elicitable.cli.construct.capacity import answer
 
     record, shown = answer(dtype, seed, out, quiet)
-    _tell("capacity", record, shown, out, as_json)
+    _tell("capacity", _computed(record), shown, out, as_json)
 
 
 def reach(
@@ -80,7 +80,7 @@ def reach(
     from elicitable.cli.construct.reach import answer
 
     record, shown = answer(built, length, quiet)
-    _tell("reach", record, shown, out, as_json)
+    _tell("reach", _computed(record), shown, out, as_json)
 
 
 def token_reach(
@@ -138,7 +138,14 @@ def _theorem(
 
     request = Request(name, built, run, told, length, inputs, text)
     record, shown = answer(request)
-    _tell(name, record, shown, run.out, run.as_json)
+    _tell(name, _computed(record), shown, run.out, run.as_json)
+
+
+def _computed(record: dict[str, Any]) -> dict[str, Any]:
+    """Add where a construction was run, which is the CPU."""
+    from elicitable.models.speed.processor import made_on
+
+    return {**record, **made_on()}
 
 
 def _tell(name: str, record: dict[str, Any], shown: list[RenderableType], out: Path | None, as_json: bool) -> None:

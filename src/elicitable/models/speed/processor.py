@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ _LIMITS = {
     "avx10": "avx512-bf16",
     "avx": "x86",
 }
+_MOST = {"onednn": KINDS[-1], "torch": "avx512", "mkl": "avx512"}  # the best kind that each has kernels for
+# MKL's names of instruction sets by how they begin, in what limits it
+_OF_MKL = {"avx512": "avx512", "avx2": "avx2", "avx": "x86", "sse": "x86", "ssse": "x86", "compatible": "x86"}
 
 
 @contextmanager
@@ -43,24 +47,52 @@ def one_thread() -> Iterator[None]:
 
 
 @cache
-def kind() -> str:
+def kind(device: torch.device | None = None) -> str:
     """Name the kind of processor that this process computes on.
+
+    Args:
+        device: where it computes; None is the CPU.
 
     Returns:
         ``"amx"`` (bfloat16 matrix tiles), ``"avx512-bf16"`` (bfloat16 instructions), ``"avx512"``, ``"avx2"`` or
         ``"x86"``; elsewhere the machine's own name, such as ``"aarch64"``. Where ``ONEDNN_MAX_CPU_ISA`` or
-        ``ATEN_CPU_CAPABILITY`` allows less than there is, the kind that is left.
+        ``ATEN_CPU_CAPABILITY`` allows less than there is, the kind that is left. Neither binds the other, nor MKL,
+        which multiplies in float32 (``MKL_ENABLE_INSTRUCTIONS`` and ``MKL_CBWR`` do); whichever of the three may run
+        another kind is named behind it: ``"avx2+torch-avx512+mkl-avx512"``. Which of the kernels that it may run MKL
+        takes cannot be known. A GPU has its own name, such as ``"NVIDIA H200"``.
     """
+    if device is not None and device.type != "cpu":
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     machine = platform.machine().lower()
     if machine not in _X86:
         return machine or "unknown"
-    return min(_instructions(), _allowed_by_onednn(), _allowed_by_torch(), key=KINDS.index)
+    parts = {"onednn": _allowed_by_onednn(), "torch": _allowed_by_torch(), "mkl": _allowed_by_mkl()}
+    runs = {name: min(_instructions(), _MOST[name], best, key=KINDS.index) for name, best in parts.items()}
+    left = min(_instructions(), parts["onednn"], parts["torch"], key=KINDS.index)
+    others = [f"+{name}-{best}" for name, best in runs.items() if best != min(left, _MOST[name], key=KINDS.index)]
+    return left + "".join(others)
+
+
+class MadeOn(TypedDict):
+    """Where something was computed: the kind of processor, and the device."""
+
+    processor: str
+    device: str
+
+
+def made_on(device: torch.device | None = None) -> MadeOn:
+    """Return what everything that is stored says of where it was computed: the kind of processor, and the device.
+
+    >>> made_on()["device"]
+    'cpu'
+    """
+    return {"processor": kind(device), "device": "cpu" if device is None else str(device)}
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether ``device`` has bfloat16 matrix instructions (measured 2.6 to 4.6 times float32 on such CPUs)."""
     if device.type == "cpu":
-        return kind() in ("avx512-bf16", "amx")
+        return kind().split("+")[0] in ("avx512-bf16", "amx")
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
@@ -75,6 +107,12 @@ def packs(dtype: torch.dtype) -> bool:
     except (AttributeError, RuntimeError):  # a build without oneDNN; no such operation for this type here
         return False
     return bool((product == 2.0).all())
+
+
+def have_same_bits(*ways: Callable[[], Sequence[Tensor]]) -> bool:
+    """Whether the same numbers, computed in several ``ways``, have the same bits here; found by going each of them."""
+    first, *others = (way() for way in ways)
+    return all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
 
 
 @cache
@@ -108,8 +146,10 @@ def columns_stand_alone(rows: int, weight: tuple[int, int], first: int, dtype: t
     """
     x, matrix, bias = _drawn(dtype, (rows, weight[0]), weight, weight[1:])
     parts = (slice(None, first), slice(first, None))
-    apart = [torch.addmm(bias[part], x, matrix[:, part]) for part in parts]
-    return torch.equal(torch.addmm(bias, x, matrix), torch.cat(apart, dim=1))
+    return have_same_bits(
+        lambda: [torch.addmm(bias, x, matrix)],
+        lambda: [torch.cat([torch.addmm(bias[part], x, matrix[:, part]) for part in parts], dim=1)],
+    )
 
 
 @cache
@@ -143,9 +183,9 @@ def _drawn(dtype: torch.dtype, *shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
 
 def _instructions() -> str:
     """The best kind by the instructions that are there, whether or not they may be used."""
-    if _has("_is_amx_tile_supported"):
-        return "amx"
-    return "avx512-bf16" if _has("_is_avx512_bf16_supported") else "avx512"
+    asked = {"amx": "_is_amx_tile_supported", "avx512-bf16": "_is_avx512_bf16_supported"}
+    asked |= {"avx512": "_is_avx512_supported", "avx2": "_is_avx2_supported"}
+    return next((best for best, question in asked.items() if _has(question)), "x86")
 
 
 def _has(question: str) -> bool:
@@ -161,3 +201,12 @@ def _allowed_by_torch() -> str:
     """What torch found and ``ATEN_CPU_CAPABILITY`` left: its own operations know no bfloat16 instructions."""
     capability = torch.backends.cpu.get_cpu_capability().lower()
     return KINDS[-1] if capability.startswith("avx512") else "avx2" if capability == "avx2" else "x86"
+
+
+def _allowed_by_mkl() -> str:
+    """What MKL's own limits leave; where PyTorch was built without it, what PyTorch's own operations may use."""
+    if not torch.backends.mkl.is_available():
+        return _allowed_by_torch()
+    limits = (os.environ.get(name, "").lower() for name in ("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR"))
+    found = (next((best for isa, best in _OF_MKL.items() if asked.startswith(isa)), KINDS[-1]) for asked in limits)
+    return min(found, key=KINDS.index)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from elicitable.models.speed.processor import have_same_bits
+
 
 def is_short_training(query: Tensor, *keys: Tensor) -> bool:
     """Whether attention to all of ``keys`` is better written out: the fused kernel's backward pass is slow when short.
@@ -86,16 +88,17 @@ def queries_stand_alone(heads: int, queries: int, left: int, keys: int, width: i
     whole[1:] = [joined(x[:, :, :0], x) for x in whole[1:]]  # as attention has them beside a prefix
     gradient = torch.randn(1, heads, queries, width, generator=drawn).to(dtype)
     gradient[:, :, :left] = 0
-    found = []
-    for first in (0, left):
+
+    def outcome(first: int) -> list[Tensor]:
         query, key, value = xs = [
             x.detach().clone().requires_grad_() for x in (whole[0][:, :, first:].contiguous(), *whole[1:])
         ]
         with torch.enable_grad(), torch.autocast("cpu", enabled=False):
             output = written_out(query, key, value, None, width**-0.5)
         d_query, d_key, d_value = torch.autograd.grad(output, xs, gradient[:, :, first:].clone())
-        found.append((output[:, :, left - first :], d_query[:, :, left - first :], d_key, d_value))
-    return all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        return [output[:, :, left - first :], d_query[:, :, left - first :], d_key, d_value]
+
+    return have_same_bits(lambda: outcome(0), lambda: outcome(left))
 
 
 @cache
@@ -106,8 +109,10 @@ def keys_stand_alone(heads: int, queries: int, keys: int, first: int, width: int
     """
     drawn = torch.Generator().manual_seed(0)
     weights, x = (torch.randn(heads, queries, n, generator=drawn).to(dtype) for n in (keys, width))
-    alone = torch.bmm(weights[:, :, :first].transpose(1, 2), x)
-    return torch.equal(torch.bmm(weights.transpose(1, 2), x)[:, :first], alone)
+    return have_same_bits(
+        lambda: [torch.bmm(weights.transpose(1, 2), x)[:, :first]],
+        lambda: [torch.bmm(weights[:, :, :first].transpose(1, 2), x)],
+    )
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -11,6 +11,7 @@ from elicitable.methods.base import Method
 from elicitable.race.causes.study import Study, resized
 from elicitable.race.elsewhere import items_elsewhere
 from elicitable.race.entry import Entry
+from elicitable.race.line import leave
 from elicitable.race.results import arm_result
 from elicitable.values import ArmResult
 
@@ -63,7 +64,9 @@ def in_subspaces(study: Study, method: Method, sizes: Sequence[int]) -> list[Exp
 
 def _in_subspace(study: Study, method: Method, size: int, what: str) -> Experiment:
     line = study.looked(resized(method, study.race, size))
-    return study.measured("", "subspace", what, study.trained(line, study.steps(times=1)), 0.0)
+    found = study.measured("", "subspace", what, study.trained(line, study.steps(times=1)), 0.0)
+    leave(study.race, line)
+    return found
 
 
 def curves(study: Study, arms: Sequence[ArmResult], base: float) -> tuple[SizeCurve, ...]:

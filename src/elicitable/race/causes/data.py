@@ -11,7 +11,7 @@ from elicitable.diagnosis.causes import Experiment
 from elicitable.diagnosis.explaining import BY_HEART
 from elicitable.race.causes.study import Study
 from elicitable.race.entry import Entry
-from elicitable.race.line import Line, advance
+from elicitable.race.line import Line, leave
 from elicitable.race.outlook import SOLVED, longest
 from elicitable.race.results import arm_result
 from elicitable.race.rows_curve import FewRows, distinct_rows
@@ -49,7 +49,7 @@ def by_heart(study: Study, entry: Entry) -> Experiment:
         tried: list[Line] = []
         for rate in (own, *(float(f"{own * times:.3g}") for times in OTHER_RATES)):
             tried.append(_trained_on(study, entry, rows, rate))
-            if ceiling < BY_HEART or _share_right(tried[-1]) >= BY_HEART or study.is_out_of_time:
+            if ceiling < BY_HEART or _share_right(tried[-1]) >= BY_HEART:
                 break
         line, seconds = max(tried, key=_share_right), sum(one.seconds for one in tried)
         record = line.latest
@@ -76,12 +76,13 @@ def _trained_on(study: Study, entry: Entry, rows: Sequence[Item], rate: float) -
     task: Any = ByHeart(study.race.task, rows, FEW)
     pace = replace(study.race.pace, validation_items=2 * len(rows))  # a leg looks at half of them
     race = replace(study.race, task=task, pace=pace)
-    alone = Entry(entry.sized)
-    line = alone.line = Line(entry.sized, rate, 0)
+    race.shelf = study.race.shelf
+    line = Line(entry.sized, rate, 0)
     steps, most = 32, min(MOST_STEPS, longest(race))
     while not line.legs or (line.is_fine and line.steps < most and _share_right(line) < SOLVED):
-        advance(race, line, min(steps, most))
+        study.advance(line, min(steps, most), race)
         steps *= 2
+    leave(race, line)
     return line
 
 

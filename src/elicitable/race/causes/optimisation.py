@@ -8,7 +8,7 @@ from typing import Any
 
 from elicitable.diagnosis.causes import Experiment
 from elicitable.methods.base import Sized
-from elicitable.race.causes.study import LONGER, Study
+from elicitable.race.causes.study import LONGER, OutOfTime, Study
 from elicitable.race.entry import Entry
 from elicitable.race.line import Line
 from elicitable.race.look import is_better
@@ -93,6 +93,8 @@ def longer(study: Study, entry: Entry) -> Experiment:
     def run() -> Experiment:
         line = Line(own.sized, own.rate, own.seed, list(own.legs))
         tried = study.trained(line, study.steps(LONGER * steps), at_least=LONGER * steps)
+        if tried.stopped == "time" and line.steps == own.steps:
+            raise OutOfTime
         setting = {"--learning-rate": f"{line.rate:g}", "--steps": str(tried.trial.plan.steps if tried.trial else 0)}
         rate = "" if line.rate == entry.rate else f", at {line.rate:g}"
         what = f"trained {line.steps / steps:.3g} times as long ({line.steps:,} steps{rate})"

@@ -25,6 +25,7 @@ from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import again
 from elicitable.race.marking import AUTO, text_of_target
 from elicitable.race.results import arm_result
+from elicitable.race.timing import is_there, test_seconds
 from elicitable.race.trial import run
 from elicitable.tasks.base import most_of, stops_of
 from elicitable.tasks.text import TextTask
@@ -113,7 +114,7 @@ def _promising(study: Study, templates: list[tuple[str, TextTask]]) -> list[tupl
         return templates
 
     def share_right(template: tuple[str, TextTask]) -> float:
-        if not study.begins("", f"the template {template[0]!r}, in short"):
+        if not study.begins("", f"the template {template[0]!r}, in short", SCREENED * race.item_seconds):
             return 0.0
         items = template[1].held_out("validation", SCREENED)
         nats = read_labels(race.model, items, labels, Reading(layout=race.layouts[0])).nats.numpy()
@@ -144,6 +145,7 @@ def _asked_so(study: Study, reading: OtherReading, chosen: Sequence[Entry], gap:
     other.shelf = race.shelf
     best: tuple[float, Entry] | None = None
     for entry in chosen:
+        study.needs(_seconds_of_choice(other, entry))
         tried = _chosen_in(other, entry)
         record = tried.records[0]
         if record.is_ok and record.validation is not None and (best is None or record.validation > best[0]):
@@ -154,6 +156,13 @@ def _asked_so(study: Study, reading: OtherReading, chosen: Sequence[Entry], gap:
     return study.compared(
         "", "reading", f"{name} with {reading.said}", arm_result(other, best[1]), gap, reading.setting
     )
+
+
+def _seconds_of_choice(race: Race, entry: Entry) -> float:
+    """Return the seconds, about, that choosing an arm and its test take, as in the race; 0 where that is kept."""
+    if is_there(race, chosen_trial(race, entry.method)):
+        return 0.0
+    return max((record.timing.seconds for record in entry.records), default=0.0)
 
 
 def _chosen_in(race: Race, entry: Entry) -> Entry:
@@ -179,7 +188,9 @@ def judged_kindly(study: Study, chosen: Sequence[Entry], gap: float) -> list[Exp
     written: list[str] = []
 
     def run(said: str, is_right: Callable[[str, str], bool], setting: dict[str, str]) -> Experiment:
-        written.extend([] if written else _written(race, best))
+        if not written:
+            study.needs(test_seconds(race, best))
+            written.extend(_written(race, best))
         right = above_chance([text_of_target(item) for item in race.test()], written, is_right)
         share, low, high = sum(right) / len(right), *interval((right,), race.seed, race.groups())
         arm = replace(arm_result(race, best), correct=(right,), answers=(), mean=share, low=low, high=high)

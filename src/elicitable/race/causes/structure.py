@@ -53,7 +53,7 @@ def _unbounded(study: Study, entry: Entry, method: UnboundedContext, start: Entr
     tried = study.trained(line, most, is_patient=True, enough=half)
     while True:
         found = replace(study.measured("", "unbounded", said, tried, 0.0), is_exact=is_exact)
-        is_over = tried.stopped != "steps" or line.steps >= most or study.is_out_of_time
+        is_over = tried.stopped != "steps" or line.steps >= most
         if found.reason or is_over or is_open_to_contexts(found, arm, study.best, race.margin):
             leave(race, line)
             return found

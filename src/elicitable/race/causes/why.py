@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from elicitable.diagnosis.causes import REMEDIES, Diagnosis, Experiment, Kind, Why
 from elicitable.diagnosis.explaining import closes, explain
@@ -31,7 +30,8 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
 
     Args:
         race: that has run to its end. entries: its arms.
-        seconds: after so many no further experiment begins; None runs all that are needed.
+        seconds: that it takes at most; no experiment begins, or goes on, that would take longer. None runs all that
+            are needed.
     """
     started = time.monotonic()
     arms = {entry.method.name: arm_result(race, entry) for entry in entries}
@@ -175,8 +175,8 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
     enough = _sufficient(study, entry, entries)
     if enough is not None:
         found.append(enough)
-    ran = [other for other in entries if other.method.rung.group == "weights"]
-    had_weights = any(arm_result(study.race, other).status == "ok" for other in ran)
+    ran = [arm_result(study.race, other) for other in entries if other.method.rung.group == "weights"]
+    weights = [one for one in ran if one.status == "ok"]
     return explain(
         arm,
         study.best,
@@ -184,28 +184,24 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
         margin=study.race.margin,
         floor=floor,
         highest=study.race.marking.scorer.highest,
-        had_weights=had_weights,
+        had_weights=bool(weights),
         is_open=is_open,
         was_asked_all=not study.was_interrupted and not _was_out_of_time(study, entry),
-        weights=[one for one in map(partial(arm_result, study.race), ran) if _does_it(study, one)],
+        weights=weights,
     )
 
 
 def _was_out_of_time(study: Study, entry: Entry) -> bool:
-    """Say whether a remedy of a context was not asked for, as the time was up."""
+    """Say whether a remedy of a context was not asked for, or not to its end, as the time was up."""
     own = [one for one in study.found if one.of in ("", entry.method.name) and one.kind in REMEDIES]
     return any(one.had_no_time for one in own)
-
-
-def _does_it(study: Study, arm: ArmResult) -> bool:
-    """Say whether an arm is within the margin of the best in the mean."""
-    return arm.status == "ok" and arm.mean is not None and study.gap_of(arm) <= study.race.margin
 
 
 def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experiment | None:
     """Return the least invasive context of the race that does not fall short, seen from one that does.
 
-    Where there is none, one that an experiment made enough; then one that is within the margin in the mean.
+    Where there is none, one that an experiment made enough; then one that is within the margin in the mean, by itself
+    or by an experiment.
     """
     own = entry.method.name
     gap = study.gap_of(arm_result(study.race, entry))
@@ -216,7 +212,8 @@ def _sufficient(study: Study, entry: Entry, entries: Sequence[Entry]) -> Experim
     judged = sorted((one for one in arms if one.mean is not None), key=lambda one: one.rung.depth)
     compared = [study.compared(own, "context", arm.method, arm, gap) for arm in judged]
     enough = [one for one in compared if one.is_enough]
-    mended = [one for one in study.found if one.of not in ("", own) and one.kind in REMEDIES and one.is_enough]
-    said = [replace(one, of=own, kind="context", what=f"{one.of}, {one.what},", setting={}) for one in mended]
-    near = [one for one in compared if closes(one, study.race.margin)]
-    return next(iter([*enough, *said, *near]), None)
+    remedies = [one for one in study.found if one.of not in ("", own) and one.kind in REMEDIES]
+    said = [replace(one, of=own, kind="context", what=f"{one.of}, {one.what},", setting={}) for one in remedies]
+    mended = [one for one in said if one.is_enough]
+    near = [one for one in (*compared, *said) if closes(one, study.race.margin)]
+    return next(iter([*enough, *mended, *near]), None)
