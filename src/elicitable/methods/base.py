@@ -393,8 +393,7 @@ class Method(Settled, ABC):
                 f"a budget of {budget:,} is too small for {self.name} on {model.name}: its smallest size trains "
                 f"{one:,} numbers."
             )
-        size = budget // one if self.has_size else 1
-        size = min(size, longest) if longest else size
+        size = min(budget // one if self.has_size else 1, longest or budget)
         return Sized(self, size, self.numbers(model, size), budget)
 
     def __repr__(self) -> str:
