@@ -81,7 +81,7 @@ def test_signals_are_the_same_every_time_and_read_no_test_item(digits_model: Cal
 def test_signals_are_there_where_bfloat16_is_quicker_too(
     digits_model: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processor, "kind", lambda: "amx")  # any other processor computes the same, slowly
+    monkeypatch.setattr(processor, "kind", lambda device=None: "amx")  # any other processor computes the same, slowly
     found = signals_of(digits_model(10, dtype=torch.float32), Watched()).values
     assert all(math.isfinite(value) for value in found.values())
 

@@ -18,6 +18,7 @@ from elicitable.errors import InputError
 from elicitable.glance import bars
 from elicitable.models.anatomy import Anatomy, anatomy_of
 from elicitable.models.dispatch import runs_on, state_of
+from elicitable.models.speed.processor import has_fast_bfloat16
 from elicitable.models.templates import written_by
 from elicitable.untrusted import aligned, in_one_line, is_out_of_memory
 
@@ -80,7 +81,10 @@ class Model:
         """Facts of the architecture; read by running a few tokens, once, and held to what a context stands in for."""
         from elicitable.models.standing_in import settled  # which puts a context into a model
 
-        return settled(Model(self.hf, name=self.name), anatomy_of(self.hf))
+        found = settled(Model(self.hf, name=self.name), anatomy_of(self.hf))
+        if has_fast_bfloat16(self.device):
+            _ = self.runs_in_bfloat16  # asked while nothing is in the model and nobody watches it
+        return found
 
     @cached_property
     def runs_on_embeddings(self) -> bool:
@@ -90,6 +94,19 @@ class Model:
             with torch.no_grad():
                 self.hf(inputs_embeds=0.5 * self.embed(token), attention_mask=token + 1, use_cache=False)
         except Exception as error:  # whatever a model's own code says where it misses the ids
+            if is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    @cached_property
+    def runs_in_bfloat16(self) -> bool:
+        """Whether it runs with its products in bfloat16; some sum what comes of them in another type, and cannot."""
+        tokens = torch.zeros(1, 2, dtype=torch.long, device=self.device)
+        try:
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+                self.hf(input_ids=tokens, use_cache=False)
+        except Exception as error:  # whatever a model's own code says of types that do not agree
             if is_out_of_memory(error):
                 raise
             return False

@@ -20,6 +20,7 @@ from elicitable.models.architectures import tiny_model
 from elicitable.models.load import load
 from elicitable.models.model import Model
 from elicitable.models.speed.checkpointing import is_checkpointed, switch_on
+from elicitable.models.speed.precision import autocast
 from elicitable.models.toys import build_toy
 from elicitable.models.whereabouts import whereabouts
 from elicitable.testing import trace
@@ -155,9 +156,9 @@ def test_nothing_is_run_again_where_no_gradient_is_asked_for(toy: Model) -> None
     switch_on(toy.hf, toy.name)
     adaptation = method_named("kv-prefix").build(toy, 2, 0)
     entered: list[int] = []
-    toy.anatomy.attentions[0].register_forward_pre_hook(lambda *given: entered.append(1))
-    with torch.no_grad(), prepared(toy, adaptation) as refresh:
+    with torch.no_grad(), prepared(toy, adaptation) as refresh, autocast(toy):
         refresh()
+        toy.anatomy.attentions[0].register_forward_pre_hook(lambda *given: entered.append(1))
         toy(input_ids=torch.tensor([[1, 2, 3]]))
     assert entered == [1]
 

@@ -56,8 +56,6 @@ def distance(found: list[Tensor], exact: list[Tensor]) -> float:
 
 @pytest.mark.parametrize(("name", "method"), [*((name, "kv-prefix") for name in EXACT), ("llama", "lora")])
 def test_a_step_is_as_near_to_the_exact_one_as_the_plain_step(name: str, method: str, fast: bool) -> None:
-    if fast and name == "dbrx":
-        pytest.skip("transformers' own experts of DBRX add bfloat16 to float32 under autocast, which torch refuses")
     batch = batch_of(6, 11, 3, padded=True)
     ours = one_step(tiny(name), method, batch)
     with plainly():
@@ -75,13 +73,14 @@ def test_what_stands_in_is_taken_out_again(name: str, fast: bool) -> None:
     before = [vars(module).get("forward") for module in model.hf.modules()]
     with opened(model):
         linear = sum(type(module) is nn.Linear for module in model.hf.modules())
-        assert stood_in(model, FrozenLinear) == (linear if fast and PACKS else 0)
+        linear *= fast and PACKS and model.runs_in_bfloat16
+        assert stood_in(model, FrozenLinear) == linear
         assert stood_in(model, RotaryAttention) == (2 if name in IN_FORM else 0)
         if name in IN_FORM:
             assert stood_in(model, FrozenNorm) == 5
         with precision.frozen_casts(model):  # a second one finds nothing that is left to do
             pass
-        assert stood_in(model, FrozenLinear) == (linear if fast and PACKS else 0)
+        assert stood_in(model, FrozenLinear) == linear
     assert [vars(module).get("forward") for module in model.hf.modules()] == before
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def product_type(model: Model) -> torch.dtype:
     """The type in which ``model`` multiplies: bfloat16 for a float32 model where that is faster, else its own."""
     is_lowered = model.dtype == torch.float32 and has_fast_bfloat16(model.device)
-    return torch.bfloat16 if is_lowered else model.dtype
+    return torch.bfloat16 if is_lowered and model.runs_in_bfloat16 else model.dtype
 
 
 @contextmanager
