@@ -105,6 +105,28 @@ def test_a_context_goes_on_from_the_start_that_is_best_after_as_many_steps(
     assert {kind for kind, *_ in seen} == {"kv-prefix random", "kv-prefix sink", "kv-prefix vocabulary"}
 
 
+def test_lora_goes_on_from_the_place_that_is_best_after_as_many_steps_at_the_same_count(
+    monkeypatch: pytest.MonkeyPatch, digits_model: Build
+) -> None:
+    """Here the whole of every block is better than its feed-forward alone; on more layers the rank is lower."""
+    every = ["c_attn", "c_fc", "c_proj"]
+
+    def told(race: Any, one: Line, steps: int) -> TrialRecord:
+        record = advance(race, one, steps)
+        better = replace(record, validation=1.0 if one.sized.options == {"modules": every} else 0.0)
+        one.legs[-1] = (one.legs[-1][0], better)
+        return better
+
+    advance = look.advance
+    monkeypatch.setattr(look, "advance", told)
+    model, budget = digits_model(8), 5_000
+    [arm] = run(model, methods=["lora"], budget=budget).arms
+    assert arm.setting["modules"] == every
+    lora = method_named("lora")
+    assert arm.setting["rank"] == budget // lora.numbers(model, 1, modules=every) < lora.fitting(model, budget).size
+    assert arm.budget.numbers_trained == lora.numbers(model, arm.setting["rank"], modules=every) <= budget
+
+
 @pytest.mark.parametrize(("labels", "reads"), [(None, 50 + 48), (("a", "b"), 50 + 20 + 48)])
 def test_the_latest_test_tells_what_a_test_costs_now(labels: tuple[str, ...] | None, reads: int) -> None:
     """A test reads the validation items for its rule, texts for its side effects, and items for the prefix mass."""
