@@ -17,7 +17,9 @@ from tests.reverse import Reverse
 
 import elicitable as el
 from elicitable.errors import BudgetError, InputError, StoreError, TrainingDivergedError, UnknownNameError
+from elicitable.methods.base import Schedule
 from elicitable.methods.catalog import METHODS, method_named
+from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.models.model import Model
 from elicitable.models.speed import processor
 from elicitable.models.speed.processor import kind
@@ -502,3 +504,15 @@ def test_a_verdict_names_every_kind_of_processor_that_its_records_were_made_on(
     kept = list(Store(tmp_path))
     assert {one["device"] for one in kept} == {both.provenance["device"]} == {"cpu"}
     assert all(one["processor"] in ("avx2", own) for one in kept)
+
+
+def test_two_methods_of_one_name_are_refused(digits_model: Build) -> None:
+    """The later one took the place of the other, which took no part and was not said to be missing."""
+
+    class Timid(KVPrefix):
+        schedule = Schedule((1e-4, 3e-4))
+
+    model = digits_model(8)
+    with pytest.raises(InputError, match="two different methods are called 'kv-prefix'"):
+        contest.verdict(model, Reverse(), methods=["kv-prefix", Timid()], steps=2, seeds=1)
+    assert len(contest.verdict(model, Reverse(), methods=["zero-shot", "zero-shot"], seeds=1).arms) == 1

@@ -288,7 +288,10 @@ def _sizes(race: Race, methods: Sequence[str | Method] | None) -> list[Sized]:
     """Every method's size within the budget. A method that a person asks for must fit; of all, at least one must."""
     if methods is not None and (isinstance(methods, str | Method) or not methods):
         raise InputError(f"methods must be a list of at least one name, got {methods!r}; leave it out to try all.")
-    chosen = {method.name: method for method in map(method_named, methods or METHODS)}
+    chosen: dict[str, Method] = {}
+    for method in map(method_named, methods or METHODS):
+        if chosen.setdefault(method.name, method).identity != method.identity:
+            raise InputError(f"two different methods are called {method.name!r}; give one of them another name.")
     for method in [one.stands_on for one in chosen.values() if one.stands_on is not None]:
         chosen.setdefault(method.name, method)
     longest = min(LONGEST, (race.model.anatomy.trained_positions or 2 * LONGEST) // 2)
