@@ -105,6 +105,24 @@ def test_a_context_goes_on_from_the_start_that_is_best_after_as_many_steps(
     assert {kind for kind, *_ in seen} == {"kv-prefix random", "kv-prefix sink", "kv-prefix vocabulary"}
 
 
+def test_arms_that_were_left_are_trained_on_where_other_seeds_undo_what_the_first_had_settled(
+    digits_model: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of five seeds of a soft prompt failed, and the prefix left for the first one's sake had 32 steps: no label."""
+    undone: list[int] = []
+
+    def reopened(race: Race, entry: Any, entries: Any) -> bool:
+        return bool(undone) and entry.method.name == "kv-prefix" and entry.is_racing and not entry.is_tested
+
+    monkeypatch.setattr(rounds, "can_matter", reopened)
+    monkeypatch.setattr(rounds, "more_seeds", lambda *given: undone.append(1))
+    arms = {arm.method: arm for arm in run(digits_model(8), methods=["kv-prefix", "lora"]).arms}
+    assert len(undone) == 2
+    assert arms["lora"].stopped == "settled"
+    assert arms["kv-prefix"].stopped != "settled"
+    assert arms["kv-prefix"].steps > arms["lora"].steps
+
+
 def test_lora_goes_on_from_the_place_that_is_best_after_as_many_steps_at_the_same_count(
     monkeypatch: pytest.MonkeyPatch, digits_model: Build
 ) -> None:

@@ -4,7 +4,8 @@
     on           the arm with the fewest steps that can still change the label is trained on to twice its steps,
                  or, once it has come to its end, brought down and tested
     left over    against the clock, the best context and the best other arm that had a few steps alone are trained on
-    seeds        the answer's arm and the best one again over the other seeds; more where the interval holds the margin
+    seeds        the answer's arm and the best one again over the other seeds; more where the interval holds the margin;
+                 where they undo what the first had settled, arms that it had left are trained on after all
     control      last, and only with time that nobody else needs, or by workers with nothing else to do
 
 Which arms those are is said in :mod:`elicitable.race.stakes`.
@@ -49,6 +50,9 @@ def run_rounds(race: Race, sizes: Sequence[Sized], threads: Threads) -> list[Ent
         _train_on(race, entries, threads)
         _train_on_what_was_hardly_trained(race, entries, threads)
         more_seeds(race, entries, partial(_rest_of_controls, race, entries))
+        if any(can_matter(race, entry, entries) for entry in entries):  # other seeds opened what the first had settled
+            _train_on(race, entries, threads)
+            more_seeds(race, entries, partial(_rest_of_controls, race, entries))
         _end(race, entries)
     except KeyboardInterrupt:
         race.was_interrupted = True
