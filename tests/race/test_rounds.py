@@ -108,7 +108,7 @@ def test_a_context_goes_on_from_the_start_that_is_best_after_as_many_steps(
 def test_arms_that_were_left_are_trained_on_where_other_seeds_undo_what_the_first_had_settled(
     digits_model: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two of five seeds of a soft prompt failed, and the prefix left for the first one's sake had 32 steps: no label."""
+    """Two of five seeds of a soft prompt failed, and the prefix that was left for it had 32 steps: no label."""
     undone: list[int] = []
 
     def reopened(race: Race, entry: Any, entries: Any) -> bool:
