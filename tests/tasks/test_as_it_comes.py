@@ -341,14 +341,25 @@ def test_rows_of_a_group_are_in_one_split_and_one_group(tmp_path: Path) -> None:
         task_of(tmp_path, rows, group_column="page")
 
 
-@pytest.mark.parametrize("nothing", ["NA", "nan", "None", "", "?"])
-def test_rows_whose_group_says_that_there_is_none_are_no_group(tmp_path: Path, nothing: str) -> None:
+def test_rows_whose_group_is_empty_are_no_group(tmp_path: Path) -> None:
     """Two thirds of the rows were one group, and the validation split of 300 had 208."""
-    rows = [{"text": f"text {i}", "label": "xy"[i % 2], "author": nothing if i % 3 else f"a{i}"} for i in range(300)]
+    rows = [{"text": f"text {i}", "label": "xy"[i % 2], "author": "" if i % 3 else f"a{i}"} for i in range(300)]
     task = task_of(tmp_path, rows, group_column="author")
     assert task.sizes["train"] > 190
     assert "rows without a value in column 'author', each on its own: 200" in task.warnings
     assert not any("are one group" in one for one in task.warnings)
+
+
+@pytest.mark.parametrize("name", ["NA", "nan", "None", "null", "?", "missing"])
+def test_a_group_whose_name_looks_like_nothing_stays_in_one_split_and_is_said(tmp_path: Path, name: str) -> None:
+    """Of the regions EU, AS, SA and NA the last one's rows stood in train and test."""
+    regions = (name, *(f"R{nth}" for nth in range(19)))
+    rows = [{"text": f"text {i}", "label": "xy"[i // 20 % 2], "region": regions[i % 20]} for i in range(400)]
+    task = task_of(tmp_path, rows, group_column="region")
+    splits = [split for split in ("train", "validation", "test") for row in task.rows(split) if row.group == name]  # type: ignore[arg-type]
+    assert len(splits) == 20
+    assert len(set(splits)) == 1
+    assert any(f"look like missing values: {name!r} (20 rows); the rows of each are" in one for one in task.warnings)
 
 
 def test_a_group_of_a_large_part_of_the_rows_is_said(tmp_path: Path) -> None:

@@ -107,10 +107,16 @@ def row_warnings(splits: Splits, columns: Columns, template: Template, group: st
 
 
 def group_warnings(splits: Splits, group: str | None) -> list[str]:
-    """Say how many rows have no value in the group column, and whether one group is so large that splits are uneven."""
+    """Say how many rows have no group, which groups look like none, and whether one makes the splits uneven."""
     rows = [row for some in splits.values() for row in some]
     count = sum(not row.group for row in rows) if group else 0
     found = [f"rows without a value in column {group!r}, each on its own: {count:,}"] if count else []
+    if nothing := Counter(row.group for row in rows if row.group and row.group.casefold() in NOTHING):
+        shown = ", ".join(f"{name!r} ({size:,} rows)" for name, size in nothing.most_common())
+        found.append(
+            f"groups by column {group!r} that look like missing values: {shown}; the rows of each are kept together; "
+            "empty cells are rows on their own"
+        )
     units = units_of(rows)
     sizes = Counter(units[row.text] for row in rows if row.group)
     for unit, size in sizes.most_common(1):
@@ -207,9 +213,8 @@ def _behind(cell: Cell) -> str:
 
 
 def _groups(table: Table, name: str | None) -> list[str]:
-    """Return the group of every row: "" where the column has no value, or one that says that there is none."""
-    groups = [""] * len(table.rows) if name is None else [shown_cell(cell) for cell in table.cells(name)]
-    return ["" if group.casefold() in NOTHING else group for group in groups]
+    """Return the group of every row, "" where the column has no value."""
+    return [""] * len(table.rows) if name is None else [shown_cell(cell) for cell in table.cells(name)]
 
 
 def _contradictions(splits: Splits, columns: Columns) -> list[str]:
