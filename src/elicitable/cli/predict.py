@@ -14,6 +14,7 @@ import typer
 
 from elicitable.cli.options import Quiet
 from elicitable.errors import InputError
+from elicitable.untrusted import in_one_line
 
 if TYPE_CHECKING:
     from elicitable.deploy.predict import Predictor
@@ -62,6 +63,8 @@ def predict(
     from elicitable.deploy.predict import predictor
     from elicitable.tasks.incoming import incoming
 
+    if out is not None and out.is_dir():
+        raise InputError(f"{out} is a folder; name a file for the answers (--out).")
     name, own = own_method(method)
     found = predictor(run, name, model=model, device=device, methods=own, any_base=any_base, max_answer=max_answer)
     if column is not None:
@@ -96,7 +99,7 @@ def _answer(rows: Rows, predictor: Predictor, kind: str, out: Path | None) -> _D
             if prediction.fault:
                 done.broken += 1
                 if done.broken <= MOST_NAMED:
-                    print(f"{rows.source}, {row.place}: {prediction.fault}", file=sys.stderr)
+                    print(in_one_line(f"{rows.source}, {row.place}: {prediction.fault}"), file=sys.stderr)
         file.flush()
     return done
 
