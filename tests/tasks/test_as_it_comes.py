@@ -162,6 +162,27 @@ def test_parts_of_messages_that_are_not_read_are_said(tmp_path: Path, is_table: 
     assert task.reading.unused == tuple((part, "a part of its messages that is not read") for part in parts)
 
 
+@pytest.mark.parametrize("weight", [0, 0.0, "0"])
+def test_an_answer_of_no_weight_is_not_asked_for(tmp_path: Path, weight: Any) -> None:
+    """OpenAI's rows say by it which answers are not learned; the last one was, whatever its weight."""
+
+    def turns(*weights: Any) -> list[dict[str, Any]]:
+        said: list[dict[str, Any]] = []
+        for nth, one in enumerate(weights):
+            said += [{"role": "user", "content": f"Q{nth}"}, {"role": "assistant", "content": f"A{nth}", "weight": one}]
+        return said
+
+    ends = {(1, weight): "A0", (weight, 1): "A1", (1, weight, weight): "A0", (None, None): "A1"}
+    for weights, answer in ends.items():
+        rows = [{"messages": [{"role": "system", "content": f"{i}"}, *turns(*weights)]} for i in range(60)]
+        task = task_of(tmp_path, rows)
+        assert {row.answer for row in task.rows("train")} == {answer}
+        assert not any("weight" in one for one in task.warnings)
+    nothing = [{"messages": turns(weight, weight)}, *rows]
+    with pytest.raises(InputError, match=r"line 1: .*has no message of the assistant"):
+        task_of(tmp_path, nothing)
+
+
 def test_conversations_can_be_labelled(tmp_path: Path) -> None:
     rows = [{"messages": chat(i)[:2], "topic": "xy"[i % 2]} for i in range(60)]
     task = task_of(tmp_path, rows, text_column="messages", label_column="topic")
