@@ -16,6 +16,7 @@ import pytest
 from elicitable.errors import InputError
 from elicitable.tasks.base import groups_of
 from elicitable.tasks.catalog import task_from
+from elicitable.tasks.rows import _plain
 from elicitable.tasks.text import TextTask
 from elicitable.values import Item, Message
 
@@ -243,6 +244,14 @@ def test_doubtful_labels_are_warned_about(tmp_path: Path, labels: list[str], war
     assert any(re.search(warning, one) for one in warnings), warnings
 
 
+def test_label_names_that_make_all_labels_one_are_named(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": ("pos", "neg")[i % 2]} for i in range(60)]
+    with pytest.raises(InputError, match="the label names make all of its 2 labels one, 'neg'"):
+        task_of(tmp_path, rows, label_names={"pos": "neg"})
+    with pytest.raises(InputError, match="every row has the label 'neg'"):
+        task_of(tmp_path, [{**row, "label": "neg"} for row in rows])
+
+
 def test_clean_labels_are_not_warned_about(tmp_path: Path) -> None:
     for labels in (["C++", "C#", "+", "-", "!"] * 100, ["yes", "no"] * 300, ["да", "нет", "не"] * 200):
         assert task_of(tmp_path, labelled(labels)).warnings == ()
@@ -432,6 +441,35 @@ def test_texts_of_train_in_other_characters_are_counted(tmp_path: Path, twin: st
     texts = [form.format(i) for i in range(100) for form in ("caf\u00e9 {}", twin)]
     warnings = task_of(tmp_path, [{"text": text, "label": "xy"[i % 2]} for i, text in enumerate(texts)]).warnings
     assert any("in train too but for case, white space, punctuation or how characters" in one for one in warnings)
+
+
+@pytest.mark.parametrize("signs", ["+-", "*/", "%-", "<>", "=+", "^*"])
+def test_other_signs_between_numbers_are_other_texts(tmp_path: Path, signs: str) -> None:
+    """All of 288 different sums and differences: 35 texts of the test split were said to be in train too."""
+    rows = [
+        {"prompt": f"{a} {sign} {b} =", "target": f"{a}{sign}{b}"}
+        for a in range(12)
+        for b in range(12)
+        for sign in signs
+    ]
+    assert not any("are in train too" in one for one in task_of(tmp_path, rows).warnings)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_twin"),
+    [
+        ("good \U0001f600", "good \U0001f621", False),
+        ("C++ or not", "C# or not", False),
+        ("it is -3", "it is 3", False),
+        ("x - y", "x * y", False),
+        ("3-4", "3\N{MINUS SIGN}4", True),
+        ("a well-known film", "A well known film!", True),
+        ("covid-19", "Covid 19", True),
+        ("\u201cfine\u201d, he said", '"fine" he said.', True),
+    ],
+)
+def test_texts_are_alike_but_for_punctuation_and_not_for_signs(one: str, other: str, is_twin: bool) -> None:
+    assert (_plain(one) == _plain(other)) is is_twin
 
 
 def test_texts_of_other_vowel_signs_are_other_texts(tmp_path: Path) -> None:

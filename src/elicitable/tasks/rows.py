@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -30,6 +31,8 @@ from elicitable.values import Messages, Split
 SHARED: Final = 2  # rows for one value of a column, on average, from which on the value is said to be shared
 LONG: Final = 40  # characters of a value that is more than a word or two
 LARGE: Final = 0.3  # a share of the rows from which on one group makes the splits uneven
+SIGNS: Final = frozenset("*/%#&@\\")  # which Unicode counts as punctuation
+_MINUS: Final = re.compile(r"(?<![^\W\d])-(?=\s*\d)|(?<=\s)-(?=\s)")  # before a number or alone: no hyphen
 FEW: Final = 20  # distinct answers that could be labels
 
 
@@ -264,12 +267,13 @@ def _near_twins(splits: Splits) -> list[str]:
 
 
 class _Plain(dict[int, str]):
-    """Hold what is left of a character where only letters, digits and the marks on them count; found when asked for."""
+    """Hold what is left of a character where letters, digits, marks on them and signs count; found when asked for."""
 
     def __missing__(self, code: int) -> str:
         letter = chr(code)
         category = unicodedata.category(letter)
-        self[code] = "" if category == "Cf" else letter if letter.isalnum() or category.startswith("M") else " "
+        counts = letter.isalnum() or category.startswith(("M", "S")) or letter in SIGNS
+        self[code] = "" if category == "Cf" else letter if counts else " "
         return self[code]
 
 
@@ -279,10 +283,13 @@ _LETTERS: Final = _Plain()
 def _plain(text: str) -> str:
     """Return a text without case, punctuation, what is not seen, and the ways to compose a character.
 
+    Signs such as +, an emoji, and a minus are no punctuation.
+
     >>> _plain("Cafe\u0301\u200b,  ok!") == _plain("CAF\u00c9 ok"), _plain("कि") == _plain("का")
     (True, False)
     """
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_LETTERS).split())
+    composed = _MINUS.sub("\N{MINUS SIGN}", unicodedata.normalize("NFKC", text))
+    return " ".join(composed.casefold().translate(_LETTERS).split())
 
 
 def _shared_cells(splits: Splits, template: Template) -> list[str]:
