@@ -495,6 +495,18 @@ def test_a_key_twice_in_a_row_is_a_broken_row(tmp_path: Path, name: str) -> None
         read_table(write(tmp_path, name, '{"text": ["a"], "label": ["b"], "text": ["c"]}'))
 
 
+def test_one_stray_quote_does_not_decide_how_all_texts_are_read(tmp_path: Path) -> None:
+    """What was trained on texts with their quotes was asked new ones of the same form without them."""
+    rows = [f'"text {i}, ""so"" it is"\t{"yn"[i % 2]}\n' for i in range(60)]
+    stray = ['say "hi"\ty\n', '"x" z\tn\n']
+    table = read_table(write(tmp_path, "train.tsv", "".join(["text\tlabel\n", *rows, *stray])))
+    assert [row[0] for row in table.rows] == [*(f'text {i}, "so" it is' for i in range(60)), 'say "hi"']
+    assert [place for place, _ in table.broken] == ["line 63"]
+    new = write(tmp_path, "new.tsv", "".join(["text\tlabel\n", *rows[:3]]))
+    with incoming(str(new), wanted=["text"]) as found:
+        assert [one.values["text"] for one in found.rows] == [row[0] for row in table.rows[:3]]
+
+
 NESTED = (
     '{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "good", "content": "bad"}]}',
     '{"text": "a", "meta": {"x": {"y": 1, "y": 2}}}',
