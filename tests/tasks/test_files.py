@@ -582,6 +582,20 @@ def test_what_stands_behind_or_between_the_rows_of_an_array_is_named(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_an_encoding_of_files_that_bring_their_own_is_refused(tmp_path: Path, name: str) -> None:
+    path, rows = write(tmp_path, name, "of no matter"), "".join(f"text {i},{i % 2}\n" for i in range(60))
+    for encoding in ("zip", "utf-8"):
+        with pytest.raises(InputError, match="is of texts, and Parquet and Arrow bring their own"):
+            task_from(path, encoding=encoding)
+        with pytest.raises(InputError, match="is of texts"), incoming(str(path), encoding=encoding, wanted=["text"]):
+            pass
+    both = write(tmp_path, "t.csv", f"text,label\n{rows}")
+    with pytest.raises(InputError, match=rf"{name} ") as found:
+        task_from(both, test=path, encoding="utf-8")
+    assert "bring their own" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
 def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
     """One of them won without a word."""
     import pyarrow

@@ -24,7 +24,7 @@ from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks.arrow import SUFFIXES as ARROW
 from elicitable.tasks.arrow import rows_in
 from elicitable.tasks.delimited import DELIMITED, delimiter_of, long_fields, quotes_are_characters, without_sep_line
-from elicitable.tasks.files import BEGIN, MARKS, PACKED, check_begin, opened, suffix_of
+from elicitable.tasks.files import BEGIN, MARKS, PACKED, check_begin, check_encoding, opened, suffix_of
 from elicitable.tasks.json_rows import doubled_in, list_of_rows, object_of, rows_of_json
 
 KINDS: Final = ("csv", "tsv", "jsonl", "json", "lines", "text")
@@ -92,6 +92,7 @@ def incoming(
             f"{source} is a folder; name a file." if os.path.isdir(path) else f"{source}: there is no such file."
         )
     if suffix in ARROW and kind is None:
+        check_encoding([path], encoding)
         with closing(rows_in(path, suffix)) as placed:
             yield Rows(name, "arrow", (), (Incoming(place, values) for place, values in placed))
         return
