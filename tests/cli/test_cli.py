@@ -195,6 +195,42 @@ def only_object(out: str) -> dict[str, object]:
     return found
 
 
+OWN_THAT_PRINTS = """
+from elicitable.values import Item
+print("hello from the task")
+
+class Mine:
+    name = "mine"
+    warnings = ()
+
+    def labels(self):
+        return None
+
+    def items(self):
+        print("called")
+        return [Item((i % 10, i * 7 % 10, i // 10), (i % 10,)) for i in range(60)]
+
+    def sample(self, n, rng):
+        return [self.items()[i] for i in rng.integers(60, size=n)]
+
+    def held_out(self, split, n=None):
+        return self.items()[::2][:n] if split == "validation" else self.items()[1::2][:n]
+
+    def fingerprint(self):
+        return "mine"
+"""
+
+
+def test_what_a_persons_own_code_prints_is_no_part_of_the_one_json_object(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN_THAT_PRINTS, encoding="utf-8")
+    given = ("verdict", "--model", "toy:mixed", "--task", "mine.py:Mine", "--method", "zero-shot", "--json", "-q")
+    code, out, err = call(*given)
+    assert code == 0, err
+    assert isinstance(json.loads(out), dict)
+    assert "hello from the task\n" in err
+    assert "called\n" in err
+
+
 @pytest.mark.parametrize("command", ["models", "tasks", "methods"])
 def test_the_lists_are_one_json_object_and_readable(call: Call, command: str) -> None:
     code, out, err = call(command, "--json")

@@ -13,7 +13,7 @@ from tests.deploy.conftest import save_letters, text_of
 import elicitable as el
 
 Call = Callable[..., tuple[int, str, str]]
-QUICK = ("--steps", "0", "--items", "12", "--test-items", "10", "--rank", "4", "-q")
+QUICK = ("--steps", "0", "--items", "12", "--test-items", "10", "-q")
 QUICKEST = ("--steps", "0", "--items", "12", "--test-items", "2", "--rank", "2", "-q")
 
 
@@ -29,6 +29,8 @@ def test_a_prompt_becomes_a_folder_and_its_losses_are_said(call: Call, tmp_path:
         "ascending",
         "--other-task",
         "add-1",
+        "--rank",
+        "4",
         *QUICK,
         "--out",
         str(out),
@@ -62,7 +64,7 @@ def test_worked_examples_become_a_model_that_can_be_asked(call: Call, tmp_path: 
         (("--prompt", "7 0", "--examples", "2"), "give one of"),
         (("--prompt", "7 0", "--to", "lroa"), "did you mean 'lora'"),
         (("--prompt", "7 0", "--texts", "nowhere.txt"), "nowhere.txt cannot be read"),
-        (("--prompt", "7 0", "--keys", "0"), "keys must be"),
+        (("--prompt", "7 0", "--to", "short-prefix", "--keys", "0"), "keys must be"),
         (("--prompt", "7 0", "--to", "short-prefix"), "ask for fewer"),
         (("no-such-run",), "no-such-run: there is no such folder"),
     ],
@@ -104,6 +106,9 @@ def test_other_contexts_and_tasks_go_to_other_folders(call: Call, tmp_path: Path
     [
         (("--texts", "texts.txt", "--items", "3"), "--items counts training prompts of --task"),
         (("--texts", "texts.txt", "--test-items", "3"), "--test-items counts items of --task and --other-task"),
+        (("--texts", "texts.txt", "--keys", "3"), "--keys is the size of --to short-prefix, and --to is lora here"),
+        (("--texts", "texts.txt", "--to", "weights", "--rank", "3"), "--rank is the size of --to lora"),
+        (("--texts", "texts.txt", "--to", "short-prefix", "--rank", "3"), "--rank is the size of --to lora"),
         (("--texts", "texts.txt", "--score", "accuracy"), "--score says how the test split of --task is scored"),
     ],
 )

@@ -279,8 +279,12 @@ def test_arguments_that_make_no_sense_are_named(labels_run: Any, written_run: An
         ((run, "--input", "rows.jsonl", "--input-format", "yaml"), "unknown kind of input 'yaml'"),
         ((run, "--input", "rows.jsonl", "--encoding", "utf-9"), "no encoding of texts"),
         ((run, "--input", "rows.jsonl", "--text", "say"), "either a file"),
+        ((run, "--text", "say", "--encoding", "latin-1"), "--encoding is of a file"),
+        ((run, "--text", "say", "--input-format", "csv"), "--input-format is of a file"),
+        ((run, "--text", "say", "--max-answer", "3"), "limits free answers, and labels are compared"),
         ((run, "--input", "rows.jsonl", "--method", "lore"), "did you mean 'lora'"),
         ((run, "--input", "rows.jsonl", "--model", str(written_run.model)), "was made for model"),
+        ((f"{run}s", "--text", "say", "--out", str(tmp_path)), "is a folder; name a file for the answers"),
         ((f"{run}s", "--text", "say"), f"there is no such folder; did you mean {run}"),
     ):
         code, _, err = call("predict", *given)
@@ -288,6 +292,16 @@ def test_arguments_that_make_no_sense_are_named(labels_run: Any, written_run: An
     code, out, _ = call("predict", run, "--input", "other.csv", "--column", "body")
     assert code == 0
     assert out.startswith("id,body,prediction,probability,error\n1,say a now,")
+
+
+def test_what_an_input_holds_does_not_act_on_the_terminal(labels_run: Any, call: Call, tmp_path: Path) -> None:
+    """A row of an object by keys is named by its key, which may hold what a terminal obeys."""
+    rows = {f"k{i}\x1b[31m\x1b]0;pwn\x07\n": {"text": "say a now" if i else None, "id": i} for i in range(4)}
+    (tmp_path / "ansi.json").write_text(json.dumps(rows))
+    code, _, err = call("predict", str(labels_run.folder), "--input", "ansi.json")
+    assert code == 1
+    assert "ansi.json, row k0\\u001b[31m" in err
+    assert not any(sign in err for sign in "\x1b\x07")
 
 
 class OwnChoices:

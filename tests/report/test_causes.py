@@ -16,6 +16,7 @@ from rich.console import Console
 from elicitable.cli.options import flags
 from elicitable.diagnosis.causes import NO_TIME, Diagnosis, Experiment, Why
 from elicitable.diagnosis.sizes import SizeCurve
+from elicitable.durations import seconds_of
 from elicitable.report.causes import alike, print_why, why_commands, why_json, why_section, without_result
 from elicitable.report.following import Typed
 from elicitable.report.table import print_next
@@ -57,6 +58,26 @@ ARMS = (
     ArmResult("full", WEIGHTS, {}, NOTHING, "ok", learning_rate=0.001),
 )
 TYPED = Typed(BASE, flags(budget=100), {"kv-prefix": "mine.py:KV"})
+
+
+@pytest.mark.parametrize(
+    ("limit", "twice"),
+    [("604800", "1209600"), ("500000s", "1000000s"), ("1.5h", "3h"), ("0.00001", "0.00002"), ("1000000 m", "2000000m")],
+)
+def test_twice_the_time_can_be_typed(limit: str, twice: str) -> None:
+    """From 500,000 seconds on it was written with an exponent, and refused."""
+    command = Typed(["--task", "r.csv"], ["--time-limit", limit]).longer()
+    assert command == f"elicitable verdict --task r.csv --time-limit {twice} --why"
+    assert seconds_of(twice) == pytest.approx(2 * (seconds_of(limit) or 0), rel=1e-15)  # both are read as float64
+
+
+def test_a_value_that_looks_like_an_option_is_kept() -> None:
+    typed = Typed(flags(prompt=["--time-limit", "-- a"], task="r.csv"), flags(time_limit="1h", margin="-1"))
+    assert typed.longer() == (
+        "elicitable verdict --prompt=--time-limit '--prompt=-- a' --task r.csv --margin=-1 --time-limit 2h --why"
+    )
+    assert "--margin 2" in typed.verdict({"--margin": "2"})
+    assert "-1" not in typed.verdict({"--margin": "2"})
 
 
 def test_contexts_that_fall_short_for_the_same_reason_are_told_together_in_80_columns() -> None:

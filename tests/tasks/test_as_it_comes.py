@@ -16,6 +16,7 @@ import pytest
 from elicitable.errors import InputError
 from elicitable.tasks.base import groups_of
 from elicitable.tasks.catalog import task_from
+from elicitable.tasks.rows import _plain
 from elicitable.tasks.text import TextTask
 from elicitable.values import Item, Message
 
@@ -162,6 +163,27 @@ def test_parts_of_messages_that_are_not_read_are_said(tmp_path: Path, is_table: 
     assert task.reading.unused == tuple((part, "a part of its messages that is not read") for part in parts)
 
 
+@pytest.mark.parametrize("weight", [0, 0.0, "0"])
+def test_an_answer_of_no_weight_is_not_asked_for(tmp_path: Path, weight: Any) -> None:
+    """OpenAI's rows say by it which answers are not learned; the last one was, whatever its weight."""
+
+    def turns(*weights: Any) -> list[dict[str, Any]]:
+        said: list[dict[str, Any]] = []
+        for nth, one in enumerate(weights):
+            said += [{"role": "user", "content": f"Q{nth}"}, {"role": "assistant", "content": f"A{nth}", "weight": one}]
+        return said
+
+    ends = {(1, weight): "A0", (weight, 1): "A1", (1, weight, weight): "A0", (None, None): "A1"}
+    for weights, answer in ends.items():
+        rows = [{"messages": [{"role": "system", "content": f"{i}"}, *turns(*weights)]} for i in range(60)]
+        task = task_of(tmp_path, rows)
+        assert {row.answer for row in task.rows("train")} == {answer}
+        assert not any("weight" in one for one in task.warnings)
+    nothing = [{"messages": turns(weight, weight)}, *rows]
+    with pytest.raises(InputError, match=r"line 1: .*has no message of the assistant"):
+        task_of(tmp_path, nothing)
+
+
 def test_conversations_can_be_labelled(tmp_path: Path) -> None:
     rows = [{"messages": chat(i)[:2], "topic": "xy"[i % 2]} for i in range(60)]
     task = task_of(tmp_path, rows, text_column="messages", label_column="topic")
@@ -220,6 +242,14 @@ WARNED = [
 def test_doubtful_labels_are_warned_about(tmp_path: Path, labels: list[str], warning: str) -> None:
     warnings = task_of(tmp_path, labelled(labels)).warnings
     assert any(re.search(warning, one) for one in warnings), warnings
+
+
+def test_label_names_that_make_all_labels_one_are_named(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": ("pos", "neg")[i % 2]} for i in range(60)]
+    with pytest.raises(InputError, match="the label names make all of its 2 labels one, 'neg'"):
+        task_of(tmp_path, rows, label_names={"pos": "neg"})
+    with pytest.raises(InputError, match="every row has the label 'neg'"):
+        task_of(tmp_path, [{**row, "label": "neg"} for row in rows])
 
 
 def test_clean_labels_are_not_warned_about(tmp_path: Path) -> None:
@@ -341,14 +371,25 @@ def test_rows_of_a_group_are_in_one_split_and_one_group(tmp_path: Path) -> None:
         task_of(tmp_path, rows, group_column="page")
 
 
-@pytest.mark.parametrize("nothing", ["NA", "nan", "None", "", "?"])
-def test_rows_whose_group_says_that_there_is_none_are_no_group(tmp_path: Path, nothing: str) -> None:
+def test_rows_whose_group_is_empty_are_no_group(tmp_path: Path) -> None:
     """Two thirds of the rows were one group, and the validation split of 300 had 208."""
-    rows = [{"text": f"text {i}", "label": "xy"[i % 2], "author": nothing if i % 3 else f"a{i}"} for i in range(300)]
+    rows = [{"text": f"text {i}", "label": "xy"[i % 2], "author": "" if i % 3 else f"a{i}"} for i in range(300)]
     task = task_of(tmp_path, rows, group_column="author")
     assert task.sizes["train"] > 190
     assert "rows without a value in column 'author', each on its own: 200" in task.warnings
     assert not any("are one group" in one for one in task.warnings)
+
+
+@pytest.mark.parametrize("name", ["NA", "nan", "None", "null", "?", "missing"])
+def test_a_group_whose_name_looks_like_nothing_stays_in_one_split_and_is_said(tmp_path: Path, name: str) -> None:
+    """Of the regions EU, AS, SA and NA the last one's rows stood in train and test."""
+    regions = (name, *(f"R{nth}" for nth in range(19)))
+    rows = [{"text": f"text {i}", "label": "xy"[i // 20 % 2], "region": regions[i % 20]} for i in range(400)]
+    task = task_of(tmp_path, rows, group_column="region")
+    splits = [split for split in ("train", "validation", "test") for row in task.rows(split) if row.group == name]  # type: ignore[arg-type]
+    assert len(splits) == 20
+    assert len(set(splits)) == 1
+    assert any(f"look like missing values: {name!r} (20 rows); the rows of each are" in one for one in task.warnings)
 
 
 def test_a_group_of_a_large_part_of_the_rows_is_said(tmp_path: Path) -> None:
@@ -400,6 +441,35 @@ def test_texts_of_train_in_other_characters_are_counted(tmp_path: Path, twin: st
     texts = [form.format(i) for i in range(100) for form in ("caf\u00e9 {}", twin)]
     warnings = task_of(tmp_path, [{"text": text, "label": "xy"[i % 2]} for i, text in enumerate(texts)]).warnings
     assert any("in train too but for case, white space, punctuation or how characters" in one for one in warnings)
+
+
+@pytest.mark.parametrize("signs", ["+-", "*/", "%-", "<>", "=+", "^*"])
+def test_other_signs_between_numbers_are_other_texts(tmp_path: Path, signs: str) -> None:
+    """All of 288 different sums and differences: 35 texts of the test split were said to be in train too."""
+    rows = [
+        {"prompt": f"{a} {sign} {b} =", "target": f"{a}{sign}{b}"}
+        for a in range(12)
+        for b in range(12)
+        for sign in signs
+    ]
+    assert not any("are in train too" in one for one in task_of(tmp_path, rows).warnings)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_twin"),
+    [
+        ("good \U0001f600", "good \U0001f621", False),
+        ("C++ or not", "C# or not", False),
+        ("it is -3", "it is 3", False),
+        ("x - y", "x * y", False),
+        ("3-4", "3\N{MINUS SIGN}4", True),
+        ("a well-known film", "A well known film!", True),
+        ("covid-19", "Covid 19", True),
+        ("\u201cfine\u201d, he said", '"fine" he said.', True),
+    ],
+)
+def test_texts_are_alike_but_for_punctuation_and_not_for_signs(one: str, other: str, is_twin: bool) -> None:
+    assert (_plain(one) == _plain(other)) is is_twin
 
 
 def test_texts_of_other_vowel_signs_are_other_texts(tmp_path: Path) -> None:

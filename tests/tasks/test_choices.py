@@ -149,6 +149,41 @@ def test_a_bad_row_is_named_and_can_be_skipped() -> None:
     assert sum(task_of(rows, skip_bad_rows=True).sizes.values()) == COUNT - 2
 
 
+@pytest.mark.parametrize("written", [list, json.dumps, str], ids=["a list", "as JSON", "as Python writes it"])
+@pytest.mark.parametrize("few", [["1 apple"], []], ids=["one choice", "none"])
+def test_places_among_choices_that_are_not_shown_are_refused(few: list[str], written: Any) -> None:
+    """Where fewer than nine in ten rows can be read as choices, the letters say nothing without them."""
+    rows = [{**row, "choices": written(few if i % 5 == 0 else row["choices"])} for i, row in enumerate(lists("AAAA"))]
+    for skips in (False, True):
+        with pytest.raises(InputError, match="holds places among 'choices', which are not shown; show them"):
+            task_of(rows, skip_bad_rows=skips)
+
+
+@pytest.mark.parametrize("form", ["letters", "from 1", "as Python writes lists", "as JSON", "a column each", "SWAG"])
+def test_places_among_choices_are_warned_of_where_columns_were_named(form: str) -> None:
+    as_json = [{**row, "choices": json.dumps(row["choices"])} for row in lists("ABCD")]
+    rows = as_json if form == "as JSON" else FORMS[form]
+    answer = "label" if form == "SWAG" else "answer"
+    told = task_of(rows, prompt_column="question", target_column=answer).warnings
+    assert sum("which are not shown" in note for note in told) == 1
+    shown = "".join(f"{{{name}}}" for name in rows[0] if name != answer)
+    asked = task_of(rows, template=shown, target_column=answer).warnings
+    assert not any("which are not shown" in note for note in asked)
+
+
+def test_a_test_file_of_texts_behind_letters_is_refused(tmp_path: Path) -> None:
+    for name, rows in (
+        ("train", lists("ABCD")),
+        ("test", [{**row, "question": f"Now, {row['question']}"} for row in FORMS["texts"]]),
+    ):
+        with (tmp_path / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({**row, "choices": json.dumps(row["choices"])} for row in rows)
+    with pytest.raises(InputError, match="which are not shown"):
+        task_from(tmp_path / "train.csv", test=tmp_path / "test.csv")
+
+
 def test_label_names_do_not_apply() -> None:
     with pytest.raises(InputError, match="choices of their own, so label names do not apply"):
         task_of(FORMS["letters"], label_names={"A": "first"})

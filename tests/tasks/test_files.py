@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import os
+import re
 import sys
 import tracemalloc
 from datetime import date
@@ -21,6 +22,7 @@ from elicitable.tasks import files
 from elicitable.tasks.catalog import task_from
 from elicitable.tasks.files import read_table
 from elicitable.tasks.incoming import incoming
+from elicitable.tasks.json_rows import object_of
 from elicitable.tasks.tables import Cell, fault_of
 from elicitable.values import Message
 
@@ -491,6 +493,106 @@ def test_a_key_twice_in_a_row_is_a_broken_row(tmp_path: Path, name: str) -> None
     assert [number for number, fault in enumerate(faults) if fault] == [3]
     with pytest.raises(InputError, match="it is one object, and the key 'text' stands in it twice"):
         read_table(write(tmp_path, name, '{"text": ["a"], "label": ["b"], "text": ["c"]}'))
+
+
+def test_one_stray_quote_does_not_decide_how_all_texts_are_read(tmp_path: Path) -> None:
+    """What was trained on texts with their quotes was asked new ones of the same form without them."""
+    rows = [f'"text {i}, ""so"" it is"\t{"yn"[i % 2]}\n' for i in range(60)]
+    stray = ['say "hi"\ty\n', '"x" z\tn\n']
+    table = read_table(write(tmp_path, "train.tsv", "".join(["text\tlabel\n", *rows, *stray])))
+    assert [row[0] for row in table.rows] == [*(f'text {i}, "so" it is' for i in range(60)), 'say "hi"']
+    assert [place for place, _ in table.broken] == ["line 63"]
+    new = write(tmp_path, "new.tsv", "".join(["text\tlabel\n", *rows[:3]]))
+    with incoming(str(new), wanted=["text"]) as found:
+        assert [one.values["text"] for one in found.rows] == [row[0] for row in table.rows[:3]]
+
+
+NESTED = (
+    '{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "good", "content": "bad"}]}',
+    '{"text": "a", "meta": {"x": {"y": 1, "y": 2}}}',
+)
+
+
+@pytest.mark.parametrize("row", NESTED)
+@pytest.mark.parametrize("name", ["t.jsonl", "array.json", "data.json"])
+def test_a_key_twice_is_found_at_every_depth(tmp_path: Path, name: str, row: str) -> None:
+    key = "content" if "content" in row else "y"
+    rows = [re.sub(r', "(content|y)": ("bad"|2)', "", row)] * 3 + [row]
+    whole = {"t.jsonl": "\n".join(rows), "array.json": f"[{', '.join(rows)}]"}
+    path = write(tmp_path, name, whole.get(name, f'{{"data": [{", ".join(rows)}]}}'))
+    [(place, why)] = read_table(path).broken
+    assert (place.split()[1], why) == ("4", f"the key {key!r} stands in it twice")
+    with incoming(str(path), wanted=["text"]) as found:
+        assert [one.fault for one in found.rows] == ["", "", "", why]
+
+
+def test_a_key_twice_among_many_is_found_at_once(tmp_path: Path) -> None:
+    """Every key was counted for every key: one object of 0.7 MB took a minute."""
+    keys = "".join(f'"k{i}": 1, ' for i in range(200_000))
+    row = f'{{{keys}"k199999": 2}}'
+    assert json.loads(row, object_pairs_hook=object_of).fault == "the key 'k199999' stands in it twice"
+
+
+def test_a_column_twice_in_itself_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "t.json", '{"text": {"0": "a", "1": "b", "1": "c"}, "label": {"0": 1, "1": 2}}')
+    with pytest.raises(InputError, match="of its column 'text' the key '1' stands in it twice"):
+        read_table(path)
+
+
+FAULTY = ("5", '{"text": "c", "text": "d"}', '{"text": "\\udc80"}', "null")
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+@pytest.mark.parametrize("form", ["one object", "array", "lines"])
+def test_a_broken_row_of_a_json_file_is_named_and_the_others_are_as_they_were(
+    tmp_path: Path, form: str, fault: str
+) -> None:
+    """In a file of one object broken rows were left out without a word, and the others' values were texts."""
+    good = [{"text": f"text {i}", "id": i, "meta": {"x": [i]}} for i in range(2)]
+    rows = [json.dumps(good[0]), fault, json.dumps(good[1])]
+    if form == "lines":
+        rows.insert(0, "true")
+    texts = {"one object": f'{{"data": [{", ".join(rows)}]}}', "array": f"[{', '.join(rows)}]"}
+    with incoming(str(write(tmp_path, "t.json", texts.get(form, "\n".join(rows)))), wanted=["text"]) as found:
+        read = list(found.rows)
+    assert [bool(one.fault) for one in read] == [*([True] if form == "lines" else []), False, True, False]
+    assert [one.values for one in read if not one.fault] == good
+    assert [int(one.place.split()[1]) for one in read] == list(range(1, len(rows) + 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('[{"text": "a"}] [{"text": "b"}]', "it stands behind the end of the array"),
+        ('[{"text": "a"}]' + " \n" * 40_000 + '{"text": "b"}', "it stands behind the end of the array"),
+        ('[{"text": "a"} {"text": "b"}]', "there is no comma before it"),
+        ('[{"text": "a"},]', "not valid JSON"),
+        ('[{"text": "a"},,{"text": "b"}]', "not valid JSON"),
+    ],
+)
+def test_what_stands_behind_or_between_the_rows_of_an_array_is_named(tmp_path: Path, text: str, why: str) -> None:
+    path = write(tmp_path, "t.json", text)
+    with incoming(str(path), wanted=["text"]) as found:
+        first, last = found.rows
+    assert (first.values, first.fault) == ({"text": "a"}, "")
+    assert why in last.fault
+    assert last.fault.endswith("nothing behind it can be read")
+    with incoming(str(write(tmp_path, "t.json", '[{"text": "a"}]\n \n')), wanted=["text"]) as found:
+        assert len(list(found.rows)) == 1
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_an_encoding_of_files_that_bring_their_own_is_refused(tmp_path: Path, name: str) -> None:
+    path, rows = write(tmp_path, name, "of no matter"), "".join(f"text {i},{i % 2}\n" for i in range(60))
+    for encoding in ("zip", "utf-8"):
+        with pytest.raises(InputError, match="is of texts, and Parquet and Arrow bring their own"):
+            task_from(path, encoding=encoding)
+        with pytest.raises(InputError, match="is of texts"), incoming(str(path), encoding=encoding, wanted=["text"]):
+            pass
+    both = write(tmp_path, "t.csv", f"text,label\n{rows}")
+    with pytest.raises(InputError, match=rf"{name} ") as found:
+        task_from(both, test=path, encoding="utf-8")
+    assert "bring their own" not in str(found.value)
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])

@@ -112,7 +112,7 @@ BAD = [
     ([(f"t {i}" * (i != 7), "ab"[i % 2]) for i in range(60)], {}, "t.csv, line 9: column 'text' is empty"),
     (tickets(60), {"text_column": "body"}, "t.csv has no column 'body'; it has the columns text, label"),
     (tickets(60), {"label_names": ["a"]}, "label_names must map labels to names"),
-    (tickets(60), {"label_names": {"0": "x", "1": "x"}}, "every row has the label 'x'"),
+    (tickets(60), {"label_names": {"0": "x", "1": "x"}}, "the label names make all of its 2 labels one, 'x'"),
     (tickets(60), {"template": "Label:"}, r"must contain {text} exactly once"),
     (tickets(60), {"test": "nowhere.csv"}, "nowhere.csv: there is no such file"),
     (tickets(60), {"prompt_column": "text", "target_column": "label", "label_names": {"0": "x"}}, "do not apply"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import tiny_gpt2
-from tests.families import CHAT, reader
+from tests.families import CHAT, FAMILIES, reader
 
 import elicitable as el
 from elicitable.errors import InputError
@@ -210,6 +210,56 @@ def test_what_a_tokenizer_cannot_write_is_not_right() -> None:
     assert first.answer == second.answer
     learn(model, [first], 40)
     assert evaluate(model, items, None, Reading()).correct == (1, 0)
+
+
+ENDS: dict[str, Layout] = {
+    "end of text": Layout(),
+    "line break": Layout(end="\n"),
+    "sign": Layout(end="###"),
+    "comma and blank": Layout(end=", "),
+    "a word": Layout(end=" so"),
+    "line break or sign": Layout(stops=("\n", "###")),
+    "one within another": Layout(stops=("m", " film", "film,")),
+}
+ASKED = (" fine", " fine, and dull", " fine film", " FINE", " fine\n", " fine###", " fine\nfilm", " fine, ", " so fine")
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_scored_as_right_is_what_is_written_whatever_the_stop_and_the_target(family: str, end: str) -> None:
+    """Stop strings that a tokenizer cannot write, that stand in a target or behind it, and ends that were not learned.
+
+    Each of the answers was learned behind a question of its own, with the layout's end, the end of text or none.
+    """
+    plain, layout = reader(family), ENDS[end]
+    own_weights = deepcopy(plain.hf).double()  # in float32, a batch and a cache may round a tie apart
+    model = Model(own_weights, tokenizer=plain.tokenizer, name=family)
+    prompts = [f"{word} film:" for word in WORDS]
+    taught = [
+        Item(prompt, target) for prompt, target in zip(prompts, [*ASKED[:4], *ASKED[:3], *ASKED[:3]], strict=True)
+    ]
+    own, ids = rows_of(model, taught, layout), rows_of(model, taught)
+    endless = [Row(row.content, [*row.answer[: len(row.answer) - row.end] * 8]) for row in ids]
+    learn(model, [*own[:4], *ids[4:7], *endless[7:]], 40)
+    written = generate(model, rows_of(model, taught, layout), layout, 32)
+    items = [Item(prompt, target) for prompt in prompts for target in ASKED]
+    wanted = [as_it_writes(model, target) for target in ASKED]
+    right = [int(one.has_ended and one.text.strip() == text) for one in written for text in wanted]
+    assert list(evaluate(model, items, None, Reading(layout=layout)).correct) == right
+
+
+@pytest.mark.parametrize(("family", "can_end"), [("WordPiece", False), ("byte-level BPE", True), ("in Python", False)])
+def test_a_stop_string_that_a_tokenizer_cannot_write_is_known(family: str, can_end: bool) -> None:
+    """WordPiece writes no comma with a blank at the end of a row, and does before another word."""
+    model, items = reader(family), [Item("a film:", " fine"), Item("a film:", " fine, and dull")]
+    assert unwritable(model, items, Layout(end="###")) == ([] if can_end else items)
+    assert unwritable(model, items, Layout(end=", ")) == []
+
+
+def as_it_writes(model: Model, target: str) -> str:
+    """A target without blanks around it, as a tokenizer puts its words together if only the blanks are others."""
+    found: str = model.tokenizer.decode(model.ids(target).flatten().tolist()).strip()
+    return found if found.split() and "".join(found.split()) == "".join(target.split()) else target.strip()
 
 
 def test_what_never_ends_is_shown_as_far_as_it_goes_and_said_so() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +19,7 @@ from elicitable.cli.forecast import forecast
 from elicitable.cli.inspect import inspect
 from elicitable.cli.lists import methods, models, scores, tasks
 from elicitable.cli.options import spread
+from elicitable.cli.output import json_alone
 from elicitable.cli.predict import predict
 from elicitable.cli.pretrain import pretrain
 from elicitable.cli.prune import prune
@@ -108,7 +111,8 @@ def run() -> int:
         ElicitableError: what was typed cannot be done, in one line.
     """
     try:
-        return int(app(prog_name="elicitable", standalone_mode=False) or 0)
+        with json_alone() if "--json" in sys.argv else nullcontext():
+            return int(app(prog_name="elicitable", standalone_mode=False) or 0)
     except _UsageError as error:
         raise InputError(_in_one_line(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,8 +35,8 @@ def compile_command(
     ] = None,
     texts: Annotated[Path | None, typer.Option(help="unlabelled texts of the kind that is asked, one a line")] = None,
     examples: Annotated[int | None, typer.Option(help="worked examples of --task as the context")] = None,
-    rank: Annotated[int, typer.Option(help="of the LoRA")] = 32,
-    keys: Annotated[int, typer.Option(help="of the short prefix, a head")] = 16,
+    rank: Annotated[int | None, typer.Option(help="of the LoRA [default: 32]")] = None,
+    keys: Annotated[int | None, typer.Option(help="of the short prefix, a head [default: 16]")] = None,
     steps: Annotated[int, typer.Option(help="of distillation after the closed form; 0 trains nothing")] = 200,
     items: Annotated[int | None, typer.Option(min=1, help="training prompts of --task [default: 140]")] = None,
     test_items: Annotated[int | None, typer.Option(min=1, help="test items that are scored [default: 240]")] = None,
@@ -55,7 +56,8 @@ def compile_command(
     from elicitable.race.standard import Standard
     from elicitable.report.table import print_wrapped
 
-    how = Recipe(to=to, rank=rank, keys=keys, steps=steps, seed=seed)
+    sizes: dict[str, Any] = {name: size for name, size in (("rank", rank), ("keys", keys)) if size is not None}
+    how = Recipe(to=to, **sizes, steps=steps, seed=seed)
     counts: dict[str, Any] = {"texts_of_task": items, "test_items": test_items}
     counts = {name: count for name, count in counts.items() if count is not None}
     asked = (counts, other_task, score, about, *read.given().items())
@@ -64,6 +66,7 @@ def compile_command(
     _check_free(folder)
     lines = None if texts is None else _lines(texts)
     _check_used(task, texts, other_task, items, test_items, score)
+    _check_sizes(to, sizes)
     artefact = _artefact(context, prompt, task, examples)
     with output(folder), status("loading …", quiet) as shown:
         wanted = _task(task, read)
@@ -120,6 +123,13 @@ def _check_used(
         raise InputError("--score says how the test split of --task is scored: give --task.")
     if task is None and not other_task and test_items is not None:
         raise InputError("--test-items counts items of --task and --other-task: give one of them.")
+
+
+def _check_sizes(to: str, sizes: Mapping[str, Any]) -> None:
+    """Raise InputError where a size is given of what is not made."""
+    for name, made in (("rank", "lora"), ("keys", "short-prefix")):
+        if name in sizes and to != made:
+            raise InputError(f"--{name} is the size of --to {made}, and --to is {to} here: leave it out.")
 
 
 def _artefact(context: Path | None, prompt: str | None, task: str | None, examples: int | None) -> Artefact | None:

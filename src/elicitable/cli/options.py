@@ -169,6 +169,10 @@ def _typed(group: Any) -> list[str]:
 def flags(**given: object) -> list[str]:
     """Return options as they are typed: nothing for None, the flag alone for True, several for a list.
 
+    A value that looks like an option is joined to its own.
+
+    >>> flags(prompt="--seed")
+    ['--prompt=--seed']
     >>> flags(budget=100, score=None, prompt=["a b", "c"], why=True)
     ['--budget', '100', '--prompt', 'a b', '--prompt', 'c', '--why']
     """
@@ -178,7 +182,8 @@ def flags(**given: object) -> list[str]:
         if value is True:
             found.append(flag)
         elif value is not None and value is not False:
-            found += [part for one in (value if isinstance(value, list) else [value]) for part in (flag, str(one))]
+            for one in map(str, value if isinstance(value, list) else [value]):
+                found += [f"{flag}={one}"] if one.startswith("-") else [flag, one]
     return found
 
 

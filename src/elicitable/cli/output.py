@@ -7,9 +7,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from elicitable.errors import ElicitableError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 RUNS = Path("elicitable-runs")
+_results: Final[ContextVar[TextIO | None]] = ContextVar("results", default=None)
 LONGEST = 200  # bytes of a folder's name; file systems take 255
 
 
@@ -115,10 +117,22 @@ def say(text: str, console: Console | None = None) -> None:
     (console or result_console()).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Keep standard output for :func:`print_json`: what else is printed, as by a person's own task, is no result."""
+    kept = _results.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results.reset(kept)
+
+
 def print_json(record: Any) -> None:
     """Print one JSON object on standard output."""
-    json.dump(record, sys.stdout, allow_nan=False)
-    sys.stdout.write("\n")
+    out = _results.get() or sys.stdout
+    json.dump(record, out, allow_nan=False)
+    out.write("\n")
 
 
 def write_json(path: Path, record: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from io import TextIOWrapper
@@ -14,6 +14,7 @@ import typer
 
 from elicitable.cli.options import Quiet
 from elicitable.errors import InputError
+from elicitable.untrusted import in_one_line
 
 if TYPE_CHECKING:
     from elicitable.deploy.predict import Predictor
@@ -62,13 +63,15 @@ def predict(
     from elicitable.deploy.predict import predictor
     from elicitable.tasks.incoming import incoming
 
+    if text is not None:
+        _check_alone({"--input": source, "--input-format": input_format, "--encoding": encoding})
+    if out is not None and out.is_dir():
+        raise InputError(f"{out} is a folder; name a file for the answers (--out).")
     name, own = own_method(method)
     found = predictor(run, name, model=model, device=device, methods=own, any_base=any_base, max_answer=max_answer)
     if column is not None:
         found.record = _reading(found.record, column)
     form = found.record.form
-    if text is not None and source is not None:
-        raise InputError("give either a file (--input) or one text (--text).")
     given = _of_text(text, form.main) if text is not None else None
     with given or incoming(_source(source), input_format, encoding, _wanted(form)) as rows:
         done = _answer(rows, found, format_for(rows, output_format), out)
@@ -96,7 +99,7 @@ def _answer(rows: Rows, predictor: Predictor, kind: str, out: Path | None) -> _D
             if prediction.fault:
                 done.broken += 1
                 if done.broken <= MOST_NAMED:
-                    print(f"{rows.source}, {row.place}: {prediction.fault}", file=sys.stderr)
+                    print(in_one_line(f"{rows.source}, {row.place}: {prediction.fault}"), file=sys.stderr)
         file.flush()
     return done
 
@@ -122,6 +125,13 @@ def own_method(method: str | None) -> tuple[str | None, tuple[Method, ...]]:
         return method, ()
     own = method_named(method)
     return own.name, (own,)
+
+
+def _check_alone(of_file: Mapping[str, str | None]) -> None:
+    """Raise InputError where one text is given, and an option of a file too."""
+    for name, given in of_file.items():
+        if given is not None:
+            raise InputError(f"give either a file (--input) or one text (--text): {name} is of a file.")
 
 
 def _source(source: str | None) -> str:

@@ -190,7 +190,8 @@ def predictor(
         max_answer: tokens after which a free answer is cut off; by default as in the race.
 
     Raises:
-        InputError: there is no artefact, its base model is not found, or another one is given.
+        InputError: there is no artefact, its base model is not found, or another one is given; or answers that are
+            labels have a ``max_answer``.
 
     Example:
         >>> import tempfile
@@ -205,6 +206,10 @@ def predictor(
     if record is None:
         raise InputError(
             f"{artefact.folder} is an adapter without a record of how rows are read; tune or race it first."
+        )
+    if max_answer is not None and record.form.labels is not None:
+        raise InputError(
+            "max_answer (--max-answer) limits free answers, and labels are compared by their likelihood: leave it out."
         )
     base = base_model(record, device, model)
     return Predictor(base, artefact.adaptation(base, methods, any_base), record, max_answer)

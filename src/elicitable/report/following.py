@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -53,8 +54,10 @@ class Typed:
         """
         limit = next((after for name, after in pairwise(self.race) if name == LIMIT), "")
         number = limit.strip().rstrip("smh ")
-        twice = {LIMIT: f"{2 * float(number):g}{limit.strip()[len(number) :].strip()}"} if number else {}
-        return self.verdict(twice, "--why")
+        if not number:
+            return self.verdict(None, "--why")
+        twice = format((2 * Decimal(number)).normalize(), "f")  # without an exponent, which no limit is written with
+        return self.verdict({LIMIT: twice + limit.strip()[len(number) :].strip()}, "--why")
 
 
 def settings_of(arm: ArmResult) -> dict[str, str]:
@@ -78,8 +81,8 @@ def _without(typed: Sequence[str], setting: Mapping[str, str]) -> list[str]:
     for part in typed:
         if skip:
             skip = False
-        elif part in setting:
-            skip = True
+        elif part.partition("=")[0] in setting:
+            skip = "=" not in part
         else:
             kept.append(part)
     return kept

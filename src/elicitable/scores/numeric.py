@@ -12,11 +12,14 @@ from elicitable.scores.scorer import MeanScorer
 
 MINUS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"))  # hyphens, two dashes, the minus sign
 MONEY = "[$¢£¤¥\u20a0-\u20cf]"
-# Not within a word or behind another number's point or comma; thousands in threes, or no commas at all.
+# Not within a word or behind another number's point or comma (a word's may stand before it: Rs.500); thousands in
+# threes, or no commas at all.
 NUMBER = re.compile(
-    rf"(?<![\w])(?<!\w[.,])(?:[-+]{MONEY}?)?"
+    rf"(?<![\w])(?<!\d[.,])(?:[-+]{MONEY}?)?"
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 )
+# What behind a number says that it is a part of one, or of several: 2½, 5², 1,5 and 1,2,3.
+_GOES_ON = re.compile(r"[.,]\d")
 # What in front of a number may say that it is below 0: "- 5", "-US$5", "(5)", and a long dash.
 _DOUBT = re.compile(rf"((?<!\w)-\s*|\()([A-Z]{{1,3}}\s*)?{MONEY}?\s*$|[—―]{MONEY}?$")
 EXACT = Context(prec=100, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
@@ -67,8 +70,11 @@ def numbers(text: str) -> list[Decimal]:
 
 
 def _found(text: str) -> list[re.Match[str]]:
-    """Return the numbers of a text; none that goes on in digits of another kind, such as 2½ and 5²."""
-    return [one for one in NUMBER.finditer(text) if not text[one.end() : one.end() + 1].isnumeric()]
+    """Return the numbers of a text; none that goes on in digits of another kind, or behind a comma or a point."""
+    found = NUMBER.finditer(text)
+    return [
+        one for one in found if not (text[one.end() : one.end() + 1].isnumeric() or _GOES_ON.match(text, one.end()))
+    ]
 
 
 def _is_plain(target: str) -> bool:

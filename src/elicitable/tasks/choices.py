@@ -16,8 +16,6 @@ from typing import Final
 
 from elicitable.errors import InputError
 from elicitable.tasks.columns import (
-    CHOICES,
-    LETTERS,
     PROMPT_NAMES,
     Columns,
     find_columns,
@@ -30,6 +28,8 @@ from elicitable.tasks.tables import Cell, Table, text_of_cell
 from elicitable.tasks.written import parsed
 from elicitable.values import Split
 
+CHOICES: Final = ("choices", "choices.text", "options", "options.text", "endings")
+LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ANSWERS: Final = (
     *("answer", "label", "answerkey", "answer_key", "answer_idx", "answer_index", "correct", "correct_answer"),
     *("correct_option", "target", "gold", "gold_label", "cop"),
@@ -94,6 +94,37 @@ def listed(cells: Sequence[Cell]) -> list[str]:
     if not isinstance(cell, tuple):
         return []
     return [str(one).strip() if isinstance(one, str | int | float) else "" for one in cell]
+
+
+def unseen_choices(table: Table, columns: Columns, shown: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of choices among which the answers are places, numbers or letters; none where one is shown.
+
+    What nine in ten of the rows that bring choices and an answer do is taken for all.
+
+    >>> table = Table("t", ("question", "choices", "answer"), (("1 + 1?", ("3", "2"), "B"),), ("line 1",))
+    >>> unseen_choices(table, Columns("generation", "question", "answer"), ("question",))
+    ('choices',)
+    """
+    lists = first_of(table, CHOICES, ())
+    found = _of_letters(table) if lists is None else (lists,)
+    if not found or columns.choices or {columns.answer, *shown}.intersection(found):
+        return ()
+    cells = zip(*map(table.cells, found), strict=True)
+    answers = map(text_of_cell, table.cells(columns.answer))
+    are_places = [
+        _is_place(answer, choices)
+        for choices, answer in zip(map(listed, cells), answers, strict=True)
+        if answer and any(choices)
+    ]
+    return found if are_places and sum(are_places) >= MOST * len(are_places) else ()
+
+
+def _is_place(answer: str, choices: Sequence[str]) -> bool:
+    if answer in choices:
+        return False
+    if answer.isdecimal() and len(answer) < 3:
+        return int(answer) <= len(choices)
+    return len(answer) == 1 and answer.upper() in LETTERS[: len(choices)]
 
 
 def fault_in_choices(answer: str, choices: Sequence[str], column: str) -> str | None:

@@ -11,7 +11,7 @@ title and a body, a premise and a hypothesis). Both are shown, unless a person n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,7 @@ from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
 from elicitable.tasks.messages import ANSWERER
 from elicitable.tasks.options import TaskOptions
-from elicitable.tasks.tables import TALK, UNWANTED, WANTED, Table, text_of_cell, texts_of_cell
+from elicitable.tasks.tables import TALK, UNWANTED, WANTED, Table
 
 TEXT_NAMES: Final = ("text", "sentence", "review", "content", "input", "question", "body", "message", "utterance")
 LABEL_NAMES: Final = ("label", "labels", "sentiment", "class", "category", "intent", "target")
@@ -32,8 +32,6 @@ _NAMES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 }
 CHAT_NAMES: Final = ("messages", "conversations", "conversation")
 ABOUT: Final = "category"  # a label that beside free answers says what they are about
-CHOICES: Final = ("choices", "choices.text", "options", "options.text", "endings")
-LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MARK: Final = "label"  # beside an answer: whether people wanted it
 KTO: Final = ("prompt", "completion")  # beside which the mark may also be a number
 CHOSEN, REJECTED = "chosen", "rejected"  # two answers to the same prompt, of which people preferred the first
@@ -157,28 +155,6 @@ def _preferred(table: Table) -> Columns | None:
         return Columns("generation", chosen, chosen)
     prompt = first_of(table, PROMPT_NAMES, (chosen, rejected))
     return _give_up(table) if prompt is None else Columns("generation", prompt, chosen)
-
-
-def unseen_choices(table: Table, columns: Columns, shown: tuple[str, ...]) -> str | None:
-    """Return the column of choices among which every answer is a place, a number or a letter, if none shows it.
-
-    >>> table = Table("t", ("question", "choices", "answer"), (("1 + 1?", ("3", "2"), "B"),), ("line 1",))
-    >>> unseen_choices(table, Columns("generation", "question", "answer"), ("question",))
-    'choices'
-    """
-    column = first_of(table, CHOICES, (columns.answer, *shown))
-    if column is None or not table.holds_lists(column):
-        return None
-    pairs = zip(table.cells(column), map(text_of_cell, table.cells(columns.answer)), strict=True)
-    return column if all(_is_place(answer, texts_of_cell(cell)) for cell, answer in pairs if answer) else None
-
-
-def _is_place(answer: str, choices: Sequence[str]) -> bool:
-    if answer in choices:
-        return False
-    if answer.isdecimal() and len(answer) < 3:
-        return int(answer) <= len(choices)
-    return len(answer) == 1 and answer.upper() in LETTERS[: len(choices)]
 
 
 def mark_column(table: Table, columns: Columns, shown: tuple[str, ...] = ()) -> str | None:

@@ -21,6 +21,7 @@ _LONGEST: Final = 2**31 - 1  # what a C long holds on every platform
 _LIMIT: Final = threading.Lock()  # csv's limit belongs to the whole process
 _SAID: Final = re.compile(r'"?sep=([^\w\s"]|\t)"?[ \t]*(?=[\r\n]|$)', re.IGNORECASE)
 _LOOKED_AT: Final = 20  # rows by which a delimiter is told
+_QUOTED: Final = re.compile(r'"(?:[^"]|"")*+"')
 _UNCLOSED: Final = "unexpected end of data"
 
 Records = list[tuple[int, list[str]]]
@@ -128,17 +129,23 @@ def _unquoted(source: str, text: str) -> Records | None:
 def quotes_are_characters(lines: Iterable[str]) -> bool:
     """Say whether every line of a table with tabs is a row without quotes around its texts, and is none with them.
 
+    Where most cells that begin with a quote are quoted texts, quotes are quotes, and the others are broken: one stray
+    quote says nothing about them.
+
     >>> quotes_are_characters(["a\\tb\\n", 'x\\t"y\\n']), quotes_are_characters(["a\\tb\\n", 'x\\t"y"\\n'])
     (True, False)
     """
     widths: Counter[int] = Counter()
     heads: list[str] = []
+    is_quoted: Counter[bool] = Counter()
 
     def counted() -> Iterator[str]:
         for line in lines:
             if len(cells := line.split("\t")) > 1 or line.strip():
                 widths[len(cells)] += 1
                 heads[1:] = [line]  # the first line stays
+                opened = [cell.strip() for cell in cells if cell.lstrip().startswith('"')]
+                is_quoted.update(_QUOTED.fullmatch(cell) is not None for cell in opened)
             yield line
 
     rest, quoted, is_broken = counted(), 0, False
@@ -151,7 +158,7 @@ def quotes_are_characters(lines: Iterable[str]) -> bool:
     for _ in rest:
         pass
     is_plain = len(widths) == 1 and 1 not in widths and '"' not in heads[0]
-    return is_plain and (is_broken or quoted < widths.total())
+    return is_plain and is_quoted[False] >= is_quoted[True] and (is_broken or quoted < widths.total())
 
 
 def _records(

@@ -12,6 +12,7 @@ import gzip
 import os
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final
@@ -60,6 +61,12 @@ def suffix_of(path: Path) -> str:
     """
     ends = [suffix.lower() for suffix in path.suffixes[-2:]]
     return next((end for end in ("".join(ends), ends[-1] if ends else "") if end in SUFFIXES), "")
+
+
+def check_encoding(paths: Iterable[str | os.PathLike[str]], encoding: str | None) -> None:
+    """Raise :class:`InputError` where an encoding is given and no file is a text that it could be the encoding of."""
+    if encoding is not None and all(suffix_of(Path(path)) in ARROW for path in paths):
+        raise InputError("an encoding (--encoding) is of texts, and Parquet and Arrow bring their own: leave it out")
 
 
 def read_table(path: str | os.PathLike[str], encoding: str | None = None) -> Table:

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -23,13 +24,14 @@ from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks.arrow import SUFFIXES as ARROW
 from elicitable.tasks.arrow import rows_in
 from elicitable.tasks.delimited import DELIMITED, delimiter_of, long_fields, quotes_are_characters, without_sep_line
-from elicitable.tasks.files import BEGIN, MARKS, PACKED, check_begin, opened, suffix_of
-from elicitable.tasks.json_rows import Doubled, list_of_rows, object_of, read_json
+from elicitable.tasks.files import BEGIN, MARKS, PACKED, check_begin, check_encoding, opened, suffix_of
+from elicitable.tasks.json_rows import doubled_in, list_of_rows, object_of, rows_of_json
 
 KINDS: Final = ("csv", "tsv", "jsonl", "json", "lines", "text")
 STDIN: Final = "-"
 LONGEST: Final = 1 << 26  # characters of a line or a cell
 _CHUNK: Final = 1 << 16
+_LAST: Final = "nothing behind it can be read"
 _BY_SUFFIX: Final = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -90,6 +92,7 @@ def incoming(
             f"{source} is a folder; name a file." if os.path.isdir(path) else f"{source}: there is no such file."
         )
     if suffix in ARROW and kind is None:
+        check_encoding([path], encoding)
         with closing(rows_in(path, suffix)) as placed:
             yield Rows(name, "arrow", (), (Incoming(place, values) for place, values in placed))
         return
@@ -305,8 +308,8 @@ def _of_json(place: str, found: Any, main: str) -> Incoming:
         found = {main: found}
     if not isinstance(found, dict):
         return Incoming(place, fault="expected a JSON object like {…}, or a text")
-    if isinstance(found, Doubled):
-        return Incoming(place, fault=found.fault)
+    if doubled := doubled_in(found):
+        return Incoming(place, fault=doubled)
     return Incoming(place, found, fault=_fault(value for value in found.values() if isinstance(value, str)))
 
 
@@ -324,17 +327,22 @@ def _array(text: _Text, main: str) -> Iterator[Incoming]:
             held = held.lstrip()
             if held and not is_open:
                 held, is_open = held[1:].lstrip(), True
-            held = held[1:].lstrip() if number and held.startswith(",") else held
             if held.startswith("]"):
+                if any(map(str.strip, chain([held[1:]], iter(lambda: text.read(_CHUNK), "")))):
+                    yield Incoming(f"row {number + 1}", fault=f"it stands behind the end of the array; {_LAST}")
                 return
+            if number and held and not held.startswith(","):
+                yield Incoming(f"row {number + 1}", fault=f"not valid JSON: there is no comma before it; {_LAST}")
+                return
+            begin = len(held) - len(held[bool(number) :].lstrip())
             try:
-                found, end = decoder.raw_decode(held)
+                found, end = decoder.raw_decode(held, begin)
             except RecursionError as error:
                 yield Incoming(f"row {number + 1}", fault=f"not valid JSON: {error}")
                 return
             except ValueError as error:
                 if not piece:
-                    yield Incoming(f"row {number + 1}", fault=f"not valid JSON: {error}; nothing behind it can be read")
+                    yield Incoming(f"row {number + 1}", fault=f"not valid JSON: {error}; {_LAST}")
                     return
                 break
             number, held, size = number + 1, held[end:], _CHUNK
@@ -351,9 +359,8 @@ def _objects(text: _Text, main: str) -> Iterator[Incoming]:
     if isinstance(row, dict) and not _holds_rows(row, main):
         yield from _lines_of_json(text, main)
         return
-    table = read_json("the input", "".join(text.lines()))
-    for place, row in zip(table.places, table.rows, strict=True):
-        yield Incoming(place, dict(zip(table.columns, row, strict=True)))
+    for one in rows_of_json(text.name, "".join(text.lines())):
+        yield Incoming(one.place, fault=one.fault) if one.fault else _of_json(one.place, one.value, main)
 
 
 def _holds_rows(row: dict[str, Any], main: str) -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from elicitable.errors import InputError
 from elicitable.tasks.messages import is_said
 from elicitable.tasks.tables import Table, table_of_objects
-
-Placed = list[tuple[str, Mapping[str, Any]]]
 
 
 class Doubled(dict[str, Any]):
@@ -29,39 +28,70 @@ def object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    doubled, keys = Doubled(found), [key for key, _ in pairs]
-    doubled.fault = f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands in it twice"
+    doubled, counts = Doubled(found), Counter(key for key, _ in pairs)
+    doubled.fault = f"the key {next(key for key in counts if counts[key] > 1)!r} stands in it twice"
     return doubled
+
+
+def doubled_in(value: Any) -> str:
+    """Return the fault of the first :class:`Doubled` object that ``value`` is or holds, however deep; "" without one.
+
+    >>> doubled_in(json.loads('{"m": [{"a": 1, "a": 2}]}', object_pairs_hook=object_of))
+    "the key 'a' stands in it twice"
+    """
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, Doubled):
+            return one.fault
+        inner = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+        left.extend(reversed(list(inner)))
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Hold a row of a JSON text: where it stands, its value, and why there is none."""
+
+    place: str
+    value: Any = None
+    fault: str = ""
 
 
 def read_json(source: str, text: str) -> Table:
     """Return the table of a JSON text; its columns are all keys in order of first appearance.
 
-    A text that begins with ``[`` is one array. Otherwise every line is an object, empty lines are skipped; a text
-    whose first line is not an object by itself may be one object that holds the rows: ``{"data": [...]}``, or columns
-    by name (``DataFrame.to_json``). A line or an element that is no object is broken, and kept as such, unless none is
-    one; so is one in which a key stands twice. Raises :class:`InputError` with the line or the row.
+    A row that is no object is broken, and kept as such, unless none is one; so is one in which a key stands twice, at
+    whatever depth. Raises :class:`InputError` with the line or the row.
     """
-    if text.lstrip().startswith("["):
-        return _of_array(source, _whole(source, text))
-    if (found := _of_one_object(source, text)) is not None:
-        return found
-    lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
-    return _table(source, "line", ((number, _of_line(number, line)) for number, line in lines))
-
-
-def _table(source: str, what: str, rows: Iterable[tuple[int, Mapping[str, Any] | str]]) -> Table:
-    """Return the table of numbered rows, each an object, or what is wrong with it in words."""
-    placed: Placed = []
+    placed: list[tuple[str, Mapping[str, Any]]] = []
     broken: list[tuple[str, str]] = []
-    for number, row in rows:
-        if isinstance(row, str):
-            broken.append((f"{what} {number}", row))
+    for row in rows_of_json(source, text):
+        if fault := row.fault or _fault(row.value):
+            broken.append((row.place, fault))
         else:
-            placed.append((f"{what} {number}", row))
+            placed.append((row.place, row.value))
     if broken and not placed:
         raise InputError(f"{source}, {': '.join(broken[0])}")
     return replace(table_of_objects(source, placed), broken=tuple(broken))
+
+
+def rows_of_json(source: str, text: str) -> list[Placed]:
+    """Return the rows of a JSON text, in their order.
+
+    A text that begins with ``[`` is one array. Otherwise every line is a value, empty lines are skipped; a text whose
+    first line is not an object by itself may be one object that holds the rows: ``{"data": [...]}``, or columns by name
+    (``DataFrame.to_json``). Raises :class:`InputError` where an array, or such an object, cannot be read as a whole.
+    """
+    if text.lstrip().startswith("["):
+        return _numbered(_whole(source, text))
+    if (found := _of_one_object(source, text)) is not None:
+        return found
+    return [_of_line(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+
+
+def _numbered(rows: Iterable[Any]) -> list[Placed]:
+    return [Placed(f"row {number}", row) for number, row in enumerate(rows, start=1)]
 
 
 def _whole(source: str, text: str) -> Any:
@@ -74,23 +104,19 @@ def _whole(source: str, text: str) -> Any:
         raise InputError(f"{source}, line {line}: not valid JSON: {error}") from error
 
 
-def _of_array(source: str, rows: Iterable[Any]) -> Table:
-    return _table(source, "row", ((number, _object(row)) for number, row in enumerate(rows, start=1)))
-
-
-def _of_one_object(source: str, text: str) -> Table | None:
-    """Return the table of a text that is one object as a whole and holds them; None for every other text."""
+def _of_one_object(source: str, text: str) -> list[Placed] | None:
+    """Return the rows of a text that is one object as a whole and holds them; None for every other text."""
     try:
         whole = json.loads(text, object_pairs_hook=object_of)
     except (ValueError, RecursionError):
         return None
     if isinstance(whole, Doubled):
         raise InputError(f"{source}: it is one object, and {whole.fault}")
-    values = list(whole.values()) if isinstance(whole, dict) else []
-    if isinstance(whole, dict) and (rows := list_of_rows(whole)) is not None:
-        return _of_array(source, rows)
-    placed = _by_columns(whole, values) if isinstance(whole, dict) else None
-    return None if placed is None else table_of_objects(source, placed)
+    if not isinstance(whole, dict):
+        return None
+    if (rows := list_of_rows(whole)) is not None:
+        return _numbered(rows)
+    return _by_columns(source, whole)
 
 
 def list_of_rows(whole: Mapping[str, Any]) -> list[Any] | None:
@@ -100,37 +126,40 @@ def list_of_rows(whole: Mapping[str, Any]) -> list[Any] | None:
     return lists[0] if len(lists) == 1 and not any(map(is_said, lists[0])) else None
 
 
-def _by_columns(whole: Mapping[str, Any], values: Sequence[Any]) -> Placed | None:
-    """Return the rows of an object of ``values`` in one of the forms that pandas writes."""
+def _by_columns(source: str, whole: Mapping[str, Any]) -> list[Placed] | None:
+    """Return the rows of an object in one of the forms that pandas writes."""
+    values = list(whole.values())
     if isinstance(names := whole.get("columns"), list):
         rows = whole.get("data")
         if isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(names) for row in rows):
-            return [(f"row {n}", dict(zip(map(str, names), row, strict=True))) for n, row in enumerate(rows, start=1)]
+            return _numbered(dict(zip(map(str, names), row, strict=True)) for row in rows)
     if values and all(isinstance(value, dict) for value in values):
         keys = dict.fromkeys(key for value in values for key in value)
         if len(values) > len(keys) and not all(key.isdigit() for key in keys):
-            return [(f"row {key}", row) for key, row in whole.items()]
-        return [(f"row {key}", {name: column.get(key) for name, column in whole.items()}) for key in keys]
+            return [Placed(f"row {key}", row) for key, row in whole.items()]
+        for name, column in whole.items():
+            if isinstance(column, Doubled):
+                raise InputError(f"{source}: it is one object, and of its column {name!r} {column.fault}")
+        return [Placed(f"row {key}", {name: column.get(key) for name, column in whole.items()}) for key in keys]
     if values and all(isinstance(value, list) and len(value) == len(values[0]) for value in values):
         plain = all(not isinstance(cell, dict) for value in values for cell in value)
-        rows = [dict(zip(whole, row, strict=True)) for row in zip(*values, strict=True)]
-        return [(f"row {n}", row) for n, row in enumerate(rows, start=1)] if plain else None
+        return _numbered(dict(zip(whole, row, strict=True)) for row in zip(*values, strict=True)) if plain else None
     return None
 
 
-def _of_line(number: int, line: str) -> Mapping[str, Any] | str:
+def _of_line(number: int, line: str) -> Placed:
     try:
-        return _object(json.loads(line, object_pairs_hook=object_of))
+        return Placed(f"line {number}", json.loads(line, object_pairs_hook=object_of))
     except (ValueError, RecursionError) as error:
         hint = " (expected: one object a line, or one array of objects)" if number == 1 else ""
-        return f"not valid JSON: {error}{hint}"
+        return Placed(f"line {number}", fault=f"not valid JSON: {error}{hint}")
 
 
-def _object(value: Any) -> Mapping[str, Any] | str:
-    """Return an object, or what is wrong with a value that is none, or has a key twice."""
-    if isinstance(value, Doubled):
-        return value.fault
-    return value if isinstance(value, dict) else f"expected a JSON object like {{…}}, found {_kind(value)}"
+def _fault(value: Any) -> str:
+    """Say what is wrong with a value that is no object, or has a key twice."""
+    if not isinstance(value, dict):
+        return f"expected a JSON object like {{…}}, found {_kind(value)}"
+    return doubled_in(value)
 
 
 def _kind(value: Any) -> str:

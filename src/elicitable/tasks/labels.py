@@ -34,7 +34,8 @@ def renamed(
 ) -> tuple[str, ...]:
     """Give the labels in ``rows`` their names, in place; return the distinct ones, numbers by size.
 
-    Two labels of one name become one. Raises :class:`UnknownNameError` for an old name that no row has.
+    Two labels of one name become one. Raises :class:`UnknownNameError` for an old name that no row has, and
+    :class:`InputError` where all become one.
     """
     found = {row.answer for some in rows.values() for row in some}
     for unknown in sorted(set(names) - found):
@@ -42,7 +43,13 @@ def renamed(
     ranked = [label for label in order if label in found] + sorted(found - set(order), key=_rank)
     for split, some in rows.items():
         rows[split] = [Row(row.cells, names.get(row.answer, row.answer), row.group) for row in some]
-    return tuple(dict.fromkeys(names.get(label, label) for label in ranked))
+    named = tuple(dict.fromkeys(names.get(label, label) for label in ranked))
+    if len(named) == 1 < len(found):
+        raise InputError(
+            f"{source}: the label names make all of its {len(found):,} labels one, {named[0]!r}; a task needs at "
+            "least two"
+        )
+    return named
 
 
 def label_names(names: object) -> dict[str, str]:

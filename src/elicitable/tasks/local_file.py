@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from elicitable.tasks.files import read_table
+from elicitable.tasks.files import check_encoding, read_table
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Table
 from elicitable.tasks.tabular import task_of_tables
@@ -31,6 +31,8 @@ def file_task(path: str | os.PathLike[str], options: TaskOptions = _NONE) -> Tex
     >>> task.name, task.labels(), sum(task.sizes.values())
     ('mail.csv', (' ham', ' spam'), 90)
     """
+    given = (path, options.validation, options.test)
+    check_encoding([one for one in given if one is not None], options.encoding)
     tables: dict[Split, Table] = {"train": read_table(path, options.encoding)}
     if options.validation is not None:
         tables["validation"] = read_table(options.validation, options.encoding)

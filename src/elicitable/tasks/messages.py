@@ -3,13 +3,14 @@
 Read are OpenAI's and TRL's ``[{"role": "user", "content": "…"}, …]`` (a content may also be a list of texts,
 ``[{"type": "text", "text": "…"}]``) and ShareGPT's ``[{"from": "human", "value": "…"}, …]``, also as a text of JSON or
 as Python writes them. Calls of tools, and which call a tool answers, go along for the chat template to show.
-Keys and roles may be written in capitals; the names of the roles are one set in both forms.
+Keys and roles may be written in capitals; the names of the roles are one set in both forms. An answer at the end whose
+``weight`` is 0 is none that is asked for.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from elicitable.values import CALLS, TOOLS, Message, Messages
 ANSWERER: Final = "assistant"
 _FORMS: Final = ({"role", "content"}, {"from", "value"})
 _PARTS: Final = (*CALLS, "tool_call_id", "name")  # what a template is given besides a role and a text
-_READ: Final = frozenset(_PARTS).union(*_FORMS)
+_READ: Final = frozenset((*_PARTS, "weight")).union(*_FORMS)
 _OTHER_NAMES: Final = {
     "user": ("human",),
     ANSWERER: ("gpt", "chatgpt", "bot", "model", "ai", "function_call"),
@@ -52,7 +53,24 @@ def messages_from(value: Any) -> Messages | None:
         return None
     found = [_message(one) for one in value]
     messages = tuple(one for one in found if one is not None)
-    return messages if len(messages) == len(found) else None
+    return _up_to_wanted(messages, value) if len(messages) == len(found) else None
+
+
+def _up_to_wanted(messages: Messages, value: Sequence[Any]) -> Messages:
+    """Leave out the answers at the end that have the weight 0, by which OpenAI's rows say that they are not learned."""
+    answers = [place for place, one in enumerate(messages) if one.role == ANSWERER]
+    unwanted = [place for place in answers if isinstance(one := value[place], Mapping) and _weight(one) == 0]
+    if not unwanted or unwanted[-1] != answers[-1]:
+        return messages
+    wanted = [place for place in answers if place not in unwanted]
+    return messages[: wanted[-1] + 1 if wanted else answers[0]]
+
+
+def _weight(one: Mapping[Any, Any]) -> float | None:
+    try:
+        return float(_plainly(one)["weight"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def written_out(text: str) -> Messages | None:

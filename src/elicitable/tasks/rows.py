@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -30,6 +31,8 @@ from elicitable.values import Messages, Split
 SHARED: Final = 2  # rows for one value of a column, on average, from which on the value is said to be shared
 LONG: Final = 40  # characters of a value that is more than a word or two
 LARGE: Final = 0.3  # a share of the rows from which on one group makes the splits uneven
+SIGNS: Final = frozenset("*/%#&@\\")  # which Unicode counts as punctuation
+_MINUS: Final = re.compile(r"(?<![^\W\d])-(?=\s*\d)|(?<=\s)-(?=\s)")  # before a number or alone: no hyphen
 FEW: Final = 20  # distinct answers that could be labels
 
 
@@ -107,10 +110,16 @@ def row_warnings(splits: Splits, columns: Columns, template: Template, group: st
 
 
 def group_warnings(splits: Splits, group: str | None) -> list[str]:
-    """Say how many rows have no value in the group column, and whether one group is so large that splits are uneven."""
+    """Say how many rows have no group, which groups look like none, and whether one makes the splits uneven."""
     rows = [row for some in splits.values() for row in some]
     count = sum(not row.group for row in rows) if group else 0
     found = [f"rows without a value in column {group!r}, each on its own: {count:,}"] if count else []
+    if nothing := Counter(row.group for row in rows if row.group and row.group.casefold() in NOTHING):
+        shown = ", ".join(f"{name!r} ({size:,} rows)" for name, size in nothing.most_common())
+        found.append(
+            f"groups by column {group!r} that look like missing values: {shown}; the rows of each are kept together; "
+            "empty cells are rows on their own"
+        )
     units = units_of(rows)
     sizes = Counter(units[row.text] for row in rows if row.group)
     for unit, size in sizes.most_common(1):
@@ -207,9 +216,8 @@ def _behind(cell: Cell) -> str:
 
 
 def _groups(table: Table, name: str | None) -> list[str]:
-    """Return the group of every row: "" where the column has no value, or one that says that there is none."""
-    groups = [""] * len(table.rows) if name is None else [shown_cell(cell) for cell in table.cells(name)]
-    return ["" if group.casefold() in NOTHING else group for group in groups]
+    """Return the group of every row, "" where the column has no value."""
+    return [""] * len(table.rows) if name is None else [shown_cell(cell) for cell in table.cells(name)]
 
 
 def _contradictions(splits: Splits, columns: Columns) -> list[str]:
@@ -259,12 +267,13 @@ def _near_twins(splits: Splits) -> list[str]:
 
 
 class _Plain(dict[int, str]):
-    """Hold what is left of a character where only letters, digits and the marks on them count; found when asked for."""
+    """Hold what is left of a character where letters, digits, marks on them and signs count; found when asked for."""
 
     def __missing__(self, code: int) -> str:
         letter = chr(code)
         category = unicodedata.category(letter)
-        self[code] = "" if category == "Cf" else letter if letter.isalnum() or category.startswith("M") else " "
+        counts = letter.isalnum() or category.startswith(("M", "S")) or letter in SIGNS
+        self[code] = "" if category == "Cf" else letter if counts else " "
         return self[code]
 
 
@@ -274,10 +283,13 @@ _LETTERS: Final = _Plain()
 def _plain(text: str) -> str:
     """Return a text without case, punctuation, what is not seen, and the ways to compose a character.
 
+    Signs such as +, an emoji, and a minus are no punctuation.
+
     >>> _plain("Cafe\u0301\u200b,  ok!") == _plain("CAF\u00c9 ok"), _plain("कि") == _plain("का")
     (True, False)
     """
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_LETTERS).split())
+    composed = _MINUS.sub("\N{MINUS SIGN}", unicodedata.normalize("NFKC", text))
+    return " ".join(composed.casefold().translate(_LETTERS).split())
 
 
 def _shared_cells(splits: Splits, template: Template) -> list[str]:

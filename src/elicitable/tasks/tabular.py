@@ -10,7 +10,7 @@ from typing import Final
 
 from elicitable.errors import InputError
 from elicitable.tasks.base import Kind
-from elicitable.tasks.choices import ENDINGS, with_own_choices
+from elicitable.tasks.choices import ENDINGS, unseen_choices, with_own_choices
 from elicitable.tasks.classes import labelled
 from elicitable.tasks.columns import (
     Columns,
@@ -19,7 +19,6 @@ from elicitable.tasks.columns import (
     names_columns,
     names_like_data,
     other_reading,
-    unseen_choices,
 )
 from elicitable.tasks.labels import check_labels, label_names, label_warnings, renamed
 from elicitable.tasks.options import TaskOptions
@@ -120,13 +119,14 @@ def _with_columns(tables: Mapping[Split, Table], options: TaskOptions) -> tuple[
 
 def _choices(table: Table, columns: Columns, template: Template, options: TaskOptions) -> list[str]:
     """Warn of answers that are places among choices which are not shown; raise where a person has named nothing."""
-    column = unseen_choices(table, columns, template.names)
-    if column is None or not template.literals:
+    choices = unseen_choices(table, columns, template.names)
+    if not choices or not template.literals:
         return []
-    shown = "\\n".join(f"{{{name}}}" for name in (columns.text, column))
+    shown = "\\n".join(f"{{{name}}}" for name in (columns.text, *choices))
     said = (
-        f"{table.source}: {columns.answer!r} holds places among {column!r}, which are not shown; show them (--template "
-        f"'{shown}\\nAnswer:' --label-column {columns.answer}), or write the text of the right one in their place"
+        f"{table.source}: {columns.answer!r} holds places among {', '.join(map(repr, choices))}, which are not shown; "
+        f"show them (--template '{shown}\\nAnswer:' --label-column {columns.answer}), or write the text of the right "
+        "one in their place"
     )
     if options.template is None and not names_columns(options):
         raise InputError(said)

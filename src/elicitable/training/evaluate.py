@@ -3,14 +3,15 @@
 Greedy decoding writes the whole answer, its end included, if and only if at every position the most likely token,
 given the right tokens before it, is the right one: the first miss is the same in both. So one teacher-forced pass
 scores an answer exactly as free-running greedy decoding does, without decoding. The one exception is a text that can be
-written in other tokens, or with other blanks around it: where the first miss may still lead to it, that item is
-decoded. What is compared are characters: where a tokenizer cannot write a target (it knows no capitals, say), the
-tokens that stand for it are another text, and nothing that is written is right.
+written in other tokens, or with other blanks around it, or whose stop string the tokenizer cannot write: where what
+comes next may still lead to it, that item is decoded. What is compared are characters: where a tokenizer cannot write a
+target (it knows no capitals, say), the tokens that stand for it are another text, and nothing that is written is right.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,13 @@ import torch
 from torch import Tensor
 
 from elicitable.models.inject import installed, room_in
-from elicitable.models.layout import Layout, as_written, end_of, turn_in
+from elicitable.models.layout import Layout, end_of, turn_in
 from elicitable.models.rows import Row, label_rows, rows_of
 from elicitable.models.speed.precision import autocast
 from elicitable.models.speed.read import reading_last
 from elicitable.training.batches import IGNORED, Batch, Reading, groups, padded
 from elicitable.training.decision_rules import SUM, DecisionRule, Lengths, decide_by_length
-from elicitable.training.generate import Answer, Stop, generate, text_of, without_blanks
+from elicitable.training.generate import Answer, Stop, ended, generate, text_of, without_blanks
 from elicitable.training.label_scores import label_costs
 from elicitable.training.label_search import Wanted
 from elicitable.training.label_trie import LabelIds
@@ -87,20 +88,16 @@ def _exact(model: Model, items: Sequence[Item], reading: Reading) -> Score:
         counted = batch.targets != IGNORED
         best = logits.argmax(-1)
         hits = (best == batch.targets) | ~counted
-        for place, is_right, row_hits, row_best in zip(part, hits.all(-1).long().tolist(), hits, best, strict=True):
-            if is_right:
-                correct[place] = int(sought is None or sought.is_written(place))
+        for place, is_hit, row_hits, row_best in zip(part, hits.all(-1).tolist(), hits, best, strict=True):
+            is_right = (sought is None or sought.is_right(place)) if is_hit else None
+            if is_right is not None:
+                correct[place] = int(is_right)
             elif sought is not None and sought.may_come(place, row_hits, row_best):
                 open_.append(place)
         nats, tokens = nats + float(token_losses(logits, batch.targets).sum()), tokens + int(counted.sum())
     if sought is not None and open_:
         for place, is_right in zip(open_, sought.decoded(open_), strict=True):
             correct[place] = int(is_right)
-    stops = [stop for stop in (*reading.layout.all_stops, reading.layout.end) if stop]
-    for place, item in enumerate(items if stops else ()):
-        target = as_written(model, item, reading.layout, str(item.target))
-        if any(stop in target for stop in stops):
-            correct[place] = 0  # what is written would end within it
     cut = [row.cut for row in rows if row.cut]
     return Score(tuple(correct), nats / max(tokens, 1), len(cut), sum(cut))
 
@@ -135,6 +132,7 @@ class _Sought:
         self.stop = Stop.of(model, reading.layout)
         self.turn = turn_in(model, reading.layout) if reading.layout.is_talk else None
         self.end, self.has_end = end_of(model, reading.layout), reading.layout.end != ""
+        self.can_end = self.has_end and bool(self.stop.ids or self.stop.texts)
 
     def text(self, place: int) -> str:
         target = str(self.items[place].target)
@@ -142,20 +140,36 @@ class _Sought:
         held = self._held(place)
         return held if has_thought or without_blanks(held) == without_blanks(target) else target.strip()
 
-    def is_written(self, place: int) -> bool:
-        """Say whether the row's own tokens are the characters that are right."""
-        return not self.has_end or self._held(place) == self.text(place)
+    def is_right(self, place: int) -> bool | None:
+        """Say whether decoding that writes the row's own tokens writes what is right; None where it then goes on.
+
+        It does where a tokenizer cannot write the stop string, and where something has to stand behind one to be seen.
+        """
+        if not self.can_end:
+            return self.is_writable(place)
+        row = self.rows[place]
+        answer = self._ended(row, row.answer)
+        return None if answer is None else answer.text.strip() == self.text(place)
+
+    def is_writable(self, place: int) -> bool:
+        """Say whether the row's own tokens are the characters that are right, and end an answer."""
+        if not self.has_end:
+            return True
+        row = self.rows[place]
+        has_ended = not self.can_end or self._ended(row, 2 * row.answer) is not None
+        return has_ended and self._held(place) == self.text(place)
 
     def may_come(self, place: int, hits: Tensor, best: Tensor) -> bool:
         """Say whether what is written up to the first miss, and there, is or begins what is right.
 
         ``hits`` and ``best`` (answer) are those of the teacher-forced pass, which are what decoding does up to the
-        first miss; most often that miss is already another text.
+        first miss, if there is one; most often that miss is already another text.
         """
         if not self.has_end:
             return False
         row = self.rows[place]
-        first = int((~hits).long().argmax()) - (len(hits) - len(row.answer))
+        missed = len(hits) - 1 if bool(hits.all()) else int((~hits).long().argmax())
+        first = missed - (len(hits) - len(row.answer))
         written = [*row.answer[:first], int(best[first - len(row.answer)])]
         wanted, is_end = self.text(place), written[-1] in self.stop.ids
         raw = text_of(self.model, row.content, written[:-1] if is_end else written)
@@ -175,6 +189,14 @@ class _Sought:
             one.has_ended and one.text.strip() == self.text(place) for place, one in zip(places, found, strict=True)
         ]
 
+    def _ended(self, row: Row, ids: Sequence[int]) -> Answer | None:
+        """Return what decoding that writes ``ids`` has written when it ends; None where it goes on behind them."""
+        first = next((size for size, one in enumerate(ids, start=1) if one in self.stop.ids), len(ids))
+        sizes = range(1, first + 1)
+        # what holds a stop string holds it with more behind it
+        place = bisect_left(sizes, True, key=lambda size: ended(self.model, row, ids[:size], self.stop) is not None)
+        return ended(self.model, row, ids[: sizes[place]], self.stop) if place < first else None
+
     def _held(self, place: int) -> str:
         """Return the characters of the row's own answer, up to its end: a token may hold both."""
         row = self.rows[place]
@@ -182,9 +204,9 @@ class _Sought:
         ended = next((i for i in range(known, len(row.answer)) if row.answer[i] in self.stop.ids), len(row.answer))
         text = self.stop.shown(text_of(self.model, row.content, row.answer[:ended]), row.taken)
         if ended == len(row.answer) and self.end:
-            before, found, _ = text.rpartition(self.end)
+            before, found, behind = text.rpartition(self.end)
             alone = text_of(self.model, row.content, row.answer[:known])
-            text = before if found else self.stop.shown(alone, row.taken)
+            text = before if found and not behind.strip() else self.stop.shown(alone, row.taken)
         return text.strip()
 
     def _ends(self, begun: str, wanted: str, end: str) -> bool:
@@ -194,9 +216,12 @@ class _Sought:
 
 
 def unwritable(model: Model, items: Sequence[Item], layout: Layout) -> list[Item]:
-    """Return the items whose target the tokenizer cannot write: the tokens that stand for it are another text."""
+    """Return the items whose target the tokenizer cannot write.
+
+    The tokens that stand for it are another text, or those that stand for its end do not end an answer.
+    """
     sought = _Sought(model, items, rows_of(model, items, layout), Reading(layout=layout))
-    return [item for place, item in enumerate(items) if not sought.is_written(place)]
+    return [item for place, item in enumerate(items) if not sought.is_writable(place)]
 
 
 def _by_label(model: Model, items: Sequence[Item], labels: tuple[str, ...], reading: Reading) -> Score:

@@ -126,7 +126,7 @@ def _decode(model: Model, rows: Sequence[Row], limits: Sequence[int], stop: Stop
         for row, token in enumerate(ids[:, 0].tolist()):
             if answers[row] is None:
                 written[row].append(token)
-                answers[row] = _ended(model, rows[row], written[row], stop, step + 1 >= limits[row])
+                answers[row] = ended(model, rows[row], written[row], stop, step + 1 >= limits[row])
         if all(answers):
             break
         # what stands behind an answer is hidden, so that a row that has ended takes no position more
@@ -160,8 +160,8 @@ def without_blanks(text: str) -> str:
     return "".join(text.split())
 
 
-def _ended(model: Model, row: Row, written: list[int], stop: Stop, is_last: bool) -> Answer | None:
-    """The answer, if ``written`` ends it or is as long as it may be."""
+def ended(model: Model, row: Row, written: Sequence[int], stop: Stop, is_last: bool = False) -> Answer | None:
+    """The answer, if the last id that was ``written`` ends it, or it is as long as it may be."""
     if written[-1] in stop.ids:
         return Answer(stop.shown(text_of(model, row.content, written[:-1]), row.taken), tuple(written), True)
     if not stop.texts and not is_last:
