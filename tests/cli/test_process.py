@@ -180,3 +180,19 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     with os.fdopen(written, "w") as closed:
         done = subprocess.run(program, stdout=closed, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=["nothing", "spins", "policy"],
+)
+def test_threads_that_wait_soon_sleep_unless_somebody_said_otherwise(given: dict[str, str], spins: str | None) -> None:
+    """It is settled before torch is loaded, which reads it once."""
+    program = (
+        "import os, sys; from elicitable import cli; assert 'torch' not in sys.modules; "
+        "print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    bare = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", program], env=bare | given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(spins)

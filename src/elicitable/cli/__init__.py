@@ -36,7 +36,17 @@ def _caught_while_loading() -> list[int]:
     return caught
 
 
+def _threads_do_not_spin_long() -> None:
+    """Let threads that wait sleep after a fraction of a millisecond; how long they spin is read when torch is loaded.
+
+    Where other work wants the cores, a thread that spins keeps the one that it waits for from running.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
 _caught = _caught_while_loading()
+_threads_do_not_spin_long()
 
 import atexit  # noqa: E402
 import gc  # noqa: E402
