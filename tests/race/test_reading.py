@@ -49,10 +49,13 @@ def test_a_system_message_that_does_not_stand_is_said() -> None:
 def test_answers_that_hold_their_own_end_are_counted() -> None:
     """They were trained, and every one of them was wrong, without a word."""
     model = reader("byte-level BPE")
-    task = task_from([{"prompt": f"add {n}", "target": f"{n}\nso" if n % 2 else f"{n}"} for n in range(80)])
+    rows = [
+        {"prompt": f"add {n}", "target": f"{n}\nso" if n % 2 else f"{n}\n"} for n in range(80)
+    ]  # blanks are no part
+    task = task_from(rows)
     items = task.held_out("test")
     [said] = reading_warnings(model, task, layout_for(model, stop="\n"))
-    wrong = sum("\n" in str(item.target) for item in items)
+    wrong = sum("\nso" in str(item.target) for item in items)
     assert 0 < wrong < len(items)
     assert said.startswith(f"{wrong} of {len(items)} test answers contain what ends an answer ('\\n'), so nothing")
     assert reading_warnings(model, task, layout_for(model)) == []

@@ -97,7 +97,7 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
         if task.labels() is not None
         else [end for end in dict.fromkeys((end_of(model, layout), *layout.all_stops)) if end]
     )
-    cut = sum(all(any(end in text for end in ends) for text in _right(model, item, layout)) for item in items)
+    cut = sum(all(any(end in text.rstrip() for end in ends) for text in _right(model, item, layout)) for item in items)
     if cut:
         found.append(
             f"{cut:,} of {len(items):,} test answers contain what ends an answer ({', '.join(map(repr, ends))}), so "
