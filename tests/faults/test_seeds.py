@@ -98,7 +98,7 @@ def test_a_record_that_says_too_little_ends_in_no_traceback(tmp_path: Path, chan
     answer = verdict("toy:ascending", "ascending", methods=["zero-shot"], seeds=1, test_items=4, out=tmp_path)
     assert answer.arms[0].status == "ok"
     records = {path: json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.rglob("record.json")}
-    [(path, record)] = [(path, one) for path, one in records.items() if one["spec"].get("test_items")]
+    [(path, record)] = [(path, one) for path, one in records.items() if "method" in one["spec"]]
     spec, whole = record.pop("spec"), {k: v for k, v in record.items() if k not in ("digest", "version")}
     Store(tmp_path).put(spec, {**whole, **change})
     assert path.parent.name == identity(spec)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from elicitable.models.inject import installed, room_in
-from elicitable.models.layout import Layout, end_of, turn_in
+from elicitable.models.layout import Layout, end_id, end_of, turn_in
 from elicitable.models.rows import Row, label_rows, rows_of
 from elicitable.models.speed.precision import autocast
 from elicitable.models.speed.read import reading_last
@@ -132,7 +132,8 @@ class _Sought:
         self.stop = Stop.of(model, reading.layout)
         self.turn = turn_in(model, reading.layout) if reading.layout.is_talk else None
         self.end, self.has_end = end_of(model, reading.layout), reading.layout.end != ""
-        self.can_end = self.has_end and bool(self.stop.ids or self.stop.texts)
+        is_ended = self.end != "" or end_id(model, reading.layout) is not None  # which a mere continuation is not
+        self.can_end = self.has_end and is_ended and bool(self.stop.ids or self.stop.texts)
 
     def text(self, place: int) -> str:
         target = str(self.items[place].target)
