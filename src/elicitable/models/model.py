@@ -82,7 +82,7 @@ class Model:
         from elicitable.models.standing_in import settled  # which puts a context into a model
 
         found = settled(Model(self.hf, name=self.name), anatomy_of(self.hf))
-        if has_fast_bfloat16(self.device):
+        if self.dtype == torch.float32 and has_fast_bfloat16(self.device):
             _ = self.runs_in_bfloat16  # asked while nothing is in the model and nobody watches it
         return found
 
