@@ -561,6 +561,28 @@ def test_a_few_items_that_are_right_solve_a_task_only_where_the_arm_is_sure_of_t
     assert outlook.is_solved(marked((12, score, nats)), race) is is_solved
 
 
+@pytest.mark.parametrize(
+    ("is_context", "rate", "score", "nats", "is_better"),
+    [
+        (False, 0.3, 0.0, 0.5, False),  # half the loss and no answer right
+        (False, 0.3, 0.2, 0.5, True),
+        (False, 0.3, 0.2, 1.5, True),  # of 128 items the score alone tells
+        (False, 0.01, 0.0, 0.5, True),  # a lower rate unlearns nothing
+        (True, 0.3, 0.0, 0.5, True),
+        (True, 0.3, 0.0, 1.5, False),
+    ],
+)
+def test_a_higher_rate_of_what_changes_the_model_shows_in_its_score_that_it_is_better(
+    is_context: bool, rate: float, score: float, nats: float, is_better: bool
+) -> None:
+    """Full fine-tuning went on at 37 times its highest rate, where it had unlearned the model."""
+    beyond, own = marked((32, score, nats)).line, marked((32, 0.0, 1.0)).line
+    for one in (beyond, own):
+        one.sized = SimpleNamespace(method=SimpleNamespace(is_context=is_context))
+    beyond.rate = rate
+    assert look.is_better_beyond(Slow(), beyond, own) is is_better  # type: ignore[arg-type]
+
+
 def test_a_curve_that_is_short_may_lead_anywhere_and_a_long_one_leads_where_it_leads() -> None:
     race: Any = Slow()
     flat = marked((32, 0.0, 1.3), (64, 0.0, 1.25), (128, 0.0, 1.2))

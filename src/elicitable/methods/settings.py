@@ -10,7 +10,19 @@ from typing import Any
 from elicitable.own_digest import settings_of
 
 #: What a race asks of a method; what these leave behind on a person's own method is no setting of it.
-ASKED = ("numbers", "build", "candidates", "search", "from_setting", "start", "starts", "standing_on", "read", "again")
+ASKED = (
+    "numbers",
+    "build",
+    "candidates",
+    "search",
+    "from_setting",
+    "start",
+    "starts",
+    "begun",
+    "standing_on",
+    "read",
+    "again",
+)
 
 
 class Settled:

@@ -11,7 +11,7 @@ from elicitable.race.line import Line, advance, leave, piece_of
 from elicitable.race.outlook import TELLING, longest, next_mark
 from elicitable.race.pieces import Piece
 from elicitable.race.ranking import best_first, look_at
-from elicitable.race.timing import FEWEST_STEPS, LOOK_SHARE, owed_seconds, step_seconds, test_seconds
+from elicitable.race.timing import FEWEST_STEPS, LOOK_SHARE, owed_seconds, step_seconds, test_seconds, trained_among
 from elicitable.records.trial import TrialRecord
 
 
@@ -55,9 +55,7 @@ def _rates_beyond(
     """Where the best rate is the lowest or the highest that was tried, take as many steps at the next one beyond it.
 
     That goes on while it is better and ``spare`` steps pay for it, up to :data:`~elicitable.methods.base.WIDEST` rates.
-    A method that changes the model can lower its loss by unlearning it: at rates that are far too high answers soon
-    have the right frequencies and nothing to do with the content. So a higher rate has to show in its score there that
-    it is better. It returns the steps that are left.
+    It returns the steps that are left.
     """
     own, schedule = entry.line, entry.method.schedule
     assert own is not None
@@ -69,8 +67,7 @@ def _rates_beyond(
         tried.append(rate)
         yield [piece_of(race, line, own.steps)]
         _go(race, entry, line, own.steps, nth, len(entries))
-        may_unlearn = line.rate > own.rate and not entry.method.is_context
-        if not is_better(race, line, own) or (may_unlearn and not _scores_more(race, line, own)):
+        if not is_better_beyond(race, line, own):
             leave(race, line)
             break
         leave(race, own)
@@ -125,7 +122,7 @@ def _paid(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> int:
     What the looks before it have left is not the last one's: it goes to the arms that are trained on.
     """
     others = entries[nth:] if race.workers is None else entries
-    coming = [one for one in others if one.method.is_trained and one.sized.size and not one.method.is_control]
+    coming = trained_among(one.sized for one in others)
     tests = owed_seconds(race, entries, entry) + len(coming) * test_seconds(race, entry) / race.hands
     hands = min(race.hands, len(coming) * len(entry.method.schedule.learning_rates) if entry.method.schedule else 1)
     part = LOOK_SHARE * max(0.0, (race.left() or 0.0) - tests) / max(1, len(coming)) * hands
@@ -188,6 +185,16 @@ def ranked(race: Race, lines: Iterable[Line]) -> list[Line]:
 def is_better(race: Race, line: Line, than: Line) -> bool:
     """Say whether ``line`` is fine, and better than another one, or that is not fine."""
     return line.is_fine and ranked(race, [than, line])[0] is line
+
+
+def is_better_beyond(race: Race, line: Line, than: Line) -> bool:
+    """Say whether ``line``, whose rate is beyond those tried up to now, is better than the best of them.
+
+    A method that changes the model can lower its loss by unlearning it: at rates that are far too high answers soon
+    have the right frequencies and nothing to do with the content. So there a higher rate has to show it in its score.
+    """
+    may_unlearn = line.rate > than.rate and not line.sized.method.is_context
+    return is_better(race, line, than) and (not may_unlearn or _scores_more(race, line, than))
 
 
 def _scores_more(race: Race, line: Line, than: Line) -> bool:

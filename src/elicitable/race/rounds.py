@@ -31,7 +31,16 @@ from elicitable.race.results import arm_result, decision_of
 from elicitable.race.seeds import more_seeds
 from elicitable.race.stakes import can_matter, cohort_of, is_at_its_end, is_ready, urgency, what_cut_off, why_it_ended
 from elicitable.race.threads import Threads
-from elicitable.race.timing import affords_cooldown, affords_leg, affords_look, cooldown_of, note_test, opening, said_of
+from elicitable.race.timing import (
+    affords_cooldown,
+    affords_leg,
+    affords_look,
+    cooldown_of,
+    note_test,
+    opening,
+    said_of,
+    trained_among,
+)
 from elicitable.race.workers import together
 
 ANEW = 16  # times the limit of a shorter race in the same folder: so much longer a race looks at more, and begins anew
@@ -49,10 +58,11 @@ def run_rounds(race: Race, sizes: Sequence[Sized], threads: Threads) -> list[Ent
             _begin_all(race, list(group), entries, threads)
         _train_on(race, entries, threads)
         _train_on_what_was_hardly_trained(race, entries, threads)
-        more_seeds(race, entries, partial(_rest_of_controls, race, entries))
+        controls = partial(_rest_of_controls, race, entries)
+        more_seeds(race, entries, controls)
         if any(can_matter(race, entry, entries) for entry in entries):  # other seeds opened what the first had settled
             _train_on(race, entries, threads)
-            more_seeds(race, entries, partial(_rest_of_controls, race, entries))
+            more_seeds(race, entries, controls)
         _end(race, entries)
     except KeyboardInterrupt:
         race.was_interrupted = True
@@ -70,7 +80,7 @@ def _open(race: Race, entries: list[Entry]) -> None:
     race.pace = replace(race.pace, test_items=said["test"])
     if race.time_limit is not None:
         _look_at(race, _as_before(race, "validation items", said["validation"]), said["validation"])
-        if any(size.method.is_trained and size.size and not size.method.is_control for size in sizes):
+        if trained_among(sizes):
             _train_in_batches_of(race, _as_before(race, "rows of a batch", said["rows"]), said["rows"])
     race.reporter.say(said_of(race.price))
     if said["test"] < said["of"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,7 +60,7 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
     item, step = _item_seconds(race), STEP_PASSES * _pass_seconds(race, race.pace.batch)
     race.item_seconds_now, race.closing_reads = item, WINNER_READS + LOOKING_READS
     race.writing_seconds = _writing(race, sizes)
-    trained = [s for s in sizes if s.method.is_trained and s.size and not s.method.is_control]
+    trained = trained_among(sizes)
     test = race.held_out("test", race.pace.test_items)
     said = {
         "item_seconds": item,
@@ -76,6 +76,11 @@ def opening(race: Race, sizes: Sequence[Sized]) -> dict[str, Any]:
     if limited and limited["steps_paid_for"] < FAIR_STEPS:
         said["closing_reads"] = WINNER_READS
     return said | {"price": {"step_seconds": round(step, 7), **price, **limited}}
+
+
+def trained_among(sizes: Iterable[Sized]) -> list[Sized]:
+    """Return those that are trained and take part in the verdict."""
+    return [one for one in sizes if one.method.is_trained and one.size and not one.method.is_control]
 
 
 def _within_the_limit(

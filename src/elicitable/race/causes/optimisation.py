@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from elicitable.diagnosis.causes import Experiment
@@ -113,7 +112,7 @@ def other_starts(study: Study, entry: Entry, rate: float) -> Experiment | None:
     what = f"started otherwise than {_said(own)}"
 
     def run() -> Experiment:
-        sizes = [replace(entry.sized, options=one) for one in starts]
+        sizes = [entry.method.begun(model, entry.sized, one) for one in starts]
         base, lines = study.short(entry.sized, rate), [study.short(sized, rate) for sized in sizes]
         best = study.best_of(lines)
         if best is None or not is_better(study.race, best, base):

@@ -18,7 +18,7 @@ from elicitable.diagnosis.verdict import OWED, SHARE, Terms, compare
 from elicitable.methods.base import Method, Sized
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, advance, ending_of, finish, leave, leg_of
-from elicitable.race.look import better_half, is_better, ranked
+from elicitable.race.look import better_half, is_better_beyond, ranked
 from elicitable.race.outlook import ceiling, is_flat, is_solved, longest, marks, owed
 from elicitable.race.results import arm_result
 from elicitable.race.stakes import as_looked_at
@@ -194,7 +194,7 @@ class Study:
             tried.append(rate)
             beyond = Line(sized, rate, 0)
             self.advance(beyond, best.steps)
-            if not is_better(self.race, beyond, best):
+            if not is_better_beyond(self.race, beyond, best):
                 leave(self.race, beyond)
                 break
             leave(self.race, best)
