@@ -9,8 +9,9 @@ values (``length`` a layer) on the same frozen 4-layer toy and the same batches,
 drawing of data left out on both sides.
 
 The floor is the FLOPs of a forward and of the backward that reaches the prefix (activations only, no weight gradients),
-over the rate that this machine reaches for matrix products of exactly those shapes, without what ours need not
-multiply: the first layer's queries, keys and values, and queries of the last that nobody reads.
+over the rate that this machine reaches for matrix products of exactly those shapes, frozen matrices multiplied as ours
+are (models/speed/products.py), without what ours need not multiply: the first layer's queries, keys and values, and
+queries of the last that nobody reads.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ import elicitable as el
 from elicitable.methods.catalog import method_named
 from elicitable.models.speed import precision
 from elicitable.models.speed.processor import made_on, packs
+from elicitable.models.speed.products import product
 from elicitable.rng import generator
 from elicitable.tasks.catalog import task_from
 from elicitable.training.batches import Batch, encode
@@ -106,21 +108,20 @@ def layer_floor(
     below = [(rows * tokens, d, 2 * d), (rows * read, d, d)] if has_below else []
     batched = [(read, facts.d_head, keys), (read, keys, facts.d_head)]
     for m, k, n in plain + below:
-        seconds += 2 * timed(lambda a, b: a @ b, (m, k), (k, n), dtype)
+        seconds += 2 * timed(product(torch.randn(k, n), None, dtype), torch.randn(m, k).to(dtype))
         flops += 2 * 2.0 * m * k * n
     for m, k, n in batched:
-        seconds += 3 * timed(torch.bmm, (heads, m, k), (heads, k, n), dtype)
+        seconds += 3 * timed(torch.bmm, torch.randn(heads, m, k).to(dtype), torch.randn(heads, k, n).to(dtype))
         flops += 3 * 2.0 * heads * m * k * n
     return seconds, flops
 
 
-def timed(product: Callable[..., Any], a: tuple[int, ...], b: tuple[int, ...], dtype: torch.dtype) -> float:
+def timed(multiply: Callable[..., Any], *operands: torch.Tensor) -> float:
     """Median seconds of one product."""
-    x, y = torch.randn(a).to(dtype), torch.randn(b).to(dtype)
     taken = []
     for _ in range(12):
         started = time.perf_counter()
-        product(x, y)
+        multiply(*operands)
         taken.append(time.perf_counter() - started)
     return statistics.median(taken)
 

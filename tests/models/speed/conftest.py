@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from elicitable.models.model import Model
-from elicitable.models.speed import frozen, precision, products, written_out
+from elicitable.models.speed import frozen, precision, processor, products, written_out
 from elicitable.models.speed.frozen import FrozenBlock
 from elicitable.models.toys import TOYS, build_toy
 
@@ -26,9 +26,10 @@ SPEC = replace(TOYS["mixed"], layers=3, d_model=64)
 
 @pytest.fixture(params=[True, False], ids=["bfloat16", "float32"])
 def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """A machine that multiplies bfloat16 fast, and one that does not, whatever this one does."""
+    """A machine that multiplies bfloat16 fast, and one that does not; in float32 plainly, whatever this one does."""
     is_fast: bool = request.param
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: is_fast)
+    monkeypatch.setattr(products, "lays_out", lambda dtype: dtype == torch.bfloat16 and processor.packs(dtype))
     return is_fast
 
 

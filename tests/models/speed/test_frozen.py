@@ -1,7 +1,8 @@
 """Frozen toy blocks in two operations: the bits of the plain blocks, in logits and gradients, and only where they fit.
 
 In bfloat16 under autocast and in float32 without, on every kind of processor: where a promise needs an operation that
-this processor lacks, or sums in an order that it does not keep, the other path runs and is held to the same bits.
+this processor lacks, or sums in an order that it does not keep, the other path runs and is held to the same bits. Where
+float32 matrices are laid out, whichever processor does that by itself, the numbers are held to exact ones.
 """
 
 from __future__ import annotations
@@ -54,6 +55,32 @@ def test_the_shipped_toys_too(counted: dict[str, int], name: str, layers: int) -
     assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
 
 
+@pytest.mark.parametrize("fast", [False], indirect=True)
+@pytest.mark.parametrize("method", FROZEN)
+def test_float32_laid_out_is_as_near_to_the_exact_numbers_as_a_plain_block(
+    toy: Model, monkeypatch: pytest.MonkeyPatch, counted: dict[str, int], method: str
+) -> None:
+    batch = batch_of(16, 19, 10)
+    with plainly():
+        plain = one_step(toy, method, batch)
+    monkeypatch.setattr(products, "lays_out", processor.packs)
+    ours = one_step(toy, method, batch)
+    assert counted["blocks"] >= 3
+    toy.hf.double()
+    with plainly():
+        exact = one_step(toy, method, batch)
+    if not processor.packs(torch.float32):
+        assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
+    for a, b, true in zip(ours, plain, exact, strict=True):
+        # both add the same products in float32; in another order the sum's error is another one of the same size
+        assert error(a, true) <= 2 * error(b, true)
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    """Root mean square of the differences."""
+    return float((found.double() - exact).pow(2).mean().sqrt())
+
+
 @pytest.mark.parametrize("is_last", [True, False])
 def test_a_bias_is_added_last_only_where_the_bits_allow(
     toy: Model, monkeypatch: pytest.MonkeyPatch, fast: bool, is_last: bool
@@ -80,7 +107,7 @@ def test_where_rows_do_not_stand_alone_the_same_calls_are_made(
 ) -> None:
     for module, question in STAND_ALONE:
         monkeypatch.setattr(module, question, lambda *shape: False)
-    monkeypatch.setattr(products, "packs", lambda dtype: False)
+    monkeypatch.setattr(products, "lays_out", lambda dtype: False)
     batch = batch_of(2, 9, read)
     ours = one_step(toy, "kv-prefix", batch)
     with plainly():

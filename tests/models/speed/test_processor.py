@@ -24,11 +24,12 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No limits, and nothing remembered, before and after."""
     for name in (*LOWERED, *FLOAT32, "MKL_CBWR", "DNNL_MAX_CPU_ISA"):
         monkeypatch.delenv(name, raising=False)
-    for asked in (processor.kind, processor.packs):
-        asked.cache_clear()
+    asked = (processor.kind, processor.packs, processor.lays_out, processor.is_mkl_held_back)
+    for one in asked:
+        one.cache_clear()
     yield
-    for asked in (processor.kind, processor.packs):
-        asked.cache_clear()
+    for one in asked:
+        one.cache_clear()
 
 
 @pytest.fixture
@@ -147,6 +148,27 @@ def test_bfloat16_is_packed_wherever_the_processor_is_fast_at_it() -> None:
     assert packs or not processor.has_fast_bfloat16(torch.device("cpu"))
     if processor.kind() in ("avx512", "avx512-bf16", "amx") and torch.backends.mkldnn.is_available():
         assert packs
+
+
+@pytest.mark.usefixtures("amx")
+@pytest.mark.parametrize(
+    ("says", "isa", "is_held_back"),
+    [
+        ({"cpu_name": "AMD EPYC"}, "", True),
+        ({"cpu_name": "AMD EPYC"}, "AVX2", False),
+        ({"cpu_name": "Intel(R) Xeon(R)"}, "", False),
+        ({}, "", False),
+    ],
+)
+def test_float32_is_laid_out_where_mkl_keeps_to_avx2_and_onednn_does_not(
+    says: dict[str, str], isa: str, is_held_back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: says, raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert processor.is_mkl_held_back() == is_held_back
+    assert processor.lays_out(torch.float32) == (is_held_back and processor.packs(torch.float32))
+    assert processor.lays_out(torch.bfloat16) == processor.packs(torch.bfloat16)
+    assert not processor.lays_out(torch.float64)
 
 
 def test_equal_numbers_of_rows_have_equal_bits_and_unequal_ones_what_was_found() -> None:

@@ -7,7 +7,8 @@ reads them. Here every product is
 
 and all else is done in place. In bfloat16 autocast also adds each bias in a pass of its own; where oneDNN has the
 operation, a frozen matrix is laid out for it once, each way when it is first needed, and bias and ReLU are added while
-the product is written. In float32 the plain product is as quick as one laid out, and has the bits.
+the product is written. In float32 the plain product is as quick as one laid out, and has the bits; where it is not as
+quick (:func:`elicitable.models.speed.processor.lays_out`), matrices are laid out there too, and last digits differ.
 
 The last block leaves out queries that nobody reads. It is for small matrices: large products gain nothing, and tests
 hold the bits up to the size of the toys only.

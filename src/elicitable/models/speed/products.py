@@ -1,4 +1,8 @@
-"""Products with a frozen matrix, there and back: the bits of a plain block's, by what this processor does quickest."""
+"""Products with a frozen matrix, there and back, by what this processor does quickest.
+
+They have the bits of a plain block's, but in float32 where matrices are laid out for it (:func:`processor.lays_out`):
+there they are as near to the exact ones.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from elicitable.models.speed.processor import (
     bias_added,
     bias_adds_last,
     columns_stand_alone,
-    packs,
+    lays_out,
     rows_stand_alone,
 )
 
@@ -18,8 +22,7 @@ ROWS = 1024  # that a product is laid out for; with more or fewer it is as exact
 
 def product(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Product:
     """Choose how a frozen ``weight`` of (in, out) is multiplied in ``dtype`` on this processor."""
-    is_packed = dtype == torch.bfloat16 and packs(dtype)
-    return (PackedProduct if is_packed else Product)(weight, bias, dtype)
+    return (PackedProduct if lays_out(dtype) else Product)(weight, bias, dtype)
 
 
 class Product:
