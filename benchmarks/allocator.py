@@ -127,9 +127,9 @@ def tasks_of_texts() -> dict[str, Any]:
 def cities() -> Iterator[dict[str, str]]:
     """Yield the places of the time zones and the continents they are in."""
     for name in sorted(zoneinfo.available_timezones()):
-        continent, *_, place = name.split("/")
+        continent, _, place = name.partition("/")
         if continent in CONTINENTS:
-            yield {"text": place.replace("_", " "), "label": continent}
+            yield {"text": place.split("/")[-1].replace("_", " "), "label": continent}
 
 
 def short_reviews() -> Iterator[dict[str, str]]:
