@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.families import reader
 
+from elicitable.models.architectures import tiny_model
 from elicitable.models.layout import Layout
 from elicitable.models.model import Model
 from elicitable.models.rows import Row, rows_of
@@ -101,6 +102,15 @@ def test_a_few_long_texts_among_many_short_ones_stay_within_bounds() -> None:
     assert max(sizes) <= 16 * TOKENS_A_ROW
     assert len(parts) <= 20 + 2000 * 20 // (16 * TOKENS_A_ROW) + 2
     assert padding(rows, parts) < 0.02
+
+
+def test_short_rows_of_ids_are_read_by_64_and_long_ones_by_the_batch() -> None:
+    model = Model(tiny_model("gpt2"))
+    for length, sizes in [(19, [64, 36]), (100, [40, 40, 20]), (1000, [16] * 6 + [4])]:
+        parts = groups(model, of_lengths([length] * 100), 16)
+        assert [len(part) for part in parts] == sizes
+        assert [place for part in parts for place in part] == list(range(100))
+    assert groups(model, [], 16) == []
 
 
 def test_logits_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,8 @@ def frozen_blocks(model: Model, dtype: torch.dtype) -> Iterator[None]:
 
     The decoder around them computes as :class:`FrozenDecoder` does. For a float32 model on a CPU; elsewhere nothing
     changes. ``dtype`` is the type of its products: bfloat16 under autocast, float32 without. Results and gradients are
-    those of the plain blocks, bit for bit. Weights that change meanwhile are not seen.
+    those of the plain blocks, bit for bit but where float32 is laid out (:func:`processor.lays_out`). Weights that
+    change meanwhile are not seen.
     """
     with ExitStack() as stack:
         if model.device.type == "cpu" and model.dtype == torch.float32:

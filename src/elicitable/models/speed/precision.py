@@ -47,11 +47,11 @@ def autocast(model: Model) -> Iterator[None]:
 def frozen_casts(model: Model) -> Iterator[None]:
     """Inside, what is frozen costs less.
 
-    Blocks of the toys that are wholly frozen are put together, with the same results as plainly, bit for bit
-    (:mod:`elicitable.models.speed.frozen_decoder`). Of other models linear layers and norms are taken one by one, as
-    exactly (:mod:`elicitable.models.speed.frozen_parts`). Where products are lowered to bfloat16, all other frozen
-    matrices are cast once instead of at every forward pass (autocast caches trained ones only). What was prepared is
-    there the next time inside :func:`~elicitable.models.speed.frozen_parts.keeping_parts`.
+    Blocks of the toys that are wholly frozen are put together, with the same results as plainly
+    (:mod:`elicitable.models.speed.frozen_decoder` says where bit for bit). Of other models linear layers and norms are
+    taken one by one, as exactly (:mod:`elicitable.models.speed.frozen_parts`). Where products are lowered to bfloat16,
+    all other frozen matrices are cast once instead of at every forward pass (autocast caches trained ones only). What
+    was prepared is there the next time inside :func:`~elicitable.models.speed.frozen_parts.keeping_parts`.
     """
     lowered = product_type(model)
     with ExitStack() as stack:
