@@ -113,6 +113,9 @@ class Heard(Silent):
     def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
         self.lines.append(f"{arm} begins")
 
+    def expect(self, least: float, most: float) -> None:
+        self.lines.append(f"between {least} and {most} seconds")
+
     def say(self, text: str) -> None:
         self.lines.append(text)
 

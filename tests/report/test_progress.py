@@ -34,3 +34,15 @@ def test_against_the_clock_the_limit_says_what_is_left(monkeypatch: pytest.Monke
         live.begin("prompt", "scoring", 0, 3)
         now[0] = 60.0
         assert live.line() == "[1/3] prompt: scoring  0:30 left"
+
+
+def test_a_race_without_a_limit_says_how_long_it_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An estimate from the arms that had their turn said that nothing was left, with half of the race to come."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with LiveReporter(Console(file=io.StringIO())) as live:
+        live.expect(104.0, 400.0)
+        for seconds, said in [(47.0, "0:47 of 1:44 to 6:40"), (120.0, "2:00 of up to 6:40"), (500.0, "8:20 so far")]:
+            now[0] = seconds
+            live.begin("lora", "first look", 10, 11)
+            assert live.line().endswith(f"  {said}")

@@ -19,6 +19,9 @@ class Reporter(Protocol):
     def end(self, arm: ArmResult) -> None:
         """Hear that an arm is finished."""
 
+    def expect(self, least: float, most: float) -> None:
+        """Hear how many seconds all of it may take, where no limit says so."""
+
     def say(self, text: str) -> None:
         """Hear a sentence that a person should read at once: the price, the number of threads."""
 
@@ -33,6 +36,9 @@ class Silent:
         """Say nothing."""
 
     def end(self, arm: ArmResult) -> None:
+        """Say nothing."""
+
+    def expect(self, least: float, most: float) -> None:
         """Say nothing."""
 
     def say(self, text: str) -> None:

@@ -32,6 +32,7 @@ class LiveReporter:
         self._last: CurvePoint | None = None
         self._validation: float | None = None
         self._share = 0.0
+        self._expected: tuple[float, float] | None = None
 
     def __enter__(self) -> Self:
         self.started = self._round_started = self._said = time.monotonic()
@@ -45,6 +46,10 @@ class LiveReporter:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+
+    def expect(self, least: float, most: float) -> None:
+        """Show beside the seconds that have passed those that all of it may take; a round's own estimate no more."""
+        self._expected = min(least, most), most
 
     def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
         """Show what starts. Arms count from 0 again in a new round, and so does the estimate of its time."""
@@ -91,6 +96,8 @@ class LiveReporter:
         spent = time.monotonic() - self.started
         if self.time_limit is not None:
             return f"{clock(max(0.0, self.time_limit - spent))} left"
+        if self._expected is not None:
+            return _of_expected(spent, *self._expected)
         done = (self._done + 0.9 * self._share) / max(1, self._arms)
         if done <= 0.02:
             return f"{clock(spent)} so far"
@@ -102,6 +109,17 @@ class LiveReporter:
         elif is_new or time.monotonic() - self._said > QUIET_SECONDS:
             self._said = time.monotonic()
             self.console.print(self.line(), highlight=False, markup=False)
+
+
+def _of_expected(spent: float, least: float, most: float) -> str:
+    """Say how long it has taken, and how long it may take.
+
+    >>> _of_expected(47, 104, 400), _of_expected(120, 104, 400), _of_expected(500, 104, 400)
+    ('0:47 of 1:44 to 6:40', '2:00 of up to 6:40', '8:20 so far')
+    """
+    if spent > most:
+        return f"{clock(spent)} so far"
+    return f"{clock(spent)} of {f'{clock(least)} to' if spent < least else 'up to'} {clock(most)}"
 
 
 def clock(seconds: float) -> str:
