@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from elicitable.models.model import Model
 from elicitable.models.speed import frozen_decoder, products
 from elicitable.models.speed.frozen_decoder import FrozenDecoder, frozen_blocks
+from elicitable.models.speed.frozen_parts import keeping_parts
 from elicitable.models.speed.read import reading_last
 from elicitable.training.evaluate import answer_logits, token_losses
 
@@ -191,3 +192,26 @@ def test_the_decoder_is_as_it_was_afterwards(toy: Model) -> None:
         assert ours.read is None
         assert decoder.forward is ours
     assert "forward" not in vars(decoder)
+
+
+def test_blocks_are_kept_with_what_is_laid_out_as_long_as_their_weights_stay(toy: Model) -> None:
+    def put_together() -> list[Any]:
+        with opened(toy):
+            return [vars(block)["forward"] for block in toy.anatomy.blocks]
+
+    assert not any(a is b for a, b in zip(put_together(), put_together(), strict=True))
+    batch = batch_of(6, 11, 4)
+    found = one_step(toy, "kv-prefix", batch)
+    with keeping_parts(toy):
+        first = put_together()
+        again = one_step(toy, "kv-prefix", batch)
+        assert all(a is b for a, b in zip(first, put_together(), strict=True))
+        with torch.no_grad():
+            toy.anatomy.blocks[1].mlp.c_fc.bias.add_(1)
+        assert [a is b for a, b in zip(first, put_together(), strict=True)] == [True, False, True]
+        changed = one_step(toy, "kv-prefix", batch)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    with plainly():
+        plain = one_step(toy, "kv-prefix", batch)
+    assert all(torch.equal(a, b) for a, b in zip(changed, plain, strict=True))
+    assert not torch.equal(changed[0], found[0])

@@ -6,9 +6,9 @@ first block's queries, keys and values are looked up. Above the last block nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from elicitable.models.model import Model
 from elicitable.models.restoring import swapped
 from elicitable.models.speed.checkpointing import is_checkpointed
 from elicitable.models.speed.frozen import FrozenBlock, is_frozen_block
+from elicitable.models.speed.frozen_parts import kept_of
 
 LARGEST_TABLE = 4096  # rows: tokens times positions
 _PLAIN = {"position_ids", "attention_mask", "use_cache"}  # what may be given
@@ -39,7 +40,8 @@ def frozen_blocks(model: Model, dtype: torch.dtype) -> Iterator[None]:
         if model.device.type == "cpu" and model.dtype == torch.float32:
             decoder, blocks = model.anatomy.decoder, model.anatomy.blocks
             frozen = [block for block in blocks if is_frozen_block(block) and not is_checkpointed(block)]
-            put_together = [(block, FrozenBlock(block, dtype)) for block in frozen]
+            kept, make = kept_of(model), _maker(dtype)
+            put_together = [(block, kept.made(make, block)) for block in frozen]
             for block, forward in put_together:
                 stack.enter_context(swapped(block, forward=forward))
             if put_together and type(decoder).__name__ == "GPT2Model" and "forward" not in vars(decoder):
@@ -174,6 +176,12 @@ class _Spaced(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
+
+
+@cache
+def _maker(dtype: torch.dtype) -> Callable[[nn.Module], FrozenBlock]:
+    """Return what makes a frozen block in ``dtype``: the same function every time, by which the blocks are kept."""
+    return lambda block: FrozenBlock(block, dtype)
 
 
 def _put_together(block: nn.Module) -> FrozenBlock | None:

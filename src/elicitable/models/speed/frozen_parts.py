@@ -142,7 +142,7 @@ def _is_frozen(module: nn.Module) -> bool:
 
 
 def _weights(module: nn.Module) -> list[nn.Parameter]:
-    return [weight for weight in module._parameters.values() if weight is not None]
+    return [*module.parameters()]
 
 
 def _seen(weight: Tensor) -> _Seen:
