@@ -3,7 +3,8 @@
     python benchmarks/attention.py                    # two choices that the toys' training step rests on
     python benchmarks/attention.py --device cuda      # context and content as one call and as two, bfloat16
 
-One thread, one process; alternating runs, medians of forward + backward in milliseconds, and ratios. On a GPU also the
+One thread, one process; alternating runs, medians of forward + backward and of the forward alone in milliseconds, with
+freed memory kept as in a race, and ratios. On a GPU also the
 most memory of a forward and backward, and a single query behind a cache.
 """
 
@@ -22,6 +23,7 @@ from torch.nn import functional
 
 from elicitable.models.attend import Call, Slot, combine
 from elicitable.models.speed import two_calls
+from elicitable.models.speed.memory import keep_freed_memory
 
 REPEATS = 15
 SHAPES = ((64, 19, 6), (16, 96, 6), (16, 256, 16), (16, 384, 16))  # batch, content, prefix; 4 heads of 64
@@ -40,13 +42,15 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tens
     return torch.matmul(torch.softmax(logits, dim=-1).to(value.dtype), value)
 
 
-def medians(runs: dict[str, Callable[[], Tensor]]) -> dict[str, float]:
-    """Median milliseconds of forward + backward, the candidates in turn."""
+def medians(runs: dict[str, Callable[[], Tensor]], is_back: bool = True) -> dict[str, float]:
+    """Median milliseconds of forward + backward, or of the forward alone, the candidates in turn."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(REPEATS):
         for name, run in runs.items():
             begun = time.perf_counter()
-            run().sum().backward()
+            found = run()
+            if is_back:
+                found.sum().backward()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             taken[name].append(1e3 * (time.perf_counter() - begun))
@@ -102,6 +106,7 @@ def main() -> None:
         on_gpu()
         return
     torch.set_num_threads(1)
+    keep_freed_memory()
     say_where()
     for dtype in (torch.float32, torch.bfloat16):
         for batch, content, prefix in SHAPES:
@@ -112,6 +117,8 @@ def main() -> None:
             operands = (query, key, value, mask)
             runs = {"fused": lambda o=operands: fused(*o), "written out": lambda o=operands: written_out(*o)}
             show(f"attention {str(dtype)[6:]} {batch}x{content}+{prefix}", medians(runs))
+            with torch.no_grad():
+                show("  forward alone", medians(runs, is_back=False))
     x = torch.randn(32 * 19, 1024, dtype=torch.bfloat16, requires_grad=True)
     show(
         "activation bfloat16 608x1024",
