@@ -296,7 +296,7 @@ def test_the_records_in_the_repository_are_of_the_cases_as_they_are() -> None:
     there = {path for path in KEPT.glob("*.json") if path.name != "results.json"}
     assert there
     assert there <= set(by_path)
-    rung_of = {method.rung.label: method.rung.group for method in METHODS}
+    rung_of = {method.rung.label: method.rung.group for method in METHODS} | {"context": "context"}
     for path in there:
         kept, case = json.loads(path.read_text(encoding="utf-8")), by_path[path]
         assert is_of(kept, case, models[case.model], PART.asked), path.name
@@ -318,20 +318,20 @@ def test_the_page_says_what_weights_learn_of_absent_rules() -> None:
     contexts = [
         arm["mean"] or 0.0
         for one in absent
-        if one["case"] in short
         for name, arm in one["arms"].items()
         if group_of[name] == "context"
     ]
     assert f"no context has more than {max(contexts):g}" in page
 
 
-def test_the_page_names_the_records_whose_seconds_are_too_few() -> None:
-    page = (REPOSITORY / "docs" / "planted-truth.md").read_text(encoding="utf-8")
+def test_no_record_has_fewer_seconds_than_its_arms() -> None:
+    """Of a race that was killed, the seconds of the sittings before would be missing."""
     few = [
-        one for one in records_in(KEPT, PART) if one["seconds"] < 0.8 * sum(a["seconds"] for a in one["arms"].values())
+        one["case"]
+        for one in records_in(KEPT, PART)
+        if one["seconds"] < 0.8 * sum(a["seconds"] for a in one["arms"].values())
     ]
-    assert [one["case"] for one in sorted(few, key=lambda one: str(one["case"]))] == ["adder/reverse", "mirror/turn-1"]
-    assert "interrupted, adder/reverse and mirror/turn-1, the records hold only" in page
+    assert not few
 
 
 def test_the_counts_on_the_page_are_those_of_the_records() -> None:
