@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,13 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from tests.race.test_workers import Scrambled, small, told, trials
 from tests.reverse import Reverse
 
 import elicitable as el
 from elicitable.methods import base
 from elicitable.methods.catalog import method_named
+from elicitable.methods.examples import plain_pair
 from elicitable.methods.nearest import Nearest
 from elicitable.models.model import Model
 from elicitable.race import contest, line, look, rows_curve
@@ -222,3 +226,20 @@ def preferring_sink() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(look, "advance", said)
         yield
+
+
+def test_tune_starts_at_a_context_that_is_given_and_goes_on_in_its_folder(digits_model: Build, tmp_path: Path) -> None:
+    model, task = digits_model(8), Reverse()
+    shown = task.sample(3, np.random.default_rng(0))
+    examples = el.context("examples", model, items=shown)
+    given: dict[str, Any] = {"method": "kv-prefix", "size": 6, "steps": 4, "learning_rate": 0.01, "test_items": 8}
+    first = el.tune(model, task, init=examples, out=tmp_path, **given)
+    again = el.tune(model, task, init=el.context("examples", model, items=shown), out=tmp_path, **given)
+    assert again.record == json.loads(json.dumps(first.record))
+    assert first.adaptation.shown == tuple(shown[-2:])  # of four tokens each
+    assert first.record["setting"]["origin"] == EXAMPLES
+    kept = el.read(tmp_path)
+    assert kept.record is not None
+    assert kept.record.setting["items"] == [plain_pair(item) for item in shown[-2:]]
+    tensors = first.adaptation.state()
+    assert all(torch.equal(x, tensors[name]) for name, x in kept.adaptation(model).state().items())

@@ -34,7 +34,7 @@ class StartedContext(Adaptation):
 
     @property
     def told(self) -> dict[str, Any]:
-        """The setting; of a start that has an origin that alone."""
+        """The setting, without the text of a start whose origin it names."""
         hidden = ("text", "items") if "origin" in self.setting else ()
         return {name: value for name, value in self.setting.items() if name not in hidden}
 
