@@ -31,7 +31,8 @@ from torch import Tensor
 
 from elicitable.errors import BudgetError
 from elicitable.methods.adapter import read_adapter, write_adapter
-from elicitable.methods.base import Adaptation, Method
+from elicitable.methods.base import Adaptation, Method, Sized
+from elicitable.methods.prompt import Prompt
 from elicitable.models.dispatch import state_of
 from elicitable.models.inject import use
 from elicitable.models.model import Model, as_model
@@ -246,6 +247,21 @@ def check_the_budget_is_used_up_and_never_passed(subject: Subject) -> None:
     raise AssertionError("a budget below size 1 is not refused")
 
 
+def check_other_starts_are_plain_options_within_the_budget(subject: Subject) -> None:
+    """Each of ``starts`` and ``start_at`` can be hashed, which workers ask for, and builds what the budget pays for."""
+    method, model = subject.method, subject.model
+    numbers = method.numbers(model, subject.size)
+    sized = Sized(method, subject.size, numbers, numbers)
+    starts = [*method.starts(model), method.start_at(model, subject.size, Prompt().build(model, token_ids=[1, 2]))]
+    for options in filter(None, starts):
+        hash(tuple(options.items()))
+        begun = method.begun(model, sized, options)
+        if begun.size:
+            adaptation = method.made(model, begun.size, seed=0, **{**subject.options, **options})
+            trained = adaptation.budget().numbers_trained
+            assert trained <= numbers, f"started by {options} it trains {trained} numbers, {numbers} are allowed"
+
+
 def check_a_folder_holds_it_whole(subject: Subject) -> None:
     """What is written as an adapter folder and read again gives the same logits, up to positions in float32."""
     adaptation = subject.trained()
@@ -455,6 +471,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_gradients_flow_only_where_they_belong,
     check_the_closed_form_counts_what_is_trained,
     check_the_budget_is_used_up_and_never_passed,
+    check_other_starts_are_plain_options_within_the_budget,
     check_a_folder_holds_it_whole,
     check_state_and_load_round_trip,
     check_what_is_kept_gives_it_back,
@@ -470,6 +487,7 @@ ONLY_TRAINED = (
     check_gradients_flow_only_where_they_belong,
     check_the_closed_form_counts_what_is_trained,
     check_the_budget_is_used_up_and_never_passed,
+    check_other_starts_are_plain_options_within_the_budget,
     check_a_folder_holds_it_whole,
     check_gradient_checkpointing_gives_the_same_gradients,
 )

@@ -224,8 +224,8 @@ def test_a_start_at_real_tokens_is_those_tokens(method: str, init: str, shared: 
     assert context.setting["init"] == init
     with el.use(model, context):
         got = logits(model)
-    if init == "text":  # repeated to length; a kv-prefix stands elsewhere only in float32 angles
-        with el.use(model, el.context("prompt", model, token_ids=[9, 4, 9])):
+    if init == "text":  # repeated, whole at the end; a kv-prefix stands elsewhere only in float32 angles
+        with el.use(model, el.context("prompt", model, token_ids=[4, 9, 4])):
             assert far(got, logits(model)) < MOVED
 
 

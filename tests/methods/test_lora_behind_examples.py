@@ -144,12 +144,36 @@ class Shouts:
 
 def test_no_batch_holds_an_item_that_stands_among_the_examples(letters_model: Build) -> None:
     model, task = letters_model(), Shouts()
-    for shown, kept in (((task.rows[0],), "bcde"), (task.rows[:4], "e"), (task.rows, "abcde"), ((), "abcde")):
-        drawn = stream(model, task, 4, np.random.default_rng(0), Reading(4, layout=Layout(examples=shown)))
+    for shown, kept in (((task.rows[0],), "bcde"), (task.rows[:4], "e"), ((), "abcde")):
+        drawn = stream(model, task, 4, np.random.default_rng(0), Reading(4, shown=shown))
         batches = [part for _ in range(40) for part in next(drawn)]
         assert sum(map(len, batches)) == 160
         first = {str(model.tokenizer.decode(int(row[row >= 0][1]))) for part in batches for row in part.targets}
         assert first == set(kept)
+
+
+def test_where_the_context_shows_all_that_there_is_nothing_is_trained(letters_model: Build) -> None:
+    """It went on with the items that are shown, and learned to copy."""
+    model, task = letters_model(), Shouts()
+    both = LoRABehindExamples().build(model, 1, items=task.rows)
+    with pytest.raises(InputError, match=r"every training item of shouts.*5 worked examples.*give more rows"):
+        train(model, both, task, Plan(1e-2, 2, batch=4), seed=0)
+
+
+def test_items_are_drawn_again_where_chance_drew_none_but_those_that_are_shown(letters_model: Build) -> None:
+    model, rng = letters_model(), np.random.default_rng(0)
+
+    class Seldom(Shouts):
+        drawn = 0
+
+        def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+            self.drawn += 1
+            return [self.rows[self.drawn == 3]] * n
+
+    task = Seldom()
+    [part] = next(stream(model, task, 4, rng, Reading(4, shown=task.rows[:1])))
+    assert {str(model.tokenizer.decode(int(row[row >= 0][1]))) for row in part.targets} == {"b"}
+    assert task.drawn == 3
 
 
 def test_training_sees_the_examples_through_the_weights(letters_model: Build) -> None:

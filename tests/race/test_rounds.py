@@ -131,7 +131,7 @@ def test_lora_goes_on_from_the_place_that_is_best_after_as_many_steps_at_the_sam
 
     def told(race: Any, one: Line, steps: int) -> TrialRecord:
         record = advance(race, one, steps)
-        better = replace(record, validation=1.0 if one.sized.options == {"modules": every} else 0.0)
+        better = replace(record, validation=1.0 if one.sized.options == {"modules": tuple(every)} else 0.0)
         one.legs[-1] = (one.legs[-1][0], better)
         return better
 

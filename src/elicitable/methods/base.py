@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from elicitable.errors import BudgetError, InputError
 from elicitable.glance import table
 from elicitable.methods import folders
-from elicitable.methods.refilled import filled, read_own
+from elicitable.methods.refilled import built_again, read_own
 from elicitable.methods.search import Offer, Search
 from elicitable.methods.settings import Settled, settings_as_given
-from elicitable.models.layout import PLAIN
 from elicitable.models.load import home_of
 from elicitable.own_digest import digest_of
 from elicitable.values import Budget, PrefixKV, Rung
@@ -93,6 +92,11 @@ class Adaptation:
     def embeddings(self, model: Model) -> Tensor | None:
         """Return the input embeddings (token, d_model) that the context is the same as; None where there are none."""
         return None
+
+    @property
+    def shown(self) -> tuple[Item, ...]:
+        """The worked examples in it, which training leaves out of its batches: their answers could be copied."""
+        return self.layout.examples if self.layout else ()
 
     def fit(self, model: Model, items: Sequence[Item]) -> None:
         """Make the context one that all ``items`` can stand behind; most can as they are."""
@@ -226,8 +230,7 @@ class Method(Settled, ABC):
     ``el.verdict(model, task, methods=[MyMethod()])``.
 
     Attributes:
-        name: what a person types, and what records call it.
-        summary: one line for lists.
+        name, summary: what a person types and records call it, and one line for lists.
         rung: how deep it reaches into the model (:mod:`elicitable.methods.rungs`).
         schedule: how it is trained; None for a method that is chosen on the validation split.
         deployment: what running its result elsewhere takes, in one or two sentences.
@@ -240,8 +243,7 @@ class Method(Settled, ABC):
         options: settings that :meth:`build` takes besides size and seed.
         searched: settings that :meth:`candidates` and :meth:`search` take.
         peft_types: values of ``peft_type`` in an adapter folder that :meth:`read` understands.
-        probe: what it tells of a task, where it is there to find out why a context falls short
-            (:data:`elicitable.diagnosis.causes.Kind`); empty otherwise.
+        probe: what it tells of why a context falls short (:data:`elicitable.diagnosis.causes.Kind`); else empty.
         stands_on: a method that is chosen, where this one is trained behind what it chose (:meth:`standing_on`); it
             takes part in every race that this one does.
     """
@@ -326,12 +328,16 @@ class Method(Settled, ABC):
         return {}
 
     def starts(self, model: Model) -> tuple[dict[str, Any], ...]:
-        """Return other options than :meth:`start`'s that a race tries for a few steps before one goes on."""
+        """Return other options than :meth:`start`'s, plain data too, which a race tries before one goes on."""
         return ()
 
     def begun(self, model: Model, sized: Sized, options: Mapping[str, Any]) -> Sized:
         """Return ``sized`` with one of :meth:`starts` in the place of its own, under the same budget."""
         return replace(sized, options=options)
+
+    def start_at(self, model: Model, size: int, chosen: Adaptation) -> dict[str, Any]:
+        """Return the options, as plain data, of a start at a context that was chosen; none where it has no such."""
+        return {}
 
     def standing_on(self, chosen: Adaptation) -> dict[str, Any]:
         """Return the options, as plain data, that :meth:`build` gets behind what :attr:`stands_on` chose."""
@@ -359,13 +365,7 @@ class Method(Settled, ABC):
         Raises:
             InputError: the tensors are not those of this method on this model; the message names them.
         """
-        if not self.is_trained:
-            chosen = self.from_setting(model, setting, layout or PLAIN)
-            if state:
-                chosen.load(state)
-            return chosen
-        given = {name: value for name, value in setting.items() if name in self.options}
-        return filled(self, model, self.build(model, size, seed=seed, **given), state)
+        return built_again(self, model, size, seed, setting, layout, state)
 
     def fitting(self, model: Model, budget: int, longest: int | None = None) -> Sized:
         """Return the largest size that trains at most ``budget`` numbers on ``model``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from elicitable.errors import InputError, UnknownNameError
@@ -25,7 +25,7 @@ from elicitable.methods.steering import Steering
 from elicitable.methods.unbounded import UnboundedContext
 from elicitable.methods.value_bias import ValueBias
 from elicitable.methods.zero_shot import ZeroShot
-from elicitable.models.model import as_model
+from elicitable.models.model import Model, as_model
 from elicitable.own_code import is_own_code, load_own
 
 METHODS: tuple[Method, ...] = (
@@ -106,12 +106,32 @@ def check_options(method: Method, options: Iterable[str]) -> None:
             raise UnknownNameError(f"option of {method.name}", option, method.options)
 
 
+def with_start(method: Method, model: Model, size: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``options`` of ``method``, in which an ``init`` that is a context is told as plain data.
+
+    Raises:
+        InputError: ``method`` cannot start at that context, or a text to start from is given besides.
+    """
+    init = options.get("init")
+    if not isinstance(init, Adaptation):
+        return dict(options)
+    found = method.start_at(model, size, init)
+    if not found or "text" in options:
+        raise InputError(
+            f"{method.name} cannot start at {init!r}"
+            f"{' and at a text' if found else ''}: init= is the name of a start, or a prompt or worked examples "
+            "(elicitable.context) whose last tokens it starts at."
+        )
+    return {**options, **found}
+
+
 def context(kind: str | Method, model: Any, **options: Any) -> Adaptation:
     """A context for ``model``, ready for :func:`elicitable.use`.
 
     Args:
         kind: ``"prompt"`` (``text=`` or ``token_ids=``), ``"examples"`` (``task=``, ``k=``, ``seed=`` or ``items=``),
-            ``"soft-prompt"``, ``"layer-prefix"`` or ``"kv-prefix"`` (``length=``, ``init=``, ``text=``, ``seed=``).
+            ``"soft-prompt"``, ``"layer-prefix"`` or ``"kv-prefix"`` (``length=``, ``init=``, ``text=``, ``seed=``);
+            ``init`` may be a prompt or worked examples, too, at whose last tokens it then starts.
         model: what :func:`elicitable.load` returns, or a transformers model.
 
     Raises:
@@ -135,4 +155,5 @@ def context(kind: str | Method, model: Any, **options: Any) -> Adaptation:
     for option in options:
         if option not in known:
             raise UnknownNameError(f"option of {method.name}", option, known)
-    return method.build(as_model(model), size=size, **settings)
+    taken = as_model(model)
+    return method.build(taken, size=size, **with_start(method, taken, size, settings))

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Method
@@ -40,6 +42,21 @@ class ExampleContext(TokenContext):
     def __init__(self, ids: Any, layout: Layout | None, items: Sequence[Item], **setting: Any) -> None:
         super().__init__(ids, layout, k=len(items), items=[plain_pair(item) for item in items], **setting)
         self.items = tuple(items)
+
+    @property
+    def shown(self) -> tuple[Item, ...]:
+        """All of them."""
+        return self.items
+
+    def items_in_last(self, model: Model, count: int) -> tuple[Item, ...]:
+        """Return those of which one of the last ``count`` tokens is made: as few as have the same last tokens."""
+        layout = None if self.layout is None else replace(self.layout, examples=(), head="")
+        text = None if self.layout is None else self.layout.head or None
+        for k in range(1, len(self.items)):
+            fewer = Examples().build(model, items=self.items[-k:], layout=layout, text=text)
+            if torch.equal(fewer.ids[:, -count:], self.ids[:, -count:]):
+                return self.items[-k:]
+        return self.items
 
     @property
     def told(self) -> dict[str, Any]:
@@ -217,6 +234,11 @@ def plain_pair(item: Item) -> Pair:
 
 def _plain(turn: Message) -> tuple[str, ...]:
     return (turn.role, turn.content, turn.parts) if turn.parts else (turn.role, turn.content)
+
+
+def as_tuples(plain: Any) -> Any:
+    """Lists as tuples: what is sent to workers is told apart by its hash."""
+    return tuple(map(as_tuples, plain)) if isinstance(plain, list | tuple) else plain
 
 
 def item_of_pair(pair: Pair) -> Item:

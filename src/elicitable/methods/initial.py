@@ -2,12 +2,13 @@
 
 ``random``  Gaussian, with the spread of the model's own embeddings.
 ``vocabulary``  the embeddings of tokens drawn from the vocabulary.
-``text``  the embeddings of a given text, repeated or cut to length.
+``text``  the embeddings of a text or of token ids: the last ones, next to the content, repeated where they are few.
 ``sink``  the model's own first token, over and over, with a little noise so that the positions can part ways.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,7 +35,7 @@ def other_starts(own: str) -> tuple[dict[str, str], ...]:
     return tuple({"init": init} for init in INITS if init not in ("text", own))
 
 
-def check_init(init: str, text: str | None = None) -> None:
+def check_init(init: str, text: str | Sequence[int] | None = None) -> None:
     """Check a start by its name, and that a text is given where it is one, and nowhere else.
 
     Raises:
@@ -52,18 +53,20 @@ def check_init(init: str, text: str | None = None) -> None:
         )
 
 
-def initial_ids(model: Model, length: int, init: str, seed: int, text: str | None) -> Tensor:
+def initial_ids(model: Model, length: int, init: str, seed: int, text: str | Sequence[int] | None) -> Tensor:
     """(1, length) token ids to start from; not defined for ``random``."""
     if init == "text" and text is not None:
         ids = model.ids(text).flatten().tolist()
-        return model.ids((ids * length)[:length])
+        return model.ids((ids * length)[-length:])
     if init == "sink":
         return model.ids([sink_token(model)] * length)
     drawn = torch.randint(model.anatomy.vocab, (length,), generator=torch_generator(seed, "init", init))
     return model.ids(drawn)
 
 
-def initial_embeddings(model: Model, length: int, init: str, seed: int, text: str | None = None) -> Tensor:
+def initial_embeddings(
+    model: Model, length: int, init: str, seed: int, text: str | Sequence[int] | None = None
+) -> Tensor:
     """(length, d_model) input embeddings in the trainable dtype, as the model's embedding module gives them."""
     check_init(init, text)
     generator = torch_generator(seed, "noise", init)

@@ -8,6 +8,7 @@ Source: Li, Liang, ACL 2021 (arXiv 2101.00190).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,17 @@ from elicitable.errors import InputError
 from elicitable.methods import folders, rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.initial import check_init, check_length, initial_ids, other_starts
+from elicitable.methods.started import START, StartedContext, start_at
 from elicitable.models.capture import capture_tokens
 from elicitable.rng import torch_generator
 from elicitable.values import PrefixKV
 
 if TYPE_CHECKING:
+    from elicitable.methods.examples import Pair
     from elicitable.models.model import Model
 
 
-class KVPrefixContext(Adaptation):
+class KVPrefixContext(StartedContext):
     """A key (kv_head, prefix, d_head) and a value (kv_head, prefix, d_value) a layer, trained."""
 
     kind = "kv-prefix"
@@ -68,7 +71,7 @@ class KVPrefix(Method):
     summary = "n free keys and values a layer (Li and Liang, PEFT)"
     deployment = "Few servers can load a prefix, and it cannot be merged into the weights."
     turn = 50
-    options = ("init", "text")
+    options = START
     peft_types = ("PREFIX_TUNING", "CARTRIDGE")
     schedule = Schedule(learning_rates=(1e-2, 3e-2, 1e-1, 3e-1))
 
@@ -84,20 +87,29 @@ class KVPrefix(Method):
         """Start from the others that need no text."""
         return other_starts(self.start(model)["init"])
 
+    def start_at(self, model: Model, size: int, chosen: Adaptation) -> dict[str, Any]:
+        """Start at the last tokens of a prompt or of worked examples."""
+        return start_at(model, size, chosen)
+
     def build(
         self,
         model: Model,
         size: int,
         seed: int = 0,
         init: str = "vocabulary",
-        text: str | None = None,
+        origin: str | None = None,
+        text: str | Sequence[int] | None = None,
+        items: Sequence[Pair] | None = None,
         **options: Any,
     ) -> KVPrefixContext:
-        """``size`` virtual tokens; a start other than ``random`` is the keys and values of its tokens, run alone."""
+        """``size`` virtual tokens; a start other than ``random`` is the keys and values of its tokens, run alone.
+
+        ``items`` are worked examples that stand in its text; training leaves them out.
+        """
         check_length(size)
         check_init(init, text)
         keys, values = _random(model, size, seed) if init == "random" else _of_tokens(model, size, init, seed, text)
-        return KVPrefixContext(keys, values, length=size, init=init, text=text, seed=seed)
+        return KVPrefixContext(keys, values, length=size, init=init, origin=origin, text=text, items=items, seed=seed)
 
     def read(self, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> KVPrefixContext:
         """Read PEFT's table: keys as stored, and the content n positions further on, as there."""
@@ -145,7 +157,9 @@ def _random(model: Model, size: int, seed: int) -> tuple[list[Tensor], list[Tens
 
 
 @torch.no_grad()
-def _of_tokens(model: Model, size: int, init: str, seed: int, text: str | None) -> tuple[list[Tensor], list[Tensor]]:
+def _of_tokens(
+    model: Model, size: int, init: str, seed: int, text: str | Sequence[int] | None
+) -> tuple[list[Tensor], list[Tensor]]:
     # the content stands at position ``size`` and after it, so the tokens before it stand at 0 and after
     captured = capture_tokens(model, initial_ids(model, size, init, seed, text), end=-size)
     as_trained = model.trainable_dtype

@@ -7,6 +7,7 @@ Source: Petrov, Torr, Bibi, ICLR 2024, section 2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,18 @@ from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.initial import check_init, check_length, initial_ids, other_starts
 from elicitable.methods.kv_prefix import peft_prefix_form
+from elicitable.methods.started import START, StartedContext, start_at
 from elicitable.models.capture import capture_residuals
 from elicitable.models.restoring import evaluating
 from elicitable.rng import torch_generator
 
 if TYPE_CHECKING:
+    from elicitable.methods.examples import Pair
     from elicitable.models.model import Model
     from elicitable.values import PrefixKV
 
 
-class LayerPrefixContext(Adaptation):
+class LayerPrefixContext(StartedContext):
     """``vectors`` (layer, prefix, d_model), trained."""
 
     kind = "layer-prefix"
@@ -63,7 +66,7 @@ class LayerPrefix(Method):
     summary = "the paper's prefix: n residual-stream vectors a layer, through the layer's own projections"
     deployment = "Few servers can load a prefix, and it cannot be merged into the weights."
     turn = 60
-    options = ("init", "text")
+    options = START
     schedule = Schedule(learning_rates=(1e-2, 3e-2, 1e-1, 3e-1))
 
     def numbers(self, model: Model, size: int) -> int:
@@ -78,10 +81,25 @@ class LayerPrefix(Method):
         """Start from the others that need no text."""
         return other_starts(self.start(model)["init"])
 
+    def start_at(self, model: Model, size: int, chosen: Adaptation) -> dict[str, Any]:
+        """Start at the last tokens of a prompt or of worked examples."""
+        return start_at(model, size, chosen)
+
     def build(
-        self, model: Model, size: int, seed: int = 0, init: str = "random", text: str | None = None, **options: Any
+        self,
+        model: Model,
+        size: int,
+        seed: int = 0,
+        init: str = "random",
+        origin: str | None = None,
+        text: str | Sequence[int] | None = None,
+        items: Sequence[Pair] | None = None,
+        **options: Any,
     ) -> LayerPrefixContext:
-        """``size`` virtual tokens a layer; other starts than ``random`` are the residual stream of their tokens."""
+        """``size`` virtual tokens a layer; other starts than ``random`` are the residual stream of their tokens.
+
+        ``items`` are worked examples that stand in its text; training leaves them out.
+        """
         check_length(size)
         check_init(init, text)
         if init == "random":
@@ -90,7 +108,7 @@ class LayerPrefix(Method):
             vectors = vectors.to(model.device, model.trainable_dtype)
         else:
             vectors = residuals(model, initial_ids(model, size, init, seed, text)).to(model.trainable_dtype)
-        return LayerPrefixContext(vectors, length=size, init=init, text=text, seed=seed)
+        return LayerPrefixContext(vectors, length=size, init=init, origin=origin, text=text, items=items, seed=seed)
 
 
 @torch.no_grad()

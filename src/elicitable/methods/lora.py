@@ -127,7 +127,7 @@ class LoRA(Method):
 
         α is not among them: with B = 0 at the start, α and the learning rate scale the same first steps of W.
         """
-        return () if default_modules(model) == (every := every_linear(model)) else ({"modules": every},)
+        return () if default_modules(model) == (every := every_linear(model)) else ({"modules": tuple(every)},)
 
     def begun(self, model: Model, sized: Sized, options: Mapping[str, Any]) -> Sized:
         """Return the rank at which LoRA on other layers trains as many numbers; 0 where the budget pays for none."""

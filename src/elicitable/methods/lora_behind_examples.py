@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
-from elicitable.methods.examples import ExampleContext, Examples, Pair
+from elicitable.methods.examples import ExampleContext, Examples, Pair, as_tuples
 from elicitable.methods.lora import LoRA, LoRAWeights
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.values import Budget, Item
@@ -68,6 +68,11 @@ class LoRAWithExamples(Adaptation):
     def state(self) -> dict[str, Tensor]:
         """LoRA's; the examples are in the setting."""
         return self.lora.state()
+
+    @property
+    def shown(self) -> tuple[Item, ...]:
+        """The examples."""
+        return self.examples.items
 
     def held(self) -> tuple[int, ...]:
         """The examples' ids."""
@@ -142,17 +147,12 @@ class LoRABehindExamples(Method):
 
     def standing_on(self, chosen: Adaptation) -> dict[str, Any]:
         """The chosen examples, with the instruction before them and their layout."""
-        given = {name: _frozen(chosen.setting[name]) for name in ("items", "text") if name in chosen.setting}
+        given = {name: as_tuples(chosen.setting[name]) for name in ("items", "text") if name in chosen.setting}
         return given | ({"layout": _laid(chosen.layout)} if chosen.layout is not None else {})
 
 
 def _of_text(items: Sequence[Item]) -> Iterable[Any]:
     return (one for one in items if isinstance(one.prompt, str))
-
-
-def _frozen(plain: Any) -> Any:
-    """Lists as tuples: what is sent to workers is told apart by its hash."""
-    return tuple(map(_frozen, plain)) if isinstance(plain, list) else plain
 
 
 def _laid(layout: Layout) -> tuple[tuple[str, Any], ...]:

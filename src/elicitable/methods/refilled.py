@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elicitable.errors import InputError
+from elicitable.models.layout import PLAIN
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from elicitable.methods.base import Adaptation, Method
+    from elicitable.models.layout import Layout
     from elicitable.models.model import Model
 
 
@@ -29,6 +32,25 @@ def read_own(
             f"{folder}: {method.name} of size {size} on {model.name} has more numbers than the {held:,} there."
         )
     return filled(method, model, method.build(model, size, seed=0, **given), tensors, str(folder))
+
+
+def built_again(
+    method: Method,
+    model: Model,
+    size: int,
+    seed: int,
+    setting: Mapping[str, Any],
+    layout: Layout | None,
+    state: dict[str, Tensor],
+) -> Adaptation:
+    """Build what was chosen from its ``setting``; what was trained by the options in it, to take over ``state``."""
+    if not method.is_trained:
+        chosen = method.from_setting(model, setting, layout or PLAIN)
+        if state:
+            chosen.load(state)
+        return chosen
+    given = {name: value for name, value in setting.items() if name in method.options}
+    return filled(method, model, method.build(model, size, seed=seed, **given), state)
 
 
 def filled(

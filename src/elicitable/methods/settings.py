@@ -19,6 +19,7 @@ ASKED = (
     "start",
     "starts",
     "begun",
+    "start_at",
     "standing_on",
     "read",
     "again",

@@ -5,6 +5,7 @@ Source: Lester, Al-Rfou, Constant, EMNLP 2021 (arXiv 2104.08691).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,16 @@ from torch import Tensor, nn
 from elicitable.methods import folders, rungs
 from elicitable.methods.base import Adaptation, Method, Schedule
 from elicitable.methods.initial import check_length, initial_embeddings, other_starts
+from elicitable.methods.started import START, StartedContext, start_at
 from elicitable.models.capture import capture_embeddings
 
 if TYPE_CHECKING:
+    from elicitable.methods.examples import Pair
     from elicitable.models.model import Model
     from elicitable.values import PrefixKV
 
 
-class SoftPromptContext(Adaptation):
+class SoftPromptContext(StartedContext):
     """``vectors`` (prefix, d_model), trained."""
 
     kind = "soft-prompt"
@@ -65,7 +68,7 @@ class SoftPrompt(Method):
     summary = "n trained input embeddings that flow through all layers"
     deployment = "Needs a server that accepts input embeddings. Cannot be merged into the weights."
     turn = 70
-    options = ("init", "text")
+    options = START
     peft_types = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT")
     schedule = Schedule(learning_rates=(3e-2, 3e-1, 1.0, 3.0))  # on a toy still better at 3 than at 1 (docs/log.md)
 
@@ -77,19 +80,28 @@ class SoftPrompt(Method):
         """Start from the others that need no text."""
         return other_starts("vocabulary")
 
+    def start_at(self, model: Model, size: int, chosen: Adaptation) -> dict[str, Any]:
+        """Start at the last tokens of a prompt or of worked examples."""
+        return start_at(model, size, chosen)
+
     def build(
         self,
         model: Model,
         size: int,
         seed: int = 0,
         init: str = "vocabulary",
-        text: str | None = None,
+        origin: str | None = None,
+        text: str | Sequence[int] | None = None,
+        items: Sequence[Pair] | None = None,
         **options: Any,
     ) -> SoftPromptContext:
-        """``size`` virtual tokens started from ``init``."""
+        """``size`` virtual tokens started from ``init``.
+
+        ``items`` are worked examples that stand in its text; training leaves them out.
+        """
         check_length(size)
         vectors = initial_embeddings(model, size, init, seed, text)
-        return SoftPromptContext(vectors, length=size, init=init, text=text, seed=seed)
+        return SoftPromptContext(vectors, length=size, init=init, origin=origin, text=text, items=items, seed=seed)
 
     def read(self, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> SoftPromptContext:
         """Read the table of PEFT's prompt tuning types, which all store the finished embeddings."""

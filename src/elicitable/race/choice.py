@@ -88,6 +88,13 @@ def stood(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     return True
 
 
+def chosen_contexts(race: Race, entries: Sequence[Entry]) -> list[Adaptation]:
+    """Return what the arms chose that have keys of their own, which a trained context can start at."""
+    found = [(one.method, one.records[0]) for one in entries if not one.method.is_trained and one.records]
+    with_keys = [(method, record.setting) for method, record in found if record.is_ok and record.prefix_mass]
+    return [method.from_setting(race.model, setting, race.layouts[0]) for method, setting in with_keys]
+
+
 def chosen_alone(
     method: Method,
     model: Model,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from elicitable.methods.started import said_of_start
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line, advance, leave, piece_of
 from elicitable.race.outlook import TELLING, longest, next_mark
@@ -14,21 +15,23 @@ from elicitable.race.ranking import best_first, look_at
 from elicitable.race.timing import FEWEST_STEPS, LOOK_SHARE, owed_seconds, step_seconds, test_seconds, trained_among
 from elicitable.records.trial import TrialRecord
 
+if TYPE_CHECKING:
+    from elicitable.methods.base import Adaptation
+
 
 def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Iterator[list[Piece]]:
     """Train a few steps at every rate, then the better half on to twice the steps, until one rate is left.
 
-    A best rate at the edge of the range is compared with those beyond it, and where the method has other starts, the
-    one that is best after as many steps goes on. Against the clock it begins with one rate of the middle, whose first
-    steps tell what the others would take. Before every round it yields what it is about to ask for, so that workers can
-    run that, and looks at other arms beside it.
+    A best rate at the edge of the range is compared with those beyond it. Against the clock it begins with one rate of
+    the middle, whose first steps tell what the others would take. Before every round it yields what it is about to ask
+    for, so that workers can run that, and looks at other arms beside it.
     """
     assert entry.method.schedule is not None
     rates, steps = list(entry.method.schedule.learning_rates), min(race.pace.first_steps, longest(race))
     lines = {rate: Line(entry.sized, rate, 0) for rate in rates}
     if entry.method.is_control:  # it only shows what it can do
         rates = rates[len(rates) // 2 - 1 : len(rates) // 2 + 1]
-    starts, spare = entry.method.starts(race.model), math.inf
+    spare = math.inf
     if race.time_limit is not None:
         rates, steps, spare = yield from _within_the_limit(race, entry, lines, nth, entries)
     racing = [lines[rate] for rate in rates]
@@ -44,9 +47,7 @@ def first_look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> 
     entry.line = fine[0] if fine else None  # where all that were left are lost, the best of those that were dropped
     entry.last = None if fine else next(line.latest for line in lines.values() if line.legs)
     if entry.line is not None and not entry.method.is_control:
-        spare = yield from _rates_beyond(race, entry, lines, spare, nth, entries)
-        if starts and spare >= len(starts) * entry.line.steps:
-            yield from _other_starts(race, entry, starts, nth, entries)
+        entry.spare = yield from _rates_beyond(race, entry, lines, spare, nth, entries)
 
 
 def _rates_beyond(
@@ -75,24 +76,56 @@ def _rates_beyond(
     return spare
 
 
-def _other_starts(
-    race: Race, entry: Entry, starts: Sequence[dict[str, Any]], nth: int, entries: Sequence[Entry]
+def other_starts(
+    race: Race, entry: Entry, chosen: Sequence[Adaptation], nth: int, entries: Sequence[Entry]
 ) -> Iterator[list[Piece]]:
-    """Train as many steps from each of the other starts, and go on with the best."""
+    """Train as many steps from each of the other starts as from an arm's own, and go on with the best.
+
+    Those at what was ``chosen`` come last, and only as many as the arm's spare steps pay for.
+    """
     own = entry.line
     assert own is not None
-    sizes = [entry.method.begun(race.model, entry.sized, start) for start in starts]
-    others = [Line(sized, own.rate, 0) for sized in sizes if sized.size]
-    yield [piece_of(race, line, own.steps) for line in others]
-    for line in others:
-        said = ", ".join(one if isinstance(one, str) else " ".join(one) for one in line.sized.options.values())
-        race.reporter.begin(entry.method.name, f"first look from another start ({said})", nth, len(entries))
-        entry.seconds += advance(race, line, own.steps).timing.seconds
+    first, paid = min(race.pace.first_steps, own.steps), list[list[Line]]()
+    for lines in _started(race, entry, own, chosen):
+        entry.spare -= own.steps + (len(lines) - 1) * first
+        if entry.spare >= 0:
+            paid.append(lines)
+    yield from _on(race, entry, [line for lines in paid for line in lines if len(lines) > 1], first, nth, entries)
+    others = [line for lines in paid for line in (better_half(race, lines) if len(lines) > 1 else lines)]
+    yield from _on(race, entry, others, own.steps, nth, entries)
     best = ranked(race, [own, *others])[0]
     for line in (own, *others):
         if line is not best:
             leave(race, line)
     entry.line, entry.sized = best, best.sized
+
+
+def _started(race: Race, entry: Entry, own: Line, chosen: Sequence[Adaptation]) -> Iterator[list[Line]]:
+    """Yield the lines of each other start, at the best rate of the arm's ``own``.
+
+    One at what was ``chosen`` begins at the next lower rate of the range as well: there is more in it to be undone.
+    """
+    method, model = entry.method, race.model
+    rates = method.schedule.learning_rates if method.schedule else ()
+    lower = [rate for rate in rates if rate < own.rate][-1:]
+    at_chosen = [method.start_at(model, entry.sized.size, one) for one in chosen]
+    starts = [(options, [own.rate]) for options in method.starts(model)]
+    for options, tried in [*starts, *((options, [own.rate, *lower]) for options in at_chosen if options)]:
+        sized = method.begun(model, entry.sized, options)
+        if sized.size:
+            yield [Line(sized, rate, 0) for rate in tried]
+
+
+def _on(
+    race: Race, entry: Entry, lines: Sequence[Line], steps: int, nth: int, entries: Sequence[Entry]
+) -> Iterator[list[Piece]]:
+    """Take lines of other starts on to so many steps."""
+    going = [line for line in lines if line.steps < steps]
+    yield [piece_of(race, line, steps) for line in going]
+    for line in going:
+        what = f"first look from another start ({said_of_start(line.sized.options)}), at rate {line.rate:g}"
+        race.reporter.begin(entry.method.name, what, nth, len(entries))
+        entry.seconds += advance(race, line, steps).timing.seconds
 
 
 def _within_the_limit(

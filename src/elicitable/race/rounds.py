@@ -1,6 +1,7 @@
 """How a race spends its time: a first look at every arm, then on what can still change the label, and nothing else.
 
     first look   every rate of every arm a few steps, the better half as many again, until one rate is left
+    starts       as many steps from each other start, at what the first looks chose too, and on from the best
     on           the arm with the fewest steps that can still change the label is trained on to twice its steps,
                  or, once it has come to its end, brought down and tested
     left over    against the clock, the best context and the best other arm that had a few steps alone are trained on
@@ -21,10 +22,10 @@ from functools import partial
 from elicitable.diagnosis.tried import LEFT, is_barely_trained
 from elicitable.diagnosis.verdict import OWED
 from elicitable.methods.base import Sized
-from elicitable.race.choice import choose, chosen_piece, stood
+from elicitable.race.choice import choose, chosen_contexts, chosen_piece, stood
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import advance, finish, leave, piece_of
-from elicitable.race.look import first_look
+from elicitable.race.look import first_look, other_starts
 from elicitable.race.outlook import next_mark
 from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
@@ -56,6 +57,7 @@ def run_rounds(race: Race, sizes: Sequence[Sized], threads: Threads) -> list[Ent
         begun = [(nth, entry) for nth, entry in enumerate(entries) if is_free or not entry.method.is_control]
         for _, group in itertools.groupby(begun, lambda one: _is_after_choices(race, one[1])):
             _begin_all(race, list(group), entries, threads)
+        _try_other_starts(race, entries, threads)
         _train_on(race, entries, threads)
         _train_on_what_was_hardly_trained(race, entries, threads)
         controls = partial(_rest_of_controls, race, entries)
@@ -183,6 +185,13 @@ def _look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Itera
         yield from first_look(race, entry, nth, entries)
     if entry.line is None:
         race.reporter.end(arm_result(race, entry))
+
+
+def _try_other_starts(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
+    """Let every arm that is trained try its other starts, now that all that is chosen was chosen."""
+    racing = [(nth, entry) for nth, entry in enumerate(entries) if entry.is_racing]
+    chosen = chosen_contexts(race, entries) if racing else []
+    together(race, [other_starts(race, entry, chosen, nth, entries) for nth, entry in racing], threads.look_again)
 
 
 def _train_on(race: Race, entries: Sequence[Entry], threads: Threads) -> None:

@@ -170,9 +170,24 @@ def from_the_beginning(trial: Trial) -> Trial:
     return replace(trial, plan=plan, is_first=False)
 
 
+def _on_rows(race: Race, entry: Entry) -> Trial:
+    """Return the trial of a point, whatever the rows: that of the race from the beginning."""
+    assert entry.trial is not None
+    trial = from_the_beginning(entry.trial)
+    if entry.line is None:
+        return trial
+    return replace(trial, options=race.options_of(entry.method) | _own_options(race, entry))
+
+
+def _own_options(race: Race, entry: Entry) -> dict[str, Any]:
+    """Return the options of an arm's start; where that is what another arm chose from all rows, the method's own."""
+    options = dict(entry.sized.options)
+    return options if options in entry.method.starts(race.model) else {}
+
+
 def _record(race: Race, entry: Entry, task: FewRows) -> TrialRecord:
     assert entry.trial is not None
-    trial, few = from_the_beginning(entry.trial), cast("Task", task)
+    trial, few = _on_rows(race, entry), cast("Task", task)
     return race.record(
         trial,
         lambda: _piece(race, entry, task),
@@ -185,11 +200,11 @@ def _piece(race: Race, entry: Entry, task: FewRows) -> Piece:
     """Return what a worker does for a point: the run of the race is told by its steps and its way down."""
     assert entry.trial is not None
     trial, steps = entry.trial, entry.tested_at
-    name = identity(from_the_beginning(trial).spec(race.model, cast("Task", task)))
+    name = identity(_on_rows(race, entry).spec(race.model, cast("Task", task)))
     whole = Piece(entry.method.name, 0, trial.plan.layout, (name,), rows=task.count)
     if entry.line is None:
         return whole
-    options = tuple(entry.sized.options.items())
+    options = tuple(_own_options(race, entry).items())
     return replace(whole, rate=entry.line.rate, legs=(steps,), cooldown=trial.plan.steps - steps, options=options)
 
 

@@ -24,7 +24,7 @@ from elicitable.deploy.artefact import write_artefact
 from elicitable.errors import InputError, StoreError, TrainingDivergedError
 from elicitable.methods.base import Method
 from elicitable.methods.budget import default_budget
-from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named
+from elicitable.methods.catalog import METHODS, TUNED, check_options, method_named, with_start
 from elicitable.models.layout import Layout, layout_for
 from elicitable.models.load import home_of, load
 from elicitable.models.speed.frozen_parts import keeping_parts
@@ -72,8 +72,8 @@ def tune(
     learning_rate: float | None = None,
     steps: int | None = None,
     seed: int = 0,
-    init: str | None = None,
-    text: str | None = None,
+    init: str | Adaptation | None = None,
+    text: str | Sequence[int] | None = None,
     test_items: int | None = None,
     chat: str = "auto",
     system: str | None = None,
@@ -97,7 +97,8 @@ def tune(
         chat, system, stop, max_tokens, truncate: how items are read, as for :func:`elicitable.verdict`.
         score, rule: what the test split is scored by, and how labels are decided between, as for
             :func:`elicitable.verdict`; the record has the plain likelihood's accuracy beside it.
-        init, text: where a context starts (see :mod:`elicitable.methods.initial`).
+        init, text: where a context starts (see :mod:`elicitable.methods.initial`), or a prompt or worked examples
+            (:func:`elicitable.context`) at whose last tokens it does; training leaves the examples out.
         out: the adapter folder; nothing is written when None. The same arguments resume there: runs of the sweep that
             are finished are not run again, the long run goes on from its checkpoint, and once the adapter is there
             its record is returned. The result is the same, bit for bit, as without an interruption.
@@ -132,17 +133,18 @@ def tune(
     if recipe.stands_on is not None:
         base = chosen_alone(recipe.stands_on, model, task, pace, layout, marking, seed, store, told)
         options |= recipe.standing_on(base)
+    size = size if size is not None else recipe.fitting(model, affordable).size
     tuning = Tuning(
         model=model,
         task=task,
         recipe=recipe,
-        size=size if size is not None else recipe.fitting(model, affordable).size,
+        size=size,
         rates=recipe.schedule.learning_rates if learning_rate is None else (learning_rate,),  # type: ignore[union-attr]
         pace=pace,
         layout=layout,
         marking=marking,
         seed=seed,
-        options=options,
+        options=with_start(recipe, model, size, options),
         store=store,
         reporter=told,
         warnings=(*warnings_of(task), *odd),

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from elicitable.errors import InputError
 from elicitable.models.inject import room_in
 from elicitable.models.layout import PLAIN, Layout, layout_unsaid
 from elicitable.models.rows import LabelRow, Row, rows_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Asked = Callable[["Model", Sequence["Item"]], Sequence["Item"]]
 IGNORED = -100
 CHUNK = 32  # batches drawn at once, because drawing few items is what costs
+DRAWS = 16  # times that they are drawn where all are shown by the context
 TOKENS_A_ROW = 256  # of a batch, on average and with padding: a batch of 16 holds 4,096 tokens at most
 SHORT_ROWS = (
     64  # of ids at once where they are short: the small models that read them take 0.46 ms a row so, 0.61 by 16
@@ -72,7 +74,7 @@ class Reading:
     ``max_tokens``, or than the model's positions reach behind the context in use, is cut. ``asked`` says what is read
     in the place of the items, where a context differs from item to item. With a ``marker`` an answer is written out,
     ``longest`` tokens at most, and what stands behind the last marker is the answer. ``most`` tokens are written where
-    the task says how many an answer may have.
+    the task says how many an answer may have. ``shown`` are worked examples whose answers the context shows.
     """
 
     batch: int = 64
@@ -83,6 +85,7 @@ class Reading:
     marker: str = ""
     longest: int = 256
     most: int | None = None
+    shown: tuple[Item, ...] = ()
 
     def items(self, model: Model, items: Sequence[Item]) -> Sequence[Item]:
         """Return what is read in the place of ``items``."""
@@ -151,12 +154,15 @@ def stream(model: Model, task: Task, size: int, rng: np.random.Generator, readin
     """Training batches without end, each in as many parts as its tokens ask for.
 
     ``rng`` is drawn from once before every :data:`CHUNK` batches, not in between. Texts among them are put into batches
-    by their length, and the batches in random order. In the place of an item that stands among the worked examples of
-    the layout, whose answer could be copied, is another of those drawn.
+    by their length, and the batches in random order. In the place of an item that the context shows, whose answer could
+    be copied, is another of those drawn.
+
+    Raises:
+        InputError: the context shows all that there is to train on.
     """
     limit = room_in(model, reading.max_tokens)
     while True:
-        items = _others(task.sample(size * CHUNK, rng), reading.layout.examples)
+        items = _drawn(task, size * CHUNK, rng, reading.shown)
         rows = rows_of(model, items, reading.layout, held=reading.held, limit=limit)
         batches = [rows[first : first + size] for first in range(0, len(rows), size)]
         if items[0].is_text:
@@ -168,10 +174,15 @@ def stream(model: Model, task: Task, size: int, rng: np.random.Generator, readin
             yield [padded(model, [batch[place] for place in part]) for part in parts]
 
 
-def _others(items: list[Item], shown: Sequence[Item]) -> list[Item]:
-    """Return as many items, others of them in the place of those that are ``shown``; as they are where all are."""
-    if not shown:
-        return items
+def _drawn(task: Task, count: int, rng: np.random.Generator, shown: Sequence[Item]) -> list[Item]:
+    """Draw ``count`` items, others of them in the place of those that are ``shown``; again where all of them are."""
     known = {(item.prompt, item.target) for item in shown}
-    others = cycle([item for item in items if (item.prompt, item.target) not in known] or items)
-    return [next(others) for _ in items]
+    for _ in range(DRAWS):
+        items = task.sample(count, rng)
+        others = [item for item in items if (item.prompt, item.target) not in known]
+        if others:
+            return list(islice(cycle(others), len(items))) if known else items
+    raise InputError(
+        f"every training item of {task.name} that was drawn stands among the {len(known)} worked examples of the "
+        "context, where its answer could be copied; give more rows, or fewer examples."
+    )

@@ -340,7 +340,8 @@ def reading_of(plan: Plan, adaptation: Adaptation) -> Reading:
     """How items are read with ``adaptation`` in place: in its own layout, where it has one, else in the plan's."""
     layout = adaptation.layout or plan.layout
     asked = adaptation.asked if adaptation.asks_otherwise else None
-    return Reading(max(16, plan.batch), plan.max_tokens, layout, adaptation.held(), asked, adaptation.marker)
+    shown, marker = adaptation.shown, adaptation.marker
+    return Reading(max(16, plan.batch), plan.max_tokens, layout, adaptation.held(), asked, marker, shown=shown)
 
 
 def _validate(

@@ -128,7 +128,11 @@ def other_starts(study: Study, entry: Entry, rate: float) -> Experiment | None:
 
 def _said(options: Mapping[str, Any]) -> str:
     told = {"random": "from random numbers", "sink": "from its first token", "vocabulary": "from words"}
-    return told.get(str(options.get("init")), "as it does by itself")
+    return (
+        f"from {options['origin']}"
+        if "origin" in options
+        else told.get(str(options.get("init")), "as it does by itself")
+    )
 
 
 def rate_of(study: Study, entry: Entry) -> float:
