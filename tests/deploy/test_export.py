@@ -312,3 +312,14 @@ def test_what_replays_the_base_models_attention_is_not_merged(labels_run: Any) -
     winner = Winner(model, method_named("frozen-attention").build(model, 1, 0), record)
     assert str(merged.FORM.refusal(winner)).endswith("stands in no weight")
     assert "merged" not in forms_of(winner)
+
+
+def test_what_peft_has_no_weight_for_is_not_merged(labels_run: Any, tmp_path: Path) -> None:
+    model, record = el.load(tiny_model("llama", dtype=torch.float32)), el.read(labels_run.folder, "full").record
+    assert record is not None
+    beside = Winner(model, method_named("peft:adaption_prompt").build(model, 2, 0), record)
+    assert str(merged.FORM.refusal(beside)).endswith("stands in no weight")
+    assert forms_of(beside) == ("peft",)
+    biases = Winner(model, method_named("peft:beft").build(model, 1, 0), record)
+    with pytest.raises(InputError, match=r"PEFT cannot merge .*Linear.*: Base layer has no bias"):
+        merged.FORM.write(biases, tmp_path)

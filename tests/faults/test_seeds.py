@@ -401,6 +401,13 @@ with alone(Path({str(tmp_path)!r})):
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
+def test_an_interrupt_while_the_process_ends_is_not_answered_with_a_traceback() -> None:
+    ending = "import atexit, os, signal, sys; atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))"
+    given = "from elicitable.cli import main; sys.argv = ['elicitable', '--version']; main()"
+    ended = subprocess.run([sys.executable, "-c", f"{ending}; {given}"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("number", [2, 15])
 def test_a_signal_while_the_command_line_is_still_being_imported_ends_it_in_words(number: int) -> None:
     program = f"""

@@ -112,6 +112,22 @@ def test_a_search_for_examples_tries_counts_draws_instructions_and_edits(model: 
     assert best.keys_per_layer() <= 32  # half of the model's positions
 
 
+@pytest.mark.parametrize("method", ["examples", "nearest-examples"])
+def test_a_search_without_an_example_that_fits_says_so(method: str, model: Model) -> None:
+    class Long(Letters):
+        def _items(self) -> list[Item]:
+            return [Item(20 * item.prompt, item.target) for item in super()._items()]
+
+    with pytest.raises(InputError, match=r"no (worked example|training text) has room: each that was drawn .* than 32"):
+        chosen(model, method, Long())
+
+
+def test_a_given_prompt_that_is_as_long_as_the_model_reads_is_refused_before_the_race(model: Model) -> None:
+    asked: dict[str, Any] = {"prompts": ["say " * 16], "methods": ["prompt"], "search_passes": 24, "seeds": 1}
+    with pytest.raises(InputError, match=r"the prompt 'say say say.*' has 64 tokens, and tiny reads 64 with the item"):
+        el.verdict(model, Letters(), **asked)
+
+
 def test_a_search_without_an_instruction_that_fits_is_skipped_and_says_so(model: Model) -> None:
     """Two hundred labels in a short window: every instruction names them all, and the arm was an IndexError."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.models.speed.steps import batch_of, one_step
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import elicitable as el
@@ -13,8 +14,11 @@ from elicitable.errors import BudgetError, InputError, UnknownNameError
 from elicitable.methods import rungs
 from elicitable.methods.adapter import read_adapter
 from elicitable.methods.catalog import method_named
+from elicitable.methods.peft_config import weight_types
+from elicitable.methods.peft_method import _NO_ARM, VARIANTS
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
+from elicitable.models.speed import precision
 from elicitable.testing import check_method
 
 from .conftest import fresh_model
@@ -51,6 +55,22 @@ def layer() -> Model:
     )
     torch.manual_seed(0)
     return Model(LlamaForCausalLM(config).eval(), name="one layer")
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", sorted({*(one.lower() for one in weight_types()), *VARIANTS} - {*_NO_ARM}))
+def test_it_takes_a_step_where_frozen_parts_are_replaced_or_is_refused(
+    kind: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
+    model = Model(tiny_model(name, dtype=torch.float32), name=name)
+    try:
+        method_named(f"peft:{kind}").build(model, 3, seed=1)
+    except InputError:
+        return  # PEFT cannot put it there
+    logits, *gradients = one_step(model, f"peft:{kind}", batch_of(4, 9, 2))
+    assert bool(logits.isfinite().all())
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
 
 
 @pytest.mark.parametrize("kind", KINDS)

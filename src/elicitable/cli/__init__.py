@@ -100,7 +100,13 @@ def main() -> NoReturn:
         print(_INTERRUPTED, file=sys.stderr)
         code = 128 + came[0] if came else code
         _forget_interrupt()
+    atexit.register(_ignore_interrupts)  # before what others have registered, which takes a while and holds no results
     sys.exit(code)
+
+
+def _ignore_interrupts() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _forget_interrupt() -> None:

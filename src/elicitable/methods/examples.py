@@ -137,7 +137,7 @@ class Examples(Method):
         drawn = [draw(task, k, 1000 * seed + nth) for k in COUNTS for nth in range(draws)]
         found = yield shots.offer(drawn, list(reversed(tried.values())), "draws of 1, 2, 4 …")
         if not found.best:
-            return
+            raise no_room("worked example", model, shots.room)
         k, layout = len(shots.items_of(found)), shots.layout_of(found)
         found = yield shots.offer(
             [draw(task, k, 1000 * seed + nth) for nth in range(draws, draws + MORE_DRAWS)], [layout], f"draws of {k}"
@@ -178,6 +178,14 @@ class Shots:
     def layout_of(self, found: Found) -> Layout:
         """The layout of the best candidate, without its examples."""
         return replace(found.best[0].adaptation.layout or PLAIN, examples=())
+
+
+def no_room(what: str, model: Model, room: int) -> InputError:
+    """Return what is raised where nothing can be shown before an item."""
+    return InputError(
+        f"no {what} has room: each that was drawn takes more than {room:,} tokens, all that {model.name} has for it; "
+        "shorten the texts."
+    )
 
 
 def _edits(items: Sequence[Item], task: Task, rng: np.random.Generator) -> Iterator[list[Item]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from elicitable.errors import InputError
 from elicitable.methods import rungs
 from elicitable.methods.base import Adaptation, Method
-from elicitable.methods.examples import Pair, items_of, plain_pair, task_of
+from elicitable.methods.examples import Pair, items_of, no_room, plain_pair, task_of
 from elicitable.methods.instructions import plain
 from elicitable.methods.prompt import layout_of, readable, room_of
 from elicitable.methods.search import Offer, Search
@@ -225,7 +225,7 @@ class Nearest(Method):
         looks = [self.build(model, k=1, room=room, layout=first if is_text else None, pool=few)]
         found = yield Offer(looks if min(few.lengths) <= room else [], f"nearest of {FEW}", passes=len(few.items))
         if not found.best:
-            return
+            raise no_room("training text", model, room)
         pool = Pool(model, drawn[: max(FEW, min(POOL, found.left // 4))])
         offered = [
             self.build(model, k=k, even=even, room=room, layout=layout if is_text else None, pool=pool)

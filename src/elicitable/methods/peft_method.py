@@ -106,6 +106,8 @@ class PeftMethod(Method):
             with torch.random.fork_rng(devices=_accelerators(model)):
                 torch.manual_seed(seed)
                 built = PeftWeights(model, config, type=self.variant, size=size, modules=modules, seed=seed)
+                if not built.parameters():
+                    raise ValueError("none of its layers are of a kind that it trains")
                 if runs:
                     check_it_runs(model, built)
                 return built

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from elicitable.errors import InputError
 from elicitable.methods.base import Method
+from elicitable.methods.instructions import proposing
 from elicitable.race.entry import Entry, Race
 from elicitable.race.pieces import Piece
 from elicitable.race.timing import CHOICE_SHARE, is_there, note_test
@@ -17,7 +19,7 @@ from elicitable.records.trial import TrialRecord, keep_trial
 from elicitable.training.loop import Plan
 
 if TYPE_CHECKING:
-    from elicitable.methods.base import Adaptation
+    from elicitable.methods.base import Adaptation, Sized
     from elicitable.models.layout import Layout
     from elicitable.models.model import Model
     from elicitable.race.marking import Marking
@@ -25,6 +27,39 @@ if TYPE_CHECKING:
     from elicitable.race.reporter import Reporter
     from elicitable.records.store import Store
     from elicitable.tasks.base import Task
+
+
+def check_searched(race: Race, sizes: Sequence[Sized]) -> None:
+    """See that a method which takes part reads what was asked of searches, before minutes are spent.
+
+    Raises:
+        InputError: none does; a prompt is no text, blank, or as long as the model reads; or the proposer is none.
+    """
+    methods = [sized.method for sized in sizes]
+    searched = {setting for method in methods for setting in method.searched}
+    if race.prompts and "prompts" not in searched:
+        raise InputError("prompts are given, and no method that takes part tries any; leave them out, or add one.")
+    if race.proposer is not None and "proposer" not in searched:
+        raise InputError("a proposer is given, and no method that takes part asks one; leave it out, or add one.")
+    if race.search_passes is not None and all(method.is_trained for method in methods):
+        raise InputError("search passes are given, and no method that takes part searches; leave them out, or add one.")
+    for text in race.prompts:
+        _check_prompt(race.model, text)
+    if race.proposer is not None:
+        proposing(race.proposer)
+
+
+def _check_prompt(model: Model, text: str) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"a prompt is a text that is not blank, got {text!r}.")
+    if model.tokenizer is None:
+        raise InputError(f"{model.name} reads token ids, and a prompt is a text; leave {reprlib.repr(text)} out.")
+    tokens, room = model.ids(text).numel(), model.anatomy.trained_positions
+    if room is not None and tokens >= room:
+        raise InputError(
+            f"the prompt {reprlib.repr(text)} has {tokens:,} tokens, and {model.name} reads {room:,} with the item and "
+            "its answer; give a shorter one."
+        )
 
 
 def chosen_trial(race: Race, method: Method, seed: int = 0) -> Trial:

@@ -16,7 +16,6 @@ from elicitable.executors.executor import Executor
 from elicitable.methods.base import Method, Sized
 from elicitable.methods.budget import default_budget
 from elicitable.methods.catalog import METHODS, method_named
-from elicitable.methods.instructions import proposing
 from elicitable.models.layout import alternatives, layout_for
 from elicitable.models.load import home_of, load
 from elicitable.models.speed.frozen_parts import keeping_parts
@@ -24,6 +23,7 @@ from elicitable.models.speed.precision import undisturbed
 from elicitable.models.speed.processor import made_on, one_thread
 from elicitable.race.beyond import Part, made
 from elicitable.race.causes.why import find_why
+from elicitable.race.choice import check_searched
 from elicitable.race.entry import Entry, Race
 from elicitable.race.inside import look_inside
 from elicitable.race.keeping import check_keep, keep_winner
@@ -153,8 +153,6 @@ def verdict(
     check_count("search passes", search_passes)
     if isinstance(prompts, str):
         raise InputError(f"prompts are a list of texts, got {prompts!r}; put it into a list.")
-    if proposer is not None:
-        proposing(proposer)  # a name that is none is said before minutes are spent
     if isinstance(budget, bool) or not isinstance(budget, int | None):
         raise InputError(f"a budget is a whole number of trained numbers, got {budget!r}.")
     model, task = load(model), task_from(task, **task_options)
@@ -186,8 +184,7 @@ def verdict(
     if race.store.folder is not None:
         home_of(model)  # a toy is written where its winner finds it; better not at all than after hours
     sizes = _sizes(race, methods)
-    if prompts and not any("prompts" in sized.method.searched for sized in sizes):
-        raise InputError("prompts are given, and no method that takes part tries any; leave them out, or add one.")
+    check_searched(race, sizes)
     race.methods = tuple(sized.method.identity for sized in sizes)
     check_keep(keep, [sized.method.name for sized in sizes])
     with ExitStack() as stack:

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from elicitable.deploy.forms.form import Form, Winner
 from elicitable.deploy.forms.text import usage_beside, write_beside
+from elicitable.errors import InputError
 from elicitable.models.casting import cast
 from elicitable.models.load import load, save_model
 from elicitable.models.model import Model
@@ -28,10 +29,15 @@ def _refusal(winner: Winner) -> str | None:
 
 
 def _stands_in_weights(winner: Winner) -> bool:
-    """Say whether weights are changed, and attention is not reached into beside them."""
-    before, is_used = _weights_of(winner.model), _is_reached_into(winner.model)
+    """Say whether weights are changed, attention is not reached into beside them, and no module stands elsewhere."""
+    before, places, is_used = _weights_of(winner.model), _places_of(winner.model), _is_reached_into(winner.model)
     with winner.adaptation.weights(winner.model):
-        return _weights_of(winner.model) != before and _is_reached_into(winner.model) is is_used
+        is_in_place = places <= _places_of(winner.model)
+        return is_in_place and _weights_of(winner.model) != before and _is_reached_into(winner.model) is is_used
+
+
+def _places_of(model: Model) -> set[str]:
+    return {name for name, _ in model.hf.named_modules()}
 
 
 def _weights_of(model: Model) -> dict[str, int]:
@@ -81,11 +87,18 @@ def _stop_at(hf: Any, ids: frozenset[int]) -> None:
 
 
 def _plain(layer: Any) -> nn.Module:
-    """Return the layer that one of PEFT's stands around, its change added; a layer around another one comes off too."""
+    """Return the layer that one of PEFT's stands around, its change added; a layer around another one comes off too.
+
+    Raises:
+        InputError: PEFT cannot add it, as a bias to a layer without one; the message is PEFT's.
+    """
     while hasattr(layer, "base_layer"):
         if hasattr(layer.base_layer, "base_layer"):
             layer.base_layer = _plain(layer.base_layer)
-        layer.merge()
+        try:
+            layer.merge()
+        except (ValueError, NotImplementedError) as error:
+            raise InputError(f"PEFT cannot merge {type(layer).__name__} into {layer.base_layer}: {error}.") from error
         layer = layer.base_layer
     found: nn.Module = layer
     return found

@@ -41,6 +41,7 @@ def is_frozen_block(block: nn.Module) -> bool:
         type(block).__name__ == "GPT2Block"
         and "forward" not in vars(block)
         and not hasattr(block, "crossattention")
+        and (type(parts.attn).__name__, type(parts.mlp).__name__) == ("GPT2Attention", "GPT2MLP")
         and all(isinstance(norm, nn.LayerNorm) for norm in (parts.ln_1, parts.ln_2))
         and all(type(part).__name__ == "Conv1D" and max(part.weight.shape) <= LARGEST for part in _products(parts))
         and not any(weight.requires_grad or weight.is_meta for weight in block.parameters())
