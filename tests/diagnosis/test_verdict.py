@@ -389,6 +389,15 @@ def test_the_control_says_how_much_of_the_task_is_a_push(right: int, says: str) 
     assert says in control
 
 
+@pytest.mark.parametrize("right", [300, 880, 895])
+def test_the_control_tells_nothing_where_the_bare_model_does_the_task(right: int) -> None:
+    arms = [arm("zero-shot", 895), arm("full", 900), arm("value-bias", right, budget=Budget(1_024, 4_096, 0))]
+    decision = decide(arms, margin=0.02, floor=0.1, seed=0)
+    (control,) = (why for why in decision.reasons if why.startswith("The control, value-bias"))
+    assert decision.label == "already-there"
+    assert control.endswith(": zero-shot does the task without any push, so this tells nothing.")
+
+
 def test_what_a_rule_between_labels_adds_is_said_with_its_arm() -> None:
     ruled = arm("zero-shot", 880, rule="prior", raw_mean=0.7)
     decision = decide([ruled, arm("full", 881)], margin=0.02, floor=0.1, seed=0)

@@ -166,9 +166,12 @@ def test_a_run_that_is_cut_off_goes_on_after_its_last_record(model: Model, calls
 
     with pytest.raises(KeyboardInterrupt):
         token_reach(model, **asked, out=tmp_path, progress=cut)
-    calls.hard, calls.virtual = [], []
-    resumed = token_reach(model, **asked, out=tmp_path)
+    calls.hard, calls.virtual, told = [], [], list[tuple[str, float]]()
+    resumed = token_reach(model, **asked, out=tmp_path, progress=lambda what, share: told.append((what, share)))
     assert (calls.hard, calls.virtual) == ([], [2, 1])
+    begun = [share for what, share in told if what.startswith("virtual") and "step 0" in what]
+    assert begun == pytest.approx([0.0, 2 / 3])  # of what was not kept
+    assert told[-1] == ("done", 1.0)
     assert without_time(resumed) == without_time(whole)
     assert token_reach(model, **asked, out=tmp_path) == resumed
     assert calls.virtual == [2, 1]

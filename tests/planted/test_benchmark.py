@@ -132,6 +132,37 @@ def test_a_run_writes_a_record_a_case_and_a_rerun_does_nothing(tmp_path: Path, q
     assert quick == []
 
 
+def test_the_time_left_is_told_at_the_pace_of_what_was_raced_in_this_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, arm = [0.0], ArmResult("zero-shot", rungs.ALREADY_THERE, {}, Budget(0, 0, 0), "ok")
+    made = {"processor": "avx2", "device": "cpu", "versions": {}}
+    answer = Verdict(rungs.ALREADY_THERE.label, ("It does.",), (arm,), "model", "task", 0.02, provenance=made)
+
+    def of_45_seconds(model: Any, task: Any, **options: Any) -> Verdict:
+        now[0] += 45.0
+        return answer
+
+    monkeypatch.setattr(benchmark, "verdict", of_45_seconds)
+    monkeypatch.setattr(benchmark.time, "monotonic", lambda: now[0])
+    chosen = cases()[:6]
+    run(tmp_path, len(chosen))
+
+    def told_again() -> list[tuple[int, float]]:
+        told: list[tuple[int, float]] = []
+        run(tmp_path, len(chosen), lambda case, record, done, of, left: told.append((done, left)))
+        return told
+
+    for nth in (2, 3, 5):
+        path_of(tmp_path, chosen[nth]).unlink()
+    assert told_again() == [(3, 90.0), (4, 45.0), (6, 0.0)]  # what is there costs nothing, before and ahead
+    assert chosen[4].model == chosen[5].model
+    for case in chosen[4:]:
+        path = path_of(tmp_path, case)
+        write_digested(path, read_digested(path, "") | {"model_hash": "0" * 16}, "")
+    assert told_again() == [(5, 45.0), (6, 0.0)]  # the model is another one today
+
+
 def test_a_record_of_another_model_or_setting_is_made_again(tmp_path: Path, quick: list[str]) -> None:
     run(tmp_path, 2)
     for case, other in zip(cases()[:2], ({"model_hash": "0" * 16}, {"test_items": 20}), strict=True):

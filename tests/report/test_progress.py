@@ -27,6 +27,27 @@ def test_a_new_round_is_estimated_by_its_own_time(monkeypatch: pytest.MonkeyPatc
         assert live.line().endswith("about 1:00 left")  # half of this round took a minute
 
 
+def test_arms_that_took_no_time_in_a_round_say_nothing_about_its_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with LiveReporter(Console(file=io.StringIO())) as live:
+        for kept in range(4):  # read from the folder of an earlier run
+            live.begin("prompt", "choosing on validation", kept, 8)
+            now[0] += 0.01
+        live.begin("lora", "first look at rate 0.01", 4, 8)
+        assert live.line().endswith("0:00 so far")
+        now[0] += 59.9
+        live.begin("lora", "first look at rate 0.03", 4, 8)
+        now[0] += 0.06
+        live.begin("full", "first look at rate 0.01", 5, 8)
+        assert live.line().endswith("about 3:00 left")  # one of the four that are left took a minute
+        live.begin("lora", "on to 64 steps at 0.01", 4, 8)  # the next round, before which four are done
+        assert live.line().endswith("1:00 so far")
+        now[0] += 60.0
+        live.begin("full", "on to 64 steps at 0.01", 5, 8)
+        assert live.line().endswith("about 3:00 left")
+
+
 def test_against_the_clock_the_limit_says_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])

@@ -33,17 +33,24 @@ def of_all(
     """Say of every arm but the one that the first reason is ``about`` where it stands, or why it took no part."""
     found = {one.arm.method: one for one in compared}
     controls = {one.arm.method: one for one in evidence.controls}
+    bare = next((one.arm for one in compared if one.arm.rung.group == "nothing" and one.standing == "enough"), None)
     arms = sorted((arm for arm in evidence.arms if arm is not about), key=lambda arm: arm.rung.depth)
-    return tuple(_of_arm(arm, found.get(arm.method), controls.get(arm.method), evidence.best, margin) for arm in arms)
+    said = (_of_arm(arm, found.get(arm.method), controls.get(arm.method), evidence.best, bare, margin) for arm in arms)
+    return tuple(said)
 
 
 def _of_arm(
-    arm: ArmResult, judged: Comparison | None, control: Gap | None, best: ArmResult | None, margin: float
+    arm: ArmResult,
+    judged: Comparison | None,
+    control: Gap | None,
+    best: ArmResult | None,
+    bare: ArmResult | None,
+    margin: float,
 ) -> str:
     if judged is not None and best is not None:
         return f"{_standing(judged, best, margin)}{_training(judged)}{_notes(arm)}"
     if control is not None and best is not None:
-        return f"{_of_control(control, best, margin)}{_notes(arm)}"
+        return f"{_of_control(control, best, bare, margin)}{_notes(arm)}"
     return f"{arm.method} took no part: {arm.status}{f' ({arm.reason})' if arm.reason else ''}."
 
 
@@ -92,11 +99,13 @@ def _notes(arm: ArmResult) -> str:
     )
 
 
-def _of_control(one: Gap, best: ArmResult, margin: float) -> str:
-    """Say what a control tells: how much of the task is a push that attends to nothing."""
+def _of_control(one: Gap, best: ArmResult, bare: ArmResult | None, margin: float) -> str:
+    """Say what a control tells: how much of the task is a push, unless the ``bare`` model does it without any."""
     arm = one.arm
     numbers = f"{arm.budget.numbers_trained:,} numbers that attend to nothing"
     does = f"The control, {arm.method}, is {numbers}, and does {_shown(arm)}"
+    if bare is not None:
+        return f"{does}: {bare.method} does the task without any push, so this tells nothing."
     if one.high <= margin:
         return f"{does}, not worse than {best.method}: this task needs little more than a push in one direction."
     if one.low > margin:

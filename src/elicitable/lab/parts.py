@@ -16,14 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Parts:
-    """Keep parts that are computed on ``device``, and note on which kinds of processor those in use were made."""
+    """Keep parts that are computed on ``device``, and note on which kinds of processor those in use were made.
+
+    ``kept_share`` is the share of the whole work that was found in the store.
+    """
 
     store: Store
     device: torch.device
     processors: dict[str, None] = field(default_factory=dict)  # in turn
+    kept_share: float = 0.0
 
-    def known(self, spec: dict[str, Any]) -> Record | None:
-        """Return the part that is kept, or None.
+    def known(self, spec: dict[str, Any], share: float = 0.0) -> Record | None:
+        """Return the part that is kept, or None; it is ``share`` of the whole work.
 
         Raises:
             StoreError: it cannot be read.
@@ -31,6 +35,7 @@ class Parts:
         found = self.store.get(spec)
         if found is not None:
             self.processors.setdefault(found.get("processor", "unknown"))  # a part made before this was kept
+            self.kept_share += share
         return found
 
     def keep(self, spec: dict[str, Any], part: Record, state: dict[str, Tensor] | None = None) -> Record:

@@ -48,6 +48,7 @@ RATES = (0.01, 0.03, 0.1)
 SWEEP_TARGETS = 4  # for each rate; all rates train in one batch
 SWEEP_STEPS = 60
 SWEEP_SHARE = 0.15  # of the time left, under a time limit
+HARD_WORK, SWEEP_WORK, VIRTUAL_WORK = 0.15, 0.1, 0.75  # of the whole, about
 STEPS = 300
 SHOWN = 5  # examples of a kind
 
@@ -89,7 +90,7 @@ def token_reach(
             its answer with "-" after 1,999 of 2,000 tokens.
         seed: of the sample, the targets and the starts.
         out: folder of the records; in memory only when None.
-        progress: told what runs and how much of the work is done.
+        progress: told what runs and how much of the work is done, without what is kept in ``out`` from before.
         time_limit: seconds for the whole, or ``"15m"``. Hard tokens come first; what is left is shared evenly by the
             virtual ones.
 
@@ -114,7 +115,7 @@ def token_reach(
     sitting = _Sitting(model, plan, Parts(Store(out), model.device), progress or _say_nothing, time.monotonic())
     hard = sitting.hard_reach(model.anatomy.vocab if hard_tokens == "all" else hard_tokens)
     virtual = sitting.virtual_reach(virtual_tokens)
-    sitting.progress("done", 1.0)
+    sitting.tell("done", 1.0)
     return TokenReach(
         model=model.name,
         vocab=model.anatomy.vocab,
@@ -189,6 +190,11 @@ class _Sitting:
     progress: Progress
     began: float
 
+    def tell(self, what: str, share: float) -> None:
+        """Show what runs, and how much is done of the work that was not kept; ``share`` is that of the whole."""
+        kept = self.parts.kept_share
+        self.progress(what, (share - kept) / (1 - kept) if kept < 1 else 1.0)
+
     def _spec(self, kind: str, **more: Any) -> dict[str, Any]:
         plan = self.plan
         shared = {"model": self.model.fingerprint, "length": plan.length, "after": plan.after, "seed": plan.seed}
@@ -224,8 +230,8 @@ class _Sitting:
         written: list[tuple[int, ...]] = []
         seconds = 0.0
         for first in range(0, wanted, HARD_CHUNK):
-            self.progress(f"hard tokens: {first:,} of {wanted:,}", 0.15 * first / wanted)
-            record = self._hard_chunk(order[first : min(first + HARD_CHUNK, wanted)])
+            self.tell(f"hard tokens: {first:,} of {wanted:,}", HARD_WORK * first / wanted)
+            record = self._hard_chunk(order[first : min(first + HARD_CHUNK, wanted)], wanted)
             ids += record["ids"]
             written += map(tuple, record["written"])
             seconds += record["seconds"]
@@ -238,9 +244,9 @@ class _Sitting:
             seconds=seconds,
         )
 
-    def _hard_chunk(self, ids: Tensor) -> Record:
+    def _hard_chunk(self, ids: Tensor, wanted: int) -> Record:
         spec = self._spec("hard", ids=ids.tolist())
-        known = self.parts.known(spec)
+        known = self.parts.known(spec, HARD_WORK * len(ids) / wanted)
         if known is not None:
             return known
         self._left()
@@ -280,7 +286,7 @@ class _Sitting:
         """Find the best learning rate, on targets that are not scored."""
         steps = min(SWEEP_STEPS, self.plan.steps)
         spec = self._spec("sweep", rates=RATES, rows=SWEEP_TARGETS, steps=steps, **self._training())
-        known = self.parts.known(spec)
+        known = self.parts.known(spec, SWEEP_WORK)
         if known is not None:
             return known
         left, began = self._left(), time.monotonic()
@@ -289,7 +295,7 @@ class _Sitting:
 
         def tell(taken: int, reached: int) -> None:
             what = f"learning rate: step {taken} of {steps}, {len(RATES)} rates on {SWEEP_TARGETS} targets each"
-            self.progress(what, 0.15 + 0.1 * taken / steps)
+            self.tell(what, HARD_WORK + SWEEP_WORK * taken / steps)
 
         fitted = fit_virtual_tokens(
             self.model,
@@ -308,7 +314,7 @@ class _Sitting:
     def _virtual_chunk(self, first: int, wanted: int, rate: float) -> Record:
         chunk, rows = first // VIRTUAL_CHUNK, min(VIRTUAL_CHUNK, wanted - first)
         spec = self._spec("virtual", chunk=chunk, rows=rows, rate=rate, steps=self.plan.steps, **self._training())
-        known = self.parts.known(spec)
+        known = self.parts.known(spec, VIRTUAL_WORK * rows / wanted)
         if known is not None:
             return known
         left, began = self._left(), time.monotonic()
@@ -318,7 +324,7 @@ class _Sitting:
         def tell(taken: int, reached: int) -> None:
             what = f"virtual tokens {first + 1}-{first + rows} of {wanted}: step {taken}, {reached} write their target"
             share = max(reached / rows, taken / self.plan.steps)
-            self.progress(what, 0.25 + 0.75 * (first + share * rows) / wanted)
+            self.tell(what, HARD_WORK + SWEEP_WORK + VIRTUAL_WORK * (first + share * rows) / wanted)
 
         tell(0, 0)
         fitted = fit_virtual_tokens(

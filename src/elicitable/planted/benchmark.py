@@ -142,16 +142,16 @@ def run(
     asked = {**which.asked, **({} if time_limit is None else {"time_limit": time_limit})}
     jobs = [Job(part, str(folder), case.model, nth, device, tuple(asked.items())) for nth, case in enumerate(chosen)]
     runner = executor_named("inline") if workers is None else executor_named("local", workers)
-    done, began = 0, time.monotonic()
-
-    def heard(index: int, result: tuple[Record, bool]) -> None:
-        nonlocal done
-        (record, is_new), done = result, done + 1
-        if is_new and told is not None:
-            told(chosen[index], record, done, len(chosen), (time.monotonic() - began) / done * (len(chosen) - done))
-
     with alone(folder), runner.kept():
         runner.run(make, list({job.model: job for job in jobs}.values()))
+        ahead = None if told is None else _Ahead(folder, chosen, asked)
+
+        def heard(index: int, result: tuple[Record, bool]) -> None:
+            if told is not None and ahead is not None:
+                left = ahead.seconds_after(chosen[index], *result)
+                if result[1]:
+                    told(chosen[index], result[0], len(ahead.heard), len(chosen), left)
+
         records = runner.run(race, jobs, told=heard)
         found = _counted_today(folder, which, records, asked)
         replace_file(folder / RESULTS, (json.dumps(found, indent=1) + "\n").encode(), ADVICE)
@@ -160,6 +160,37 @@ def run(
         first, why = failed[0]["case"], failed[0]["failed"].strip().splitlines()[-1]
         raise ElicitableError(f"{len(failed)} races failed, the first of them {first}: {why}. Run it again.")
     return found
+
+
+class _Ahead:
+    """Foretell how long the cases that are still to be raced take, at the pace of those that were raced in this run.
+
+    A case whose record is there takes no time, whether its turn has come or not. It is known of which model a record
+    has to be once a case of that model was heard of.
+    """
+
+    def __init__(self, folder: Path, chosen: Sequence[AnyCase], asked: Mapping[str, Any]) -> None:
+        self.heard: set[str] = set()
+        self._chosen, self._raced, self._hashes = chosen, 0, dict[str, str]()
+        there = ((case, _read(path, case)) for case in chosen if (path := path_of(folder, case)).is_file())
+        self._kept = {
+            case.name: str(record["model_hash"])
+            for case, record in there
+            if _is_of(record, case, str(record["model_hash"]), asked)
+        }
+        self._began = time.monotonic()
+
+    def seconds_after(self, case: AnyCase, record: Mapping[str, Any], is_new: bool) -> float:
+        """Take note of a case that was heard of; return the seconds, about, of all others that are to be raced."""
+        self.heard.add(case.name)
+        self._raced += is_new
+        if "failed" not in record:
+            self._hashes[case.model] = record["model_hash"]
+        return (time.monotonic() - self._began) / max(1, self._raced) * sum(map(self._is_to_be_raced, self._chosen))
+
+    def _is_to_be_raced(self, case: AnyCase) -> bool:
+        kept = self._kept.get(case.name)
+        return case.name not in self.heard and (kept is None or kept != self._hashes.get(case.model, kept))
 
 
 def _counted_today(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 QUIET_SECONDS = 15.0  # without a terminal: a line at least so often, so that logs stay readable
+FRAMES = 4  # a second on a terminal
 
 
 class LiveReporter:
@@ -29,6 +30,8 @@ class LiveReporter:
         self.started = self._round_started = self._said = time.monotonic()
         self._live: Live | None = None
         self._arm, self._what, self._done, self._arms = "", "", 0, 0
+        self._arm_started = self.started
+        self._free = 0  # of the arms that are done, as many as took no time in this round
         self._last: CurvePoint | None = None
         self._validation: float | None = None
         self._share = 0.0
@@ -37,7 +40,7 @@ class LiveReporter:
     def __enter__(self) -> Self:
         self.started = self._round_started = self._said = time.monotonic()
         if self.console.is_terminal:
-            self._live = Live(console=self.console, transient=True, refresh_per_second=4)
+            self._live = Live(console=self.console, transient=True, refresh_per_second=FRAMES)
             self._live.start()
         return self
 
@@ -52,9 +55,19 @@ class LiveReporter:
         self._expected = min(least, most), most
 
     def begin(self, arm: str, what: str, arms_done: int, arms: int) -> None:
-        """Show what starts. Arms count from 0 again in a new round, and so does the estimate of its time."""
-        if arms != self._arms or arms_done < self._done:
-            self._round_started = time.monotonic()
+        """Show what starts. Where fewer arms are done, or of others, a round begins, and the estimate of its time.
+
+        Arms that were done before the round say nothing about its pace, nor do those that were over before a line could
+        be drawn, such as one that is kept from an earlier run.
+        """
+        now = time.monotonic()
+        is_new_round = arms != self._arms or arms_done < self._done
+        if is_new_round:
+            self._round_started, self._free = now, arms_done
+        elif arms_done > self._done and now - self._arm_started < 1 / FRAMES:
+            self._free += arms_done - self._done
+        if is_new_round or arms_done > self._done:
+            self._arm_started = now
         self._arm, self._what, self._done, self._arms = arm, what, arms_done, arms
         self._last, self._validation, self._share = None, None, 0.0
         self._show(is_new=True)
@@ -98,10 +111,10 @@ class LiveReporter:
             return f"{clock(max(0.0, self.time_limit - spent))} left"
         if self._expected is not None:
             return _of_expected(spent, *self._expected)
-        done = (self._done + 0.9 * self._share) / max(1, self._arms)
-        if done <= 0.02:
+        done, arms = self._done + 0.9 * self._share - self._free, self._arms - self._free
+        if done <= 0.02 * arms:
             return f"{clock(spent)} so far"
-        return f"about {clock((time.monotonic() - self._round_started) * (1 / done - 1))} left"
+        return f"about {clock((time.monotonic() - self._round_started) * (arms / done - 1))} left"
 
     def _show(self, is_new: bool = False) -> None:
         if self._live is not None:
