@@ -85,7 +85,7 @@ def _other_starts(
     others = [Line(sized, own.rate, 0) for sized in sizes if sized.size]
     yield [piece_of(race, line, own.steps) for line in others]
     for line in others:
-        said = ", ".join(one if isinstance(one, str) else " ".join(one) for one in line.sized.options.values())
+        said = ", ".join(map(_said, line.sized.options.items()))
         race.reporter.begin(entry.method.name, f"first look from another start ({said})", nth, len(entries))
         entry.seconds += advance(race, line, own.steps).timing.seconds
     best = ranked(race, [own, *others])[0]
@@ -93,6 +93,11 @@ def _other_starts(
         if line is not best:
             leave(race, line)
     entry.line, entry.sized = best, best.sized
+
+
+def _said(option: tuple[str, Any]) -> str:
+    name, value = option
+    return value if isinstance(value, str) else " ".join(value) if isinstance(value, list) else f"{name} {value}"
 
 
 def _within_the_limit(
