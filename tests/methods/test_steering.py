@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 import elicitable as el
-from elicitable.errors import InputError
+from elicitable.errors import InputError, UnknownNameError
 from elicitable.methods.base import WIDEST, Schedule
 from elicitable.methods.steering import Steering
 from elicitable.models.model import Model
@@ -49,6 +51,30 @@ def test_a_layer_that_is_not_there_is_refused() -> None:
     for layer in (-1, model.anatomy.depth, True, 0.5):
         with pytest.raises(InputError, match="layer must be a whole number from 0"):
             Steering().build(model, layer=layer)
+
+
+@pytest.mark.parametrize(
+    ("depth", "own", "others"),
+    [(1, 0, []), (2, 0, [1]), (3, 1, [0, 2]), (4, 1, [3]), (12, 5, [3, 9]), (30, 14, [7, 22])],
+)
+def test_a_race_also_tries_a_layer_of_the_lower_half_and_one_of_the_upper(
+    depth: int, own: int, others: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fresh_model("gpt2")
+    monkeypatch.setitem(vars(model), "anatomy", SimpleNamespace(depth=depth, d_model=4))
+    assert Steering().build(model).layer == own
+    assert [start["layer"] for start in Steering().starts(model)] == others
+
+
+def test_a_person_says_behind_which_layer_it_stands(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"learning_rate": 0.1, "steps": 2, "test_items": 4}
+    tuned = el.tune("toy:mixed", "ascending", method="steering", layer=3, out=tmp_path, **given)
+    assert (tuned.record["setting"], tuned.adaptation.setting) == ({"layer": 3}, {"layer": 3})
+    assert el.read(tmp_path).adaptation(el.load("toy:mixed")).setting["layer"] == 3
+    with pytest.raises(InputError, match="layer must be a whole number from 0 to 3 for toy:mixed, got 4"):
+        el.tune("toy:mixed", "ascending", method="steering", layer=4, **given)
+    with pytest.raises(UnknownNameError, match="layer"):
+        el.tune("toy:mixed", "ascending", method="soft-prompt", layer=1, **given)
 
 
 def test_a_range_goes_on_beyond_either_edge_and_ends() -> None:

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -178,20 +177,6 @@ def test_what_cannot_be_spread_or_packed_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name))
     with pytest.raises(MissingPackageError, match="run: pip install bitsandbytes"):
         load("toy:ascending", load_in="4bit")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="runs where `pip install bitsandbytes`")
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("load_in", ["8bit", "4bit"])
-def test_packed_weights_take_contexts_and_low_ranks_and_refuse_to_be_trained(load_in: str, tmp_path: Path) -> None:
-    config: Any = llama().config
-    config.hidden_size, config.intermediate_size = 64, 128
-    save_model(as_model(LlamaForCausalLM(config)), tmp_path)
-    model = load(tmp_path, dtype="float32", load_in=load_in)
-    for method in ("kv-prefix", "soft-prompt", "lora"):
-        assert len(check_method(method_named(method), model, tolerance=2e-2)) == 17
-    with pytest.raises(UnsupportedModelError, match="packed into few bits"):
-        method_named("full").build(model, 1, 0)
 
 
 def test_two_models_that_are_offloaded_to_disk_have_files_of_their_own(

@@ -347,10 +347,7 @@ def test_the_page_says_what_weights_learn_of_absent_rules() -> None:
     assert all(f"{share:.2f} ({case})" in page for case, share in short.items())
     group_of = {method.name: method.rung.group for method in METHODS}
     contexts = [
-        arm["mean"] or 0.0
-        for one in absent
-        for name, arm in one["arms"].items()
-        if group_of[name] == "context"
+        arm["mean"] or 0.0 for one in absent for name, arm in one["arms"].items() if group_of[name] == "context"
     ]
     assert f"no context has more than {max(contexts):g}" in page
 

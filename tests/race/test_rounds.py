@@ -145,6 +145,28 @@ def test_lora_goes_on_from_the_place_that_is_best_after_as_many_steps_at_the_sam
     assert arm.budget.numbers_trained == lora.numbers(model, arm.setting["rank"], modules=every) <= budget
 
 
+def test_a_vector_goes_on_behind_the_layer_that_is_best_after_as_many_steps(
+    monkeypatch: pytest.MonkeyPatch, digits_model: Build, tmp_path: Path
+) -> None:
+    def told(race: Any, one: Line, steps: int) -> TrialRecord:
+        record = advance(race, one, steps)
+        better = replace(record, validation=1.0 if one.sized.options else 0.0)
+        one.legs[-1] = (one.legs[-1][0], better)
+        return better
+
+    advance, heard = look.advance, list[str]()
+    monkeypatch.setattr(look, "advance", told)
+    monkeypatch.setattr(Silent, "begin", lambda self, method, what, nth, arms: heard.append(what))
+    model = digits_model(8)
+    [arm] = run(model, out=tmp_path, methods=["steering"], keep=["steering"]).arms
+    assert arm.setting["layer"] == 1  # of two, the first of which is its own
+    assert "first look from another start (layer 1)" in heard
+    read = el.read(tmp_path, "steering").adaptation(model)
+    assert read.setting["layer"] == 1
+    [again] = run(model, out=tmp_path, methods=["steering"], keep=["steering"]).arms
+    assert (again.setting["layer"], again.steps) == (1, arm.steps)
+
+
 @pytest.mark.parametrize(("labels", "reads"), [(None, 50 + 48), (("a", "b"), 50 + 20 + 48)])
 def test_the_latest_test_tells_what_a_test_costs_now(labels: tuple[str, ...] | None, reads: int) -> None:
     """A test reads the validation items for its rule, texts for its side effects, and items for the prefix mass."""

@@ -26,7 +26,9 @@ from elicitable.attention.float64 import doubled
 from elicitable.compiling.pairs import PairBatch
 from elicitable.compiling.patch import Patch
 from elicitable.compiling.streams import Streams
+from elicitable.errors import UnsupportedModelError
 from elicitable.microscope.ridge import Moments
+from elicitable.models.dispatch import check_all_here, packed_in
 from elicitable.models.replay import NOT_SEEN, Replayer, Seen, Tape, replaying, seeing
 from elicitable.models.sites import Site, Sites, sites_of
 from elicitable.values import PrefixKV
@@ -74,8 +76,16 @@ def fit_patch(
         sites: those of the model, if they are known.
 
     Raises:
-        UnsupportedModelError: the model's blocks cannot be run one at a time.
+        UnsupportedModelError: the model's blocks cannot be run one at a time; or its weights are packed or offloaded,
+            and a patch of full rank would be written into them.
     """
+    if fitting.rank is None:
+        check_all_here(model.hf, "a patch of full rank")
+    if fitting.rank is None and packed_in(model.hf):
+        raise UnsupportedModelError(
+            f"the matrices of {model.name} are packed into few bits, to which changed weights would be rounded. "
+            "Compile to lora or short-prefix, or load it without --load-in."
+        )
     sites = sites_of(model) if sites is None else sites
     places = [site for block in sites for site in block.all()]
     patch = Patch(places, fitting.rank, ridge=fitting.strength)

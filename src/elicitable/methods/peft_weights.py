@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from elicitable.errors import ElicitableError, InputError
+from elicitable.errors import ElicitableError, InputError, UnsupportedModelError
 from elicitable.methods.base import Adaptation
 from elicitable.methods.folders import read_config, read_tensors
 from elicitable.methods.peft_config import peft_config, peft_types
-from elicitable.models.dispatch import check_all_here
+from elicitable.models.dispatch import check_all_here, packed_in
 from elicitable.models.graft import Graft
 from elicitable.models.in_place import base_weights, check_bare
 from elicitable.models.restoring import evaluating, swapped
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 ADAPTER = "default"  # what PEFT calls an adapter that has no name
 _PREFIX = "base_model.model."
 _INSIDE = ("", "base_layer.", "token_adapter.base_layer.", "original_module.")  # where PEFT keeps a wrapped weight
+# What acts on matrices that are packed into few bits as on the numbers that they hold. Other types of PEFT read the
+# weight itself, and so take its codes for numbers, or fail.
+_ON_PACKED = (
+    *("ADALORA", "ADAPTION_PROMPT", "BEFT", "BOFT", "C3A", "FOURIERFT", "GRALORA", "HIRA", "IA3", "LN_TUNING"),
+    *("LORA", "MISS", "OFT", "RANDLORA", "ROAD", "SHIRA", "TRAINABLE_TOKENS", "VBLORA", "VERA", "WAVEFT"),
+)
+_STARTS_ON_PACKED = (True, False, "gaussian", "orthogonal")  # other starts of LoRA decompose the weight
 _OF_THE_BASE = ("base_model_name_or_path", "task_type", "inference_mode", "auto_mapping", "revision", "runtime_config")
 
 
@@ -46,6 +53,7 @@ class PeftWeights(Adaptation):
     Raises:
         InputError: PEFT cannot put this configuration or these tensors into the model, or its own layers stand there
             already; the model is as it was.
+        UnsupportedModelError: the model's weights are offloaded, or packed and this type reads them.
     """
 
     kind = "peft"
@@ -53,6 +61,7 @@ class PeftWeights(Adaptation):
     def __init__(self, model: Model, config: Any, tensors: Mapping[str, Tensor] | None = None, **setting: Any) -> None:
         super().__init__(**setting)
         check_all_here(model.hf, self.kind)
+        _check_packed(model, config)
         self.home, self.config = model.hf, config
         self.keeps_embeddings = tensors is not None and bool(_tables(model.hf, tensors))
         numbers = [tensor.numel() for tensor in (tensors or {}).values()]
@@ -148,6 +157,20 @@ def peft_logits(model: Model, folder: Path, ids: Tensor) -> Tensor | None:
         given = {"task_ids": ids.new_zeros(len(ids))} if config["peft_type"] == "MULTITASK_PROMPT_TUNING" else {}
         logits: Tensor = theirs(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits
     return logits[:, -ids.shape[1] :]
+
+
+def _check_packed(model: Model, config: Any) -> None:
+    """Raise UnsupportedModelError where an adapter reads matrices that the model has packed into few bits."""
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    reads = [kind.lower()] if kind not in _ON_PACKED else ["dora"] if getattr(config, "use_dora", False) else []
+    if (start := getattr(config, "init_lora_weights", True)) not in _STARTS_ON_PACKED:
+        reads.append(f"lora that starts by {start}")
+    if reads and packed_in(model.hf):
+        raise UnsupportedModelError(
+            f"{reads[0]} reads the weights that it changes, and those of {model.name} are packed into few bits, whose "
+            "codes PEFT would take for the numbers. Load it without --load-in, or take a type that leaves them unread, "
+            "such as lora."
+        )
 
 
 def _load(peft: Any, tensors: Mapping[str, Tensor]) -> None:

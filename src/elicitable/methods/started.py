@@ -62,9 +62,15 @@ def said_of_start(options: Mapping[str, Any]) -> str:
 
     >>> said_of_start({"init": "text", "origin": "the chosen prompt", "text": (5, 3, 5)})
     'the chosen prompt'
-    >>> said_of_start({"init": "sink"}), said_of_start({"modules": ("q", "v")})
-    ('sink', 'q v')
+    >>> said_of_start({"init": "sink"}), said_of_start({"modules": ("q", "v")}), said_of_start({"layer": 7})
+    ('sink', 'q v', 'layer 7')
     """
     if "origin" in options:
         return str(options["origin"])
-    return ", ".join(one if isinstance(one, str) else " ".join(one) for one in options.values())
+    return ", ".join(_said(name, value) for name, value in options.items())
+
+
+def _said(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return " ".join(value) if isinstance(value, list | tuple) else f"{name} {value}"

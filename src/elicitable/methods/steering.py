@@ -66,6 +66,12 @@ class Steering(Method):
         """d_model."""
         return model.anatomy.d_model
 
+    def starts(self, model: Model) -> tuple[dict[str, Any], ...]:
+        """Stand behind the layer a quarter of the way up, or three quarters, where it is not the middle one."""
+        depth = model.anatomy.depth
+        others = dict.fromkeys((depth // 4, 3 * depth // 4))
+        return tuple({"layer": layer} for layer in others if layer != _middle(depth))
+
     def build(
         self, model: Model, size: int = 1, seed: int = 0, layer: int | None = None, **options: Any
     ) -> SteeringVector:
@@ -75,8 +81,12 @@ class Steering(Method):
             InputError: the model has no such layer.
         """
         depth = model.anatomy.depth
-        layer = (depth - 1) // 2 if layer is None else layer
+        layer = _middle(depth) if layer is None else layer
         if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < depth:
             raise InputError(f"layer must be a whole number from 0 to {depth - 1} for {model.name}, got {layer!r}.")
         zero = torch.zeros(model.anatomy.d_model, dtype=model.trainable_dtype, device=model.device)
         return SteeringVector(zero, layer)
+
+
+def _middle(depth: int) -> int:
+    return (depth - 1) // 2

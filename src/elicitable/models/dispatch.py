@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
 from elicitable.cache import CACHE_ADVICE, passing_folder, said_of
-from elicitable.errors import MissingPackageError, UnknownNameError, UnsupportedModelError
+from elicitable.errors import InputError, MissingPackageError, UnknownNameError, UnsupportedModelError
 from elicitable.models.in_place import check_bare
 
 
@@ -69,6 +69,14 @@ def is_spread(hf: nn.Module) -> bool:
     return getattr(hf, "hf_device_map", None) is not None or getattr(hf, "is_quantized", False)
 
 
+def settle_packed(hf: nn.Module) -> None:
+    """Let layers that bitsandbytes packed compute each row from its own tokens (:mod:`elicitable.models.packed`)."""
+    if getattr(hf, "is_loaded_in_8bit", False) or getattr(hf, "is_loaded_in_4bit", False):
+        from elicitable.models.packed import unpack_where_needed  # bitsandbytes is there, since it made them
+
+        unpack_where_needed(hf)
+
+
 def check_whole(hf: nn.Module, what: str) -> None:
     """Raise where ``what``, which trains the weights themselves, would find packed, offloaded or wrapped ones.
 
@@ -78,12 +86,16 @@ def check_whole(hf: nn.Module, what: str) -> None:
     """
     check_all_here(hf, what)
     check_bare(hf, what)
-    packed = [name for name, weight in hf.named_parameters() if not weight.is_floating_point()]
-    if packed:
+    if packed := packed_in(hf):
         raise UnsupportedModelError(
             f"{what} trains weights, and {len(packed)} of this model's are packed into few bits ({packed[0]}, …), "
             "which have no gradient. Load it without --load-in, or take a method that leaves them as they are."
         )
+
+
+def packed_in(hf: nn.Module) -> list[str]:
+    """Return the names of the weights that are packed into few bits."""
+    return [name for name, weight in hf.named_parameters() if not weight.is_floating_point()]
 
 
 def check_all_here(hf: nn.Module, what: str) -> None:
@@ -140,15 +152,27 @@ def asked_how(device_map: str | Mapping[str, str | int] | None, load_in: str | N
         raise MissingPackageError(
             f"load_in={load_in!r} needs bitsandbytes, which is not installed; run: pip install bitsandbytes"
         )
+    importlib.import_module("elicitable.models.packed")  # before others import bitsandbytes in another way
     return {"load_in": load_in} | ({} if device_map is None else {"device_map": device_map})
 
 
-def told(how: Mapping[str, Any], offloaded: Path | None) -> dict[str, Any]:
-    """Return how a model is spread and packed, as transformers is told; ``offloaded``: where its own files may lie."""
+def told(how: Mapping[str, Any], dtype: torch.dtype, offloaded: Path | None) -> dict[str, Any]:
+    """Return how a model is spread and packed, as transformers is told; ``offloaded``: where its own files may lie.
+
+    Raises:
+        InputError: ``dtype`` has more digits than packed matrices can be unpacked to.
+    """
     told: dict[str, Any] = {}
     if "device_map" in how:
         told = {"device_map": how["device_map"], "offload_folder": str(offloaded)}
     if "load_in" in how:
+        if dtype == torch.float64:
+            raise InputError(
+                f"load_in={how['load_in']!r} unpacks to float32, bfloat16 or float16, and dtype is float64; "
+                "give another dtype, or leave load_in."
+            )
         bits = {f"load_in_{how['load_in']}": True}
-        told["quantization_config"] = BitsAndBytesConfig(**bits)
+        told["quantization_config"] = BitsAndBytesConfig(
+            **bits, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
     return told

@@ -324,7 +324,7 @@ def _pretrained(where: str, dtype: torch.dtype, name: str, how: Mapping[str, Any
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            **told(how, disk.folder if disk else None),
+            **told(how, dtype, disk.folder if disk else None),
         )
         if disk is not None:
             disk.go_with(hf)

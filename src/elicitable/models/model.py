@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from elicitable.errors import InputError
 from elicitable.glance import bars
 from elicitable.models.anatomy import Anatomy, anatomy_of
-from elicitable.models.dispatch import runs_on, state_of
+from elicitable.models.dispatch import runs_on, settle_packed, state_of
 from elicitable.models.speed.processor import has_fast_bfloat16
 from elicitable.models.templates import written_by
 from elicitable.untrusted import aligned, in_one_line, is_out_of_memory
@@ -41,10 +41,14 @@ class Model:
     _fingerprint: tuple[Any, str] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Let every weight begin where it would in a worker: the digits hang on it (:func:`aligned`)."""
+        """Let every weight begin where it would in a worker: the digits hang on it (:func:`aligned`).
+
+        Packed layers compute each row from its own tokens from now on (:mod:`elicitable.models.packed`).
+        """
         for weight in itertools.chain(self.hf.parameters(), self.hf.buffers()):
             if type(weight.data) is Tensor and weight.layout is torch.strided:
                 weight.data = aligned(weight.data)
+        settle_packed(self.hf)
 
     def __repr__(self) -> str:
         """Return the model in a line: its kind, its size, its type and where it is."""

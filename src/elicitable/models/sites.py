@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from elicitable.attention.float64 import doubled
+from elicitable.models.dispatch import ends_of
 from elicitable.models.model import Model
 from elicitable.models.projections import output_projections
 from elicitable.models.replay import Replayer, Tape, changing, replaying
@@ -36,9 +37,8 @@ class Site:
     @property
     def shape(self) -> tuple[int, int]:
         """Return (outputs, inputs)."""
-        weight = self.module.get_parameter("weight")
-        rows, columns = weight.shape
-        return (columns, rows) if type(self.module).__name__ == "Conv1D" else (rows, columns)
+        inputs, outputs = ends_of(self.module)
+        return outputs, inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +96,11 @@ def _is_like(output: Any, hidden: Tensor) -> bool:
 
 
 def is_matrix(module: nn.Module) -> bool:
-    """Say whether a module multiplies by a matrix of floating-point numbers: torch's Linear, or GPT-2's Conv1D."""
+    """Say whether a module multiplies by a matrix, packed or not: torch's Linear, or GPT-2's Conv1D."""
     if not (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"):
         return False
     weight = module._parameters.get("weight")
-    return weight is not None and weight.ndim == 2 and weight.is_floating_point()
+    return weight is not None and weight.ndim == 2
 
 
 def _measured(

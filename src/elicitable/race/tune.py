@@ -74,6 +74,7 @@ def tune(
     seed: int = 0,
     init: str | Adaptation | None = None,
     text: str | Sequence[int] | None = None,
+    layer: int | None = None,
     test_items: int | None = None,
     chat: str = "auto",
     system: str | None = None,
@@ -99,6 +100,7 @@ def tune(
             :func:`elicitable.verdict`; the record has the plain likelihood's accuracy beside it.
         init, text: where a context starts (see :mod:`elicitable.methods.initial`), or a prompt or worked examples
             (:func:`elicitable.context`) at whose last tokens it does; training leaves the examples out.
+        layer: behind which a vector is added to the residual stream, from 0; default the middle one.
         out: the adapter folder; nothing is written when None. The same arguments resume there: runs of the sweep that
             are finished are not run again, the long run goes on from its checkpoint, and once the adapter is there
             its record is returned. The result is the same, bit for bit, as without an interruption.
@@ -124,7 +126,8 @@ def tune(
     if store.folder is not None:
         home_of(model)  # as in a race
     affordable = budget if budget is not None else max(default_budget(model), recipe.numbers(model, 1))
-    options: dict[str, Any] = {key: value for key, value in (("init", init), ("text", text)) if value is not None}
+    given = {"init": init, "text": text, "layer": layer}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     check_options(recipe, options)
     pace, marking = pace_for(model, steps, test_items, max_tokens), Marking.of(model, task, score, rule)
     told, odd = reporter or Silent(), reading_warnings(model, task, layout)

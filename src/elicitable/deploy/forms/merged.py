@@ -14,6 +14,7 @@ from elicitable.deploy.forms.form import Form, Winner
 from elicitable.deploy.forms.text import usage_beside, write_beside
 from elicitable.errors import InputError
 from elicitable.models.casting import cast
+from elicitable.models.dispatch import packed_in
 from elicitable.models.load import load, save_model
 from elicitable.models.model import Model
 from elicitable.training.generate import Stop
@@ -22,6 +23,8 @@ from elicitable.training.generate import Stop
 def _refusal(winner: Winner) -> str | None:
     winner = winner.trained
     if winner.changes_weights():
+        if packed_in(winner.model.hf):
+            return "the model's matrices are packed into few bits, to which what is merged would be rounded"
         return None if _stands_in_weights(winner) else "it acts on what layers give, which stands in no weight"
     if not winner.adaptation.parameters() and winner.prefix() is None:
         return "nothing is changed: the model as it is answers, so use the base model"
