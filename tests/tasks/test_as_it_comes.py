@@ -133,7 +133,15 @@ def test_messages_are_read_and_the_last_answer_is_the_target(tmp_path: Path) -> 
     assert task.fingerprint() == task_of(tmp_path, [{"id": i, "messages": chat(i)} for i in range(60)]).fingerprint()
 
 
-@pytest.mark.parametrize("form", ["prompt and completion", "text and completion", "sharegpt", "in capitals"])
+PARTS = {
+    "parts": ("text", "text"),
+    "parts of a response": ("input_text", "output_text"),
+}
+
+
+@pytest.mark.parametrize(
+    "form", ["prompt and completion", "text and completion", "sharegpt", "in capitals", "bare texts", *PARTS]
+)
 def test_other_forms_of_conversations_give_the_same_items(tmp_path: Path, form: str) -> None:
     def row(i: int) -> dict[str, Any]:
         user, answer = {"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"{i}!"}
@@ -141,6 +149,12 @@ def test_other_forms_of_conversations_give_the_same_items(tmp_path: Path, form: 
             return {"conversations": [{"from": "human", "value": f"say {i}"}, {"from": "gpt", "value": f"{i}!"}]}
         if form == "in capitals":  # it was said that there is no message of the assistant
             return {"Messages": [{"Role": "User", "Content": f"say {i}"}, {"Role": "ASSISTANT", "Content": f"{i}!"}]}
+        if form == "bare texts":
+            return {"messages": [user | {"content": ["say ", str(i)]}, answer | {"content": [f"{i}", "!"]}]}
+        if form in PARTS:
+            for kind, turn in zip(PARTS[form], (user, answer), strict=True):
+                turn["content"] = [{"type": kind, "text": turn["content"]}]  # type: ignore[assignment]
+            return {"messages": [user, answer]}
         return {"prompt": [user] if form.startswith("prompt") else f"say {i}", "completion": [answer]}
 
     plain = [

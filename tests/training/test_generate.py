@@ -378,3 +378,48 @@ def test_a_lead_is_known_though_its_words_are_put_together_with_other_blanks(fam
     assert unwritable(model, items, layout) == []
     learn(model, rows_of(model, items[:1], layout), 60)
     assert evaluate(model, items, None, Reading(layout=layout)).correct == (1, 0)
+
+
+def ending(own_ends: Any, eos: str | None = "</s>") -> Model:
+    """A model whose own ``generate`` stops at ``own_ends``, with a template that shows no end of an answer."""
+    plain = reader("double start")
+    own = deepcopy(plain.tokenizer)
+    own.chat_template, own.eos_token = CHAT.replace("<|end|>\n", ""), eos
+    hf = deepcopy(plain.hf)
+    hf.generation_config.eos_token_id = own_ends
+    return Model(hf, tokenizer=own, name="ends as it was made to")
+
+
+@pytest.mark.parametrize("chat", ["on", "off"])
+def test_an_answer_ends_where_the_models_own_generate_stops(chat: str) -> None:
+    """GLM 4 ends what it says with <|user|>, which its template writes before the next turn and not behind an answer.
+
+    So it wrote on behind every answer, and none of them was right.
+    """
+    user, eos = (reader("double start").tokenizer.convert_tokens_to_ids(name) for name in ("<|user|>", "</s>"))
+    model, item = ending([eos, user]), Item("a film:", " fine")
+    layout = layout_for(model, chat)
+    row = rows_of(model, [item], layout)[0]
+    assert row.answer[-1] == eos
+    learn(model, [Row(row.content, [*row.answer[:-1], user, *row.answer[:-1]])], 40)
+    ids = torch.tensor([row.content])
+    out = model.hf.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24)
+    answer = answers(model, [item], None, Reading(layout=layout))[0]
+    assert [*row.content, *answer.ids] == out[0].tolist()
+    assert (answer.text.strip(), answer.has_ended) == ("fine", True)
+    assert evaluate(model, [item], None, Reading(layout=layout)).correct == (1,)
+
+
+def test_a_default_of_a_configuration_is_no_end() -> None:
+    """Llama's says 2 where nothing is said, which may be any token of a tokenizer."""
+    letter = reader("double start").tokenizer.convert_tokens_to_ids("a")
+    model = ending([letter, 10**6])
+    assert Stop.of(model, Layout()).ids == {model.tokenizer.eos_token_id}
+
+
+def test_where_a_tokenizer_names_no_end_of_text_it_is_the_models() -> None:
+    user = reader("double start").tokenizer.convert_tokens_to_ids("<|user|>")
+    model = ending(user, eos=None)
+    assert rows_of(model, [Item("a film:", " fine")])[0].answer[-1] == user
+    assert Stop.of(model, Layout()).ids == {user}
+    assert ending(None, eos=None).identity != model.identity

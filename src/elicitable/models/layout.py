@@ -138,11 +138,10 @@ def end_of(model: Model, layout: Layout) -> str:
 
 
 def end_id(model: Model, layout: Layout) -> int | None:
-    """The id that ends an answer: the tokenizer's end of text, where neither a template nor a stop string does."""
+    """The id that ends an answer: the end of text (the first of the model's), where no template or stop string does."""
     if layout.chat or layout.end is not None or layout.all_stops:
         return None
-    found: int | None = getattr(model.tokenizer, "eos_token_id", None)
-    return found
+    return next(iter(model.ends), None)
 
 
 def has_template(model: Model) -> bool:

@@ -191,6 +191,22 @@ class Model:
         return next((whole[:at] for at in places if whole[at : at + len(plain)] == plain), [])
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids at which it ends what it writes: the tokenizer's end of text, then those that stop its ``generate``.
+
+        GLM 4 ends an answer with ``<|user|>``, say. Of the latter, those that are special tokens of the tokenizer:
+        where nobody named an end, a configuration holds a default, which may be any token.
+        """
+        if self.tokenizer is None:
+            return ()
+        eos = getattr(self.tokenizer, "eos_token_id", None)
+        own = getattr(getattr(self.hf, "generation_config", None), "eos_token_id", None)  # a bare decoder has none
+        added = getattr(self.tokenizer, "added_tokens_decoder", {})
+        stops = [own] if isinstance(own, int) else own or []
+        special = [int(id_) for id_ in stops if id_ in added and added[id_].special]
+        return tuple(dict.fromkeys([*([] if eos is None else [int(eos)]), *special]))
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 (first 16 hex digits) over all that changes what the model answers.
 
@@ -203,11 +219,14 @@ class Model:
 
     @property
     def written(self) -> str:
-        """Digest (8 hex digits) of how its tokenizer writes a conversation and ends a text; empty without one.
+        """Digest (8 hex digits) of how a conversation is written and what ends a text; empty without a tokenizer.
 
         That is no part of the :attr:`fingerprint`, which is over what answers; it tells what the answers are given to.
         """
-        return "" if self.tokenizer is None else _hash_of(written_by(self.tokenizer), ())[:8]
+        if self.tokenizer is None:
+            return ""
+        more = [str(id_) for id_ in self.ends if id_ != getattr(self.tokenizer, "eos_token_id", None)]
+        return _hash_of([*written_by(self.tokenizer), *more], ())[:8]
 
     @property
     def identity(self) -> str:

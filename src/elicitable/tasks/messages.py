@@ -1,10 +1,10 @@
 """Read conversations: the forms in which people keep the messages of a chat.
 
-Read are OpenAI's and TRL's ``[{"role": "user", "content": "…"}, …]`` (a content may also be a list of texts,
-``[{"type": "text", "text": "…"}]``) and ShareGPT's ``[{"from": "human", "value": "…"}, …]``, also as a text of JSON or
-as Python writes them. Calls of tools, and which call a tool answers, go along for the chat template to show.
-Keys and roles may be written in capitals; the names of the roles are one set in both forms. An answer at the end whose
-``weight`` is 0 is none that is asked for.
+Read are OpenAI's and TRL's ``[{"role": "user", "content": "…"}, …]`` (a content may also be a list of texts, as they
+are or as ``[{"type": "text", "text": "…"}]``, where the type may be ``input_text`` or ``output_text``) and ShareGPT's
+``[{"from": "human", "value": "…"}, …]``, also as a text of JSON or as Python writes them. Calls of tools, and which
+call a tool answers, go along for the chat template to show. Keys and roles may be written in capitals; the names of
+the roles are one set in both forms. An answer at the end whose ``weight`` is 0 is none that is asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from elicitable.values import CALLS, TOOLS, Message, Messages
 ANSWERER: Final = "assistant"
 _FORMS: Final = ({"role", "content"}, {"from", "value"})
 _PARTS: Final = (*CALLS, "tool_call_id", "name")  # what a template is given besides a role and a text
+_TEXTS: Final = ("text", "input_text", "output_text")  # what a part of a content that is a text is called
 _READ: Final = frozenset((*_PARTS, "weight")).union(*_FORMS)
 _OTHER_NAMES: Final = {
     "user": ("human",),
@@ -94,8 +95,8 @@ def _message(value: Any) -> Message | None:
         return None
     value = _plainly(value)
     role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
-    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
-        content = "".join(str(part.get("text", "")) for part in content)
+    if isinstance(content, list) and None not in (texts := [_text_in(part) for part in content]):
+        content = "".join(filter(None, texts))
     parts = {name: _with_arguments(_said(value[name])) for name in _PARTS if value.get(name)}
     if content is None and any(name in parts for name in CALLS):
         content = ""  # who calls a tool need not say anything
@@ -105,6 +106,17 @@ def _message(value: Any) -> Message | None:
         return message_of({"role": _ROLES.get(role.strip().casefold(), role), "content": content, **parts})
     except (TypeError, ValueError):  # no JSON
         return None
+
+
+def _text_in(part: Any) -> str | None:
+    """Return the text of a part of a content; None where it is none, as a picture.
+
+    >>> _text_in({"type": "input_text", "text": "Hi"}), _text_in({"type": "image_url", "image_url": "a.png"})
+    ('Hi', None)
+    """
+    if isinstance(part, Mapping):
+        return str(part.get("text", "")) if part.get("type") in _TEXTS else None
+    return part if isinstance(part, str) else None
 
 
 def message_of(turn: Mapping[str, Any]) -> Message:

@@ -36,13 +36,12 @@ class Stop:
 
     @classmethod
     def of(cls, model: Model, layout: Layout) -> Stop:
-        """The tokenizer's end of text, and the end of answers in ``layout``: a stop string, the end of a turn.
+        """The ids at which the model ends, and the end of answers in ``layout``: a stop string, the end of a turn.
 
         In a chat the end of a turn ends an answer also where there is a stop string: it is how the model ends.
         """
-        eos = getattr(model.tokenizer, "eos_token_id", None)
         turn = turn_in(model, layout) if layout.is_talk else Turn("", "", False)
-        ids, texts = set() if eos is None else {int(eos)}, []
+        ids, texts = {*model.ends}, []
         for text in (end_of(model, layout), turn.end if layout.chat and layout.end != "" else ""):
             end = model.ids(text).flatten().tolist() if text else []
             if len(end) == 1 and text not in (layout.end, *layout.all_stops):
