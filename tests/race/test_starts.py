@@ -22,7 +22,7 @@ from elicitable.methods.catalog import method_named
 from elicitable.methods.examples import plain_pair
 from elicitable.methods.nearest import Nearest
 from elicitable.models.model import Model
-from elicitable.race import contest, line, look, rows_curve
+from elicitable.race import choice, contest, line, look, rounds, rows_curve
 from elicitable.race.causes import optimisation
 from elicitable.race.line import Line
 from elicitable.records.trial import TrialRecord
@@ -142,8 +142,39 @@ def test_at_the_lowest_rate_of_the_range_there_is_no_lower_one(digits_model: Bui
         assert [[one.rate for one in some] for some in lines] == [[rate], [rate], tried]
 
 
-def test_workers_give_the_records_of_one_process(digits_model: Build, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("score", "nats", "is_tried"), [(0.2, 9.0, True), (0.0, 1.0, True), (0.0, 9.0, False)])
+def test_a_chosen_context_that_does_worse_than_the_run_is_no_start(
+    score: float, nats: float, is_tried: bool, digits_model: Build, seen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start has to be better than the run in its score or in its loss; here the run has 0.1, and 2 nats."""
+    contexts = choice.chosen_contexts
+
+    def beside(race: Any, entries: Any, run: TrialRecord) -> Any:
+        for entry in entries:
+            if not entry.method.is_trained:
+                entry.records = [replace(one, validation=score, validation_loss_nats=nats) for one in entry.records]
+        return contexts(race, entries, replace(run, validation=0.1, validation_loss_nats=2.0))
+
+    monkeypatch.setattr(rounds, "chosen_contexts", beside)
+    run(digits_model(8))
+    assert bool(of_rates(seen, PROMPT)) == bool(of_rates(seen, EXAMPLES)) == is_tried
+    assert of_rates(seen, "sink")
+
+
+def test_an_arm_that_has_no_turn_tries_no_other_start(
+    digits_model: Build, seen: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "can_matter", lambda race, entry, entries: False)
+    [arm] = [arm for arm in run(digits_model(8)).arms if arm.method == "kv-prefix"]
+    assert {start for start, *_ in seen} == {"random"}
+    assert arm.mean is not None
+
+
+def test_workers_give_the_records_of_one_process(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """LoRA's other layers were a list, which no worker could be sent; the budget pays for a rank on all of them."""
+    monkeypatch.setattr(choice, "_is_worse", lambda one, than: False)
     given: dict[str, Any] = {"methods": [*ARMS[1:], "lora"], "budget": 3_000}
     found = []
     for name, executor in (("inline", "inline"), ("workers", Scrambled(3))):

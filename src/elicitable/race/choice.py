@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -123,11 +124,19 @@ def stood(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     return True
 
 
-def chosen_contexts(race: Race, entries: Sequence[Entry]) -> list[Adaptation]:
-    """Return what the arms chose that have keys of their own, which a trained context can start at."""
+def chosen_contexts(race: Race, entries: Sequence[Entry], beside: TrialRecord) -> list[Adaptation]:
+    """Return the contexts with keys of their own that arms chose: what a trained context can start at.
+
+    Those that do worse on validation than a run ``beside`` them, in its score and in its loss, are no start for it.
+    """
     found = [(one.method, one.records[0]) for one in entries if not one.method.is_trained and one.records]
-    with_keys = [(method, record.setting) for method, record in found if record.is_ok and record.prefix_mass]
-    return [method.from_setting(race.model, setting, race.layouts[0]) for method, setting in with_keys]
+    with_keys = [(method, one) for method, one in found if one.is_ok and one.prefix_mass and not _is_worse(one, beside)]
+    return [method.from_setting(race.model, one.setting, race.layouts[0]) for method, one in with_keys]
+
+
+def _is_worse(one: TrialRecord, than: TrialRecord) -> bool:
+    nats, others = (math.inf if x.validation_loss_nats is None else x.validation_loss_nats for x in (one, than))
+    return (one.validation or 0.0) < (than.validation or 0.0) and nats > others
 
 
 def chosen_alone(

@@ -220,6 +220,7 @@ class Entry:
     stuck: int = 0  # other seeds that did not solve the task on validation where the first did, and were left
     is_spent: bool = False  # there is no time to train it further
     spare: float = 0.0  # steps that its part of the limit pays for beside the first look
+    is_begun: bool = False  # its other starts were tried
 
     @property
     def method(self) -> Method:

@@ -12,7 +12,15 @@ from elicitable.race.line import Line, advance, leave, piece_of
 from elicitable.race.outlook import TELLING, longest, next_mark
 from elicitable.race.pieces import Piece
 from elicitable.race.ranking import best_first, look_at
-from elicitable.race.timing import FEWEST_STEPS, LOOK_SHARE, owed_seconds, step_seconds, test_seconds, trained_among
+from elicitable.race.timing import (
+    FEWEST_STEPS,
+    LOOK_SHARE,
+    affords_starts,
+    owed_seconds,
+    step_seconds,
+    test_seconds,
+    trained_among,
+)
 from elicitable.records.trial import TrialRecord
 
 if TYPE_CHECKING:
@@ -85,10 +93,10 @@ def other_starts(
     """
     own = entry.line
     assert own is not None
-    first, paid = min(race.pace.first_steps, own.steps), list[list[Line]]()
+    first, steps, paid = min(race.pace.first_steps, own.steps), 0, list[list[Line]]()
     for lines in _started(race, entry, own, chosen):
-        entry.spare -= own.steps + (len(lines) - 1) * first
-        if entry.spare >= 0:
+        steps += own.steps + (len(lines) - 1) * first
+        if steps <= entry.spare and affords_starts(race, entry, steps, entries):
             paid.append(lines)
     yield from _on(race, entry, [line for lines in paid for line in lines if len(lines) > 1], first, nth, entries)
     others = [line for lines in paid for line in (better_half(race, lines) if len(lines) > 1 else lines)]

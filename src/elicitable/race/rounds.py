@@ -1,9 +1,9 @@
 """How a race spends its time: a first look at every arm, then on what can still change the label, and nothing else.
 
     first look   every rate of every arm a few steps, the better half as many again, until one rate is left
-    starts       as many steps from each other start, at what the first looks chose too, and on from the best
-    on           the arm with the fewest steps that can still change the label is trained on to twice its steps,
-                 or, once it has come to its end, brought down and tested
+    on           the arm with the fewest steps that can still change the label has its turn: at the first one it takes as
+                 many steps from each of its other starts and goes on from the best, then it is trained on to twice its
+                 steps or, once it has come to its end, brought down and tested
     left over    against the clock, the best context and the best other arm that had a few steps alone are trained on
     seeds        the answer's arm and the best one again over the other seeds; more where the interval holds the margin;
                  where they undo what the first had settled, arms that it had left are trained on after all
@@ -26,7 +26,7 @@ from elicitable.race.choice import choose, chosen_contexts, chosen_piece, stood
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import advance, finish, leave, piece_of
 from elicitable.race.look import first_look, other_starts
-from elicitable.race.outlook import next_mark
+from elicitable.race.outlook import is_solved, next_mark
 from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.seeds import more_seeds
@@ -57,7 +57,6 @@ def run_rounds(race: Race, sizes: Sequence[Sized], threads: Threads) -> list[Ent
         begun = [(nth, entry) for nth, entry in enumerate(entries) if is_free or not entry.method.is_control]
         for _, group in itertools.groupby(begun, lambda one: _is_after_choices(race, one[1])):
             _begin_all(race, list(group), entries, threads)
-        _try_other_starts(race, entries, threads)
         _train_on(race, entries, threads)
         _train_on_what_was_hardly_trained(race, entries, threads)
         controls = partial(_rest_of_controls, race, entries)
@@ -187,11 +186,14 @@ def _look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Itera
         race.reporter.end(arm_result(race, entry))
 
 
-def _try_other_starts(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
-    """Let every arm that is trained try its other starts, now that all that is chosen was chosen."""
-    racing = [(nth, entry) for nth, entry in enumerate(entries) if entry.is_racing]
-    chosen = chosen_contexts(race, entries) if racing else []
-    together(race, [other_starts(race, entry, chosen, nth, entries) for nth, entry in racing], threads.look_again)
+def _try_other_starts(race: Race, entry: Entry, entries: Sequence[Entry], threads: Threads) -> None:
+    """Let an arm try its other starts at its first turn; one that nobody trains on has no use for them."""
+    assert entry.line is not None
+    assert entry.line.latest is not None
+    entry.is_begun = True
+    chosen = chosen_contexts(race, entries, entry.line.latest)
+    starts = other_starts(race, entry, chosen, entries.index(entry), entries)
+    together(race, [starts], threads.look_again)
 
 
 def _train_on(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
@@ -200,6 +202,9 @@ def _train_on(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
     while open_arms := [entry for entry in entries if can_matter(race, entry, entries)]:
         cohort = cohort_of(race, open_arms, entries)
         entry = min(cohort, key=lambda one: urgency(race, one, entries))
+        if not (entry.is_begun or is_solved(entry, race)):
+            _try_other_starts(race, entry, entries, threads)
+            continue
         race.ahead(partial(_coming, race, cohort, open_arms, entries))
         if is_at_its_end(race, entry, open_arms, entries):
             bring_down(race, entry, entries)

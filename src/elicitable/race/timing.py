@@ -313,6 +313,12 @@ def affords_look(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     return _pays(race, f"time for a first look at {entry.method.identity}", cost, entries, entry)
 
 
+def affords_starts(race: Race, entry: Entry, steps: int, entries: Sequence[Entry]) -> bool:
+    """Say whether the limit pays for so many steps from an arm's other starts, beside what all arms are owed."""
+    what = f"time for {steps} steps from other starts of {entry.method.identity}"
+    return _pays(race, what, steps * step_seconds(race, entry), entries, None)
+
+
 def affords_legs(race: Race, growing: Sequence[tuple[Entry, int]], entries: Sequence[Entry]) -> bool:
     """Say whether the limit pays for training each of some arms to its next mark, beside what all arms are owed."""
     cost = sum((steps - one.line.steps) * step_seconds(race, one) for one, steps in growing if one.line is not None)
