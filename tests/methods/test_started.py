@@ -100,6 +100,24 @@ def test_exactly_the_examples_in_the_last_tokens_are_named(
         assert hash(tuple(start.items()))  # it travels to workers as it is
 
 
+def test_in_a_chat_the_turns_in_the_last_tokens_tell_which_examples_they_show(letters_model: Build) -> None:
+    """The template's own words stand between the examples and behind the last one; each token is named by one item."""
+    model = letters_model()
+    model.tokenizer.chat_template = "{% for m in messages %}({{ m.role[0] }}){{ m.content }}{% endfor %}(a)"
+    shown = (Item("on it", "yes"), Item("up", "no"), Item("off it", "no"))
+    chosen = Examples().build(model, items=shown, layout=Layout(chat=True, head="sort "), text="sort ")
+    text = str(model.tokenizer.decode(chosen.ids[0])).replace(" ", "")
+    assert text.endswith(".u.offit.a.no.u.")  # the letters have no brackets
+    for size in range(1, chosen.keys_per_layer() + 1):
+        seen = str(model.tokenizer.decode(chosen.ids[0, -size:])).replace(" ", "")
+        found = method_named("soft-prompt").build(
+            model, size, 0, **method_named("soft-prompt").start_at(model, size, chosen)
+        )
+        answers = seen.count("yes") + seen.count("no")
+        assert answers <= len(found.shown) <= answers + 1
+        assert found.shown == shown[-len(found.shown) :]
+
+
 class Digits(Shouts):
     """Five training items of token ids."""
 

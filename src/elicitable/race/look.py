@@ -111,7 +111,7 @@ def other_starts(
 def _started(race: Race, entry: Entry, own: Line, chosen: Sequence[Adaptation]) -> Iterator[list[Line]]:
     """Yield the lines of each other start, at the best rate of the arm's ``own``.
 
-    One at what was ``chosen`` begins at the next lower rate of the range as well: there is more in it to be undone.
+    One at what was ``chosen`` begins at the next lower rate of the range too, which real text may want (docs/log.md).
     """
     method, model = entry.method, race.model
     rates = method.schedule.learning_rates if method.schedule else ()
