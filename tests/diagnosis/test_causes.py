@@ -17,6 +17,7 @@ from .test_verdict import arm
 BEST = arm("full", 950)
 SHORT = replace(arm("kv-prefix", 500), learning_rate=0.1)
 GAP = 0.45
+SAID_FOR_SURE = ("does it", "exists", "can do it,")
 
 
 def tried(kind: Kind, right: int, of: str = "kv-prefix", what: str = "", **more: object) -> Experiment:
@@ -275,11 +276,25 @@ def test_another_context_that_suffices_explains_a_text_by_its_search_and_a_train
     text = explain(arm("prompt", 500), BEST, [another], margin=0.02, floor=0.1)
     assert (text.cause, text.is_sure) == ("optimisation", False)
     assert "--prompt" in text.advice
+    assert "skill is there" not in text.sentences[1]  # what the best arm does may be little
     other = replace(another, of="soft-prompt")
     trained = replace(arm("soft-prompt", 500), learning_rate=0.3)
     size = tried("size", 510, of="soft-prompt")
     assert explain(trained, BEST, [other, size], margin=0.02, floor=0.1).cause == "structure"
     assert explain(trained, BEST, [other], margin=0.02, floor=0.1).cause == "unknown"  # nothing was changed about it
+    found = explain(trained, BEST, [other, size], margin=0.02, floor=0.1, can_be_another=True)
+    assert (found.cause, found.is_sure) == ("optimisation", False)  # a context of its kind does it
+    assert "no context" not in " ".join(found.sentences)
+
+
+@pytest.mark.parametrize(("kind", "cause"), [("rate", "optimisation"), ("size", "capacity"), ("reading", "reading")])
+def test_a_remedy_of_part_of_the_gap_is_not_said_to_do_the_task(kind: Kind, cause: Cause) -> None:
+    of = "" if kind == "reading" else "kv-prefix"
+    sure, likely = why(tried(kind, 945, of)), why(tried(kind, 760, of))
+    assert (sure.cause, sure.is_sure, likely.cause, likely.is_sure) == (cause, True, cause, False)
+    assert sure.sentences[1] != likely.sentences[1]
+    said = [any(words in found.sentences[1] for words in SAID_FOR_SURE) for found in (sure, likely)]
+    assert said == [True, False]
 
 
 def test_experiments_that_did_not_run_say_nothing() -> None:
@@ -296,3 +311,13 @@ def test_half_of_a_gain_is_found_on_the_curve_it_came_from() -> None:
     assert found.slope == pytest.approx(slope, rel=0.1)
     assert size_curve("a", {10: 0.1, 40: 0.1}, base=0.1, best=0.9).half is None  # nowhere near
     assert size_curve("a", {10: 0.5}, base=0.1, best=0.9).half is None
+
+
+@pytest.mark.parametrize(("is_open", "cause", "advice"), [(True, "unknown", "Settle"), (False, "optimisation", "Use")])
+def test_a_bare_model_that_is_ahead_in_an_open_race_does_not_do_the_task(
+    is_open: bool, cause: Cause, advice: str
+) -> None:
+    found = explain(arm("prompt", 60), arm("zero-shot", 134), (), margin=0.02, floor=0.01, is_open=is_open)
+    assert (found.cause, found.advice.split()[0]) == (cause, advice)
+    assert found.sentences[0] == "prompt scores 0.06; zero-shot, with no context at all, scores 0.13."
+    assert ("An empty context would do" in found.sentences[1]) != is_open

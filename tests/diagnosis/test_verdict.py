@@ -480,6 +480,21 @@ def test_a_context_is_not_the_answer_where_weights_had_no_chance_or_it_may_be_ch
     assert label(open_, arm("kv-prefix", 860), arm("full", 855), floor=0.85) != "context"
 
 
+def test_a_context_is_not_the_answer_where_the_clock_left_weights_far_behind_its_steps() -> None:
+    """A prefix at a standstill with 0.45 after 768 steps was the answer beside full fine-tuning after 48."""
+    ahead = arm("kv-prefix", 450, stopped="plateau", steps=768)
+    cut = [arm(name, 5, stopped="time", steps=steps) for name, steps in (("lora", 24), ("full", 48))]
+    decision = decide([arm("zero-shot", 3), ahead, *cut], margin=0.02, floor=0.001, seed=0)
+    assert decision.label == "inconclusive"
+    assert (
+        "its rivals were cut off too early to tell: lora after 24 steps and full after 48 steps" in decision.reasons[0]
+    )
+    for fair in ({"stopped": "plateau"}, {"steps": 97}):
+        assert label(arm("zero-shot", 3), ahead, cut[0], replace(cut[1], **fair), floor=0.001) == "prefix"
+    full = replace(ahead, correct=arm("kv-prefix", 1_000).correct, mean=1.0, low=0.99, high=1.0)
+    assert label(arm("zero-shot", 3), full, *cut, floor=0.001) == "prefix"  # nothing could be better
+
+
 def test_nothing_less_invasive_is_spoken_of_only_where_there_is_something() -> None:
     alone = decide([arm("zero-shot", 950), arm("full", 900)], margin=0.02, floor=0.1, seed=0)
     assert alone.label == "already-there"

@@ -93,6 +93,10 @@ def test_what_is_printed_fits_80_columns_and_says_what_follows() -> None:
     far = printed(made(is_text=1.0))
     assert far.startswith("I do not know whether a context will do task on toy.\n")
     assert "So no score is foretold." in far
+    assert re.search(r"signal +here\nscore as it is +[01]\.\d\d\n", far)  # what a person can use
+    done = printed(made(is_text=1.0, base_score=0.98))
+    said = "toy does task as it is (0.98 on validation); I do not know whether a context will do better."
+    assert " ".join(done.split()).startswith(said)
     assert "rows" not in far
     assert "pushes" not in far
     assert max(map(len, far.split("Next")[0].splitlines())) <= 80

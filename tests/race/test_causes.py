@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from tests.reverse import Reverse
 import elicitable as el
 from elicitable.diagnosis.causes import NO_TIME, Diagnosis, Experiment
 from elicitable.diagnosis.explaining import is_open_to_contexts
-from elicitable.methods.base import Method, Schedule
-from elicitable.methods.catalog import PROBES, method_named
+from elicitable.methods.base import Method, Schedule, Sized
+from elicitable.methods.catalog import METHODS, PROBES, method_named
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.unbounded import UnboundedContext
+from elicitable.models.layout import PLAIN
 from elicitable.models.model import Model
 from elicitable.race import contest, pace, trial
 from elicitable.race.causes import data, optimisation, reading, why
@@ -254,6 +256,31 @@ def test_a_context_within_the_margin_explains_another_one_though_it_is_not_enoug
     assert (found.kind, found.what, found.is_enough) == ("context", "slow", False)
     study.race.margin = -0.1
     assert why._sufficient(study, entry_of(study, "full"), study.entries) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "what", "is_so"),
+    [
+        ("kv-prefix", "prompt", True),
+        ("soft-prompt", "prompt", True),
+        ("kv-prefix", "soft-prompt, with 8 virtual tokens in the place of 2,", True),
+        ("soft-prompt", "kv-prefix", False),
+        ("examples", "prompt", False),  # a text is not trained to be another
+        ("kv-prefix", "nearest-examples", False),  # others for each item
+    ],
+)
+def test_a_prefix_can_be_any_text_and_a_text_no_prefix(own: str, what: str, is_so: bool) -> None:
+    settings = {
+        "prompt": {"token_ids": [3, 1]},
+        "nearest-examples": {"k": 1, "items": [[[3, 1], [2]], [[1, 1], [4]]], "room": 12},
+    }
+    entries = [
+        Entry(Sized(method, 2, 0, 0), records=[SimpleNamespace(setting=settings.get(method.name, {}))])
+        for method in METHODS
+    ]
+    entry = next(one for one in entries if one.method.name == own)
+    study = SimpleNamespace(race=SimpleNamespace(model=tiny_gpt2(8, torch.float64), layouts=(PLAIN,)))
+    assert why._can_be(study, entry, Experiment(own, "context", what), entries) == is_so
 
 
 def test_a_run_that_the_clock_ends_says_so(study: Study) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.families import reader
 from tests.models.test_templates import DATED, chatting
@@ -13,18 +15,20 @@ from torch.nn.functional import one_hot
 import elicitable as el
 from elicitable.cli.tune import _said
 from elicitable.models.layout import layout_for
+from elicitable.models.model import Model
 from elicitable.race.reading import reading_warnings
 from elicitable.race.reporter import Silent
 from elicitable.tasks.catalog import task_from
 from elicitable.training import evaluate as evaluating
 from elicitable.training.batches import Reading
+from elicitable.values import Item
 
 
 def talks(own: int) -> Any:
-    """Sixty conversations, of which the first ``own`` begin with what the system says."""
+    """Conversations, of which the first ``own`` begin with what the system says."""
     rules = {"role": "system", "content": "Be brief."}
     rows = []
-    for n in range(60):
+    for n in range(200):
         turns = [
             {"role": "user", "content": f"a film {n}"},
             {"role": "assistant", "content": "dull" if n % 2 else "no"},
@@ -37,7 +41,7 @@ def test_a_system_message_that_does_not_stand_is_said() -> None:
     """What was given with --system was left out without a word where conversations have their own."""
     model = chatting(DATED)
     given = layout_for(model, system="Be kind.")
-    task = task_from(talks(own=60))
+    task = task_from(talks(own=200))
     said = reading_warnings(model, task, given)
     assert said[1].startswith(
         f"{len(task.held_out('test'))} of {len(task.held_out('test'))} test conversations begin with"
@@ -147,3 +151,51 @@ def test_what_is_odd_is_said_before_a_race_begins_and_before_a_training_does() -
     assert [line for line in _said(tuned.record) if line.startswith("warning: ")] == [
         f"warning: {one}" for one in warnings
     ]
+
+
+@dataclass
+class Sums:
+    """A task of a person's own: the sum of two digits, with ``test`` inputs that training draws or does not."""
+
+    test: int
+    draws_test: bool
+
+    name = "sums"
+
+    def labels(self) -> None:
+        return None
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Item]:
+        low, high = (0, self.test) if self.draws_test else (200, 400)
+        return self._items(rng.integers(low, high, n).tolist())
+
+    def held_out(self, split: str, n: int | None = None) -> list[Item]:
+        return self._items(range(self.test) if split == "test" else range(100, 200))[:n]
+
+    def fingerprint(self) -> str:
+        return f"sums-{self.test}-{self.draws_test}"
+
+    def _items(self, numbers: Iterable[int]) -> list[Item]:
+        return [Item((n // 100, n // 10 % 10, n % 10), (sum(divmod(n, 10)) % 10,)) for n in numbers]
+
+
+@pytest.mark.parametrize(
+    ("test", "draws_test", "said"),
+    [
+        (100, False, []),
+        (100, True, ["100 of 100 test items are also drawn for training"]),
+        (3, False, ["the test split has 3 different items: were all right, the score could still be 0.44"]),
+        (
+            1,
+            True,
+            ["the test split has 1 different item: were all right", "1 of 1 test items are also drawn for training"],
+        ),
+    ],
+)
+def test_a_test_split_that_tells_little_or_is_drawn_for_training_is_said(
+    digits_model: Callable[..., Model], test: int, draws_test: bool, said: list[str]
+) -> None:
+    model = digits_model(8)
+    found = reading_warnings(model, Sums(test, draws_test), layout_for(model))
+    assert len(found) == len(said)
+    assert all(one.startswith(start) for one, start in zip(found, said, strict=True))

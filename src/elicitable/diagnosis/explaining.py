@@ -41,6 +41,7 @@ def explain(
     highest: float = 1.0,
     was_asked_all: bool = True,
     weights: Sequence[ArmResult] = (),
+    can_be_another: bool = False,
 ) -> Diagnosis:
     """Name the cause for which ``arm`` falls short of ``best``, from what was ``found`` about it and the task.
 
@@ -51,6 +52,7 @@ def explain(
         is_open: whether the verdict itself is open: for more training, or for more test items.
         was_asked_all: whether every remedy of this context was asked for, before the time was up.
         weights: the arms that change the weights and ran through.
+        can_be_another: whether the context that suffices in its place, if one does, is one that its kind can be.
     """
     gap = (best.mean or 0.0) - (arm.mean or 0.0)
     ran = [_seen_from(one, gap) for one in found if one.of in ("", arm.method) and not one.reason]
@@ -68,10 +70,10 @@ def explain(
             if own:
                 return _remedied(arm, best, cause, max(own, key=_worth), is_sure)
     if best.rung.group == "nothing":
-        return _worse_than_nothing(arm, best)
+        return _worse_than_nothing(arm, best, is_open)
     another = next((one for one in ran if one.kind == "context"), None)
     if another is not None:
-        return _another_context(arm, another, ran, was_asked_all)
+        return _another_context(arm, another, ran, was_asked_all, can_be_another)
     structure = _structure(arm, best, ran, margin, was_asked_all, weights)
     if structure.cause == "structure" and structure.is_sure:
         return structure
@@ -146,8 +148,7 @@ def _still_open(arm: ArmResult, best: ArmResult, floor: float) -> Diagnosis:
         f"Nothing is seen yet to beat always giving the most common answer ({floor:.2f}); the best arm, {best.method}, "
         f"scores {best.mean:.2f}."
     )
-    meant = "But the verdict itself is still open, and says what would settle it; until then nothing follows from that."
-    return Diagnosis(arm.method, "unknown", False, (seen, meant), "Settle the verdict first: what ran is kept.")
+    return Diagnosis(arm.method, "unknown", False, (seen, _OPEN), _SETTLE)
 
 
 def _no_weights(arm: ArmResult) -> Diagnosis:
@@ -156,11 +157,19 @@ def _no_weights(arm: ArmResult) -> Diagnosis:
     return Diagnosis(arm.method, "unknown", False, (seen, meant), "Race a method that changes the weights as well.")
 
 
+_OPEN = "But the verdict itself is still open, and says what would settle it; until then nothing follows from that."
+_SETTLE = "Settle the verdict first: what ran is kept."
 _MEANT: dict[Cause, str] = {
     "reading": "So the model can do it, and was asked in a way that hides it: mend how the task is read before any "
     "training.",
     "optimisation": "So the context that is needed exists at this size, and the search for it stopped short of it.",
     "capacity": "So a context does it, and this one has too few virtual tokens to hold what the task needs.",
+}
+_LIKELY: dict[Cause, str] = {
+    "reading": "So the model can do more of it than was seen: how the task is read hides it, in part at least.",
+    "optimisation": "So the search stopped short of what a context of this size can do; whether one does all of it is "
+    "not told.",
+    "capacity": "So this one has too few virtual tokens for what the task needs; whether more do it all is not told.",
 }
 _ADVICE: dict[Cause, str] = {
     "reading": "Run the verdict again, read in that way.",
@@ -174,12 +183,15 @@ def _remedied(arm: ArmResult, best: ArmResult, cause: Cause, by: Experiment, is_
     closes = f"closes {share}" if is_sure else f"is the largest part of what was found to close, {share}"
     changed = f"{by.what}, it" if by.of == arm.method else by.what
     seen = f"{arm.method} scores {arm.mean:.2f}; {changed} scores {by.mean:.2f}: that {closes}."
-    return Diagnosis(arm.method, cause, is_sure, (seen, _MEANT[cause]), _ADVICE[cause], by)
+    meant = _MEANT if is_sure else _LIKELY
+    return Diagnosis(arm.method, cause, is_sure, (seen, meant[cause]), _ADVICE[cause], by)
 
 
-def _worse_than_nothing(arm: ArmResult, best: ArmResult) -> Diagnosis:
+def _worse_than_nothing(arm: ArmResult, best: ArmResult, is_open: bool) -> Diagnosis:
     """Explain a context that falls short of the model as it is, which is what an empty one leaves."""
     seen = f"{arm.method} scores {arm.mean:.2f}; {best.method}, with no context at all, scores {best.mean:.2f}."
+    if is_open:
+        return Diagnosis(arm.method, "unknown", False, (seen, _OPEN), _SETTLE)
     meant = (
         "An empty context would do, so a good one exists: what was searched or trained here suits the rows that it saw "
         "and not new ones."
@@ -187,13 +199,16 @@ def _worse_than_nothing(arm: ArmResult, best: ArmResult) -> Diagnosis:
     return Diagnosis(arm.method, "optimisation", False, (seen, meant), "Use the model as it is.")
 
 
-def _another_context(arm: ArmResult, another: Experiment, ran: Sequence[Experiment], was_asked_all: bool) -> Diagnosis:
+def _another_context(
+    arm: ArmResult, another: Experiment, ran: Sequence[Experiment], was_asked_all: bool, can_be_another: bool
+) -> Diagnosis:
     """Explain a context that falls short where another one, ``another``, does not."""
     if arm.learning_rate is None:
         none = f"of the {arm.effort.candidates} candidates that were tried, none" if arm.effort else "nothing tried"
         seen = f"{arm.method} scores {arm.mean:.2f}: {none} opens what {another.what} ({another.mean:.2f}) opens."
         meant = (
-            "The skill is there and a context reaches it, so what is missing is a text that says it, not a training."
+            "A context comes that far with the weights as they are, so what is missing is a text that says it, not a "
+            "training."
         )
         advice = (
             f"Use {another.what}, or let the search go on (--search-passes), or give a text of your own (--prompt)."
@@ -203,13 +218,19 @@ def _another_context(arm: ArmResult, another: Experiment, ran: Sequence[Experime
     if not tried or not was_asked_all:
         seen = f"{arm.method} scores {arm.mean:.2f}; {another.what} scores {another.mean:.2f}."
         asked = "not asked to the end" if tried else "not asked"
-        meant = f"Both are contexts, so the skill is there; why this kind does not reach it was {asked}."
+        meant = f"Both are contexts, so the weights as they are come that far; why this kind does not was {asked}."
         return Diagnosis(arm.method, "unknown", False, (seen, meant), f"Use {another.what}.", another)
     top = max(tried, key=_worth)
     seen = (
         f"{arm.method} scores {arm.mean:.2f} and stays behind whatever was changed about it (at most {top.mean:.2f}: "
         f"{top.what}); {another.what} scores {another.mean:.2f}."
     )
+    if can_be_another:
+        meant = (
+            "That is a context which this kind, with as many keys, can be: so one of its kind does it, and the search "
+            "for it stopped short of it."
+        )
+        return Diagnosis(arm.method, "optimisation", False, (seen, meant), f"Use {another.what}.", another)
     meant = "Both are contexts; what this kind can put into the deeper layers is not enough here, or too hard to find."
     return Diagnosis(arm.method, "structure", False, (seen, meant), f"Use {another.what}.", another)
 

@@ -26,6 +26,7 @@ CONTEXT = "context"  # some context is enough, whichever is the least
 OPEN_LABELS = ("out-of-reach", "inconclusive")  # the verdicts that speak of no rung
 OWED = 256  # steps that every arm is owed, however quick another one was
 ROOM = 0.25  # of the way from the floor to the highest score: a limit above it rules little out
+LAG = 8  # times its steps: what another arm may be ahead of one that waits for its turn
 TELLING = 64  # steps: nobody loses for good within fewer, be they all that were asked for
 SHARE = 2  # times the steps of the arm that solved the task quickest: what every other arm is owed
 Standing = Literal["enough", "worse", "open"]
@@ -131,7 +132,7 @@ class Evidence:
                 if may_be_chance(winner.arm, self.floor):
                     return _First("inconclusive", words.may_be_chance(winner.arm, self.floor), winner.arm)
                 above = [c.arm for c in compared if c.arm.rung > step]
-                if has_room(winner.arm, self.highest, margin) and _weights_had_no_chance(above):
+                if has_room(winner.arm, self.highest, margin) and _weights_had_no_chance(above, winner.arm):
                     return _First("inconclusive", words.no_chance(above, winner.arm), winner.arm)
                 return _First(step.label, words.won(winner, best, margin, step == lowest), winner.arm, winner.arm)
             undecided = [c for c in rung if c.standing == "open"]
@@ -151,7 +152,7 @@ class Evidence:
         if least is None:
             return None
         further = [c.arm for c in compared if c.arm.rung > least.arm.rung]
-        is_unasked = has_room(least.arm, self.highest, margin) and _weights_had_no_chance(further)
+        is_unasked = has_room(least.arm, self.highest, margin) and _weights_had_no_chance(further, least.arm)
         return None if is_unasked else least.arm
 
     def _out_of_reach(self, best: ArmResult, margin: float) -> _First:
@@ -320,7 +321,12 @@ def has_room(arm: ArmResult, highest: float, margin: float) -> bool:
     return arm.mean is not None and arm.mean + margin < highest
 
 
-def _weights_had_no_chance(above: Sequence[ArmResult]) -> bool:
-    """Say whether weight methods took part, and were all hardly trained."""
+def is_outrun(arm: ArmResult, winner: ArmResult) -> bool:
+    """Say whether the clock cut an arm off before it had what it is owed, and far behind the steps of ``winner``."""
+    return arm.stopped == "time" and _had_less_than_owed(arm) and LAG * arm.steps <= winner.steps
+
+
+def _weights_had_no_chance(above: Sequence[ArmResult], winner: ArmResult) -> bool:
+    """Say whether weight methods took part, and were all hardly trained, by themselves or beside ``winner``."""
     weights = [arm for arm in above if arm.rung.group == "weights"]
-    return bool(weights) and all(is_barely_tried(arm) for arm in weights)
+    return bool(weights) and all(is_barely_tried(arm) or is_outrun(arm, winner) for arm in weights)

@@ -28,6 +28,7 @@ from elicitable.tasks.catalog import task_from
 from elicitable.untrusted import command_line, in_one_line
 
 RECORD = "forecast.json"
+BARE = "base_score"
 SURE = 0.9  # from which probability on one arm is worth training by itself
 
 
@@ -62,20 +63,20 @@ class Forecast:
         return table(" ".join((self.answer, *self.reasons)), rows, ("signal", "here", "pushes towards a context"))
 
     def strongest(self, count: int = 8) -> list[str]:
-        """Return the ``count`` signals that push most, the strongest first."""
+        """Return the ``count`` signals that push most, the strongest first; on unknown ground the bare score first."""
         pushes = self.prediction.pushes
-        return sorted(pushes, key=lambda name: -abs(pushes[name]))[:count]
+        return sorted(pushes, key=lambda name: (self.is_known or name != BARE, -abs(pushes[name])))[:count]
 
     @property
     def answer(self) -> str:
         """Say it in one sentence."""
+        bare = f"{self.model} does {self.task} as it is ({self.signals[BARE]:.2f} on validation)"
+        if not self.is_known and self.signals[BARE] >= SURE:
+            return f"{bare}; I do not know whether a context will do better."
         if not self.is_known:
             return f"I do not know whether a context will do {self.task} on {self.model}."
-        if self.signals["base_score"] >= SURE and self.probability >= 0.5:
-            return (
-                f"{self.model} does {self.task} as it is ({self.signals['base_score']:.2f} on validation); that no "
-                f"weights are needed has probability {self.probability:.2f}."
-            )
+        if self.signals[BARE] >= SURE and self.probability >= 0.5:
+            return f"{bare}; that no weights are needed has probability {self.probability:.2f}."
         return f"A context will do {self.task} on {self.model} with probability {self.probability:.2f}."
 
     @property
@@ -116,7 +117,7 @@ class Forecast:
         Args:
             typed: what was typed of the model, the task, and how its items are read.
         """
-        if self.is_known and not 1 - SURE < self.probability < SURE and self.signals["base_score"] < SURE:
+        if self.is_known and not 1 - SURE < self.probability < SURE and self.signals[BARE] < SURE:
             arm = arms()["context" if self.probability >= SURE else "weights"]
             return command_line("elicitable", "tune", *typed, "--method", arm.name)
         return command_line("elicitable", "verdict", *typed)

@@ -290,8 +290,8 @@ def _rows_of_ids(model: Model, items: Sequence[Item], limit: int | None) -> list
     if min(used) < 0 or max(used) >= model.anatomy.vocab:
         wrong = min(used) if min(used) < 0 else max(used)
         raise InputError(
-            f"the task uses token id {wrong}, {model.name} has a vocabulary of {model.anatomy.vocab}: "
-            "the digit tasks are for the toy models, use a text task with this model."
+            f"the task uses token id {wrong}, {model.name} has a vocabulary of {model.anatomy.vocab}: give ids from 0 "
+            f"to {model.anatomy.vocab - 1}, or the model that the task was made for."
         )
     return rows
 

@@ -323,7 +323,7 @@ def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
     evidence = evidence_of(race, arms)
     decision = evidence.decide(race.margin)
     questions = [] if not (decision.is_open or race.was_interrupted) else open_questions(race, entries)
-    bounds = said_to_be_open(arms, questions, decision, has_ended=_has_ended(race, questions))
+    bounds = said_to_be_open(arms, questions, decision, has_ended=_has_ended(race, entries, questions))
     behind = {one.arm.method: (one.mean, one.low, one.high) for one in decision.compared}
     return Verdict(
         label=decision.label,
@@ -339,10 +339,11 @@ def _judge(race: Race, entries: Sequence[Entry]) -> Verdict:
     )
 
 
-def _has_ended(race: Race, questions: Sequence[Mapping[str, Any]]) -> bool:
-    """Say whether a race came to its own end: no limit cut it off, or what is left of it would pay for the answers."""
+def _has_ended(race: Race, entries: Sequence[Entry], questions: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether a race came to its own end: no limit cut it off, be it when the folder was begun, nor would now."""
     left = race.left()
-    return not race.was_interrupted and (left is None or left >= sum(one["seconds"] for one in questions))
+    was_cut_off = race.was_interrupted or any(entry.stopped == "time" for entry in entries)
+    return not was_cut_off and (left is None or left >= sum(one["seconds"] for one in questions))
 
 
 def _inside(race: Race, entries: Sequence[Entry], answer: Verdict) -> Inspection | None:

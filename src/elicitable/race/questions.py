@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from elicitable.diagnosis.tried import is_barely_tried, is_rising
-from elicitable.diagnosis.verdict import best_of
+from elicitable.diagnosis.verdict import best_of, is_outrun
 from elicitable.race.outlook import ceiling, floor_of, longest, marks
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.stakes import as_looked_at, can_matter
@@ -33,7 +33,9 @@ def _question(race: Race, entry: Entry, entries: Sequence[Entry], decision: Deci
     best = best_of(one.arm for one in decision.compared)
     has_more = entry.line is not None and entry.line.steps < longest(race)
     is_best_cut_off = own is not None and own.arm is best and not decision.answer and has_more and _may_rise(result)
-    if entry.refusal or result.status in ("diverged", "failed") or (own and own.standing == "worse"):
+    had_no_chance = best is not None and decision.is_open and is_outrun(result, best)
+    is_worse = own is not None and own.standing == "worse" and not had_no_chance
+    if entry.refusal or result.status in ("diverged", "failed") or is_worse:
         return None
     if own is not None and own.standing == "enough" and not is_best_cut_off:
         return None
@@ -41,7 +43,7 @@ def _question(race: Race, entry: Entry, entries: Sequence[Entry], decision: Deci
         return None
     if entry.is_racing and not entry.is_tested and not can_matter(race, entry, entries):
         return None
-    low, high = _bounds(race, entry, entries, result)
+    low, high = _bounds(race, entry, entries, result, had_no_chance or _may_rise(result))
     if high is not None and best is not None and high < as_looked_at(best, best.mean or 0.0) - race.margin:
         return None
     answer = next((one.arm for one in decision.compared if one.arm.method == decision.answer), None)
@@ -59,15 +61,17 @@ def _may_rise(result: ArmResult) -> bool:
     return is_barely_tried(result) or is_rising(result)
 
 
-def _bounds(race: Race, entry: Entry, entries: Sequence[Entry], result: ArmResult) -> tuple[float | None, float | None]:
-    """Return an arm's bounds: its interval; where it may still rise, or has no test, as far as its curve may lead.
+def _bounds(
+    race: Race, entry: Entry, entries: Sequence[Entry], result: ArmResult, may_rise: bool
+) -> tuple[float | None, float | None]:
+    """Return an arm's bounds: its interval; where it ``may_rise``, or has no test, as far as its curve may lead.
 
     Without a test the lower one is what its last look at the validation split says.
     """
     everyone = [mark for other in entries for mark in marks(other)]
     if result.mean is None:
         return floor_of(entry, race), ceiling(entry, race, everyone)
-    if not _may_rise(result):
+    if not may_rise:
         return result.low, result.high
     return result.low, max(result.high or 0.0, ceiling(entry, race, everyone))
 

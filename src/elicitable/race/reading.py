@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from elicitable.diagnosis.shares import wilson
+from elicitable.diagnosis.verdict import ROOM
 from elicitable.errors import InputError
 from elicitable.models.inject import room_in
 from elicitable.models.layout import Layout, as_written, end_of, messages_of, rules_of, turns_of
@@ -12,7 +14,7 @@ from elicitable.models.rows import label_rows, rows_of
 from elicitable.models.templates import date_warning, shows_tools, shows_turn, tools_of
 from elicitable.own_digest import digest_of
 from elicitable.rng import generator
-from elicitable.tasks.base import has_turns, in_short
+from elicitable.tasks.base import groups_of, has_turns, in_short
 from elicitable.tasks.own import check_held_out
 from elicitable.training.evaluate import unwritable
 from elicitable.training.generate import Stop
@@ -59,10 +61,11 @@ def check_reading(model: Model, task: Task, layout: Layout, max_tokens: int | No
 
 
 def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
-    """Say what texts do not hold, as one might think they do: today, the system message, calls, whole answers."""
+    """Say what splits and texts do not hold, as one might think: new inputs, today, the system message, calls, ends."""
+    found = _split_warnings(task)
     if model.tokenizer is None:
-        return []
-    found = date_warning(model.tokenizer) if layout.chat else []
+        return found
+    found += date_warning(model.tokenizer) if layout.chat else []
     items = task.held_out("test", LOOKED_AT)
     own = sum(rules_of(turns_of(item)) > 0 for item in items)
     if layout.system is not None and own:
@@ -111,6 +114,29 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
             f"the tokenizer of {model.name} cannot write {len(lost):,} of {len(items):,} test answers "
             f"({in_one_line(str(lost[0].target).strip()[:40])!r} among them), so nothing that is written can be them; "
             "give targets as it writes them, or a score that forgives it (--score token-f1)"
+        )
+    return found
+
+
+def _split_warnings(task: Task) -> list[str]:
+    """Say where a test split is too small to tell much, and where an own task trains on what it is tested by."""
+    found, items = [], task.held_out("test", LOOKED_AT)
+    independent = len(set(groups_of(task, "test", LOOKED_AT)))
+    low, _ = wilson(1.0, independent)
+    if 1 - low > ROOM:
+        different = f"{independent} different item{'s' * (independent > 1)}"
+        found.append(
+            f"the test split has {different}: were all right, the score could still be {low:.2f}; more of them would "
+            "tell more"
+        )
+    if digest_of(task) is None:  # the package's own keep them apart
+        return found
+    drawn = {item.prompt for item in task.sample(LOOKED_AT, generator(0, "reading"))}
+    known = sum(item.prompt in drawn for item in items)
+    if known:
+        found.append(
+            f"{known:,} of {len(items):,} test items are also drawn for training, so that their score tells what was "
+            "learned by heart as well; let sample() draw what held_out() does not give"
         )
     return found
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from elicitable.diagnosis.verdict import Decision
+from elicitable.diagnosis.verdict import LAG, Decision
 from elicitable.race.entry import Entry, Race
 from elicitable.race.outlook import (
     EARLIEST,
@@ -30,8 +30,6 @@ from elicitable.race.outlook import (
 from elicitable.race.results import arm_result, decision_of
 from elicitable.race.timing import affords_legs
 from elicitable.values import ArmResult, Rung
-
-LAG = 8  # times its steps: what the leader of a rung may be ahead of an arm that waits
 
 
 def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:

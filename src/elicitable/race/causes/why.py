@@ -188,7 +188,24 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
         is_open=is_open,
         was_asked_all=not study.was_interrupted and not _was_out_of_time(study, entry),
         weights=weights,
+        can_be_another=enough is not None and _can_be(study, entry, enough, entries),
     )
+
+
+def _can_be(study: Study, entry: Entry, another: Experiment, entries: Sequence[Entry]) -> bool:
+    """Say whether the context ``another`` is one that the method of ``entry`` can be, if it has as many keys.
+
+    A prefix can be any context that comes before it on the ladder, and a soft prompt any text: but not one that differs
+    from item to item, or asks otherwise behind the item too.
+    """
+    names = (another.what, another.what.partition(",")[0])
+    other = next((one for one in entries if one.method.name in names), None)
+    if other is None or other.method.rung.depth >= entry.method.rung.depth or not entry.method.is_trained:
+        return False
+    if other.method.is_trained:
+        return True
+    chosen = other.method.from_setting(study.race.model, other.records[0].setting, study.race.layouts[0])
+    return not chosen.asks_otherwise
 
 
 def _was_out_of_time(study: Study, entry: Entry) -> bool:
