@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
+from elicitable.diagnosis.intervals import interval
 from elicitable.diagnosis.rows import crossing, fitted, grow
+from elicitable.diagnosis.shares import tango
 from elicitable.errors import InputError
 
 ROWS = np.array([16.0, 64.0, 256.0, 1024.0])
@@ -67,6 +69,16 @@ def test_where_weights_overtake_a_context_lies_in_its_interval_and_more_rows_bri
     assert set(growth.scores) == {16, 64, 256, 1024}
     assert max(growth.curve) == 4096
     assert all(one.low <= one.mean <= one.high for one in growth.curve.values())
+
+
+def test_scores_have_the_intervals_of_the_race_and_equal_answers_leave_a_gain_open() -> None:
+    """A score of 1 had an interval of no width, and so had the gain of labels that changed no answer of 20."""
+    arm = {16: outcomes(1.0, 20), 64: outcomes(1.0, 20)}
+    [found] = grow({"lora": arm}, seed=0, next_rows=100)
+    low, high = interval(arm[64], 0)
+    assert (found.scores[64].mean, found.scores[64].low, found.scores[64].high) == (1.0, low, high)
+    assert low < 0.9
+    assert (found.gain.mean, found.gain.low, found.gain.high) == (0.0, 0.0, tango(0, 0, 20)[1])
 
 
 def test_one_number_of_rows_is_no_curve() -> None:

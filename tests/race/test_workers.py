@@ -21,6 +21,7 @@ import elicitable as el
 from elicitable.errors import ElicitableError, InputError
 from elicitable.executors.executor import Executor
 from elicitable.executors.packing import packed, unpacked
+from elicitable.methods.catalog import catalog, method_named
 from elicitable.models.load import load
 from elicitable.models.model import Model
 from elicitable.models.whereabouts import whereabouts
@@ -121,6 +122,14 @@ def test_in_whatever_order_workers_end_the_records_are_those_of_one_process(
     assert wanted
     assert {name: data for name, data in tensors(tmp_path).items() if name in wanted} == wanted
     assert not list(tmp_path.glob(".model.*"))
+
+
+@pytest.mark.parametrize("name", [*(method.name for method in catalog()), "peft:ia3"])
+def test_every_method_goes_to_a_worker_once_it_has_been_sized(name: str, digits_model: Build) -> None:
+    """Counting what PEFT trains left something in its methods that no worker can be sent."""
+    sized = method_named(name).fitting(digits_model(8, torch.float32), 4_000, 8)
+    again = unpacked(packed(sized))
+    assert (again.method.identity, again.size, again.numbers) == (name, sized.size, sized.numbers)
 
 
 def test_arms_that_choose_a_layout_are_heard_in_their_order_before_those_that_are_trained(

@@ -7,7 +7,9 @@ The curve is the usual one of learning with data,
 fitted by least squares to the scores at a few numbers of rows. Its intervals come from fitting it again to every
 bootstrap replicate of the test items, the same ones for all numbers of rows and all methods; so what two curves have
 in common falls out of where they cross. A curve through few points says little far away from them, and its interval
-does not know that the form may be wrong.
+does not know that the form may be wrong. The scores themselves have the intervals of the race
+(:func:`~elicitable.diagnosis.intervals.interval`), and where all answers are the same at all numbers of rows, so that
+no replicate has a gain, the gain may still be as large as so few items cannot tell.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elicitable.diagnosis.intervals import Arm, Groups, replicates
+from elicitable.diagnosis.intervals import TIED, Arm, Groups, by_seed, interval, point, replicates
+from elicitable.diagnosis.shares import kish, tango
 from elicitable.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,7 +72,7 @@ def grow(
         InputError: a method has fewer than two numbers of rows.
     """
     fits = _fits(arms, seed, groups, highest)
-    return tuple(_growth(name, arms[name], *fits[name], next_rows) for name in arms)
+    return tuple(_growth(name, arms[name], *fits[name], next_rows, seed, groups) for name in arms)
 
 
 def crossing(
@@ -147,11 +150,15 @@ def _at(fits: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _growth(
-    name: str, by_rows: Mapping[int, Arm], own: Mapping[int, np.ndarray], fits: np.ndarray, next_rows: int
+    name: str,
+    by_rows: Mapping[int, Arm],
+    own: Mapping[int, np.ndarray],
+    fits: np.ndarray,
+    next_rows: int,
+    seed: int,
+    groups: Groups,
 ) -> Growth:
     import numpy as np
-
-    from elicitable.diagnosis.intervals import point
 
     most = max(own)
     places = sorted({*own, *(int(n) for n in np.geomspace(min(own), AHEAD * most, 24).round())})
@@ -159,11 +166,22 @@ def _growth(
     gains = _at(fits, np.array([most + next_rows], dtype=float))[:, 0] - _at(fits, np.array([most], dtype=float))[:, 0]
     return Growth(
         method=name,
-        scores={rows: _estimate(point(by_rows[rows]), own[rows]) for rows in own},
+        scores={rows: Estimate(point(by_rows[rows]), *interval(by_rows[rows], seed, groups)) for rows in own},
         curve={rows: _estimate(float(np.median(lines[:, nth])), lines[:, nth]) for nth, rows in enumerate(places)},
         next_rows=next_rows,
-        gain=_estimate(float(np.median(gains)), gains),
+        gain=_gain(gains, by_rows[most], groups),
     )
+
+
+def _gain(gains: np.ndarray, arm: Arm, groups: Groups) -> Estimate:
+    """Return the gain with its interval: of equal answers, up to where that many items cannot tell."""
+    import numpy as np
+
+    found, scored = _estimate(float(np.median(gains)), gains), by_seed(arm)[0]
+    if found.high > TIED:
+        return found
+    _, unseen = tango(0, 0, kish(groups, scored.items))
+    return Estimate(found.mean, found.low, unseen * (scored.highest - scored.lowest))
 
 
 def _estimate(mean: float, drawn: Sequence[float] | np.ndarray) -> Estimate:

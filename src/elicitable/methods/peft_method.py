@@ -58,6 +58,9 @@ _NO_ARM = {
     **{one.lower(): reason for one, reason in REFUSED_TYPES.items()},
 }
 _CONTEXTS: tuple[type[Method], ...] = (SoftPrompt, KVPrefix)  # what PEFT's contexts are here
+_counted: WeakKeyDictionary[nn.Module, dict[Any, int]] = (
+    WeakKeyDictionary()
+)  # no part of a method, which goes to workers
 
 
 class PeftMethod(Method):
@@ -76,12 +79,11 @@ class PeftMethod(Method):
         self.summary = f"{kind} as PEFT has it, on chosen weights"
         self.form = VARIANTS.get(kind, {})
         self.has_size = has_size(self.type)
-        self._counted: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
 
     def numbers(self, model: Model, size: int, modules: Any = None) -> int:
         """Count what PEFT trains at ``size``, by building it; remembered for each model."""
-        known = self._counted.setdefault(model.hf, {})
-        asked = (size, tuple(modules or ()))
+        known = _counted.setdefault(model.hf, {})
+        asked = (self.variant, size, tuple(modules or ()))
         if asked not in known:
             counted = copy(self)
             # PiSSA's start decomposes every weight, which takes time and changes no count
