@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.deploy.conftest import save_letters
 from tests.families import reader
 from tests.models.test_templates import DATED, chatting
 from torch.nn.functional import one_hot
 
 import elicitable as el
 from elicitable.cli.tune import _said
+from elicitable.errors import InputError
 from elicitable.models.layout import layout_for
-from elicitable.race.reading import reading_warnings
+from elicitable.race.reading import check_reading, reading_warnings
 from elicitable.race.reporter import Silent
 from elicitable.tasks.catalog import task_from
 from elicitable.training import evaluate as evaluating
@@ -144,3 +147,16 @@ def test_what_is_odd_is_said_before_a_race_begins_and_before_a_training_does() -
     assert [line for line in _said(tuned.record) if line.startswith("warning: ")] == [
         f"warning: {one}" for one in warnings
     ]
+
+
+def test_a_stop_string_that_the_tokenizer_cannot_write_is_refused(tmp_path: Path) -> None:
+    """It was trained as what stands for what is unknown, and every answer was said not to be writable."""
+    model = el.load(save_letters(tmp_path))
+    task = task_from([{"prompt": f"say {'abcde'[n % 5]} {n}", "target": "abcde"[n % 5]} for n in range(80)])
+    for stop in ("ZZ", " \u2603"):
+        with pytest.raises(InputError, match="cannot write the stop string"):
+            check_reading(model, task, layout_for(model, stop=stop))
+    for stop in ("=", " =", "\\n"):
+        check_reading(model, task, layout_for(model, stop=stop))
+    labels = task_from([{"text": f"say {n}", "label": "ab"[n % 2]} for n in range(80)])
+    check_reading(model, labels, layout_for(model, stop="ZZ"))  # compared by likelihood
