@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": GROUND | SIBLINGS | {"methods"},
     "microscope": GROUND | {"models", "attention"},
     "compiling": GROUND | {"models", "attention", "tasks", "methods", "training", "microscope", "diagnosis"},
-    "scores": {"errors", "values", "rng"},
+    "scores": {"errors", "untrusted", "values", "rng"},
     "diagnosis": {"errors", "values", "rng"},
     "records": GROUND,
     "deploy": GROUND | {"models", "tasks", "methods", "training", "microscope", "records"},

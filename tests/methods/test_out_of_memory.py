@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -13,8 +14,12 @@ import elicitable as el
 from elicitable import untrusted
 from elicitable.methods import adapter, peft_method, peft_weights
 from elicitable.methods.catalog import method_named
+from elicitable.models import files, templates
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
+from elicitable.scores.catalog import score_from
+from elicitable.scores.of_task import TaskScore
+from elicitable.values import Message
 
 
 def full(*given: Any, **named: Any) -> NoReturn:
@@ -52,8 +57,29 @@ def embeddings(model: Model, folder: Path, patch: pytest.MonkeyPatch) -> None:
     assert model.runs_on_embeddings
 
 
+def own_score(model: Model, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    score_from(full).point(["a"], ["a"])
+
+
+def of_task(model: Model, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    TaskScore("mine", "", lambda targets, answers: [1.0], full).point(["a"], ["a"])
+
+
+def template(model: Model, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(templates, "_clock", lambda tokenizer, tools: {})
+    templates.render(SimpleNamespace(apply_chat_template=full), [Message("user", "a")])
+
+
+def tokenizer_of(model: Model, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    patch.setattr(files, "AutoTokenizer", SimpleNamespace(from_pretrained=full))
+    files.tokenizer_in(str(folder))
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("what", [built, read_by_peft, read, tensors, embeddings])
+@pytest.mark.parametrize(
+    "what", [built, read_by_peft, read, tensors, embeddings, own_score, of_task, template, tokenizer_of]
+)
 def test_it_is_said_to_be_memory(what: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match=r"out of memory|can't allocate memory"):
         what(Model(tiny_model("llama")), tmp_path, monkeypatch)

@@ -160,7 +160,7 @@ def test_free_answers_are_generated_for_a_score_that_reads_them(model: Model, tm
     lines = "".join(f"n{i % 60} n{(7 * i) % 60} sees {LABELS[i % 3]},{LABELS[i % 3]}\n" for i in range(240))
     (tmp_path / "free.csv").write_text("prompt,target\n" + lines)
     answer = el.verdict(
-        model, tmp_path / "free.csv", methods=["zero-shot"], seeds=1, test_items=16, score="chrf", stop="\n"
+        model, tmp_path / "free.csv", methods=["zero-shot"], seeds=1, test_items=16, score="chrf", stop="sees"
     )
     arm = answer.arms[0]
     assert len(arm.answers[0]) == 16

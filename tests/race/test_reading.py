@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.deploy.conftest import save_letters
 from tests.families import reader
 from tests.models.test_templates import DATED, chatting
 from torch.nn.functional import one_hot
 
 import elicitable as el
 from elicitable.cli.tune import _said
+from elicitable.errors import InputError
 from elicitable.models.layout import layout_for
 from elicitable.models.model import Model
-from elicitable.race.reading import reading_warnings
+from elicitable.race.reading import check_reading, reading_warnings
 from elicitable.race.reporter import Silent
 from elicitable.tasks.catalog import task_from
 from elicitable.training import evaluate as evaluating
@@ -199,3 +202,16 @@ def test_a_test_split_that_tells_little_or_is_drawn_for_training_is_said(
     found = reading_warnings(model, Sums(test, draws_test), layout_for(model))
     assert len(found) == len(said)
     assert all(one.startswith(start) for one, start in zip(found, said, strict=True))
+
+
+def test_a_stop_string_that_the_tokenizer_cannot_write_is_refused(tmp_path: Path) -> None:
+    """It was trained as what stands for what is unknown, and every answer was said not to be writable."""
+    model = el.load(save_letters(tmp_path))
+    task = task_from([{"prompt": f"say {'abcde'[n % 5]} {n}", "target": "abcde"[n % 5]} for n in range(80)])
+    for stop in ("ZZ", " \u2603"):
+        with pytest.raises(InputError, match="cannot write the stop string"):
+            check_reading(model, task, layout_for(model, stop=stop))
+    for stop in ("=", " =", "\\n"):
+        check_reading(model, task, layout_for(model, stop=stop))
+    labels = task_from([{"text": f"say {n}", "label": "ab"[n % 2]} for n in range(80)])
+    check_reading(model, labels, layout_for(model, stop="ZZ"))  # compared by likelihood

@@ -145,6 +145,16 @@ def test_lora_goes_on_from_the_place_that_is_best_after_as_many_steps_at_the_sam
     assert arm.budget.numbers_trained == lora.numbers(model, arm.setting["rank"], modules=every) <= budget
 
 
+def test_a_rank_that_was_capped_is_capped_on_other_layers_too(digits_model: Build) -> None:
+    model, lora = digits_model(8), method_named("lora")
+    [options] = lora.starts(model)
+    for longest in (2, 64):
+        sized = lora.fitting(model, 10**6, longest)
+        assert lora.begun(model, sized, options).size == sized.size == longest
+    sized = lora.fitting(model, 5_000)
+    assert 1 < lora.begun(model, sized, options).size < sized.size
+
+
 def test_a_vector_goes_on_behind_the_layer_that_is_best_after_as_many_steps(
     monkeypatch: pytest.MonkeyPatch, digits_model: Build, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -159,6 +160,20 @@ def test_messages_without_a_text_are_named(tmp_path: Path) -> None:
         task_from(lines(tmp_path, [{"messages": call} for _ in range(60)]))
     with pytest.raises(InputError, match="line 61: column 'messages' is missing, or holds a message without a text"):
         task_from(lines(tmp_path, [*({"messages": talk(i)} for i in range(60)), {"messages": call}]))
+
+
+@pytest.mark.parametrize(("place", "write"), [(0, json.dumps), (30, json.dumps), (30, str)])
+def test_a_conversation_in_csv_in_which_a_key_stands_twice_is_named(
+    place: int, write: Callable[[Any], str], tmp_path: Path
+) -> None:
+    """JSON and Python alike take the last value, and nobody has said which one is meant."""
+    cells = [write(talk(i)) for i in range(60)]
+    quote = "'" if write is str else '"'
+    key = f"{quote}content{quote}: "
+    cells[place] = cells[place].replace(key, f"{key}{quote}Bye{quote}, {key}", 1)
+    rows = "".join('"' + cell.replace('"', '""') + '"\n' for cell in ("messages", *cells))
+    with pytest.raises(InputError, match=f"line {place + 2}: column 'messages' .* or with a key twice"):
+        task_from(saved(tmp_path, rows))
 
 
 def test_sharegpt_s_calls_and_observations_are_turns_of_the_assistant_and_of_a_tool(tmp_path: Path) -> None:

@@ -130,10 +130,13 @@ class LoRA(Method):
         return () if default_modules(model) == (every := every_linear(model)) else ({"modules": tuple(every)},)
 
     def begun(self, model: Model, sized: Sized, options: Mapping[str, Any]) -> Sized:
-        """Return the rank at which LoRA on other layers trains as many numbers; 0 where the budget pays for none."""
+        """Return the rank at which LoRA on other layers trains as many numbers; 0 where the budget pays for none.
+
+        Where the rank of its own was capped, that one is not above it either.
+        """
         if "modules" not in options:
             return super().begun(model, sized, options)
-        rank = sized.budget // self.numbers(model, 1, **options)
+        rank = min(sized.size, sized.budget // self.numbers(model, 1, **options))
         return replace(sized, size=rank, numbers=self.numbers(model, rank, **options), options=options)
 
     def build(

@@ -33,6 +33,8 @@ def tokenizer_in(where: str) -> Any:
         tokenizer("a")  # some settings that make no sense are read as they are, and fail at the first text
         return tokenizer
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         there = [name for name in _TOKENIZERS if (Path(where) / name).is_file()]
         if not there and isinstance(error, OSError | ValueError | KeyError):
             return None

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from elicitable.errors import InputError
 from elicitable.models.tokens import common_beginning
+from elicitable.untrusted import is_out_of_memory
 from elicitable.values import TOOLS, Message
 
 #: The day that is "today" in every text, so that rows are the same tomorrow. Llama's templates write this one where
@@ -39,6 +40,8 @@ def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) 
     try:
         text: str = tokenizer.apply_chat_template(turns, **given, **_clock(tokenizer, given["tools"]))
     except Exception as error:  # templates are programs: they raise whatever they like
+        if is_out_of_memory(error):
+            raise
         roles = ", ".join(turn.role for turn in messages)
         raise InputError(
             f"the chat template does not take a conversation of the turns {roles}: {error}; without it: --chat off"

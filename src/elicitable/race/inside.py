@@ -23,6 +23,7 @@ from elicitable.records.store import Store
 from elicitable.records.trial import TrialRecord
 from elicitable.training.batches import Reading
 from elicitable.training.loop import reading_of
+from elicitable.untrusted import in_one_line
 from elicitable.values import Item, PrefixKV
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def again(trial: Trial, record: TrialRecord, model: Model, task: Task, store: St
             found = method.from_setting(model, record.setting, trial.layouts[0] if trial.layouts else PLAIN)
         except (InputError, KeyError, TypeError, ValueError) as error:
             raise StoreError(
-                f"{store.where(spec)} is of no candidate of {method.name}; move it away to run the trial again."
+                f"{store.where(spec)} is of no candidate of {method.name} ({in_one_line(str(error))}); "
+                "move it away to run the trial again."
             ) from error
         if state:
             found.load(state)

@@ -39,7 +39,7 @@ def check_reading(model: Model, task: Task, layout: Layout, max_tokens: int | No
         InputError: held-out items are not as the contract says, the test split is empty, an item is not for this model
             (its chat template does not take a conversation, its text leaves no room for an answer), two labels are the
             same tokens to it, or free-form answers could not end, because the tokenizer has no end of text and no stop
-            string is given.
+            string is given, or one that it cannot write.
     """
     check_held_out(task, LOOKED_AT)
     if not task.held_out("test", 1):
@@ -58,6 +58,18 @@ def check_reading(model: Model, task: Task, layout: Layout, max_tokens: int | No
             f"the tokenizer of {model.name} has no end of text, so an answer of {task.name} never ends; give a stop "
             "string (stop=, --stop), for instance a line break, or a tokenizer with an eos_token."
         )
+
+    if labels is None and layout.end and not _writes(model, layout.end.strip() or layout.end):
+        raise InputError(
+            f"the tokenizer of {model.name} cannot write the stop string {layout.end!r} (--stop, stop=), so no answer "
+            "would end with it; name another end, for instance a line break."
+        )
+
+
+def _writes(model: Model, text: str) -> bool:
+    """Say whether the tokens of ``text`` are read back as it."""
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return text in str(model.tokenizer.decode(ids))
 
 
 def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:

@@ -1,9 +1,9 @@
 """How a race spends its time: a first look at every arm, then on what can still change the label, and nothing else.
 
     first look   every rate of every arm a few steps, the better half as many again, until one rate is left
-    on           the arm with the fewest steps that can still change the label has its turn: at the first one it takes as
-                 many steps from each of its other starts and goes on from the best, then it is trained on to twice its
-                 steps or, once it has come to its end, brought down and tested
+    on           the arm with the fewest steps that can still change the label has its turn: at the first one it takes
+                 as many steps from each of its other starts and goes on from the best, then it is trained on to twice
+                 its steps or, once it has come to its end, brought down and tested
     left over    against the clock, the best context and the best other arm that had a few steps alone are trained on
     seeds        the answer's arm and the best one again over the other seeds; more where the interval holds the margin;
                  where they undo what the first had settled, arms that it had left are trained on after all

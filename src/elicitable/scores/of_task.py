@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from elicitable.errors import InputError
 from elicitable.scores.scorer import Scorer, same_number
+from elicitable.untrusted import is_out_of_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +78,8 @@ class TaskScore(Scorer):
         try:
             return min(1.0, float(self.aggregate(values)) / scale)
         except Exception as error:  # an aggregation is a program, which raises whatever it likes
+            if is_out_of_memory(error):
+                raise
             raise InputError(f"the score {self.name} cannot be aggregated: {type(error).__name__}: {error}") from error
 
     def check(self, targets: Sequence[Any]) -> None:

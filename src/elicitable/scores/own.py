@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitable.errors import InputError
 from elicitable.scores.scorer import MeanScorer, Scorer, same_number
+from elicitable.untrusted import is_out_of_memory
 from elicitable.values import Scored
 
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ def _called(scorer: OwnItemScore | OwnScore, arguments: tuple[Any, Any]) -> floa
     try:
         result = function(*arguments[::-1] if scorer.is_swapped else arguments)
     except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"the score {scorer.name} raised {type(error).__name__}{given}: {error}.") from error
     try:
         number = float(result)

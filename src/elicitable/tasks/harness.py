@@ -33,6 +33,7 @@ from elicitable.tasks.harness_source import PREFIX, files_of, judged, kind_of, l
 from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.reading import Reading
 from elicitable.tasks.splitting import SPLITS, Row, split_rows, units_of
+from elicitable.untrusted import is_out_of_memory
 from elicitable.values import Item, Message, Split
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class HarnessTask:
         try:
             self._documents = _documents(harness, self._told)
         except Exception as error:  # of the task's own splits and code
+            if is_out_of_memory(error):
+                raise
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"{self.name}: lm-eval cannot read the documents of its splits: {reason}") from error
         self._choices: dict[tuple[Split, int], tuple[str, ...]] = {}
@@ -215,6 +218,8 @@ class HarnessTask:
                 gen_prefix=self.harness.doc_to_prefix(doc),
             )
         except Exception as error:  # of the task's own code, or too few documents for so many examples
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"{self.name}: a document with {self.fewshot} worked examples cannot be shown: {error}"
             ) from error
@@ -295,7 +300,9 @@ class HarnessTask:
             return False
         try:
             found = judged(self.harness, docs, [row.answer, self._delimiter() + row.answer])
-        except Exception:  # a metric is a program, which raises whatever it likes; where it is the score, that is said
+        except Exception as error:  # a metric is a program, which raises anything; where it is the score, that is said
+            if is_out_of_memory(error):
+                raise
             return False
         bare, delimited = (sum(x for x in one.values() if isinstance(x, int | float)) for one in found)
         return bool(bare > delimited)

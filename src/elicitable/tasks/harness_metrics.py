@@ -17,6 +17,7 @@ from typing import Any, Final
 from elicitable.errors import InputError
 from elicitable.tasks.base import TaskMetric
 from elicitable.tasks.harness_source import aggregation_of, judged
+from elicitable.untrusted import is_out_of_memory
 
 RULES: Final = {"acc": "sum", "acc_norm": "per character", "acc_bytes": "per byte", "f1": "sum", "mcc": "sum"}
 OVER_CHOICES: Final = {"acc": "mean", "acc_norm": "mean", "acc_bytes": "mean", "f1": "f1", "mcc": "matthews_corrcoef"}
@@ -76,6 +77,8 @@ def free_metric(task: str, harness: Any, name: str, document: Callable[[Any], An
             found = judged(harness, [document(one) for one in references], answers)
             return [one[whole] for one in found]
         except Exception as error:  # a metric is a program, which raises whatever it likes
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"{task}: lm-eval's metric {whole} cannot be computed: {type(error).__name__}: {error}. "
                 "Give another of its metrics, or a score of elicitable's (--score exact-match)."

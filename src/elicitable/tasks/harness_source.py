@@ -13,6 +13,7 @@ from typing import Any, Final
 from elicitable.errors import InputError, MissingPackageError, UnknownNameError
 from elicitable.own_code import tell_that_it_runs
 from elicitable.tasks.base import Kind
+from elicitable.untrusted import is_out_of_memory
 
 PREFIX: Final = "lm-eval:"
 KINDS: Final[dict[str, Kind]] = {
@@ -56,6 +57,8 @@ def loaded(spec: str) -> Any:
             "on a machine with a network, or write a task.yaml whose data_files are yours."
         ) from error
     except Exception as error:  # a task is a program, which raises whatever it likes
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{PREFIX}{spec}: lm-eval cannot read it: {type(error).__name__}: {error}") from error
     if len(loaded) != 1:
         raise InputError(f"{PREFIX}{spec} is a group of {len(loaded)} tasks; name one: {', '.join(list(loaded)[:5])}")

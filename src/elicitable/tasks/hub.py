@@ -19,6 +19,7 @@ from elicitable.tasks.options import TaskOptions
 from elicitable.tasks.tables import Table
 from elicitable.tasks.tabular import task_of_tables
 from elicitable.tasks.text import TextTask
+from elicitable.untrusted import is_out_of_memory
 from elicitable.values import Split
 
 SPLIT_NAMES: Final[dict[Split, tuple[str, ...]]] = {
@@ -84,6 +85,8 @@ def _load(name: str, config: str | None) -> Mapping[str, Any]:
     try:
         loaded = datasets.load_dataset(name, name=config)
     except Exception as error:  # a library's own and its network's errors have no common root
+        if is_out_of_memory(error):
+            raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"data set {name!r} could not be loaded: {first}. Check the name (owner/name), the config and the "

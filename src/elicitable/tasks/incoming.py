@@ -24,8 +24,9 @@ from elicitable.errors import InputError, UnknownNameError
 from elicitable.tasks.arrow import SUFFIXES as ARROW
 from elicitable.tasks.arrow import rows_in
 from elicitable.tasks.delimited import DELIMITED, delimiter_of, long_fields, quotes_are_characters, without_sep_line
+from elicitable.tasks.doubled import doubled_in, object_of
 from elicitable.tasks.files import BEGIN, MARKS, PACKED, check_begin, check_encoding, opened, suffix_of
-from elicitable.tasks.json_rows import doubled_in, list_of_rows, object_of, rows_of_json
+from elicitable.tasks.json_rows import list_of_rows, rows_of_json
 
 KINDS: Final = ("csv", "tsv", "jsonl", "json", "lines", "text")
 STDIN: Final = "-"

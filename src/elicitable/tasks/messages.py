@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from elicitable.tasks.doubled import doubled_in
 from elicitable.tasks.written import parsed
 from elicitable.values import CALLS, TOOLS, Message, Messages
 
@@ -77,10 +78,13 @@ def _weight(one: Mapping[Any, Any]) -> float | None:
 def written_out(text: str) -> Messages | None:
     """Return the messages that a text holds, which is how they stand in CSV; None where it holds none.
 
+    None either where a key stands twice in one of them, as nobody can say which value is meant.
+
     >>> written_out('[{"role": "user", "content": "Hi"}]')
     (Message(role='user', content='Hi'),)
     """
-    return messages_from(parsed(text))
+    found = parsed(text)
+    return None if doubled_in(found) else messages_from(found)
 
 
 def _plainly(value: Mapping[Any, Any]) -> dict[str, Any]:
@@ -140,7 +144,7 @@ def tools_in(value: Any) -> str:
     ''
     """
     value = parsed(value) if isinstance(value, str) else value
-    if not isinstance(value, list | tuple) or not value or not all(map(_is_tool, value)):
+    if not isinstance(value, list | tuple) or not value or not all(map(_is_tool, value)) or doubled_in(value):
         return ""
     try:
         return json.dumps(_said(value), ensure_ascii=False)

@@ -80,8 +80,9 @@ def fault_in(table: Table, columns: Columns, template: Template) -> Callable[[tu
     def fault(row: tuple[Cell, ...]) -> str | None:
         for name, index in wanted:
             if why := fault_of(row[index]):
-                is_talk = row[index] is None and table.holds_messages(name)
-                return f"column {name!r} {'is missing, or holds a message without a text' if is_talk else why}"
+                if row[index] is None and table.holds_messages(name):
+                    why = "is missing, or holds a message without a text, or with a key twice"
+                return f"column {name!r} {why}"
         if columns.kind == "classification" and len(texts_of_cell(row[wanted[-1][1]])) > 1:
             return f"column {columns.answer!r} is a list of several values, and a label is one"
         if columns.choices and (

@@ -100,7 +100,7 @@ def texts_of_cell(cell: Cell) -> Texts:
 def read_as_messages(table: Table) -> Table:
     """Return ``table`` with the columns of which the first text is a conversation read as such."""
     firsts = [next((row[place] for row in table.rows if row[place]), None) for place in range(len(table.columns))]
-    is_talk = [isinstance(first, str) and written_out(first) is not None for first in firsts]
+    is_talk = [isinstance(first, str) and messages_from(parsed(first)) is not None for first in firsts]
     if not any(is_talk):
         return table
 

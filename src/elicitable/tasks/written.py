@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Final
 
+from elicitable.tasks.doubled import object_of
+
 LONGEST: Final = 1 << 20  # characters of a list as Python writes it: to read it takes many times their room
 _LOOKS_WRITTEN: Final = re.compile(r"""\s*(\[\s*["'{]|\{\s*["'])""")
 _NO_COMMA: Final = re.compile(r"""["'}\]]\s+["'{\[]""")
@@ -22,8 +24,13 @@ _NO_LIST: Final = (ValueError, SyntaxError, TypeError, MemoryError, RecursionErr
 def parsed(text: str) -> list[Any] | None:
     """Return the list that a text holds; None where it holds none.
 
+    An object of JSON in which a key stands twice is marked as such, and one of Python makes it no list.
+
+    >>> from elicitable.tasks.doubled import doubled_in
     >>> parsed('["a", null]'), parsed("['a', None]"), parsed("['a' 'b']"), parsed("[a]")
     (['a', None], ['a', None], ['a', 'b'], None)
+    >>> doubled_in(parsed('[{"a": 1, "a": 2}]')), parsed("[{'a': 1, 'a': None}]")
+    ("the key 'a' stands in it twice", None)
     """
     if not text.lstrip().startswith("["):
         return None
@@ -59,7 +66,7 @@ def are_lists_of_python(texts: Iterable[str]) -> bool:
 
 def _of_json(text: str) -> list[Any] | None:
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=object_of)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, list) else None
@@ -71,10 +78,16 @@ def _of_python(text: str) -> list[Any] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a text's backslashes
-            found = ast.literal_eval("".join(_with_commas(text)) if _NO_COMMA.search(text) else text)
+            tree = ast.parse("".join(_with_commas(text)) if _NO_COMMA.search(text) else text, mode="eval")
+            found = ast.literal_eval(tree)
     except _NO_LIST:
         return None
-    return found if isinstance(found, list) else None
+    return found if isinstance(found, list) and not any(map(_is_doubled, ast.walk(tree))) else None
+
+
+def _is_doubled(node: ast.AST) -> bool:
+    keys = [key.value for key in node.keys if isinstance(key, ast.Constant)] if isinstance(node, ast.Dict) else []
+    return len(set(keys)) < len(keys)
 
 
 def _with_commas(text: str) -> Iterator[str]:
