@@ -203,6 +203,9 @@ def test_conversations_can_be_labelled(tmp_path: Path) -> None:
     task = task_of(tmp_path, rows, text_column="messages", label_column="topic")
     assert task.labels() == ("x", "y")
     assert task.held_out("test", 1)[0].target in ("x", "y")
+    rows[3]["messages"] = [{"role": "user", "content": " "}]
+    with pytest.raises(InputError, match="line 4: column 'messages' is empty"):
+        task_of(tmp_path, rows, text_column="messages", label_column="topic")
 
 
 @pytest.mark.parametrize(
@@ -216,6 +219,8 @@ def test_conversations_can_be_labelled(tmp_path: Path) -> None:
             "is missing, or holds a message without",
         ),
         ([], "is empty"),
+        ([{"role": "user", "content": ""}, {"role": "assistant", "content": "x"}], "says nothing before the"),
+        ([{"role": "user", "content": " \n"}, {"role": "assistant", "content": ""}], "is empty"),
     ],
 )
 def test_broken_conversations_are_named_by_line(tmp_path: Path, messages: list[Any], why: str) -> None:

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -201,9 +201,8 @@ class Model:
             return ()
         eos = getattr(self.tokenizer, "eos_token_id", None)
         own = getattr(getattr(self.hf, "generation_config", None), "eos_token_id", None)  # a bare decoder has none
-        added = getattr(self.tokenizer, "added_tokens_decoder", {})
-        stops = [own] if isinstance(own, int) else own or []
-        special = [int(id_) for id_ in stops if id_ in added and added[id_].special]
+        stops = (own,) if isinstance(own, int) else tuple(own or ())
+        special = _special(self.tokenizer, len(self.tokenizer), stops)
         return tuple(dict.fromkeys([*([] if eos is None else [int(eos)]), *special]))
 
     @property
@@ -244,6 +243,13 @@ class Model:
             texts = (settings, _reading(self.tokenizer), *map(str, self.start_ids()))
             self._fingerprint = (stamp, _hash_of(texts, state_of(self.hf)))
         return self._fingerprint[1]
+
+
+@lru_cache(maxsize=8)
+def _special(tokenizer: Any, size: int, ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of ``ids`` that are special tokens of a tokenizer of ``size``, whose list of them may take long to make."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return tuple(id_ for id_ in ids if id_ in added and added[id_].special)
 
 
 def _configuration(hf: PreTrainedModel) -> str:

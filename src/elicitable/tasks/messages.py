@@ -236,6 +236,8 @@ def last_answer(messages: Messages) -> tuple[Messages, str] | str:
         return "begins with the assistant's only message: there is nothing to answer"
     if any(f'"{name}":' in messages[places[-1]].parts for name in CALLS):
         return "ends with a call of a tool, and what is asked for is a text"
+    if not any(one.shown.strip() for one in messages[: places[-1]]):
+        return "says nothing before the assistant's last message: there is nothing to answer"
     answer = messages[places[-1]].content.strip()
     return (messages[: places[-1]], answer) if answer else "ends with an empty message of the assistant"
 

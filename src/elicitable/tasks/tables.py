@@ -172,7 +172,8 @@ def fault_of(cell: Cell) -> str | None:
     texts: list[str] = []
     for part in (cell,) if isinstance(cell, str) else cell:
         texts += [part.role, part.content, part.parts] if isinstance(part, Message) else [part]
-    if not is_messages(cell) and not text_of_cell(cell):
+    said = said_in(cell)
+    if not (said if isinstance(said, str) else any(turn.shown.strip() for turn in said)):
         return "is empty"
     return None if all(map(is_unicode, texts)) else "holds half a surrogate pair"
 
