@@ -91,3 +91,12 @@ def test_a_model_that_does_not_run_in_bfloat16_is_computed_in_its_own_type(model
     adaptation = method_named("kv-prefix").made(dbrx, 1, seed=0)
     plan = Plan(1e-3, steps=2, batch=2, evaluate_every=2, validation_items=2, warmup=1)
     assert train(dbrx, adaptation, task_from("descending"), plan, 0).steps == 2
+
+
+def test_whether_products_may_be_lowered_is_asked_without_a_warning_of_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where id 0 is the padding, every command began with transformers' advice to pass a mask."""
+    hf, masks = tiny_model("gpt2", dtype=torch.float32), list[object]()
+    monkeypatch.setattr(hf.transformer, "warn_if_padding_and_no_attention_mask", lambda ids, mask: masks.append(mask))
+    assert Model(hf, name="gpt2").runs_in_bfloat16
+    assert masks
+    assert all(mask is not None for mask in masks)

@@ -115,7 +115,7 @@ class Evidence:
 
     def _first(self, compared: tuple[Comparison, ...], margin: float) -> _First:
         if self.best is None:
-            reason = Reason("No arm of the race finished; see each arm's status for the reason.")
+            reason = Reason("No arm that could be the answer finished; see each arm's status for the reason.")
             return _First("inconclusive", reason)
         if is_near_the_floor(self.best, self.floor, self.highest, margin):
             return self._out_of_reach(self.best, margin)

@@ -109,7 +109,7 @@ class Model:
         tokens = torch.zeros(1, 2, dtype=torch.long, device=self.device)
         try:
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
-                self.hf(input_ids=tokens, use_cache=False)
+                self.hf(input_ids=tokens, attention_mask=tokens + 1, use_cache=False)
         except Exception as error:  # whatever a model's own code says of types that do not agree
             if is_out_of_memory(error):
                 raise

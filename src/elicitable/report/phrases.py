@@ -106,7 +106,7 @@ def evidence(verdict: Verdict) -> str:
     """Return the scores behind the answer, in one sentence: the answer's arm, and what it is compared with."""
     best = standing.highest(verdict)
     if best is None:
-        return "No arm of the race ran through."
+        return "No arm that could be the answer ran through."
     chosen = standing.winner(verdict)
     if chosen is None:
         return f"The best arm, {best.method}, scores {notation.score(best)}."

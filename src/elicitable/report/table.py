@@ -60,7 +60,7 @@ def print_verdict(verdict: Verdict, console: Console, report: str | PathLike[str
         ...     Console(width=90),
         ... )
         inconclusive: The evidence does not settle what toy:mixed needs for ascending.
-        No arm of the race ran through.
+        No arm that could be the answer ran through.
         <BLANKLINE>
         Why
           - Two more seeds would settle it.
