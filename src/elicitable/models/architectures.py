@@ -87,6 +87,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("afmoe", ("MoE", "sliding-window", "QK-norm", "gated output"), _MOE | _WINDOW),
     Architecture("apertus", ("grouped-query", "QK-norm")),
     Architecture("arcee", ("grouped-query",)),
+    Architecture("beam", ("queries scaled by position", "MoE", "sliding-window", "gated output"), _MOE | _WINDOW),
     Architecture("biogpt", ("learned positions",)),
     Architecture("bloom", ("ALiBi",), {"n_head": 4, "n_layer": 2}),
     Architecture("cohere", ("parallel-block", "grouped-query")),
