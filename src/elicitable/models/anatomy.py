@@ -161,7 +161,7 @@ def _has_relative_positions(hf: PreTrainedModel) -> bool:
 
 @torch.no_grad()
 def _is_scaled_by_position(hf: PreTrainedModel, far: int) -> bool:
-    """Whether a token has another length of query at position ``far`` − 1 than at 0; angles alone leave its length."""
+    """Whether a query is longer or shorter at position ``far`` − 1 than at 0, which angles alone do not make it."""
     ids = torch.zeros(1, 1, dtype=torch.long, device=runs_on(hf.get_input_embeddings()))
     lengths = []
     for place in (far - 1, 0):
