@@ -411,7 +411,8 @@ def test_test_items_are_cut_to_what_the_limit_pays_for(
     assert {arm.status for arm in answer.arms} == {"ok"}, [arm.reason for arm in answer.arms]
     assert {arm.items for arm in answer.arms} == {answer.arms[0].items}
     assert 32 <= answer.arms[0].items < 64
-    assert f"pays for {answer.arms[0].items} of the 64 test items" in answer.provenance["warnings"][0]
+    said = f"pays for {answer.arms[0].items} of the 64 test items"
+    assert any(said in one for one in answer.provenance["warnings"])
     assert taken < 6.6
     with pytest.raises(BudgetError, match=r"too short.*kv-prefix"):
         timed(digits_model(8), 1.4, None, methods=["kv-prefix"], test_items=64)  # what is asked for is not cut down
