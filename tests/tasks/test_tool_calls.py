@@ -89,7 +89,7 @@ def test_calls_stand_in_a_transcript_and_before_a_person(tmp_path: Path) -> None
 
 
 def test_a_template_that_shows_no_calls_is_said(tmp_path: Path) -> None:
-    task = task_of(tmp_path, [talk(n) for n in range(60)])
+    task = task_of(tmp_path, [talk(n) for n in range(200)])
     blind = chatting("{% for m in messages %}" + SAYS + "{% endfor %}")
     [said] = reading_warnings(blind, task, layout_for(blind, turns=True))
     count = task.sizes["test"]

@@ -41,7 +41,7 @@ def row_of(n: int, system: bool = False) -> Row:
     return {"messages": first + said, "tools": [tool(n)]}
 
 
-ROWS = [row_of(n) for n in range(60)]
+ROWS = [row_of(n) for n in range(200)]
 
 
 def read(place: Path, given: list[Row] = ROWS) -> TextTask:
