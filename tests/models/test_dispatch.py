@@ -26,7 +26,7 @@ from elicitable.models.load import load, save_model
 from elicitable.models.model import Model, as_model
 from elicitable.models.speed.checkpointing import switch_on
 from elicitable.race import contest
-from elicitable.testing import check_method
+from elicitable.testing import CHECKS, check_method
 from elicitable.training.loop import Plan, prepared, train
 
 CONTEXTS = {
@@ -92,7 +92,7 @@ def test_contexts_keep_the_contract_on_a_model_that_is_dispatched(method: str, t
 def test_contexts_keep_the_contract_on_a_model_that_is_offloaded(
     place: Callable[[Path], Model], tmp_path: Path
 ) -> None:
-    assert len(check_method(method_named("kv-prefix"), place(tmp_path))) == 17
+    assert len(check_method(method_named("kv-prefix"), place(tmp_path))) == len(CHECKS)
 
 
 @pytest.mark.parametrize("place", PLACES)
