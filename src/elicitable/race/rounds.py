@@ -186,6 +186,11 @@ def _look(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> Itera
         race.reporter.end(arm_result(race, entry))
 
 
+def _is_to_begin(race: Race, entry: Entry) -> bool:
+    """Say whether an arm has its first turn to come, and did not solve the task before it."""
+    return not (entry.is_begun or is_solved(entry, race))
+
+
 def _try_other_starts(race: Race, entry: Entry, entries: Sequence[Entry], threads: Threads) -> None:
     """Let an arm try its other starts at its first turn; one that nobody trains on has no use for them."""
     assert entry.line is not None
@@ -202,7 +207,7 @@ def _train_on(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
     while open_arms := [entry for entry in entries if can_matter(race, entry, entries)]:
         cohort = cohort_of(race, open_arms, entries)
         entry = min(cohort, key=lambda one: urgency(race, one, entries))
-        if not (entry.is_begun or is_solved(entry, race)):
+        if _is_to_begin(race, entry):
             _try_other_starts(race, entry, entries, threads)
             continue
         race.ahead(partial(_coming, race, cohort, open_arms, entries))
@@ -217,6 +222,8 @@ def _coming(race: Race, cohort: Sequence[Entry], open_arms: Sequence[Entry], ent
     """Return what each arm that is trained on will do at its turn, unless another arm's turn settles it before."""
     found = []
     for entry in sorted(cohort, key=lambda one: urgency(race, one, entries)):
+        if _is_to_begin(race, entry):  # nobody knows from which start it will go on
+            continue
         assert entry.line is not None
         steps = next_mark(race, entry.line.steps)
         if is_at_its_end(race, entry, open_arms, entries):
