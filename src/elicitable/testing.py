@@ -254,7 +254,10 @@ def check_other_starts_are_plain_options_within_the_budget(subject: Subject) -> 
     sized = Sized(method, subject.size, numbers, numbers)
     starts = [*method.starts(model), method.start_at(model, subject.size, Prompt().build(model, token_ids=[1, 2]))]
     for options in filter(None, starts):
-        hash(tuple(options.items()))
+        try:
+            hash(tuple(options.items()))
+        except TypeError as error:
+            raise AssertionError(f"the start {options} is no plain data that can be hashed: {error}") from error
         begun = method.begun(model, sized, options)
         if begun.size:
             adaptation = method.made(model, begun.size, seed=0, **{**subject.options, **options})

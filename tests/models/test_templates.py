@@ -168,7 +168,9 @@ def test_what_a_template_does_not_show_is_said() -> None:
     with pytest.raises(InputError, match="does not show a system message"):
         layout_for(model, system="Be brief.")
     hidden = (Message("system", "Be brief."), *TALK, Message("assistant", "now?"), Message("tool", "21"))
-    task: Any = type("", (), {"held_out": lambda *_: [Item(TALK, "a"), Item(hidden, "b")], "labels": lambda _: None})()
+    items = [Item(TALK, "a"), Item(hidden, "b")]
+    own = {"held_out": lambda *_: items, "sample": lambda *_: [], "labels": lambda _: None}
+    task: Any = type("", (), own)()
     said = [one for one in reading_warnings(model, task, layout_for(model)) if "does not show" in one]
     assert [one.partition(", which")[0] for one in said] == [
         f"1 of 2 test conversations hold turns of the role {role!r}" for role in ("system", "tool")

@@ -12,7 +12,7 @@ from tests.families import reader
 
 import elicitable as el
 from elicitable.models.model import Model
-from elicitable.race import contest
+from elicitable.race import choice, contest
 from elicitable.race.entry import Race
 
 CHAT = (
@@ -70,7 +70,7 @@ def rows(tmp_path: Path) -> Path:
 def race_of(model: Model, rows: Path, monkeypatch: pytest.MonkeyPatch, **given: Any) -> Race:
     """The race that a call begins, which is not run."""
     begun: list[Race] = []
-    monkeypatch.setattr(contest, "proposing", lambda name: None)
+    monkeypatch.setattr(choice, "proposing", lambda name: None)
     monkeypatch.setattr(contest, "_raced", lambda race, *others: begun.append(race))
     el.verdict(model, rows, out=rows.parent / "out", **{**ASKED, **given})
     return begun[0]

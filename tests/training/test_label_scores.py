@@ -27,9 +27,10 @@ from elicitable.values import Item, PrefixKV
 
 Build = Callable[..., Model]
 EXACT = [row.name for row in ARCHITECTURES if row.state == "exact"]
-# Routers that compute their scores in float32, whose rounding depends on how many tokens are multiplied at once.
+# What a part computes in float32 (routers their scores, Beam how its queries are scaled) rounds otherwise among other
+# numbers of tokens.
 ROUTED = {
-    "afmoe", "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5_moe", "glm4_moe", "mimo_v2_flash", "minimax_m2",
+    "afmoe", "beam", "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5_moe", "glm4_moe", "mimo_v2_flash", "minimax_m2",
 }  # fmt: skip
 # Costs so large that 1e-5 is less than what float32 keeps of them: minicpm3's logits are hundreds, and nemotron's costs
 # up to 53 nats, of which the plain pass itself is 1.3e-5 off float64's on a processor with AVX2 alone.
