@@ -835,9 +835,10 @@ def test_the_price_is_said_before_anything_is_run(
     listener = Listener()
     answer = run(digits_model(8), tmp_path, time_limit=60.0, reporter=listener)
     price = answer.provenance["price"]
-    said = [one for one in listener.heard if not one.startswith("warning: ")]  # of the task, which draws what it tests
-    assert said[0] == timing.said_of(price)
-    assert "The limit of 1 min pays for about" in said[0]
+    warned, said = listener.heard[:2]
+    assert warned.startswith("warning: 64 of 64 test items are also drawn for training")  # of the task, before the race
+    assert said == timing.said_of(price)
+    assert "The limit of 1 min pays for about" in said
     assert price["fair_minimum_seconds"] > 0
     assert price["test_items"] == 32
 

@@ -58,9 +58,8 @@ _NO_ARM = {
     **{one.lower(): reason for one, reason in REFUSED_TYPES.items()},
 }
 _CONTEXTS: tuple[type[Method], ...] = (SoftPrompt, KVPrefix)  # what PEFT's contexts are here
-_counted: WeakKeyDictionary[nn.Module, dict[Any, int]] = (
-    WeakKeyDictionary()
-)  # no part of a method, which goes to workers
+# what was counted of each model; no part of a method, which goes to workers
+_counted: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
 
 
 class PeftMethod(Method):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from elicitable.methods.base import Method
 from elicitable.methods.instructions import proposing
 from elicitable.race.entry import Entry, Race
 from elicitable.race.pieces import Piece
+from elicitable.race.ranking import look_at
 from elicitable.race.timing import CHOICE_SHARE, is_there, note_test
 from elicitable.race.trial import Trial, run
 from elicitable.records.store import identity
@@ -135,8 +135,8 @@ def chosen_contexts(race: Race, entries: Sequence[Entry], beside: TrialRecord) -
 
 
 def _is_worse(one: TrialRecord, than: TrialRecord) -> bool:
-    nats, others = (math.inf if x.validation_loss_nats is None else x.validation_loss_nats for x in (one, than))
-    return (one.validation or 0.0) < (than.validation or 0.0) and nats > others
+    (score, nats), (other_score, other_nats) = look_at(one), look_at(than)
+    return score < other_score and nats > other_nats
 
 
 def chosen_alone(

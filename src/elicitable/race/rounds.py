@@ -85,7 +85,8 @@ def _open(race: Race, entries: list[Entry]) -> None:
             _train_in_batches_of(race, _as_before(race, "rows of a batch", said["rows"]), said["rows"])
     race.reporter.say(said_of(race.price))
     if race.time_limit is None:
-        race.reporter.expect(*(race.price[f"{what}_seconds"] / race.hands for what in ("fair_minimum", "everything")))
+        least, most = race.price["fair_minimum_seconds"], race.price["everything_seconds"]
+        race.reporter.expect(least / race.hands, most / race.hands)
     if said["test"] < said["of"]:
         race.warnings.append(
             f"the time limit pays for {said['test']} of the {said['of']} test items; more time or --test-items gives "

@@ -132,7 +132,8 @@ def _of_expected(spent: float, least: float, most: float) -> str:
     """
     if spent > most:
         return f"{clock(spent)} so far"
-    return f"{clock(spent)} of {f'{clock(least)} to' if spent < least else 'up to'} {clock(most)}"
+    bound = f"{clock(least)} to" if spent < least else "up to"
+    return f"{clock(spent)} of {bound} {clock(most)}"
 
 
 def clock(seconds: float) -> str:

@@ -33,9 +33,7 @@ IGNORED = -100
 CHUNK = 32  # batches drawn at once, because drawing few items is what costs
 DRAWS = 16  # times that they are drawn where all are shown by the context
 TOKENS_A_ROW = 256  # of a batch, on average and with padding: a batch of 16 holds 4,096 tokens at most
-SHORT_ROWS = (
-    64  # of ids at once where they are short: the small models that read them take 0.46 ms a row so, 0.61 by 16
-)
+SHORT_ROWS = 64  # of ids at once where they are short: toy:mixed takes 0.46 ms a row so, and 0.61 by 16
 LOGITS = 2**26  # logits of a batch at most: 256 MiB in float32
 PADDED = 256, 1 / 8  # tokens of padding in a batch, and its share of the others, above which another pass costs less
 ATTENDED = 2**24  # pairs of tokens in the masks of a batch at most, or those of one row: 80 MiB as bool and float32
