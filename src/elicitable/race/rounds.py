@@ -85,8 +85,7 @@ def _open(race: Race, entries: list[Entry]) -> None:
             _train_in_batches_of(race, _as_before(race, "rows of a batch", said["rows"]), said["rows"])
     race.reporter.say(said_of(race.price))
     if race.time_limit is None:
-        least, most = race.price["fair_minimum_seconds"], race.price["everything_seconds"]
-        race.reporter.expect(least / race.hands, most / race.hands)
+        race.reporter.expect(race.price["fair_minimum_seconds"], race.price["everything_seconds"])
     if said["test"] < said["of"]:
         race.warnings.append(
             f"the time limit pays for {said['test']} of the {said['of']} test items; more time or --test-items gives "
