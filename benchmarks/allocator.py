@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=0, help="tasks of texts, on SmolLM2")
     parser.add_argument("--device", default="cpu", help="of SmolLM2")
     parser.add_argument("--share", default="0/1", help="which of how many parts of the cases")
+    parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS), help="those that are missing")
     parser.add_argument("--out", type=Path, default=RECORDS)
     parser.add_argument("--races", type=Path, help="where races go on that were cut off; beside --out if not said")
     given = parser.parse_args()
@@ -87,9 +88,9 @@ def main() -> None:
     for name, load, asked in [*toys(given.toys), *planted(given.cases), *texts(given.texts, given.device)][part::parts]:
         model, task = load()
         is_of = {"case": name, "model_hash": model.fingerprint, "data_hash": task.fingerprint()}
-        for way, around in (("allocated", nullcontext), ("exhaustive", exhaustive)):
+        for way in given.ways:
             if not known.has(**is_of, way=way):
-                with around():
+                with WAYS[way]():
                     found = raced(model, task, asked, races / f"{name}-{way}".replace("/", "-"))
                 known.add({**is_of, "way": way, **made_on(model.device), **found})
     show(known)
@@ -198,11 +199,14 @@ def exhaustive() -> Iterator[None]:
         patched(rounds, "can_matter", can_matter),
         patched(rounds, "cohort_of", lambda race, open_arms, entries: list(open_arms)),
         patched(stakes, "owed", longest),
-        patched(stakes, "_is_out_of_reach", lambda race, entry, entries: False),
+        patched(stakes, "is_out_of_reach", lambda race, entry, entries: False),
         patched(stakes, "is_done_alone", lambda race, entry: False),
         patched(seeds, "_rivals", seeded),
     ):
         yield
+
+
+WAYS = {"allocated": nullcontext, "exhaustive": exhaustive}
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""Time whole races: against an older checkout in one paired run, a core each, and beside busy processes.
+"""Time whole races: against an older checkout in one paired run, and beside busy processes.
 
     python benchmarks/race.py --before ../older            # both at once, each on a core of its own
+    python benchmarks/race.py --before ../older --turns 3  # each with all cores, in turns, three times
     python benchmarks/race.py --busy 2                     # alone, then beside two busy processes
 
 Results go to ``--out`` as JSON lines; a race that is there is not run again.
@@ -11,10 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +33,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, help="an older checkout, for a paired run")
     parser.add_argument("--busy", type=int, default=0, help="processes that keep cores busy meanwhile")
+    parser.add_argument("--turns", type=int, default=0, help="times that each has all cores")
     parser.add_argument("--out", type=Path, default=Path("race-times.jsonl"))
     given = parser.parse_args()
     known = Kept(given.out)
     for model, task in RACES:
         trees = [HERE, *([given.before.resolve()] if given.before else [])]
-        for busy in dict.fromkeys((0, given.busy)):
+        for turn in range(given.turns):
+            for tree in trees if not known.has(model=model, task=task, turn=turn) else ():
+                known.add({**timed([tree], model, task, 0)[0], "turn": turn})
+        for busy in dict.fromkeys((0, given.busy)) if not given.turns else ():
             if known.has(model=model, task=task, busy=busy):
                 continue
             for one in timed(trees, model, task, busy):
@@ -45,6 +52,17 @@ def main() -> None:
             f"{one['model']:<14} {one['task']:<11} {one['tree']:<10} busy {one['busy']}: {one['seconds']:7.1f} s, "
             f"{one['processor_seconds']:7.1f} s of processor time, {one['label']} ({one['answer']})"
         )
+    for model, task in RACES:
+        say_share(known, model, task)
+
+
+def say_share(known: Iterable[dict[str, Any]], model: str, task: str) -> None:
+    """Print which share of the older checkout's seconds this one takes, by the medians of all turns."""
+    turns = [one for one in known if "turn" in one and (one["model"], one["task"]) == (model, task)]
+    took = {tree: [one["seconds"] for one in turns if one["tree"] == tree] for tree in ("here", "before")}
+    if all(took.values()):
+        here, before = (statistics.median(seconds) for seconds in took.values())
+        print(f"{model} {task}: {here:.1f} of {before:.1f} s, a share of {here / before:.2f}")
 
 
 def timed(trees: list[Path], model: str, task: str, busy: int) -> list[dict[str, Any]]:

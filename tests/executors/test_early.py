@@ -91,6 +91,23 @@ def test_workers_that_began_early_run_a_race_to_its_end(tmp_path: Path) -> None:
     assert not left_of(process.pid)
 
 
+@LINUX
+def test_workers_that_began_early_look_for_garbage(tmp_path: Path) -> None:
+    """The process that they are forked from does not, while it imports."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import gc\n"
+        "from elicitable.executors.executor import executor_named\n"
+        "from elicitable.executors.processes import begin_early\n"
+        "def looks(_):\n    return gc.isenabled(), gc.get_freeze_count() > 0\n"
+        "if __name__ == '__main__':\n"
+        "    begin_early(['json'])\n"
+        "    print(executor_named('local', 1).run(looks, [0]))\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[(True, True)]\n"
+
+
 @several
 @LINUX
 @pytest.mark.parametrize("seconds", [1.0, 3.0, 7.0])

@@ -14,7 +14,7 @@ from tests.reverse import Reverse
 
 from elicitable.diagnosis.tried import is_barely_trained
 from elicitable.models.model import Model
-from elicitable.race import contest, pace, rounds, timing, trial
+from elicitable.race import beginning, contest, pace, rounds, timing, trial
 from elicitable.records.store import Store
 from elicitable.values import Verdict
 
@@ -40,7 +40,7 @@ def paying(monkeypatch: pytest.MonkeyPatch, numbers: dict[float, int], of: str =
     def opening(race: Any, sizes: Any) -> dict[str, Any]:
         return timing.opening(race, sizes) | {of: numbers[race.time_limit]}
 
-    monkeypatch.setattr(rounds, "opening", opening)
+    monkeypatch.setattr(beginning, "opening", opening)
 
 
 def test_a_search_that_time_cut_off_is_made_anew_under_a_longer_limit(

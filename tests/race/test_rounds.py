@@ -23,7 +23,21 @@ from elicitable.methods.base import Schedule, Sized
 from elicitable.methods.catalog import method_named
 from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.models.model import Model
-from elicitable.race import contest, line, look, outlook, pace, questions, rounds, seeds, stakes, threads, timing, trial
+from elicitable.race import (
+    beginning,
+    contest,
+    line,
+    look,
+    outlook,
+    pace,
+    questions,
+    rounds,
+    seeds,
+    stakes,
+    threads,
+    timing,
+    trial,
+)
 from elicitable.race.contest import StoppedRace
 from elicitable.race.entry import Race
 from elicitable.race.line import Line
@@ -203,7 +217,7 @@ def test_what_comes_after_a_race_is_set_aside(digits_model: Build, monkeypatch: 
         races.append(race)
         return timing.opening(race, sizes)
 
-    monkeypatch.setattr(rounds, "opening", watched)
+    monkeypatch.setattr(beginning, "opening", watched)
     monkeypatch.setattr(timing, "LOOKING_READS", 10**9)
     run(digits_model(8), time_limit=60.0, methods=["zero-shot", "prompt"])
     assert races[0].closing_reads * races[0].item_seconds_now > 6.0
@@ -246,13 +260,22 @@ def test_killed_and_given_twice_the_time_thrice_trains_nothing_again(
 def test_more_seeds_and_more_arms_go_on_from_what_is_there(
     digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An arm that the longer race needs less is shown as the first has taken it, and trained again by nobody."""
     model = digits_model(8)
     with counted(monkeypatch) as first:
-        run(model, tmp_path)
+        before = {arm.method: arm for arm in run(model, tmp_path).arms}
+    given: dict[str, Any] = {"seeds": 2, "methods": ["zero-shot", "kv-prefix", "lora", "layer-prefix"]}
     with counted(monkeypatch) as second:
-        run(model, tmp_path, seeds=2, methods=["zero-shot", "kv-prefix", "lora", "layer-prefix"])
+        after = {arm.method: arm for arm in run(model, tmp_path, **given).arms}
     assert not set(first) & set(second)
     assert {kind.split()[0] for kind, *_ in second} >= {"layer-prefix"}
+    for name in ("kv-prefix", "lora"):
+        assert (after[name].steps, after[name].setting) == (before[name].steps, before[name].setting)
+        assert after[name].correct[0] == before[name].correct[0]
+    with counted(monkeypatch) as third:
+        again = run(model, tmp_path, **given).arms
+    assert third == []
+    assert list(again) == list(after.values())
 
 
 class TimidPrefix(KVPrefix):
@@ -500,8 +523,10 @@ def test_decisions_of_another_race_in_the_same_folder_are_not_taken_over(
 ) -> None:
     """A race of six steps had its price said again, and its first looks, by one that asked for eight times as many."""
     opened: list[int] = []
-    opening = rounds.opening
-    monkeypatch.setattr(rounds, "opening", lambda race, sizes: opened.append(race.pace.steps) or opening(race, sizes))
+    opening = beginning.opening
+    monkeypatch.setattr(
+        beginning, "opening", lambda race, sizes: opened.append(race.pace.steps) or opening(race, sizes)
+    )
     for steps in (6, 48, 6, 48):
         run(digits_model(8), tmp_path, time_limit=30.0, steps=steps)
     assert opened == [6, 48], "each is measured once, and found again"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from elicitable.cli import importing
 from elicitable.cli.options import Json, ModelOptions, Quiet
 from elicitable.cli.output import print_json, result_console, say, status
 
@@ -21,8 +22,9 @@ def check(
     quiet: Quiet = False,
 ) -> None:
     """Check that an adapter works on a model; exit code 1 where something fails."""
-    from elicitable.race.check import check as run_check
-    from elicitable.race.checked import as_text
+    with importing():
+        from elicitable.race.check import check as run_check
+        from elicitable.race.checked import as_text
 
     with status("checking …", quiet):
         checked = run_check(about.load(), adapter, quick=quick)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elicitable.cli import importing
 from elicitable.cli.inspect import artefact_of, base_of, context_of
 from elicitable.cli.options import Json, ModelOptions, Out, Quiet, ReadOptions, ScoreName, Seed
 from elicitable.cli.output import default_folder, digest_of, output, print_json, result_console, say, status
@@ -51,10 +52,11 @@ def compile_command(
     quiet: Quiet = False,
 ) -> None:
     """Turn a context into a LoRA, changed weights or a short prefix that does the same, and say what is lost."""
-    from elicitable.compiling.compile import Recipe, compile_context
-    from elicitable.compiling.report import compiled_table, write_compiled
-    from elicitable.race.standard import Standard
-    from elicitable.report.table import print_wrapped
+    with importing():
+        from elicitable.compiling.compile import Recipe, compile_context
+        from elicitable.compiling.report import compiled_table, write_compiled
+        from elicitable.race.standard import Standard
+        from elicitable.report.table import print_wrapped
 
     sizes: dict[str, Any] = {name: size for name, size in (("rank", rank), ("keys", keys)) if size is not None}
     how = Recipe(to=to, **sizes, steps=steps, seed=seed)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from elicitable.cli import importing
 from elicitable.cli.output import say
 from elicitable.cli.predict import own_method
 
@@ -28,7 +29,8 @@ def export(
 
     What was written is read again and must answer as the winner does, else nothing is left. README.md is its card.
     """
-    from elicitable.deploy.export import export as write
+    with importing():
+        from elicitable.deploy.export import export as write
 
     name, own = own_method(method)
     folder = write(

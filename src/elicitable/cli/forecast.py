@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from elicitable.cli import importing
 from elicitable.cli.options import Json, LayoutOptions, ModelOptions, Out, Quiet, Seed, TaskOptions, flags
 from elicitable.cli.output import (
     default_folder,
@@ -22,9 +23,10 @@ def forecast(
     quiet: Quiet = False,
 ) -> None:
     """Foretell whether a context will do, or say that it is not known; no test item is read."""
-    from elicitable.forecasting.forecast import forecast as foretell
-    from elicitable.forecasting.names import SIGNALS
-    from elicitable.report.forecast import print_forecast
+    with importing():
+        from elicitable.forecasting.forecast import forecast as foretell
+        from elicitable.forecasting.names import SIGNALS
+        from elicitable.report.forecast import print_forecast
 
     folder = out or default_folder("forecast", about.model, asked.task)
     wanted = asked.read()

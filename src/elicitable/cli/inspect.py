@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elicitable.cli import importing
 from elicitable.cli.options import Json, ModelOptions, Out, Quiet, ScoreName, TaskOptions
 from elicitable.cli.output import default_folder, digest_of, output, print_json, result_console, say, status, write_json
 from elicitable.errors import InputError
@@ -42,10 +43,11 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Show what a context does inside a model, layer by layer and head by head."""
-    from elicitable.microscope.inspect import inspect as look
-    from elicitable.race.inside import laid_out, leave_out, prefix_to_cut, reading_with
-    from elicitable.race.standard import Standard
-    from elicitable.training.batches import layout_without_record
+    with importing():
+        from elicitable.microscope.inspect import inspect as look
+        from elicitable.race.inside import laid_out, leave_out, prefix_to_cut, reading_with
+        from elicitable.race.standard import Standard
+        from elicitable.training.batches import layout_without_record
 
     if score is not None and not ablate:
         raise InputError("--score says what --ablate measures: give --ablate N too.")

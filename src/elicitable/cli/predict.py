@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from elicitable.cli import importing
 from elicitable.cli.options import Quiet
 from elicitable.errors import InputError
 from elicitable.untrusted import in_one_line
@@ -59,9 +60,10 @@ def predict(
     Rows stay in their order and keep their columns. A row that cannot be answered is named on standard error, the
     others are answered, and the exit code is 1.
     """
-    from elicitable.deploy.outgoing import format_for
-    from elicitable.deploy.predict import predictor
-    from elicitable.tasks.incoming import incoming
+    with importing():
+        from elicitable.deploy.outgoing import format_for
+        from elicitable.deploy.predict import predictor
+        from elicitable.tasks.incoming import incoming
 
     if text is not None:
         _check_alone({"--input": source, "--input-format": input_format, "--encoding": encoding})

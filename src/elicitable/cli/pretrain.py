@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from elicitable.cli import importing
 from elicitable.cli.options import Json, Out, Quiet, Seed
 from elicitable.cli.output import folder_named, output, print_json, progress_console, result_console, say
 
@@ -29,7 +30,8 @@ def pretrain(
     if toy.startswith(PLANTED):
         _pretrain_planted(toy.removeprefix(PLANTED), folder, steps, seed, as_json, quiet)
         return
-    from elicitable.lab.pretrain import pretrain as run_pretrain
+    with importing():
+        from elicitable.lab.pretrain import pretrain as run_pretrain
 
     with output(folder), LiveReporter(progress_console()) as live:
         if not quiet:
@@ -44,8 +46,9 @@ def pretrain(
 
 
 def _pretrain_planted(name: str, folder: Path, steps: int | None, seed: int, as_json: bool, quiet: bool) -> None:
-    from elicitable.planted.models import pretrain_mix
-    from elicitable.report.progress import LiveReporter
+    with importing():
+        from elicitable.planted.models import pretrain_mix
+        from elicitable.report.progress import LiveReporter
 
     with output(folder), LiveReporter(progress_console()) as live:
         if not quiet:

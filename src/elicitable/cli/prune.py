@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from elicitable.cli import importing
 from elicitable.cli.inspect import base_of
 from elicitable.cli.options import Json, ModelOptions, Out, Quiet, ScoreName, Seed, TaskOptions
 from elicitable.cli.output import output, print_json, result_console, status
@@ -29,9 +30,10 @@ def prune(
     quiet: Quiet = False,
 ) -> None:
     """Drop the virtual tokens and heads that do nothing and write a smaller adapter."""
-    from elicitable.deploy.artefact import read
-    from elicitable.race.pruning import prune_adapter, pruning_summary
-    from elicitable.report.table import print_wrapped
+    with importing():
+        from elicitable.deploy.artefact import read
+        from elicitable.race.pruning import prune_adapter, pruning_summary
+        from elicitable.report.table import print_wrapped
 
     wanted = asked.read()
     folder = out or _beside(adapter)

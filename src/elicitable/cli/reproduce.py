@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicitable.cli import importing
 from elicitable.cli.options import Address, Json, Quiet, Resumed, Workers
 from elicitable.cli.output import RUNS, print_json, progress_console, result_console
 from elicitable.cli.planted import NAME, PART, planted_truth
@@ -72,8 +73,9 @@ def reproduce(
         raise InputError(f"--{'status' if status else 'tables'} runs nothing; leave it out, or --retry.")
     if status and (tables or export is not None):
         raise InputError(f"--status writes nothing; leave it out, or --{'tables' if tables else 'export'}.")
-    from elicitable.lab import reproduce as runs
-    from elicitable.report.reproduction import print_reproduction, write_reproduction
+    with importing():
+        from elicitable.lab import reproduce as runs
+        from elicitable.report.reproduction import print_reproduction, write_reproduction
 
     folder = out or RUNS / f"reproduce-{preset}"
     which: dict[str, Any] = {"preset": preset, "seeds": seeds, "first_seed": seed, "out": folder}

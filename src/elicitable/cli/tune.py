@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicitable.cli import importing
 from elicitable.cli.options import (
     Budget,
     Json,
@@ -51,9 +52,10 @@ def tune(
     quiet: Quiet = False,
 ) -> None:
     """Train one method and write an adapter folder that PEFT loads."""
-    from elicitable.race.tune import tune as run_tune
-    from elicitable.report.progress import LiveReporter
-    from elicitable.report.table import print_wrapped
+    with importing():
+        from elicitable.race.tune import tune as run_tune
+        from elicitable.report.progress import LiveReporter
+        from elicitable.report.table import print_wrapped
 
     folder = out or default_folder(f"tune-{method}", about.model, asked.task)
     wanted = asked.read()

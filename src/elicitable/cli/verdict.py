@@ -101,20 +101,21 @@ def verdict(
     where.begin(about.model, limit)
     folder = out or default_folder("verdict", about.model, asked.task)
     console = progress_console()
-    from elicitable.methods.catalog import method_named
-    from elicitable.own_code import is_own_code
-    from elicitable.race import contest
-    from elicitable.report.causes import print_why, why_commands, why_json, why_section
-    from elicitable.report.classes import classes_section
-    from elicitable.report.deployment import Prices, commands, deployment_section
-    from elicitable.report.following import Typed
-    from elicitable.report.html import write_report
-    from elicitable.report.microscope import microscope_section
-    from elicitable.report.progress import LiveReporter
-    from elicitable.report.reading import reading_section
-    from elicitable.report.rows import rows_json, rows_lines, rows_section
-    from elicitable.report.table import print_next, print_verdict, print_wrapped
-    from elicitable.report.verdict_json import verdict_to_json
+    with cli.importing():
+        from elicitable.methods.catalog import method_named
+        from elicitable.own_code import is_own_code
+        from elicitable.race import contest
+        from elicitable.report.causes import print_why, why_commands, why_json, why_section
+        from elicitable.report.classes import classes_section
+        from elicitable.report.deployment import Prices, commands, deployment_section
+        from elicitable.report.following import Typed
+        from elicitable.report.html import write_report
+        from elicitable.report.microscope import microscope_section
+        from elicitable.report.progress import LiveReporter
+        from elicitable.report.reading import reading_section
+        from elicitable.report.rows import rows_json, rows_lines, rows_section
+        from elicitable.report.table import print_next, print_verdict, print_wrapped
+        from elicitable.report.verdict_json import verdict_to_json
 
     prices = Prices(price_in, price_out, price_hour)
     wanted = asked.read()

@@ -7,6 +7,7 @@ worker is a new process that imports for itself.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -131,6 +132,8 @@ _given: dict[str, bytes | None] = {"shared": None}  # to this worker
 def _begin_worker(shared: bytes | None) -> None:
     """Pin to one thread before torch computes, leave Ctrl-C to the command, and do not outlive it."""
     _given["shared"] = shared
+    gc.freeze()  # what was imported stays
+    gc.enable()
     os.environ |= ONE_THREAD
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, daemon=True).start()

@@ -160,13 +160,13 @@ class Race:
         Items that are read otherwise decide anew. So do another time limit, and whatever else a race may ask, unless
         the decision ``holds_for_all``.
         """
-        spec = {"decision": what, **self._read(), **({} if holds_for_all else self._asked())}
+        spec = {"decision": what, **self.read(), **({} if holds_for_all else self._asked())}
         known = self.store.get(spec)
         if known is None:
             known = self.store.put(spec, {"status": "ok", "decision": decide_now(), **made_on(self.model.device)})
         return known["decision"]
 
-    def _read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """Return all that says which items are read, by what and how: the price of each hangs on it."""
         laid_out = [asdict(layout) for layout in self.layouts]
         reading = {"max_tokens": self.pace.max_tokens, "layouts": laid_out}

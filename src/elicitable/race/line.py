@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from elicitable.models.speed.processor import made_on
 from elicitable.race.pieces import Piece
 from elicitable.race.trial import Trial, run
 from elicitable.records.store import identity
@@ -198,6 +199,37 @@ def finish(race: Race, line: Line, cooldown: int) -> tuple[Trial, TrialRecord]:
     line.downs.append(_name(race, _untested(trial)))
     piece = partial(piece_of, race, line, cooldown=cooldown)
     return trial, race.record(trial, piece, lambda: _run(race, line, trial))
+
+
+def note_end(race: Race, line: Line, cooldown: int) -> None:
+    """Note how far a race has taken an arm, for others in its folder that need it less."""
+    marks = [trial.plan.steps for trial, _ in line.legs]
+    decision = [line.rate, dict(line.sized.options), marks, cooldown]
+    race.store.put(_of_end(race, line.sized), {"status": "ok", "decision": decision, **made_on(race.model.device)})
+
+
+def end_noted(race: Race, sized: Sized) -> tuple[Line, int] | None:
+    """Return the run of an arm as another race in this folder has taken it, and its way down.
+
+    None where there was none, or where any of it would have to be trained.
+    """
+    noted = race.store.get(_of_end(race, sized))
+    if noted is None:
+        return None
+    rate, options, marks, cooldown = noted["decision"]
+    line = Line(sized.method.begun(race.model, sized, options), rate, 0)
+    trials = [*(leg_of(race, line, steps) for steps in marks), ending_of(race, line, cooldown, marks[-1])]
+    records = [race.store.get(trial.spec(race.model, race.task)) for trial in trials]
+    if any(record is None or record["status"] != "ok" for record in records):
+        return None
+    for steps in marks:
+        advance(race, line, steps)
+    return line, cooldown
+
+
+def _of_end(race: Race, sized: Sized) -> dict[str, Any]:
+    arm = {"arm": sized.method.identity, "budget": race.budget, "seed": race.seed}
+    return {"decision": "how far an arm was taken", **arm, **race.read()}
 
 
 def name_of_end(race: Race, line: Line, cooldown: int, steps: int) -> str:

@@ -16,21 +16,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 from elicitable.diagnosis.tried import LEFT, is_barely_trained
 from elicitable.diagnosis.verdict import OWED
 from elicitable.methods.base import Sized
+from elicitable.race.beginning import begin
 from elicitable.race.choice import choose, chosen_contexts, chosen_piece, stood
 from elicitable.race.entry import Entry, Race
-from elicitable.race.line import advance, finish, leave, piece_of
+from elicitable.race.line import Line, advance, end_noted, finish, leave, note_end, piece_of
 from elicitable.race.look import first_look, other_starts
 from elicitable.race.outlook import is_solved, next_mark
 from elicitable.race.pieces import Piece
 from elicitable.race.results import arm_result, decision_of
-from elicitable.race.seeds import more_seeds
-from elicitable.race.stakes import can_matter, cohort_of, is_at_its_end, is_ready, urgency, what_cut_off, why_it_ended
+from elicitable.race.seeds import more_seeds, seeds_behind, seeds_coming
+from elicitable.race.stakes import (
+    can_matter,
+    cohort_of,
+    is_at_its_end,
+    is_out_of_reach,
+    is_ready,
+    urgency,
+    what_cut_off,
+    why_it_ended,
+)
 from elicitable.race.threads import Threads
 from elicitable.race.timing import (
     affords_cooldown,
@@ -38,13 +47,9 @@ from elicitable.race.timing import (
     affords_look,
     cooldown_of,
     note_test,
-    opening,
-    said_of,
-    trained_among,
 )
 from elicitable.race.workers import together
 
-ANEW = 16  # times the limit of a shorter race in the same folder: so much longer a race looks at more, and begins anew
 SPARE = "a control is measured only with time that no other arm needs"
 
 
@@ -52,97 +57,23 @@ def run_rounds(race: Race, sizes: Sequence[Sized], threads: Threads) -> list[Ent
     """Run the race; after an interrupt too, its arms as far as they came."""
     entries = [Entry(sized) for sized in sorted(sizes, key=lambda sized: (sized.method.is_control, sized.method.turn))]
     try:
-        _open(race, entries)
+        begin(race, [entry.sized for entry in entries])
         is_free = race.workers is not None and race.time_limit is None
         begun = [(nth, entry) for nth, entry in enumerate(entries) if is_free or not entry.method.is_control]
         for _, group in itertools.groupby(begun, lambda one: _is_after_choices(race, one[1])):
             _begin_all(race, list(group), entries, threads)
         _train_on(race, entries, threads)
         _train_on_what_was_hardly_trained(race, entries, threads)
-        controls = partial(_rest_of_controls, race, entries)
-        more_seeds(race, entries, controls)
+        ends = partial(_ends_coming, race, entries)
+        more_seeds(race, entries, ends)
         if any(can_matter(race, entry, entries) for entry in entries):  # other seeds opened what the first had settled
             _train_on(race, entries, threads)
-            more_seeds(race, entries, controls)
+            more_seeds(race, entries, ends)
         _end(race, entries)
     except KeyboardInterrupt:
         race.was_interrupted = True
         race.shelf.save()
     return entries
-
-
-def _open(race: Race, entries: list[Entry]) -> None:
-    """Measure the speed, say the price, and against the clock cut test and validation items to what it pays for."""
-    sizes = [entry.sized for entry in entries]
-    named = ", ".join(size.method.identity for size in sizes)
-    said = race.kept(f"price of {named}, and rows, at {race.pace.test_items} test items", lambda: opening(race, sizes))
-    race.item_seconds = race.item_seconds_now = said["item_seconds"]
-    race.price, race.closing_reads, race.writing_seconds = said["price"], said["closing_reads"], said["writing_seconds"]
-    race.pace = replace(race.pace, test_items=said["test"])
-    if race.time_limit is not None:
-        _look_at(race, _as_before(race, "validation items", said["validation"]), said["validation"])
-        if trained_among(sizes):
-            _train_in_batches_of(race, _as_before(race, "rows of a batch", said["rows"]), said["rows"])
-    race.reporter.say(said_of(race.price))
-    if race.time_limit is None:
-        race.reporter.expect(race.price["fair_minimum_seconds"], race.price["everything_seconds"])
-    if said["test"] < said["of"]:
-        race.warnings.append(
-            f"the time limit pays for {said['test']} of the {said['of']} test items; more time or --test-items gives "
-            "narrower intervals"
-        )
-
-
-def _as_before(race: Race, what: str, paid: int) -> int:
-    """Return how many of ``what`` a race takes whose limit pays for ``paid``.
-
-    Every trial hangs on it, so what a race in the same folder decided holds for other limits too, up to one that is
-    :data:`ANEW` times as long: that one begins anew, and what it decides holds for those beyond it.
-    """
-    limit, name = race.time_limit or 0.0, f"{what} within a limit"
-    found, decided_at = race.kept(name, lambda: [paid, limit], holds_for_all=True)
-    while limit >= ANEW * decided_at:
-        name = f"{what} within {ANEW} times {decided_at:g} s"
-        found, decided_at = race.kept(name, lambda: [paid, limit], holds_for_all=True)
-    return int(found)
-
-
-def _train_in_batches_of(race: Race, rows: int, paid: int) -> None:
-    """Let the arms train on so many ``rows`` a step, and say where more time takes more of them."""
-    usual, price = race.pace.batch, race.price
-    race.pace = replace(race.pace, batch=rows)
-    race.price = price | {
-        "step_seconds": price["step_seconds"] * rows / paid,
-        "steps_paid_for": price["steps_paid_for"] * paid // rows,
-        "rows": rows,
-    }
-    race.share_of_batch = rows / usual
-    if rows != paid and rows < usual:
-        race.warnings.append(
-            f"a step reads {rows} rows where {usual} are usual, as in another race in this folder; the time limit pays "
-            f"for {paid}, which another --out takes"
-        )
-    elif rows < usual:
-        race.warnings.append(
-            f"a step reads {rows} rows where {usual} are usual, as the time limit pays for few of those; {ANEW} times "
-            "the time, or more time in another --out, takes more of them"
-        )
-
-
-def _look_at(race: Race, items: int, paid: int) -> None:
-    """Let the race look at so many validation ``items``, and say where more time looks at more of them."""
-    of = len(race.task.held_out("validation", race.pace.validation_items))
-    race.pace = replace(race.pace, validation_items=items)
-    if items < of and items != paid:
-        race.warnings.append(
-            f"{items} of the {of} validation items are looked at, as in another race in this folder; the time limit "
-            f"pays for {min(paid, of)}, which another --out takes"
-        )
-    elif items < of:
-        race.warnings.append(
-            f"the time limit pays for {items} of the {of} validation items; {ANEW} times the time, or more time in "
-            "another --out, looks at more of them"
-        )
 
 
 def _is_after_choices(race: Race, entry: Entry) -> bool:
@@ -219,18 +150,29 @@ def _train_on(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
 
 
 def _coming(race: Race, cohort: Sequence[Entry], open_arms: Sequence[Entry], entries: Sequence[Entry]) -> list[Piece]:
-    """Return what each arm that is trained on will do at its turn, unless another arm's turn settles it before."""
-    found = []
+    """Return what each arm that is trained on will do at its turn, unless another arm's turn settles it before.
+
+    Behind those whose turns are next come other seeds, the longest first, and then arms that wait.
+    """
+    turns: dict[tuple[bool, bool], list[Piece]] = {}
+    seeds = list[Piece]()
     for entry in sorted(cohort, key=lambda one: urgency(race, one, entries)):
         if _is_to_begin(race, entry):  # nobody knows from which start it will go on
             continue
         assert entry.line is not None
+        due = turns.setdefault(urgency(race, entry, entries)[:2], [])
         steps = next_mark(race, entry.line.steps)
         if is_at_its_end(race, entry, open_arms, entries):
-            found.append(piece_of(race, entry.line, cooldown=_way_down(race, entry, entries)))
+            cooldown = _way_down(race, entry, entries)
+            due.append(piece_of(race, entry.line, cooldown=cooldown))
+            if not is_out_of_reach(race, entry, entries):
+                seeds += seeds_behind(race, entry, cooldown)
         elif steps > entry.line.steps and affords_leg(race, entry, steps, entries):
-            found.append(piece_of(race, entry.line, steps))
-    return found
+            due.append(piece_of(race, entry.line, steps))
+    now, *later = [*turns.values()] or [[]]
+    if race.time_limit is None:
+        now += [*seeds, *seeds_coming(race, entries)]
+    return [*now, *itertools.chain.from_iterable(later)]
 
 
 def _train_on_what_was_hardly_trained(race: Race, entries: Sequence[Entry], threads: Threads) -> None:
@@ -277,13 +219,14 @@ def grow(race: Race, entry: Entry, entries: Sequence[Entry], is_again: bool = Fa
         entry.is_spent = True
 
 
-def bring_down(race: Race, entry: Entry, entries: Sequence[Entry], is_bare: bool = False) -> None:
-    """Bring an arm's run down and test it; only test it if ``is_bare``, or where no time is left for more."""
+def bring_down(race: Race, entry: Entry, entries: Sequence[Entry], cooldown: int | None = None) -> None:
+    """Bring an arm's run down and test it: by as many steps as the limit pays for, unless they are given."""
     line = entry.line
     assert line is not None
-    cooldown = 0 if is_bare else _way_down(race, entry, entries)
+    if cooldown is None:
+        cooldown, entry.stopped = _way_down(race, entry, entries), why_it_ended(race, entry)
+        note_end(race, line, cooldown)
     race.reporter.begin(entry.method.name, f"coming down from {line.steps} steps", _done(entries), len(entries))
-    entry.stopped = entry.stopped if is_bare else why_it_ended(race, entry)
     race.looks += bool(entry.records)  # its items have been looked at before
     entry.trial, record = finish(race, line, cooldown)
     entry.seconds += record.timing.seconds
@@ -303,11 +246,9 @@ def _way_down(race: Race, entry: Entry, entries: Sequence[Entry]) -> int:
 
 def _end(race: Race, entries: Sequence[Entry]) -> None:
     """Test what was left as it is, then the control; forget what no longer race would need."""
-    left = [entry for entry in entries if entry.is_racing and not entry.is_tested]
-    race.ahead(lambda: [piece_of(race, entry.line, cooldown=0) for entry in left if entry.line is not None])
-    for entry in left:
-        entry.stopped = what_cut_off(race, entry) if entry.is_spent else LEFT
-        bring_down(race, entry, entries, is_bare=True)
+    race.ahead(partial(_ends_coming, race, entries))
+    for entry in _left(entries):
+        _test_as_it_is(race, entry, entries)
     for nth, entry in enumerate(entries):
         if entry.method.is_control:
             _control(race, entry, nth, entries)
@@ -319,10 +260,38 @@ def _end(race: Race, entries: Sequence[Entry]) -> None:
     race.shelf.save()
 
 
+def _left(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the arms that are tested as they are."""
+    return [entry for entry in entries if entry.is_racing and not entry.is_tested]
+
+
+def _further(race: Race, entry: Entry) -> tuple[Line, int] | None:
+    """Return the run of an arm and its way down where another race in this folder has taken it further."""
+    noted = end_noted(race, entry.sized)
+    return noted if noted is not None and entry.line is not None and noted[0].steps >= entry.line.steps else None
+
+
+def _test_as_it_is(race: Race, entry: Entry, entries: Sequence[Entry]) -> None:
+    """Test an arm that was left, or as another race in this folder has taken it."""
+    if (further := _further(race, entry)) is not None:
+        entry.line, cooldown = further
+        entry.sized, entry.stopped = entry.line.sized, why_it_ended(race, entry)
+    else:
+        cooldown, entry.stopped = 0, what_cut_off(race, entry) if entry.is_spent else LEFT
+    bring_down(race, entry, entries, cooldown)
+
+
+def _ends_coming(race: Race, entries: Sequence[Entry]) -> list[Piece]:
+    """Return what is still to do at the end of a race, if nothing changes it."""
+    left = [entry for entry in _left(entries) if _further(race, entry) is None]
+    tests = [piece_of(race, entry.line, cooldown=0) for entry in left if entry.line is not None]
+    return [*tests, *_rest_of_controls(race, entries)]
+
+
 def _control(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> None:
     """Give a control as many steps as the quickest solver had, or as the longest run; its first look comes before.
 
-    It has no vote, so it gets twice what an arm is owed at most, and nothing where no time is left.
+    It has no vote, so it gets at most what every arm is owed, and nothing where no time is left.
     """
     if not entry.swept:
         if not affords_look(race, entry, entries):
@@ -343,7 +312,7 @@ def _control(race: Race, entry: Entry, nth: int, entries: Sequence[Entry]) -> No
 
 def _steps_of_control(race: Race, entry: Entry, entries: Sequence[Entry]) -> int:
     most = race.quickest or max((one.line.steps for one in entries if one.line and one is not entry), default=0)
-    return min(most, 2 * OWED)
+    return min(most, OWED)
 
 
 def _rest_of_controls(race: Race, entries: Sequence[Entry]) -> list[Piece]:

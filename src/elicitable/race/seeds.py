@@ -50,6 +50,26 @@ def more_seeds(race: Race, entries: Sequence[Entry], beside: Callable[[], list[P
             return
 
 
+def seeds_coming(race: Race, entries: Sequence[Entry]) -> list[Piece]:
+    """Return the seeds that were asked for of the arms which they would be run for, if nothing were to change."""
+    decision = decision_of(race, [arm_result(race, entry) for entry in entries if entry.records])
+    rivals = _rivals(decision, entries)
+    lagging = [entry for entry in rivals if len(entry.records) < race.seeds]
+    return _coming(race, rivals, lagging, race.seeds)
+
+
+def seeds_behind(race: Race, entry: Entry, cooldown: int) -> list[Piece]:
+    """Return the seeds that are asked for of an arm whose first one is about to come down."""
+    assert entry.line is not None
+    numbers = range(1, race.seeds) if entry.method.is_seeded else ()
+    return [_piece(race, entry, seed, entry.line.steps, cooldown) for seed in numbers]
+
+
+def _piece(race: Race, entry: Entry, seed: int, steps: int, cooldown: int) -> Piece:
+    assert entry.line is not None
+    return piece_of(race, Line(entry.sized, entry.line.rate, seed), steps, cooldown=cooldown)
+
+
 def _rivals(decision: Decision, entries: Sequence[Entry]) -> list[Entry]:
     """Return the arm that the verdict speaks of or hangs on, and the best one, where another seed can change them."""
     best = best_of(one.arm for one in decision.compared)
@@ -78,8 +98,7 @@ def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry], most:
         if entry.line is None:
             found.append(chosen_piece(race, entry.method, seed))
         elif entry.trial is not None:
-            cooldown = entry.trial.plan.steps - entry.tested_at
-            found.append(piece_of(race, Line(entry.sized, entry.line.rate, seed), entry.tested_at, cooldown=cooldown))
+            found.append(_piece(race, entry, seed, entry.tested_at, entry.trial.plan.steps - entry.tested_at))
     return found
 
 

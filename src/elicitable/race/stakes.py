@@ -1,10 +1,10 @@
 """What is at stake: which arms can still change the label, which of them are trained on, and when one is at its end.
 
 An arm can no longer change the label where its curve does not lead up to the best (:mod:`elicitable.race.outlook`), and
-where the label stands already: more invasive arms matter only if they may be better than the best one can be. Such an
-arm is tested as it is. The strongest context is not judged by its curve: it gets the steps that it is owed and a way
-down. Against the clock the arms that are trained on are halved each time they have had equally many steps; the best
-context and the best of the others are always among them.
+where the label stands already: other arms of its rung would give the same one, and more invasive arms matter only if
+they may leave the answer behind. Such an arm is tested as it is. The strongest context is not judged by its curve: it
+gets the steps that it is owed and a way down. Against the clock the arms that are trained on are halved each time they
+have had equally many steps; the best context and the best of the others are always among them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     """Say whether training or testing ``entry`` can still change the label."""
     if not entry.is_racing or (entry.is_tested and not _may_grow(race, entry, entries)):
         return False
-    if _is_out_of_reach(race, entry, entries) and not _speaks_for_contexts(entry, entries):
+    if is_out_of_reach(race, entry, entries) and not _speaks_for_contexts(entry, entries):
         return False
     scored = _scored(race, entries)
     if not scored:
@@ -45,11 +45,16 @@ def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     answer = next((one for one in decision.compared if one.arm.method == decision.answer), None)
     if answer is None or entry.method.rung < answer.arm.rung:
         return True
-    lead = _highest(race, entry, entries) - as_looked_at(best, best.mean or 0.0)
-    return answer.high + lead > race.margin  # it may be left behind
+    if entry.method.rung == answer.arm.rung and not decision.is_open:
+        return False
+    highest = _highest(race, entry, entries)
+    by_best = answer.high + highest - as_looked_at(best, best.mean or 0.0)
+    return (
+        min(by_best, highest - as_looked_at(answer.arm, answer.arm.low or 0.0)) > race.margin
+    )  # it may be left behind
 
 
-def _is_out_of_reach(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+def is_out_of_reach(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     """Say whether where an arm's curve leads is below what another arm has already, by more than the margin."""
     others = [floor_of(other, race) for other in entries if other is not entry and other.is_racing]
     others += [as_looked_at(arm, arm.low or 0.0) for arm in _scored(race, entries) if arm.method != entry.method.name]
@@ -105,12 +110,17 @@ def _may_grow(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     return any(one.arm.method == entry.method.name and one.standing == "open" for one in decision.compared)
 
 
-def urgency(race: Race, entry: Entry, entries: Sequence[Entry]) -> tuple[bool, bool, int]:
-    """Sort arms that may answer less invasively before those that may only be better, then the ready, then by steps."""
+def urgency(race: Race, entry: Entry, entries: Sequence[Entry]) -> tuple[bool, bool, bool, int]:
+    """Sort arms that may answer less invasively before those that may only be better, then the ready, then by steps.
+
+    Once an arm has solved the task, so that it is known what the others are owed, whatever is no context waits until
+    contexts fall short.
+    """
     decision = _decided(race, entries)
     rung = next((one.arm.rung for one in decision.compared if one.arm.method == decision.answer), None)
-    is_above = rung is not None and entry.method.rung >= rung
-    return is_above, not is_ready(race, entry), entry.line.steps if entry.line else 0
+    is_above, ready = rung is not None and entry.method.rung >= rung, is_ready(race, entry)
+    waits = race.quickest is not None and not entry.method.is_context and not ready
+    return is_above, waits, not ready, entry.line.steps if entry.line else 0
 
 
 def is_at_its_end(race: Race, entry: Entry, open_arms: Sequence[Entry], entries: Sequence[Entry]) -> bool:
@@ -118,7 +128,7 @@ def is_at_its_end(race: Race, entry: Entry, open_arms: Sequence[Entry], entries:
     assert entry.line is not None
     if is_ready(race, entry) or (len(open_arms) == 1 and is_done_alone(race, entry)):
         return True
-    return entry.line.steps >= min(owed(race), PATIENCE) and _is_out_of_reach(race, entry, entries)
+    return entry.line.steps >= min(owed(race), PATIENCE) and is_out_of_reach(race, entry, entries)
 
 
 def is_ready(race: Race, entry: Entry) -> bool:
