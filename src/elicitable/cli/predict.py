@@ -145,8 +145,13 @@ def _source(source: str | None) -> str:
 def _reading(record: Record, column: str) -> Record:
     """Return ``record`` with its main column called ``column``."""
     form = record.form
+    if column in form.columns and column != form.main:
+        raise InputError(
+            f"the column {column!r} is read as itself already, beside {form.main!r}; name another one (--column)."
+        )
     columns = tuple(column if name == form.main else name for name in form.columns)
-    return replace(record, form=replace(form, columns=columns, main=column))
+    answer = column if form.answer == form.main else form.answer
+    return replace(record, form=replace(form, columns=columns, main=column, answer=answer))
 
 
 def _wanted(form: Form) -> tuple[str, ...]:
