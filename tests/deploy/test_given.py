@@ -101,6 +101,19 @@ def test_two_columns_of_one_name_are_no_form(zero_shot: Path) -> None:
         _reading(two, "title")
 
 
+def test_a_column_that_no_row_has_is_said(tmp_path: Path, call: Call) -> None:
+    """Rows of JSON may lack what is shown beside the main column; where all do, its name may be another one."""
+    rows = [{"title": f"no {n}", "body": text_of(n), "label": ("yes", "no way")[n % 3 == 0]} for n in range(60)]
+    data, model = write_rows(tmp_path / "rows.csv", rows), str(save_letters(tmp_path / "model"))
+    el.verdict(model, data, methods=["zero-shot"], seeds=1, out=tmp_path / "run")
+    given = tmp_path / "given.jsonl"
+    for name, is_said in (("title", False), ("Title", True)):
+        given.write_text("".join(json.dumps({name: "no a", "body": row["text"]}) + "\n" for row in ROWS))
+        code, _, err = call("predict", str(tmp_path / "run"), "-i", str(given))
+        assert (code, err.partition("\n")[0]) == (0, "5 of 5 rows answered.")
+        assert ("No row has 'title', which the race showed beside the text; read as empty." in err) == is_said
+
+
 def test_classes_of_a_column_that_is_shown_are_read_by_their_names(tmp_path: Path) -> None:
     """``datasets`` keeps numbers and their names apart; the texts of rows to be answered are those of training."""
     datasets = pytest.importorskip("datasets")
