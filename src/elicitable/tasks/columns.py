@@ -25,7 +25,7 @@ TEXT_NAMES: Final = ("text", "sentence", "review", "content", "input", "question
 LABEL_NAMES: Final = ("label", "labels", "sentiment", "class", "category", "intent", "target")
 PROMPT_NAMES: Final = ("prompt", "instruction", "input", "question", "query", "text", "article", "document", "dialogue")
 _ONE: Final = ("target", "completion", "output", "response", "answer", "summary", "highlights")
-TARGET_NAMES: Final = (*_ONE, "answers.text", "answer.text")
+TARGET_NAMES: Final = (*_ONE, "answers", "answers.text", "answer.text")
 _NAMES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "classification": (TEXT_NAMES, LABEL_NAMES),
     "generation": (PROMPT_NAMES, TARGET_NAMES),
