@@ -278,7 +278,7 @@ def test_a_race_takes_any_right_answer_and_predicts_from_nested_rows(tmp_path: P
 
 
 def test_a_column_called_answers_holds_answers_that_are_written() -> None:
-    """As in WebQuestions; beside two other columns they could not be told, and where few came again they were labels."""
+    """As in WebQuestions; beside two columns they could not be told, and where few came again they were labels."""
     answers = [["yes", "Yes."], ["no"]]
     rows = [{"url": f"a/{n}", "question": f"is {n} even?", "answers": answers[n % 2]} for n in range(60)]
     task = task_from(rows)
