@@ -45,7 +45,8 @@ def rows_of_json(source: str, text: str) -> list[Placed]:
 
     A text that begins with ``[`` is one array. Otherwise every line is a value, empty lines are skipped; a text whose
     first line is not an object by itself may be one object that holds the rows: ``{"data": [...]}``, or columns by name
-    (``DataFrame.to_json``); or it is one row. Raises :class:`InputError` where an array, or such an object, cannot be read as a whole.
+    (``DataFrame.to_json``); or it is one row. Raises :class:`InputError` where an array, or such an object, cannot be
+    read as a whole.
     """
     if text.lstrip().startswith("["):
         return _numbered(_whole(source, text))
