@@ -63,7 +63,7 @@ def check_reading(model: Model, task: Task, layout: Layout, max_tokens: int | No
     if labels is None and layout.end and not _writes(model, layout.end.strip() or layout.end):
         raise InputError(
             f"the tokenizer of {model.name} cannot write the stop string {layout.end!r} (--stop, stop=), so no answer "
-            "would end with it; name another end, for instance a line break."
+            "would end with it; name an end that it can, for instance '###'."
         )
 
 
