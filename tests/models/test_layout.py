@@ -162,9 +162,11 @@ def test_what_the_system_says_between_the_turns_stays_there(template: str, syste
     assert talk == "User: a\nAssistant: b\nSystem: film now.\nUser: fine\nAssistant:"
 
 
-@pytest.mark.parametrize("shown", ["{{ m.content | upper }}", "{% for part in m.content %}{{ part.text }}{% endfor %}"])
+@pytest.mark.parametrize(
+    "shown", ["{{ m.content | upper }}", "{% for part in m.content %}{{ part.words }}{% endfor %}"]
+)
 def test_a_template_that_does_not_show_what_is_said_is_refused(shown: str) -> None:
-    """Some take a list of parts, and show nothing of a text; then rows held neither question nor answer."""
+    """Some take something else, and show nothing of a text; then rows held neither question nor answer."""
     model = chatting("trims")
     model.tokenizer.chat_template = f"{{% for m in messages %}}<|{{{{ m.role }}}}|>{shown}<|end|>{{% endfor %}}"
     with pytest.raises(InputError, match=r"does not show what is said as it is said.*--chat off"):

@@ -128,6 +128,21 @@ NAMED_END = (
     "{% for m in messages %}" + SAYS + "{% if m.role == 'assistant' %}<|end_of_answer|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+PART = "{% for p in m.content if p.type == 'text' %}"
+LINES_OF_PARTS = (  # as SmolVLM's
+    "{% for m in messages %}{{ m.role | capitalize }}{{ ':' if m.content[0].type == 'image' else ': ' }}"
+    + PART
+    + "{{ p.text }}{% endfor %}<|end|>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+TEXTS_AMONG_PICTURES = (  # as LLaVA's
+    "{% for m in messages %}{% if m.role != 'system' %}{{ m.role.upper() + ': ' }}{% endif %}"
+    "{% if m.role != 'assistant' %}"
+    + PART
+    + "{{ p.text + ' ' }}{% endfor %}{% else %}"
+    + PART
+    + "{% generation %}{{ p.text + ' ' }}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
 OF_TWO = (  # of what a conversation holds it shows what the user and the assistant say
     "{% for m in messages if m.role in ('user', 'assistant') %}" + SAYS + "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -141,6 +156,20 @@ def test_a_template_may_hold_any_word_around_an_answer(template: str) -> None:
     found = written(model, Item("a film", " dull"), layout_for(model))
     assert found.text == by_template(model, Message("user", "a film"), Message("assistant", "dull"))[: len(found.text)]
     assert found.text[found.answer :] == "dull" + answer_turn(model.tokenizer).end
+
+
+@pytest.mark.parametrize("template", [LINES_OF_PARTS, TEXTS_AMONG_PICTURES])
+def test_a_template_that_reads_parts_is_given_parts(template: str) -> None:
+    """Those of models that see pictures showed nothing of what is said, and such models were refused."""
+    model = chatting(template)
+    layout = layout_for(model, system="Be brief.")
+    found = written(model, Item(TALK, "dull"), layout)
+    turns = [Message("system", "Be brief."), *TALK, Message("assistant", "dull")]
+    said = [{"role": turn.role, "content": [{"type": "text", "text": turn.content}]} for turn in turns]
+    whole = model.tokenizer.apply_chat_template(said, tokenize=False)
+    assert whole.startswith(found.text.removesuffix("</s>"))
+    assert found.text[found.answer :].strip().startswith("dull")
+    assert [found.text[slice(*span)] for span in found.spans] == [turn.content for turn in TALK]
 
 
 def test_a_template_that_is_set_anew_is_read_anew() -> None:

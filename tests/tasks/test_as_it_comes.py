@@ -245,6 +245,8 @@ WARNED = [
     (["\u0430pp", "app", "x"] * 40, r"nearly the same.*'app' .*'\\u0430pp'"),  # a Cyrillic a
     (["\u0421OST", "COST", "x"] * 40, "nearly the same"),  # a Cyrillic S
     (["\u03bfpen", "open", "x"] * 40, "nearly the same"),  # a Greek omicron
+    (["\u2764\ufe0f", "\u2764", "x"] * 40, "nearly the same"),  # a heart, and one that is drawn as an emoji
+    (["\u200b", "x", "y"] * 40, r"labels of characters that are not seen: '\\u200b'"),
     (["nan", "x", "y"] * 40, r"look like missing values: 'nan' \(40 rows\)"),
     (["None", "x", "y"] * 40, "look like missing values: 'None'"),
     (["null", "N/A", "y"] * 40, "look like missing values: 'N/A' .*'null'"),
@@ -299,6 +301,15 @@ def test_named_labels_may_be_as_many_as_a_person_likes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1,500 distinct values in 2,000 rows, too many.*--label-column label"):
         task_of(tmp_path, rows)
     assert len(task_of(tmp_path, rows, label_column="label").labels() or ()) == 1_500
+
+
+@pytest.mark.parametrize("label", ["two\nlines", "long " * 30])
+def test_labels_that_are_no_words_are_refused_for_what_they_are(tmp_path: Path, label: str) -> None:
+    """Three of them were "too many"."""
+    rows = labelled([label, "app", "map"] * 30)
+    with pytest.raises(InputError, match=r"holds '.*', a label of several lines or more than 100 char.*--label-column"):
+        task_of(tmp_path, rows)
+    assert len(task_of(tmp_path, rows, label_column="label").labels() or ()) == 3
 
 
 def test_long_answers_that_come_again_are_no_labels(tmp_path: Path) -> None:

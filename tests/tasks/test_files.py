@@ -230,6 +230,15 @@ def test_json_arrays_and_what_pandas_writes(tmp_path: Path, form: str) -> None:
                 assert [(one.fault, one.values.get("text")) for one in found.rows] == [("", "fine"), ("", "so so")]
 
 
+def test_one_object_over_several_lines_is_one_row(tmp_path: Path) -> None:
+    """Each of its lines was a row that is not valid JSON."""
+    row = {"text": "say a", "meta": {"stars": 3}}
+    (tmp_path / "row.json").write_text(json.dumps(row, indent=2))
+    assert read_table(tmp_path / "row.json").columns == ("text", "meta.stars")
+    with incoming(str(tmp_path / "row.json"), wanted=("text",)) as read:
+        assert [(one.values, one.fault) for one in read.rows] == [(row, "")]
+
+
 def test_a_row_that_holds_a_list_of_objects_is_one_row(tmp_path: Path) -> None:
     row = {"text": "a match in Lisbon", "places": [{"name": "Lisbon", "from": 11}]}
     path = write(tmp_path, "t.jsonl", json.dumps(row) + "\n")

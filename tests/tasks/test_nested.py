@@ -275,3 +275,15 @@ def test_a_race_takes_any_right_answer_and_predicts_from_nested_rows(tmp_path: P
     own = Predictor(model, artefact.adaptation(model), artefact.record)
     asked = [{"doc": {"text": prompt}} for prompt in said]
     assert [one.answer for one in own(asked)] == list(answer.arms[0].answers[0])
+
+
+def test_a_column_called_answers_holds_answers_that_are_written() -> None:
+    """As in WebQuestions; beside two columns they could not be told, and where few came again they were labels."""
+    answers = [["yes", "Yes."], ["no"]]
+    rows = [{"url": f"a/{n}", "question": f"is {n} even?", "answers": answers[n % 2]} for n in range(60)]
+    task = task_from(rows)
+    assert task.labels() is None
+    [item] = task.held_out("test", 1)
+    assert item.accepted in (("yes", "Yes."), ("no",))
+    two = task_from([{name: row[name] for name in ("question", "answers")} for row in rows])
+    assert two.held_out("test") == task.held_out("test")

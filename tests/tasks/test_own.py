@@ -62,6 +62,23 @@ def test_one_that_keeps_it_is_taken_as_it_is() -> None:
             lambda self, n, rng: [Item("a", " x", choices=(" x", " x\n"))] * n,
             r"with choices of its own gives ' x' and ' x\\n', which are one answer",
         ),
+        (
+            "sample",
+            lambda self, n, rng: [Item("a", " x", choices=(" x", " x"))] * n,
+            r"at least two choices of its own, each once, and has \(' x', ' x'\)",
+        ),
+        ("sample", lambda self, n, rng: [Item("a", " x", choices=(" x",))] * n, r"at least two choices of its own"),
+        (
+            "sample",
+            lambda self, n, rng: [Item("a", " x", accepted=("y", "z"))] * n,
+            r"accepts \('y', 'z'\), and its target ' x', which is trained, is none of them",
+        ),
+        (
+            "sample",
+            lambda self, n, rng: [Item("abc", " x", ((-1, 2),))] * n,
+            r"spans \(\(-1, 2\),\), and they have to be characters of its prompt, from 0 to 3",
+        ),
+        ("sample", lambda self, n, rng: [Item("abc", " x", ((0, 4),))] * n, r"characters of its prompt, from 0 to 3"),
         ("sample", lambda self, n, rng: [Item("a", "x", choices="xy")] * n, r"choices have to be texts, and are 'xy'"),
         ("fingerprint", lambda self: 7, r"fingerprint\(\) has to be a text, and is 7"),
         (

@@ -82,8 +82,9 @@ def predict(
 
 @dataclass
 class _Done:
-    """Count rows, those of them that are broken, and those that lost tokens."""
+    """Count rows, those of them that are broken, and those that lost tokens; hold the columns that no row had."""
 
+    missing: set[str]
     rows: int = 0
     broken: int = 0
     cut: int = 0
@@ -92,11 +93,15 @@ class _Done:
 def _answer(rows: Rows, predictor: Predictor, kind: str, out: Path | None) -> _Done:
     """Answer ``rows`` as they come, and count them."""
     from elicitable.deploy.outgoing import answered, write
+    from elicitable.tasks.nested import flat
 
-    done = _Done()
+    form = predictor.record.form
+    done = _Done({name for name in form.columns if name != form.main})
     with _output(out) as file:
-        for row, prediction in write(file, kind, rows, predictor.record.form.main, answered(rows.rows, predictor)):
+        for row, prediction in write(file, kind, rows, form.main, answered(rows.rows, predictor)):
             done.rows += 1
+            if done.missing:
+                done.missing -= flat(row.values).keys()
             done.cut += prediction.cut > 0
             if prediction.fault:
                 done.broken += 1
@@ -114,6 +119,11 @@ def _summary(done: _Done, quiet: bool) -> None:
         print(f"{count - broken:,} of {count:,} rows answered{lost}.", file=sys.stderr)
     if done.cut and not quiet:
         print(f"{done.cut:,} of them are longer than the model reads; what was too much was left out.", file=sys.stderr)
+    if done.missing and count and not quiet:
+        names = ", ".join(map(repr, sorted(done.missing)))
+        print(
+            in_one_line(f"No row has {names}, which the race showed beside the text; read as empty."), file=sys.stderr
+        )
     if broken:
         raise typer.Exit(1)
 
@@ -145,8 +155,13 @@ def _source(source: str | None) -> str:
 def _reading(record: Record, column: str) -> Record:
     """Return ``record`` with its main column called ``column``."""
     form = record.form
+    if column in form.columns and column != form.main:
+        raise InputError(
+            f"the column {column!r} is read as itself already, beside {form.main!r}; name another one (--column)."
+        )
     columns = tuple(column if name == form.main else name for name in form.columns)
-    return replace(record, form=replace(form, columns=columns, main=column))
+    answer = column if form.answer == form.main else form.answer
+    return replace(record, form=replace(form, columns=columns, main=column, answer=answer))
 
 
 def _wanted(form: Form) -> tuple[str, ...]:

@@ -31,16 +31,16 @@ CHOICES = "choices"  # the column of a row that brings its own
 
 
 def item_of(form: Form, values: Any, model: Model) -> Item:
-    """Return the item of a row: a mapping by column, or just what its main column would hold.
+    """Return the item of a row: its values by column, or just what its main column would hold.
+
+    By column are a mapping, a series of pandas (a row of a frame), and a named tuple.
 
     Its target is a stand-in, an answer that the race's data had: it is never read, and says only where tokens part.
 
     Raises:
         InputError: a column is missing or empty, or it does not hold what is read; the message is about the row.
     """
-    if not isinstance(values, Mapping):
-        values = {form.main: values}
-    values = plain(values)
+    values = plain(_by_column(form, values))
     if not {*form.columns, *form.choices} <= set(values):
         values = flat(values)
     if form.ids:
@@ -53,6 +53,15 @@ def item_of(form: Form, values: Any, model: Model) -> Item:
     item = _shown(form, values)
     is_led = form.lead is not None and all(one.startswith(form.lead) for one in choices)
     return Item(item.prompt, target, item.spans, choices, form.lead if is_led else None)
+
+
+def _by_column(form: Form, values: Any) -> Mapping[str, Any]:
+    if hasattr(values, "_asdict"):
+        values = values._asdict()
+    if isinstance(values, Mapping):
+        return values
+    keys = getattr(values, "keys", None)
+    return {form.main: values} if keys is None else {str(name): values[name] for name in keys()}
 
 
 def _shown(form: Form, values: Mapping[str, Any]) -> Item:

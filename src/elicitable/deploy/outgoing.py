@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from elicitable.deploy.predict import Prediction, Predictor
 from elicitable.errors import InputError, UnknownNameError
+from elicitable.tasks.delimited import DELIMITED
 from elicitable.tasks.incoming import Incoming, Rows
 from elicitable.tasks.tables import is_unicode
 
@@ -51,13 +52,16 @@ def write(
 ) -> Iterator[tuple[Incoming, Prediction]]:
     """Write each pair to ``file`` as it comes, and yield it.
 
-    CSV and TSV keep the input's cells, JSON lines its values, but for null in the place of a number that JSON does not
-    have, such as NaN; ``lines`` are the bare answers, an empty line for a row that is broken. A column that is already
-    there has a prediction's under a longer name.
+    CSV and TSV keep the input's cells, and its delimiter where it is a table of that kind, JSON lines its values, but
+    for null in the place of a number that JSON does not have, such as NaN; ``lines`` are the bare answers, an empty
+    line for a row that is broken. A column that is already there has a prediction's under a longer name.
     """
     columns = rows.columns or (main,)
-    names = _names(columns if kind in NATURAL else ())
-    put = _table(file, kind, columns, names) if kind in NATURAL else _lines(file) if kind == "lines" else _json(file)
+    if kind in NATURAL:
+        delimiter = rows.delimiter if kind == rows.kind else DELIMITED[f".{kind}"]
+        put = _table(file, delimiter, columns, _names(columns))
+    else:
+        put = _lines(file) if kind == "lines" else _json(file)
     for row, prediction in pairs:
         put(row, prediction)
         yield row, prediction
@@ -73,9 +77,9 @@ def _names(taken: Sequence[str]) -> tuple[str, ...]:
 
 
 def _table(
-    file: TextIO, kind: str, columns: Sequence[str], names: Sequence[str]
+    file: TextIO, delimiter: str, columns: Sequence[str], names: Sequence[str]
 ) -> Callable[[Incoming, Prediction], None]:
-    writer = csv.writer(file, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
+    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     writer.writerow([*columns, *names])
 
     def put(row: Incoming, prediction: Prediction) -> None:

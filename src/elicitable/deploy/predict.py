@@ -20,6 +20,7 @@ from elicitable.models.load import load
 from elicitable.models.rows import Row, rows_of
 from elicitable.models.speed.frozen_parts import keep_parts
 from elicitable.models.speed.precision import undisturbed
+from elicitable.tasks.memory import rows_of_data
 from elicitable.training.batches import Reading
 from elicitable.training.calibration import probabilities
 from elicitable.training.evaluate import answer_limit, answers, read_labels
@@ -80,11 +81,12 @@ class Predictor:
     def __call__(self, rows: Iterable[Any]) -> Iterator[Prediction]:
         """Yield the prediction of every row, in their order, a chunk of rows at a time.
 
-        A broken row is answered by a prediction that says what is wrong with it.
+        A frame of pandas or polars, an Arrow table or a data set is taken row by row. A broken row is answered by a
+        prediction that says what is wrong with it.
         """
         if isinstance(rows, str | bytes | Mapping):
             raise InputError("give a list of rows, or one row to predictor.one(row).")
-        left = iter(rows)
+        left = rows_of_data(rows)
         while chunk := list(islice(left, CHUNK)):
             yield from self._chunk(chunk)
 

@@ -184,7 +184,7 @@ def _whole(text: Written, tokens: Tokens, start: list[int], end: int | None, hel
     if at + moved == 0:
         raise InputError(
             f"nothing stands before the answer {text.text[text.answer :]!r} that the model could read: the prompt is "
-            "empty; give a template with some text around it."
+            "empty, or one token with the answer's beginning; give a template with some text around it."
         )
     places = [place + moved for first, last in text.spans for place in tokens.inside(first, last)]
     whole = ids[len(held) :]

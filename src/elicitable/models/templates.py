@@ -28,17 +28,19 @@ def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) 
     """The text of a conversation by the chat template, up to where the assistant's next turn begins.
 
     A template that writes today's date writes :data:`TODAY`. The tools that may be called are given to it beside the
-    turns, as it takes them.
+    turns, as it takes them; what a turn says is given as a part of a list to one that reads nothing else, as those of
+    models that see pictures do.
 
     Raises:
         InputError: there is no template, or it does not take such a conversation; with its own words.
     """
     turns = [plain_turn(turn) for turn in messages]
+    is_listed = _takes_parts(tokenizer, *written_by(tokenizer))
     for turn in turns:
         turn.pop(TOOLS, None)
-    given = {"tools": tools_of(messages), "tokenize": False, "add_generation_prompt": not answered}
+        turn["content"] = _listed(turn["content"]) if is_listed else turn["content"]
     try:
-        text: str = tokenizer.apply_chat_template(turns, **given, **_clock(tokenizer, given["tools"]))
+        text = _rendered(tokenizer, turns, tools_of(messages), answered)
     except Exception as error:  # templates are programs: they raise whatever they like
         if is_out_of_memory(error):
             raise
@@ -47,6 +49,31 @@ def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) 
             f"the chat template does not take a conversation of the turns {roles}: {error}; without it: --chat off"
         ) from error
     return text
+
+
+def _rendered(tokenizer: Any, turns: Sequence[dict[str, Any]], tools: Any, answered: bool) -> str:
+    given = {"tools": tools, "tokenize": False, "add_generation_prompt": not answered}
+    text: str = tokenizer.apply_chat_template(turns, **given, **_clock(tokenizer, tools))
+    return text
+
+
+def _listed(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
+
+
+@lru_cache(maxsize=8)
+def _takes_parts(tokenizer: Any, *_: str) -> bool:
+    """Say whether the chat template shows what stands in a list of parts and not what is a text."""
+
+    def shows(content: Any) -> bool:
+        try:
+            return MARKS[0] in _rendered(tokenizer, [{"role": "user", "content": content}], None, False)
+        except Exception as error:  # templates are programs: they raise whatever they like
+            if is_out_of_memory(error):
+                raise
+            return False
+
+    return not shows(MARKS[0]) and shows(_listed(MARKS[0]))
 
 
 def plain_turn(turn: Message) -> dict[str, Any]:

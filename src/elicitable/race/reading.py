@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def check_reading(model: Model, task: Task, layout: Layout, max_tokens: int | No
     if labels is None and layout.end and not _writes(model, layout.end.strip() or layout.end):
         raise InputError(
             f"the tokenizer of {model.name} cannot write the stop string {layout.end!r} (--stop, stop=), so no answer "
-            "would end with it; name another end, for instance a line break."
+            "would end with it; name an end that it can, for instance '###'."
         )
 
 
@@ -107,17 +108,8 @@ def reading_warnings(model: Model, task: Task, layout: Layout) -> list[str]:
             f"the stop string {layout.end!r} (--stop, stop=) ends free answers, and labels are compared by their "
             "likelihood instead"
         )
-    ends = (
-        []
-        if task.labels() is not None
-        else [end for end in dict.fromkeys((end_of(model, layout), *layout.all_stops)) if end]
-    )
-    cut = sum(all(any(end in text.rstrip() for end in ends) for text in _right(model, item, layout)) for item in items)
-    if cut:
-        found.append(
-            f"{cut:,} of {len(items):,} test answers contain what ends an answer ({', '.join(map(repr, ends))}), so "
-            "nothing that is written can be them; name another end: --stop (stop=)"
-        )
+    found += _ended_early(model, items, layout) if task.labels() is None else []
+    found += _special(model, items)
     lost = (
         unwritable(model, items, layout) if task.labels() is None and not any(item.accepted for item in items) else []
     )
@@ -151,6 +143,51 @@ def _split_warnings(task: Task) -> list[str]:
             "learned by heart as well; let sample() draw what held_out() does not give"
         )
     return found
+
+
+def _ended_early(model: Model, items: Sequence[Item], layout: Layout) -> list[str]:
+    """Say how many items have no right answer without something in it that ends an answer."""
+    ends, met = _ends(model, layout), []
+    for item in items:
+        held = [[end for end in ends if end in text.rstrip()] for text in _right(model, item, layout)]
+        met += [[end for some in held for end in some]] if all(held) else []
+    if not met:
+        return []
+    named = ", ".join(repr(end) for end in ends if any(end in held for held in met))
+    return [
+        f"{len(met):,} of {len(items):,} test answers contain what ends an answer ({named}), so nothing that is "
+        "written can be them; leave it out of the targets, or name another end: --stop (stop=)"
+    ]
+
+
+def _ends(model: Model, layout: Layout) -> list[str]:
+    """Return the texts that end an answer: the layout's own, and the special tokens at which a model stops."""
+    ids = sorted(Stop.of(model, layout).ids & set(model.tokenizer.all_special_ids))
+    texts = (end_of(model, layout), *layout.all_stops, *map(model.tokenizer.decode, ids))
+    return [end for end in dict.fromkeys(texts) if end]
+
+
+def _special(model: Model, items: Sequence[Item]) -> list[str]:
+    """Say how many texts of the data hold what the tokenizer takes for a special token; a template's own are meant."""
+    known = [one.content for one in model.tokenizer.added_tokens_decoder.values() if one.special and one.content]
+    if not known or getattr(model.tokenizer, "split_special_tokens", False):
+        return []
+    pattern = re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))))
+    held = [one for item in items if (one := next(filter(None, map(pattern.search, _texts(item))), None))]
+    if not held:
+        return []
+    return [
+        f"{len(held):,} of {len(items):,} test texts hold special tokens ({in_one_line(held[0][0])!r} among them), "
+        "which the model reads as such, as an end or a turn, and not as characters; take them out where that is not "
+        "meant"
+    ]
+
+
+def _texts(item: Item) -> list[str]:
+    """Return what of an item's prompt came from the data."""
+    if isinstance(item.prompt, str):
+        return [item.prompt[first:last] for first, last in item.spans]
+    return [turn.content for turn in turns_of(item)]
 
 
 def _right(model: Model, item: Item, layout: Layout) -> list[str]:

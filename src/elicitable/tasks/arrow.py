@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from elicitable.errors import ElicitableError, InputError, MissingPackageError
-from elicitable.tasks.classes import class_names, with_class_names
+from elicitable.tasks.classes import class_names, named_in, with_class_names
 from elicitable.tasks.nested import values_of
 from elicitable.tasks.tables import LeftOut, Table, table_of_columns
 
@@ -43,7 +43,7 @@ def read_arrow(path: Path, kind: str, max_bytes: int) -> Table:
 
 
 def rows_in(path: Path, kind: str) -> Generator[tuple[str, dict[str, Any]]]:
-    """Yield the rows of a file of ``kind``, each with its place; what is neither texts nor numbers is left out.
+    """Yield the rows of a file of ``kind``, each with its place, as :func:`rows_of_batches` does.
 
     Raises :class:`InputError` where the file is damaged, and :class:`MissingPackageError` without pyarrow.
     """
@@ -56,8 +56,7 @@ def rows_in(path: Path, kind: str) -> Generator[tuple[str, dict[str, Any]]]:
         with path.open("rb") as file:
             held = _mapped(file)
             schema, batches = _parquet(path, held, sys.maxsize) if kind in PARQUET else _ipc(held)
-            _check_names(str(path), schema)
-            for row in rows_of_batches(batches):
+            for row in rows_of_batches(str(path), schema, batches):
                 number += 1
                 yield f"row {number}", row
     except ElicitableError:
@@ -90,10 +89,14 @@ def table_of_batches(source: str, schema: Any, batches: Iterator[Any], max_bytes
     return with_class_names(table_of_columns(source, columns.items(), places, left_out(schema)), classes)
 
 
-def rows_of_batches(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of record batches, without what is neither texts nor numbers."""
+def rows_of_batches(source: str, schema: Any, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of record batches of ``schema``, classes by their names, without what is no text or number."""
+    _check_names(source, schema)
+    classes = class_names(schema)
     for batch in batches:
-        columns = _columns(batch, ())
+        columns = _columns(batch, classes)
+        if classes:
+            columns = {name: named_in(name, values, classes) for name, values in columns.items()}
         for values in zip(*columns.values(), strict=True) if columns else [()] * batch.num_rows:
             yield dict(zip(columns, values, strict=True))
 

@@ -47,6 +47,22 @@ def with_class_names(table: Table, classes: Mapping[str, Texts]) -> Table:
     return replace(table, rows=rows, classes=tuple(known.items()))
 
 
+def named_in(path: str, value: Any, classes: Mapping[str, Texts]) -> Any:
+    """Return the ``value`` of a column, or of what is nested in one, with classes by their names; None without one.
+
+    >>> named_in("meta", {"genre": 1, "stars": [0, -1], "year": 1}, {"meta.genre": ("a", "b"), "meta.stars": ("one",)})
+    {'genre': 'b', 'stars': ['one', None], 'year': 1}
+    """
+    if isinstance(value, Mapping):
+        return {key: named_in(f"{path}.{key}", inner, classes) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [named_in(path, inner, classes) for inner in value]
+    names = classes.get(path)
+    if names is None or not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None
+
+
 def labelled(tables: Mapping[Split, Table], answer: str) -> tuple[dict[Split, Table], list[str]]:
     """Return ``tables`` without the rows whose label is hidden, where ``answer`` has classes, and what to say of it.
 

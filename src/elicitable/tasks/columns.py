@@ -11,6 +11,7 @@ title and a body, a premise and a hypothesis). Both are shown, unless a person n
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -25,7 +26,7 @@ TEXT_NAMES: Final = ("text", "sentence", "review", "content", "input", "question
 LABEL_NAMES: Final = ("label", "labels", "sentiment", "class", "category", "intent", "target")
 PROMPT_NAMES: Final = ("prompt", "instruction", "input", "question", "query", "text", "article", "document", "dialogue")
 _ONE: Final = ("target", "completion", "output", "response", "answer", "summary", "highlights")
-TARGET_NAMES: Final = (*_ONE, "answers.text", "answer.text")
+TARGET_NAMES: Final = (*_ONE, "answers", "answers.text", "answer.text")
 _NAMES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "classification": (TEXT_NAMES, LABEL_NAMES),
     "generation": (PROMPT_NAMES, TARGET_NAMES),
@@ -106,9 +107,18 @@ def names_columns(wanted: TaskOptions) -> bool:
 
 def looks_like_labels(table: Table, column: str) -> bool:
     """Say whether the values are short and come again: every one twice on average, and at most 1,000 of them."""
-    values = table.distinct(column)
-    comes_again = len(values) <= MAX_LABELS and 2 * len(values) <= max(len(table.rows), 4)
-    return comes_again and all(len(value) <= LONGEST_LABEL and "\n" not in value for value in values)
+    return not why_no_labels(table, column)
+
+
+def why_no_labels(table: Table, column: str) -> str:
+    """Say why the values do not look like labels; "" where they do."""
+    values, rows = table.distinct(column), len(table.rows)
+    if len(values) > MAX_LABELS or 2 * len(values) > max(rows, 4):
+        return f"has {len(values):,} distinct values in {rows:,} rows, too many for labels that come again"
+    long = [value for value in values if len(value) > LONGEST_LABEL or "\n" in value]
+    if long:
+        return f"holds {reprlib.repr(min(long))}, a label of several lines or more than {LONGEST_LABEL} characters"
+    return ""
 
 
 def _check_names(table: Table, wanted: TaskOptions) -> None:

@@ -59,12 +59,13 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Hold the rows of a source, their kind, and their columns where the source names them before it begins."""
+    """Hold the rows of a source, their kind, and of a table its columns and what stands between its cells."""
 
     source: str
     kind: str
     columns: tuple[str, ...]
     rows: Iterator[Incoming]
+    delimiter: str = ""
 
 
 @contextmanager
@@ -246,7 +247,7 @@ def _table(name: str, delimiter: str, kind: str, text: _Text, wanted: Sequence[s
                 f"{name}: {what} the name {column!r}; it has {', '.join(columns)}. Rename it, or name the one that is "
                 "read: --column."
             )
-    return Rows(name, kind, columns, (_row(columns, delimiter, *record) for record in records))
+    return Rows(name, kind, columns, (_row(columns, delimiter, *record) for record in records), delimiter)
 
 
 def _row(columns: tuple[str, ...], delimiter: str, line: int, record: list[str], fault: str) -> Incoming:

@@ -45,7 +45,8 @@ def rows_of_json(source: str, text: str) -> list[Placed]:
 
     A text that begins with ``[`` is one array. Otherwise every line is a value, empty lines are skipped; a text whose
     first line is not an object by itself may be one object that holds the rows: ``{"data": [...]}``, or columns by name
-    (``DataFrame.to_json``). Raises :class:`InputError` where an array, or such an object, cannot be read as a whole.
+    (``DataFrame.to_json``); or it is one row. Raises :class:`InputError` where an array, or such an object, cannot be
+    read as a whole.
     """
     if text.lstrip().startswith("["):
         return _numbered(_whole(source, text))
@@ -80,7 +81,8 @@ def _of_one_object(source: str, text: str) -> list[Placed] | None:
         return None
     if (rows := list_of_rows(whole)) is not None:
         return _numbered(rows)
-    return _by_columns(source, whole)
+    rows = _by_columns(source, whole)
+    return rows or ([Placed("row 1", whole)] if "\n" in text.strip() else None)
 
 
 def list_of_rows(whole: Mapping[str, Any]) -> list[Any] | None:

@@ -11,7 +11,7 @@ from math import inf, isfinite
 from typing import Any, Final
 
 from elicitable.errors import InputError, UnknownNameError
-from elicitable.tasks.columns import Columns, looks_like_labels
+from elicitable.tasks.columns import Columns, why_no_labels
 from elicitable.tasks.splitting import Row, Splits
 from elicitable.tasks.tables import Table
 from elicitable.values import Split
@@ -89,10 +89,9 @@ def check_labels(table: Table, columns: Columns, classes: Sequence[str], is_name
             f"{table.source}: every row has the label {classes[0]!r} in column {columns.answer!r}; "
             "a task needs at least two"
         )
-    if not is_named and len(classes) > 2 and not looks_like_labels(table, columns.answer):
+    if not is_named and len(classes) > 2 and (why := why_no_labels(table, columns.answer)):
         raise InputError(
-            f"{table.source}: column {columns.answer!r} has {len(classes):,} distinct values in {len(table.rows):,} "
-            "rows, too many for labels that come again. If they are labels, say so: "
+            f"{table.source}: column {columns.answer!r} {why}. If they are labels, say so: "
             f"--label-column {columns.answer}. If they are answers to be written, name the columns as prompt and "
             f"target: --prompt-column {columns.text} --target-column {columns.answer}"
         )
@@ -121,11 +120,16 @@ def _same(label: str) -> str:
 
 
 def _near(label: str) -> str:
-    seen = "".join(one for one in unicodedata.normalize("NFKC", label) if unicodedata.category(one) != "Cf")
-    folded = " ".join(_JOINED.sub(" ", seen.casefold().translate(_LOOKS)).split()).strip(_ENDS)
+    folded = " ".join(_JOINED.sub(" ", _seen(label).casefold().translate(_LOOKS)).split()).strip(_ENDS)
     if _DECIMAL.fullmatch(folded) and len(folded) < LONGEST_NUMBER:
         return str(Decimal(folded).normalize())  # exact: codes of many digits are not alike
     return folded or label
+
+
+def _seen(label: str) -> str:
+    """Return a label without the characters that are not seen, such as what says how an emoji is drawn."""
+    letters = unicodedata.normalize("NFKC", label)
+    return "".join(one for one in letters if unicodedata.category(one) != "Cf" and not "\ufe00" <= one <= "\ufe0f")
 
 
 def label_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
@@ -135,6 +139,8 @@ def label_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
         f"labels that are nearly the same, counted as different: {_quoted(twins, counts)}; label names make them one"
         for twins in near_equal(classes)
     ]
+    if unseen := [label for label in classes if not _seen(label).strip()]:
+        found.append(f"labels of characters that are not seen: {_listed(list(map(ascii, unseen)), quote=False)}")
     if nothing := [label for label in classes if label.casefold() in NOTHING]:
         found.append(f"labels that look like missing values: {_quoted(nothing, counts)}; they are taken as labels")
     if once := [label for label in classes if counts[label] == 1]:

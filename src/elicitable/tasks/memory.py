@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from elicitable.errors import InputError
-from elicitable.tasks.arrow import table_of_batches
+from elicitable.tasks.arrow import ROWS, rows_of_batches, table_of_batches
 from elicitable.tasks.files import MAX_BYTES, read_table
 from elicitable.tasks.hub import split_parts, table_of_part, task_of_parts, unused_parts
 from elicitable.tasks.nested import NARROW, values_of
@@ -69,24 +69,52 @@ def _table(split: Split, part: Any, warnings: list[str]) -> Table:
     if _is_rows(part):
         return _filled(table_of_objects(source, [(f"row {n}", row) for n, row in enumerate(part)]))
     if isinstance(part, Mapping) and _is_columns(part):
-        return _filled(_of_columns(source, list(part), [_values(one) or [] for one in part.values()]))
+        return _filled(_of_columns(source, list(map(str, part)), [_values(one) or [] for one in part.values()]))
     if package == "datasets" and hasattr(part, "__len__"):
         return _filled(table_of_part(source, split, part, warnings))
     if package == "pyarrow" and hasattr(part, "to_batches"):
-        return _filled(table_of_batches(source, part.schema, iter(part.to_batches(max_chunksize=1_024)), MAX_BYTES))
-    if package == "pandas" and hasattr(part, "iloc") and hasattr(part, "columns"):
-        index = [name for name in part.index.names if name is not None and name not in part.columns]
-        part = part.reset_index(level=index) if index else part
-        cells = [_of_series(part.iloc[:, index]) for index in range(len(part.columns))]
-        return _filled(_of_columns(source, list(part.columns), cells))
-    if package == "polars" and hasattr(part, "get_columns"):
-        return _filled(_of_columns(source, list(part.columns), [_of_series(one) for one in part.get_columns()]))
+        return _filled(table_of_batches(source, part.schema, iter(part.to_batches(max_chunksize=ROWS)), MAX_BYTES))
+    if (frame := _frame(part)) is not None:
+        return _filled(_of_columns(source, *frame))
     raise InputError(f"{source}: {type(part).__name__} is no table whose rows can be counted and read; make it one")
 
 
-def _of_columns(source: str, names: list[Any], values: list[list[Any]]) -> Table:
+def rows_of_data(data: Any) -> Iterator[Any]:
+    """Yield the rows of a frame, an Arrow table or a data set as dictionaries; of anything else what it holds.
+
+    >>> import pandas
+    >>> list(rows_of_data(pandas.DataFrame({"text": ["a", "b"]}))), list(rows_of_data(["a", "b"]))
+    ([{'text': 'a'}, {'text': 'b'}], ['a', 'b'])
+    """
+    package = _package(data)
+    if package == "pyarrow" and hasattr(data, "to_batches"):
+        return rows_of_batches(NAME, data.schema, data.to_batches(max_chunksize=ROWS))
+    if package == "datasets" and hasattr(data, "with_format") and hasattr(data, "__len__"):
+        tables = data.with_format("arrow").iter(ROWS)
+        return rows_of_batches(NAME, data.features.arrow_schema, (one for own in tables for one in own.to_batches()))
+    if (frame := _frame(data)) is not None:
+        names, columns = frame
+        return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+    return iter(data)
+
+
+def _frame(part: Any) -> tuple[list[str], list[list[Any]]] | None:
+    """Return the names and the values of the columns of a frame of pandas or polars; None for anything else."""
+    package = _package(part)
+    if package == "pandas" and hasattr(part, "iloc") and hasattr(part, "columns"):
+        index = [name for name in part.index.names if name is not None and name not in part.columns]
+        part = part.reset_index(level=index) if index else part
+        columns = [part.iloc[:, place] for place in range(len(part.columns))]
+    elif package == "polars" and hasattr(part, "get_columns"):
+        columns = part.get_columns()
+    else:
+        return None
+    return list(map(str, part.columns)), list(map(_of_series, columns))
+
+
+def _of_columns(source: str, names: list[str], values: list[list[Any]]) -> Table:
     places = tuple(f"row {number}" for number in range(len(values[0]) if values else 0))
-    return table_of_columns(source, zip(map(str, names), values, strict=True), places)
+    return table_of_columns(source, zip(names, values, strict=True), places)
 
 
 def _filled(table: Table) -> Table:

@@ -60,7 +60,7 @@ def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextMana
     _check_items(name, what, held, labels)
     held_again = asked(what, lambda: task.held_out("validation", ASKED), _is_items, "a list of items")
     _check_items(name, what, held_again, labels)
-    _check_choices(name, what, held)
+    _check_parts(name, what, held)
     if list(held_again) != list(held):
         raise InputError(f"{name}: {what} gives other items at each call, and has to give the same in one order.")
     what = f"sample({ASKED}, …)"
@@ -72,7 +72,7 @@ def check_own(name: str, task: Task, asking: Callable[[str], AbstractContextMana
     if len(drawn) != ASKED:
         raise InputError(f"{name}: {what} has to give {ASKED} items, and gives {len(drawn):,}.")
     _check_items(name, what, drawn, labels)
-    _check_choices(name, what, drawn)
+    _check_parts(name, what, drawn)
     if list(draw()) != list(drawn):
         raise InputError(
             f"{name}: {what} gives other items at each call with generators of one seed, so that no run can be done "
@@ -102,7 +102,7 @@ def check_held_out(task: Task, most: int) -> None:
             raise InputError(f"{task.name}: held_out({split!r}, 1) has to give the first of the items of {what} alone.")
         _check_items(task.name, what, held, labels)
         if digest_of(task) is not None:  # documents of a benchmark are as they are
-            _check_choices(task.name, what, held)
+            _check_parts(task.name, what, held)
         if (groups := len(groups_of(task, split, most))) != len(held):
             raise InputError(
                 f"{task.name}: groups({split!r}, {most}) has to give a group for each of the {len(held):,} items of "
@@ -147,9 +147,26 @@ def _is_items(given: object) -> bool:
     return _is_list(given, Item)
 
 
-def _check_choices(name: str, what: str, items: Sequence[Item]) -> None:
+def _check_parts(name: str, what: str, items: Sequence[Item]) -> None:
+    """Raise InputError where choices are none, the target is not among the accepted, or spans leave the prompt."""
     for item in items:
-        check_apart(name, f"an item of {what} with choices of its own", item.choices)
+        told, choices = f"{name}: an item of {what}", item.choices
+        if choices and len(set(choices)) < max(2, len(choices)):
+            raise InputError(
+                f"{told} has to have at least two choices of its own, each once, and has {reprlib.repr(choices)}."
+            )
+        check_apart(name, f"an item of {what} with choices of its own", choices)
+        if item.accepted and str(item.target).strip() not in map(str.strip, item.accepted):
+            raise InputError(
+                f"{told} accepts {reprlib.repr(item.accepted)}, and its target {reprlib.repr(item.target)}, which is "
+                "trained, is none of them; the target is the first of all right answers."
+            )
+        size = len(item.prompt)
+        if _is_text(item.prompt) and not all(0 <= first <= last <= size for first, last in item.spans):
+            raise InputError(
+                f"{told} has the spans {reprlib.repr(item.spans)}, and they have to be characters of its prompt, from "
+                f"0 to {size:,}: what may be left out where a text is too long."
+            )
 
 
 def _check_items(name: str, what: str, items: Sequence[Item], labels: Sequence[str] | None) -> None:
