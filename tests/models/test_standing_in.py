@@ -151,11 +151,15 @@ def test_the_decoder_is_the_module_that_takes_the_text() -> None:
     assert model.anatomy.takes_position_ids
 
 
-def test_a_decoder_whose_positions_begin_elsewhere_is_refused() -> None:
-    """RoBERTa's begin behind its padding token's; it was read from 0 as soon as anything was in use."""
+@pytest.mark.parametrize("padding", [0, 1, 7])
+def test_a_decoder_whose_positions_begin_elsewhere_is_refused(padding: int) -> None:
+    """RoBERTa's begin behind its padding token's; it was read from 0 as soon as anything was in use.
+
+    Where that token is 0, a text that begins with it stands where others do.
+    """
     config = RobertaConfig(
         vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
-        max_position_embeddings=64, is_decoder=True, pad_token_id=1,
+        max_position_embeddings=64, is_decoder=True, pad_token_id=padding,
     )  # fmt: skip
     with pytest.raises(UnsupportedModelError, match="RobertaForCausalLM: its first token does not stand at position 0"):
         el.load(RobertaForCausalLM(config).eval())

@@ -100,7 +100,10 @@ def _tokens(model: Model) -> Tensor:
     """Return a few ids (1, token), and as many as pass the model's windows, where those are near."""
     windows = [layer.sliding_window or 0 for layer in model.anatomy.layers]
     count = CONTEXT + CONTENT + max((window for window in windows if window <= NEAR), default=0)
-    return model.ids(torch.arange(min(count, model.anatomy.position_limit or count)) % model.anatomy.vocab)
+    ids = 1 + torch.arange(
+        min(count, model.anatomy.position_limit or count)
+    )  # a text that begins with 0 may be padding
+    return model.ids(ids % model.anatomy.vocab)
 
 
 def _logits(model: Model, ids: Tensor) -> Tensor:
