@@ -22,6 +22,7 @@ from elicitable.models.angles import angles_change_at
 from elicitable.models.dispatch import runs_on
 from elicitable.models.probes import Probed, is_causal, probing, window_of
 from elicitable.models.restoring import evaluating
+from elicitable.untrusted import in_one_line, is_out_of_memory
 
 FAR = 1_024  # the most tokens back that a query is looked at again
 SCALED = 1e-3  # of its length, from which that is no rounding of angles; in bfloat16 they round by up to 2.6e-3
@@ -82,8 +83,9 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
     """Run three tokens through ``hf`` and read its anatomy.
 
     Raises:
-        UnsupportedModelError: the model is no causal decoder, mixes attention with other kinds of layers, or does not
-            hand its attention to transformers' attention interface; the message names the architecture and reason.
+        UnsupportedModelError: the model is no causal decoder, does not run on a text alone, mixes attention with other
+            kinds of layers, or does not hand its attention to transformers' attention interface; the message names the
+            architecture and reason.
     """
     name = type(hf).__name__
     if getattr(hf.config, "is_encoder_decoder", False):
@@ -180,13 +182,27 @@ _BOTH_DIRECTIONS = "attends in both directions; elicitable needs a causal decode
 def _probe(hf: PreTrainedModel, name: str) -> list[Probed]:
     ids = torch.arange(3, device=runs_on(hf.get_input_embeddings()))[None]
     with evaluating(hf):
+        own = _logits_of_its_own(hf, ids, name)
         with attending(hf, configurations(hf.modules())), probing() as calls:
             ours = _logits(hf, ids)
         for call in calls:
             _check_mask(name, call)
-        own, changed = _logits(hf, ids), _logits(hf, ids % 2)
+        changed = _logits(hf, ids % 2)
     _check_same(name, ours, own, changed)
     return calls
+
+
+def _logits_of_its_own(hf: PreTrainedModel, ids: torch.Tensor, name: str) -> torch.Tensor:
+    try:
+        return _logits(hf, ids)
+    except Exception as error:  # whatever a model's own code says of what it misses
+        if is_out_of_memory(error):
+            raise
+        where = f" of {hf.name_or_path}" if hf.name_or_path else ""
+        raise UnsupportedModelError(
+            f"{name}{where} does not run on {ids.shape[1]} tokens of text ({in_one_line(error)}): it needs more than a "
+            "text, an image say, or its configuration is at odds with itself."
+        ) from error
 
 
 def _logits(hf: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
