@@ -8,7 +8,14 @@ import pytest
 import torch
 from tests.coarse import TF32
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, RobertaConfig, RobertaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BartConfig,
+    BartForCausalLM,
+    RobertaConfig,
+    RobertaForCausalLM,
+)
 
 import elicitable as el
 from elicitable.errors import UnsupportedModelError
@@ -163,6 +170,20 @@ def test_a_decoder_whose_positions_begin_elsewhere_is_refused(padding: int) -> N
     )  # fmt: skip
     with pytest.raises(UnsupportedModelError, match="RobertaForCausalLM: its first token does not stand at position 0"):
         el.load(RobertaForCausalLM(config).eval())
+
+
+def test_a_decoder_that_takes_no_positions_is_refused_for_that() -> None:
+    """BART's learned positions; it was said to have a state space or a convolution."""
+    config = BartConfig(
+        vocab_size=64, d_model=32, encoder_layers=2, decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=48,
+        max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    hf, drawn = BartForCausalLM(config).eval(), torch.Generator().manual_seed(0)
+    for weight in hf.parameters():
+        if weight.ndim > 1:
+            weight.data = 0.25 * torch.randn(weight.shape, generator=drawn)
+    with pytest.raises(UnsupportedModelError, match="BartForCausalLM counts the positions of its tokens itself"):
+        el.load(hf)
 
 
 def test_a_context_of_any_length_stands_where_queries_are_scaled_by_position() -> None:

@@ -105,6 +105,7 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
     depth = getattr(hf.config.get_text_config(), "num_hidden_layers", len(modules))
     _check_every_layer_attends(name, modules, depth)
     _check_kinds(name, getattr(hf.config.get_text_config(), "layer_types", None) or ())
+    _check_scale(name, modules)
     decoder = _decoder(hf, modules)
     takes_position_ids = "position_ids" in inspect.signature(decoder.forward).parameters
     trained = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
@@ -151,6 +152,15 @@ def _check_kinds(name: str, kinds: Iterable[Any]) -> None:
                 f"{name} attends to earlier tokens in compressed groups outside of attention's keys; which group a "
                 "context's tokens belong to is not defined, so it is refused."
             )
+
+
+def _check_scale(name: str, attentions: list[nn.Module]) -> None:
+    """Llama 4 counts the tokens of a text itself in layers without positions, as late as after thousands of them."""
+    if any(getattr(one, "attn_temperature_tuning", False) and not one.use_rope for one in attentions):
+        raise UnsupportedModelError(
+            f"{name} scales queries by how many tokens it has counted itself (attn_temperature_tuning), which are not "
+            "those of a context, so behind one a long text would be read otherwise."
+        )
 
 
 def _has_relative_positions(hf: PreTrainedModel) -> bool:
