@@ -44,7 +44,8 @@ class Anatomy:
     """Tell where things are in one decoder.
 
     ``attentions`` are the modules that call the attention function, one per layer, in order; ``blocks`` the decoder
-    layers around them; ``decoder`` the module whose forward takes token ids and positions.
+    layers around them; ``decoder`` the module whose forward takes token ids and positions. ``d_model`` is the width of
+    the stream between the blocks, ``d_embedding`` that of a token's embedding (OPT-350m projects one to the other).
 
     With ``has_relative_positions`` (rotary angles, or ALiBi) a context can stand at −n … −1, and the content stays
     where it was; without them (learned positions, tables) the content is shifted by n instead. ``trained_positions``
@@ -57,6 +58,7 @@ class Anatomy:
     attentions: tuple[nn.Module, ...]
     layers: tuple[LayerShape, ...]
     d_model: int
+    d_embedding: int
     vocab: int
     has_relative_positions: bool
     takes_position_ids: bool
@@ -112,12 +114,14 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
     border = angles_change_at(decoder)
     far = min(filter(None, (FAR, trained, border)))
     is_relative = _has_relative_positions(hf) and not (takes_position_ids and _is_scaled_by_position(hf, far))
+    blocks = _blocks(hf, modules)
     return Anatomy(
         decoder=decoder,
-        blocks=_blocks(hf, modules),
+        blocks=blocks,
         attentions=tuple(modules),
         layers=tuple(_shape(call) for call in calls),
-        d_model=hf.get_input_embeddings().weight.shape[1],
+        d_model=_stream_width(hf, blocks[0]),
+        d_embedding=hf.get_input_embeddings().weight.shape[1],
         vocab=hf.get_input_embeddings().weight.shape[0],
         has_relative_positions=is_relative,
         takes_position_ids=takes_position_ids,
@@ -183,6 +187,18 @@ def _is_scaled_by_position(hf: PreTrainedModel, far: int) -> bool:
         lengths.append(torch.stack([doubled(query).norm() for _, query, *_ in calls]))
     rounded = torch.finfo(hf.get_input_embeddings().weight.dtype).eps
     return bool(((lengths[0] - lengths[1]).abs() > max(SCALED, rounded) * lengths[1]).any())
+
+
+@torch.no_grad()
+def _stream_width(hf: PreTrainedModel, block: nn.Module) -> int:
+    widths: list[int] = []
+
+    def note_width(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        widths.append((args[0] if args else kwargs["hidden_states"]).shape[-1])
+
+    with evaluating(hf), block.register_forward_pre_hook(note_width, with_kwargs=True):
+        _logits(hf, torch.zeros(1, 1, dtype=torch.long, device=runs_on(hf.get_input_embeddings())))
+    return widths[0]
 
 
 _BOTH_DIRECTIONS = "attends in both directions; elicitable needs a causal decoder."
