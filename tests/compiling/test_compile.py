@@ -20,6 +20,7 @@ from elicitable.compiling.report import compiled_table, write_compiled
 from elicitable.errors import InputError, UnknownNameError
 from elicitable.methods.adapter import read_adapter, write_adapter
 from elicitable.methods.kv_prefix import KVPrefixContext
+from elicitable.methods.peft_weights import peft_logits
 from elicitable.models.architectures import tiny_model
 from elicitable.models.inject import prefix_of
 from elicitable.models.model import Model
@@ -111,6 +112,24 @@ def test_several_contexts_are_one_and_a_mixture_of_experts_is_patched_where_ever
     assert (both.record["down_projections"], both.record["blocks"]) == (0, 2)
     assert all("o_proj" in site for site in both.adaptation.numbers)
     assert "choose among experts" in compiled_table(both.record).replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", ["afmoe", "glm4_moe"])
+def test_a_lora_leaves_out_what_peft_takes_for_experts(name: str, tmp_path: Path) -> None:
+    """PEFT looked for ``down_proj`` among the experts' parameters, and nobody could read what had been written."""
+    model = Model(tiny_model(name), name=name)
+    found = compiled(model, el.context("prompt", model, token_ids=[7, 9]), rank=2)
+    write_compiled(model, found, tmp_path / "adapter")
+    with torch.no_grad():
+        with el.use(model, found.adaptation):
+            ours = model(input_ids=IDS).logits
+        with el.use(model, read_adapter(model, tmp_path / "adapter")):
+            read = model(input_ids=IDS).logits
+        theirs = peft_logits(model, tmp_path / "adapter", IDS)
+    assert theirs is not None
+    assert all("o_proj" in site for site in found.adaptation.numbers)
+    assert (read - ours).abs().max() < 1e-5 * ours.abs().max()  # norms in float32
+    assert (theirs - ours).abs().max() < 1e-5 * ours.abs().max()
 
 
 def test_weights_are_written_as_a_model_that_transformers_loads(

@@ -20,6 +20,8 @@ from elicitable.errors import InputError, StoreError
 from elicitable.methods.adapter import read_adapter
 from elicitable.methods.base import Adaptation
 from elicitable.methods.folders import write_adapter_files
+from elicitable.methods.lora import LoRA, every_linear
+from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
 from elicitable.values import Item
 
@@ -147,6 +149,19 @@ def test_full_fine_tuning_is_written_as_a_model(name: str, tmp_path: Path) -> No
     # transformers' own attention sums in another order, before norms in float32
     assert (found - wanted).abs().max() < 1e-5
     assert (ours(el.load(tmp_path, dtype="float64"), Adaptation()) - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["dots1", "deepseek_v3", "qwen2_moe", "afmoe"])
+def test_a_lora_on_every_layer_is_on_layers_and_trains_what_it_says(name: str) -> None:
+    """PEFT took feed-forward layers for the parameters of experts, and a race's other start broke its budget."""
+    model, method = Model(tiny_model(name)), LoRA()
+    modules = every_linear(model)
+    built = method.build(model, 2, modules=modules)
+    assert sum(p.numel() for p in built.parameters()) == method.numbers(model, 2, modules=modules)
+    assert not built.config.target_parameters
+    if "down_proj" not in modules:
+        with pytest.raises(InputError, match=r"takes down_proj of .* for parameters of its experts"):
+            method.build(model, 2, modules=["q_proj", "down_proj"])
 
 
 def test_a_lora_of_another_model_object_is_refused_not_ignored() -> None:

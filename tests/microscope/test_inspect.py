@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.models.test_templates import SAYS, chatting
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import elicitable as el
 from elicitable.errors import InputError
@@ -77,6 +78,14 @@ def test_what_the_bias_says_is_the_unembedding_of_w_o() -> None:
 def test_the_output_projection_is_found_by_running(name: str, module: str) -> None:
     model, _ = fresh(name)
     assert output_projections(model)[1] is model.anatomy.blocks[1].get_submodule(module)
+
+
+def test_a_gate_that_is_as_wide_as_the_heads_is_no_output_projection() -> None:
+    """Beam's gate reads the layer's input after attention; its words were taken for the heads'."""
+    like = {**tiny_model("beam").config.to_dict(), "head_dim": 8}
+    config = AutoConfig.for_model("beam", **{key: value for key, value in like.items() if key != "model_type"})
+    model = el.load(AutoModelForCausalLM.from_config(config, experts_implementation="eager"))
+    assert output_projections(model) == tuple(block.self_attn.o_proj for block in model.anatomy.blocks)
 
 
 def test_a_heatmap_keeps_one_head_with_without_and_rescaled() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import Llama4ForCausalLM, Llama4TextConfig
 
 import elicitable as el
 from elicitable.errors import UnknownNameError, UnsupportedModelError
@@ -144,6 +145,17 @@ def test_traits_are_what_the_tiny_models_have() -> None:
             assert facts[0].kv_heads == 1, name
         if "wide heads" in row.traits:
             assert facts[0].heads * facts[0].d_head != 32, name
+
+
+def test_queries_scaled_by_a_count_of_the_models_own_are_refused() -> None:
+    """Llama 4 without chunks was taken; behind its ``floor_scale``, 8,192 tokens, a context was not its tokens."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "intermediate_size_mlp": 48, "vocab_size": 64, "head_dim": 8}
+    shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2}
+    shape |= {"layer_types": ["full_attention"] * 2, "no_rope_layers": [1, 0], "pad_token_id": 0}
+    with pytest.raises(UnsupportedModelError, match=r"Llama4ForCausalLM scales queries .*attn_temperature_tuning"):
+        _ = Model(Llama4ForCausalLM(Llama4TextConfig(**shape))).anatomy
+    plain = Model(Llama4ForCausalLM(Llama4TextConfig(**shape, attn_temperature_tuning=False)))
+    assert plain.anatomy.has_relative_positions
 
 
 def test_an_encoder_decoder_is_refused() -> None:

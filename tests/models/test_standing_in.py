@@ -8,7 +8,14 @@ import pytest
 import torch
 from tests.coarse import TF32
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, RobertaConfig, RobertaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BartConfig,
+    BartForCausalLM,
+    RobertaConfig,
+    RobertaForCausalLM,
+)
 
 import elicitable as el
 from elicitable.errors import UnsupportedModelError
@@ -151,14 +158,32 @@ def test_the_decoder_is_the_module_that_takes_the_text() -> None:
     assert model.anatomy.takes_position_ids
 
 
-def test_a_decoder_whose_positions_begin_elsewhere_is_refused() -> None:
-    """RoBERTa's begin behind its padding token's; it was read from 0 as soon as anything was in use."""
+@pytest.mark.parametrize("padding", [0, 1, 7])
+def test_a_decoder_whose_positions_begin_elsewhere_is_refused(padding: int) -> None:
+    """RoBERTa's begin behind its padding token's; it was read from 0 as soon as anything was in use.
+
+    Where that token is 0, a text that begins with it stands where others do.
+    """
     config = RobertaConfig(
         vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
-        max_position_embeddings=64, is_decoder=True, pad_token_id=1,
+        max_position_embeddings=64, is_decoder=True, pad_token_id=padding,
     )  # fmt: skip
     with pytest.raises(UnsupportedModelError, match="RobertaForCausalLM: its first token does not stand at position 0"):
         el.load(RobertaForCausalLM(config).eval())
+
+
+def test_a_decoder_that_takes_no_positions_is_refused_for_that() -> None:
+    """BART's learned positions; it was said to have a state space or a convolution."""
+    config = BartConfig(
+        vocab_size=64, d_model=32, encoder_layers=2, decoder_layers=2, decoder_attention_heads=4, decoder_ffn_dim=48,
+        max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    hf, drawn = BartForCausalLM(config).eval(), torch.Generator().manual_seed(0)
+    for weight in hf.parameters():
+        if weight.ndim > 1:
+            weight.data = 0.25 * torch.randn(weight.shape, generator=drawn)
+    with pytest.raises(UnsupportedModelError, match="BartForCausalLM counts the positions of its tokens itself"):
+        el.load(hf)
 
 
 def test_a_context_of_any_length_stands_where_queries_are_scaled_by_position() -> None:

@@ -9,8 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
+    Kosmos2Config,
+    Kosmos2ForConditionalGeneration,
     LlavaConfig,
     LlavaForConditionalGeneration,
     PreTrainedModel,
@@ -20,6 +26,7 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 import elicitable as el
+from elicitable.errors import UnsupportedModelError
 from elicitable.methods.catalog import method_named
 from elicitable.models.architectures import tiny_model
 from elicitable.models.model import Model
@@ -232,3 +239,19 @@ def test_labels_have_one_price_beside_a_longer_item(name: str) -> None:
     torch.testing.assert_close(beside[:1], alone, rtol=0.0, atol=2e-5)
     whole = model(input_ids=torch.tensor([[12, 40, 5, 6, 7, 8]])).logits.double().log_softmax(-1)
     torch.testing.assert_close(alone[0, 0], -(whole[0, 3, 7] + whole[0, 4, 8]).detach(), rtol=0.0, atol=2e-5)
+
+
+@pytest.mark.parametrize("made", ["blip-2", "kosmos-2", "inconsistent"])
+def test_a_model_that_runs_on_no_text_alone_is_refused_by_name(made: str) -> None:
+    """What its own code raised came through, some of it about arguments that nobody had given."""
+    if made == "blip-2":
+        parts = {"vision_config": TOWER | {"hidden_act": "gelu"}, "qformer_config": {**TEXT, "encoder_hidden_size": 32}}
+        text = {**TEXT, "model_type": "opt", "ffn_dim": 48, "word_embed_proj_dim": 32}
+        hf: PreTrainedModel = Blip2ForConditionalGeneration(Blip2Config(text_config=text, **parts))
+    elif made == "kosmos-2":
+        text = {"vocab_size": 64, "embed_dim": 32, "layers": 2, "ffn_dim": 48, "attention_heads": 4}
+        hf = Kosmos2ForConditionalGeneration(Kosmos2Config(text_config=text, vision_config=TOWER))
+    else:  # DeepSeek's keys are as many as its queries, whatever the configuration says
+        hf = DeepseekV3ForCausalLM(DeepseekV3Config(**TEXT, kv_lora_rank=16, q_lora_rank=16, first_k_dense_replace=2))
+    with pytest.raises(UnsupportedModelError, match=f"{type(hf).__name__} does not run on 3 tokens of text "):
+        el.load(hf)

@@ -22,7 +22,7 @@ from elicitable.compiling.pairs import (
     pairs_of_texts,
     parts_of,
 )
-from elicitable.compiling.patch import Patch, fresh, multiplied_out
+from elicitable.compiling.patch import Patch, fresh, multiplied_out, patchable
 from elicitable.compiling.static import Fitting, fit_patch
 from elicitable.errors import InputError, UnknownNameError, UnsupportedModelError
 from elicitable.glance import bars
@@ -30,7 +30,7 @@ from elicitable.models.inject import prefix_of
 from elicitable.models.layout import PLAIN, Layout
 from elicitable.models.model import as_model
 from elicitable.models.prefixes import prefix_length, row_count
-from elicitable.models.sites import Sites, sites_of
+from elicitable.models.sites import Sites
 from elicitable.models.speed.precision import undisturbed
 from elicitable.rng import generator
 from elicitable.tasks.base import checked_count, has_turns, stops_of
@@ -275,7 +275,7 @@ class _Job:
         if self.how.to == "short-prefix":
             made, chosen = self._short()
             return made, chosen | (self._distilled(made, self.how.distilling()) if self.how.steps else {})
-        sites = sites_of(self.model)
+        sites = patchable(self.model, self._rank)
         patch, chosen = self._patched(sites)
         if not self.how.steps:
             return patch, chosen

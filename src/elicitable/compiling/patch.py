@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from elicitable.errors import InputError
 from elicitable.methods.base import Adaptation
+from elicitable.methods.lora import is_for_experts
 from elicitable.microscope.ridge import Change
 from elicitable.models.dispatch import runs_on
 from elicitable.models.load import save_model
 from elicitable.models.replay import changing
+from elicitable.models.sites import Site, Sites, sites_of
 from elicitable.rng import torch_generator
 
 if TYPE_CHECKING:
     from elicitable.models.model import Model
-    from elicitable.models.sites import Site, Sites
 
 
 class Patch(Adaptation):
@@ -113,6 +114,18 @@ class Patch(Adaptation):
                     stack.callback(module._parameters.__setitem__, name, module._parameters[name])
                     module._parameters[name] = nn.Parameter(value, requires_grad=False)
             yield
+
+
+def patchable(model: Model, rank: int | None) -> tuple[Sites, ...]:
+    """Find the sites of every block; of those, for a LoRA of ``rank``, the ones that PEFT finds by their names."""
+    sites = sites_of(model)
+    if rank is None:
+        return sites
+
+    def named(site: Site | None) -> Site | None:
+        return None if site is None or is_for_experts(model, site.name.rsplit(".", 1)[-1]) else site
+
+    return tuple(Sites(named(block.attention), named(block.down)) for block in sites)
 
 
 def fresh(model: Model, sites: Sequence[Sites], rank: int, seed: int = 0) -> Patch:

@@ -119,7 +119,7 @@ def token_reach(
     return TokenReach(
         model=model.name,
         vocab=model.anatomy.vocab,
-        d_model=model.anatomy.d_model,
+        d_model=model.anatomy.d_embedding,
         start=sitting.text(plan.after) if plan.after else "",
         length=length,
         seed=seed,

@@ -67,10 +67,10 @@ def initial_ids(model: Model, length: int, init: str, seed: int, text: str | Seq
 def initial_embeddings(
     model: Model, length: int, init: str, seed: int, text: str | Sequence[int] | None = None
 ) -> Tensor:
-    """(length, d_model) input embeddings in the trainable dtype, as the model's embedding module gives them."""
+    """(length, d_embedding) input embeddings in the trainable dtype, as the model's embedding module gives them."""
     check_init(init, text)
     generator = torch_generator(seed, "noise", init)
-    noise = torch.randn(length, model.anatomy.d_model, generator=generator, dtype=torch.float64)
+    noise = torch.randn(length, model.anatomy.d_embedding, generator=generator, dtype=torch.float64)
     if init == "random":
         return (embedding_spread(model) * noise).to(model.device, model.trainable_dtype)
     start = model.embed(initial_ids(model, length, init, seed, text))[0].to(model.trainable_dtype)

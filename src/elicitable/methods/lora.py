@@ -39,6 +39,11 @@ class LoRAWeights(PeftWeights):
     ) -> None:
         from peft import LoraConfig
 
+        if taken := [name for name in modules if is_for_experts(model, name)]:
+            raise InputError(
+                f"modules: PEFT takes {', '.join(taken)} of {model.name} for parameters of its experts, which are "
+                f"other numbers than were asked for; take some of {every_linear(model)}."
+            )
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=in_blocks(model, modules), lora_dropout=0.0)
         try:
             super().__init__(model, config, rank=rank, modules=list(modules), alpha=alpha, seed=seed, **setting)
@@ -88,15 +93,31 @@ def default_modules(model: Model) -> list[str]:
     return every_linear(model)
 
 
+def is_for_experts(model: Model, name: str) -> bool:
+    """Say whether PEFT takes ``name`` for parameters of a model's experts, even where other layers are called so too.
+
+    Experts were modules of that name before transformers put each kind of their matrices into one parameter.
+    """
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    config = LoraConfig(target_modules=[name])
+    try:
+        convert_peft_config_for_transformers(config, model.hf, None)
+    except ValueError:  # one of two matrices that are one now
+        return True
+    return bool(config.target_modules != {name})
+
+
 def every_linear(model: Model) -> list[str]:
-    """Names of all linear layers of the decoder blocks."""
+    """Names of all linear layers of the decoder blocks that PEFT takes for layers."""
     found = {
         name.rsplit(".", 1)[-1]
         for block in model.anatomy.blocks
         for name, module in block.named_modules()
         if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
     }
-    return sorted(found)
+    return sorted(name for name in found if not is_for_experts(model, name))
 
 
 class LoRA(Method):

@@ -61,7 +61,7 @@ class SoftPromptContext(StartedContext):
 
 
 class SoftPrompt(Method):
-    """n·d_model numbers."""
+    """n·d_embedding numbers."""
 
     name = "soft-prompt"
     rung = rungs.SOFT_PROMPT
@@ -73,8 +73,8 @@ class SoftPrompt(Method):
     schedule = Schedule(learning_rates=(3e-2, 3e-1, 1.0, 3.0))  # on a toy still better at 3 than at 1 (docs/log.md)
 
     def numbers(self, model: Model, size: int) -> int:
-        """size · d_model."""
-        return size * model.anatomy.d_model
+        """size · d_embedding."""
+        return size * model.anatomy.d_embedding
 
     def starts(self, model: Model) -> tuple[dict[str, Any], ...]:
         """Start from the others that need no text."""
@@ -105,5 +105,5 @@ class SoftPrompt(Method):
 
     def read(self, model: Model, folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> SoftPromptContext:
         """Read the table of PEFT's prompt tuning types, which all store the finished embeddings."""
-        table = folders.prompt_embeddings(folder, tensors, model.anatomy.d_model, model)
+        table = folders.prompt_embeddings(folder, tensors, model.anatomy.d_embedding, model)
         return SoftPromptContext(table.clone(), length=len(table), adapter=str(folder))

@@ -28,11 +28,12 @@ def says(
         projection: W_O, if it is known; it is found by a run otherwise.
 
     Returns:
-        (token, logit) from the most promoted, and from the most suppressed; empty where no W_O was found.
+        (token, logit) from the most promoted, and from the most suppressed; empty where no W_O was found,
+        or something stands between the stream and the unembedding.
     """
     projection = projection or output_projections(model)[layer]
     unembedding = model.hf.get_output_embeddings()
-    if projection is None or unembedding is None:
+    if projection is None or unembedding is None or model.anatomy.d_embedding != model.anatomy.d_model:
         return (), ()
     flat = bias.reshape(1, 1, -1).to(runs_on(projection), next(projection.parameters()).dtype)
     direction = projection(flat) - projection(torch.zeros_like(flat))  # without W_O's own constant

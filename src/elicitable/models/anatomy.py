@@ -22,6 +22,7 @@ from elicitable.models.angles import angles_change_at
 from elicitable.models.dispatch import runs_on
 from elicitable.models.probes import Probed, is_causal, probing, window_of
 from elicitable.models.restoring import evaluating
+from elicitable.untrusted import in_one_line, is_out_of_memory
 
 FAR = 1_024  # the most tokens back that a query is looked at again
 SCALED = 1e-3  # of its length, from which that is no rounding of angles; in bfloat16 they round by up to 2.6e-3
@@ -43,7 +44,8 @@ class Anatomy:
     """Tell where things are in one decoder.
 
     ``attentions`` are the modules that call the attention function, one per layer, in order; ``blocks`` the decoder
-    layers around them; ``decoder`` the module whose forward takes token ids and positions.
+    layers around them; ``decoder`` the module whose forward takes token ids and positions. ``d_model`` is the width of
+    the stream between the blocks, ``d_embedding`` that of a token's embedding (OPT-350m projects one to the other).
 
     With ``has_relative_positions`` (rotary angles, or ALiBi) a context can stand at −n … −1, and the content stays
     where it was; without them (learned positions, tables) the content is shifted by n instead. ``trained_positions``
@@ -56,6 +58,7 @@ class Anatomy:
     attentions: tuple[nn.Module, ...]
     layers: tuple[LayerShape, ...]
     d_model: int
+    d_embedding: int
     vocab: int
     has_relative_positions: bool
     takes_position_ids: bool
@@ -82,8 +85,9 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
     """Run three tokens through ``hf`` and read its anatomy.
 
     Raises:
-        UnsupportedModelError: the model is no causal decoder, mixes attention with other kinds of layers, or does not
-            hand its attention to transformers' attention interface; the message names the architecture and reason.
+        UnsupportedModelError: the model is no causal decoder, does not run on a text alone, mixes attention with other
+            kinds of layers, or does not hand its attention to transformers' attention interface; the message names the
+            architecture and reason.
     """
     name = type(hf).__name__
     if getattr(hf.config, "is_encoder_decoder", False):
@@ -103,18 +107,21 @@ def anatomy_of(hf: PreTrainedModel) -> Anatomy:
     depth = getattr(hf.config.get_text_config(), "num_hidden_layers", len(modules))
     _check_every_layer_attends(name, modules, depth)
     _check_kinds(name, getattr(hf.config.get_text_config(), "layer_types", None) or ())
+    _check_scale(name, modules)
     decoder = _decoder(hf, modules)
     takes_position_ids = "position_ids" in inspect.signature(decoder.forward).parameters
     trained = getattr(hf.config.get_text_config(), "max_position_embeddings", None)
     border = angles_change_at(decoder)
     far = min(filter(None, (FAR, trained, border)))
     is_relative = _has_relative_positions(hf) and not (takes_position_ids and _is_scaled_by_position(hf, far))
+    blocks = _blocks(hf, modules)
     return Anatomy(
         decoder=decoder,
-        blocks=_blocks(hf, modules),
+        blocks=blocks,
         attentions=tuple(modules),
         layers=tuple(_shape(call) for call in calls),
-        d_model=hf.get_input_embeddings().weight.shape[1],
+        d_model=_stream_width(hf, blocks[0]),
+        d_embedding=hf.get_input_embeddings().weight.shape[1],
         vocab=hf.get_input_embeddings().weight.shape[0],
         has_relative_positions=is_relative,
         takes_position_ids=takes_position_ids,
@@ -151,6 +158,15 @@ def _check_kinds(name: str, kinds: Iterable[Any]) -> None:
             )
 
 
+def _check_scale(name: str, attentions: list[nn.Module]) -> None:
+    """Llama 4 counts the tokens of a text itself in layers without positions, as late as after thousands of them."""
+    if any(getattr(one, "attn_temperature_tuning", False) and not one.use_rope for one in attentions):
+        raise UnsupportedModelError(
+            f"{name} scales queries by how many tokens it has counted itself (attn_temperature_tuning), which are not "
+            "those of a context, so behind one a long text would be read otherwise."
+        )
+
+
 def _has_relative_positions(hf: PreTrainedModel) -> bool:
     """Rotary angles or ALiBi, unless queries are also scaled by their absolute position."""
     rope = getattr(hf.config.get_text_config(), "rope_parameters", None) or {}
@@ -173,6 +189,18 @@ def _is_scaled_by_position(hf: PreTrainedModel, far: int) -> bool:
     return bool(((lengths[0] - lengths[1]).abs() > max(SCALED, rounded) * lengths[1]).any())
 
 
+@torch.no_grad()
+def _stream_width(hf: PreTrainedModel, block: nn.Module) -> int:
+    widths: list[int] = []
+
+    def note_width(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        widths.append((args[0] if args else kwargs["hidden_states"]).shape[-1])
+
+    with evaluating(hf), block.register_forward_pre_hook(note_width, with_kwargs=True):
+        _logits(hf, torch.zeros(1, 1, dtype=torch.long, device=runs_on(hf.get_input_embeddings())))
+    return widths[0]
+
+
 _BOTH_DIRECTIONS = "attends in both directions; elicitable needs a causal decoder."
 
 
@@ -180,13 +208,27 @@ _BOTH_DIRECTIONS = "attends in both directions; elicitable needs a causal decode
 def _probe(hf: PreTrainedModel, name: str) -> list[Probed]:
     ids = torch.arange(3, device=runs_on(hf.get_input_embeddings()))[None]
     with evaluating(hf):
+        own = _logits_of_its_own(hf, ids, name)
         with attending(hf, configurations(hf.modules())), probing() as calls:
             ours = _logits(hf, ids)
         for call in calls:
             _check_mask(name, call)
-        own, changed = _logits(hf, ids), _logits(hf, ids % 2)
+        changed = _logits(hf, ids % 2)
     _check_same(name, ours, own, changed)
     return calls
+
+
+def _logits_of_its_own(hf: PreTrainedModel, ids: torch.Tensor, name: str) -> torch.Tensor:
+    try:
+        return _logits(hf, ids)
+    except Exception as error:  # whatever a model's own code says of what it misses
+        if is_out_of_memory(error):
+            raise
+        where = f" of {hf.name_or_path}" if hf.name_or_path else ""
+        raise UnsupportedModelError(
+            f"{name}{where} does not run on {ids.shape[1]} tokens of text ({in_one_line(error)}): it needs more than a "
+            "text, an image say, or its configuration is at odds with itself."
+        ) from error
 
 
 def _logits(hf: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:

@@ -156,6 +156,13 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("olmo3", ("QK-norm", "sliding-window"), _WINDOW),
     Architecture("olmoe", ("MoE", "QK-norm"), _MOE),
     Architecture("opt", ("learned positions",), {"ffn_dim": 32, "word_embed_proj_dim": 32}),
+    Architecture(
+        "opt (projected)",
+        ("learned positions", "narrow embeddings"),
+        {"ffn_dim": 32, "word_embed_proj_dim": 16},
+        "",
+        "opt",
+    ),
     Architecture("persimmon", ("partial-rotary", "QK-norm"), {"partial_rotary_factor": 0.5}),
     Architecture("phi", ("partial-rotary", "parallel-block"), {"partial_rotary_factor": 0.5}),
     Architecture("phi3", ("grouped-query", "fused projections")),

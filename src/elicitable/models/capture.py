@@ -36,7 +36,7 @@ def capture_tokens(model: Model, ids: Tensor, before: PrefixKV | None = None, en
 
 
 def capture_embeddings(model: Model, embeddings: Tensor, before: PrefixKV | None = None, end: int = 0) -> PrefixKV:
-    """Run input embeddings (row, prefix, d_model) through all layers: a soft prompt.
+    """Run input embeddings (row, prefix, d_embedding) through all layers: a soft prompt.
 
     Raises:
         UnsupportedModelError: the model looks at token ids again after it has embedded them.

@@ -16,16 +16,23 @@ from elicitable.models.restoring import evaluating
 
 @torch.no_grad()
 def output_projections(model: Model) -> tuple[nn.Module | None, ...]:
-    """Find W_O of each layer: the first leaf module that gets the heads' outputs after attention, by one short run."""
+    """Find W_O of each layer: the first leaf module that gets the heads' outputs after attention, by one short run.
+
+    What a leaf was given before attention is not that: a gate may read the same input as the queries do (Beam).
+    """
     found = [list[nn.Module]() for _ in model.anatomy.attentions]
+    before = [list[torch.Tensor]() for _ in model.anatomy.attentions]
 
     def noting(layer: int, attention: nn.Module) -> Any:
         width = model.anatomy.layers[layer].heads * model.anatomy.layers[layer].d_value
 
         def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-            attended = any(call[0] is attention for call in calls)
-            if attended and args and args[0].shape[-1] == width and getattr(module, "weight", args[0][0, 0]).ndim == 2:
-                found[layer].append(module)
+            if not args:
+                return
+            if not any(call[0] is attention for call in calls):
+                before[layer].append(args[0])
+            elif args[0].shape[-1] == width and getattr(module, "weight", args[0][0, 0]).ndim == 2:
+                found[layer] += [] if any(args[0] is one for one in before[layer]) else [module]
 
         return note
 

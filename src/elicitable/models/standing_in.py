@@ -34,8 +34,8 @@ def settled(model: Model, anatomy: Anatomy) -> Anatomy:
     stands at 0 … n−1, as on a model with learned positions.
 
     Raises:
-        UnsupportedModelError: wherever they stand, a few tokens as a context are not what they are before the text; or
-            a text without any context is read otherwise than by the model alone.
+        UnsupportedModelError: wherever they stand, a few tokens as a context are not what they are before the text; the
+            text cannot be moved to stand behind one; or without a context it is read otherwise than by the model alone.
     """
     near, bound = EXACT if _is_exact(model) else ROUNDED
     model.__dict__["anatomy"] = anatomy
@@ -49,6 +49,11 @@ def settled(model: Model, anatomy: Anatomy) -> Anatomy:
         model.__dict__["anatomy"] = at_zero = replace(anatomy, has_relative_positions=False)
         if (off_at_zero := _off(model)) < 0.5 * off:  # not by the luck of rounding
             anatomy, off = at_zero, off_at_zero
+    if off > bound and not (anatomy.has_relative_positions or anatomy.takes_position_ids):
+        raise UnsupportedModelError(
+            f"{type(model.hf).__name__} counts the positions of its tokens itself and takes none, so a text cannot be "
+            "moved up to stand behind a context."
+        )
     if off > bound:
         raise UnsupportedModelError(
             f"{type(model.hf).__name__}: a part of it sees earlier tokens outside of attention (a state space or a "
@@ -100,7 +105,10 @@ def _tokens(model: Model) -> Tensor:
     """Return a few ids (1, token), and as many as pass the model's windows, where those are near."""
     windows = [layer.sliding_window or 0 for layer in model.anatomy.layers]
     count = CONTEXT + CONTENT + max((window for window in windows if window <= NEAR), default=0)
-    return model.ids(torch.arange(min(count, model.anatomy.position_limit or count)) % model.anatomy.vocab)
+    ids = 1 + torch.arange(
+        min(count, model.anatomy.position_limit or count)
+    )  # a text that begins with 0 may be padding
+    return model.ids(ids % model.anatomy.vocab)
 
 
 def _logits(model: Model, ids: Tensor) -> Tensor:
