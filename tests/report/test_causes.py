@@ -54,7 +54,7 @@ BASE = ("--model", "m", "--task", "my file.csv", "--template", "{text} no")
 NOTHING = Budget(8, 8, 0)
 CONTEXT, WEIGHTS = Rung(2, 0, "a prefix", "prefix", "context"), Rung(4, 0, "weights", "weights", "weights")
 ARMS = (
-    ArmResult("kv-prefix", CONTEXT, {"length": 6, "chat": False}, NOTHING, "ok", learning_rate=0.3),
+    ArmResult("kv-prefix", CONTEXT, {"length": 6, "init": "sink", "chat": False}, NOTHING, "ok", learning_rate=0.3),
     ArmResult("full", WEIGHTS, {}, NOTHING, "ok", learning_rate=0.001),
 )
 TYPED = Typed(BASE, flags(budget=100), {"kv-prefix": "mine.py:KV"})
@@ -109,7 +109,7 @@ def test_what_to_type_acts_on_the_cause() -> None:
     commands = why_commands(WHY, ARMS, TYPED)
     full, prefix = (shlex.split(one) for one in commands)  # what two contexts ask for alike is typed once
     assert full == ["elicitable", "tune", *BASE, "--method", "full", "--learning-rate", "0.001"]
-    given = ["--size", "24", "--chat", "off", "--learning-rate", "0.1"]
+    given = ["--size", "24", "--init", "sink", "--chat", "off", "--learning-rate", "0.1"]
     assert prefix == ["elicitable", "tune", *BASE, "--method", "mine.py:KV", *given]
     reading = replace(SIZE, kind="reading", setting={"--template": "{text}\nIt's:"})
     asked = replace(WHY, diagnoses=(Diagnosis("prompt", "reading", True, ("a", "b"), "c", reading),))
@@ -121,13 +121,30 @@ def test_what_to_type_acts_on_the_cause() -> None:
     assert "--rows-curve" in why_commands(replace(WHY, diagnoses=(replace(STRUCTURE, cause="data"),)), ARMS, TYPED)[0]
 
 
+def test_what_goes_on_names_the_folder_in_which_what_ran_is_kept() -> None:
+    typed = Typed(BASE, ["--time-limit", "1m"], out=["--out", "mine"])
+    data = replace(WHY, diagnoses=(replace(STRUCTURE, cause="data"),))
+    (rows,) = why_commands(data, ARMS, typed)
+    assert shlex.split(rows)[-3:] == ["--rows-curve", "--out", "mine"]
+    assert shlex.split(typed.longer())[-5:] == ["--time-limit", "2m", "--why", "--out", "mine"]
+    assert "--out" not in typed.verdict({"--template": "{text}"})  # another race
+    assert "--out" not in typed.tune(ARMS[0])
+
+
+def test_a_start_at_what_was_chosen_is_not_typed() -> None:
+    """Its text is ids, which no option takes."""
+    setting = {"length": 2, "init": "text", "origin": "the chosen prompt", "text": [3, 5]}
+    assert "--init" not in TYPED.tune(replace(ARMS[0], setting=setting))
+    assert "--layer 1" in TYPED.tune(replace(ARMS[0], setting={"layer": 1}))
+
+
 def test_another_context_that_does_it_is_what_to_type_and_what_to_see() -> None:
     """The commonest case on a model of token ids had neither."""
     another = Experiment("prompt", "context", "kv-prefix", 0.93, 0.91, 0.95, (0.02, 0.0, 0.03))
     found = Diagnosis("prompt", "optimisation", False, ("prompt scores 0.10.", "b"), "Use kv-prefix.", another)
     why = replace(WHY, diagnoses=(found,), experiments=(), curves=())
     (command,) = why_commands(why, ARMS, TYPED)
-    given = ["--size", "6", "--chat", "off", "--learning-rate", "0.3"]
+    given = ["--size", "6", "--init", "sink", "--chat", "off", "--learning-rate", "0.3"]
     assert shlex.split(command) == ["elicitable", "tune", *BASE, "--method", "mine.py:KV", *given]
     html = why_section(why, ()).html
     assert 'role="rowheader">kv-prefix</div>' in html

@@ -175,6 +175,7 @@ def verdict(
         [*about.typed(), *asked.typed(), *how.typed(), *scored, *flags(seed=seed or None)],
         [*where.typed(), *raced],
         {method_named(one).name: one for one in method or () if is_own_code(one)},
+        flags(out=out),
     )
     write_json(folder / "verdict.json", verdict_to_json(answer))
     made_on = {name: answer.provenance[name] for name in ("processor", "device")}

@@ -101,7 +101,7 @@ def why_commands(why: Why, arms: Sequence[ArmResult], typed: Typed) -> tuple[str
         elif one.cause == "reading":
             found.append(typed.verdict(setting))
         elif one.cause == "data":
-            found.append(typed.verdict({}, "--rows-curve"))
+            found.append(typed.on("--rows-curve"))
         elif setting:
             found.append(typed.tune(of[one.of], setting))
         elif one.cause == "structure" and one.remedy is None and of[why.best].learning_rate is not None:
