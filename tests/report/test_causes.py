@@ -160,6 +160,8 @@ def test_what_is_not_known_for_want_of_time_is_asked_again_for_longer() -> None:
         "elicitable", "verdict", *BASE, "--budget", "100", "--time-limit", "60m", "--why"
     ]  # fmt: skip
     assert why_commands(replace(WHY, diagnoses=(unknown,)), ARMS, TYPED) == ()
+    cut_off = (ARMS[0], replace(ARMS[1], stopped="time"))  # the verdict is open, so it has to be settled first
+    assert why_commands(replace(WHY, diagnoses=(unknown,), experiments=()), cut_off, TYPED) == (TYPED.longer(),)
 
 
 def test_numbers_anywhere_are_spoken_of_only_where_they_were_tried() -> None:

@@ -194,7 +194,7 @@ def _overruling(found: Diagnosis) -> Diagnosis:
     """Say of a remedy that is enough what it makes of a verdict by which weights must change."""
     if found.remedy is None or not found.remedy.is_enough:
         return found
-    told = "The verdict asks for weights as no context was enough the way it was raced; with this one they can stay."
+    told = "The verdict asks for weights as no context was enough the way it was raced; with this, they can stay."
     return replace(found, sentences=(*found.sentences, told))
 
 
