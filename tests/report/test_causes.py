@@ -189,11 +189,11 @@ def test_experiments_without_a_result_are_told_by_their_reason_and_the_first_of_
     lost = [replace(LOST, of="prompt" if nth else "", what=f"way {nth}", reason="no time") for nth in range(5)]
     slow = replace(LOST, what="the unbounded context", reason="the loss was no number any more")
     assert without_result(replace(WHY, experiments=(lost[0], SIZE, slow, *lost[1:]))) == [
-        "No result: the task, way 0; prompt, way 1; prompt, way 2; and 2 more (no time)",
-        "No result: the task, the unbounded context (the loss was no number any more)",
+        "No score: the task, way 0; prompt, way 1; prompt, way 2; and 2 more (no time)",
+        "No score: the task, the unbounded context (the loss was no number any more)",
     ]
     assert without_result(replace(WHY, experiments=tuple(lost[:3]))) == [
-        "No result: the task, way 0; prompt, way 1; prompt, way 2 (no time)"
+        "No score: the task, way 0; prompt, way 1; prompt, way 2 (no time)"
     ]
     assert without_result(replace(WHY, experiments=(SIZE,))) == []
 

@@ -182,7 +182,11 @@ _ADVICE: dict[Cause, str] = {
 
 
 def _remedied(arm: ArmResult, best: ArmResult, cause: Cause, by: Experiment, is_sure: bool = True) -> Diagnosis:
-    share = "the gap" if by.closed is None else f"{min(1.0, max(0.0, by.closed)):.0%} of its gap to {best.method}"
+    share = (
+        "the gap"
+        if by.closed is None
+        else f"{min(1.0, max(0.0, by.closed)):.0%} of its gap to {best.method} ({best.mean:.2f})"
+    )
     closes = f"closes {share}" if is_sure else f"is the largest part of what was found to close, {share}"
     changed = f"{by.what}, it" if by.of == arm.method else by.what
     seen = f"{arm.method} scores {arm.mean:.2f}; {changed} scores {by.mean:.2f}: that {closes}."

@@ -83,7 +83,7 @@ def without_result(why: Why) -> list[str]:
     for reason, names in lost.items():
         first = "; ".join(names[:FEW])
         more = f"; and {len(names) - FEW} more" if len(names) > FEW else ""
-        told.append(f"No result: {first}{more} ({reason})")
+        told.append(f"No score: {first}{more} ({reason})")
     return told
 
 
