@@ -53,6 +53,19 @@ def test_what_closes_the_gap_is_the_cause(kind: Kind, of: str, cause: Cause) -> 
     assert why(tried(kind, 560, of)).cause != cause  # an eighth of the gap
 
 
+def test_a_context_that_is_enough_after_all_overrules_a_verdict_that_asks_for_weights() -> None:
+    enough = tried("rate", 948)
+    assert enough.is_enough
+    assert "they can stay" in why(enough, asks_for_weights=True).sentences[-1]
+    assert "can stay" not in why(enough).sentences[-1]
+    assert "can stay" not in why(tried("rate", 760), asks_for_weights=True).sentences[-1]  # a part of the gap
+
+
+def test_a_remedy_that_passes_the_best_arm_is_said_beside_what_that_one_scores() -> None:
+    """With 1.00 it closed "100% of its gap to full", which had 0.21."""
+    assert "of its gap to full (0.95)" in why(tried("size", 990)).sentences[0]
+
+
 def test_the_remedy_that_costs_a_person_least_is_named() -> None:
     everything = [tried("size", 950), tried("longer", 945), tried("reading", 946, "")]
     assert why(*everything).cause == "reading"

@@ -90,6 +90,10 @@ def test_what_is_printed_fits_80_columns_and_says_what_follows() -> None:
     assert re.search(r"rows  kv-prefix +lora", text)  # the arms by name
     assert "Expected after 60 steps of each at one learning rate" in text
     assert "not what a finished race comes to" in " ".join(text.split())
+    lines = text.splitlines()
+    assert lines[next(nth for nth, line in enumerate(lines) if line.startswith("Expected")) + 1].startswith(
+        "fast it goes"
+    )
     far = printed(made(is_text=1.0))
     assert far.startswith("I do not know whether a context will do task on toy.\n")
     assert "So no score is foretold." in far
@@ -100,6 +104,9 @@ def test_what_is_printed_fits_80_columns_and_says_what_follows() -> None:
     assert "rows" not in far
     assert "pushes" not in far
     assert max(map(len, far.split("Next")[0].splitlines())) <= 80
+    reason = "its signals lie far from those of the training, most of all: answer tokens that stand in the prompt"
+    told = printed(replace(made(is_text=1.0), reasons=(reason,)))
+    assert "answer tokens\n    that stand in the prompt\n" in told  # broken behind its indent
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,8 @@ def test_a_range_of_rates_that_is_too_low_is_a_matter_of_optimisation(asked: Ask
     assert (answer.label, found.of, found.cause) == ("weights", "slow", "optimisation")
     assert found.remedy.kind in ("rate", "longer")
     assert float(found.remedy.setting["--learning-rate"]) > 1e-2
+    assert found.remedy.is_enough
+    assert "they can stay" in found.sentences[-1]  # else the verdict, which asks for weights, stands beside it unsaid
     for one in answer.why.experiments:  # compared in pairs with the best arm, on the race's own test items
         if one.mean is not None:
             assert one.behind[0] == pytest.approx((full.mean or 0) - one.mean, abs=1e-9)
@@ -215,6 +217,16 @@ def test_a_larger_context_has_so_many_times_the_tokens_and_no_more_than_there_ar
     longest = max(len(item.prompt) + len(item.target) for item in [*race.test(), *items_elsewhere(model)])
     assert int(most.setting["--size"]) == model.anatomy.trained_positions - longest
     assert larger(study, entry, 10**7, 0.1) is None  # that was asked
+
+
+def test_a_larger_context_starts_as_the_smaller_one_did(study: Study) -> None:
+    """It started as the method does by itself, so two things were changed at once."""
+    entry = entry_of(study, "slow")
+    entry.sized = replace(entry.sized, options={"init": "sink"})
+    assert larger(study, entry, 4, 0.1) is not None
+    (tried,) = study.tested
+    assert tried.trial is not None
+    assert tried.trial.options["init"] == "sink"
 
 
 @pytest.fixture

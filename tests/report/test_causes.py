@@ -54,7 +54,7 @@ BASE = ("--model", "m", "--task", "my file.csv", "--template", "{text} no")
 NOTHING = Budget(8, 8, 0)
 CONTEXT, WEIGHTS = Rung(2, 0, "a prefix", "prefix", "context"), Rung(4, 0, "weights", "weights", "weights")
 ARMS = (
-    ArmResult("kv-prefix", CONTEXT, {"length": 6, "chat": False}, NOTHING, "ok", learning_rate=0.3),
+    ArmResult("kv-prefix", CONTEXT, {"length": 6, "init": "sink", "chat": False}, NOTHING, "ok", learning_rate=0.3),
     ArmResult("full", WEIGHTS, {}, NOTHING, "ok", learning_rate=0.001),
 )
 TYPED = Typed(BASE, flags(budget=100), {"kv-prefix": "mine.py:KV"})
@@ -109,7 +109,7 @@ def test_what_to_type_acts_on_the_cause() -> None:
     commands = why_commands(WHY, ARMS, TYPED)
     full, prefix = (shlex.split(one) for one in commands)  # what two contexts ask for alike is typed once
     assert full == ["elicitable", "tune", *BASE, "--method", "full", "--learning-rate", "0.001"]
-    given = ["--size", "24", "--chat", "off", "--learning-rate", "0.1"]
+    given = ["--size", "24", "--init", "sink", "--chat", "off", "--learning-rate", "0.1"]
     assert prefix == ["elicitable", "tune", *BASE, "--method", "mine.py:KV", *given]
     reading = replace(SIZE, kind="reading", setting={"--template": "{text}\nIt's:"})
     asked = replace(WHY, diagnoses=(Diagnosis("prompt", "reading", True, ("a", "b"), "c", reading),))
@@ -121,13 +121,30 @@ def test_what_to_type_acts_on_the_cause() -> None:
     assert "--rows-curve" in why_commands(replace(WHY, diagnoses=(replace(STRUCTURE, cause="data"),)), ARMS, TYPED)[0]
 
 
+def test_what_goes_on_names_the_folder_in_which_what_ran_is_kept() -> None:
+    typed = Typed(BASE, ["--time-limit", "1m"], out=["--out", "mine"])
+    data = replace(WHY, diagnoses=(replace(STRUCTURE, cause="data"),))
+    (rows,) = why_commands(data, ARMS, typed)
+    assert shlex.split(rows)[-3:] == ["--rows-curve", "--out", "mine"]
+    assert shlex.split(typed.longer())[-5:] == ["--time-limit", "2m", "--why", "--out", "mine"]
+    assert "--out" not in typed.verdict({"--template": "{text}"})  # another race
+    assert "--out" not in typed.tune(ARMS[0])
+
+
+def test_a_start_at_what_was_chosen_is_not_typed() -> None:
+    """Its text is ids, which no option takes."""
+    setting = {"length": 2, "init": "text", "origin": "the chosen prompt", "text": [3, 5]}
+    assert "--init" not in TYPED.tune(replace(ARMS[0], setting=setting))
+    assert "--layer 1" in TYPED.tune(replace(ARMS[0], setting={"layer": 1}))
+
+
 def test_another_context_that_does_it_is_what_to_type_and_what_to_see() -> None:
     """The commonest case on a model of token ids had neither."""
     another = Experiment("prompt", "context", "kv-prefix", 0.93, 0.91, 0.95, (0.02, 0.0, 0.03))
     found = Diagnosis("prompt", "optimisation", False, ("prompt scores 0.10.", "b"), "Use kv-prefix.", another)
     why = replace(WHY, diagnoses=(found,), experiments=(), curves=())
     (command,) = why_commands(why, ARMS, TYPED)
-    given = ["--size", "6", "--chat", "off", "--learning-rate", "0.3"]
+    given = ["--size", "6", "--init", "sink", "--chat", "off", "--learning-rate", "0.3"]
     assert shlex.split(command) == ["elicitable", "tune", *BASE, "--method", "mine.py:KV", *given]
     html = why_section(why, ()).html
     assert 'role="rowheader">kv-prefix</div>' in html
@@ -143,6 +160,8 @@ def test_what_is_not_known_for_want_of_time_is_asked_again_for_longer() -> None:
         "elicitable", "verdict", *BASE, "--budget", "100", "--time-limit", "60m", "--why"
     ]  # fmt: skip
     assert why_commands(replace(WHY, diagnoses=(unknown,)), ARMS, TYPED) == ()
+    cut_off = (ARMS[0], replace(ARMS[1], stopped="time"))  # the verdict is open, so it has to be settled first
+    assert why_commands(replace(WHY, diagnoses=(unknown,), experiments=()), cut_off, TYPED) == (TYPED.longer(),)
 
 
 def test_numbers_anywhere_are_spoken_of_only_where_they_were_tried() -> None:
@@ -170,11 +189,11 @@ def test_experiments_without_a_result_are_told_by_their_reason_and_the_first_of_
     lost = [replace(LOST, of="prompt" if nth else "", what=f"way {nth}", reason="no time") for nth in range(5)]
     slow = replace(LOST, what="the unbounded context", reason="the loss was no number any more")
     assert without_result(replace(WHY, experiments=(lost[0], SIZE, slow, *lost[1:]))) == [
-        "No result: the task, way 0; prompt, way 1; prompt, way 2; and 2 more (no time)",
-        "No result: the task, the unbounded context (the loss was no number any more)",
+        "No score: the task, way 0; prompt, way 1; prompt, way 2; and 2 more (no time)",
+        "No score: the task, the unbounded context (the loss was no number any more)",
     ]
     assert without_result(replace(WHY, experiments=tuple(lost[:3]))) == [
-        "No result: the task, way 0; prompt, way 1; prompt, way 2 (no time)"
+        "No score: the task, way 0; prompt, way 1; prompt, way 2 (no time)"
     ]
     assert without_result(replace(WHY, experiments=(SIZE,))) == []
 

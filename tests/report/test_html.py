@@ -142,6 +142,15 @@ def test_further_sections_keep_their_markup_and_not_that_of_their_title():
     assert 'href="#part-1"' in text
 
 
+def test_a_section_that_leads_stands_before_the_race():
+    """The causes were said to open the report, and stood behind eleven other sections."""
+    text = report_html(records.verdict(), [Section("Later", "x"), Section("First of all", "y", leads=True)])
+    places = [text.index(part) for part in ("<h2>First of all", "<h2>The race", "<h2>Later")]
+    assert places == sorted(places)
+    assert text.count("<h2>First of all") == text.count('href="#part-2"') == text.count('id="part-2"') == 1
+    assert text.index('href="#part-2"') < text.index('href="#race"') < text.index('href="#part-1"')
+
+
 def test_the_same_record_gives_the_same_bytes(tmp_path):
     first = write_report(records.verdict(), tmp_path / "a.html").read_bytes()
     assert write_report(records.verdict(), tmp_path / "b.html").read_bytes() == first

@@ -40,7 +40,7 @@ def tune(
     size: Annotated[int | None, typer.Option(help="virtual tokens or rank, instead of a budget")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="default: swept")] = None,
     steps: Annotated[int | None, typer.Option(help="at most so many steps")] = None,
-    init: Annotated[str | None, typer.Option(help="random, vocabulary, text or sink")] = None,
+    init: Annotated[str | None, typer.Option(help="random, vocabulary, text or sink  [default: as in a race]")] = None,
     init_text: Annotated[str | None, typer.Option(help="the text of --init text")] = None,
     layer: Annotated[int | None, typer.Option(help="of a steering vector, from 0  [default: the middle one]")] = None,
     test_items: TestItems = None,

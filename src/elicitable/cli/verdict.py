@@ -175,6 +175,7 @@ def verdict(
         [*about.typed(), *asked.typed(), *how.typed(), *scored, *flags(seed=seed or None)],
         [*where.typed(), *raced],
         {method_named(one).name: one for one in method or () if is_own_code(one)},
+        flags(out=out),
     )
     write_json(folder / "verdict.json", verdict_to_json(answer))
     made_on = {name: answer.provenance[name] for name in ("processor", "device")}
@@ -195,7 +196,7 @@ def verdict(
     if answer.why is not None:
         remedies = why_commands(answer.why, answer.arms, typed)
         write_json(folder / "why.json", why_json(answer.why) | made_on)
-        sections.insert(0, why_section(answer.why, remedies))
+        sections.append(why_section(answer.why, remedies))
     report = write_report(answer, folder / "report.html", sections)
     if as_json:
         print_json(verdict_to_json(answer))

@@ -42,6 +42,7 @@ def explain(
     was_asked_all: bool = True,
     weights: Sequence[ArmResult] = (),
     can_be_another: bool = False,
+    asks_for_weights: bool = False,
 ) -> Diagnosis:
     """Name the cause for which ``arm`` falls short of ``best``, from what was ``found`` about it and the task.
 
@@ -53,6 +54,7 @@ def explain(
         was_asked_all: whether every remedy of this context was asked for, before the time was up.
         weights: the arms that change the weights and ran through.
         can_be_another: whether the context that suffices in its place, if one does, is one that its kind can be.
+        asks_for_weights: whether the verdict is that weights must change, which a context that is enough overrules.
     """
     gap = (best.mean or 0.0) - (arm.mean or 0.0)
     ran = [_seen_from(one, gap) for one in found if one.of in ("", arm.method) and not one.reason]
@@ -68,7 +70,8 @@ def explain(
         for cause in CHEAPEST_FIRST:
             own = [one for one in remedies if REMEDIES.get(one.kind) == cause]
             if own:
-                return _remedied(arm, best, cause, max(own, key=_worth), is_sure)
+                remedied = _remedied(arm, best, cause, max(own, key=_worth), is_sure)
+                return _overruling(remedied) if asks_for_weights and is_sure else remedied
     if best.rung.group == "nothing":
         return _worse_than_nothing(arm, best, is_open)
     another = next((one for one in ran if one.kind == "context"), None)
@@ -118,8 +121,8 @@ def _data(arm: ArmResult, best: ArmResult, ran: Sequence[Experiment], floor: flo
         meant = "So what is missing is not a stronger method but something in the data that tells the answer."
     else:
         meant = (
-            f"It learns a few rows by heart ({learned.mean:.2f} of them right), and nothing of that holds for new "
-            "rows: the answers do not follow from what is read, or there are too few rows to see how."
+            f"The weights learn a few rows by heart ({learned.mean:.2f} of them right), and nothing of that holds for "
+            "new rows: the answers do not follow from what is read, or there are too few rows to see how."
         )
     advice = "Read twenty rows and answer them yourself; where you cannot, no method will. Then look for more rows."
     return Diagnosis(arm.method, "data", learned is not None, (seen, meant), advice)
@@ -179,12 +182,24 @@ _ADVICE: dict[Cause, str] = {
 
 
 def _remedied(arm: ArmResult, best: ArmResult, cause: Cause, by: Experiment, is_sure: bool = True) -> Diagnosis:
-    share = "the gap" if by.closed is None else f"{min(1.0, max(0.0, by.closed)):.0%} of its gap to {best.method}"
+    share = (
+        "the gap"
+        if by.closed is None
+        else f"{min(1.0, max(0.0, by.closed)):.0%} of its gap to {best.method} ({best.mean:.2f})"
+    )
     closes = f"closes {share}" if is_sure else f"is the largest part of what was found to close, {share}"
     changed = f"{by.what}, it" if by.of == arm.method else by.what
     seen = f"{arm.method} scores {arm.mean:.2f}; {changed} scores {by.mean:.2f}: that {closes}."
     meant = _MEANT if is_sure else _LIKELY
     return Diagnosis(arm.method, cause, is_sure, (seen, meant[cause]), _ADVICE[cause], by)
+
+
+def _overruling(found: Diagnosis) -> Diagnosis:
+    """Say of a remedy that is enough what it makes of a verdict by which weights must change."""
+    if found.remedy is None or not found.remedy.is_enough:
+        return found
+    told = "The verdict asks for weights as no context was enough the way it was raced; with this, they can stay."
+    return replace(found, sentences=(*found.sentences, told))
 
 
 def _worse_than_nothing(arm: ArmResult, best: ArmResult, is_open: bool) -> Diagnosis:

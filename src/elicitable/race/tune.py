@@ -129,6 +129,7 @@ def tune(
     given = {"init": init, "text": text, "layer": layer}
     options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     check_options(recipe, options)
+    options = recipe.start(model) | options
     pace, marking = pace_for(model, steps, test_items, max_tokens), Marking.of(model, task, score, rule)
     told, odd = reporter or Silent(), reading_warnings(model, task, layout)
     for one in odd:

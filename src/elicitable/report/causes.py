@@ -83,7 +83,7 @@ def without_result(why: Why) -> list[str]:
     for reason, names in lost.items():
         first = "; ".join(names[:FEW])
         more = f"; and {len(names) - FEW} more" if len(names) > FEW else ""
-        told.append(f"No result: {first}{more} ({reason})")
+        told.append(f"No score: {first}{more} ({reason})")
     return told
 
 
@@ -91,17 +91,18 @@ def why_commands(why: Why, arms: Sequence[ArmResult], typed: Typed) -> tuple[str
     """Return the commands that act on the causes, of a race of ``arms`` that was ``typed``."""
     found: list[str] = []
     of = {arm.method: arm for arm in arms}
+    was_cut_off = any(one.had_no_time for one in why.experiments) or any(arm.stopped == "time" for arm in arms)
     for one in why.diagnoses:
         setting = one.remedy.setting if one.remedy is not None else {}
         another = of.get(one.remedy.what) if one.remedy is not None and one.remedy.kind == "context" else None
         if another is not None:
             found += [typed.tune(another)] if another.learning_rate is not None else []
         elif one.cause == "unknown":
-            found += [typed.longer()] if any(each.had_no_time for each in why.experiments) else []
+            found += [typed.longer()] if was_cut_off else []
         elif one.cause == "reading":
             found.append(typed.verdict(setting))
         elif one.cause == "data":
-            found.append(typed.verdict({}, "--rows-curve"))
+            found.append(typed.on("--rows-curve"))
         elif setting:
             found.append(typed.tune(of[one.of], setting))
         elif one.cause == "structure" and one.remedy is None and of[why.best].learning_rate is not None:
@@ -119,7 +120,9 @@ def why_section(why: Why, typed: Sequence[str]) -> Section:
         f"{_safe(why.best)}, the best arm ({why.best_mean:.2f}); bars are 95 % intervals.</p>"
     )
     return Section(
-        "Why contexts fall short", note + cards + _curves(why.curves, why.best) + following + _table(why.experiments)
+        "Why contexts fall short",
+        note + cards + _curves(why.curves, why.best) + following + _table(why.experiments),
+        leads=True,
     )
 
 

@@ -15,18 +15,21 @@ if TYPE_CHECKING:
 
 LIMIT = "--time-limit"
 SIZES = ("length", "rank")  # what a setting calls the size of a method: virtual tokens, or a rank
+STARTS = ("init", "layer")  # what a setting calls where a method starts, or stands
 
 
 @dataclass(frozen=True)
 class Typed:
     """Hold what was typed: ``one`` of it says how one arm is trained and scored, ``race`` what a race has besides.
 
-    ``own`` are the methods of a person's own, by name, as they were typed; only they can name them again.
+    ``own`` are the methods of a person's own, by name, as they were typed; only they can name them again. ``out`` is
+    the folder, for what goes on from what is kept there.
     """
 
     one: Sequence[str]
     race: Sequence[str] = ()
     own: Mapping[str, str] = field(default_factory=dict)
+    out: Sequence[str] = ()
 
     def tune(self, arm: ArmResult, setting: Mapping[str, str] | None = None) -> str:
         """Return the command that trains ``arm`` alone as in the race, but for ``setting``.
@@ -46,6 +49,10 @@ class Typed:
         given = dict(setting or {})
         return command_line("elicitable", "verdict", *_without([*self.one, *self.race], given), *_flat(given), *more)
 
+    def on(self, *more: str, setting: Mapping[str, str] | None = None) -> str:
+        """Return the command that goes on with the race, with ``more``, from what is kept in its folder."""
+        return self.verdict(setting, *more, *self.out)
+
     def longer(self) -> str:
         """Return the command that goes on asking why, with twice the time limit that was typed.
 
@@ -55,15 +62,20 @@ class Typed:
         limit = next((after for name, after in pairwise(self.race) if name == LIMIT), "")
         number = limit.strip().rstrip("smh ")
         if not number:
-            return self.verdict(None, "--why")
+            return self.on("--why")
         twice = format((2 * Decimal(number)).normalize(), "f")  # without an exponent, which no limit is written with
-        return self.verdict({LIMIT: twice + limit.strip()[len(number) :].strip()}, "--why")
+        return self.on("--why", setting={LIMIT: twice + limit.strip()[len(number) :].strip()})
 
 
 def settings_of(arm: ArmResult) -> dict[str, str]:
-    """Return what a person gives to train ``arm`` as the race did: its size, its rate, and how it reads items."""
+    """Return what a person gives to train ``arm`` as the race did: size, start, rate, and how it reads items.
+
+    A start at what the race chose cannot be typed, as it is ids.
+    """
     size = next((arm.setting[name] for name in SIZES if name in arm.setting), None)
     given = {} if size is None else {"--size": str(size)}
+    if not arm.setting.get("origin"):
+        given |= {f"--{name}": str(arm.setting[name]) for name in STARTS if name in arm.setting}
     if "chat" in arm.setting:
         given["--chat"] = "on" if arm.setting["chat"] else "off"
     if arm.learning_rate is not None:

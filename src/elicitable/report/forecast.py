@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from elicitable.report.table import plain, print_next
+from elicitable.report.table import plain, print_hanging, print_next, print_wrapped
 
 if TYPE_CHECKING:
     from elicitable.forecasting.forecast import Forecast
@@ -29,7 +29,7 @@ def print_forecast(found: Forecast, words: Mapping[str, str], command: str, cons
     """
     console.print(Text(plain(found.answer), style="bold"))
     for reason in found.reasons:
-        console.print(Text(f"  {plain(reason)}"))
+        print_hanging(plain(reason), console, first="  ")
     if not found.is_known:
         console.print(Text("So no score is foretold. What was measured:"))
     console.print()
@@ -38,6 +38,7 @@ def print_forecast(found: Forecast, words: Mapping[str, str], command: str, cons
         console.print()
         for line in score_lines(found.prediction.growth, found.arms):
             console.print(Text(line))
+        print_wrapped(told_of_scores(found.prediction.growth), console)
     console.print(Text(f"\nMeasured in {found.seconds['all']:.0f} s, without the test split."))
     print_next([command], console)
 
@@ -66,18 +67,22 @@ def pushed(push: float) -> str:
 
 
 def score_lines(growth: ScoreGrowth, arms: Mapping[str, str]) -> list[str]:
-    """Return the expected scores of ``arms`` by rows as lines of a table, and where the weights get ahead."""
-    lines = [f"{'rows':>8}  {arms['context']:<22}  {arms['weights']:<22}"]
+    """Return the expected scores of ``arms`` by rows as lines of a table."""
+    lines = [f"{'rows':>8}  {arms['context']:<22}  {arms['weights']}"]
     for context, weights in zip(growth.context, growth.weights, strict=True):
         cells = [f"{one.mean:.2f} ({one.low:.2f} to {one.high:.2f})" for one in (context, weights)]
-        lines.append(f"{context.rows:>8,}  {cells[0]:<22}  {cells[1]:<22}")
-    lines.append(f"Expected after {growth.steps} steps of each at one learning rate, with 90 % intervals: how fast it")
-    lines.append("goes, not what a finished race comes to.")
+        lines.append(f"{context.rows:>8,}  {cells[0]:<22}  {cells[1]}")
+    return lines
+
+
+def told_of_scores(growth: ScoreGrowth) -> tuple[str, str]:
+    """Say what the expected scores are of, and where the weights get ahead."""
+    of = (
+        f"Expected after {growth.steps} steps of each at one learning rate, with 90 % intervals: how fast it goes, not "
+        "what a finished race comes to."
+    )
     if not growth.crossing:
-        return [*lines, "Weights are not expected to get ahead by then at any of these rows."]
+        return of, "Weights are not expected to get ahead by then at any of these rows."
     middle, low, high = growth.crossing
     between = f"{middle:,}" if low == high else f"{middle:,} ({low:,} to {high:,})"
-    return [
-        *lines,
-        f"Weights are ahead by then, from about {between} rows, in {growth.overtaken:.0%} of what is likely.",
-    ]
+    return of, f"Weights are ahead by then, from about {between} rows, in {growth.overtaken:.0%} of what is likely."

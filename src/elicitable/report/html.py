@@ -44,6 +44,8 @@ SHOWN_APART = ("command", "warnings")  # keys of provenance with a place of thei
 class Section:
     """Hold a further part of the report. ``html`` is taken as it is, so whoever makes it escapes the texts in it.
 
+    One that ``leads`` stands before the race; the others behind all that the race itself has to show.
+
     It may use inline SVG, images as ``data:`` and inline styles; scripts and requests are blocked by the page. The
     page's colours are CSS variables (``--ink``, ``--soft``, ``--line``, ``--card``, ``--context``, ``--weights``,
     ``--nothing``, ``--accent``) that fit light and dark; its classes ``note``, ``panels``, ``panel``, ``table-scroll``
@@ -52,6 +54,7 @@ class Section:
 
     title: str
     html: str
+    leads: bool = False
 
 
 def write_report(verdict: Verdict, path: str | os.PathLike[str], sections: Sequence[Section] = ()) -> Path:

@@ -33,7 +33,7 @@ def larger(study: Study, entry: Entry, times: int, rate: float) -> Experiment | 
         return None
 
     def run() -> Experiment:
-        sized = resized(entry.method, study.race, size)
+        sized = resized(entry.method, study.race, size, entry.sized.options)
         lines = [study.short(sized, float(f"{one:.3g}")) for one in (rate, rate / 3)]
         line = study.best_of(lines) or lines[0]
         tried = study.trained(line, study.steps(entry.tested_at))

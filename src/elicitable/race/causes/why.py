@@ -61,7 +61,9 @@ def find_why(race: Race, entries: Sequence[Entry], seconds: float | None = None)
         _run(study, entries, short, floor, is_nothing_good, is_open)
     except KeyboardInterrupt:
         race.was_interrupted = study.was_interrupted = True
-    diagnoses = [_diagnosed(study, entry, entries, floor, is_open) for entry in short]
+    answer = arms.get(decision.answer)
+    asks_for_weights = not is_open and answer is not None and answer.rung.group in ("weights", "other")
+    diagnoses = [_diagnosed(study, entry, entries, floor, is_open, asks_for_weights) for entry in short]
     base = min((arm.mean or 0.0 for arm in judged if arm.rung.group == "nothing"), default=floor)
     trained = [arms[entry.method.name] for entry in short if entry.method.is_trained]
     return Why(
@@ -169,7 +171,9 @@ def _a_context_suffices(study: Study, entries: Sequence[Entry], short: Sequence[
     )
 
 
-def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: float, is_open: bool) -> Diagnosis:
+def _diagnosed(
+    study: Study, entry: Entry, entries: Sequence[Entry], floor: float, is_open: bool, asks_for_weights: bool = False
+) -> Diagnosis:
     """Explain one context; for one that is chosen, what a context of the race does that was trained is a remedy."""
     arm, found = arm_result(study.race, entry), list(study.found)
     enough = _sufficient(study, entry, entries)
@@ -189,6 +193,7 @@ def _diagnosed(study: Study, entry: Entry, entries: Sequence[Entry], floor: floa
         was_asked_all=not study.was_interrupted and not _was_out_of_time(study, entry),
         weights=weights,
         can_be_another=enough is not None and _can_be(study, entry, enough, entries),
+        asks_for_weights=asks_for_weights,
     )
 
 
