@@ -2,9 +2,10 @@
 
 An arm can no longer change the label where its curve does not lead up to the best (:mod:`elicitable.race.outlook`), and
 where the label stands already: other arms of its rung would give the same one, and more invasive arms matter only if
-they may leave the answer behind. Such an arm is tested as it is. The strongest context is not judged by its curve: it
-gets the steps that it is owed and a way down. Against the clock the arms that are trained on are halved each time they
-have had equally many steps; the best context and the best of the others are always among them.
+they may leave the answer, or a context that is still open, behind. Such an arm is tested as it is. The strongest
+context is not judged by its curve: it gets the steps that it is owed and a way down. Against the clock the arms that
+are trained on are halved each time they have had equally many steps; the best context and the best of the others are
+always among them.
 """
 
 from __future__ import annotations
@@ -48,10 +49,12 @@ def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     if entry.method.rung == answer.arm.rung and not decision.is_open:
         return False
     highest = _highest(race, entry, entries)
-    by_best = answer.high + highest - as_looked_at(best, best.mean or 0.0)
-    return (
-        min(by_best, highest - as_looked_at(answer.arm, answer.arm.low or 0.0)) > race.margin
-    )  # it may be left behind
+    lead = highest - as_looked_at(best, best.mean or 0.0)
+    below = [one for one in decision.compared if one.standing == "open" and one.arm.rung < answer.arm.rung]
+    if any(one.low + lead > race.margin for one in below):
+        return True  # were it the best, a context that is open would be worse
+    may_lag = min(answer.high + lead, highest - as_looked_at(answer.arm, answer.arm.low or 0.0))
+    return may_lag > race.margin  # the answer may be left behind
 
 
 def is_out_of_reach(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
