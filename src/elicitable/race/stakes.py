@@ -122,8 +122,12 @@ def urgency(race: Race, entry: Entry, entries: Sequence[Entry]) -> tuple[bool, b
     decision = _decided(race, entries)
     rung = next((one.arm.rung for one in decision.compared if one.arm.method == decision.answer), None)
     is_above, ready = rung is not None and entry.method.rung >= rung, is_ready(race, entry)
-    waits = race.quickest is not None and not entry.method.is_context and not ready
-    return is_above, waits, not ready, entry.line.steps if entry.line else 0
+    return is_above, not ready and _waits(race, entry), not ready, entry.line.steps if entry.line else 0
+
+
+def _waits(race: Race, entry: Entry) -> bool:
+    """Say whether an arm that is trained on waits for contexts, since another one has solved the task."""
+    return race.quickest is not None and not entry.method.is_context
 
 
 def is_at_its_end(race: Race, entry: Entry, open_arms: Sequence[Entry], entries: Sequence[Entry]) -> bool:
@@ -180,14 +184,15 @@ def cohort_of(race: Race, open_arms: Sequence[Entry], entries: Sequence[Entry]) 
     if not growing:
         race.cohort, race.compared_at = race.cohort | {entry.method.name for entry in open_arms}, 0
         return cohort or list(open_arms)
-    reached = min(marks(entry)[-1].steps for entry in growing)
+    going = [entry for entry in growing if not _waits(race, entry)] or growing
+    reached = min(marks(entry)[-1].steps for entry in going)
     if (
-        len(growing) > 2
+        len(going) > 2
         and reached > race.compared_at
-        and (reached >= race.pace.first_steps or not affords_legs(race, _coming(race, growing), entries))
+        and (reached >= race.pace.first_steps or not affords_legs(race, _coming(race, going), entries))
     ):
         race.compared_at = reached  # one that had a longer first look does not keep the others from being compared
-        race.cohort -= {entry.method.name for entry in growing} - _better(race, growing, entries, reached)
+        race.cohort -= {entry.method.name for entry in going} - _better(race, going, entries, reached)
         growing = [entry for entry in growing if entry.method.name in race.cohort]
     return [*ready, *growing]
 
