@@ -25,7 +25,7 @@ from elicitable.methods.catalog import catalog, method_named
 from elicitable.models.load import load
 from elicitable.models.model import Model
 from elicitable.models.whereabouts import whereabouts
-from elicitable.race import contest, pace, trial, workers
+from elicitable.race import contest, pace, seeds, trial, workers
 from elicitable.records.store import Store, identity
 
 Build = Callable[..., Model]
@@ -185,6 +185,18 @@ def test_against_the_clock_workers_answer_within_the_limit(digits_model: Build, 
     answer = run(digits_model(8), tmp_path, Scrambled(4), time_limit=60.0, seeds=1)
     assert time.monotonic() - started < 60.0
     assert {arm.method for arm in answer.arms if arm.status == "ok"} >= {"zero-shot", "kv-prefix", "lora"}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("pays_for", [0, 1])
+def test_against_the_clock_workers_begin_no_seed_that_the_limit_does_not_pay_for(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pays_for: int
+) -> None:
+    """What a worker has begun it ends, and a test that is owed would wait for it."""
+    monkeypatch.setattr(seeds, "affords_seed", lambda *given, **more: given[4] <= pays_for)
+    answer = run(digits_model(8), tmp_path, Scrambled(4), time_limit=60.0, seeds=3)
+    assert {arm.seeds for arm in answer.arms} == {1, 1 + pays_for}
+    assert {one["spec"]["seed"] for one in trials(tmp_path).values()} == set(range(1 + pays_for))
 
 
 @pytest.mark.usefixtures("quick")
