@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -153,3 +153,19 @@ def test_what_is_said_of_a_run_that_another_race_has_taken_further_is_true_of_th
     [arm] = answer.arms
     assert (arm.steps, arm.stopped) == (before.steps, "settled")
     assert arm.seconds >= before.seconds - 0.1  # rounded
+
+
+def test_a_run_that_another_race_has_taken_further_has_the_seeds_that_are_asked_for(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the answer, which is known only once it has been tested."""
+    model, tested = digits_model(8), list[list[str]]()
+
+    def more_seeds(race: Race, entries: Sequence[Entry], beside: Any) -> None:
+        tested.append([entry.method.name for entry in entries if entry.records])
+
+    run(model, tmp_path)
+    monkeypatch.setattr(rounds, "more_seeds", more_seeds)
+    with leaving("lora"):
+        run(model, tmp_path)
+    assert tested == [[], ["lora"]]

@@ -246,9 +246,10 @@ def _way_down(race: Race, entry: Entry, entries: Sequence[Entry]) -> int:
 
 def _end(race: Race, entries: Sequence[Entry]) -> None:
     """Test what was left as it is, then the control; forget what no longer race would need."""
-    race.ahead(partial(_ends_coming, race, entries))
-    for entry in _left(entries):
-        _test_as_it_is(race, entry, entries)
+    coming = partial(_ends_coming, race, entries)
+    race.ahead(coming)
+    if any([_test_as_it_is(race, entry, entries) for entry in _left(entries)]):  # noqa: C419 (of every one)
+        more_seeds(race, entries, coming)  # another race's run may be the answer
     for nth, entry in enumerate(entries):
         if entry.method.is_control:
             _control(race, entry, nth, entries)
@@ -273,8 +274,8 @@ def _as_left(race: Race, line: Line) -> tuple[Line, int]:
     return further_end(race, line) or (line, 0)
 
 
-def _test_as_it_is(race: Race, entry: Entry, entries: Sequence[Entry]) -> None:
-    """Test an arm that was left, or as another race in this folder has taken it."""
+def _test_as_it_is(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Test an arm that was left, or as another race in this folder has taken it, and say whether that is so."""
     own = entry.line
     assert own is not None
     entry.line, cooldown = _as_left(race, own)
@@ -284,6 +285,7 @@ def _test_as_it_is(race: Race, entry: Entry, entries: Sequence[Entry]) -> None:
         entry.sized, entry.seconds = entry.line.sized, entry.seconds + entry.line.seconds_beside(own)
         entry.stopped = why_it_ended(race, entry) if is_ready(race, entry) else LEFT
     bring_down(race, entry, entries, cooldown)
+    return entry.line is not own
 
 
 def _ends_coming(race: Race, entries: Sequence[Entry]) -> list[Piece]:
