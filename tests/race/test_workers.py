@@ -25,8 +25,9 @@ from elicitable.methods.catalog import catalog, method_named
 from elicitable.models.load import load
 from elicitable.models.model import Model
 from elicitable.models.whereabouts import whereabouts
-from elicitable.race import contest, pace, seeds, trial, workers
+from elicitable.race import contest, line, pace, seeds, trial, workers
 from elicitable.records.store import Store, identity
+from elicitable.training.loop import train
 
 Build = Callable[..., Model]
 TIMES = {"timing", "seconds", "state_digest"}
@@ -150,6 +151,51 @@ def test_arms_that_choose_a_layout_are_heard_in_their_order_before_those_that_ar
     assert layouts[0].count("start") > 1  # there is a layout to choose
     assert inline == workers
     assert {one: there[one] for one in here} == here
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("after", [9, 14, 20])
+def test_what_workers_had_begun_ahead_of_a_race_that_was_killed_is_not_trained_again(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    trained: list[tuple[Any, ...]] = []
+
+    class Killed(Scrambled):
+        def finished(self) -> tuple[int, Any]:
+            found = super().finished()
+            if self.started > after:
+                raise KeyboardInterrupt
+            return found
+
+    def watched(model: Any, adaptation: Any, task: Any, plan: Any, seed: int, **more: Any) -> Any:
+        fit = train(model, adaptation, task, plan, seed, **more)
+        first = more["start"].plain["steps"] if more.get("start") else 0
+        trained.append((str(adaptation.setting), plan.learning_rate, plan.cooldown, seed, first, fit.steps))
+        return fit
+
+    monkeypatch.setattr(line, "train", watched)
+    model = digits_model(8)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, tmp_path, Killed(4, after))
+    run(model, tmp_path, Scrambled(4))
+    assert len(trained) == len(set(trained))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("at_once", [3, 1_000])
+def test_what_a_longer_race_goes_on_from_is_kept_as_by_one_process(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """What was begun ahead and then asked for is kept, and what nobody asked for is not, be it large or small."""
+    given: dict[str, Any] = {"seeds": 3, "methods": ["zero-shot", "kv-prefix", "lora", "full"]}
+    monkeypatch.setattr(seeds, "_rivals", lambda decision, arms: [one for one in arms if one.method.name == "lora"])
+    run(digits_model(8), tmp_path / "inline", "inline", **given)
+    run(digits_model(8), tmp_path / "workers", Scrambled(at_once), **given)
+    begun = set(trials(tmp_path / "workers")) - set(trials(tmp_path / "inline"))
+    assert begun, "seeds of full fine-tuning, which nobody asked for"
+    here, there = ({one.name for one in (tmp_path / name).glob("running/*")} for name in ("inline", "workers"))
+    assert here
+    assert there == here
 
 
 @pytest.mark.usefixtures("quick")

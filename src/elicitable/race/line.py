@@ -181,9 +181,10 @@ def piece_of(race: Race, line: Line, *marks: int, cooldown: int | None = None) -
     if cooldown is not None:
         new.append(ending_of(race, line, cooldown, marks[-1] if marks else None))
     legs = (*(trial.plan.steps for trial, _ in line.legs), *marks)
-    names = tuple(_name(race, trial) for trial in new)
+    names, ends = (tuple(_name(race, one) for one in them) for them in (new, map(_untested, new)))
     options = tuple(line.sized.options.items())
-    return Piece(line.sized.method.name, line.seed, race.layout, names, line.rate, legs, cooldown, options=options)
+    about = line.sized.method.name, line.seed, race.layout
+    return Piece(*about, names, line.rate, legs, cooldown, options=options, ends=ends)
 
 
 def advance(race: Race, line: Line, steps: int) -> TrialRecord:
