@@ -169,3 +169,15 @@ def test_a_run_that_another_race_has_taken_further_has_the_seeds_that_are_asked_
     with leaving("lora"):
         run(model, tmp_path)
     assert tested == [[], ["lora"]]
+
+
+def test_a_run_behind_what_another_race_has_chosen_is_none_of_this_one(digits_model: Build, tmp_path: Path) -> None:
+    model, name = digits_model(8), "lora-behind-examples"
+    given: dict[str, Any] = {"methods": [name], "steps": 100}
+    before = run(model, tmp_path, search_passes=32, **given)[name]
+    with leaving(name):
+        again = run(model, tmp_path, search_passes=32, **given)[name]
+        other = run(model, tmp_path, search_passes=2_000, **given)[name]
+    assert again.steps == before.steps
+    assert other.setting["items"] != before.setting["items"]
+    assert other.steps < before.steps
