@@ -354,12 +354,33 @@ def test_against_the_clock_arms_are_compared_after_as_many_steps_whoever_is_ahea
     monkeypatch.setattr(stakes, "affords_legs", lambda *given: True)
     monkeypatch.setattr(stakes, "is_ready", lambda race, entry: False)
     race: Any = SimpleNamespace(
-        pace=SimpleNamespace(first_steps=16, steps=96), time_limit=60.0, compared_at=0, cohort=set("abcd")
+        pace=SimpleNamespace(first_steps=16, steps=96),
+        time_limit=60.0,
+        compared_at=0,
+        cohort=set("abcd"),
+        quickest=None,
     )
     assert [one.method.name for one in stakes.cohort_of(race, arms, arms)] == ["a", "c"]
     assert race.cohort == {"a", "c"}
     race.cohort = set("abcd")
     assert len(stakes.cohort_of(race, arms, arms)) == 4  # they have been compared after 16 steps
+
+
+def test_an_arm_that_waits_for_contexts_does_not_keep_them_from_being_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another has solved the task, so a waits after 16 steps. The contexts have had 32, and their worst one is left."""
+    arms = []
+    for name, is_context, score in (("a", False, 0.1), ("b", True, 0.8), ("c", True, 0.5), ("d", True, 0.4)):
+        entry = marked((16, score, 1.0)) if name == "a" else marked((16, score, 1.0), (32, score, 1.0))
+        entry.records, entry.is_spent = [], False
+        entry.sized = SimpleNamespace(method=SimpleNamespace(name=name, is_context=is_context))
+        arms.append(entry)
+    monkeypatch.setattr(stakes, "affords_legs", lambda *given: True)
+    monkeypatch.setattr(stakes, "is_ready", lambda race, entry: False)
+    race: Any = SimpleNamespace(
+        pace=SimpleNamespace(first_steps=16, steps=96), time_limit=60.0, compared_at=16, cohort=set("abcd"), quickest=32
+    )
+    assert [one.method.name for one in stakes.cohort_of(race, arms, arms)] == ["a", "b", "c"]
+    assert (race.cohort, race.compared_at) == ({"a", "b", "c"}, 32)
 
 
 def test_a_task_with_few_validation_items_is_looked_at_by_as_many_as_it_has() -> None:

@@ -25,7 +25,7 @@ def standing(monkeypatch: pytest.MonkeyPatch, label: str, *compared: Any, answer
 
 
 def behind(method: str, high: float, low: float, mean: float) -> Any:
-    return SimpleNamespace(arm=arm(method, low, mean), high=high)
+    return SimpleNamespace(arm=arm(method, low, mean), high=high, standing="enough")
 
 
 def racing(method: str, steps: int = 32) -> Any:
@@ -62,6 +62,18 @@ def test_no_arm_leaves_an_answer_behind_that_is_within_the_margin_of_all_there_i
     compared = behind("kv-prefix", 0.0195, low, 0.99), behind("lora", 0.0, 0.99, 0.993)
     standing(monkeypatch, "prefix", *compared, answer="kv-prefix")
     assert matters(monkeypatch, "full", ceiling) is expected
+
+
+@pytest.mark.parametrize(("low", "expected"), [(0.005, False), (0.015, True)])
+def test_an_arm_matters_that_may_settle_that_an_open_context_is_worse(
+    monkeypatch: pytest.MonkeyPatch, low: float, expected: bool
+) -> None:
+    """The prefix cannot be left behind. A point beyond LoRA, full training would leave the soft prompt behind."""
+    soft = SimpleNamespace(arm=arm("soft-prompt", 0.95, 0.965), low=low, high=0.035, standing="open")
+    compared = soft, behind("kv-prefix", 0.018, 0.985, 0.989), behind("lora", 0.0, 0.98, 0.99)
+    standing(monkeypatch, "context", *compared, answer="kv-prefix")
+    assert [matters(monkeypatch, name) for name in ("layer-prefix", "full")] == [expected, expected]
+    assert not matters(monkeypatch, "full", ceiling=0.99)
 
 
 def test_once_the_task_is_solved_what_is_no_context_waits_for_contexts(monkeypatch: pytest.MonkeyPatch) -> None:

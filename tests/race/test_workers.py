@@ -25,8 +25,9 @@ from elicitable.methods.catalog import catalog, method_named
 from elicitable.models.load import load
 from elicitable.models.model import Model
 from elicitable.models.whereabouts import whereabouts
-from elicitable.race import contest, pace, trial, workers
+from elicitable.race import contest, line, pace, seeds, trial, workers
 from elicitable.records.store import Store, identity
+from elicitable.training.loop import train
 
 Build = Callable[..., Model]
 TIMES = {"timing", "seconds", "state_digest"}
@@ -153,6 +154,51 @@ def test_arms_that_choose_a_layout_are_heard_in_their_order_before_those_that_ar
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("after", [9, 14, 20])
+def test_what_workers_had_begun_ahead_of_a_race_that_was_killed_is_not_trained_again(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    trained: list[tuple[Any, ...]] = []
+
+    class Killed(Scrambled):
+        def finished(self) -> tuple[int, Any]:
+            found = super().finished()
+            if self.started > after:
+                raise KeyboardInterrupt
+            return found
+
+    def watched(model: Any, adaptation: Any, task: Any, plan: Any, seed: int, **more: Any) -> Any:
+        fit = train(model, adaptation, task, plan, seed, **more)
+        first = more["start"].plain["steps"] if more.get("start") else 0
+        trained.append((str(adaptation.setting), plan.learning_rate, plan.cooldown, seed, first, fit.steps))
+        return fit
+
+    monkeypatch.setattr(line, "train", watched)
+    model = digits_model(8)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, tmp_path, Killed(4, after))
+    run(model, tmp_path, Scrambled(4))
+    assert len(trained) == len(set(trained))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("at_once", [3, 1_000])
+def test_what_a_longer_race_goes_on_from_is_kept_as_by_one_process(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """What was begun ahead and then asked for is kept, and what nobody asked for is not, be it large or small."""
+    given: dict[str, Any] = {"seeds": 3, "methods": ["zero-shot", "kv-prefix", "lora", "full"]}
+    monkeypatch.setattr(seeds, "_rivals", lambda decision, arms: [one for one in arms if one.method.name == "lora"])
+    run(digits_model(8), tmp_path / "inline", "inline", **given)
+    run(digits_model(8), tmp_path / "workers", Scrambled(at_once), **given)
+    begun = set(trials(tmp_path / "workers")) - set(trials(tmp_path / "inline"))
+    assert begun, "seeds of full fine-tuning, which nobody asked for"
+    here, there = ({one.name for one in (tmp_path / name).glob("running/*")} for name in ("inline", "workers"))
+    assert here
+    assert there == here
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_race_that_is_complete_starts_no_worker(digits_model: Build, inline: tuple[Path, Any]) -> None:
     executor = Scrambled(4)
     assert told(run(digits_model(8), inline[0], executor, rows_curve=True)) == inline[1]
@@ -185,6 +231,18 @@ def test_against_the_clock_workers_answer_within_the_limit(digits_model: Build, 
     answer = run(digits_model(8), tmp_path, Scrambled(4), time_limit=60.0, seeds=1)
     assert time.monotonic() - started < 60.0
     assert {arm.method for arm in answer.arms if arm.status == "ok"} >= {"zero-shot", "kv-prefix", "lora"}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("pays_for", [0, 1])
+def test_against_the_clock_workers_begin_no_seed_that_the_limit_does_not_pay_for(
+    digits_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pays_for: int
+) -> None:
+    """What a worker has begun it ends, and a test that is owed would wait for it."""
+    monkeypatch.setattr(seeds, "affords_seed", lambda *given, **more: given[4] <= pays_for)
+    answer = run(digits_model(8), tmp_path, Scrambled(4), time_limit=60.0, seeds=3)
+    assert {arm.seeds for arm in answer.arms} == {1, 1 + pays_for}
+    assert {one["spec"]["seed"] for one in trials(tmp_path).values()} == set(range(1 + pays_for))
 
 
 @pytest.mark.usefixtures("quick")

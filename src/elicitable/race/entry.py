@@ -17,7 +17,7 @@ from elicitable.race.pace import Pace
 from elicitable.race.pieces import Piece
 from elicitable.race.reporter import Reporter
 from elicitable.race.trial import Trial, known_record
-from elicitable.records.store import Store
+from elicitable.records.store import Store, identity
 from elicitable.records.trial import TrialRecord
 from elicitable.tasks.base import groups_of, identity_of
 from elicitable.values import Item
@@ -150,6 +150,7 @@ class Race:
             found = here()
         else:
             known = known_record(trial, self.model, task or self.task, self.store)
+            self.workers.asked(identity(trial.spec(self.model, task or self.task)))
             found = self.workers.record(piece()) if known is None else known
         self.processors += [one for one in found.processor.split(", ") if one and one not in self.processors]
         return found

@@ -9,14 +9,16 @@ and none of a clock's readings is part of a trial.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elicitable.methods.examples import as_tuples
 from elicitable.models.speed.processor import made_on
 from elicitable.race.pieces import Piece
-from elicitable.race.trial import Trial, run
+from elicitable.race.trial import Trial, known_record, run
 from elicitable.records.store import identity
 from elicitable.training.checkpoint import Checkpoint, Frozen
 from elicitable.training.loop import Plan, taken_up, train
@@ -143,6 +145,11 @@ class Line:
         """Add up the seconds of all legs."""
         return sum(record.timing.seconds for _, record in self.legs)
 
+    def seconds_beside(self, other: Line) -> float:
+        """Add up the seconds of the legs that are not those of ``other`` too."""
+        theirs = [trial for trial, _ in other.legs]
+        return sum(record.timing.seconds for trial, record in self.legs if trial not in theirs)
+
     def step_seconds(self) -> float | None:
         """Return the seconds of a step in the latest leg, its look at the validation split included; None before it."""
         if not self.is_fine:
@@ -174,9 +181,10 @@ def piece_of(race: Race, line: Line, *marks: int, cooldown: int | None = None) -
     if cooldown is not None:
         new.append(ending_of(race, line, cooldown, marks[-1] if marks else None))
     legs = (*(trial.plan.steps for trial, _ in line.legs), *marks)
-    names = tuple(_name(race, trial) for trial in new)
+    names, ends = (tuple(_name(race, one) for one in them) for them in (new, map(_untested, new)))
     options = tuple(line.sized.options.items())
-    return Piece(line.sized.method.name, line.seed, race.layout, names, line.rate, legs, cooldown, options=options)
+    about = line.sized.method.name, line.seed, race.layout
+    return Piece(*about, names, line.rate, legs, cooldown, options=options, ends=ends)
 
 
 def advance(race: Race, line: Line, steps: int) -> TrialRecord:
@@ -202,33 +210,63 @@ def finish(race: Race, line: Line, cooldown: int) -> tuple[Trial, TrialRecord]:
 
 
 def note_end(race: Race, line: Line, cooldown: int) -> None:
-    """Note how far a race has taken an arm, for others in its folder that need it less."""
-    marks = [trial.plan.steps for trial, _ in line.legs]
-    decision = [line.rate, dict(line.sized.options), marks, cooldown]
-    race.store.put(_of_end(race, line.sized), {"status": "ok", "decision": decision, **made_on(race.model.device)})
+    """Note how far a race has taken an arm, beside what others have noted, for those in its folder that need it less.
 
-
-def end_noted(race: Race, sized: Sized) -> tuple[Line, int] | None:
-    """Return the run of an arm as another race in this folder has taken it, and its way down.
-
-    None where there was none, or where any of it would have to be trained.
+    Its name is that of the end of the way down, whatever it is tested by.
     """
-    noted = race.store.get(_of_end(race, sized))
-    if noted is None:
-        return None
-    rate, options, marks, cooldown = noted["decision"]
-    line = Line(sized.method.begun(race.model, sized, options), rate, 0)
-    trials = [*(leg_of(race, line, steps) for steps in marks), ending_of(race, line, cooldown, marks[-1])]
-    records = [race.store.get(trial.spec(race.model, race.task)) for trial in trials]
-    if any(record is None or record["status"] != "ok" for record in records):
-        return None
-    for steps in marks:
-        advance(race, line, steps)
-    return line, cooldown
+    sized, name = line.sized, name_of_end(race, line, cooldown, line.steps)
+    end = {
+        "start": {"size": sized.size, "numbers": sized.numbers, "options": dict(sized.options)},
+        "rate": line.rate,
+        "marks": [trial.plan.steps for trial, _ in line.legs],
+        "cooldown": cooldown,
+    }
+    ends = _ends_noted(race, sized) | {name: end}
+    race.store.put(_of_ends(race, sized), {"status": "ok", "decision": ends, **made_on(race.model.device)})
 
 
-def _of_end(race: Race, sized: Sized) -> dict[str, Any]:
+def further_end(race: Race, line: Line) -> tuple[Line, int] | None:
+    """Return an arm's run as that race in this folder has taken it which took it furthest, and its way down.
+
+    None where none took it as far as ``line`` and no further than steps are asked for, or where any of it would have to
+    be trained.
+    """
+    ends = sorted(_ends_noted(race, line.sized).values(), key=lambda end: end["marks"][-1], reverse=True)
+    for end in ends:
+        marks, cooldown = end["marks"], end["cooldown"]
+        if marks[-1] >= line.steps and marks[-1] + cooldown <= race.pace.steps:
+            found = Line(_started(line.sized, end["start"]), end["rate"], 0)
+            if _is_there(race, found, marks, cooldown):
+                for steps in marks:
+                    advance(race, found, steps)
+                return found, cooldown
+    return None
+
+
+def _started(sized: Sized, start: dict[str, Any]) -> Sized:
+    """Return an arm as it was noted, with tuples where JSON has lists."""
+    options = {name: as_tuples(value) for name, value in start["options"].items()}
+    return replace(sized, **{**start, "options": options})
+
+
+def _is_there(race: Race, line: Line, marks: Sequence[int], cooldown: int) -> bool:
+    """Say whether all legs of a run are there, and its end or a test of it that ran through."""
+    legs = [known_record(leg_of(race, line, steps), race.model, race.task, race.store) for steps in marks]
+    if not all(record is not None and record.is_ok for record in legs):
+        return False
+    test = known_record(ending_of(race, line, cooldown, marks[-1]), race.model, race.task, race.store)
+    return race.shelf.has(name_of_end(race, line, cooldown, marks[-1])) if test is None else test.is_ok
+
+
+def _ends_noted(race: Race, sized: Sized) -> dict[str, Any]:
+    noted = race.store.get(_of_ends(race, sized))
+    return {} if noted is None else noted["decision"]
+
+
+def _of_ends(race: Race, sized: Sized) -> dict[str, Any]:
     arm = {"arm": sized.method.identity, "budget": race.budget, "seed": race.seed}
+    if sized.method.stands_on is not None:
+        arm["behind"] = dict(sized.options)  # what was chosen in this race
     return {"decision": "how far an arm was taken", **arm, **race.read()}
 
 

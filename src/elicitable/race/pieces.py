@@ -22,6 +22,7 @@ class Piece:
         rows: how many training rows there are; None for all.
         names: identities of the trials that are new, in their order. A worker compares them with its own, so that
             another model, task or version is no silent difference.
+        ends: names under which the ends of those are kept, for runs that go on from there.
     """
 
     method: str
@@ -33,3 +34,4 @@ class Piece:
     cooldown: int | None = None
     rows: int | None = None
     options: tuple[tuple[str, Any], ...] = ()
+    ends: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from elicitable.methods.base import Sized
 from elicitable.race.beginning import begin
 from elicitable.race.choice import choose, chosen_contexts, chosen_piece, stood
 from elicitable.race.entry import Entry, Race
-from elicitable.race.line import Line, advance, end_noted, finish, leave, note_end, piece_of
+from elicitable.race.line import Line, advance, finish, further_end, leave, note_end, piece_of
 from elicitable.race.look import first_look, other_starts
 from elicitable.race.outlook import is_solved, next_mark
 from elicitable.race.pieces import Piece
@@ -246,9 +246,10 @@ def _way_down(race: Race, entry: Entry, entries: Sequence[Entry]) -> int:
 
 def _end(race: Race, entries: Sequence[Entry]) -> None:
     """Test what was left as it is, then the control; forget what no longer race would need."""
-    race.ahead(partial(_ends_coming, race, entries))
-    for entry in _left(entries):
-        _test_as_it_is(race, entry, entries)
+    coming = partial(_ends_coming, race, entries)
+    race.ahead(coming)
+    if any([_test_as_it_is(race, entry, entries) for entry in _left(entries)]):  # noqa: C419 (of every one)
+        more_seeds(race, entries, coming)  # another race's run may be the answer
     for nth, entry in enumerate(entries):
         if entry.method.is_control:
             _control(race, entry, nth, entries)
@@ -265,26 +266,32 @@ def _left(entries: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.is_racing and not entry.is_tested]
 
 
-def _further(race: Race, entry: Entry) -> tuple[Line, int] | None:
-    """Return the run of an arm and its way down where another race in this folder has taken it further."""
-    noted = end_noted(race, entry.sized)
-    return noted if noted is not None and entry.line is not None and noted[0].steps >= entry.line.steps else None
+def _as_left(race: Race, line: Line) -> tuple[Line, int]:
+    """Return the run that an arm which was left is tested by, and its way down: its own, or one that is there already.
+
+    Another race in this folder may have taken it further.
+    """
+    return further_end(race, line) or (line, 0)
 
 
-def _test_as_it_is(race: Race, entry: Entry, entries: Sequence[Entry]) -> None:
-    """Test an arm that was left, or as another race in this folder has taken it."""
-    if (further := _further(race, entry)) is not None:
-        entry.line, cooldown = further
-        entry.sized, entry.stopped = entry.line.sized, why_it_ended(race, entry)
+def _test_as_it_is(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Test an arm that was left, or as another race in this folder has taken it, and say whether that is so."""
+    own = entry.line
+    assert own is not None
+    entry.line, cooldown = _as_left(race, own)
+    if entry.line is own:
+        entry.stopped = what_cut_off(race, entry) if entry.is_spent else LEFT
     else:
-        cooldown, entry.stopped = 0, what_cut_off(race, entry) if entry.is_spent else LEFT
+        entry.sized, entry.seconds = entry.line.sized, entry.seconds + entry.line.seconds_beside(own)
+        entry.stopped = why_it_ended(race, entry) if is_ready(race, entry) else LEFT
     bring_down(race, entry, entries, cooldown)
+    return entry.line is not own
 
 
 def _ends_coming(race: Race, entries: Sequence[Entry]) -> list[Piece]:
     """Return what is still to do at the end of a race, if nothing changes it."""
-    left = [entry for entry in _left(entries) if _further(race, entry) is None]
-    tests = [piece_of(race, entry.line, cooldown=0) for entry in left if entry.line is not None]
+    left = [_as_left(race, entry.line) for entry in _left(entries) if entry.line is not None]
+    tests = [piece_of(race, line, cooldown=cooldown) for line, cooldown in left]
     return [*tests, *_rest_of_controls(race, entries)]
 
 

@@ -41,7 +41,7 @@ def more_seeds(race: Race, entries: Sequence[Entry], beside: Callable[[], list[P
             aimed, more = min(fewest + more, race.seeds + EXTRA), 2 * more
             lagging = [entry for entry in rivals if len(entry.records) < aimed]
         most = race.seeds + (EXTRA if _is_in_doubt(decision, race.margin) else 0)
-        coming = partial(_coming, race, rivals, lagging, most)
+        coming = partial(_begun, race, rivals, lagging, most, entries)
         race.ahead(lambda coming=coming: [*coming(), *beside()])  # type: ignore[misc]
         before = sum(len(entry.records) for entry in lagging)
         ran = [_one_more(race, entry, entries) for entry in lagging]
@@ -102,23 +102,41 @@ def _coming(race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry], most:
     return found
 
 
+def _begun(
+    race: Race, rivals: Sequence[Entry], lagging: Sequence[Entry], most: int, entries: Sequence[Entry]
+) -> list[Piece]:
+    """Return what workers may begin: against the clock the next seeds that can be run at once and are paid for."""
+    if race.time_limit is None:
+        return _coming(race, rivals, lagging, most)
+    paid = [entry for entry in lagging[: race.hands] if _is_paid(race, entry, entries)]
+    return _coming(race, [], paid, 0)
+
+
+def _is_paid(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Say whether the limit pays for the next seed of an arm; not for one of a few steps, which tells nothing."""
+    seed = len(entry.records) + entry.stuck
+    if entry.line is None:
+        return affords_choice(race, entry, seed, entries)
+    assert entry.trial is not None
+    if entry.stopped == "time" and is_barely_trained(arm_result(race, entry)):
+        return False
+    steps = entry.tested_at
+    return affords_seed(race, entry, steps, entry.trial.plan.steps - steps, seed, entries)
+
+
 def _one_more(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     """Run the next seed of an arm as its first one; False where the limit does not pay for it.
 
     One that is not even near on validation, where the first one solved the task, is left, and another takes its place.
     """
+    if not _is_paid(race, entry, entries):
+        return False
     seed = len(entry.records) + entry.stuck
     if entry.line is None:
-        if is_paid := affords_choice(race, entry, seed, entries):
-            choose(race, entry, len(entries) - 1, len(entries), seed)
-        return is_paid
+        choose(race, entry, len(entries) - 1, len(entries), seed)
+        return True
     assert entry.trial is not None
-    if entry.stopped == "time" and is_barely_trained(arm_result(race, entry)):
-        return False  # another seed of a few steps tells nothing
-    steps = entry.tested_at
-    cooldown = entry.trial.plan.steps - steps
-    if not affords_seed(race, entry, steps, cooldown, seed, entries):
-        return False
+    cooldown = entry.trial.plan.steps - entry.tested_at
     race.reporter.begin(entry.method.name, f"seed {seed + 1}", len(entries) - 1, len(entries))
     line = Line(entry.sized, entry.line.rate, seed)
     record = _trained(race, entry, line, cooldown, entries)

@@ -2,9 +2,10 @@
 
 An arm can no longer change the label where its curve does not lead up to the best (:mod:`elicitable.race.outlook`), and
 where the label stands already: other arms of its rung would give the same one, and more invasive arms matter only if
-they may leave the answer behind. Such an arm is tested as it is. The strongest context is not judged by its curve: it
-gets the steps that it is owed and a way down. Against the clock the arms that are trained on are halved each time they
-have had equally many steps; the best context and the best of the others are always among them.
+they may leave the answer, or a context that is still open, behind. Such an arm is tested as it is. The strongest
+context is not judged by its curve: it gets the steps that it is owed and a way down. Against the clock the arms that
+are trained on are halved each time they have had equally many steps; the best context and the best of the others are
+always among them.
 """
 
 from __future__ import annotations
@@ -48,10 +49,12 @@ def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
     if entry.method.rung == answer.arm.rung and not decision.is_open:
         return False
     highest = _highest(race, entry, entries)
-    by_best = answer.high + highest - as_looked_at(best, best.mean or 0.0)
-    return (
-        min(by_best, highest - as_looked_at(answer.arm, answer.arm.low or 0.0)) > race.margin
-    )  # it may be left behind
+    lead = highest - as_looked_at(best, best.mean or 0.0)
+    below = [one for one in decision.compared if one.standing == "open" and one.arm.rung < answer.arm.rung]
+    if any(one.low + lead > race.margin for one in below):
+        return True  # were it the best, a context that is open would be worse
+    may_lag = min(answer.high + lead, highest - as_looked_at(answer.arm, answer.arm.low or 0.0))
+    return may_lag > race.margin  # the answer may be left behind
 
 
 def is_out_of_reach(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
@@ -119,8 +122,12 @@ def urgency(race: Race, entry: Entry, entries: Sequence[Entry]) -> tuple[bool, b
     decision = _decided(race, entries)
     rung = next((one.arm.rung for one in decision.compared if one.arm.method == decision.answer), None)
     is_above, ready = rung is not None and entry.method.rung >= rung, is_ready(race, entry)
-    waits = race.quickest is not None and not entry.method.is_context and not ready
-    return is_above, waits, not ready, entry.line.steps if entry.line else 0
+    return is_above, not ready and _waits(race, entry), not ready, entry.line.steps if entry.line else 0
+
+
+def _waits(race: Race, entry: Entry) -> bool:
+    """Say whether an arm that is trained on waits for contexts, since another one has solved the task."""
+    return race.quickest is not None and not entry.method.is_context
 
 
 def is_at_its_end(race: Race, entry: Entry, open_arms: Sequence[Entry], entries: Sequence[Entry]) -> bool:
@@ -177,14 +184,15 @@ def cohort_of(race: Race, open_arms: Sequence[Entry], entries: Sequence[Entry]) 
     if not growing:
         race.cohort, race.compared_at = race.cohort | {entry.method.name for entry in open_arms}, 0
         return cohort or list(open_arms)
-    reached = min(marks(entry)[-1].steps for entry in growing)
+    going = [entry for entry in growing if not _waits(race, entry)] or growing
+    reached = min(marks(entry)[-1].steps for entry in going)
     if (
-        len(growing) > 2
+        len(going) > 2
         and reached > race.compared_at
-        and (reached >= race.pace.first_steps or not affords_legs(race, _coming(race, growing), entries))
+        and (reached >= race.pace.first_steps or not affords_legs(race, _coming(race, going), entries))
     ):
         race.compared_at = reached  # one that had a longer first look does not keep the others from being compared
-        race.cohort -= {entry.method.name for entry in growing} - _better(race, growing, entries, reached)
+        race.cohort -= {entry.method.name for entry in going} - _better(race, going, entries, reached)
         growing = [entry for entry in growing if entry.method.name in race.cohort]
     return [*ready, *growing]
 

@@ -59,10 +59,13 @@ class Workers:
         self._waiting = [piece for piece in dict.fromkeys(pieces) if not self._is_known(piece)]
         self._fill()
 
+    def asked(self, name: str) -> None:
+        """Take note that the race has asked for a trial, be its record there already or not."""
+        self._asked.add(name)
+
     def record(self, piece: Piece) -> TrialRecord:
         """Wait for the last trial of a piece, which begins before all others where it has not begun yet."""
         name = piece.names[-1]
-        self._asked.update(piece.names)
         while name not in self._done and any(name in one.names for one in self._running.values()):
             self._hear()
         if name not in self._done:
@@ -90,10 +93,16 @@ class Workers:
                 self._hear()
 
     def close(self) -> None:
-        """Let the workers go, and forget the ends of runs that nobody asked for."""
+        """Let the workers go."""
         self._open.close()
-        for name in {name for piece in (*self._over, *self._running.values()) for name in piece.names} - self._asked:
-            self._race.shelf.drop(name)
+
+    def forget(self) -> None:
+        """Forget the ends of runs that nobody asked for; not of a race that was stopped, which may ask for them yet."""
+        pieces = (*self._over, *self._running.values())
+        begun = [both for piece in pieces for both in zip(piece.names, piece.ends, strict=bool(piece.ends))]
+        wanted = {end for name, end in begun if name in self._asked}
+        for end in {end for _, end in begun} - wanted:
+            self._race.shelf.drop(end)
 
     def _is_known(self, piece: Piece) -> bool:
         """Whether there is nothing to begin: it is done, it runs, or its records are in the store."""
@@ -168,6 +177,8 @@ def staffed(race: Race, sizes: Sequence[Sized], executor: Executor | None) -> It
     race.workers = Workers(race, sizes, executor)
     try:
         yield
+        race.workers.close()
+        race.workers.forget()
     finally:
         race.workers.close()
         race.workers = None
