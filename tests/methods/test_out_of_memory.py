@@ -67,7 +67,8 @@ def of_task(model: Model, folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 def template(model: Model, folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(templates, "_clock", lambda tokenizer, tools: {})
-    templates.render(SimpleNamespace(apply_chat_template=full), [Message("user", "a")])
+    fake = type("Tokenizer", (), {"apply_chat_template": full, "eos_token": None})()
+    templates.render(fake, [Message("user", "a")])
 
 
 def tokenizer_of(model: Model, folder: Path, patch: pytest.MonkeyPatch) -> None:

@@ -215,14 +215,17 @@ def note_end(race: Race, line: Line, cooldown: int) -> None:
     Its name is that of the end of the way down, whatever it is tested by.
     """
     sized, name = line.sized, name_of_end(race, line, cooldown, line.steps)
+    noted = _ends_noted(race, sized)
+    if name in noted:
+        return
     end = {
         "start": {"size": sized.size, "numbers": sized.numbers, "options": dict(sized.options)},
         "rate": line.rate,
         "marks": [trial.plan.steps for trial, _ in line.legs],
         "cooldown": cooldown,
     }
-    ends = _ends_noted(race, sized) | {name: end}
-    race.store.put(_of_ends(race, sized), {"status": "ok", "decision": ends, **made_on(race.model.device)})
+    whole = {"status": "ok", "decision": noted | {name: end}, **made_on(race.model.device)}
+    race.store.put(_of_ends(race, sized), whole)
 
 
 def further_end(race: Race, line: Line) -> tuple[Line, int] | None:
