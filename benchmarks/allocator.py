@@ -182,7 +182,7 @@ def exhaustive() -> Iterator[None]:
     def can_matter(race: Race, entry: Entry, entries: Sequence[Entry]) -> bool:
         return entry.is_racing and not entry.is_tested
 
-    def seeded(decision: Any, entries: Sequence[Entry]) -> list[Entry]:
+    def seeded(race: Race, decision: Any, entries: Sequence[Entry]) -> list[Entry]:
         return [entry for entry in entries if entry.method.is_seeded and entry.records and not entry.method.is_control]
 
     def better_half(race: Race, lines: Sequence[Line]) -> list[Line]:

@@ -950,7 +950,7 @@ def test_later_looks_at_other_seeds_come_after_more_of_them(monkeypatch: pytest.
 
     monkeypatch.setattr(seeds, "decision_of", lambda race, results: None)
     monkeypatch.setattr(seeds, "arm_result", lambda race, entry: None)
-    monkeypatch.setattr(seeds, "_rivals", lambda decision, entries: entries)
+    monkeypatch.setattr(seeds, "_rivals", lambda race, decision, entries: entries)
     monkeypatch.setattr(seeds, "_is_in_doubt", lambda decision, margin: True)
     monkeypatch.setattr(seeds, "_one_more", one_more)
     race: Any = SimpleNamespace(seeds=2, margin=0.02, looks=0, ahead=lambda pieces: None)

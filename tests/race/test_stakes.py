@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from elicitable.methods.catalog import method_named
-from elicitable.race import stakes
+from elicitable.race import seeds, stakes
 
 
 def arm(method: str, low: float = 0.0, mean: float = 0.0) -> Any:
@@ -85,3 +85,16 @@ def test_once_the_task_is_solved_what_is_no_context_waits_for_contexts(monkeypat
         race: Any = SimpleNamespace(quickest=quickest)
         turns = sorted((prefix, full, steering), key=lambda one: stakes.urgency(race, one, []))
         assert [one.method.name for one in turns] == expected
+
+
+def test_no_seed_of_the_best_arm_is_run_where_the_answer_is_within_the_margin_of_all_there_is() -> None:
+    best, answer = arm("lora", 0.99, 0.997), arm("kv-prefix", 0.985, 0.992)
+    entries: Any = [SimpleNamespace(method=method_named(name), records=[None]) for name in ("lora", "kv-prefix")]
+    race: Any = SimpleNamespace(margin=0.02, marking=SimpleNamespace(scorer=SimpleNamespace(highest=1.0)))
+    for low, expected in ((0.985, ["kv-prefix"]), (0.975, ["lora", "kv-prefix"])):
+        answer.low = low
+        compared = [SimpleNamespace(arm=one, standing="enough") for one in (best, answer)]
+        decision: Any = SimpleNamespace(compared=compared, answer="kv-prefix", about="kv-prefix", is_open=False)
+        best.rung = SimpleNamespace(depth=3)
+        answer.rung = SimpleNamespace(depth=1)
+        assert [one.method.name for one in seeds._rivals(race, decision, entries)] == expected

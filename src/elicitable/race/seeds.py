@@ -31,7 +31,7 @@ def more_seeds(race: Race, entries: Sequence[Entry], beside: Callable[[], list[P
     aimed, more = race.seeds, 1
     while True:
         decision = decision_of(race, [arm_result(race, entry) for entry in entries])
-        rivals = [entry for entry in _rivals(decision, entries) if len(entry.records) < race.seeds + EXTRA]
+        rivals = [entry for entry in _rivals(race, decision, entries) if len(entry.records) < race.seeds + EXTRA]
         lagging = [entry for entry in rivals if len(entry.records) < aimed]
         is_another_look = not lagging
         if is_another_look:
@@ -53,7 +53,7 @@ def more_seeds(race: Race, entries: Sequence[Entry], beside: Callable[[], list[P
 def seeds_coming(race: Race, entries: Sequence[Entry]) -> list[Piece]:
     """Return the seeds that were asked for of the arms which they would be run for, if nothing were to change."""
     decision = decision_of(race, [arm_result(race, entry) for entry in entries if entry.records])
-    rivals = _rivals(decision, entries)
+    rivals = _rivals(race, decision, entries)
     lagging = [entry for entry in rivals if len(entry.records) < race.seeds]
     return _coming(race, rivals, lagging, race.seeds)
 
@@ -70,12 +70,22 @@ def _piece(race: Race, entry: Entry, seed: int, steps: int, cooldown: int) -> Pi
     return piece_of(race, Line(entry.sized, entry.line.rate, seed), steps, cooldown=cooldown)
 
 
-def _rivals(decision: Decision, entries: Sequence[Entry]) -> list[Entry]:
-    """Return the arm that the verdict speaks of or hangs on, and the best one, where another seed can change them."""
+def _rivals(race: Race, decision: Decision, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the arm that the verdict speaks of or hangs on, and the best one, where another seed can change them.
+
+    Of the best one none can where the answer is within the margin of all there is.
+    """
     best = best_of(one.arm for one in decision.compared)
     undecided = [one.arm.method for one in decision.compared if one.standing == "open"]
-    names = {best.method if best else "", decision.about, *([] if decision.answer else undecided)}
+    names = {decision.about, *([] if decision.answer else undecided)}
+    if best is not None and not _is_as_good_as_any(race, decision):
+        names.add(best.method)
     return [entry for entry in entries if entry.method.name in names and entry.method.is_seeded and entry.records]
+
+
+def _is_as_good_as_any(race: Race, decision: Decision) -> bool:
+    lowest = [one.arm.low or 0.0 for one in decision.compared if one.arm.method == decision.answer]
+    return not decision.is_open and any(race.marking.scorer.highest - low <= race.margin for low in lowest)
 
 
 def _is_in_doubt(decision: Decision, margin: float) -> bool:
