@@ -188,7 +188,9 @@ def test_what_a_longer_race_goes_on_from_is_kept_as_by_one_process(
 ) -> None:
     """What was begun ahead and then asked for is kept, and what nobody asked for is not, be it large or small."""
     given: dict[str, Any] = {"seeds": 3, "methods": ["zero-shot", "kv-prefix", "lora", "full"]}
-    monkeypatch.setattr(seeds, "_rivals", lambda decision, arms: [one for one in arms if one.method.name == "lora"])
+    monkeypatch.setattr(
+        seeds, "_rivals", lambda race, decision, arms: [one for one in arms if one.method.name == "lora"]
+    )
     run(digits_model(8), tmp_path / "inline", "inline", **given)
     run(digits_model(8), tmp_path / "workers", Scrambled(at_once), **given)
     begun = set(trials(tmp_path / "workers")) - set(trials(tmp_path / "inline"))
