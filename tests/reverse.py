@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 
+from elicitable.race import pace, trial
 from elicitable.values import Item
+
+
+def race_of_seconds(patch: pytest.MonkeyPatch, **settings: Any) -> None:
+    """Let races read little in few steps, as ``settings`` of their pace say; side effects on the same few items."""
+    small = {"batch": 8, "validation_items": 16, "test_items": 32}
+    patch.setattr(pace, "DIGITS", replace(pace.DIGITS, **small | settings))
+    patch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
+    trial._elsewhere_nats.cache_clear()
 
 
 class Reverse:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.reverse import Reverse
+from tests.reverse import Reverse, race_of_seconds
 
 from elicitable.errors import InputError, StoreError
 from elicitable.models.model import Model
-from elicitable.race import contest, keeping, pace, trial
+from elicitable.race import contest, keeping
 from elicitable.values import Verdict
 
 Build = Callable[..., Model]
@@ -24,10 +23,7 @@ ON_A_GPU = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A race of seconds: little data, few steps; the side effects on the same few items."""
-    small = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, first_steps=4, finish=4, steps=8)
-    monkeypatch.setattr(pace, "DIGITS", small)
-    monkeypatch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
-    trial._elsewhere_nats.cache_clear()
+    race_of_seconds(monkeypatch, first_steps=4, finish=4, steps=8)
 
 
 def run(model: Model, out: Path, **options: Any) -> Verdict:

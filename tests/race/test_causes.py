@@ -16,7 +16,7 @@ import torch
 from tests.conftest import tiny_gpt2
 from tests.methods.conftest import fresh_model
 from tests.race.test_rounds import counted
-from tests.reverse import Reverse
+from tests.reverse import Reverse, race_of_seconds
 
 import elicitable as el
 from elicitable.diagnosis.causes import NO_TIME, Diagnosis, Experiment
@@ -27,7 +27,7 @@ from elicitable.methods.kv_prefix import KVPrefix
 from elicitable.methods.unbounded import UnboundedContext
 from elicitable.models.layout import PLAIN
 from elicitable.models.model import Model
-from elicitable.race import contest, pace, trial
+from elicitable.race import contest, trial
 from elicitable.race.causes import data, optimisation, reading, why
 from elicitable.race.causes import study as study_module
 from elicitable.race.causes.capacity import in_subspaces, larger
@@ -62,11 +62,8 @@ class Slow(KVPrefix):
 @pytest.fixture(autouse=True, scope="module")
 def quick() -> Iterator[None]:
     """A race of seconds: little data, few steps; the side effects on the same few items."""
-    small = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, first_steps=4, finish=4, steps=48)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pace, "DIGITS", small)
-        patch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
-        trial._elsewhere_nats.cache_clear()
+        race_of_seconds(patch, first_steps=4, finish=4, steps=48)
         yield
     trial._elsewhere_nats.cache_clear()
 

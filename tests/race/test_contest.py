@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.reverse import Reverse
+from tests.reverse import Reverse, race_of_seconds
 
 import elicitable as el
 from elicitable.errors import BudgetError, InputError, StoreError, TrainingDivergedError, UnknownNameError
@@ -38,10 +38,7 @@ TRAINED = {method.name for method in METHODS if method.schedule is not None}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A race of seconds: little data, few steps; the side effects on the same few items."""
-    small = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, evaluate_every=2)
-    monkeypatch.setattr(pace, "DIGITS", small)
-    monkeypatch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
-    trial._elsewhere_nats.cache_clear()
+    race_of_seconds(monkeypatch, evaluate_every=2)
 
 
 def run(model: Model, out: Path | None = None, **options: Any) -> el.values.Verdict:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.reverse import Reverse
+from tests.reverse import Reverse, race_of_seconds
 
 from elicitable.diagnosis.tried import is_barely_trained
 from elicitable.models.model import Model
-from elicitable.race import beginning, contest, pace, rounds, timing, trial
+from elicitable.race import beginning, contest, rounds, timing, trial
 from elicitable.records.store import Store
 from elicitable.values import Verdict
 
@@ -24,10 +23,7 @@ Build = Callable[..., Model]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A race of seconds: little data, few steps; the side effects on the same few items."""
-    small = replace(pace.DIGITS, batch=8, validation_items=64, test_items=32, first_steps=4, finish=4, steps=48)
-    monkeypatch.setattr(pace, "DIGITS", small)
-    monkeypatch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
-    trial._elsewhere_nats.cache_clear()
+    race_of_seconds(monkeypatch, validation_items=64, first_steps=4, finish=4, steps=48)
 
 
 def run(model: Model, out: Path, limit: float, **options: Any) -> Verdict:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from tests.race.test_workers import Scrambled
-from tests.reverse import Reverse
+from tests.reverse import Reverse, race_of_seconds
 
 import elicitable as el
 from elicitable.models.model import Model
-from elicitable.race import contest, line, look, pace, rounds, trial
+from elicitable.race import contest, line, look, rounds
 from elicitable.race.entry import Entry, Race
 from elicitable.race.line import Line
 from elicitable.records.store import Store
@@ -28,10 +28,7 @@ Build = Callable[..., Model]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A race of seconds: little data, few steps; the side effects on the same few items."""
-    small = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, first_steps=4, finish=4, steps=48)
-    monkeypatch.setattr(pace, "DIGITS", small)
-    monkeypatch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
-    trial._elsewhere_nats.cache_clear()
+    race_of_seconds(monkeypatch, first_steps=4, finish=4, steps=48)
 
 
 def run(model: Model, out: Path, **options: Any) -> dict[str, el.values.ArmResult]:

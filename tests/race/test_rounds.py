@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.reverse import Reverse
+from tests.reverse import Reverse, race_of_seconds
 
 import elicitable as el
 from elicitable.diagnosis.looks import ALPHA, level_after
@@ -36,7 +36,6 @@ from elicitable.race import (
     stakes,
     threads,
     timing,
-    trial,
 )
 from elicitable.race.contest import StoppedRace
 from elicitable.race.entry import Race
@@ -58,10 +57,7 @@ EXACT = Marking(ExactMatch())
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A race of seconds: little data, few steps; the side effects on the same few items."""
-    small = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, first_steps=4, finish=4, steps=48)
-    monkeypatch.setattr(pace, "DIGITS", small)
-    monkeypatch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
-    trial._elsewhere_nats.cache_clear()
+    race_of_seconds(monkeypatch, first_steps=4, finish=4, steps=48)
 
 
 def run(model: Model, out: Path | None = None, **options: Any) -> el.values.Verdict:
@@ -341,16 +337,21 @@ def test_against_the_clock_half_of_the_arms_go_on_or_the_best_context_and_the_be
     assert stakes._better(race, arms, arms, 16) == kept
 
 
+def growing(name: str, is_context: bool, *looks: tuple[int, float, float]) -> Any:
+    entry = marked(*looks)
+    entry.records, entry.is_spent = [], False
+    entry.sized = SimpleNamespace(method=SimpleNamespace(name=name, is_context=is_context))
+    return entry
+
+
 def test_against_the_clock_arms_are_compared_after_as_many_steps_whoever_is_ahead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One had a longer first look and is good after it; after 16 steps, when all are there, it is the worst of them."""
     arms = []
     for name, is_context, score in (("a", False, 0.9), ("b", False, 0.8), ("c", True, 0.5), ("d", True, 0.4)):
-        entry = marked((16, score, 1.0)) if name != "b" else marked((16, 0.1, 1.0), (32, 0.95, 1.0))
-        entry.records, entry.is_spent = [], False
-        entry.sized = SimpleNamespace(method=SimpleNamespace(name=name, is_context=is_context))
-        arms.append(entry)
+        looks = [(16, score, 1.0)] if name != "b" else [(16, 0.1, 1.0), (32, 0.95, 1.0)]
+        arms.append(growing(name, is_context, *looks))
     monkeypatch.setattr(stakes, "affords_legs", lambda *given: True)
     monkeypatch.setattr(stakes, "is_ready", lambda race, entry: False)
     race: Any = SimpleNamespace(
@@ -370,10 +371,7 @@ def test_an_arm_that_waits_for_contexts_does_not_keep_them_from_being_compared(m
     """Another has solved the task, so a waits after 16 steps. The contexts have had 32, and their worst one is left."""
     arms = []
     for name, is_context, score in (("a", False, 0.1), ("b", True, 0.8), ("c", True, 0.5), ("d", True, 0.4)):
-        entry = marked((16, score, 1.0)) if name == "a" else marked((16, score, 1.0), (32, score, 1.0))
-        entry.records, entry.is_spent = [], False
-        entry.sized = SimpleNamespace(method=SimpleNamespace(name=name, is_context=is_context))
-        arms.append(entry)
+        arms.append(growing(name, is_context, *((steps, score, 1.0) for steps in ((16,) if name == "a" else (16, 32)))))
     monkeypatch.setattr(stakes, "affords_legs", lambda *given: True)
     monkeypatch.setattr(stakes, "is_ready", lambda race, entry: False)
     race: Any = SimpleNamespace(

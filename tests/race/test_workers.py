@@ -15,7 +15,7 @@ import pytest
 import torch
 from tests.clusters import LOCAL, RAY
 from tests.conftest import tiny_gpt2
-from tests.reverse import Reverse
+from tests.reverse import Reverse, race_of_seconds
 
 import elicitable as el
 from elicitable.errors import ElicitableError, InputError
@@ -59,11 +59,8 @@ class Scrambled(Executor):
 @contextmanager
 def small() -> Iterator[None]:
     """A race of seconds: little data, few steps; the side effects on the same few items."""
-    few = replace(pace.DIGITS, batch=8, validation_items=16, test_items=32, first_steps=2, finish=2, steps=12)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pace, "DIGITS", few)
-        patch.setattr(trial, "_elsewhere", lambda model: Reverse().held_out("validation", 4))
-        trial._elsewhere_nats.cache_clear()
+        race_of_seconds(patch, first_steps=2, finish=2, steps=12)
         yield
 
 

@@ -248,7 +248,8 @@ def _end(race: Race, entries: Sequence[Entry]) -> None:
     """Test what was left as it is, then the control; forget what no longer race would need."""
     coming = partial(_ends_coming, race, entries)
     race.ahead(coming)
-    if any([_test_as_it_is(race, entry, entries) for entry in _left(entries)]):  # noqa: C419 (of every one)
+    taken = [_test_as_it_is(race, entry, entries) for entry in _left(entries)]
+    if any(taken):
         more_seeds(race, entries, coming)  # another race's run may be the answer
     for nth, entry in enumerate(entries):
         if entry.method.is_control:
